@@ -1,6 +1,516 @@
 //! Slices to slices: the arithmetic of Farthing.
 //!
-//! The only crate with `unsafe`. It knows block formats, vectors and threads; it knows no file, no layer, no model.
-//! `scalar` is the definition of every kernel and its oracle; `avx2` and `avx512` hold inner loops under the same names.
+//! The only crate with `unsafe`, but for the file mapping. It knows block formats, vectors and threads; it knows no file, no layer, no model.
+//! Kernels are written once over `vectors::Vectors`; `Scalar` is their definition and oracle, and every other instruction set gives its bits.
 
+#[doc(hidden)]
+pub mod attend;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[doc(hidden)]
+pub mod blocks;
+#[doc(hidden)]
+pub mod dispatch;
+mod elements;
 pub mod formats;
+pub mod measure;
+pub mod pool;
+mod products;
+#[doc(hidden)]
+pub mod vectors;
+
+use std::ops::Range;
+
+pub use attend::Shape;
+pub use dispatch::{instruction_set, instruction_set_from_env};
+pub use formats::Format;
+pub use pool::Pool;
+
+use dispatch::table;
+
+/// Keys that one `attend` call may see.
+pub const PAGE_MAX: usize = 64;
+
+/// A borrowed weight: `rows x cols`, row-major, blocks of `format`. The bytes may lie at any address.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// How numbers are stored.
+    pub format: Format,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// `rows * format.row_bytes(cols)` bytes.
+    pub bytes: &'a [u8],
+    /// FP8: factors of the tensor's 128x128 blocks, row-major, `ceil(cols / 128)` a row.
+    pub scales: Option<&'a [f32]>,
+    /// Rows of the tensor before this matrix's first: where it stands in the grid of factors.
+    pub scale_row: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix over `bytes`.
+    ///
+    /// # Panics
+    /// When sizes do not agree.
+    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
+        let row = format.row_bytes(cols).expect("a row is a whole number of blocks");
+        assert_eq!(Some(bytes.len()), row.checked_mul(rows), "{format:?} {rows}x{cols}");
+        assert!(format != Format::F8E4M3 || rows == 0, "FP8 comes with scales: use with_scales");
+        Matrix { format, rows, cols, bytes, scales: None, scale_row: 0 }
+    }
+
+    /// An FP8 matrix that starts `scale_row` rows into its tensor.
+    ///
+    /// # Panics
+    /// When sizes do not agree.
+    pub fn with_scales(rows: usize, cols: usize, bytes: &'a [u8], scales: &'a [f32], scale_row: usize) -> Self {
+        assert_eq!(Some(bytes.len()), rows.checked_mul(cols));
+        assert!(scales.len() >= (scale_row + rows).div_ceil(128) * cols.div_ceil(128), "scales cover the matrix");
+        Matrix { format: Format::F8E4M3, rows, cols, bytes, scales: Some(scales), scale_row }
+    }
+
+    /// One row to f32.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.cols);
+        // SAFETY: the table holds only functions whose instruction set this processor has.
+        unsafe { (table().decode_row)(self, row, out) }
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> &'a [u8] {
+        let bytes = self.cols / self.format.block_elems() * self.format.block_bytes();
+        &self.bytes[row * bytes..(row + 1) * bytes]
+    }
+
+    #[inline(always)]
+    fn scales_of_row(&self, row: usize) -> &'a [f32] {
+        let blocks = self.cols.div_ceil(128);
+        match self.scales {
+            Some(scales) => &scales[(self.scale_row + row) / 128 * blocks..][..blocks],
+            None => &[],
+        }
+    }
+}
+
+/// Rows of activations in 8-bit blocks of 32; a buffer to be used again.
+#[derive(Default)]
+pub struct Quantized {
+    rows: usize,
+    cols: usize,
+    q: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl Quantized {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rows held.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Take `x[rows * cols]`; `cols` is a multiple of 32.
+    pub fn quantize(&mut self, pool: &Pool, x: &[f32], rows: usize, cols: usize) {
+        assert!(cols.is_multiple_of(32) && x.len() == rows * cols);
+        (self.rows, self.cols) = (rows, cols);
+        self.q.resize(rows * cols, 0);
+        self.scales.resize(rows * cols / 32, 0.0);
+        self.sums.resize(rows * cols / 16, 0);
+        let mut tasks: Vec<_> = if cols == 0 {
+            Vec::new()
+        } else {
+            self.q
+                .chunks_mut(cols)
+                .zip(self.scales.chunks_mut(cols / 32))
+                .zip(self.sums.chunks_mut(cols / 16))
+                .zip(x.chunks(cols))
+                .collect()
+        };
+        let one = |(((q, scales), sums), x): &mut (((&mut [i8], &mut [f32]), &mut [i32]), &[f32])| {
+            // SAFETY: the table holds only functions whose instruction set this processor has.
+            unsafe { (table().quantize_row)(x, q, scales, sums) }
+        };
+        if rows < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+    }
+
+    /// Row `r` decoded again: what products with quantised weights see.
+    pub fn decode_row(&self, r: usize) -> Vec<f32> {
+        let scale = |i: usize| self.scales[r * self.cols / 32 + i / 32];
+        self.row(r).iter().enumerate().map(|(i, &q)| q as f32 * scale(i)).collect()
+    }
+
+    #[inline(always)]
+    fn row(&self, r: usize) -> &[i8] {
+        &self.q[r * self.cols..(r + 1) * self.cols]
+    }
+
+    #[inline(always)]
+    fn scale(&self, r: usize, block: usize) -> f32 {
+        self.scales[r * (self.cols / 32) + block]
+    }
+
+    #[inline(always)]
+    fn group_sum<B: blocks::Block>(&self, r: usize, g: usize) -> i32 {
+        let sums = &self.sums[r * (self.cols / 16)..];
+        if B::GROUP == 16 { sums[g] } else { sums[2 * g] + sums[2 * g + 1] }
+    }
+}
+
+/// What a product multiplies with: `rows x cols` f32, and the same rows quantised for weights that want it.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// `[rows, cols]`
+    pub x: &'a [f32],
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// The same rows; needed where `Format::wants_quantized_input`.
+    pub quantized: Option<&'a Quantized>,
+}
+
+/// Which input rows a product uses.
+#[derive(Clone, Copy)]
+pub enum Rows<'a> {
+    /// All of them.
+    All,
+    /// From, count.
+    Range(usize, usize),
+    /// These.
+    List(&'a [u32]),
+}
+
+impl Rows<'_> {
+    /// How many, of `total`.
+    #[inline(always)]
+    pub fn len(self, total: usize) -> usize {
+        match self {
+            Rows::All => total,
+            Rows::Range(_, count) => count,
+            Rows::List(list) => list.len(),
+        }
+    }
+
+    #[inline(always)]
+    fn at(self, i: usize) -> usize {
+        match self {
+            Rows::All => i,
+            Rows::Range(from, _) => from + i,
+            Rows::List(list) => list[i] as usize,
+        }
+    }
+}
+
+/// One matrix product: `out[i][o] = sum_k weight[o][k] * input[rows[i]][k]`.
+pub struct Product<'a> {
+    /// The weight.
+    pub weight: Matrix<'a>,
+    /// The activations.
+    pub input: Input<'a>,
+    /// Which of them.
+    pub rows: Rows<'a>,
+    /// `[selected rows, weight.rows]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// An output that several threads write in disjoint places.
+#[doc(hidden)]
+pub struct Out<'a> {
+    ptr: *mut f32,
+    rows: usize,
+    stride: usize,
+    lives: std::marker::PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `matmul` and `matmul_transposed` give each thread its own columns or rows, so no two write or read the same place.
+unsafe impl Sync for Out<'_> {}
+// SAFETY: as above; it is a `&mut [f32]` in parts.
+unsafe impl Send for Out<'_> {}
+
+impl<'a> Out<'a> {
+    fn new(out: &'a mut [f32], rows: usize, stride: usize) -> Self {
+        assert_eq!(out.len(), rows * stride);
+        Out { ptr: out.as_mut_ptr(), rows, stride, lives: std::marker::PhantomData }
+    }
+
+    #[inline(always)]
+    fn check(&self, row: usize, col: usize, len: usize) -> usize {
+        assert!(row < self.rows && col <= self.stride && len <= self.stride - col);
+        row * self.stride + col
+    }
+
+    #[inline(always)]
+    fn write(&self, row: usize, col: usize, x: &[f32]) {
+        let at = self.check(row, col, x.len());
+        // SAFETY: within the slice by `check`; the caller's thread owns this place.
+        unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), self.ptr.add(at), x.len()) }
+    }
+
+    #[inline(always)]
+    fn read(&self, row: usize, col: usize, x: &mut [f32]) {
+        let at = self.check(row, col, x.len());
+        // SAFETY: within the slice by `check`; the caller's thread owns this place.
+        unsafe { std::ptr::copy_nonoverlapping(self.ptr.add(at), x.as_mut_ptr(), x.len()) }
+    }
+}
+
+/// Bytes of weight a thread claims at a time.
+const PIECE_BYTES: usize = 1 << 16;
+
+/// Compute all products in one parallel section.
+///
+/// # Panics
+/// When shapes do not agree, a row is out of range, or quantised input is missing.
+pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
+    struct Piece<'a> {
+        product: usize,
+        range: Range<usize>,
+        _lives: std::marker::PhantomData<&'a ()>,
+    }
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut parts: Vec<(Matrix, Input, Rows, Out)> = Vec::with_capacity(products.len());
+    for product in products.iter_mut() {
+        let (w, input, rows) = (product.weight, product.input, product.rows);
+        assert_eq!(w.cols, input.cols, "the weight's inputs");
+        assert_eq!(input.x.len(), input.rows * input.cols, "the input's shape");
+        if w.format.wants_quantized_input() {
+            let q = input.quantized.expect("a quantised weight needs quantised input");
+            assert!(q.rows == input.rows && q.cols == input.cols, "the quantised input's shape");
+        }
+        let n = rows.len(input.rows);
+        match rows {
+            Rows::All => {}
+            Rows::Range(from, count) => assert!(from + count <= input.rows, "input rows"),
+            Rows::List(list) => assert!(list.iter().all(|&r| (r as usize) < input.rows), "input rows"),
+        }
+        let out = Out::new(product.out, n, w.rows);
+        if n > 0 && w.rows > 0 {
+            // Pieces of whole tiles, of about equal bytes; fewer rows a piece when many inputs make each row dear.
+            let row_bytes = (w.bytes.len() / w.rows).max(1) * n.clamp(1, 8);
+            let step = (PIECE_BYTES / row_bytes).next_multiple_of(products::TILE).max(products::TILE);
+            let product = parts.len();
+            pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
+                product,
+                range: from..(from + step).min(w.rows),
+                _lives: std::marker::PhantomData,
+            }));
+        }
+        parts.push((w, input, rows, out));
+    }
+    pool.run(pieces.len(), |i| {
+        let (w, input, rows, out) = &parts[pieces[i].product];
+        // SAFETY: the table holds only functions whose instruction set this processor has.
+        unsafe { (table().product)(w, pieces[i].range.clone(), input, *rows, out) }
+    });
+}
+
+/// One transposed product: `out[r][c] = sum_j x[r][j] * weight[j][c]`.
+pub struct Transposed<'a> {
+    /// The weight.
+    pub weight: Matrix<'a>,
+    /// `[rows, weight.rows]`
+    pub x: &'a [f32],
+    /// Input rows.
+    pub rows: usize,
+    /// `[rows, weight.cols]`, overwritten.
+    pub out: &'a mut [f32],
+}
+
+/// Compute all transposed products in one parallel section, in f32 over rows decoded on the way.
+///
+/// # Panics
+/// When shapes do not agree.
+pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
+    const ROWS: usize = 64;
+    let mut pieces = Vec::new();
+    let mut parts = Vec::with_capacity(products.len());
+    for product in products.iter_mut() {
+        let (w, x, rows) = (product.weight, product.x, product.rows);
+        assert_eq!(x.len(), rows * w.rows, "the input's shape");
+        let out = Out::new(product.out, rows, w.cols);
+        if w.rows == 0 {
+            (0..rows).for_each(|r| out.write(r, 0, &vec![0.0; w.cols]));
+        } else if w.cols > 0 {
+            let part = parts.len();
+            pieces.extend((0..rows).step_by(ROWS).map(|from| (part, from..(from + ROWS).min(rows))));
+        }
+        parts.push((w, x, out));
+    }
+    pool.run(pieces.len(), |i| {
+        let (part, range) = &pieces[i];
+        let (w, x, out) = &parts[*part];
+        // SAFETY: the table holds only functions whose instruction set this processor has.
+        unsafe { (table().transposed)(w, x, range.clone(), out) }
+    });
+}
+
+/// Numbers of a cache.
+#[derive(Clone, Copy)]
+pub enum Numbers<'a> {
+    /// 32 bits.
+    F32(&'a [f32]),
+    /// bfloat16 bits.
+    Bf16(&'a [u16]),
+}
+
+impl Numbers<'_> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Numbers::F32(x) => x.len(),
+            Numbers::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A page of keys and values. Row i of the keys starts at `i * key_stride`, of the values at `i * value_stride`.
+#[derive(Clone, Copy)]
+pub struct Keys<'a> {
+    /// Keys.
+    pub keys: Numbers<'a>,
+    /// Numbers from one key to the next.
+    pub key_stride: usize,
+    /// Values.
+    pub values: Numbers<'a>,
+    /// Numbers from one value to the next.
+    pub value_stride: usize,
+    /// Keys to see, at most `PAGE_MAX`.
+    pub count: usize,
+}
+
+/// A running softmax: per head the largest score, the sum of exponentials and the weighted values.
+pub struct Attended<'a> {
+    /// `[heads]`, minus infinity at first.
+    pub max: &'a mut [f32],
+    /// `[heads]`, 0 at first.
+    pub sum: &'a mut [f32],
+    /// `[heads * value]`, 0 at first.
+    pub acc: &'a mut [f32],
+}
+
+impl Attended<'_> {
+    /// Back to the state before any key.
+    pub fn reset(&mut self) {
+        self.max.fill(f32::NEG_INFINITY);
+        self.sum.fill(0.0);
+        self.acc.fill(0.0);
+    }
+}
+
+/// Attend from queries `q[heads * shape.key]` to one page, and merge it into `state`.
+///
+/// # Panics
+/// When shapes do not agree.
+pub fn attend(q: &[f32], shape: Shape, keys: Keys<'_>, state: &mut Attended<'_>) {
+    let Shape { heads, key, value, .. } = shape;
+    assert!(keys.count <= PAGE_MAX && q.len() == heads * key);
+    assert!(state.max.len() == heads && state.sum.len() == heads && state.acc.len() == heads * value);
+    if keys.count == 0 {
+        return;
+    }
+    assert!(keys.keys.len() >= (keys.count - 1) * keys.key_stride + key, "keys");
+    assert!(keys.values.len() >= (keys.count - 1) * keys.value_stride + value, "values");
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().attend)(q, shape, &keys, state) }
+}
+
+/// Merge the state `(max, sum, acc)` of later pages into `state`.
+///
+/// # Panics
+/// When shapes do not agree.
+pub fn attend_merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended<'_>) {
+    assert!(from.0.len() == heads && from.1.len() == heads && from.2.len() == heads * value);
+    assert!(state.max.len() == heads && state.sum.len() == heads && state.acc.len() == heads * value);
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().merge)(heads, value, from, state) }
+}
+
+/// Divide the weighted values by their sums.
+pub fn attend_finish(heads: usize, value: usize, state: &mut Attended<'_>) {
+    for h in 0..heads {
+        let sum = state.sum[h];
+        state.acc[h * value..(h + 1) * value].iter_mut().for_each(|x| *x /= sum);
+    }
+}
+
+/// `out = x / sqrt(mean(x^2) + eps) * weight`, one row.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == weight.len() && x.len() == out.len());
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().rms_norm)(x, weight, eps, out) }
+}
+
+/// `gate = silu(gate) * up`
+pub fn silu_mul(gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len());
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().silu_mul)(gate, up) }
+}
+
+/// `x = 1 / (1 + e^-x)`
+pub fn sigmoid(x: &mut [f32]) {
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().sigmoid)(x) }
+}
+
+/// Softmax in place.
+pub fn softmax(x: &mut [f32]) {
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().softmax)(x) }
+}
+
+/// `out += a * x`
+pub fn add_scaled(out: &mut [f32], x: &[f32], a: f32) {
+    assert_eq!(out.len(), x.len());
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().add_scaled)(out, x, a) }
+}
+
+/// `out += x`
+pub fn add(out: &mut [f32], x: &[f32]) {
+    assert_eq!(out.len(), x.len());
+    out.iter_mut().zip(x).for_each(|(o, x)| *o += x);
+}
+
+/// Rotate pairs `(x0, x1), (x2, x3), ...` by the angles whose cosines and sines are given.
+pub fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
+    for ((pair, c), s) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
+        let (a, b) = (pair[0], pair[1]);
+        pair[0] = a * c - b * s;
+        pair[1] = a * s + b * c;
+    }
+}
+
+/// Rotate pairs `(x_i, x_{i + d/2})`.
+pub fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
+    let (low, high) = x.split_at_mut(cos.len());
+    for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*a, *b) = (*a * c - *b * s, *a * s + *b * c);
+    }
+}
+
+/// To bfloat16, nearest even.
+pub fn f32_to_bf16(x: &[f32], out: &mut [u16]) {
+    assert_eq!(x.len(), out.len());
+    x.iter().zip(out).for_each(|(&x, o)| *o = blocks::f32_to_bf16(x));
+}
+
+/// From bfloat16, exact.
+pub fn bf16_to_f32(x: &[u16], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len());
+    x.iter().zip(out).for_each(|(&x, o)| *o = blocks::bf16_to_f32(x));
+}

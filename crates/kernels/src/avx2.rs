@@ -1,0 +1,204 @@
+//! Vectors of AVX2, FMA and F16C: sixteen lanes are two registers.
+
+use std::arch::x86_64::*;
+
+use crate::dispatch::{Table, kernels};
+use crate::vectors::Vectors;
+
+/// Whether this processor (and system) has it.
+pub fn available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+}
+
+/// Kernels.
+pub static TABLE: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
+
+#[derive(Clone, Copy)]
+pub struct Avx2;
+
+type Pair = (__m256, __m256);
+
+// SAFETY (all blocks of this impl): methods are inlined into the kernels of `TABLE`, which run only where `available()`;
+// loads and stores are unaligned ones within slices whose length is checked first.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Vectors for Avx2 {
+    type F = Pair;
+    type I = (__m256i, __m256i);
+
+    #[inline(always)]
+    fn splat(x: f32) -> Pair {
+        unsafe { (_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> Pair {
+        let x = &x[..16];
+        unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))) }
+    }
+    #[inline(always)]
+    fn store(v: Pair, out: &mut [f32]) {
+        let out = &mut out[..16];
+        unsafe {
+            _mm256_storeu_ps(out.as_mut_ptr(), v.0);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v.1);
+        }
+    }
+    #[inline(always)]
+    fn load_f32_bytes(x: &[u8]) -> Pair {
+        let x = &x[..64];
+        unsafe { (_mm256_loadu_ps(x.as_ptr().cast()), _mm256_loadu_ps(x.as_ptr().add(32).cast())) }
+    }
+    #[inline(always)]
+    fn load_bf16_bytes(x: &[u8]) -> Pair {
+        let x = &x[..32];
+        unsafe { (bf16(_mm_loadu_si128(x.as_ptr().cast())), bf16(_mm_loadu_si128(x.as_ptr().add(16).cast()))) }
+    }
+    #[inline(always)]
+    fn load_bf16(x: &[u16]) -> Pair {
+        let x = &x[..16];
+        unsafe { (bf16(_mm_loadu_si128(x.as_ptr().cast())), bf16(_mm_loadu_si128(x.as_ptr().add(8).cast()))) }
+    }
+    #[inline(always)]
+    fn load_f16_bytes(x: &[u8]) -> Pair {
+        let x = &x[..32];
+        unsafe {
+            let low = _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast()));
+            (low, _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(16).cast())))
+        }
+    }
+    #[inline(always)]
+    fn load_e4m3(x: &[u8]) -> Pair {
+        let x = &x[..16];
+        unsafe {
+            let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+            let low7 = _mm256_set1_epi16(0x7f);
+            let magnitude = _mm256_and_si256(wide, low7);
+            let sign = _mm256_slli_epi16::<8>(_mm256_andnot_si256(low7, wide));
+            let half = _mm256_or_si256(sign, _mm256_slli_epi16::<7>(magnitude));
+            let nan = _mm256_cmpeq_epi16(magnitude, low7);
+            let one = |half: __m128i, nan: __m128i| {
+                let value = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0));
+                let nan = _mm256_castsi256_ps(_mm256_cvtepi16_epi32(nan));
+                _mm256_blendv_ps(value, _mm256_set1_ps(f32::NAN), nan)
+            };
+            let low = one(_mm256_castsi256_si128(half), _mm256_castsi256_si128(nan));
+            (low, one(_mm256_extracti128_si256::<1>(half), _mm256_extracti128_si256::<1>(nan)))
+        }
+    }
+    #[inline(always)]
+    fn add(a: Pair, b: Pair) -> Pair {
+        unsafe { (_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn sub(a: Pair, b: Pair) -> Pair {
+        unsafe { (_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn mul(a: Pair, b: Pair) -> Pair {
+        unsafe { (_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn div(a: Pair, b: Pair) -> Pair {
+        unsafe { (_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn fma(a: Pair, b: Pair, c: Pair) -> Pair {
+        unsafe { (_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1)) }
+    }
+    #[inline(always)]
+    fn fnma(a: Pair, b: Pair, c: Pair) -> Pair {
+        unsafe { (_mm256_fnmadd_ps(a.0, b.0, c.0), _mm256_fnmadd_ps(a.1, b.1, c.1)) }
+    }
+    #[inline(always)]
+    fn max(a: Pair, b: Pair) -> Pair {
+        unsafe { (_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn min(a: Pair, b: Pair) -> Pair {
+        unsafe { (_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn round(a: Pair) -> Pair {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        unsafe { (_mm256_round_ps::<NEAREST>(a.0), _mm256_round_ps::<NEAREST>(a.1)) }
+    }
+    #[inline(always)]
+    fn exp2(n: Pair) -> Pair {
+        unsafe {
+            let one = |n| {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            };
+            (one(n.0), one(n.1))
+        }
+    }
+    #[inline(always)]
+    fn below(x: Pair, bound: Pair, a: Pair, b: Pair) -> Pair {
+        unsafe {
+            let low = _mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_LT_OQ>(x.0, bound.0));
+            (low, _mm256_blendv_ps(b.1, a.1, _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, bound.1)))
+        }
+    }
+    #[inline(always)]
+    fn splat_i(x: i32) -> (__m256i, __m256i) {
+        unsafe { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+    }
+    #[inline(always)]
+    fn to_f(v: (__m256i, __m256i)) -> Pair {
+        unsafe { (_mm256_cvtepi32_ps(v.0), _mm256_cvtepi32_ps(v.1)) }
+    }
+
+    #[inline(always)]
+    fn dots<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], start: i32) -> (__m256i, __m256i) {
+        let x = &x[..GROUP];
+        let u = &u[..15 * stride + GROUP];
+        unsafe {
+            // Eight lanes a row: bytes widened to 16 bits, so that nothing saturates.
+            let eight = |r: usize| -> __m256i {
+                let p = u.as_ptr().add(r * stride);
+                let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
+                let dot = _mm256_madd_epi16(a, _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast())));
+                if GROUP == 16 {
+                    return dot;
+                }
+                let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16).cast()));
+                let xb = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().add(16).cast()));
+                _mm256_add_epi32(dot, _mm256_madd_epi16(b, xb))
+            };
+            // Rows r..r+4 summed into lanes 0..4 of each half, then halves added: four rows.
+            let four = |r: usize| -> __m128i {
+                let ab = _mm256_hadd_epi32(eight(r), eight(r + 1));
+                let cd = _mm256_hadd_epi32(eight(r + 2), eight(r + 3));
+                let all = _mm256_hadd_epi32(ab, cd);
+                _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all))
+            };
+            let start = _mm256_set1_epi32(start);
+            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(four(0)), four(4));
+            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(four(8)), four(12));
+            (_mm256_add_epi32(low, start), _mm256_add_epi32(high, start))
+        }
+    }
+    #[inline(always)]
+    fn dot_step(acc: (__m256i, __m256i), tile: &[u8], x: &[i8]) -> (__m256i, __m256i) {
+        let (tile, x) = (&tile[..64], &x[..4]);
+        unsafe {
+            // Even and odd bytes apart, each a 16-bit product that cannot saturate.
+            let x = _mm256_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned());
+            let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
+            let x_odd = _mm256_srai_epi16::<8>(x);
+            let one = |acc, from: usize| {
+                let t = _mm256_loadu_si256(tile.as_ptr().add(from).cast());
+                let even = _mm256_and_si256(t, _mm256_set1_epi16(0xff));
+                let odd = _mm256_srli_epi16::<8>(t);
+                let dot = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
+                _mm256_add_epi32(acc, dot)
+            };
+            (one(acc.0, 0), one(acc.1, 32))
+        }
+    }
+}
+
+#[inline(always)]
+fn bf16(x: __m128i) -> __m256 {
+    // SAFETY: inlined into kernels that run only where `available()`.
+    unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x))) }
+}

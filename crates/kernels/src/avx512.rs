@@ -1,0 +1,216 @@
+//! Vectors of AVX-512 (F, BW, DQ, VL, VNNI): sixteen lanes are one register.
+
+use std::arch::x86_64::*;
+
+use crate::dispatch::{Table, kernels};
+use crate::vectors::Vectors;
+
+/// Whether this processor (and system) has it.
+pub fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512vnni")
+        && crate::avx2::available()
+}
+
+/// Kernels.
+pub static TABLE: Table = kernels!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+
+#[derive(Clone, Copy)]
+pub struct Avx512;
+
+// SAFETY (all blocks of this impl): methods are inlined into the kernels of `TABLE`, which run only where `available()`;
+// loads and stores are unaligned ones within slices whose length is checked first.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Vectors for Avx512 {
+    type F = __m512;
+    type I = __m512i;
+
+    #[inline(always)]
+    fn splat(x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(x: &[f32]) -> __m512 {
+        let x = &x[..16];
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(v: __m512, out: &mut [f32]) {
+        let out = &mut out[..16];
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn load_f32_bytes(x: &[u8]) -> __m512 {
+        let x = &x[..64];
+        unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn load_bf16_bytes(x: &[u8]) -> __m512 {
+        let x = &x[..32];
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn load_bf16(x: &[u16]) -> __m512 {
+        let x = &x[..16];
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+    #[inline(always)]
+    fn load_f16_bytes(x: &[u8]) -> __m512 {
+        let x = &x[..32];
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn load_e4m3(x: &[u8]) -> __m512 {
+        let x = &x[..16];
+        unsafe {
+            let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+            let magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
+            let sign = _mm256_slli_epi16::<8>(_mm256_andnot_si256(_mm256_set1_epi16(0x7f), wide));
+            let half = _mm256_or_si256(sign, _mm256_slli_epi16::<7>(magnitude));
+            let value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0));
+            let nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
+            _mm512_mask_blend_ps(nan, value, _mm512_set1_ps(f32::NAN))
+        }
+    }
+    #[inline(always)]
+    fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn round(a: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn exp2(n: __m512) -> __m512 {
+        unsafe {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    fn below(x: __m512, bound: __m512, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, bound), b, a) }
+    }
+    #[inline(always)]
+    fn splat_i(x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn to_f(v: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+
+    /// Sixteen rows' partial sums, added in a tree until lane r holds row r.
+    #[inline(always)]
+    fn dots<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], start: i32) -> __m512i {
+        let x = &x[..GROUP];
+        let u = &u[..15 * stride + GROUP];
+        unsafe {
+            // After the products: 4 lanes a row (of 16 or, folded, of 32 weights).
+            let quarter = |r: usize| -> __m128i {
+                let p = u.as_ptr().add(r * stride);
+                let (a, xa) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(x.as_ptr().cast()));
+                let dot = _mm_dpbusd_epi32(_mm_setzero_si128(), a, xa);
+                if GROUP == 16 {
+                    return dot;
+                }
+                let (b, xb) = (_mm_loadu_si128(p.add(16).cast()), _mm_loadu_si128(x.as_ptr().add(16).cast()));
+                _mm_dpbusd_epi32(dot, b, xb)
+            };
+            // Rows r, r+4, r+8, r+12 side by side in one register.
+            let four = |r: usize| -> __m512i {
+                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(r)), quarter(r + 4));
+                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(r + 8)), quarter(r + 12));
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+            };
+            let (a, b, c, d) = (four(0), four(1), four(2), four(3));
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            _mm512_add_epi32(all, _mm512_set1_epi32(start))
+        }
+    }
+    #[inline(always)]
+    fn dot_step(acc: __m512i, tile: &[u8], x: &[i8]) -> __m512i {
+        let (tile, x) = (&tile[..64], &x[..4]);
+        unsafe {
+            let x = _mm512_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned());
+            _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(tile.as_ptr().cast()), x)
+        }
+    }
+
+    /// A 16x16 transposition of 4-byte pieces.
+    #[inline(always)]
+    fn interleave(u: &[u8], stride: usize, out: &mut [u8]) {
+        let (u, out) = (&u[..15 * stride + 64], &mut out[..1024]);
+        unsafe {
+            let row = |r: usize| _mm512_loadu_si512(u.as_ptr().add(r * stride).cast());
+            // Rows 4j..4j+4 to registers whose 128-bit lane l holds columns 4l+c of four rows.
+            let mut quads = [[_mm512_setzero_si512(); 4]; 4];
+            for (j, quad) in quads.iter_mut().enumerate() {
+                let (a, b, c, d) = (row(4 * j), row(4 * j + 1), row(4 * j + 2), row(4 * j + 3));
+                let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                *quad = [
+                    _mm512_unpacklo_epi64(ab_low, cd_low),
+                    _mm512_unpackhi_epi64(ab_low, cd_low),
+                    _mm512_unpacklo_epi64(ab_high, cd_high),
+                    _mm512_unpackhi_epi64(ab_high, cd_high),
+                ];
+            }
+            for c in 0..4 {
+                let (a, b, d, e) = (quads[0][c], quads[1][c], quads[2][c], quads[3][c]);
+                let ab_low = _mm512_shuffle_i32x4::<0x44>(a, b);
+                let ab_high = _mm512_shuffle_i32x4::<0xee>(a, b);
+                let de_low = _mm512_shuffle_i32x4::<0x44>(d, e);
+                let de_high = _mm512_shuffle_i32x4::<0xee>(d, e);
+                let steps = [
+                    _mm512_shuffle_i32x4::<0x88>(ab_low, de_low),
+                    _mm512_shuffle_i32x4::<0xdd>(ab_low, de_low),
+                    _mm512_shuffle_i32x4::<0x88>(ab_high, de_high),
+                    _mm512_shuffle_i32x4::<0xdd>(ab_high, de_high),
+                ];
+                for (l, step) in steps.into_iter().enumerate() {
+                    _mm512_storeu_si512(out.as_mut_ptr().add(64 * (4 * l + c)).cast(), step);
+                }
+            }
+        }
+    }
+}

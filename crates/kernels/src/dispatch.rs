@@ -1,0 +1,168 @@
+//! The table of kernels, filled once with what the processor has. `FARTHING_ISA` (scalar, avx2, avx512) pins a lower one.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use crate::attend::Shape;
+use crate::{Attended, Input, Keys, Matrix, Out, Rows};
+
+/// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
+pub struct Table {
+    /// The set's name.
+    pub name: &'static str,
+    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, &Out),
+    pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &Out),
+    pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
+    pub(crate) quantize_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
+    pub(crate) attend: unsafe fn(&[f32], Shape, &Keys, &mut Attended),
+    pub(crate) merge: unsafe fn(usize, usize, (&[f32], &[f32], &[f32]), &mut Attended),
+    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(crate) silu_mul: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) sigmoid: unsafe fn(&mut [f32]),
+    pub(crate) softmax: unsafe fn(&mut [f32]),
+    pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
+    /// Dot products of bytes as fast as they go; returns a number that depends on all, and does `rounds * 16 * 64 * 2` operations.
+    pub(crate) spin_int8: unsafe fn(u64) -> i64,
+    /// Multiply-adds of f32 as fast as they go: `rounds * 16 * 16 * 2` operations.
+    pub(crate) spin_f32: unsafe fn(u64) -> f32,
+}
+
+/// A table of kernels over `$V`, each compiled with `$feature`s.
+macro_rules! kernels {
+    ($name:expr, $V:ty $(, $feature:literal)?) => {{
+        use $crate::attend::Shape;
+        use $crate::{Attended, Input, Keys, Matrix, Out, Rows};
+        use std::ops::Range;
+        $(#[target_feature(enable = $feature)])?
+        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
+            $crate::products::product::<$V>(w, range, input, rows, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &Out) {
+            $crate::products::transposed::<$V>(w, x, range, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
+            $crate::products::decode_row(w, row, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn quantize_row(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+            $crate::products::quantize_row(x, q, scales, sums)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn attend(q: &[f32], shape: Shape, keys: &Keys, state: &mut Attended) {
+            $crate::attend::attend::<$V>(q, shape, keys, state)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) {
+            $crate::attend::merge::<$V>(heads, value, from, state)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+            $crate::elements::rms_norm::<$V>(x, weight, eps, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn silu_mul(gate: &mut [f32], up: &[f32]) {
+            $crate::elements::silu_mul::<$V>(gate, up)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn sigmoid(x: &mut [f32]) {
+            $crate::elements::sigmoid::<$V>(x)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn softmax(x: &mut [f32]) {
+            $crate::elements::softmax::<$V>(x)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn add_scaled(out: &mut [f32], x: &[f32], a: f32) {
+            $crate::elements::add_scaled::<$V>(out, x, a)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn spin_int8(rounds: u64) -> i64 {
+            $crate::measure::spin_int8::<$V>(rounds)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn spin_f32(rounds: u64) -> f32 {
+            $crate::measure::spin_f32::<$V>(rounds)
+        }
+        $crate::dispatch::Table {
+            name: $name,
+            product,
+            transposed,
+            decode_row,
+            quantize_row,
+            attend,
+            merge,
+            rms_norm,
+            silu_mul,
+            sigmoid,
+            softmax,
+            add_scaled,
+            spin_int8,
+            spin_f32,
+        }
+    }};
+}
+pub(crate) use kernels;
+
+static SCALAR: Table = kernels!("scalar", crate::vectors::Scalar);
+
+/// The tables this processor can run, best first. The last is the plain one.
+pub fn tables() -> Vec<&'static Table> {
+    #[allow(unused_mut)]
+    let mut tables = vec![&SCALAR];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if crate::avx2::available() {
+            tables.insert(0, &crate::avx2::TABLE);
+        }
+        if crate::avx512::available() {
+            tables.insert(0, &crate::avx512::TABLE);
+        }
+    }
+    tables
+}
+
+static CHOSEN: OnceLock<&'static Table> = OnceLock::new();
+
+thread_local! {
+    static FORCED: std::cell::Cell<Option<&'static Table>> = const { std::cell::Cell::new(None) };
+}
+
+#[inline]
+pub(crate) fn table() -> &'static Table {
+    FORCED.get().unwrap_or_else(|| CHOSEN.get_or_init(|| tables()[0]))
+}
+
+/// Run `f` with another table on this thread (tests compare them; a pool of one thread stays on it).
+pub fn with_table<T>(table: &'static Table, f: impl FnOnce() -> T) -> T {
+    let before = FORCED.replace(Some(table));
+    let result = f();
+    FORCED.set(before);
+    result
+}
+
+/// The instruction set in use.
+pub fn instruction_set() -> &'static str {
+    table().name
+}
+
+/// Obey `FARTHING_ISA`; to be called once, before any kernel.
+///
+/// # Errors
+/// A name that this processor does not have.
+pub fn instruction_set_from_env() -> Result<(), String> {
+    let Some(wanted) = std::env::var_os("FARTHING_ISA") else { return Ok(()) };
+    let tables = tables();
+    match tables.iter().find(|t| wanted == t.name) {
+        Some(table) => {
+            let _ = CHOSEN.set(table);
+            Ok(())
+        }
+        None => {
+            let names: Vec<_> = tables.iter().map(|t| t.name).collect();
+            let wanted = wanted.to_string_lossy();
+            Err(format!("FARTHING_ISA={wanted}: this processor has {}; set one of them or none", names.join(", ")))
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Matrix products over stored weights, written once over `Vectors`. The order of every sum follows from format and width alone:
+//! quantised groups are exact integers added in order by fused multiply-add; floats are sixteen partial sums and a fixed tree.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::blocks::{Block, decode_blocks, decode_floats};
+use crate::vectors::Vectors;
+use crate::{Format, Input, Matrix, Out, Quantized, Rows, with_block};
+
+/// Weight rows that a quantised tile holds: the lanes of a vector.
+pub const TILE: usize = 16;
+
+/// From how many input rows on a tile is interleaved before use.
+const INTERLEAVE_FROM: usize = 4;
+
+#[derive(Default)]
+struct Scratch {
+    quants: Vec<u8>,
+    interleaved: Vec<u8>,
+    scales: Vec<f32>,
+    minima: Vec<f32>,
+    decoded: Vec<f32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
+}
+
+/// Outputs `range` (rows of the weight) of one product.
+#[inline(always)]
+pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if w.format.wants_quantized_input() {
+            let quantized = input.quantized.expect("a quantised weight needs quantised input");
+            with_block!(w.format, B, quantised::<V, B>(w, range, quantized, rows, out, scratch))
+        } else {
+            match w.format {
+                Format::F32 => floats::<V, F32>(w, range, input, rows, out),
+                Format::F16 => floats::<V, F16>(w, range, input, rows, out),
+                Format::Bf16 => floats::<V, Bf16>(w, range, input, rows, out),
+                _ => floats::<V, E4m3>(w, range, input, rows, out),
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn quantised<V: Vectors, B: Block>(
+    w: &Matrix,
+    range: Range<usize>,
+    q: &Quantized,
+    rows: Rows,
+    out: &Out,
+    scratch: &mut Scratch,
+) {
+    let cols = w.cols;
+    let groups = cols / B::GROUP;
+    let n = rows.len(q.rows);
+    let u = sized(&mut scratch.quants, TILE * cols);
+    let s = sized(&mut scratch.scales, TILE * groups);
+    let m = sized(&mut scratch.minima, if B::HAS_MIN { TILE * groups } else { 0 });
+    let wide = n >= INTERLEAVE_FROM;
+    let padded = cols.next_multiple_of(64);
+    let t = sized(&mut scratch.interleaved, if wide { TILE * padded } else { 0 });
+    let (mut block_s, mut block_m) = ([0f32; 16], [0f32; 16]);
+    let per_block = B::ELEMS / B::GROUP;
+    let mut first = range.start;
+    while first < range.end {
+        let count = TILE.min(range.end - first);
+        for r in 0..count {
+            let bytes = w.row(first + r);
+            for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
+                let at = r * cols + b * B::ELEMS;
+                B::unpack(block, &mut u[at..at + B::ELEMS], &mut block_s, &mut block_m);
+                for g in 0..per_block {
+                    s[(b * per_block + g) * TILE + r] = block_s[g];
+                    if B::HAS_MIN {
+                        m[(b * per_block + g) * TILE + r] = block_m[g];
+                    }
+                }
+            }
+        }
+        if wide {
+            let mut k = 0;
+            while k + 64 <= cols {
+                V::interleave(&u[k..], cols, &mut t[TILE * k..TILE * k + 1024]);
+                k += 64;
+            }
+            if k < cols {
+                let mut last = [0u8; TILE * 64];
+                for r in 0..TILE {
+                    last[r * 64..r * 64 + cols - k].copy_from_slice(&u[r * cols + k..(r + 1) * cols]);
+                }
+                V::interleave(&last, 64, &mut t[TILE * k..TILE * k + 1024]);
+            }
+            let mut i = 0;
+            while i + 8 <= n {
+                tile_rows::<V, B, 8>(t, s, m, q, rows, i, out, first, count);
+                i += 8;
+            }
+            if i + 4 <= n {
+                tile_rows::<V, B, 4>(t, s, m, q, rows, i, out, first, count);
+                i += 4;
+            }
+            while i < n {
+                tile_rows::<V, B, 1>(t, s, m, q, rows, i, out, first, count);
+                i += 1;
+            }
+        } else {
+            for i in 0..n {
+                let x = rows.at(i);
+                let mut acc = V::splat(0.0);
+                for g in 0..groups {
+                    let (start, d) = (q.group_sum::<B>(x, g), q.scale(x, g * B::GROUP / 32));
+                    let xs = &q.row(x)[g * B::GROUP..];
+                    let offset = start.wrapping_mul(-B::OFFSET);
+                    let dot = if B::GROUP == 16 {
+                        V::dots::<16>(&u[g * 16..], cols, xs, offset)
+                    } else {
+                        V::dots::<32>(&u[g * 32..], cols, xs, offset)
+                    };
+                    acc = group::<V, B>(acc, dot, &s[g * TILE..], m, g, d, start);
+                }
+                write::<V>(acc, out, i, first, count);
+            }
+        }
+        first += count;
+    }
+}
+
+/// One step of the chain: `acc += dot * (s * d)`, then `acc -= m * (d * sum)`.
+#[inline(always)]
+fn group<V: Vectors, B: Block>(acc: V::F, dot: V::I, s: &[f32], m: &[f32], g: usize, d: f32, sum: i32) -> V::F {
+    let acc = V::fma(V::to_f(dot), V::mul(V::load(s), V::splat(d)), acc);
+    if B::HAS_MIN { V::fnma(V::load(&m[g * TILE..]), V::splat(d * sum as f32), acc) } else { acc }
+}
+
+#[inline(always)]
+fn write<V: Vectors>(acc: V::F, out: &Out, row: usize, first: usize, count: usize) {
+    let mut lanes = [0f32; TILE];
+    V::store(acc, &mut lanes);
+    out.write(row, first, &lanes[..count]);
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
+fn tile_rows<V: Vectors, B: Block, const R: usize>(
+    t: &[u8],
+    s: &[f32],
+    m: &[f32],
+    q: &Quantized,
+    rows: Rows,
+    i: usize,
+    out: &Out,
+    first: usize,
+    count: usize,
+) {
+    let index: [usize; R] = std::array::from_fn(|r| rows.at(i + r));
+    let x: [&[i8]; R] = std::array::from_fn(|r| q.row(index[r]));
+    let mut acc = [V::splat(0.0); R];
+    for g in 0..q.cols / B::GROUP {
+        let sums: [i32; R] = std::array::from_fn(|r| q.group_sum::<B>(index[r], g));
+        let mut dots: [V::I; R] = std::array::from_fn(|r| V::splat_i(sums[r].wrapping_mul(-B::OFFSET)));
+        let tile = &t[g * B::GROUP * TILE..(g + 1) * B::GROUP * TILE];
+        for (step, tile) in tile.chunks_exact(64).enumerate() {
+            for r in 0..R {
+                let k = g * B::GROUP + 4 * step;
+                dots[r] = V::dot_step(dots[r], tile, &x[r][k..k + 4]);
+            }
+        }
+        for r in 0..R {
+            let d = q.scale(index[r], g * B::GROUP / 32);
+            acc[r] = group::<V, B>(acc[r], dots[r], &s[g * TILE..], m, g, d, sums[r]);
+        }
+    }
+    for r in 0..R {
+        write::<V>(acc[r], out, i + r, first, count);
+    }
+}
+
+/// How 16 stored floats are loaded.
+trait Float {
+    const BYTES: usize;
+    /// Whether every 128 columns have a factor.
+    const SCALED: bool;
+    fn load<V: Vectors>(bytes: &[u8]) -> V::F;
+}
+
+macro_rules! float {
+    ($name:ident, $bytes:expr, $scaled:expr, $load:ident) => {
+        struct $name;
+        impl Float for $name {
+            const BYTES: usize = $bytes;
+            const SCALED: bool = $scaled;
+            #[inline(always)]
+            fn load<V: Vectors>(bytes: &[u8]) -> V::F {
+                V::$load(bytes)
+            }
+        }
+    };
+}
+float!(F32, 4, false, load_f32_bytes);
+float!(F16, 2, false, load_f16_bytes);
+float!(Bf16, 2, false, load_bf16_bytes);
+float!(E4m3, 1, true, load_e4m3);
+
+#[inline(always)]
+fn floats<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
+    let n = rows.len(input.rows);
+    let mut o = range.start;
+    while o < range.end {
+        let four = o + 4 <= range.end;
+        let mut i = 0;
+        while i < n {
+            let wide = i + 4 <= n;
+            match (four, wide) {
+                (true, true) => dots::<V, T, 4, 4>(w, o, input, rows, i, out),
+                (true, false) => dots::<V, T, 4, 1>(w, o, input, rows, i, out),
+                (false, true) => dots::<V, T, 1, 4>(w, o, input, rows, i, out),
+                (false, false) => dots::<V, T, 1, 1>(w, o, input, rows, i, out),
+            }
+            i += if wide { 4 } else { 1 };
+        }
+        o += if four { 4 } else { 1 };
+    }
+}
+
+#[inline(always)]
+fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
+    w: &Matrix,
+    o: usize,
+    input: &Input,
+    rows: Rows,
+    i: usize,
+    out: &Out,
+) {
+    let cols = w.cols;
+    let bytes: [&[u8]; O] = std::array::from_fn(|a| w.row(o + a));
+    let x: [&[f32]; R] = std::array::from_fn(|r| &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
+    let mut total = [[V::splat(0.0); R]; O];
+    let block = if T::SCALED { 128 } else { cols.max(1) };
+    let mut from = 0;
+    while from < cols {
+        let to = (from + block).min(cols);
+        let mut acc = [[V::splat(0.0); R]; O];
+        let mut k = from;
+        while k + 16 <= to {
+            let xv: [V::F; R] = std::array::from_fn(|r| V::load(&x[r][k..k + 16]));
+            for a in 0..O {
+                let wv = T::load::<V>(&bytes[a][k * T::BYTES..(k + 16) * T::BYTES]);
+                for r in 0..R {
+                    acc[a][r] = V::fma(wv, xv[r], acc[a][r]);
+                }
+            }
+            k += 16;
+        }
+        if k < to {
+            let xv: [V::F; R] = std::array::from_fn(|r| V::load_part(&x[r][k..to]));
+            for a in 0..O {
+                let mut tail = [0u8; 64];
+                tail[..(to - k) * T::BYTES].copy_from_slice(&bytes[a][k * T::BYTES..to * T::BYTES]);
+                let wv = T::load::<V>(&tail[..16 * T::BYTES]);
+                for r in 0..R {
+                    acc[a][r] = V::fma(wv, xv[r], acc[a][r]);
+                }
+            }
+        }
+        if !T::SCALED {
+            total = acc;
+        } else {
+            for a in 0..O {
+                let scale = V::splat(w.scales_of_row(o + a)[from / 128]);
+                for r in 0..R {
+                    total[a][r] = V::fma(acc[a][r], scale, total[a][r]);
+                }
+            }
+        }
+        from = to;
+    }
+    for r in 0..R {
+        let sums: [f32; O] = std::array::from_fn(|a| V::sum(total[a][r]));
+        out.write(i + r, o, &sums);
+    }
+}
+
+/// Weight rows decoded at a time by `transposed`.
+const DECODED: usize = 32;
+
+/// `out[r][c] = sum_j x[r][j] * w[j][c]` for rows `range` of x, in f32 over decoded rows, j in order.
+#[inline(always)]
+pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &Out) {
+    let cols = w.cols;
+    SCRATCH.with_borrow_mut(|scratch| {
+        let decoded = sized(&mut scratch.decoded, DECODED * cols.next_multiple_of(16));
+        let width = cols.next_multiple_of(16);
+        let mut acc = [0f32; 16];
+        for first in (0..w.rows.max(1)).step_by(DECODED) {
+            let count = DECODED.min(w.rows - first.min(w.rows));
+            for j in 0..count {
+                decoded[j * width + cols..(j + 1) * width].fill(0.0);
+                decode_row(w, first + j, &mut decoded[j * width..j * width + cols]);
+            }
+            for r in range.clone() {
+                let xs = &x[r * w.rows + first..r * w.rows + first + count];
+                let mut c = 0;
+                while c + 64 <= cols {
+                    let mut v: [V::F; 4] = std::array::from_fn(|_| V::splat(0.0));
+                    if first > 0 {
+                        for (p, v) in v.iter_mut().enumerate() {
+                            out.read(r, c + 16 * p, &mut acc);
+                            *v = V::load(&acc);
+                        }
+                    }
+                    for (j, &xj) in xs.iter().enumerate() {
+                        let xj = V::splat(xj);
+                        let row = &decoded[j * width + c..j * width + c + 64];
+                        for (p, v) in v.iter_mut().enumerate() {
+                            *v = V::fma(xj, V::load(&row[16 * p..16 * p + 16]), *v);
+                        }
+                    }
+                    for (p, v) in v.into_iter().enumerate() {
+                        V::store(v, &mut acc);
+                        out.write(r, c + 16 * p, &acc);
+                    }
+                    c += 64;
+                }
+                while c < cols {
+                    let lanes = 16.min(cols - c);
+                    acc = [0f32; 16];
+                    if first > 0 {
+                        out.read(r, c, &mut acc[..lanes]);
+                    }
+                    let mut v = V::load(&acc);
+                    for (j, &xj) in xs.iter().enumerate() {
+                        v = V::fma(V::splat(xj), V::load(&decoded[j * width + c..j * width + c + 16]), v);
+                    }
+                    V::store(v, &mut acc);
+                    out.write(r, c, &acc[..lanes]);
+                    c += lanes;
+                }
+            }
+        }
+    });
+}
+
+/// One stored row to f32.
+#[inline(always)]
+pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
+    let bytes = w.row(row);
+    if w.format.wants_quantized_input() {
+        with_block!(w.format, B, decode_blocks::<B>(bytes, out))
+    } else {
+        decode_floats(w.format, bytes, w.scales_of_row(row), out)
+    }
+}
+
+/// A row of f32 to 8-bit blocks of 32: `d = amax / 127`, `q = round(x * 127 / amax)`; and sums of 16 quants.
+#[inline(always)]
+pub fn quantize_row(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    for (((x, q), d), sums) in
+        x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(scales.iter_mut()).zip(sums.chunks_exact_mut(2))
+    {
+        let mut lanes = [0f32; 32];
+        for (l, x) in lanes.iter_mut().zip(x) {
+            *l = x.abs();
+        }
+        let mut largest = 0f32;
+        for l in lanes {
+            largest = if l > largest { l } else { largest };
+        }
+        *d = largest / 127.0;
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = (x * inverse).round_ties_even() as i8;
+        }
+        for (sum, half) in sums.iter_mut().zip(q.chunks_exact(16)) {
+            *sum = half.iter().map(|&q| q as i32).sum();
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Every instruction set gives the bits of the scalar kernels, one row those of many, and both are near plain arithmetic in f64.
+
+use kernels::dispatch::{tables, with_table};
+use kernels::*;
+use proptest::prelude::*;
+
+/// A small generator, so that a failing case repeats from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn unit(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+    fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.unit()).collect()
+    }
+}
+
+/// Random valid bytes: quants are random, scales are moderate.
+fn weight(format: Format, rows: usize, cols: usize, random: &mut Random) -> Vec<u8> {
+    let mut bytes: Vec<u8> = (0..format.row_bytes(cols).unwrap() * rows).map(|_| random.next() as u8).collect();
+    let block = format.block_bytes();
+    let half = |bytes: &mut [u8], at: usize, random: &mut Random| {
+        let bits = 0x2000 | (random.next() as u16 & 0x83ff); // magnitudes of 2^-7
+        bytes[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+    };
+    for b in bytes.chunks_mut(block) {
+        match format {
+            Format::F32 => b.copy_from_slice(&random.unit().to_le_bytes()),
+            Format::F16 => half(b, 0, random),
+            Format::Bf16 => b.copy_from_slice(&((random.unit().to_bits() >> 16) as u16).to_le_bytes()),
+            Format::F8E4M3 => b[0] &= 0xbf,
+            Format::Q8_0 | Format::Q4_0 | Format::Q5_0 | Format::Iq4Nl | Format::Iq4Xs => half(b, 0, random),
+            Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => {
+                half(b, 0, random);
+                half(b, 2, random);
+            }
+            Format::Q2K => {
+                half(b, 80, random);
+                half(b, 82, random);
+            }
+            Format::Q3K => half(b, 108, random),
+            Format::Q6K => half(b, 208, random),
+            Format::Mxfp4 => b[0] = 118 + b[0] % 8,
+        }
+    }
+    bytes
+}
+
+fn matrix<'a>(format: Format, rows: usize, cols: usize, bytes: &'a [u8], scales: &'a [f32]) -> Matrix<'a> {
+    if format == Format::F8E4M3 {
+        Matrix::with_scales(rows, cols, bytes, scales, 5)
+    } else {
+        Matrix::new(format, rows, cols, bytes)
+    }
+}
+
+fn product(pool: &Pool, w: Matrix, x: &[f32], rows: usize, selected: Rows) -> Vec<f32> {
+    let mut q = Quantized::new();
+    if w.format.wants_quantized_input() {
+        q.quantize(pool, x, rows, w.cols);
+    }
+    let mut out = vec![f32::NAN; selected.len(rows) * w.rows];
+    let quantized = w.format.wants_quantized_input().then_some(&q);
+    let input = Input { x, rows, cols: w.cols, quantized };
+    matmul(pool, &mut [Product { weight: w, input, rows: selected, out: &mut out }]);
+    out
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn products(seed: u64, format in 0usize..17, out_rows in 0usize..40, blocks in 0usize..5, rows in 0usize..13, shift in 0usize..3) {
+        let format = Format::ALL[format];
+        let mut random = Random(seed);
+        let cols = if format.block_elems() == 1 { blocks * 37 } else { blocks * format.block_elems() };
+        let mut stored = vec![0u8; shift];
+        stored.extend(weight(format, out_rows, cols, &mut random));
+        let scales: Vec<f32> = (0..2 * cols.div_ceil(128).max(1)).map(|_| 0.5 + random.unit().abs()).collect();
+        let w = matrix(format, out_rows, cols, &stored[shift..], &scales);
+        let x = random.floats(rows * cols);
+        let pools = [Pool::new(1), Pool::new(2)];
+        let scalar = with_table(tables().last().unwrap(), || product(&pools[0], w, &x, rows, Rows::All));
+
+        // Near the exact sum over decoded weights and the input as the product sees it.
+        let mut decoded = vec![0f32; cols];
+        let mut q = Quantized::new();
+        if format.wants_quantized_input() { q.quantize(&pools[0], &x, rows, cols); }
+        for r in 0..rows {
+            let seen = if format.wants_quantized_input() { q.decode_row(r) } else { x[r * cols..(r + 1) * cols].to_vec() };
+            for o in 0..out_rows {
+                w.decode_row(o, &mut decoded);
+                let exact: f64 = decoded.iter().zip(&seen).map(|(&w, &x)| w as f64 * x as f64).sum();
+                // Formats with minima subtract two large sums: the bound follows their size.
+                let size: f64 = decoded.iter().zip(&seen).map(|(&w, &x)| (w as f64 * x as f64).abs()).sum::<f64>() + cols as f64 * 0.5;
+                let got = scalar[r * out_rows + o] as f64;
+                prop_assert!((got - exact).abs() <= 1e-5 * size, "{format:?} {got} {exact}");
+            }
+        }
+        for table in tables() {
+            let one = with_table(table, || product(&pools[0], w, &x, rows, Rows::All));
+            prop_assert_eq!(bits(&one), bits(&scalar), "{} {:?} {}x{} rows {}", table.name, format, out_rows, cols, rows);
+            // A row alone has the bits it has in company; a list of rows those of its rows.
+            for r in 0..rows {
+                let alone = with_table(table, || product(&pools[0], w, &x, rows, Rows::Range(r, 1)));
+                prop_assert_eq!(bits(&alone), bits(&scalar[r * out_rows..(r + 1) * out_rows]));
+            }
+            let list: Vec<u32> = (0..rows as u32).rev().step_by(2).collect();
+            let listed = with_table(table, || product(&pools[0], w, &x, rows, Rows::List(&list)));
+            for (i, &r) in list.iter().enumerate() {
+                let r = r as usize;
+                prop_assert_eq!(bits(&listed[i * out_rows..(i + 1) * out_rows]), bits(&scalar[r * out_rows..(r + 1) * out_rows]));
+            }
+        }
+        prop_assert_eq!(bits(&product(&pools[1], w, &x, rows, Rows::All)), bits(&scalar));
+    }
+
+    #[test]
+    fn transposed_products(seed: u64, format in 0usize..17, w_rows in 0usize..70, blocks in 0usize..3, rows in 0usize..5) {
+        let format = Format::ALL[format];
+        let mut random = Random(seed);
+        let cols = if format.block_elems() == 1 { blocks * 53 } else { blocks * format.block_elems() };
+        let stored = weight(format, w_rows, cols, &mut random);
+        let scales: Vec<f32> = (0..4 * cols.div_ceil(128).max(1)).map(|_| 0.5 + random.unit().abs()).collect();
+        let w = matrix(format, w_rows, cols, &stored, &scales);
+        let x = random.floats(rows * w_rows);
+        let pool = Pool::new(1);
+        let run = || {
+            let mut out = vec![f32::NAN; rows * cols];
+            matmul_transposed(&pool, &mut [Transposed { weight: w, x: &x, rows, out: &mut out }]);
+            out
+        };
+        let scalar = with_table(tables().last().unwrap(), run);
+        let mut exact = vec![0f64; rows * cols];
+        let mut decoded = vec![0f32; cols];
+        for j in 0..w_rows {
+            w.decode_row(j, &mut decoded);
+            for r in 0..rows {
+                for c in 0..cols {
+                    exact[r * cols + c] += x[r * w_rows + j] as f64 * decoded[c] as f64;
+                }
+            }
+        }
+        for (a, b) in scalar.iter().zip(&exact) {
+            prop_assert!((*a as f64 - b).abs() <= 1e-4 * (1.0 + b.abs()), "{} {}", a, b);
+        }
+        for table in tables() {
+            prop_assert_eq!(bits(&with_table(table, run)), bits(&scalar), "{} {:?}", table.name, format);
+        }
+    }
+
+    #[test]
+    fn attention(seed: u64, heads in 1usize..7, key in 1usize..90, value in 1usize..90, count in 1usize..150, half: bool) {
+        let mut random = Random(seed);
+        let (q, k, v) = (random.floats(heads * key), random.floats(count * key), random.floats(count * value));
+        let (mut kh, mut vh) = (vec![0u16; k.len()], vec![0u16; v.len()]);
+        f32_to_bf16(&k, &mut kh);
+        f32_to_bf16(&v, &mut vh);
+        let shape = Shape { heads, key, value, scale: 2.0 };
+        let page = |from: usize| {
+            let (keys, values) = if half {
+                (Numbers::Bf16(&kh[from * key..]), Numbers::Bf16(&vh[from * value..]))
+            } else {
+                (Numbers::F32(&k[from * key..]), Numbers::F32(&v[from * value..]))
+            };
+            Keys { keys, key_stride: key, values, value_stride: value, count: (count - from).min(64) }
+        };
+        let run = |split: bool| {
+            let state = || (vec![f32::NEG_INFINITY; heads], vec![0f32; heads], vec![0f32; heads * value]);
+            let mut whole = state();
+            let mut into = Attended { max: &mut whole.0, sum: &mut whole.1, acc: &mut whole.2 };
+            for from in (0..count).step_by(64) {
+                if split {
+                    let mut part = state();
+                    let mut apart = Attended { max: &mut part.0, sum: &mut part.1, acc: &mut part.2 };
+                    attend(&q, shape, page(from), &mut apart);
+                    attend_merge(heads, value, (&part.0, &part.1, &part.2), &mut into);
+                } else {
+                    attend(&q, shape, page(from), &mut into);
+                }
+            }
+            attend_finish(heads, value, &mut into);
+            whole.2
+        };
+        let scalar = with_table(tables().last().unwrap(), || run(false));
+        let (mut kd, mut vd) = (k.clone(), v.clone());
+        if half {
+            bf16_to_f32(&kh, &mut kd);
+            bf16_to_f32(&vh, &mut vd);
+        }
+        for h in 0..heads {
+            let score = |i: usize| 2.0 * (0..key).map(|j| q[h * key + j] as f64 * kd[i * key + j] as f64).sum::<f64>();
+            let weights: Vec<f64> = (0..count).map(|i| score(i).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for j in 0..value {
+                let exact = (0..count).map(|i| weights[i] * vd[i * value + j] as f64).sum::<f64>() / total;
+                prop_assert!((scalar[h * value + j] as f64 - exact).abs() < 2e-5, "{} {}", scalar[h * value + j], exact);
+            }
+        }
+        for table in tables() {
+            prop_assert_eq!(bits(&with_table(table, || run(false))), bits(&scalar), "{}", table.name);
+            prop_assert_eq!(bits(&with_table(table, || run(true))), bits(&with_table(table, || run(true))));
+        }
+    }
+
+    #[test]
+    fn single_rows(seed: u64, n in 1usize..200) {
+        let mut random = Random(seed);
+        let x: Vec<f32> = random.floats(n).iter().map(|x| x * 40.0).collect();
+        let y = random.floats(n);
+        let run = || {
+            let mut normed = vec![0f32; n];
+            rms_norm(&x, &y, 1e-6, &mut normed);
+            let (mut gate, mut sigmoids, mut soft, mut sum) = (x.clone(), x.clone(), x.clone(), y.clone());
+            silu_mul(&mut gate, &y);
+            sigmoid(&mut sigmoids);
+            softmax(&mut soft);
+            add_scaled(&mut sum, &x, 0.3);
+            [normed, gate, sigmoids, soft, sum]
+        };
+        let scalar = with_table(tables().last().unwrap(), run);
+        let mean = x.iter().map(|&x| (x as f64).powi(2)).sum::<f64>() / n as f64;
+        let top = x.iter().fold(f64::MIN, |a, &b| a.max(b as f64));
+        let total: f64 = x.iter().map(|&x| (x as f64 - top).exp()).sum();
+        for i in 0..n {
+            let (a, b) = (x[i] as f64, y[i] as f64);
+            let exact = [a / (mean + 1e-6).sqrt() * b, a / (1.0 + (-a).exp()) * b, 1.0 / (1.0 + (-a).exp()), (a - top).exp() / total, b + 0.3 * a];
+            for (got, want) in scalar.iter().zip(exact) {
+                prop_assert!((got[i] as f64 - want).abs() <= 2e-6 * (want.abs() + 1e-3) + 1e-7 * a.abs(), "{} {}", got[i], want);
+            }
+        }
+        for table in tables() {
+            for (a, b) in with_table(table, run).iter().zip(&scalar) {
+                prop_assert_eq!(bits(a), bits(b), "{}", table.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn quantised_rows_are_equal_and_near() {
+    let mut random = Random(7);
+    let x: Vec<f32> =
+        random.floats(32 * 9).iter().enumerate().map(|(i, x)| if i / 32 == 3 { 0.0 } else { x * 5.0 }).collect();
+    let pool = Pool::new(1);
+    let run = || {
+        let mut q = Quantized::new();
+        q.quantize(&pool, &x, 3, 96);
+        (0..3).flat_map(|r| q.decode_row(r)).collect::<Vec<_>>()
+    };
+    let scalar = with_table(tables().last().unwrap(), run);
+    for (a, b) in scalar.iter().zip(&x) {
+        assert!((a - b).abs() <= 5.0 / 127.0 / 2.0 * 1.001);
+    }
+    for table in tables() {
+        assert_eq!(bits(&with_table(table, run)), bits(&scalar));
+    }
+}
+
+#[test]
+fn rotations_turn_pairs() {
+    let (cos, sin) = ([0.0, 1.0], [1.0, 0.0]);
+    let mut x = [1.0, 2.0, 3.0, 4.0];
+    rotate_interleaved(&mut x, &cos, &sin);
+    assert_eq!(x, [-2.0, 1.0, 3.0, 4.0]);
+    let mut x = [1.0, 2.0, 3.0, 4.0];
+    rotate_halves(&mut x, &cos, &sin);
+    assert_eq!(x, [-3.0, 2.0, 1.0, 4.0]);
+}
