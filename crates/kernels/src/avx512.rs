@@ -5,6 +5,9 @@ use std::arch::x86_64::*;
 use crate::dispatch::{Table, kernels};
 use crate::vectors::Vectors;
 
+mod blocks;
+mod quantised;
+
 /// Whether this processor (and system) has it.
 pub fn available() -> bool {
     is_x86_feature_detected!("avx512f")
@@ -15,8 +18,11 @@ pub fn available() -> bool {
         && crate::avx2::available()
 }
 
-/// Kernels.
-pub static TABLE: Table = kernels!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+/// Kernels; products with the common block formats have inner loops of their own.
+pub static TABLE: Table = Table { product: quantised::product, ..GENERIC };
+
+/// Every kernel from the common source.
+const GENERIC: Table = kernels!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
 
 #[derive(Clone, Copy)]
 pub struct Avx512;
