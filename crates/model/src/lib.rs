@@ -2,6 +2,23 @@
 //!
 //! It knows no request, no sampling and no text, and has no threads of its own.
 
+pub mod attention;
+pub mod batch;
+pub mod cache;
+pub mod checkpoint;
+mod families;
+pub mod feed_forward;
+pub mod gguf;
+mod loader;
 pub mod mmap;
+pub mod plan;
+mod rope;
 pub mod structure;
+pub mod tensors;
+pub mod transformer;
 pub mod weight;
+
+pub use batch::{Batch, Span, Wanted};
+pub use cache::{Cache, CacheFormat};
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use transformer::{Scratch, Trace, Transformer};

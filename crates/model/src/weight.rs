@@ -19,8 +19,33 @@ pub struct Weight {
     pub file: Arc<Mapping>,
     /// First byte in the file.
     pub offset: usize,
-    /// FP8 only: `ceil(rows/128) x ceil(cols/128)` factors, row-major.
+    /// FP8 only: factors of the stored tensor's 128x128 blocks, row-major.
     pub scales: Option<Arc<[f32]>>,
+    /// Rows of the stored tensor before this view's first.
+    pub scale_row: usize,
+}
+
+impl Weight {
+    /// Bytes it takes in its file.
+    pub fn byte_len(&self) -> usize {
+        self.rows * self.format.row_bytes(self.cols).expect("checked when the weight was made")
+    }
+
+    /// For the kernels.
+    pub fn matrix(&self) -> kernels::Matrix<'_> {
+        let bytes = &self.file.bytes()[self.offset..self.offset + self.byte_len()];
+        match &self.scales {
+            Some(scales) => kernels::Matrix::with_scales(self.rows, self.cols, bytes, scales, self.scale_row),
+            None => kernels::Matrix::new(self.format, self.rows, self.cols, bytes),
+        }
+    }
+
+    /// Rows `from..from + rows` of this weight, as a weight.
+    pub fn view(&self, from: usize, rows: usize) -> Weight {
+        assert!(from + rows <= self.rows);
+        let row_bytes = self.format.row_bytes(self.cols).expect("checked when the weight was made");
+        Weight { rows, offset: self.offset + from * row_bytes, scale_row: self.scale_row + from, ..self.clone() }
+    }
 }
 
 /// Everything `Transformer` multiplies with. Vectors (norms, biases) are widened to f32 at load: they are small.
@@ -145,4 +170,34 @@ pub enum FeedForwardWeights {
         /// The always-active block.
         shared: Option<GatedBlock>,
     },
+}
+
+impl Weights {
+    /// Every matrix in turn.
+    pub fn each_matrix(&mut self, f: &mut dyn FnMut(&mut Weight)) {
+        f(&mut self.embedding);
+        f(&mut self.head);
+        for layer in &mut self.layers {
+            match &mut layer.attention {
+                AttentionWeights::Gqa { q, k, v, out, .. } => [q, k, v, out].into_iter().for_each(|l| f(&mut l.weight)),
+                AttentionWeights::Mla { q, kv_a, kv_b, out, .. } => {
+                    match q {
+                        MlaQuery::Direct(q) => f(&mut q.weight),
+                        MlaQuery::Compressed { a, b, .. } => [a, b].into_iter().for_each(|l| f(&mut l.weight)),
+                    }
+                    let (MlaExpansion::Joint { k, v } | MlaExpansion::Split { k_transposed: k, v }) = kv_b;
+                    k.iter_mut().chain(v).for_each(&mut *f);
+                    [kv_a, out].into_iter().for_each(|l| f(&mut l.weight));
+                }
+            }
+            match &mut layer.feed_forward {
+                FeedForwardWeights::Dense(b) => [&mut b.gate, &mut b.up, &mut b.down].into_iter().for_each(&mut *f),
+                FeedForwardWeights::Moe { router, experts, shared, .. } => {
+                    f(router);
+                    let blocks = experts.iter_mut().chain(shared);
+                    blocks.flat_map(|b| [&mut b.gate, &mut b.up, &mut b.down]).for_each(&mut *f);
+                }
+            }
+        }
+    }
 }

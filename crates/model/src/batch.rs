@@ -1,0 +1,50 @@
+//! What one forward computes: rows of tokens, in spans of one sequence each. Prefill and decode differ only in length.
+
+/// Tokens of several sequences, computed together.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// All tokens, span after span.
+    pub tokens: &'a [u32],
+    /// What they belong to.
+    pub spans: &'a [Span<'a>],
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Span<'a> {
+    /// Its first row in `Batch::tokens`.
+    pub first: usize,
+    /// Rows.
+    pub len: usize,
+    /// Position of its first token in the sequence.
+    pub position: usize,
+    /// Leading positions of the sequence that are prompt. With a token's position it decides the form of latent attention.
+    pub prompt: usize,
+    /// Pages of the cache; page i holds positions `64 i ..`. They must reach the span's last token.
+    pub pages: &'a [u32],
+    /// Rows whose logits are wanted.
+    pub logits: Wanted,
+}
+
+/// Rows of a span whose logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None.
+    None,
+    /// The last row's.
+    Last,
+    /// Every row's.
+    All,
+}
+
+impl Batch<'_> {
+    /// Rows whose logits are wanted, in order.
+    pub fn wanted(&self) -> Vec<usize> {
+        let rows = |span: &Span| match span.logits {
+            Wanted::None => span.first + span.len..span.first + span.len,
+            Wanted::Last => (span.first + span.len).saturating_sub(1).max(span.first)..span.first + span.len,
+            Wanted::All => span.first..span.first + span.len,
+        };
+        self.spans.iter().flat_map(rows).collect()
+    }
+}

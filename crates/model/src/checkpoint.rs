@@ -1,0 +1,248 @@
+//! A checkpoint on disk: a Hugging Face directory or a GGUF file. Opening reads headers only.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::families;
+use crate::gguf;
+use crate::loader;
+use crate::structure::Structure;
+use crate::tensors::{Stored, Tensors};
+use crate::weight::Weights;
+
+/// What can be wrong with a checkpoint. Each message is one line that says what to do.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// The system would not read it.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Bytes that cannot be what they claim.
+    #[error("{}: {what}", path.display())]
+    Damaged {
+        /// File.
+        path: PathBuf,
+        /// What.
+        what: String,
+    },
+    /// Sound, but not for this program.
+    #[error("{}: not supported: {what}", path.display())]
+    Unsupported {
+        /// File.
+        path: PathBuf,
+        /// What, and what is supported.
+        what: String,
+    },
+    /// A configuration value that cannot be.
+    #[error("{}: {key} is {value}; it must be {expected}", path.display())]
+    Config {
+        /// File.
+        path: PathBuf,
+        /// Key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+    /// A tensor that the structure needs is not there.
+    #[error("{}: tensor {tensor} is missing; the checkpoint is incomplete: fetch it again", path.display())]
+    Missing {
+        /// File.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+    },
+    /// A tensor's shape contradicts the configuration.
+    #[error("{}: tensor {tensor} has shape {found:?}, the configuration says {expected:?}", path.display())]
+    Shape {
+        /// File.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// In the file, outermost first.
+        found: Vec<usize>,
+        /// By the configuration.
+        expected: Vec<usize>,
+    },
+}
+
+impl CheckpointError {
+    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        CheckpointError::Read { path: path.to_path_buf(), source }
+    }
+}
+
+/// Where the tokenizer is.
+#[derive(Clone, Debug)]
+pub enum TokenizerSource {
+    /// `tokenizer.json` of a Hugging Face directory.
+    HuggingFace {
+        /// The file.
+        tokenizer: PathBuf,
+        /// `tokenizer_config.json`, where there is one.
+        config: Option<PathBuf>,
+        /// `chat_template.jinja`, where there is one.
+        template: Option<PathBuf>,
+    },
+    /// The `tokenizer.*` keys of a GGUF file.
+    Gguf(BTreeMap<String, gguf::Value>),
+    /// The checkpoint has none.
+    None,
+}
+
+/// What the checkpoint says of generation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Generation {
+    /// Ids that end a text.
+    pub eos: Vec<u32>,
+    /// Id that starts one.
+    pub bos: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f32>,
+    /// Nucleus.
+    pub top_p: Option<f32>,
+    /// Candidates.
+    pub top_k: Option<usize>,
+    /// Repetition penalty.
+    pub repetition_penalty: Option<f32>,
+}
+
+/// The two kinds of checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Hugging Face directory of safetensors.
+    Safetensors,
+    /// GGUF file or files.
+    Gguf,
+}
+
+/// An opened checkpoint.
+pub struct Checkpoint {
+    /// Path as given.
+    pub path: PathBuf,
+    /// Kind.
+    pub kind: Kind,
+    /// Structure of the model.
+    pub structure: Structure,
+    /// Where the tokenizer is.
+    pub tokenizer: TokenizerSource,
+    /// Generation defaults.
+    pub generation: Generation,
+    /// Stored tensors.
+    pub tensors: Tensors,
+    /// Multi-token-prediction layers that are there and skipped.
+    pub skipped_layers: usize,
+}
+
+impl Checkpoint {
+    /// Open a directory or a GGUF file: headers and configuration only.
+    ///
+    /// # Errors
+    /// Anything that is not a whole, supported, consistent checkpoint.
+    pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let about = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?;
+        if about.is_dir() { open_directory(path) } else { gguf::open(path) }
+    }
+
+    /// Views of all weights. Vectors are widened; matrices stay where they are.
+    ///
+    /// # Errors
+    /// A tensor that is missing, of another shape, or of an unsupported type.
+    pub fn weights(&self) -> Result<Weights, CheckpointError> {
+        loader::load(&self.structure, &self.tensors, self.kind)
+    }
+
+    /// Bytes of all files.
+    pub fn file_bytes(&self) -> u64 {
+        self.tensors.files.iter().map(|f| f.bytes().len() as u64).sum()
+    }
+
+    /// Bytes of tensors by how they are stored.
+    pub fn bytes_by_format(&self) -> BTreeMap<String, (usize, u64)> {
+        let mut sums: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+        for tensor in self.tensors.by_name.values() {
+            let name = match &tensor.stored {
+                Stored::As(format) => format.name().to_string(),
+                Stored::Unknown(name) => name.clone(),
+            };
+            let sum = sums.entry(name).or_default();
+            *sum = (sum.0 + 1, sum.1 + tensor.bytes as u64);
+        }
+        sums
+    }
+}
+
+/// Largest configuration file that is read.
+const JSON_BYTES_MAX: u64 = 16 << 20;
+
+fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
+    let length = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?.len();
+    let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
+    if length > JSON_BYTES_MAX {
+        return Err(damaged(format!("{length} bytes of JSON; at most {JSON_BYTES_MAX} are read")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| CheckpointError::read(path, e))?;
+    serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))
+}
+
+fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let config_path = path.join("config.json");
+    if !config_path.is_file() {
+        let what = "no config.json in it; MODEL is a Hugging Face directory or a GGUF file".to_string();
+        return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+    }
+    let config = read_json(&config_path)?;
+    let (structure, skipped_layers) = families::from_config(&config_path, &config)?;
+    let tensors = Tensors::of_directory(path)?;
+    let existing = |name: &str| Some(path.join(name)).filter(|p| p.is_file());
+    let tokenizer = match existing("tokenizer.json") {
+        Some(tokenizer) => TokenizerSource::HuggingFace {
+            tokenizer,
+            config: existing("tokenizer_config.json"),
+            template: existing("chat_template.jinja"),
+        },
+        None => TokenizerSource::None,
+    };
+    let mut generation = Generation::default();
+    take_generation(&mut generation, &config);
+    if let Some(file) = existing("generation_config.json") {
+        take_generation(&mut generation, &read_json(&file)?);
+    }
+    let structure = Structure { tied: structure.tied || !tensors.has("lm_head.weight"), ..structure };
+    Ok(Checkpoint {
+        path: path.to_path_buf(),
+        kind: Kind::Safetensors,
+        structure,
+        tokenizer,
+        generation,
+        tensors,
+        skipped_layers,
+    })
+}
+
+fn take_generation(generation: &mut Generation, json: &serde_json::Value) {
+    let id = |v: &serde_json::Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
+    match json.get("eos_token_id") {
+        Some(serde_json::Value::Array(ids)) => generation.eos = ids.iter().filter_map(id).collect(),
+        Some(one) => generation.eos = id(one).into_iter().collect(),
+        None => {}
+    }
+    if let Some(bos) = json.get("bos_token_id") {
+        generation.bos = id(bos);
+    }
+    let number = |key: &str| json.get(key).and_then(|v| v.as_f64()).filter(|v| v.is_finite()).map(|v| v as f32);
+    generation.temperature = number("temperature").or(generation.temperature);
+    generation.top_p = number("top_p").or(generation.top_p);
+    generation.repetition_penalty = number("repetition_penalty").or(generation.repetition_penalty);
+    generation.top_k = number("top_k").map(|k| k.max(0.0) as usize).or(generation.top_k);
+    if json.get("do_sample").and_then(|v| v.as_bool()) == Some(false) {
+        generation.temperature = Some(0.0);
+    }
+}

@@ -1,0 +1,239 @@
+//! What happens to each token alone: a gated block, or a mixture of them behind a router.
+
+use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
+
+use crate::structure::{GroupScore, Router, Score};
+use crate::weight::{GatedBlock, Weight};
+
+/// Buffers used again from layer to layer.
+#[derive(Default)]
+pub struct Buffers {
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    down: Vec<f32>,
+    quantized: Quantized,
+    scores: Vec<f32>,
+}
+
+/// The chosen experts of every row: `[rows * active]`, ids ascending within a row, and their weights.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routes {
+    /// Expert ids.
+    pub experts: Vec<u32>,
+    /// What each expert's output is multiplied with.
+    pub weights: Vec<f32>,
+}
+
+/// Whether any of these weights takes quantised input.
+pub(crate) fn quantized_wanted<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> bool {
+    weights.into_iter().any(|w| w.format.wants_quantized_input())
+}
+
+/// `out[rows, hidden] = block(x[rows, hidden])`
+pub fn dense(pool: &Pool, block: &GatedBlock, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
+    let one = [(block, Rows::All, input.rows)];
+    gated(pool, &one, input, buffers);
+    out.copy_from_slice(&buffers.down[..out.len()]);
+}
+
+/// `out = sum of the chosen experts' outputs, weighted, in ascending order of expert; then the shared block's`
+#[allow(clippy::too_many_arguments)] // a layer's parts, named where it is called
+pub fn mixture(
+    pool: &Pool,
+    router: &Router,
+    active: usize,
+    router_weight: &Weight,
+    router_bias: Option<&[f32]>,
+    experts: &[GatedBlock],
+    shared: Option<&GatedBlock>,
+    input: Input,
+    buffers: &mut Buffers,
+    out: &mut [f32],
+) -> Routes {
+    let (rows, hidden) = (input.rows, input.cols);
+    let mut scores = std::mem::take(&mut buffers.scores);
+    scores.resize(rows * experts.len(), 0.0);
+    matmul(pool, &mut [Product { weight: router_weight.matrix(), input, rows: Rows::All, out: &mut scores }]);
+    let mut routes = Routes::default();
+    for row in scores.chunks_mut(experts.len()) {
+        choose(router, active, router_bias, row, &mut routes);
+    }
+    buffers.scores = scores;
+
+    // Rows of each expert, in order.
+    let mut lists: Vec<Vec<u32>> = vec![Vec::new(); experts.len()];
+    for (i, &e) in routes.experts.iter().enumerate() {
+        lists[e as usize].push((i / active) as u32);
+    }
+    let used: Vec<usize> = (0..experts.len()).filter(|&e| !lists[e].is_empty()).collect();
+    let mut blocks: Vec<_> = used.iter().map(|&e| (&experts[e], Rows::List(&lists[e]), lists[e].len())).collect();
+    blocks.extend(shared.map(|block| (block, Rows::All, rows)));
+    gated(pool, &blocks, input, buffers);
+
+    // Ascending experts for every row: the order of the sum follows from the row's own choice.
+    out.fill(0.0);
+    let mut at = 0;
+    let mut next: Vec<usize> = vec![0; rows];
+    for &e in &used {
+        for &row in &lists[e] {
+            let row = row as usize;
+            let weight = routes.weights[row * active + next[row]];
+            next[row] += 1;
+            kernels::add_scaled(&mut out[row * hidden..(row + 1) * hidden], &buffers.down[at..at + hidden], weight);
+            at += hidden;
+        }
+    }
+    if shared.is_some() {
+        kernels::add(out, &buffers.down[at..at + rows * hidden]);
+    }
+    routes
+}
+
+/// All blocks on their rows at once; the outputs lie one after the other in `buffers.down`.
+fn gated(pool: &Pool, blocks: &[(&GatedBlock, Rows, usize)], input: Input, buffers: &mut Buffers) {
+    let Buffers { gate, up, down, quantized, .. } = buffers;
+    let inner: usize = blocks.iter().map(|(b, _, n)| n * b.gate.rows).sum();
+    let outer: usize = blocks.iter().map(|(b, _, n)| n * b.down.rows).sum();
+    gate.resize(inner.max(gate.len()), 0.0);
+    up.resize(inner.max(up.len()), 0.0);
+    down.resize(outer.max(down.len()), 0.0);
+    let mut products = Vec::with_capacity(2 * blocks.len());
+    let (mut gates, mut ups) = (&mut gate[..inner], &mut up[..inner]);
+    for &(block, rows, n) in blocks {
+        let (g, rest) = gates.split_at_mut(n * block.gate.rows);
+        gates = rest;
+        let (u, rest) = ups.split_at_mut(n * block.up.rows);
+        ups = rest;
+        products.push(Product { weight: block.gate.matrix(), input, rows, out: g });
+        products.push(Product { weight: block.up.matrix(), input, rows, out: u });
+    }
+    matmul(pool, &mut products);
+    drop(products);
+    let mut pairs: Vec<_> = gate[..inner].chunks_mut(4096).zip(up[..inner].chunks(4096)).collect();
+    let silu = |(g, u): &mut (&mut [f32], &[f32])| kernels::silu_mul(g, u);
+    if pairs.len() < 4 {
+        pairs.iter_mut().for_each(silu)
+    } else {
+        pool.each(&mut pairs, silu)
+    }
+    drop(pairs);
+
+    // Blocks of one inner width share one quantisation; runs of equal width are one input.
+    let (mut gates, mut downs) = (&gate[..inner], &mut down[..outer]);
+    let mut i = 0;
+    while i < blocks.len() {
+        let width = blocks[i].0.gate.rows;
+        let run = blocks[i..].iter().take_while(|(b, _, _)| b.gate.rows == width).count();
+        let rows: usize = blocks[i..i + run].iter().map(|b| b.2).sum();
+        let (x, rest) = gates.split_at(rows * width);
+        gates = rest;
+        let wanted = quantized_wanted(blocks[i..i + run].iter().map(|(b, _, _)| &b.down));
+        if wanted {
+            quantized.quantize(pool, x, rows, width);
+        }
+        let input = Input { x, rows, cols: width, quantized: wanted.then_some(&*quantized) };
+        let mut products = Vec::with_capacity(run);
+        let mut first = 0;
+        for &(block, _, n) in &blocks[i..i + run] {
+            let (out, rest) = downs.split_at_mut(n * block.down.rows);
+            downs = rest;
+            products.push(Product { weight: block.down.matrix(), input, rows: Rows::Range(first, n), out });
+            first += n;
+        }
+        matmul(pool, &mut products);
+        i += run;
+    }
+}
+
+/// Choose a row's experts from its router logits (DeepSeek-V2 section 2.2, V3 section 2.1.2). Ties go to the lower id.
+pub fn choose(router: &Router, active: usize, bias: Option<&[f32]>, logits: &mut [f32], routes: &mut Routes) {
+    match router.score {
+        Score::Softmax => kernels::softmax(logits),
+        Score::Sigmoid => kernels::sigmoid(logits),
+    }
+    let scores = &*logits;
+    let mut choice: Vec<f32> = match bias {
+        Some(bias) => scores.iter().zip(bias).map(|(s, b)| s + b).collect(),
+        None => scores.to_vec(),
+    };
+    if router.groups > 1 {
+        let size = choice.len() / router.groups;
+        let group_scores: Vec<f32> = choice
+            .chunks(size)
+            .map(|group| {
+                let best = largest(group, 2);
+                match router.group_score {
+                    GroupScore::Max => group[best[0]],
+                    GroupScore::TopTwo => best.iter().map(|&i| group[i]).sum(),
+                }
+            })
+            .collect();
+        let kept = largest(&group_scores, router.groups_active);
+        for (g, group) in choice.chunks_mut(size).enumerate() {
+            if !kept.contains(&g) {
+                group.fill(f32::NEG_INFINITY);
+            }
+        }
+    }
+    let mut chosen = largest(&choice, active);
+    chosen.sort_unstable();
+    let mut total = 0.0;
+    for &e in &chosen {
+        total += scores[e];
+    }
+    for &e in &chosen {
+        let weight = if router.normalize { scores[e] / (total + 1e-20) } else { scores[e] };
+        routes.experts.push(e as u32);
+        routes.weights.push(weight * router.scale);
+    }
+}
+
+/// Indices of the `n` largest, largest first, the lower index before an equal one. A NaN counts as the smallest.
+fn largest(x: &[f32], n: usize) -> Vec<usize> {
+    let key = |i: usize| if x[i].is_nan() { f32::NEG_INFINITY } else { x[i] };
+    let mut order: Vec<usize> = (0..x.len()).collect();
+    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
+    order.truncate(n);
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn router(score: Score) -> Router {
+        Router {
+            score,
+            groups: 1,
+            groups_active: 1,
+            group_score: GroupScore::Max,
+            bias: false,
+            normalize: false,
+            scale: 1.0,
+        }
+    }
+
+    #[test]
+    fn groups_are_masked_with_minus_infinity() {
+        // Biased scores of the kept group are negative: a zero in a dropped group must not beat them.
+        let router = Router { groups: 2, groups_active: 1, group_score: GroupScore::TopTwo, ..router(Score::Sigmoid) };
+        let bias = [-2.0, -2.1, -1.9, -9.0];
+        let mut routes = Routes::default();
+        choose(&router, 2, Some(&bias), &mut [0.0, 0.0, 0.0, 0.0], &mut routes);
+        assert_eq!(routes.experts, [0, 1]);
+        assert_eq!(routes.weights, [0.5, 0.5]);
+    }
+
+    #[test]
+    fn ties_go_to_the_lower_id_and_weights_follow() {
+        let mut routes = Routes::default();
+        choose(
+            &Router { normalize: true, scale: 2.0, ..router(Score::Softmax) },
+            2,
+            None,
+            &mut [1.0, 3.0, 3.0, 3.0],
+            &mut routes,
+        );
+        assert_eq!((routes.experts, routes.weights), (vec![1, 2], vec![1.0, 1.0]));
+    }
+}

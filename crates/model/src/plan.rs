@@ -1,0 +1,199 @@
+//! What a model will take, computed from its structure and file headers before anything is loaded.
+
+use crate::cache::{CacheFormat, PAGE};
+use crate::checkpoint::Checkpoint;
+use crate::structure::{Attention, FeedForward, Layer, Structure};
+
+/// Room for buffers and the program itself, besides weights and cache.
+const SCRATCH_BYTES: u64 = 384 << 20;
+
+/// Bytes a model takes at a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The files, mapped; all of them are read while running.
+    pub weights: u64,
+    /// Pages for `context` tokens.
+    pub cache: u64,
+    /// Buffers, at most.
+    pub scratch: u64,
+    /// Memory that the system can give now, as far as it says.
+    pub available: Option<u64>,
+    /// Context planned for.
+    pub context: usize,
+    /// Longest context that fits, at most the model's; 0 = not even the weights fit.
+    pub longest_context: usize,
+}
+
+impl MemoryPlan {
+    /// Plan for `context` tokens.
+    pub fn new(checkpoint: &Checkpoint, context: usize, format: CacheFormat) -> MemoryPlan {
+        Self::of(&checkpoint.structure, checkpoint.file_bytes(), context, format, available())
+    }
+
+    /// Plan from sizes.
+    pub fn of(
+        structure: &Structure,
+        weights: u64,
+        context: usize,
+        format: CacheFormat,
+        available: Option<u64>,
+    ) -> MemoryPlan {
+        let page = (structure.cache_width() * PAGE * format.bytes()) as u64;
+        // Small models need few buffers; a quarter of the weights bounds them.
+        let scratch = SCRATCH_BYTES.min(weights / 4 + (16 << 20));
+        let left = available.map(|a| a.saturating_sub(weights + scratch));
+        let fitting = |left: u64| (left / page.max(1)) as usize * PAGE;
+        let longest_context = left.map_or(structure.context, |left| fitting(left).min(structure.context));
+        let cache = context.div_ceil(PAGE) as u64 * page;
+        MemoryPlan { weights, cache, scratch, available, context, longest_context }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.scratch
+    }
+
+    /// Whether it fits, as far as the system says.
+    pub fn fits(&self) -> bool {
+        self.available.is_none_or(|available| self.total() <= available)
+    }
+}
+
+/// Bytes the system can give: the memory it calls available, within the limit of this process's control group.
+pub fn available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    let free = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse::<u64>().ok());
+    Some(limit.map_or(free, |limit| free.min(limit)))
+}
+
+/// Parameters of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// All.
+    pub total: u64,
+    /// Those that a token's forward multiplies with (the embedding counts as one row).
+    pub active: u64,
+}
+
+fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
+    let attention = match layer.attention {
+        Attention::Gqa { heads, kv_heads, head_dim, qk_norm, .. } => {
+            2 * hidden * head_dim * (heads + kv_heads) + if qk_norm { 2 * head_dim } else { 0 }
+        }
+        Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, .. } => {
+            let q = heads * (nope_dim + rope_dim);
+            let query = q_rank.map_or(hidden * q, |rank| hidden * rank + rank + rank * q);
+            query
+                + hidden * (kv_rank + rope_dim)
+                + kv_rank
+                + heads * (nope_dim + value_dim) * kv_rank
+                + heads * value_dim * hidden
+        }
+    };
+    let always = attention + 2 * hidden;
+    let (total, active) = match &layer.feed_forward {
+        FeedForward::Dense { hidden: inner } => (3 * hidden * inner, 3 * hidden * inner),
+        FeedForward::Moe { experts, active, hidden: inner, shared_hidden, router } => {
+            let fixed = experts * hidden + 3 * hidden * shared_hidden + if router.bias { *experts } else { 0 };
+            (fixed + 3 * hidden * inner * experts, fixed + 3 * hidden * inner * active)
+        }
+    };
+    Parameters { total: (always + total) as u64, active: (always + active) as u64 }
+}
+
+impl Structure {
+    /// Parameters, total and active per token.
+    pub fn parameters(&self) -> Parameters {
+        let table = (self.vocab * self.hidden) as u64;
+        let mut sum = Parameters {
+            total: table + self.hidden as u64 + if self.tied { 0 } else { table },
+            active: table + 2 * self.hidden as u64,
+        };
+        for layer in &self.layers {
+            let p = layer_parameters(layer, self.hidden);
+            sum.total += p.total;
+            sum.active += p.active;
+        }
+        sum
+    }
+
+    /// Numbers per token that a cache of expanded keys and values for every head would hold.
+    pub fn cache_width_multi_head(&self) -> usize {
+        self.layers
+            .iter()
+            .map(|layer| match layer.attention {
+                Attention::Gqa { heads, head_dim, .. } => 2 * heads * head_dim,
+                Attention::Mla { heads, nope_dim, rope_dim, value_dim, .. } => {
+                    heads * (nope_dim + rope_dim + value_dim)
+                }
+            })
+            .sum()
+    }
+
+    /// Numbers per token with grouped queries, eight heads to a key (or one key for all where there are fewer).
+    pub fn cache_width_grouped(&self) -> usize {
+        self.layers
+            .iter()
+            .map(|layer| match layer.attention {
+                Attention::Gqa { heads, head_dim, .. } => 2 * heads.div_ceil(8) * head_dim,
+                Attention::Mla { heads, nope_dim, rope_dim, value_dim, .. } => {
+                    heads.div_ceil(8) * (nope_dim + rope_dim + value_dim)
+                }
+            })
+            .sum()
+    }
+}
+
+impl Checkpoint {
+    /// Bytes of weights that one decoded token reads: every active matrix once, one row of the embedding.
+    pub fn bytes_per_token(&self) -> u64 {
+        let structure = &self.structure;
+        let active_share = |layer: usize| match structure.layers.get(layer).map(|l| &l.feed_forward) {
+            Some(FeedForward::Moe { experts, active, .. }) => *active as f64 / *experts as f64,
+            _ => 1.0,
+        };
+        let mut sum = 0.0;
+        for (name, tensor) in &self.tensors.by_name {
+            let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
+            let embedding = name == "model.embed_tokens.weight" || name == "token_embd.weight";
+            let routed = name.contains("_exps") || (name.contains(".experts.") && !name.contains("shared"));
+            let share = match layer {
+                Some(layer) if layer >= structure.layers.len() => 0.0,
+                Some(layer) if routed => active_share(layer),
+                _ if embedding && !structure.tied => 1.0 / structure.vocab as f64,
+                _ => 1.0,
+            };
+            sum += tensor.bytes as f64 * share;
+        }
+        sum as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The published sizes of DeepSeek-V2-Lite: 15.7 B parameters, 2.4 B of them active (with one table), 15,552 numbers a token.
+    #[test]
+    fn sizes_of_deepseek_v2_lite() {
+        let json = serde_json::json!({
+            "model_type": "deepseek_v2", "vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 10944,
+            "moe_intermediate_size": 1408, "num_hidden_layers": 27, "num_attention_heads": 16, "kv_lora_rank": 512,
+            "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64, "n_shared_experts": 2,
+            "num_experts_per_tok": 6, "first_k_dense_replace": 1, "max_position_embeddings": 163840
+        });
+        let (s, _) = crate::families::from_config(Path::new("config.json"), &json).unwrap();
+        let p = s.parameters();
+        assert_eq!(p.total, 15_706_484_224);
+        assert!((2.44e9..2.46e9).contains(&(p.active as f64)));
+        assert_eq!(s.cache_width(), 15_552);
+        assert_eq!(s.cache_width_multi_head(), 138_240);
+        let plan = MemoryPlan::of(&s, 10 << 30, 4096, CacheFormat::Bf16, Some(12 << 30));
+        assert!(plan.fits() && plan.cache == 4096 * 15_552 * 2);
+        assert!(plan.longest_context > 40_000 && plan.longest_context < 60_000);
+        assert!(!MemoryPlan::of(&s, 10 << 30, 4096, CacheFormat::Bf16, Some(9 << 30)).fits());
+    }
+}

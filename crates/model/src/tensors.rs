@@ -1,0 +1,265 @@
+//! Stored tensors by name, whatever the file's kind: where they lie, their format and shape. No byte of a weight is read here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kernels::Format;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::checkpoint::CheckpointError;
+use crate::mmap::Mapping;
+use crate::weight::Weight;
+
+/// Largest number of one dimension, so that products of sizes cannot overflow.
+const DIMENSION_MAX: usize = 1 << 40;
+
+/// How a tensor is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// In a format that kernels know.
+    As(Format),
+    /// In one they do not, by name.
+    Unknown(String),
+}
+
+/// One stored tensor.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Format.
+    pub stored: Stored,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// Index of its file.
+    pub file: usize,
+    /// First byte in the file.
+    pub offset: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+/// All tensors of a checkpoint.
+#[derive(Default)]
+pub struct Tensors {
+    /// Mapped files.
+    pub files: Vec<Arc<Mapping>>,
+    /// By name.
+    pub by_name: BTreeMap<String, Tensor>,
+}
+
+fn damaged(path: &Path, what: impl Into<String>) -> CheckpointError {
+    CheckpointError::Damaged { path: path.to_path_buf(), what: what.into() }
+}
+
+impl Tensors {
+    /// Add a tensor of the file with index `file`, after checking that it lies inside.
+    pub(crate) fn add(&mut self, name: String, tensor: Tensor) -> Result<(), CheckpointError> {
+        let file = &self.files[tensor.file];
+        let path = file.path();
+        let end = tensor.offset.checked_add(tensor.bytes).filter(|&end| end <= file.bytes().len());
+        if end.is_none() {
+            let (at, len) = (tensor.offset, file.bytes().len());
+            let bytes = tensor.bytes;
+            return Err(damaged(
+                path,
+                format!(
+                    "tensor {name} takes {bytes} bytes at {at}, but the file has {len}; it may be cut off: fetch it again"
+                ),
+            ));
+        }
+        if let Stored::As(format) = tensor.stored {
+            let cols = tensor.shape.last().copied().unwrap_or(1);
+            let rows = tensor.shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
+            let needed = rows.and_then(|rows| format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows)));
+            if needed != Some(tensor.bytes) {
+                let what = format!(
+                    "tensor {name} of {} and shape {:?} cannot take {} bytes",
+                    format.name(),
+                    tensor.shape,
+                    tensor.bytes
+                );
+                return Err(damaged(path, what));
+            }
+        }
+        if let Some(before) = self.by_name.insert(name.clone(), tensor) {
+            let other = self.files[before.file].path().display();
+            return Err(damaged(
+                self.files[self.by_name[&name].file].path(),
+                format!("tensor {name} is there twice (also in {other})"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Read the header of a safetensors file and add its tensors.
+    pub(crate) fn add_safetensors(&mut self, path: &Path) -> Result<(), CheckpointError> {
+        let mapping = Arc::new(Mapping::open(path).map_err(|e| CheckpointError::read(path, e))?);
+        let bytes = mapping.bytes();
+        let (header, metadata) = SafeTensors::read_metadata(bytes)
+            .map_err(|e| damaged(path, format!("not a whole safetensors file: {e}; fetch it again")))?;
+        let start = header + 8;
+        self.files.push(Arc::clone(&mapping));
+        for (name, info) in metadata.tensors() {
+            let stored = match info.dtype {
+                Dtype::F32 => Stored::As(Format::F32),
+                Dtype::F16 => Stored::As(Format::F16),
+                Dtype::BF16 => Stored::As(Format::Bf16),
+                Dtype::F8_E4M3 => Stored::As(Format::F8E4M3),
+                other => Stored::Unknown(format!("{other:?}")),
+            };
+            if let Some(&size) = info.shape.iter().find(|&&n| n > DIMENSION_MAX) {
+                return Err(damaged(path, format!("tensor {name} has a dimension of {size}")));
+            }
+            let (from, to) = info.data_offsets;
+            let tensor = Tensor {
+                stored,
+                shape: info.shape.clone(),
+                file: self.files.len() - 1,
+                offset: start.saturating_add(from),
+                bytes: to.saturating_sub(from),
+            };
+            self.add(name, tensor)?;
+        }
+        Ok(())
+    }
+
+    /// Safetensors of a directory: `model.safetensors`, or the files an index names.
+    pub(crate) fn of_directory(directory: &Path) -> Result<Tensors, CheckpointError> {
+        let mut tensors = Tensors::default();
+        let single = directory.join("model.safetensors");
+        let index = directory.join("model.safetensors.index.json");
+        if single.is_file() {
+            tensors.add_safetensors(&single)?;
+        } else if index.is_file() {
+            for file in index_files(&index)? {
+                tensors.add_safetensors(&directory.join(file))?;
+            }
+        } else {
+            let what = "neither model.safetensors nor model.safetensors.index.json is there; MODEL is a Hugging Face directory or a GGUF file";
+            return Err(damaged(directory, what));
+        }
+        Ok(tensors)
+    }
+
+    fn find(&self, name: &str) -> Result<&Tensor, CheckpointError> {
+        let missing = || CheckpointError::Missing { path: self.any_path(), tensor: name.to_string() };
+        self.by_name.get(name).ok_or_else(missing)
+    }
+
+    fn any_path(&self) -> PathBuf {
+        self.files.first().map_or_else(PathBuf::new, |f| f.path().to_path_buf())
+    }
+
+    fn weight(&self, name: &str, tensor: &Tensor, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
+        let path = self.files[tensor.file].path();
+        let format = match &tensor.stored {
+            Stored::As(format) => *format,
+            Stored::Unknown(kind) => {
+                let known: Vec<_> = Format::ALL.iter().map(|f| f.name()).collect();
+                let what = format!("tensor {name} is stored as {kind}; supported are {}", known.join(", "));
+                return Err(CheckpointError::Unsupported { path: path.to_path_buf(), what });
+            }
+        };
+        let scales = if format == Format::F8E4M3 { Some(self.scales(name, rows, cols)?) } else { None };
+        Ok(Weight {
+            format,
+            rows,
+            cols,
+            file: Arc::clone(&self.files[tensor.file]),
+            offset: tensor.offset,
+            scales,
+            scale_row: 0,
+        })
+    }
+
+    /// The factors of an FP8 tensor (`X.weight_scale_inv` multiplies, whatever its name says).
+    fn scales(&self, name: &str, rows: usize, cols: usize) -> Result<Arc<[f32]>, CheckpointError> {
+        let name = format!("{name}_scale_inv");
+        let (r, c) = (rows.div_ceil(128), cols.div_ceil(128));
+        let scales = self.numbers(&name, &[r, c])?;
+        if let Some(bad) = scales.iter().find(|s| !s.is_finite()) {
+            return Err(damaged(&self.any_path(), format!("tensor {name} holds a factor of {bad}")));
+        }
+        Ok(scales.into())
+    }
+
+    fn check(&self, name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), CheckpointError> {
+        if tensor.shape == wanted {
+            return Ok(());
+        }
+        Err(CheckpointError::Shape {
+            path: self.files[tensor.file].path().to_path_buf(),
+            tensor: name.to_string(),
+            found: tensor.shape.clone(),
+            expected: wanted.to_vec(),
+        })
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// A matrix of this shape.
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
+        let tensor = self.find(name)?;
+        self.check(name, tensor, &[rows, cols])?;
+        self.weight(name, tensor, rows, cols)
+    }
+
+    /// `count` matrices of this shape in one tensor `[count, rows, cols]`.
+    pub(crate) fn stack(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Vec<Weight>, CheckpointError> {
+        let tensor = self.find(name)?;
+        self.check(name, tensor, &[count, rows, cols])?;
+        let all = self.weight(name, tensor, count * rows, cols)?;
+        Ok((0..count).map(|i| all.view(i * rows, rows)).collect())
+    }
+
+    /// A vector, widened to f32.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        self.numbers(name, &[len])
+    }
+
+    fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let tensor = self.find(name)?;
+        self.check(name, tensor, shape)?;
+        let len = shape.iter().product();
+        let weight = self.weight(name, tensor, 1, len)?;
+        if weight.format == Format::F8E4M3 {
+            return Err(damaged(&self.any_path(), format!("tensor {name} is a vector in FP8")));
+        }
+        let mut out = vec![0f32; len];
+        weight.matrix().decode_row(0, &mut out);
+        Ok(out)
+    }
+}
+
+/// File names in an index, each once; a name that leaves the directory is refused.
+fn index_files(index: &Path) -> Result<Vec<String>, CheckpointError> {
+    let text = std::fs::read(index).map_err(|e| CheckpointError::read(index, e))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| damaged(index, format!("not JSON: {e}")))?;
+    let map = json.get("weight_map").and_then(|m| m.as_object()).ok_or_else(|| damaged(index, "no weight_map"))?;
+    let mut files: Vec<String> = Vec::new();
+    for (tensor, file) in map {
+        let file = file.as_str().ok_or_else(|| damaged(index, format!("weight_map of {tensor} is not a file name")))?;
+        let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        if !plain || file.contains(['/', '\\']) {
+            return Err(damaged(
+                index,
+                format!("weight_map of {tensor} names {file:?}, which is outside the directory"),
+            ));
+        }
+        if !files.iter().any(|f| f == file) {
+            files.push(file.to_string());
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,185 @@
+//! The forward. Read this first: embed; per layer attention and feed-forward on the residual stream; norm; head.
+
+use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
+
+use crate::attention::{self, Call, Form};
+use crate::batch::Batch;
+use crate::cache::Cache;
+use crate::feed_forward::{self, Routes, quantized_wanted};
+use crate::structure::{FeedForward, Structure};
+use crate::weight::{AttentionWeights, FeedForwardWeights, LayerWeights, MlaQuery, Weight, Weights};
+
+/// A model: its structure and its weights.
+pub struct Transformer {
+    /// What it is.
+    pub structure: Structure,
+    weights: Weights,
+}
+
+/// Buffers that forwards use again.
+#[derive(Default)]
+pub struct Scratch {
+    stream: Vec<f32>,
+    normed: Vec<f32>,
+    delta: Vec<f32>,
+    logits: Vec<f32>,
+    quantized: Quantized,
+    attention: attention::Buffers,
+    feed_forward: feed_forward::Buffers,
+    form: Form,
+}
+
+impl Scratch {
+    /// Empty buffers.
+    pub fn new() -> Scratch {
+        Scratch::default()
+    }
+
+    /// Buffers of a forward that takes one form of latent attention for every token: for comparing the forms.
+    #[doc(hidden)]
+    pub fn with_form(form: Form) -> Scratch {
+        Scratch { form, ..Scratch::default() }
+    }
+}
+
+/// What went on inside a forward, for comparing implementations.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Per layer the stream after it, `[rows * hidden]`, before the final norm.
+    pub hidden: Vec<Vec<f32>>,
+    /// Per layer the routes of its mixture.
+    pub routes: Vec<Option<Routes>>,
+}
+
+impl Transformer {
+    /// A model of weights that fit the structure, as `Checkpoint` makes them.
+    pub fn new(structure: Structure, weights: Weights) -> Transformer {
+        assert_eq!(structure.layers.len(), weights.layers.len());
+        Transformer { structure, weights }
+    }
+
+    /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
+    ///
+    /// # Panics
+    /// When a token is outside the vocabulary, or a span has too few pages.
+    pub fn forward<'s>(
+        &self,
+        pool: &Pool,
+        batch: &Batch,
+        cache: &mut Cache,
+        scratch: &'s mut Scratch,
+        mut trace: Option<&mut Trace>,
+    ) -> &'s [f32] {
+        let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
+        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
+        for buffer in [&mut *stream, &mut *normed, &mut *delta] {
+            buffer.resize(rows * hidden, 0.0);
+        }
+        let embedding = self.weights.embedding.matrix();
+        for (&token, row) in batch.tokens.iter().zip(stream.chunks_mut(hidden)) {
+            embedding.decode_row(token as usize, row);
+        }
+        for (i, (layer, weights)) in self.structure.layers.iter().zip(&self.weights.layers).enumerate() {
+            self.norm(pool, stream, &weights.attention_norm, normed);
+            let input = prepare(pool, normed, rows, hidden, quantized, attention_inputs(weights));
+            let call = Call { layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
+            attention::attention(pool, &layer.attention, &weights.attention, &call, cache, attention, delta);
+            kernels::add(stream, delta);
+
+            self.norm(pool, stream, &weights.feed_forward_norm, normed);
+            let input = prepare(pool, normed, rows, hidden, quantized, feed_forward_inputs(weights));
+            let mut routes = None;
+            match (&layer.feed_forward, &weights.feed_forward) {
+                (FeedForward::Dense { .. }, FeedForwardWeights::Dense(block)) => {
+                    feed_forward::dense(pool, block, input, feed_forward, delta);
+                }
+                (
+                    FeedForward::Moe { active, router, .. },
+                    FeedForwardWeights::Moe { router: w, router_bias, experts, shared },
+                ) => {
+                    let (bias, shared) = (router_bias.as_deref(), shared.as_ref());
+                    let chosen = feed_forward::mixture(
+                        pool,
+                        router,
+                        *active,
+                        w,
+                        bias,
+                        experts,
+                        shared,
+                        input,
+                        feed_forward,
+                        delta,
+                    );
+                    routes = Some(chosen);
+                }
+                _ => unreachable!("structure and weights are made together"),
+            }
+            kernels::add(stream, delta);
+            if let Some(trace) = trace.as_deref_mut() {
+                trace.hidden.push(stream.clone());
+                trace.routes.push(routes);
+            }
+        }
+        let wanted = batch.wanted();
+        let mut last = vec![0f32; wanted.len() * hidden];
+        for (&row, out) in wanted.iter().zip(last.chunks_mut(hidden)) {
+            kernels::rms_norm(
+                &stream[row * hidden..(row + 1) * hidden],
+                &self.weights.final_norm,
+                self.structure.norm_eps,
+                out,
+            );
+        }
+        let head = &self.weights.head;
+        logits.resize(wanted.len() * self.structure.vocab, 0.0);
+        let input = prepare(pool, &last, wanted.len(), hidden, quantized, [head]);
+        matmul(pool, &mut [Product { weight: head.matrix(), input, rows: Rows::All, out: logits }]);
+        logits
+    }
+
+    fn norm(&self, pool: &Pool, x: &[f32], weight: &[f32], out: &mut [f32]) {
+        let hidden = self.structure.hidden;
+        let mut tasks: Vec<_> = x.chunks(hidden).zip(out.chunks_mut(hidden)).collect();
+        let one = |(x, out): &mut (&[f32], &mut [f32])| kernels::rms_norm(x, weight, self.structure.norm_eps, out);
+        if tasks.len() < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+    }
+}
+
+/// An input for products with `weights`, quantised if any of them wants it.
+fn prepare<'a, 'w>(
+    pool: &Pool,
+    x: &'a [f32],
+    rows: usize,
+    cols: usize,
+    quantized: &'a mut Quantized,
+    weights: impl IntoIterator<Item = &'w Weight>,
+) -> Input<'a> {
+    let wanted = quantized_wanted(weights);
+    if wanted {
+        quantized.quantize(pool, x, rows, cols);
+    }
+    Input { x, rows, cols, quantized: wanted.then_some(&*quantized) }
+}
+
+fn attention_inputs(weights: &LayerWeights) -> Vec<&Weight> {
+    match &weights.attention {
+        AttentionWeights::Gqa { q, k, v, .. } => vec![&q.weight, &k.weight, &v.weight],
+        AttentionWeights::Mla { q, kv_a, .. } => {
+            let q = match q {
+                MlaQuery::Direct(q) => q,
+                MlaQuery::Compressed { a, .. } => a,
+            };
+            vec![&q.weight, &kv_a.weight]
+        }
+    }
+}
+
+fn feed_forward_inputs(weights: &LayerWeights) -> Vec<&Weight> {
+    match &weights.feed_forward {
+        FeedForwardWeights::Dense(block) => vec![&block.gate, &block.up],
+        FeedForwardWeights::Moe { router, experts, shared, .. } => {
+            let blocks = experts.iter().chain(shared).flat_map(|b| [&b.gate, &b.up]);
+            std::iter::once(router).chain(blocks).collect()
+        }
+    }
+}
