@@ -35,7 +35,7 @@ fn main() {
     for format in formats {
         for (rows, cols) in [(1408, 2048), (2048, 1408), (10944, 2048)] {
             let Some(row) = format.row_bytes(cols) else { continue };
-            for inputs in [1, 4, 12, 128] {
+            for inputs in [1, 2, 4, 12, 128] {
                 // Enough copies that one input row reads memory, not a cache.
                 let copies = if inputs < 12 { (256usize << 20).div_ceil(row * rows).min(64) } else { 1 };
                 let mut state = 1u64;

@@ -1,7 +1,7 @@
 //! Attention over one page of keys, as a running softmax. A page's part is computed from scratch and then merged,
 //! so that states of separate pages can be computed apart and merged in order with the same bits.
 
-use crate::vectors::Vectors;
+use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, PAGE_MAX};
 
 /// Heads and widths of an attention call.
@@ -46,7 +46,7 @@ fn scores<V: Vectors, const H: usize, const K: usize>(
     let mut i = 0;
     while i < d {
         let len = 16.min(d - i);
-        let kv: [V::F; K] = std::array::from_fn(|b| at::<V>(keys.keys, (k + b) * keys.key_stride + i, len));
+        let kv: [V::F; K] = array!(K, b, at::<V>(keys.keys, (k + b) * keys.key_stride + i, len));
         for (a, acc) in acc.iter_mut().enumerate() {
             let qv = at::<V>(Numbers::F32(q), (h + a) * d + i, len);
             for b in 0..K {
@@ -74,7 +74,7 @@ fn values<V: Vectors, const H: usize>(p: &[f32], shape: Shape, keys: &Keys, h: u
             let mut acc = [[V::splat(0.0); 4]; H];
             for k in 0..keys.count {
                 let from = k * keys.value_stride + c;
-                let v: [V::F; 4] = std::array::from_fn(|b| at::<V>(keys.values, from + 16 * b, 16));
+                let v: [V::F; 4] = array!(4, b, at::<V>(keys.values, from + 16 * b, 16));
                 for (a, acc) in acc.iter_mut().enumerate() {
                     let weight = V::splat(p[(h + a) * PAGE_MAX + k]);
                     for b in 0..4 {
@@ -110,47 +110,48 @@ fn values<V: Vectors, const H: usize>(p: &[f32], shape: Shape, keys: &Keys, h: u
 #[inline(always)]
 pub fn attend<V: Vectors>(q: &[f32], shape: Shape, keys: &Keys, state: &mut Attended) {
     thread_local! {
-        static BUFFER: std::cell::RefCell<Vec<f32>> = const { std::cell::RefCell::new(Vec::new()) };
+        // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
+        static BUFFER: std::cell::Cell<Vec<f32>> = const { std::cell::Cell::new(Vec::new()) };
     }
-    BUFFER.with_borrow_mut(|buffer| {
-        let (heads, d) = (shape.heads, shape.value);
-        let needed = heads * PAGE_MAX + 4 * d;
-        if buffer.len() < needed {
-            buffer.resize(needed, 0.0);
+    let mut buffer = BUFFER.take();
+    let (heads, d) = (shape.heads, shape.value);
+    let needed = heads * PAGE_MAX + 4 * d;
+    if buffer.len() < needed {
+        buffer.resize(needed, 0.0);
+    }
+    let (p, part) = buffer.split_at_mut(heads * PAGE_MAX);
+    let mut h = 0;
+    while h < heads {
+        let four = h + 4 <= heads;
+        let mut k = 0;
+        while k < keys.count {
+            let wide = k + 4 <= keys.count;
+            match (four, wide) {
+                (true, true) => scores::<V, 4, 4>(q, shape, keys, h, k, p),
+                (true, false) => scores::<V, 4, 1>(q, shape, keys, h, k, p),
+                (false, true) => scores::<V, 1, 4>(q, shape, keys, h, k, p),
+                (false, false) => scores::<V, 1, 1>(q, shape, keys, h, k, p),
+            }
+            k += if wide { 4 } else { 1 };
         }
-        let (p, part) = buffer.split_at_mut(heads * PAGE_MAX);
-        let mut h = 0;
-        while h < heads {
-            let four = h + 4 <= heads;
-            let mut k = 0;
-            while k < keys.count {
-                let wide = k + 4 <= keys.count;
-                match (four, wide) {
-                    (true, true) => scores::<V, 4, 4>(q, shape, keys, h, k, p),
-                    (true, false) => scores::<V, 4, 1>(q, shape, keys, h, k, p),
-                    (false, true) => scores::<V, 1, 4>(q, shape, keys, h, k, p),
-                    (false, false) => scores::<V, 1, 1>(q, shape, keys, h, k, p),
-                }
-                k += if wide { 4 } else { 1 };
-            }
-            let group = if four { 4 } else { 1 };
-            let mut top = [(0f32, 0f32); 4];
-            for (a, top) in top[..group].iter_mut().enumerate() {
-                let row = &mut p[(h + a) * PAGE_MAX..(h + a) * PAGE_MAX + PAGE_MAX];
-                *top = soften::<V>(&mut row[..keys.count]);
-            }
-            if four {
-                values::<V, 4>(p, shape, keys, h, part)
-            } else {
-                values::<V, 1>(p, shape, keys, h, part)
-            }
-            for (a, &(max, sum)) in top[..group].iter().enumerate() {
-                let acc = &mut state.acc[(h + a) * d..(h + a + 1) * d];
-                merge_head::<V>(max, sum, &part[a * d..(a + 1) * d], &mut state.max[h + a], &mut state.sum[h + a], acc);
-            }
-            h += group;
+        let group = if four { 4 } else { 1 };
+        let mut top = [(0f32, 0f32); 4];
+        for (a, top) in top[..group].iter_mut().enumerate() {
+            let row = &mut p[(h + a) * PAGE_MAX..(h + a) * PAGE_MAX + PAGE_MAX];
+            *top = soften::<V>(&mut row[..keys.count]);
         }
-    });
+        if four {
+            values::<V, 4>(p, shape, keys, h, part)
+        } else {
+            values::<V, 1>(p, shape, keys, h, part)
+        }
+        for (a, &(max, sum)) in top[..group].iter().enumerate() {
+            let acc = &mut state.acc[(h + a) * d..(h + a + 1) * d];
+            merge_head::<V>(max, sum, &part[a * d..(a + 1) * d], &mut state.max[h + a], &mut state.sum[h + a], acc);
+        }
+        h += group;
+    }
+    BUFFER.set(buffer);
 }
 
 /// Scores to `e^(x - max)`; the maximum and the sum.

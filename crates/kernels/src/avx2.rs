@@ -123,13 +123,7 @@ impl Vectors for Avx2 {
     }
     #[inline(always)]
     fn exp2(n: Pair) -> Pair {
-        unsafe {
-            let one = |n| {
-                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-            };
-            (one(n.0), one(n.1))
-        }
+        (exp2(n.0), exp2(n.1))
     }
     #[inline(always)]
     fn below(x: Pair, bound: Pair, a: Pair, b: Pair) -> Pair {
@@ -152,28 +146,15 @@ impl Vectors for Avx2 {
         let x = &x[..GROUP];
         let u = &u[..15 * stride + GROUP];
         unsafe {
-            // Eight lanes a row: bytes widened to 16 bits, so that nothing saturates.
-            let eight = |r: usize| -> __m256i {
-                let p = u.as_ptr().add(r * stride);
-                let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
-                let dot = _mm256_madd_epi16(a, _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast())));
-                if GROUP == 16 {
-                    return dot;
-                }
-                let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16).cast()));
-                let xb = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().add(16).cast()));
-                _mm256_add_epi32(dot, _mm256_madd_epi16(b, xb))
-            };
-            // Rows r..r+4 summed into lanes 0..4 of each half, then halves added: four rows.
-            let four = |r: usize| -> __m128i {
-                let ab = _mm256_hadd_epi32(eight(r), eight(r + 1));
-                let cd = _mm256_hadd_epi32(eight(r + 2), eight(r + 3));
-                let all = _mm256_hadd_epi32(ab, cd);
-                _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all))
-            };
             let start = _mm256_set1_epi32(start);
-            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(four(0)), four(4));
-            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(four(8)), four(12));
+            let low = _mm256_inserti128_si256::<1>(
+                _mm256_castsi128_si256(four::<GROUP>(u, stride, x, 0)),
+                four::<GROUP>(u, stride, x, 4),
+            );
+            let high = _mm256_inserti128_si256::<1>(
+                _mm256_castsi128_si256(four::<GROUP>(u, stride, x, 8)),
+                four::<GROUP>(u, stride, x, 12),
+            );
             (_mm256_add_epi32(low, start), _mm256_add_epi32(high, start))
         }
     }
@@ -185,14 +166,7 @@ impl Vectors for Avx2 {
             let x = _mm256_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned());
             let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
             let x_odd = _mm256_srai_epi16::<8>(x);
-            let one = |acc, from: usize| {
-                let t = _mm256_loadu_si256(tile.as_ptr().add(from).cast());
-                let even = _mm256_and_si256(t, _mm256_set1_epi16(0xff));
-                let odd = _mm256_srli_epi16::<8>(t);
-                let dot = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
-                _mm256_add_epi32(acc, dot)
-            };
-            (one(acc.0, 0), one(acc.1, 32))
+            (step(acc.0, &tile[..32], x_even, x_odd), step(acc.1, &tile[32..], x_even, x_odd))
         }
     }
 }
@@ -201,4 +175,64 @@ impl Vectors for Avx2 {
 fn bf16(x: __m128i) -> __m256 {
     // SAFETY: inlined into kernels that run only where `available()`.
     unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x))) }
+}
+
+// Functions, not closures: a closure is compiled without the instruction set of the kernel that it stands in.
+
+#[inline(always)]
+fn exp2(n: __m256) -> __m256 {
+    // SAFETY: inlined into kernels that run only where `available()`.
+    unsafe {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+    }
+}
+
+/// Eight lanes a row: bytes widened to 16 bits, so that nothing saturates.
+///
+/// # Safety
+/// As for the methods of `Avx2`; `u` has `GROUP` bytes at `r * stride`, `x` has `GROUP`.
+#[inline(always)]
+unsafe fn eight<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m256i {
+    // SAFETY: as the caller's.
+    unsafe {
+        let p = u.as_ptr().add(r * stride);
+        let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
+        let dot = _mm256_madd_epi16(a, _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast())));
+        if GROUP == 16 {
+            return dot;
+        }
+        let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16).cast()));
+        let xb = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().add(16).cast()));
+        _mm256_add_epi32(dot, _mm256_madd_epi16(b, xb))
+    }
+}
+
+/// Rows r to r + 4 summed into lanes 0 to 4 of each half, then halves added: four rows.
+///
+/// # Safety
+/// As for `eight`, for each of these rows.
+#[inline(always)]
+unsafe fn four<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m128i {
+    // SAFETY: as the caller's.
+    unsafe {
+        let ab = _mm256_hadd_epi32(eight::<GROUP>(u, stride, x, r), eight::<GROUP>(u, stride, x, r + 1));
+        let cd = _mm256_hadd_epi32(eight::<GROUP>(u, stride, x, r + 2), eight::<GROUP>(u, stride, x, r + 3));
+        let all = _mm256_hadd_epi32(ab, cd);
+        _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all))
+    }
+}
+
+/// `acc + sum of four products` per lane, over 32 bytes of a tile.
+#[inline(always)]
+fn step(acc: __m256i, tile: &[u8], x_even: __m256i, x_odd: __m256i) -> __m256i {
+    let tile = &tile[..32];
+    // SAFETY: inlined into kernels that run only where `available()`; the load is within the slice.
+    unsafe {
+        let t = _mm256_loadu_si256(tile.as_ptr().cast());
+        let even = _mm256_and_si256(t, _mm256_set1_epi16(0xff));
+        let odd = _mm256_srli_epi16::<8>(t);
+        let dot = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
+        _mm256_add_epi32(acc, dot)
+    }
 }

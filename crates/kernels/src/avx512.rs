@@ -149,24 +149,12 @@ impl Vectors for Avx512 {
         let x = &x[..GROUP];
         let u = &u[..15 * stride + GROUP];
         unsafe {
-            // After the products: 4 lanes a row (of 16 or, folded, of 32 weights).
-            let quarter = |r: usize| -> __m128i {
-                let p = u.as_ptr().add(r * stride);
-                let (a, xa) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(x.as_ptr().cast()));
-                let dot = _mm_dpbusd_epi32(_mm_setzero_si128(), a, xa);
-                if GROUP == 16 {
-                    return dot;
-                }
-                let (b, xb) = (_mm_loadu_si128(p.add(16).cast()), _mm_loadu_si128(x.as_ptr().add(16).cast()));
-                _mm_dpbusd_epi32(dot, b, xb)
-            };
-            // Rows r, r+4, r+8, r+12 side by side in one register.
-            let four = |r: usize| -> __m512i {
-                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(r)), quarter(r + 4));
-                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(quarter(r + 8)), quarter(r + 12));
-                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-            };
-            let (a, b, c, d) = (four(0), four(1), four(2), four(3));
+            let (a, b, c, d) = (
+                four::<GROUP>(u, stride, x, 0),
+                four::<GROUP>(u, stride, x, 1),
+                four::<GROUP>(u, stride, x, 2),
+                four::<GROUP>(u, stride, x, 3),
+            );
             let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
             let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
@@ -187,11 +175,13 @@ impl Vectors for Avx512 {
     fn interleave(u: &[u8], stride: usize, out: &mut [u8]) {
         let (u, out) = (&u[..15 * stride + 64], &mut out[..1024]);
         unsafe {
-            let row = |r: usize| _mm512_loadu_si512(u.as_ptr().add(r * stride).cast());
             // Rows 4j..4j+4 to registers whose 128-bit lane l holds columns 4l+c of four rows.
             let mut quads = [[_mm512_setzero_si512(); 4]; 4];
             for (j, quad) in quads.iter_mut().enumerate() {
-                let (a, b, c, d) = (row(4 * j), row(4 * j + 1), row(4 * j + 2), row(4 * j + 3));
+                let at = u.as_ptr().add(4 * j * stride);
+                let (a, b) = (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(stride).cast()));
+                let (c, d) =
+                    (_mm512_loadu_si512(at.add(2 * stride).cast()), _mm512_loadu_si512(at.add(3 * stride).cast()));
                 let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
                 let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
                 *quad = [
@@ -218,5 +208,40 @@ impl Vectors for Avx512 {
                 }
             }
         }
+    }
+}
+
+/// Row r's products, added until four lanes are left (of 16 or of 32 columns).
+///
+/// # Safety
+/// As for the methods of `Avx512`; `u` has `GROUP` bytes at `r * stride`, `x` has `GROUP`.
+#[inline(always)]
+unsafe fn quarter<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m128i {
+    // SAFETY: as the caller's.
+    unsafe {
+        let p = u.as_ptr().add(r * stride);
+        let (a, xa) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(x.as_ptr().cast()));
+        let dot = _mm_dpbusd_epi32(_mm_setzero_si128(), a, xa);
+        if GROUP == 16 {
+            return dot;
+        }
+        let (b, xb) = (_mm_loadu_si128(p.add(16).cast()), _mm_loadu_si128(x.as_ptr().add(16).cast()));
+        _mm_dpbusd_epi32(dot, b, xb)
+    }
+}
+
+/// Rows r, r + 4, r + 8, r + 12 side by side in one register.
+///
+/// # Safety
+/// As for `quarter`, for each of these rows.
+#[inline(always)]
+unsafe fn four<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m512i {
+    // SAFETY: as the caller's.
+    unsafe {
+        let (a, b) = (quarter::<GROUP>(u, stride, x, r), quarter::<GROUP>(u, stride, x, r + 4));
+        let (c, d) = (quarter::<GROUP>(u, stride, x, r + 8), quarter::<GROUP>(u, stride, x, r + 12));
+        let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+        let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
     }
 }

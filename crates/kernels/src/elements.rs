@@ -27,14 +27,24 @@ pub fn rms_norm<V: Vectors>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]
     }
     let factor = V::splat(1.0 / (V::sum(squares) / x.len() as f32 + eps).sqrt());
     out.copy_from_slice(x);
-    zip_map::<V>(out, weight, |x, w| V::mul(V::mul(x, factor), w));
+    zip_map::<V>(
+        out,
+        weight,
+        #[inline(always)]
+        |x, w| V::mul(V::mul(x, factor), w),
+    );
 }
 
 /// `gate = gate / (1 + e^-gate) * up`
 #[inline(always)]
 pub fn silu_mul<V: Vectors>(gate: &mut [f32], up: &[f32]) {
     let (zero, one) = (V::splat(0.0), V::splat(1.0));
-    zip_map::<V>(gate, up, |g, u| V::mul(V::div(g, V::add(one, V::exp(V::sub(zero, g)))), u));
+    zip_map::<V>(
+        gate,
+        up,
+        #[inline(always)]
+        |g, u| V::mul(V::div(g, V::add(one, V::exp(V::sub(zero, g)))), u),
+    );
 }
 
 /// `x = 1 / (1 + e^-x)`
@@ -72,5 +82,10 @@ pub fn softmax<V: Vectors>(x: &mut [f32]) {
 #[inline(always)]
 pub fn add_scaled<V: Vectors>(out: &mut [f32], x: &[f32], a: f32) {
     let a = V::splat(a);
-    zip_map::<V>(out, x, |o, x| V::fma(a, x, o));
+    zip_map::<V>(
+        out,
+        x,
+        #[inline(always)]
+        |o, x| V::fma(a, x, o),
+    );
 }

@@ -1,11 +1,11 @@
 //! Matrix products over stored weights, written once over `Vectors`. The order of every sum follows from format and width alone:
 //! quantised groups are exact integers added in order by fused multiply-add; floats are sixteen partial sums and a fixed tree.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 use crate::blocks::{Block, decode_blocks, decode_floats};
-use crate::vectors::Vectors;
+use crate::vectors::{Vectors, array};
 use crate::{Format, Input, Matrix, Out, Quantized, Rows, with_block};
 
 /// Weight rows that a quantised tile holds: the lanes of a vector.
@@ -24,7 +24,8 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
+    static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
 fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
@@ -37,19 +38,19 @@ fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 /// Outputs `range` (rows of the weight) of one product.
 #[inline(always)]
 pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if w.format.wants_quantized_input() {
-            let quantized = input.quantized.expect("a quantised weight needs quantised input");
-            with_block!(w.format, B, quantised::<V, B>(w, range, quantized, rows, out, scratch))
-        } else {
-            match w.format {
-                Format::F32 => floats::<V, F32>(w, range, input, rows, out),
-                Format::F16 => floats::<V, F16>(w, range, input, rows, out),
-                Format::Bf16 => floats::<V, Bf16>(w, range, input, rows, out),
-                _ => floats::<V, E4m3>(w, range, input, rows, out),
-            }
+    if w.format.wants_quantized_input() {
+        let quantized = input.quantized.expect("a quantised weight needs quantised input");
+        let mut scratch = SCRATCH.take();
+        with_block!(w.format, B, quantised::<V, B>(w, range, quantized, rows, out, &mut scratch));
+        SCRATCH.set(scratch);
+    } else {
+        match w.format {
+            Format::F32 => floats::<V, F32>(w, range, input, rows, out),
+            Format::F16 => floats::<V, F16>(w, range, input, rows, out),
+            Format::Bf16 => floats::<V, Bf16>(w, range, input, rows, out),
+            _ => floats::<V, E4m3>(w, range, input, rows, out),
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -163,12 +164,12 @@ fn tile_rows<V: Vectors, B: Block, const R: usize>(
     first: usize,
     count: usize,
 ) {
-    let index: [usize; R] = std::array::from_fn(|r| rows.at(i + r));
-    let x: [&[i8]; R] = std::array::from_fn(|r| q.row(index[r]));
+    let index: [usize; R] = array!(R, r, rows.at(i + r));
+    let x: [&[i8]; R] = array!(R, r, q.row(index[r]));
     let mut acc = [V::splat(0.0); R];
     for g in 0..q.cols / B::GROUP {
-        let sums: [i32; R] = std::array::from_fn(|r| q.group_sum::<B>(index[r], g));
-        let mut dots: [V::I; R] = std::array::from_fn(|r| V::splat_i(sums[r].wrapping_mul(-B::OFFSET)));
+        let sums: [i32; R] = array!(R, r, q.group_sum::<B>(index[r], g));
+        let mut dots: [V::I; R] = array!(R, r, V::splat_i(sums[r].wrapping_mul(-B::OFFSET)));
         let tile = &t[g * B::GROUP * TILE..(g + 1) * B::GROUP * TILE];
         for (step, tile) in tile.chunks_exact(64).enumerate() {
             for r in 0..R {
@@ -243,8 +244,8 @@ fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
     out: &Out,
 ) {
     let cols = w.cols;
-    let bytes: [&[u8]; O] = std::array::from_fn(|a| w.row(o + a));
-    let x: [&[f32]; R] = std::array::from_fn(|r| &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
+    let bytes: [&[u8]; O] = array!(O, a, w.row(o + a));
+    let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
     let mut total = [[V::splat(0.0); R]; O];
     let block = if T::SCALED { 128 } else { cols.max(1) };
     let mut from = 0;
@@ -253,7 +254,7 @@ fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
         let mut acc = [[V::splat(0.0); R]; O];
         let mut k = from;
         while k + 16 <= to {
-            let xv: [V::F; R] = std::array::from_fn(|r| V::load(&x[r][k..k + 16]));
+            let xv: [V::F; R] = array!(R, r, V::load(&x[r][k..k + 16]));
             for a in 0..O {
                 let wv = T::load::<V>(&bytes[a][k * T::BYTES..(k + 16) * T::BYTES]);
                 for r in 0..R {
@@ -263,7 +264,7 @@ fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
             k += 16;
         }
         if k < to {
-            let xv: [V::F; R] = std::array::from_fn(|r| V::load_part(&x[r][k..to]));
+            let xv: [V::F; R] = array!(R, r, V::load_part(&x[r][k..to]));
             for a in 0..O {
                 let mut tail = [0u8; 64];
                 tail[..(to - k) * T::BYTES].copy_from_slice(&bytes[a][k * T::BYTES..to * T::BYTES]);
@@ -286,7 +287,7 @@ fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
         from = to;
     }
     for r in 0..R {
-        let sums: [f32; O] = std::array::from_fn(|a| V::sum(total[a][r]));
+        let sums: [f32; O] = array!(O, a, V::sum(total[a][r]));
         out.write(i + r, o, &sums);
     }
 }
@@ -298,57 +299,57 @@ const DECODED: usize = 32;
 #[inline(always)]
 pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &Out) {
     let cols = w.cols;
-    SCRATCH.with_borrow_mut(|scratch| {
-        let decoded = sized(&mut scratch.decoded, DECODED * cols.next_multiple_of(16));
-        let width = cols.next_multiple_of(16);
-        let mut acc = [0f32; 16];
-        for first in (0..w.rows.max(1)).step_by(DECODED) {
-            let count = DECODED.min(w.rows - first.min(w.rows));
-            for j in 0..count {
-                decoded[j * width + cols..(j + 1) * width].fill(0.0);
-                decode_row(w, first + j, &mut decoded[j * width..j * width + cols]);
-            }
-            for r in range.clone() {
-                let xs = &x[r * w.rows + first..r * w.rows + first + count];
-                let mut c = 0;
-                while c + 64 <= cols {
-                    let mut v: [V::F; 4] = std::array::from_fn(|_| V::splat(0.0));
-                    if first > 0 {
-                        for (p, v) in v.iter_mut().enumerate() {
-                            out.read(r, c + 16 * p, &mut acc);
-                            *v = V::load(&acc);
-                        }
+    let mut scratch = SCRATCH.take();
+    let decoded = sized(&mut scratch.decoded, DECODED * cols.next_multiple_of(16));
+    let width = cols.next_multiple_of(16);
+    let mut acc = [0f32; 16];
+    for first in (0..w.rows.max(1)).step_by(DECODED) {
+        let count = DECODED.min(w.rows - first.min(w.rows));
+        for j in 0..count {
+            decoded[j * width + cols..(j + 1) * width].fill(0.0);
+            decode_row(w, first + j, &mut decoded[j * width..j * width + cols]);
+        }
+        for r in range.clone() {
+            let xs = &x[r * w.rows + first..r * w.rows + first + count];
+            let mut c = 0;
+            while c + 64 <= cols {
+                let mut v: [V::F; 4] = array!(4, _i, V::splat(0.0));
+                if first > 0 {
+                    for (p, v) in v.iter_mut().enumerate() {
+                        out.read(r, c + 16 * p, &mut acc);
+                        *v = V::load(&acc);
                     }
-                    for (j, &xj) in xs.iter().enumerate() {
-                        let xj = V::splat(xj);
-                        let row = &decoded[j * width + c..j * width + c + 64];
-                        for (p, v) in v.iter_mut().enumerate() {
-                            *v = V::fma(xj, V::load(&row[16 * p..16 * p + 16]), *v);
-                        }
-                    }
-                    for (p, v) in v.into_iter().enumerate() {
-                        V::store(v, &mut acc);
-                        out.write(r, c + 16 * p, &acc);
-                    }
-                    c += 64;
                 }
-                while c < cols {
-                    let lanes = 16.min(cols - c);
-                    acc = [0f32; 16];
-                    if first > 0 {
-                        out.read(r, c, &mut acc[..lanes]);
+                for (j, &xj) in xs.iter().enumerate() {
+                    let xj = V::splat(xj);
+                    let row = &decoded[j * width + c..j * width + c + 64];
+                    for (p, v) in v.iter_mut().enumerate() {
+                        *v = V::fma(xj, V::load(&row[16 * p..16 * p + 16]), *v);
                     }
-                    let mut v = V::load(&acc);
-                    for (j, &xj) in xs.iter().enumerate() {
-                        v = V::fma(V::splat(xj), V::load(&decoded[j * width + c..j * width + c + 16]), v);
-                    }
+                }
+                for (p, v) in v.into_iter().enumerate() {
                     V::store(v, &mut acc);
-                    out.write(r, c, &acc[..lanes]);
-                    c += lanes;
+                    out.write(r, c + 16 * p, &acc);
                 }
+                c += 64;
+            }
+            while c < cols {
+                let lanes = 16.min(cols - c);
+                acc = [0f32; 16];
+                if first > 0 {
+                    out.read(r, c, &mut acc[..lanes]);
+                }
+                let mut v = V::load(&acc);
+                for (j, &xj) in xs.iter().enumerate() {
+                    v = V::fma(V::splat(xj), V::load(&decoded[j * width + c..j * width + c + 16]), v);
+                }
+                V::store(v, &mut acc);
+                out.write(r, c, &acc[..lanes]);
+                c += lanes;
             }
         }
-    });
+    }
+    SCRATCH.set(scratch);
 }
 
 /// One stored row to f32.

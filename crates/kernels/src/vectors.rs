@@ -4,6 +4,24 @@
 
 use crate::blocks;
 
+/// `[f(0), f(1), ..]` of numbers that copy. Not `std::array::from_fn`: a closure is compiled without the instruction set of the
+/// kernel that it stands in, and then every vector operation in it is a call.
+macro_rules! array {
+    ($n:expr, $i:ident, $element:expr) => {{
+        let mut array = [{
+            let $i = 0;
+            let _ = $i;
+            $element
+        }; $n];
+        for $i in 1..$n {
+            let _ = $i;
+            array[$i] = $element;
+        }
+        array
+    }};
+}
+pub(crate) use array;
+
 /// Sixteen lanes of f32 and of i32, as an instruction set holds them.
 pub trait Vectors: Copy + 'static {
     /// Sixteen f32.

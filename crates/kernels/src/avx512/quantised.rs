@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::blocks::{self, Blocks, Grid, LANES, STEP, load_z, quarters, transpose};
+use crate::vectors::array;
 use crate::{Format, Input, Matrix, Out, Quantized, Rows};
 
 /// Up to how many input rows stored bytes are multiplied without a tile.
@@ -120,9 +121,9 @@ fn quad(w: [__m512i; 4], x: __m512i) -> __m512i {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn direct<B: Blocks, const N: usize>(w: &Matrix, range: Range<usize>, q: &Quantized, rows: Rows, out: &Out) {
     let cols = w.cols;
-    let x: [&[i8]; N] = std::array::from_fn(|i| q.row(rows.at(i)));
-    let d: [&[f32]; N] = std::array::from_fn(|i| &q.scales[rows.at(i) * (cols / 32)..][..cols / 32]);
-    let sums: [&[i32]; N] = std::array::from_fn(|i| &q.sums[rows.at(i) * (cols / 16)..][..cols / 16]);
+    let x: [&[i8]; N] = array!(N, i, q.row(rows.at(i)));
+    let d: [&[f32]; N] = array!(N, i, &q.scales[rows.at(i) * (cols / 32)..][..cols / 32]);
+    let sums: [&[i32]; N] = array!(N, i, &q.sums[rows.at(i) * (cols / 16)..][..cols / 16]);
     let (mut scales, mut minima): (Grid, Grid) = ([[0.0; LANES]; 16], [[0.0; LANES]; 16]);
     let per_chunk = 64 / B::GROUP;
     for first in range.clone().step_by(LANES) {
@@ -260,9 +261,9 @@ fn tiled<B: Blocks, const R: usize>(
     count: usize,
 ) -> usize {
     let cols = q.cols;
-    let x: [*const i8; R] = std::array::from_fn(|r| q.row(rows.at(i + r)).as_ptr());
-    let d: [&[f32]; R] = std::array::from_fn(|r| &q.scales[rows.at(i + r) * (cols / 32)..][..cols / 32]);
-    let sums: [&[i32]; R] = std::array::from_fn(|r| &q.sums[rows.at(i + r) * (cols / 16)..][..cols / 16]);
+    let x: [*const i8; R] = array!(R, r, q.row(rows.at(i + r)).as_ptr());
+    let d: [&[f32]; R] = array!(R, r, &q.scales[rows.at(i + r) * (cols / 32)..][..cols / 32]);
+    let sums: [&[i32]; R] = array!(R, r, &q.sums[rows.at(i + r) * (cols / 16)..][..cols / 16]);
     let mut acc = [_mm512_setzero_ps(); R];
     for (g, lines) in tile.quants.chunks_exact(B::GROUP / 4).enumerate() {
         let mut group_sums = [0; R];
