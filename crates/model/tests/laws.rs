@@ -169,7 +169,7 @@ fn sixteen_bit_weights_equal_their_widened_twins() {
             (safetensors::Dtype::BF16, x.iter().flat_map(|x| bf16(x).to_le_bytes()).collect())
         });
         let twin = rewritten(name, "twin", |x| {
-            let widened = x.iter().flat_map(|x| (((bf16(x) as u32) << 16).to_le_bytes()));
+            let widened = x.iter().flat_map(|x| ((bf16(x) as u32) << 16).to_le_bytes());
             (safetensors::Dtype::F32, widened.collect())
         });
         let prompt = tokens(140, 3);
