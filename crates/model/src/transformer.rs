@@ -35,6 +35,11 @@ impl Scratch {
         Scratch::default()
     }
 
+    /// Logits of the last forward.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
     /// Buffers of a forward that takes one form of latent attention for every token: for comparing the forms.
     #[doc(hidden)]
     pub fn with_form(form: Form) -> Scratch {

@@ -1,0 +1,343 @@
+//! The loop: read a prompt in chunks, then decode token by token. An engine owns the model, the cache and the threads; a sequence owns its pages.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use kernels::Pool;
+use model::cache::PAGE;
+use model::{Batch, Cache, CacheFormat, Scratch, Span, Trace, Transformer, Wanted};
+use thiserror::Error;
+
+use crate::pages::{Free, Pages};
+use crate::sampler::{Sampler, log_probability};
+
+/// Bounds of an engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest sequence.
+    pub context: usize,
+    /// Positions the cache holds in all.
+    pub cached: usize,
+}
+
+/// Tokens of a prompt that are computed together. A multiple of the blocks that latent attention expands.
+const CHUNK: usize = 512;
+
+/// What a sequence can be refused for.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum EngineError {
+    /// More tokens than a sequence may have.
+    #[error("the prompt has {tokens} tokens, {over} more than the context of {context}; shorten it or raise --context")]
+    TooLong {
+        /// Tokens.
+        tokens: usize,
+        /// How many too many.
+        over: usize,
+        /// Limit.
+        context: usize,
+    },
+    /// Nothing to read.
+    #[error("the prompt is empty; give at least one token")]
+    Empty,
+    /// A token that the model does not have.
+    #[error("token {token} is outside the vocabulary of {vocab}")]
+    Vocabulary {
+        /// Token.
+        token: u32,
+        /// Vocabulary.
+        vocab: usize,
+    },
+    /// All pages are taken.
+    #[error("the cache is full: {needed} pages are needed, {free} are free")]
+    Full {
+        /// Needed.
+        needed: usize,
+        /// Free.
+        free: usize,
+    },
+}
+
+/// A model that runs.
+pub struct Engine {
+    model: Transformer,
+    pool: Pool,
+    cache: Cache,
+    scratch: Scratch,
+    free: Free,
+    limits: Limits,
+}
+
+/// Tokens whose entries are in the cache, and the pages that hold them. Dropping it gives the pages back.
+pub struct Sequence {
+    tokens: Vec<u32>,
+    pages: Pages,
+}
+
+impl Sequence {
+    /// Tokens read or generated so far.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Forget all but the first `len` tokens.
+    pub fn rewind(&mut self, len: usize) {
+        self.tokens.truncate(len);
+        self.pages.resize(self.tokens.len().div_ceil(PAGE));
+    }
+}
+
+impl Engine {
+    /// An engine with a cache of `limits.cached` positions.
+    pub fn new(model: Transformer, pool: Pool, format: CacheFormat, limits: Limits) -> Engine {
+        let pages = limits.cached.div_ceil(PAGE);
+        let cache = Cache::new(&model.structure, format, pages);
+        Engine { model, pool, cache, scratch: Scratch::new(), free: Free::new(pages), limits }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Transformer {
+        &self.model
+    }
+
+    /// Threads and machine.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Bounds.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Pages that no sequence owns.
+    pub fn free_pages(&self) -> usize {
+        self.free.len()
+    }
+
+    /// An empty sequence.
+    pub fn sequence(&self) -> Sequence {
+        Sequence { tokens: Vec::new(), pages: self.free.list() }
+    }
+
+    fn admit(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<(), EngineError> {
+        let vocab = self.model.structure.vocab;
+        if tokens.is_empty() {
+            return Err(EngineError::Empty);
+        }
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(EngineError::Vocabulary { token, vocab });
+        }
+        let total = sequence.tokens.len() + tokens.len();
+        if total > self.limits.context {
+            let over = total - self.limits.context;
+            return Err(EngineError::TooLong { tokens: total, over, context: self.limits.context });
+        }
+        let needed = total.div_ceil(PAGE);
+        if !sequence.pages.resize(needed) {
+            return Err(EngineError::Full { needed, free: self.free.len() });
+        }
+        Ok(())
+    }
+
+    /// Read tokens into a sequence, chunk by chunk; logits of the last. `progress(done, total)` may stop between chunks:
+    /// then `None`, and the sequence holds what was read.
+    ///
+    /// # Errors
+    /// A prompt that does not fit, or is empty, or holds an unknown token: nothing is read.
+    pub fn prefill(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Option<&[f32]>, EngineError> {
+        self.admit(sequence, tokens)?;
+        let prompt = sequence.tokens.len() + tokens.len();
+        let mut done = 0;
+        while done < tokens.len() {
+            // Chunks end at multiples of CHUNK, so that expanded blocks are whole.
+            let position = sequence.tokens.len();
+            let len = (CHUNK - position % CHUNK).min(tokens.len() - done);
+            let last = done + len == tokens.len();
+            let chunk = &tokens[done..done + len];
+            let logits = if last { Wanted::Last } else { Wanted::None };
+            let span = Span { first: 0, len, position, prompt, pages: sequence.pages.ids(), logits };
+            let batch = Batch { tokens: chunk, spans: &[span] };
+            self.model.forward(&self.pool, &batch, &mut self.cache, &mut self.scratch, None);
+            sequence.tokens.extend_from_slice(chunk);
+            done += len;
+            if progress(done, tokens.len()).is_break() && !last {
+                sequence.rewind(sequence.tokens.len());
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.scratch.logits()))
+    }
+
+    /// Read one generated token; logits after it. Several sequences go together: `[sequences, vocab]`.
+    ///
+    /// # Errors
+    /// As `prefill`.
+    pub fn decode(&mut self, sequences: &mut [(&mut Sequence, u32)]) -> Result<&[f32], EngineError> {
+        for (sequence, token) in sequences.iter_mut() {
+            self.admit(sequence, &[*token])?;
+        }
+        let tokens: Vec<u32> = sequences.iter().map(|(_, token)| *token).collect();
+        let spans: Vec<Span> = sequences
+            .iter()
+            .enumerate()
+            .map(|(first, (sequence, _))| Span {
+                first,
+                len: 1,
+                position: sequence.tokens.len(),
+                prompt: 0,
+                pages: sequence.pages.ids(),
+                logits: Wanted::Last,
+            })
+            .collect();
+        self.model.forward(
+            &self.pool,
+            &Batch { tokens: &tokens, spans: &spans },
+            &mut self.cache,
+            &mut self.scratch,
+            None,
+        );
+        for (sequence, token) in sequences.iter_mut() {
+            sequence.tokens.push(*token);
+        }
+        Ok(self.scratch.logits())
+    }
+
+    /// Logits of every token of a prompt, and what went on inside, for comparing implementations. Nothing is kept.
+    ///
+    /// # Errors
+    /// As `prefill`.
+    pub fn trace(&mut self, tokens: &[u32]) -> Result<(Vec<f32>, Trace), EngineError> {
+        let mut sequence = self.sequence();
+        self.admit(&mut sequence, tokens)?;
+        let mut trace = Trace::default();
+        let (len, pages) = (tokens.len(), sequence.pages.ids());
+        let span = Span { first: 0, len, position: 0, prompt: len, pages, logits: Wanted::All };
+        let batch = Batch { tokens, spans: &[span] };
+        self.model.forward(&self.pool, &batch, &mut self.cache, &mut self.scratch, Some(&mut trace));
+        Ok((self.scratch.logits().to_vec(), trace))
+    }
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// One of the stop ids was chosen.
+    Stop(u32),
+    /// As many tokens as were asked for.
+    Length,
+    /// The context is full.
+    Context,
+    /// The caller stopped it.
+    Cancelled,
+}
+
+/// What a generation does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// A token, with its log-probability under the model.
+    Token(u32, f32),
+    /// The end; it is given again and again.
+    End(Finish),
+}
+
+/// What a generation took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timing {
+    /// Prompt tokens computed (not those that were there).
+    pub prompt_tokens: usize,
+    /// Time for them.
+    pub prefill: Duration,
+    /// Tokens generated.
+    pub generated: usize,
+    /// Time for them, the first apart from its prompt included.
+    pub decode: Duration,
+}
+
+/// A prompt and its continuation, token by token.
+pub struct Generation<'a> {
+    engine: &'a mut Engine,
+    sequence: &'a mut Sequence,
+    sampler: Sampler,
+    stops: Vec<u32>,
+    tokens_max: usize,
+    logits: Vec<f32>,
+    pending: Option<u32>,
+    finish: Option<Finish>,
+    timing: Timing,
+}
+
+impl<'a> Generation<'a> {
+    /// Read `prompt` after what the sequence holds.
+    ///
+    /// # Errors
+    /// As `Engine::prefill`.
+    pub fn start(
+        engine: &'a mut Engine,
+        sequence: &'a mut Sequence,
+        prompt: &[u32],
+        sampler: Sampler,
+        stops: Vec<u32>,
+        tokens_max: usize,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Self, EngineError> {
+        let started = Instant::now();
+        let logits = engine.prefill(sequence, prompt, progress)?.map(<[f32]>::to_vec);
+        let finish = if logits.is_none() { Some(Finish::Cancelled) } else { None };
+        let timing = Timing { prompt_tokens: prompt.len(), prefill: started.elapsed(), ..Timing::default() };
+        let logits = logits.unwrap_or_default();
+        Ok(Generation { engine, sequence, sampler, stops, tokens_max, logits, pending: None, finish, timing })
+    }
+
+    /// The next token, or the end. A token is read into the sequence when the next one is asked for.
+    pub fn step(&mut self) -> Step {
+        if let Some(finish) = self.finish {
+            return Step::End(finish);
+        }
+        let started = Instant::now();
+        let step = self.advance();
+        self.timing.decode += started.elapsed();
+        if let Step::End(finish) = step {
+            self.finish = Some(finish);
+        }
+        step
+    }
+
+    fn advance(&mut self) -> Step {
+        if self.timing.generated >= self.tokens_max {
+            return Step::End(Finish::Length);
+        }
+        if let Some(token) = self.pending.take() {
+            match self.engine.decode(&mut [(self.sequence, token)]) {
+                Ok(logits) => self.logits.copy_from_slice(logits),
+                Err(_) => return Step::End(Finish::Context),
+            }
+        }
+        let token = self.sampler.sample(&self.logits, self.sequence.tokens());
+        if self.stops.contains(&token) {
+            return Step::End(Finish::Stop(token));
+        }
+        self.pending = Some(token);
+        self.timing.generated += 1;
+        Step::Token(token, log_probability(&self.logits, token))
+    }
+
+    /// End it here.
+    pub fn cancel(&mut self) {
+        self.finish.get_or_insert(Finish::Cancelled);
+    }
+
+    /// What it took so far.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// The seed in use.
+    pub fn seed(&self) -> u64 {
+        self.sampler.seed()
+    }
+}
