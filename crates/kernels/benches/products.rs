@@ -33,7 +33,7 @@ fn main() {
         Format::ALL.into_iter().filter(|f| wanted.is_empty() || wanted.iter().any(|w| f.name().contains(w.as_str())));
     let mut cases = Vec::new();
     for format in formats {
-        for (rows, cols) in [(1408, 2048), (2048, 1408), (10944, 2048)] {
+        for (rows, cols) in [(1408, 2048), (2048, 1408), (2048, 10944)] {
             let Some(row) = format.row_bytes(cols) else { continue };
             for inputs in [1, 2, 4, 12, 128] {
                 // Enough copies that one input row reads memory, not a cache.
@@ -49,7 +49,7 @@ fn main() {
             }
         }
         // A format at a time: its cases interleave, its memory goes before the next.
-        for _ in 0..5 {
+        for _ in 0..9 {
             cases.iter_mut().for_each(|case| measure_once(case, &pool));
         }
         for case in cases.drain(..) {

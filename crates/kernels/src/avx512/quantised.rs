@@ -15,8 +15,8 @@ use crate::{Format, Input, Matrix, Out, Quantized, Rows};
 /// Up to how many input rows stored bytes are multiplied without a tile.
 const DIRECT_ROWS: usize = 3;
 
-/// Bytes that are asked for ahead of the reading.
-const AHEAD: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Sixteen unpacked weight rows.
 #[derive(Default)]
@@ -133,14 +133,14 @@ fn direct<B: Blocks, const N: usize>(w: &Matrix, range: Range<usize>, q: &Quanti
         let mut acc = [_mm512_setzero_ps(); N];
         for k in (0..cols).step_by(STEP) {
             let chunks = ((cols - k) / 64).min(4);
-            for line in (0..LANES * B::STEP_BYTES).step_by(AHEAD) {
-                // A prefetch of an address that is not mapped does nothing.
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
-            }
-            next = next.wrapping_add(LANES * B::STEP_BYTES);
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
             unsafe { B::scales(&at, chunks * per_chunk, &mut scales, &mut minima) };
             for c in 0..chunks {
+                // The next rows, a little at a time; a prefetch of an address that is not mapped does nothing.
+                for line in (0..LANES * B::STEP_BYTES / 4).step_by(LINE) {
+                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
+                }
+                next = next.wrapping_add(LANES * B::STEP_BYTES / 4);
                 let column = k + 64 * c;
                 let mut xs = [_mm512_setzero_si512(); N];
                 for (xs, x) in xs.iter_mut().zip(&x) {
