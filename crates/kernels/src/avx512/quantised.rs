@@ -136,9 +136,10 @@ fn direct<B: Blocks, const N: usize>(w: &Matrix, range: Range<usize>, q: &Quanti
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
             unsafe { B::scales(&at, chunks * per_chunk, &mut scales, &mut minima) };
             for c in 0..chunks {
-                // The next rows, a little at a time; a prefetch of an address that is not mapped does nothing.
+                // The next rows, a little at a time, into the second cache: the first holds the rows at hand. A prefetch of an
+                // address that is not mapped does nothing.
                 for line in (0..LANES * B::STEP_BYTES / 4).step_by(LINE) {
-                    _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
                 }
                 next = next.wrapping_add(LANES * B::STEP_BYTES / 4);
                 let column = k + 64 * c;
