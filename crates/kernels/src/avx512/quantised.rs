@@ -263,14 +263,17 @@ fn tiled<B: Blocks, const R: usize>(
 ) -> usize {
     let cols = q.cols;
     let x: [*const i8; R] = array!(R, r, q.row(rows.at(i + r)).as_ptr());
-    let d: [&[f32]; R] = array!(R, r, &q.scales[rows.at(i + r) * (cols / 32)..][..cols / 32]);
-    let sums: [&[i32]; R] = array!(R, r, &q.sums[rows.at(i + r) * (cols / 16)..][..cols / 16]);
+    let d: [*const f32; R] = array!(R, r, q.scales[rows.at(i + r) * (cols / 32)..][..cols / 32].as_ptr());
+    let sums: [*const i32; R] = array!(R, r, q.sums[rows.at(i + r) * (cols / 16)..][..cols / 16].as_ptr());
+    assert_eq!(tile.quants.len(), cols / 4);
     let mut acc = [_mm512_setzero_ps(); R];
     for (g, lines) in tile.quants.chunks_exact(B::GROUP / 4).enumerate() {
         let mut group_sums = [0; R];
         let mut dots = [_mm512_setzero_si512(); R];
         for r in 0..R {
-            group_sums[r] = sum_of::<B>(sums[r], g);
+            // SAFETY: g is a group of a row of x, which has cols / 16 sums.
+            group_sums[r] =
+                unsafe { if B::GROUP == 16 { *sums[r].add(g) } else { *sums[r].add(2 * g) + *sums[r].add(2 * g + 1) } };
             dots[r] = _mm512_set1_epi32(group_sums[r].wrapping_mul(-B::OFFSET));
         }
         for step in 0..B::GROUP / 4 {
@@ -285,7 +288,9 @@ fn tiled<B: Blocks, const R: usize>(
         let s = &tile.scales[g];
         let m = if B::MINIMA { &tile.minima[g] } else { s };
         for r in 0..R {
-            acc[r] = group::<B>(acc[r], dots[r], s, m, d[r][g * B::GROUP / 32], group_sums[r]);
+            // SAFETY: as above; a row of x has cols / 32 scales.
+            let scale = unsafe { *d[r].add(g * B::GROUP / 32) };
+            acc[r] = group::<B>(acc[r], dots[r], s, m, scale, group_sums[r]);
         }
     }
     for (r, &acc) in acc.iter().enumerate() {
