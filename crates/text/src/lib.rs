@@ -1,1 +1,33 @@
-//! placeholder
+//! Text to tokens and back: tokenizers, streaming of whole characters, stop strings, chat templates.
+//!
+//! It knows no model and reads no file: it is given bytes.
+
+pub mod chat;
+mod rebuilt;
+pub mod stream;
+pub mod tokenizer;
+
+pub use rebuilt::Vocabulary;
+pub use stream::{Stops, Stream};
+pub use tokenizer::Tokenizer;
+
+use thiserror::Error;
+
+/// What can be wrong with text that comes from outside. Each message is one line.
+#[derive(Debug, Error)]
+pub enum TextError {
+    /// The tokenizer's description cannot be used.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A text that is too long to take.
+    #[error("the text has {bytes} bytes; at most {max} are taken at once: split it")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// Limit.
+        max: usize,
+    },
+    /// The chat template cannot be used, or refused the conversation.
+    #[error("chat template: {0}")]
+    Template(String),
+}

@@ -1,0 +1,205 @@
+//! Messages to a prompt, by the model's own template (Jinja, with Hugging Face's conventions), within limits.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{Environment, Error, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+use serde_json::ser::PrettyFormatter;
+
+use crate::TextError;
+
+/// Longest template.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+/// Steps a render may take.
+const FUEL: u64 = 4_000_000;
+/// Longest prompt that a template may write.
+const RENDERED_BYTES_MAX: usize = 64 << 20;
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or `tool`.
+    pub role: String,
+    /// What it says.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: &str, content: &str) -> Message {
+        Message { role: role.to_string(), content: content.to_string() }
+    }
+}
+
+/// A compiled chat template.
+pub struct Template {
+    environment: Environment<'static>,
+}
+
+/// What models without a template get: names before turns, as DeepSeek-V2's.
+pub const PLAIN: &str = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% elif m.role == 'user' %}User: {{ m.content }}\n\n{% else %}Assistant: {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
+
+/// Everything a template may look at besides the messages.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// End with the opening of an answer.
+    pub add_generation_prompt: bool,
+    /// The tokens' own spelling.
+    pub bos_token: String,
+    /// See `bos_token`.
+    pub eos_token: String,
+    /// Tools, as the caller wrote them.
+    pub tools: Option<serde_json::Value>,
+    /// Further variables.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Template {
+    /// Compile a template.
+    ///
+    /// # Errors
+    /// One that is too long, or is not a template.
+    pub fn new(source: &str) -> Result<Template, TextError> {
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(TextError::Template(format!("{} bytes; at most {SOURCE_BYTES_MAX} are taken", source.len())));
+        }
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(explain)?;
+        environment.set_syntax(syntax);
+        environment.set_fuel(Some(FUEL));
+        environment.set_recursion_limit(64);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_filter("tojson", tojson);
+        environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_function("strftime_now", |format: String| -> Result<String, Error> {
+            use std::fmt::Write;
+            let mut text = String::new();
+            let written = write!(text, "{}", chrono::Local::now().format(&format));
+            written
+                .map(|()| text)
+                .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("date format {format:?}")))
+        });
+        environment.add_template_owned("chat", without_generation(source)).map_err(explain)?;
+        Ok(Template { environment })
+    }
+
+    /// The prompt of a conversation (`messages` are whatever objects the caller has).
+    ///
+    /// # Errors
+    /// The template's own refusals, and a render without end.
+    pub fn render<M: Serialize>(&self, messages: &[M], context: &Context) -> Result<String, TextError> {
+        let Context { add_generation_prompt, bos_token, eos_token, tools, extra } = context;
+        let base = context! {
+            messages => Value::from(Serde(messages)),
+            add_generation_prompt => add_generation_prompt,
+            bos_token => bos_token,
+            eos_token => eos_token,
+        };
+        let tools = tools.as_ref().map_or_else(|| context! {}, |tools| context! { tools => Value::from(Serde(tools)) });
+        let template = self.environment.get_template("chat").map_err(explain)?;
+        let text = template.render(context! { ..base, ..tools, ..Value::from(Serde(extra)) }).map_err(explain)?;
+        if text.len() > RENDERED_BYTES_MAX {
+            return Err(TextError::Template(format!(
+                "it wrote {} bytes; at most {RENDERED_BYTES_MAX} are taken",
+                text.len()
+            )));
+        }
+        Ok(text)
+    }
+}
+
+fn explain(error: Error) -> TextError {
+    let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
+    let line = error.line().map_or_else(String::new, |line| format!(" (line {line})"));
+    TextError::Template(format!("{}{line}", what.lines().next().unwrap_or_default()))
+}
+
+/// `{% generation %}` and `{% endgeneration %}` mark text for training; they render as nothing.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let inner = rest[start + 2..start + length].trim_matches(['-', '+', ' ', '\n', '\t']);
+        if inner == "generation" || inner == "endgeneration" {
+            // A comment of the same trimming does what the tag's own would have done.
+            let (open, close) = (&rest[start + 2..start + 3], &rest[start + length - 1..start + length]);
+            out.push_str(&rest[..start]);
+            out.push_str(if open == "-" { "{#-" } else { "{#" });
+            out.push_str(if close == "-" { "-#}" } else { "#}" });
+        } else {
+            out.push_str(&rest[..start + length + 2]);
+        }
+        rest = &rest[start + length + 2..];
+    }
+    out + rest
+}
+
+/// JSON as Python writes it: `, ` and `: ` between, characters as they are, keys in their order.
+struct Spaced;
+
+impl serde_json::ser::Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, writer: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, writer: &mut W) -> std::io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
+    let failed = |e: serde_json::Error| Error::new(ErrorKind::BadSerialization, e.to_string());
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let _: Option<bool> = kwargs.get("ensure_ascii")?;
+    kwargs.assert_all_used()?;
+    let mut out = Vec::new();
+    match indent {
+        Some(width) => {
+            let spaces = " ".repeat(width.min(16));
+            let mut writer =
+                serde_json::Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(spaces.as_bytes()));
+            value.serialize(&mut writer).map_err(failed)?;
+        }
+        None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(failed)?,
+    }
+    Ok(Value::from_safe_string(String::from_utf8(out).expect("JSON is UTF-8")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> Result<String, TextError> {
+        Template::new(source)?.render(&[Message::new("user", "Hi <b> é")], &Context::default())
+    }
+
+    #[test]
+    fn conventions() {
+        assert_eq!(render("{{ messages | tojson }}").unwrap(), r#"[{"role": "user", "content": "Hi <b> é"}]"#);
+        assert_eq!(render("{% generation %}\nx{% endgeneration %}").unwrap(), "x");
+        assert_eq!(render("{{ messages[0].content.split(' ')[0].upper() }}").unwrap(), "HI");
+        assert_eq!(
+            render("{% for m in [1,2,3] %}{% if m == 2 %}{% break %}{% endif %}{{ m }}{% endfor %}").unwrap(),
+            "1"
+        );
+        assert!(render("{{ strftime_now('%Y') }}").unwrap().starts_with("20"));
+        assert_eq!(
+            render("a {{ raise_exception('no tools here') }}").unwrap_err().to_string(),
+            "chat template: no tools here (line 1)"
+        );
+    }
+
+    #[test]
+    fn hostile_templates_end() {
+        assert!(render("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}").is_err());
+        assert!(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").is_err());
+        assert!(render("{% if %}").is_err());
+        assert!(Template::new(&"x".repeat(2 << 20)).is_err());
+        assert!(render("{{ 'x' * 1000000000 }}").is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! Vocabularies of GGUF files, rebuilt as a description that the `tokenizers` library reads.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use crate::TextError;
+
+/// What a GGUF file says of its tokenizer.
+#[derive(Clone, Debug, Default)]
+pub struct Vocabulary {
+    /// `gpt2` (byte-level BPE) or `llama` (SentencePiece).
+    pub model: String,
+    /// Name of the rule that splits text before merging.
+    pub pre: Option<String>,
+    /// Pieces in order of id.
+    pub tokens: Vec<String>,
+    /// SentencePiece scores.
+    pub scores: Vec<f32>,
+    /// Kinds: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    pub types: Vec<i64>,
+    /// Merges, `left right`.
+    pub merges: Vec<String>,
+    /// Id that starts a text.
+    pub bos: Option<u32>,
+    /// Id that ends one.
+    pub eos: Option<u32>,
+    /// Id of what has no piece.
+    pub unknown: Option<u32>,
+    /// Whether texts are started with `bos`.
+    pub add_bos: Option<bool>,
+    /// Whether texts are ended with `eos`.
+    pub add_eos: Option<bool>,
+    /// SentencePiece: whether a text gets a leading space.
+    pub add_space_prefix: Option<bool>,
+}
+
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+/// A rule that splits text before merging.
+#[derive(serde::Deserialize)]
+struct Rule {
+    names: Vec<String>,
+    splits: Vec<String>,
+    #[serde(default)]
+    digits: bool,
+    #[serde(default)]
+    ignore_merges: bool,
+    #[serde(default)]
+    bos: bool,
+}
+
+fn rule(name: &str) -> Result<Rule, TextError> {
+    let rules: Vec<Rule> = serde_json::from_str(include_str!("pre_tokenizers.json")).expect("our own file");
+    let known: Vec<String> = rules.iter().map(|r| r.names[0].clone()).collect();
+    let found = rules.into_iter().find(|r| r.names.iter().any(|n| n == name));
+    found.ok_or_else(|| {
+        TextError::Tokenizer(format!(
+            "pre-tokenizer {name:?} is not supported; supported are {} and their aliases",
+            known.join(", ")
+        ))
+    })
+}
+
+impl Vocabulary {
+    /// The description of the same tokenizer in the library's format.
+    pub(crate) fn describe(&self) -> Result<Value, TextError> {
+        let (model, normalizer, pre, decoder, bos) = match self.model.as_str() {
+            "gpt2" => {
+                let rule = rule(self.pre.as_deref().unwrap_or("default"))?;
+                let mut steps: Vec<Value> = rule
+                    .splits
+                    .iter()
+                    .map(|s| json!({"type": "Split", "pattern": {"Regex": s}, "behavior": "Isolated", "invert": false}))
+                    .collect();
+                if rule.digits {
+                    steps.push(json!({"type": "Digits", "individual_digits": true}));
+                }
+                steps.push(
+                    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}),
+                );
+                let pre = json!({"type": "Sequence", "pretokenizers": steps});
+                let decoder =
+                    json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+                let merges: Vec<Value> =
+                    self.merges.iter().filter_map(|m| split_merge(m)).map(|(a, b)| json!([a, b])).collect();
+                (self.bpe(merges, rule.ignore_merges, false)?, Value::Null, pre, decoder, rule.bos)
+            }
+            "llama" => {
+                let prefix = self.add_space_prefix.unwrap_or(true);
+                let mut steps = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"})];
+                let mut decoders = vec![
+                    json!({"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}),
+                    json!({"type": "ByteFallback"}),
+                    json!({"type": "Fuse"}),
+                ];
+                if prefix {
+                    steps.insert(0, json!({"type": "Prepend", "prepend": "\u{2581}"}));
+                    decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+                }
+                let normalizer = json!({"type": "Sequence", "normalizers": steps});
+                let decoder = json!({"type": "Sequence", "decoders": decoders});
+                (self.bpe(self.merges_by_score()?, false, true)?, normalizer, Value::Null, decoder, true)
+            }
+            other => {
+                return Err(TextError::Tokenizer(format!(
+                    "model {other:?} is not supported; supported are gpt2 and llama"
+                )));
+            }
+        };
+        let added: Vec<Value> = self
+            .tokens
+            .iter()
+            .enumerate()
+            .filter(|(id, token)| !token.is_empty() && matches!(self.types.get(*id), Some(&CONTROL) | Some(&USER_DEFINED)))
+            .map(|(id, token)| {
+                let special = self.types[id] == CONTROL;
+                json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": special})
+            })
+            .collect();
+        Ok(json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
+            "pre_tokenizer": pre, "post_processor": self.around(bos)?, "decoder": decoder, "model": model
+        }))
+    }
+
+    /// What is added around a text.
+    fn around(&self, bos_by_default: bool) -> Result<Value, TextError> {
+        let mut single = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
+        let mut specials = serde_json::Map::new();
+        let mut special = |id: u32| -> Result<Value, TextError> {
+            let piece = self.tokens.get(id as usize).ok_or_else(|| {
+                TextError::Tokenizer(format!("special id {id} is outside the vocabulary of {}", self.tokens.len()))
+            })?;
+            specials.insert(piece.clone(), json!({"id": piece, "ids": [id], "tokens": [piece]}));
+            Ok(json!({"SpecialToken": {"id": piece, "type_id": 0}}))
+        };
+        if let Some(bos) = self.bos.filter(|_| self.add_bos.unwrap_or(bos_by_default)) {
+            single.insert(0, special(bos)?);
+        }
+        if let Some(eos) = self.eos.filter(|_| self.add_eos.unwrap_or(false)) {
+            single.push(special(eos)?);
+        }
+        if single.len() == 1 {
+            return Ok(Value::Null);
+        }
+        let mut pair = single.clone();
+        pair.push(json!({"Sequence": {"id": "B", "type_id": 1}}));
+        Ok(json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": specials}))
+    }
+
+    fn bpe(&self, merges: Vec<Value>, ignore_merges: bool, byte_fallback: bool) -> Result<Value, TextError> {
+        let mut vocab = serde_json::Map::with_capacity(self.tokens.len());
+        for (id, token) in self.tokens.iter().enumerate() {
+            // Of tokens spelled alike the first one counts, as in the programs that made these files.
+            vocab.entry(token.clone()).or_insert_with(|| json!(id));
+        }
+        let known = |v: &Value| v.as_str().is_some_and(|t| vocab.contains_key(t));
+        let whole =
+            |m: &Value| vocab.contains_key(&format!("{}{}", m[0].as_str().unwrap_or(""), m[1].as_str().unwrap_or("")));
+        let merges: Vec<Value> = merges.into_iter().filter(|m| known(&m[0]) && known(&m[1]) && whole(m)).collect();
+        let unknown = if byte_fallback { self.unknown.or(Some(0)) } else { None };
+        let unknown = unknown.and_then(|id| self.tokens.get(id as usize));
+        Ok(json!({
+            "type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": byte_fallback, "byte_fallback": byte_fallback, "ignore_merges": ignore_merges, "vocab": vocab, "merges": merges
+        }))
+    }
+
+    /// SentencePiece merges by score: every way to cut a piece in two pieces, ranked by the whole's score.
+    fn merges_by_score(&self) -> Result<Vec<Value>, TextError> {
+        if self.scores.len() != self.tokens.len() {
+            return Err(TextError::Tokenizer(format!("{} scores for {} tokens", self.scores.len(), self.tokens.len())));
+        }
+        let ids: HashMap<&str, usize> = self.tokens.iter().enumerate().rev().map(|(i, t)| (t.as_str(), i)).collect();
+        let mut merges: Vec<(f32, usize, usize)> = Vec::new();
+        for (id, token) in self.tokens.iter().enumerate() {
+            if self.types.get(id).is_some_and(|&t| t != 1) {
+                continue;
+            }
+            for (at, _) in token.char_indices().skip(1) {
+                if let (Some(&a), Some(&b)) = (ids.get(&token[..at]), ids.get(&token[at..])) {
+                    merges.push((self.scores[id], a, b));
+                }
+            }
+        }
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        Ok(merges.into_iter().map(|(_, a, b)| json!([self.tokens[a], self.tokens[b]])).collect())
+    }
+}
+
+/// `left right` at the space that parts them: the first one that is not the first character.
+fn split_merge(merge: &str) -> Option<(&str, &str)> {
+    let first = merge.chars().next()?.len_utf8();
+    let at = first + merge[first..].find(' ')?;
+    Some((&merge[..at], &merge[at + 1..]))
+}

@@ -1,0 +1,155 @@
+//! Tokens to text while they come: whole characters only, and strings that end the text.
+
+use crate::tokenizer::Tokenizer;
+
+/// Incremental detokenisation. What `push` gives, joined with `finish`, is the text of all ids.
+pub struct Stream<'a> {
+    tokenizer: &'a Tokenizer,
+    skip_special: bool,
+    held: Vec<u8>,
+    started: bool,
+}
+
+impl<'a> Stream<'a> {
+    /// A stream at the start of a text.
+    pub fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+        Stream { tokenizer, skip_special, held: Vec::new(), started: false }
+    }
+
+    /// A stream that goes on after other text: a leading space is text here.
+    pub fn continuing(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+        Stream { started: true, ..Self::new(tokenizer, skip_special) }
+    }
+
+    /// The characters that this token completes.
+    pub fn push(&mut self, id: u32) -> String {
+        if self.skip_special && self.tokenizer.is_special(id) {
+            return String::new();
+        }
+        let Some(bytes) = self.tokenizer.bytes(id) else { return String::new() };
+        let mut bytes = bytes.as_slice();
+        if !self.started && !bytes.is_empty() {
+            self.started = true;
+            if self.tokenizer.drops_first_space() && bytes[0] == b' ' {
+                bytes = &bytes[1..];
+            }
+        }
+        self.held.extend_from_slice(bytes);
+        self.take(false)
+    }
+
+    /// What is left: bytes that never became a character are U+FFFD.
+    pub fn finish(&mut self) -> String {
+        self.take(true)
+    }
+
+    fn take(&mut self, end: bool) -> String {
+        let mut text = String::new();
+        let mut from = 0;
+        loop {
+            match std::str::from_utf8(&self.held[from..]) {
+                Ok(rest) => {
+                    text.push_str(rest);
+                    from = self.held.len();
+                    break;
+                }
+                Err(error) => {
+                    let valid = from + error.valid_up_to();
+                    text.push_str(std::str::from_utf8(&self.held[from..valid]).expect("valid so far"));
+                    from = valid;
+                    match error.error_len() {
+                        Some(bad) => {
+                            text.push('\u{fffd}');
+                            from += bad;
+                        }
+                        None if end => {
+                            text.push('\u{fffd}');
+                            from = self.held.len();
+                        }
+                        None => break,
+                    }
+                }
+            }
+        }
+        self.held.drain(..from);
+        text
+    }
+}
+
+/// Strings that end a text. Text that may be the start of one is held back; the string itself is never given.
+#[derive(Clone, Debug, Default)]
+pub struct Stops {
+    stops: Vec<String>,
+    held: String,
+    hit: Option<usize>,
+}
+
+impl Stops {
+    /// Stop at any of these; empty ones are ignored.
+    pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
+        Stops { stops: stops.into_iter().filter(|s| !s.is_empty()).collect(), ..Stops::default() }
+    }
+
+    /// Text that can be given now.
+    pub fn push(&mut self, text: &str) -> String {
+        if self.hit.is_some() {
+            return String::new();
+        }
+        self.held.push_str(text);
+        // The earliest stop wins; of two at one place, the one listed first.
+        let found = self.stops.iter().enumerate().filter_map(|(i, s)| Some((self.held.find(s.as_str())?, i))).min();
+        if let Some((at, which)) = found {
+            self.hit = Some(which);
+            self.held.truncate(at);
+            return std::mem::take(&mut self.held);
+        }
+        let keep = self.stops.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
+        let rest = self.held.split_off(self.held.len() - keep);
+        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// Text held back, when no more comes.
+    pub fn finish(&mut self) -> String {
+        if self.hit.is_some() { String::new() } else { std::mem::take(&mut self.held) }
+    }
+
+    /// The string that ended the text.
+    pub fn hit(&self) -> Option<&str> {
+        self.hit.map(|i| self.stops[i].as_str())
+    }
+}
+
+/// Bytes at the end of `text` that could begin `stop`.
+fn overlap(text: &str, stop: &str) -> usize {
+    stop.char_indices().map(|(i, _)| i).filter(|&n| n > 0 && text.ends_with(&stop[..n])).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn stops_across_pieces() {
+        let mut stops = Stops::new(["\n\nUser".to_string(), "END".to_string()]);
+        assert_eq!(stops.push("Hello\n"), "Hello");
+        assert_eq!(stops.push("\nWorld E"), "\n\nWorld ");
+        assert_eq!(stops.push("N"), "");
+        assert_eq!(stops.push("D more"), "");
+        assert_eq!(stops.finish(), "");
+        assert_eq!(stops.hit(), Some("END"));
+    }
+
+    proptest! {
+        /// Wherever the text is cut, what is given is the text up to the first stop.
+        #[test]
+        fn cuts_do_not_matter(text in "[abc]{0,30}", cuts in proptest::collection::vec(0usize..30, 0..6), stop in "[abc]{1,4}") {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let mut stops = Stops::new([stop.clone()]);
+            let mut given: String = cuts.windows(2).map(|w| stops.push(&text[w[0]..w[1]])).collect();
+            given += &stops.finish();
+            prop_assert_eq!(given, text.split(stop.as_str()).next().unwrap_or(""));
+        }
+    }
+}
