@@ -1,0 +1,166 @@
+//! `farthing generate`: a prompt and its continuation.
+
+use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use clap::Args;
+use engine::{Finish, Generation, Sampler, Step, Timing};
+use serde_json::json;
+use text::chat::{Context, Message};
+use text::{Stops, Stream};
+
+use crate::loading::{Choose, Load, load, not_empty};
+use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put};
+use crate::{Failure, Outcome};
+
+/// Continue a text
+///
+/// The prompt is continued as it is; with --chat it is a user's message, and the answer is given.
+/// Text streams to stdout. Ctrl-c ends it early.
+///
+/// Examples:
+///   farthing generate models/seed-5.7m -p "Once upon a time" --seed 1
+///   echo "The little fox" | farthing generate model.gguf --temperature 0 --max-tokens 50
+///   farthing generate model.gguf --chat -p "Why is the sky blue?" --json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    /// Hugging Face directory or GGUF file
+    model: PathBuf,
+    /// The prompt; without it, stdin is read to its end
+    #[arg(long, short)]
+    prompt: Option<String>,
+    /// Treat the prompt as a user's message and apply the model's chat template
+    #[arg(long)]
+    chat: bool,
+    /// Tokens at most
+    #[arg(long, short = 'n', default_value_t = 256)]
+    max_tokens: usize,
+    /// End before this text; may be given again
+    #[arg(long)]
+    stop: Vec<String>,
+    /// One JSON object at the end: text, tokens, why it ended, timings
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    choose: Choose,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// Why a text ended, in the words of the APIs.
+pub fn reason(finish: Finish, stopped: bool) -> &'static str {
+    match finish {
+        _ if stopped => "stop",
+        Finish::Stop(_) => "stop",
+        Finish::Length => "length",
+        Finish::Context => "context",
+        Finish::Cancelled => "cancelled",
+    }
+}
+
+/// Tokens per second, or 0 when nothing was timed.
+pub fn rate(tokens: usize, time: std::time::Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { tokens as f64 / time.as_secs_f64() }
+}
+
+/// A line of statistics.
+pub fn statistics(t: Timing) -> String {
+    format!(
+        "{} prompt tokens in {:.2} s ({:.1}/s), {} tokens in {:.2} s ({:.1}/s)",
+        t.prompt_tokens,
+        t.prefill.as_secs_f64(),
+        rate(t.prompt_tokens, t.prefill),
+        t.generated,
+        t.decode.as_secs_f64(),
+        rate(t.generated, t.decode)
+    )
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let prompt = match a.prompt {
+        Some(prompt) => prompt,
+        None => {
+            if std::io::stdin().is_terminal() {
+                eprintln!("reading the prompt from the terminal; end it with ctrl-d");
+            }
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes)?;
+            let text =
+                String::from_utf8(bytes).map_err(|_| Failure("the prompt on stdin is not UTF-8 text".to_string()))?;
+            text.strip_suffix('\n').unwrap_or(&text).to_string()
+        }
+    };
+    not_empty(&prompt)?;
+    let mut m = load(&a.model, &a.load)?;
+    let sampling = a.choose.sampling(&m.generation, m.engine.model().structure.vocab)?;
+    let ids = if a.chat {
+        let context = Context {
+            add_generation_prompt: true,
+            bos_token: m.bos.clone(),
+            eos_token: m.eos.clone(),
+            ..Context::default()
+        };
+        let text = m.template.render(&[Message::new("user", &prompt)], &context)?;
+        m.tokenizer.encode(&text, false)?
+    } else {
+        m.tokenizer.encode(&prompt, true)?
+    };
+    catch_interrupts();
+    let bar = prompt_bar(ids.len());
+    let mut sequence = m.engine.sequence();
+    let mut progress = |done: usize, _: usize| {
+        bar.set_position(done as u64);
+        if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let sampler = Sampler::new(sampling);
+    let mut generation =
+        Generation::start(&mut m.engine, &mut sequence, &ids, sampler, m.stops.clone(), a.max_tokens, &mut progress)?;
+    bar.finish_and_clear();
+    let (mut stream, mut stops) = (Stream::continuing(&m.tokenizer, true), Stops::new(a.stop));
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut give = |piece: String| -> Outcome {
+        text.push_str(&piece);
+        if a.json || piece.is_empty() { Ok(()) } else { put(&piece) }
+    };
+    let finish = loop {
+        if interrupted() {
+            generation.cancel();
+        }
+        match generation.step() {
+            Step::Token(id, _) => {
+                tokens.push(id);
+                give(stops.push(&stream.push(id)))?;
+                if stops.hit().is_some() {
+                    break Finish::Cancelled;
+                }
+            }
+            Step::End(finish) => break finish,
+        }
+    };
+    give(stops.push(&stream.finish()))?;
+    give(stops.finish())?;
+    let (timing, seed) = (generation.timing(), generation.seed());
+    if a.json {
+        let report = json!({
+            "text": text,
+            "tokens": tokens,
+            "prompt_tokens": ids.len(),
+            "finish_reason": reason(finish, stops.hit().is_some()),
+            "seed": seed,
+            "timings": {
+                "prefill_seconds": timing.prefill.as_secs_f64(),
+                "prefill_tokens_per_second": rate(timing.prompt_tokens, timing.prefill),
+                "decode_seconds": timing.decode.as_secs_f64(),
+                "decode_tokens_per_second": rate(timing.generated, timing.decode),
+            }
+        });
+        return put(&format!("{report}\n"));
+    }
+    put("\n")?;
+    if !a.load.quiet {
+        eprintln!("{}; seed {seed}; ended by {}", statistics(timing), reason(finish, stops.hit().is_some()));
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! `farthing show`: what a model is and what it will take. Reads headers only.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use model::Checkpoint;
+use model::plan::MemoryPlan;
+use model::structure::{Attention, FeedForward, Layer, Score};
+use model::tensors::Stored;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::loading::{self, Load};
+use crate::terminal::{bytes, count, put};
+
+/// Show a model's structure, sizes and memory plan; no weight is read
+///
+/// Works on files that do not fit in memory.
+///
+/// Examples:
+///   farthing show model.gguf
+///   farthing show models/seed-5.7m --tensors
+///   farthing show model.gguf --context 32768 --json
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    /// Hugging Face directory or GGUF file
+    model: PathBuf,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+    /// A JSON object
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    load: Load,
+}
+
+fn attention(a: &Attention) -> String {
+    match a {
+        Attention::Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, window, .. } => {
+            let name = if heads == kv_heads { "MHA" } else { "GQA" };
+            let mut text = format!("{name}, {heads} heads over {kv_heads} of {head_dim}");
+            for (on, what) in [(*qk_norm, ", norms on q and k"), (*qkv_bias, ", biases")] {
+                text.push_str(if on { what } else { "" });
+            }
+            window.map_or(text.clone(), |w| format!("{text}, window {w}"))
+        }
+        Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, .. } => {
+            let q = q_rank.map_or_else(|| "direct".to_string(), |r| format!("rank {r}"));
+            format!(
+                "MLA, {heads} heads of {nope_dim} + {rope_dim} rotary (values {value_dim}), latent {kv_rank}, queries {q}"
+            )
+        }
+    }
+}
+
+fn feed_forward(f: &FeedForward) -> String {
+    match f {
+        FeedForward::Dense { hidden } => format!("dense {hidden}"),
+        FeedForward::Moe { experts, active, hidden, shared_hidden, router } => {
+            let score = if router.score == Score::Softmax { "softmax" } else { "sigmoid" };
+            let groups = if router.groups > 1 {
+                format!(", {} of {} groups", router.groups_active, router.groups)
+            } else {
+                String::new()
+            };
+            let shared = if *shared_hidden > 0 { format!(" + shared {shared_hidden}") } else { String::new() };
+            format!("{active} of {experts} experts of {hidden}{shared} ({score}{groups})")
+        }
+    }
+}
+
+/// Runs of equal layers.
+fn layers(layers: &[Layer]) -> Vec<String> {
+    let mut first = 0;
+    let mut lines = Vec::new();
+    for run in layers.chunk_by(|a, b| a == b) {
+        let last = first + run.len() - 1;
+        let which = if first == last { format!("layer {first}") } else { format!("layers {first}-{last}") };
+        lines.push(format!("{which}: {}; {}", attention(&run[0].attention), feed_forward(&run[0].feed_forward)));
+        first = last + 1;
+    }
+    lines
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let checkpoint = Checkpoint::open(&a.model)?;
+    let s = &checkpoint.structure;
+    let format = loading::cache_format(&checkpoint, &a.load)?;
+    let plan = MemoryPlan::new(&checkpoint, loading::context(&checkpoint, &a.load)?, format);
+    let parameters = s.parameters();
+    let width = format.bytes() as u64;
+    let cache = [s.cache_width(), s.cache_width_grouped(), s.cache_width_multi_head()].map(|w| w as u64 * width);
+    let by_format = checkpoint.bytes_by_format();
+    let name = |stored: &Stored| match stored {
+        Stored::As(format) => format.name().to_string(),
+        Stored::Unknown(name) => name.clone(),
+    };
+    if a.json {
+        let tensors: Vec<_> = checkpoint
+            .tensors
+            .by_name
+            .iter()
+            .map(|(n, t)| json!({"name": n, "format": name(&t.stored), "shape": t.shape, "bytes": t.bytes}))
+            .collect();
+        let formats: serde_json::Map<_, _> = by_format
+            .iter()
+            .map(|(n, (tensors, bytes))| (n.clone(), json!({"tensors": tensors, "bytes": bytes})))
+            .collect();
+        let mut report = json!({
+            "architecture": s.architecture,
+            "files": checkpoint.tensors.files.len(),
+            "file_bytes": checkpoint.file_bytes(),
+            "vocab": s.vocab,
+            "hidden": s.hidden,
+            "layers": s.layers.len(),
+            "skipped_layers": checkpoint.skipped_layers,
+            "layer_kinds": layers(&s.layers),
+            "context": s.context,
+            "tied": s.tied,
+            "parameters": {"total": parameters.total, "active": parameters.active},
+            "bytes_by_format": formats,
+            "bytes_per_token": checkpoint.bytes_per_token(),
+            "cache_bytes_per_token": {"this": cache[0], "grouped_8": cache[1], "multi_head": cache[2]},
+            "plan": {
+                "context": plan.context,
+                "weights": plan.weights,
+                "cache": plan.cache,
+                "buffers": plan.scratch,
+                "total": plan.total(),
+                "available": plan.available,
+                "fits": plan.fits(),
+                "longest_context": plan.longest_context,
+            },
+        });
+        if a.tensors {
+            report["tensors"] = tensors.into();
+        }
+        return put(&format!("{report}\n"));
+    }
+    let mut lines = vec![
+        format!(
+            "{}: {} in {} files, {}",
+            a.model.display(),
+            s.architecture,
+            checkpoint.tensors.files.len(),
+            bytes(checkpoint.file_bytes())
+        ),
+        format!(
+            "structure   {} layers, hidden {}, vocabulary {}, context {}{}",
+            s.layers.len(),
+            s.hidden,
+            s.vocab,
+            s.context,
+            if s.tied { ", output tied to the embedding" } else { "" }
+        ),
+    ];
+    lines.extend(layers(&s.layers).into_iter().map(|l| format!("            {l}")));
+    if checkpoint.skipped_layers > 0 {
+        lines.push(format!(
+            "            {} multi-token-prediction layers are there and not used",
+            checkpoint.skipped_layers
+        ));
+    }
+    lines.push(format!(
+        "parameters  {} in all, {} active a token ({} read)",
+        count(parameters.total),
+        count(parameters.active),
+        bytes(checkpoint.bytes_per_token())
+    ));
+    for (i, (name, (tensors, size))) in by_format.iter().enumerate() {
+        lines.push(format!(
+            "{}{name:<8} {:>10} in {tensors} tensors",
+            if i == 0 { "formats     " } else { "            " },
+            bytes(*size)
+        ));
+    }
+    lines.push(format!(
+        "cache       {} a token; with GQA of 8 heads a key {}, with MHA {}",
+        bytes(cache[0]),
+        bytes(cache[1]),
+        bytes(cache[2])
+    ));
+    let available = plan.available.map_or_else(|| "unknown".to_string(), bytes);
+    lines.push(format!(
+        "plan        {} weights (mapped) + {} cache ({} tokens) + {} buffers = {}; {available} available",
+        bytes(plan.weights),
+        bytes(plan.cache),
+        plan.context,
+        bytes(plan.scratch),
+        bytes(plan.total())
+    ));
+    lines.push(match (plan.fits(), plan.longest_context) {
+        (true, longest) => format!("            fits; the longest context that fits is {longest}"),
+        (false, 0) => "            does not fit: take a smaller or more strongly quantised model".to_string(),
+        (false, longest) => format!("            does not fit; the longest context that fits is {longest}"),
+    });
+    if a.tensors {
+        for (n, t) in &checkpoint.tensors.by_name {
+            lines.push(format!("{n}  {} {:?} {}", name(&t.stored), t.shape, bytes(t.bytes as u64)));
+        }
+    }
+    put(&(lines.join("\n") + "\n"))
+}

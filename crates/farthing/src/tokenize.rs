@@ -1,0 +1,78 @@
+//! `farthing tokenize`: text to ids and back.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use clap::Args;
+use model::Checkpoint;
+use serde_json::json;
+
+use crate::terminal::put;
+use crate::{Failure, Outcome, loading};
+
+/// Show the tokens of a text
+///
+/// Prints an id and its bytes a line. Text comes from the command line or stdin.
+///
+/// Examples:
+///   farthing tokenize model.gguf "Hello world"
+///   farthing tokenize model.gguf --ids-only < prompt.txt
+///   farthing tokenize model.gguf --decode 655,561,267
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub struct Arguments {
+    /// Hugging Face directory or GGUF file
+    model: PathBuf,
+    /// The text; without it, stdin is read
+    text: Option<String>,
+    /// Only ids, on one line, with commas
+    #[arg(long)]
+    ids_only: bool,
+    /// Add what the model wants around a text (such as its first token)
+    #[arg(long)]
+    special: bool,
+    /// The text is ids with commas or spaces between: print what they spell
+    #[arg(long)]
+    decode: bool,
+    /// A JSON object: ids and pieces, or text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Ids with commas or white space between.
+pub fn ids(text: &str) -> Result<Vec<u32>, Failure> {
+    let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty());
+    words
+        .map(|w| w.parse().map_err(|_| Failure(format!("{w:?} is no token id; give numbers with commas between"))))
+        .collect()
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let text = match a.text {
+        Some(text) => text,
+        None => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|_| Failure("the text on stdin is not UTF-8".to_string()))?;
+            text
+        }
+    };
+    let checkpoint = Checkpoint::open(&a.model)?;
+    let (tokenizer, ..) = loading::tokenizer(&checkpoint)?;
+    if a.decode {
+        let text = tokenizer.decode(&ids(&text)?, false);
+        return put(&if a.json { format!("{}\n", json!({ "text": text })) } else { format!("{text}\n") });
+    }
+    let ids = tokenizer.encode(&text, a.special)?;
+    let piece = |id: u32| String::from_utf8_lossy(&tokenizer.bytes(id).unwrap_or_default()).into_owned();
+    if a.json {
+        let pieces: Vec<String> = ids.iter().map(|&id| piece(id)).collect();
+        return put(&format!("{}\n", json!({"ids": ids, "pieces": pieces})));
+    }
+    if a.ids_only {
+        let line: Vec<String> = ids.iter().map(u32::to_string).collect();
+        return put(&format!("{}\n", line.join(",")));
+    }
+    ids.iter().try_for_each(|&id| put(&format!("{id}\t{:?}\n", piece(id))))
+}
