@@ -1,0 +1,323 @@
+//! The binary as a person or a script uses it, with the bundled model.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn bundled() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")
+}
+
+fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data").join(name)
+}
+
+/// A directory of this test's own, removed with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("farthing-test-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    /// A copy of the bundled model that may be spoilt.
+    fn model(&self) -> PathBuf {
+        for entry in std::fs::read_dir(bundled()).unwrap() {
+            let from = entry.unwrap().path();
+            std::fs::copy(&from, self.0.join(from.file_name().unwrap())).unwrap();
+        }
+        self.0.clone()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run_with(args: &[&str], stdin: &str) -> Output {
+    let state = std::env::temp_dir().join(format!("farthing-test-{}-state", std::process::id()));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
+        .args(args)
+        .env("XDG_CACHE_HOME", &state)
+        .env("XDG_STATE_HOME", &state)
+        .env_remove("FARTHING_ISA")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command that does not read its input may have gone already.
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn succeed(args: &[&str], stdin: &str) -> String {
+    let output = run_with(args, stdin);
+    assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// The one line of a failure.
+fn fail(args: &[&str]) -> String {
+    let output = run_with(args, "");
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {}", text(&output.stderr));
+    assert!(output.stdout.is_empty());
+    let stderr = text(&output.stderr);
+    let line = stderr.lines().last().unwrap().to_string();
+    assert!(line.starts_with("farthing: ") || line.starts_with('{'), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    line
+}
+
+const ONCE: &str = ", there was a little girl named Lily. She loved to play with her toys and play with her friends. \
+One day, she saw a big tree with a big, red ball. She wanted to play with it, but it was too";
+
+#[test]
+fn generate_gives_the_reference_text() {
+    let model = bundled();
+    let model = model.to_str().unwrap();
+    let args = ["generate", model, "--temperature", "0", "-n", "48", "-q"];
+    assert_eq!(succeed(&[&args[..], &["-p", "Once upon a time"]].concat(), "").trim_end(), ONCE);
+    assert_eq!(succeed(&args, "Once upon a time\n").trim_end(), ONCE);
+    // The same bits, and so the same text, without vector instructions.
+    let plain = Command::new(env!("CARGO_BIN_EXE_farthing"))
+        .args(args)
+        .args(["-p", "Once upon a time"])
+        .env("FARTHING_ISA", "scalar")
+        .output()
+        .unwrap();
+    assert_eq!(text(&plain.stdout).trim_end(), ONCE);
+}
+
+#[test]
+fn a_seed_repeats_its_text_and_json_tells_everything() {
+    let model = bundled();
+    let args = ["generate", model.to_str().unwrap(), "-p", "The fox", "--seed", "3", "-n", "20", "--json"];
+    let report = |args: &[&str]| -> serde_json::Value { serde_json::from_str(&succeed(args, "")).unwrap() };
+    let (a, b) = (report(&args), report(&args));
+    assert_eq!(a["text"], b["text"]);
+    assert_eq!(a["tokens"].as_array().unwrap().len(), 20);
+    assert_eq!((a["finish_reason"].as_str(), a["seed"].as_u64()), (Some("length"), Some(3)));
+    assert!(a["timings"]["decode_tokens_per_second"].as_f64().unwrap() > 0.0);
+    let stopped = report(&[
+        "generate",
+        model.to_str().unwrap(),
+        "-p",
+        "Once upon a time",
+        "-t",
+        "0",
+        "--stop",
+        " girl",
+        "--json",
+    ]);
+    assert_eq!(
+        (stopped["text"].as_str(), stopped["finish_reason"].as_str()),
+        (Some(", there was a little"), Some("stop"))
+    );
+}
+
+#[test]
+fn chat_through_a_pipe() {
+    let scratch = Scratch::new("chat");
+    let file = scratch.0.join("talk.json");
+    let script = format!(
+        "/help\n/set temperature 0\n/stats\nTell me a story about a cat.\n\"\"\"\ntwo\nlines\n\"\"\"\n/set top_p 9\n/nothing\n/save {}\n/reset\n/quit\n",
+        file.display()
+    );
+    let output = run_with(&["chat", "-n", "40", "-q"], &script);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{err}");
+    assert!(out.contains("/system") && out.contains("I am a very good dog."), "{out}");
+    assert!(err.contains("prompt tokens") && err.contains("from 0 to 1") && err.contains("no command"), "{err}");
+    let saved: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(saved["messages"][0]["content"], "Tell me a story about a cat.");
+    assert_eq!(saved["messages"][2]["content"], "two\nlines");
+    assert_eq!(saved["messages"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn show_reads_headers_only() {
+    let model = bundled();
+    let report: serde_json::Value =
+        serde_json::from_str(&succeed(&["show", model.to_str().unwrap(), "--json", "--tensors"], "")).unwrap();
+    // The count that follows from the structure is the count of stored numbers.
+    let stored: u64 = report["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).product::<u64>())
+        .sum();
+    assert_eq!(report["parameters"]["total"].as_u64(), Some(stored));
+    assert_eq!(report["cache_bytes_per_token"]["this"].as_u64(), Some(5 * 80 * 2));
+    assert_eq!(report["cache_bytes_per_token"]["multi_head"].as_u64(), Some(5 * 6 * (32 + 16 + 32) * 2));
+    assert_eq!(report["plan"]["fits"], true);
+    // A file whose weights are a hole larger than any memory: its header is enough.
+    let scratch = Scratch::new("show");
+    let copy = scratch.model();
+    let people = succeed(&["show", copy.to_str().unwrap()], "");
+    assert!(people.contains("MLA, 6 heads") && people.contains("2 of 8 experts"), "{people}");
+}
+
+#[test]
+fn trace_equals_the_reference() {
+    let scratch = Scratch::new("trace");
+    let out = scratch.0.join("trace.safetensors");
+    let model = bundled();
+    succeed(
+        &["trace", model.to_str().unwrap(), "--tokens", "0,655,561,267,468", "--layers", "-o", out.to_str().unwrap()],
+        "",
+    );
+    let floats = |t: safetensors::tensor::TensorView| -> Vec<f32> {
+        t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    };
+    let (ours, theirs) =
+        (std::fs::read(&out).unwrap(), std::fs::read(reference("seed-5.7m/oracle.safetensors")).unwrap());
+    let ours = safetensors::SafeTensors::deserialize(&ours).unwrap();
+    let theirs = safetensors::SafeTensors::deserialize(&theirs).unwrap();
+    let (a, b) = (floats(ours.tensor("logits").unwrap()), floats(theirs.tensor("p0.logits").unwrap()));
+    assert_eq!(a.len(), b.len());
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-3));
+    assert_eq!(ours.tensor("hidden.4").unwrap().shape(), [5, 192]);
+    assert_eq!(ours.tensor("moe.1.experts").unwrap().shape(), [5, 2]);
+    assert!(ours.tensor("moe.0.experts").is_err());
+}
+
+#[test]
+fn tokenize_there_and_back() {
+    let model = bundled();
+    let model = model.to_str().unwrap();
+    assert_eq!(succeed(&["tokenize", model, "Once upon a time", "--ids-only"], ""), "655,561,267,468\n");
+    assert_eq!(succeed(&["tokenize", model, "--ids-only", "--special"], "Once upon a time"), "0,655,561,267,468\n");
+    assert_eq!(succeed(&["tokenize", model, "--decode", "655 561,267,468"], ""), "Once upon a time\n");
+    // A GGUF file brings its own vocabulary.
+    let gguf = reference("oracle/deepseek-v2-lite-shape/model-f32.gguf");
+    assert_eq!(
+        succeed(&["tokenize", gguf.to_str().unwrap(), "Hello world", "--ids-only", "--special"], ""),
+        "630,39,410,78,526,312\n"
+    );
+    let spm = reference("stories260K/model-f32.gguf");
+    let ids = succeed(&["tokenize", spm.to_str().unwrap(), "Once upon a time", "--ids-only", "--special"], "");
+    assert_eq!(
+        succeed(&["tokenize", spm.to_str().unwrap(), "--decode", ids.trim()], "").trim(),
+        "<s> Once upon a time"
+    );
+}
+
+#[test]
+fn bench_measures() {
+    let model = bundled();
+    let args = [
+        "bench",
+        model.to_str().unwrap(),
+        "--prefill",
+        "64",
+        "--decode",
+        "8",
+        "--depth",
+        "128",
+        "--repetitions",
+        "1",
+        "--json",
+    ];
+    let report: serde_json::Value = serde_json::from_str(&succeed(&args, "")).unwrap();
+    assert_eq!(report["rows"].as_array().unwrap().len(), 3);
+    assert!(report["rows"][1]["tokens_per_second"]["median"].as_f64().unwrap() > 0.0);
+    assert!(report["bandwidth_bytes_per_second"].as_f64().unwrap() > 1e8);
+}
+
+#[test]
+fn mistakes_are_one_line() {
+    let model = bundled();
+    let model = model.to_str().unwrap();
+    assert!(fail(&["generate", "/nowhere/at/all", "-p", "x"]).contains("/nowhere/at/all: No such file"));
+    assert!(fail(&["generate", model, "-p", ""]).contains("the prompt is empty"));
+    assert!(fail(&["generate", model, "-p", "x", "--top-p", "2"]).contains("top_p is 2; it must be from 0 to 1"));
+    let long = "cat ".repeat(600);
+    assert!(fail(&["generate", model, "-p", &long, "--context", "256"]).contains("more than the context of 256"));
+    assert!(fail(&["generate", model, "-p", "x", "--context", "99999"]).contains("2048"));
+    assert!(fail(&["trace", model, "--tokens", "1,x", "-o", "/tmp/never"]).contains("\"x\" is no token id"));
+    assert!(
+        fail(&["trace", model, "--tokens", "1,99999", "-o", "/tmp/never"]).contains("outside the vocabulary of 2048")
+    );
+    let json: serde_json::Value = serde_json::from_str(&fail(&["show", "/nowhere", "--json"])).unwrap();
+    assert!(json["error"]["message"].as_str().unwrap().contains("/nowhere"));
+    assert_eq!(run_with(&["generate"], "").status.code(), Some(2));
+    let isa =
+        Command::new(env!("CARGO_BIN_EXE_farthing")).args(["show", model]).env("FARTHING_ISA", "mmx").output().unwrap();
+    assert!(text(&isa.stderr).contains("FARTHING_ISA=mmx"));
+}
+
+#[test]
+fn damaged_and_unsupported_files_are_one_line() {
+    let scratch = Scratch::new("damaged");
+    let model = scratch.model();
+    let path = model.to_str().unwrap();
+    let weights = model.join("model.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    for length in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(&weights, &whole[..length]).unwrap();
+        assert!(fail(&["generate", path, "-p", "x"]).contains("model.safetensors"));
+    }
+    std::fs::write(&weights, &whole).unwrap();
+    let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+    let spoil = |from: &str, to: &str| {
+        assert!(config.contains(from), "{from}");
+        std::fs::write(model.join("config.json"), config.replace(from, to)).unwrap();
+        fail(&["generate", path, "-p", "x"])
+    };
+    assert!(spoil("\"deepseek_v2\"", "\"mamba\"").contains("architecture \"mamba\""));
+    assert!(
+        spoil("\"hidden_size\": 192", "\"hidden_size\": 200")
+            .contains("model.embed_tokens.weight has shape [2048, 192]")
+    );
+    assert!(spoil("\"num_hidden_layers\": 5", "\"num_hidden_layers\": -5").contains("num_hidden_layers is -5"));
+    assert!(spoil("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 9").contains("9 active of 8 experts"));
+    assert!(spoil("{", "").contains("not JSON"));
+    std::fs::write(model.join("config.json"), &config).unwrap();
+    std::fs::write(model.join("tokenizer.json"), "{}").unwrap();
+    assert!(fail(&["generate", path, "-p", "x"]).contains("tokenizer.json"));
+
+    let gguf = std::fs::read(reference("stories260K/model-q8_0.gguf")).unwrap();
+    let file = scratch.0.join("cut.gguf");
+    for length in [3, 4, 20, 200, 5000, gguf.len() - 600] {
+        std::fs::write(&file, &gguf[..length]).unwrap();
+        assert!(fail(&["generate", file.to_str().unwrap(), "-p", "x"]).contains("cut.gguf"));
+    }
+    assert!(
+        fail(&["generate", reference("everything.gguf").to_str().unwrap(), "-p", "x"]).contains("supported are llama")
+    );
+}
+
+#[test]
+fn a_reader_who_leaves_ends_it_quietly() {
+    let model = bundled();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
+        .args([
+            "generate",
+            model.to_str().unwrap(),
+            "-p",
+            "Once",
+            "-n",
+            "1500",
+            "--seed",
+            "1",
+            "--logit-bias",
+            "1:-1000",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!text(&output.stderr).contains("panicked"));
+}
