@@ -174,6 +174,9 @@ fn soften<V: Vectors>(x: &mut [f32]) -> (f32, f32) {
 
 #[inline(always)]
 fn merge_head<V: Vectors>(max: f32, sum: f32, part: &[f32], into_max: &mut f32, into_sum: &mut f32, into: &mut [f32]) {
+    if max == f32::NEG_INFINITY && sum == 0.0 {
+        return; // no key was seen
+    }
     let top = if max > *into_max { max } else { *into_max };
     let mut factors = [0f32; 16];
     V::store(V::exp(V::sub(V::load_part(&[*into_max, max]), V::splat(top))), &mut factors);

@@ -74,9 +74,16 @@ impl<'a> Matrix<'a> {
 
     /// One row to f32.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        self.check();
         assert!(row < self.rows && out.len() == self.cols);
         // SAFETY: the table holds only functions whose instruction set this processor has.
         unsafe { (table().decode_row)(self, row, out) }
+    }
+
+    /// Fields are public, and kernels trust that rows are whole blocks.
+    fn check(&self) {
+        let row = self.format.row_bytes(self.cols).expect("a row is a whole number of blocks");
+        assert_eq!(Some(self.bytes.len()), row.checked_mul(self.rows), "{:?} {}x{}", self.format, self.rows, self.cols);
     }
 
     #[inline(always)]
@@ -278,6 +285,7 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
     let mut parts: Vec<(Matrix, Input, Rows, Out)> = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
         let (w, input, rows) = (product.weight, product.input, product.rows);
+        w.check();
         assert_eq!(w.cols, input.cols, "the weight's inputs");
         assert_eq!(input.x.len(), input.rows * input.cols, "the input's shape");
         if w.format.wants_quantized_input() {
@@ -287,7 +295,9 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
         let n = rows.len(input.rows);
         match rows {
             Rows::All => {}
-            Rows::Range(from, count) => assert!(from + count <= input.rows, "input rows"),
+            Rows::Range(from, count) => {
+                assert!(from <= input.rows && count <= input.rows - from, "input rows")
+            }
             Rows::List(list) => assert!(list.iter().all(|&r| (r as usize) < input.rows), "input rows"),
         }
         let out = Out::new(product.out, n, w.rows);
@@ -333,6 +343,7 @@ pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
     let mut parts = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
         let (w, x, rows) = (product.weight, product.x, product.rows);
+        w.check();
         assert_eq!(x.len(), rows * w.rows, "the input's shape");
         let out = Out::new(product.out, rows, w.cols);
         if w.rows == 0 {

@@ -369,14 +369,8 @@ pub fn quantize_row(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32
     for (((x, q), d), sums) in
         x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(scales.iter_mut()).zip(sums.chunks_exact_mut(2))
     {
-        let mut lanes = [0f32; 32];
-        for (l, x) in lanes.iter_mut().zip(x) {
-            *l = x.abs();
-        }
-        let mut largest = 0f32;
-        for l in lanes {
-            largest = if l > largest { l } else { largest };
-        }
+        // Magnitudes are ordered as their bits are, NaN above all: a NaN makes the scale one, and so every product.
+        let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
         *d = largest / 127.0;
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
         for (q, x) in q.iter_mut().zip(x) {

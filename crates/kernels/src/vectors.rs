@@ -109,13 +109,14 @@ pub trait Vectors: Copy + 'static {
         a[0]
     }
 
-    /// e^x, relative error below 2e-7 where the result is a normal number; 0 below -87.3; the argument is held to at most 88.
+    /// e^x, relative error below 2e-7 where the result is a normal number; 0 below -87.3; the argument is held to at most 88. A NaN stays one.
     /// Cephes' `expf`: n = round(x / ln 2), a polynomial on the rest.
     #[inline(always)]
     fn exp(x: Self::F) -> Self::F {
         let s = Self::splat;
         let low = s(-87.3);
-        let held = Self::max(Self::min(x, s(88.0)), low);
+        // This order of operands lets a NaN through.
+        let held = Self::max(low, Self::min(s(88.0), x));
         let n = Self::round(Self::mul(held, s(std::f32::consts::LOG2_E)));
         let r = Self::fnma(n, s(0.693_359_4), held);
         let r = Self::fnma(n, s(-2.121_944_4e-4), r);

@@ -79,7 +79,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
     fn products(seed: u64, format in 0usize..17, out_rows in 0usize..40, blocks in 0usize..5, rows in 0usize..13, shift in 0usize..3) {

@@ -1,0 +1,146 @@
+//! What happens at the edges: numbers that are none, rows far into a grid of factors, ranges that overflow, and how near `exp` is.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kernels::dispatch::{tables, with_table};
+use kernels::vectors::{Scalar, Vectors};
+use kernels::*;
+
+#[test]
+fn exp_keeps_its_stated_error() {
+    let mut worst = 0f64;
+    for i in -87_300..=88_000 {
+        let x = i as f32 / 1000.0;
+        let got = Scalar::exp(Scalar::splat(x))[0] as f64;
+        worst = worst.max((got / (x as f64).exp() - 1.0).abs());
+    }
+    assert!(worst < 2e-7, "{worst}");
+    let one = |x: f32| Scalar::exp(Scalar::splat(x))[0];
+    assert_eq!(one(0.0), 1.0);
+    assert_eq!(one(f32::NEG_INFINITY), 0.0);
+    assert_eq!(one(-88.0), 0.0);
+    assert!(one(f32::INFINITY).is_finite());
+}
+
+#[test]
+fn a_nan_is_never_made_a_number() {
+    for table in tables() {
+        with_table(table, || {
+            let x = [1.0, f32::NAN, 2.0];
+            let (mut gate, mut sigmoids, mut soft) = (x, x, x);
+            silu_mul(&mut gate, &[1.0; 3]);
+            sigmoid(&mut sigmoids);
+            softmax(&mut soft);
+            assert!(gate[1].is_nan() && !gate[0].is_nan(), "{}: silu {gate:?}", table.name);
+            assert!(sigmoids[1].is_nan() && !sigmoids[0].is_nan(), "{}: sigmoid {sigmoids:?}", table.name);
+            assert!(soft.iter().all(|x| x.is_nan()), "{}: softmax {soft:?}", table.name);
+
+            let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY], [0.0], [0.0]);
+            let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+            let keys = Numbers::F32(&[1.0, f32::NAN, 2.0]);
+            let page = Keys { keys, key_stride: 1, values: Numbers::F32(&[1.0; 3]), value_stride: 1, count: 3 };
+            attend(&[1.0], Shape { heads: 1, key: 1, value: 1, scale: 1.0 }, page, &mut state);
+            attend_finish(1, 1, &mut state);
+            assert!(acc[0].is_nan(), "{}: attention {acc:?}", table.name);
+        });
+    }
+}
+
+#[test]
+fn a_nan_or_infinity_in_the_input_reaches_quantised_products() {
+    let pool = Pool::new(1);
+    let weight = [[0x00, 0x3c].as_slice(), &[1; 32]].concat();
+    for table in tables() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = [1f32; 32];
+            x[9] = bad;
+            let out = with_table(table, || {
+                let mut q = Quantized::new();
+                q.quantize(&pool, &x, 1, 32);
+                let mut out = [0f32];
+                let input = Input { x: &x, rows: 1, cols: 32, quantized: Some(&q) };
+                let weight = Matrix::new(Format::Q8_0, 1, 32, &weight);
+                matmul(&pool, &mut [Product { weight, input, rows: Rows::All, out: &mut out }]);
+                out[0]
+            });
+            assert!(!out.is_finite(), "{}: {bad} became {out}", table.name);
+        }
+    }
+}
+
+#[test]
+fn an_empty_part_changes_no_state() {
+    for table in tables() {
+        with_table(table, || {
+            let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY, 3.0], [0.0, 2.0], [0.0, 7.0]);
+            let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+            attend_merge(2, 1, (&[f32::NEG_INFINITY; 2], &[0.0; 2], &[0.0; 2]), &mut state);
+            assert_eq!((max, sum, acc), ([f32::NEG_INFINITY, 3.0], [0.0, 2.0], [0.0, 7.0]), "{}", table.name);
+        });
+    }
+}
+
+#[test]
+fn fp8_rows_take_the_factor_of_their_place_in_the_tensor() {
+    // A tensor of 384 x 200 ones: factors are 1, 2 | 3, 4 | 5, 6; views start at any row.
+    const ONE: u8 = 0x38;
+    let (cols, factors) = (200usize, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let x = vec![1f32; cols];
+    for (first, rows) in [(0, 384), (100, 60), (128, 128), (130, 200), (255, 2), (383, 1)] {
+        let bytes = vec![ONE; rows * cols];
+        let w = Matrix::with_scales(rows, cols, &bytes, &factors, first);
+        for table in tables() {
+            with_table(table, || {
+                let pool = Pool::new(1);
+                let mut out = vec![0f32; rows];
+                let input = Input { x: &x, rows: 1, cols, quantized: None };
+                matmul(&pool, &mut [Product { weight: w, input, rows: Rows::All, out: &mut out }]);
+                let mut decoded = vec![0f32; cols];
+                for (r, out) in out.iter().enumerate() {
+                    let grid = (first + r) / 128;
+                    assert_eq!(
+                        *out,
+                        128.0 * factors[2 * grid] + 72.0 * factors[2 * grid + 1],
+                        "{} {first}+{r}",
+                        table.name
+                    );
+                    w.decode_row(r, &mut decoded);
+                    assert_eq!((decoded[127], decoded[128]), (factors[2 * grid], factors[2 * grid + 1]));
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_range_of_rows_that_overflows_is_refused() {
+    let pool = Pool::new(1);
+    let bytes = [0u8; 4];
+    let input = Input { x: &[1.0], rows: 1, cols: 1, quantized: None };
+    for rows in [Rows::Range(usize::MAX, 1), Rows::Range(1, 1), Rows::List(&[1])] {
+        let refused = catch_unwind(AssertUnwindSafe(|| {
+            let weight = Matrix::new(Format::F32, 1, 1, &bytes);
+            matmul(&pool, &mut [Product { weight, input, rows, out: &mut [0.0] }]);
+        }));
+        let message = refused.unwrap_err();
+        let message = message.downcast_ref::<&str>().copied().unwrap_or("another panic");
+        assert_eq!(message, "input rows");
+    }
+}
+
+#[test]
+fn a_matrix_that_is_not_whole_blocks_is_refused() {
+    let pool = Pool::new(1);
+    let x = [0f32; 320];
+    let mut q = Quantized::new();
+    q.quantize(&pool, &x, 1, 320);
+    let bytes = [0u8; 144];
+    let weight = Matrix { cols: 320, ..Matrix::new(Format::Q4K, 1, 256, &bytes) };
+    let input = Input { x: &x, rows: 1, cols: 320, quantized: Some(&q) };
+    let product = || matmul(&pool, &mut [Product { weight, input, rows: Rows::All, out: &mut [0.0] }]);
+    let transposed =
+        || matmul_transposed(&pool, &mut [Transposed { weight, x: &[1.0], rows: 1, out: &mut [0.0; 320] }]);
+    assert!(catch_unwind(AssertUnwindSafe(product)).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(transposed)).is_err());
+    assert!(catch_unwind(|| weight.decode_row(0, &mut [0.0; 320])).is_err());
+}
