@@ -1,5 +1,7 @@
 //! What one forward computes: rows of tokens, in spans of one sequence each. Prefill and decode differ only in length.
 
+use crate::cache::PAGE;
+
 /// Tokens of several sequences, computed together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
@@ -38,6 +40,17 @@ pub enum Wanted {
 }
 
 impl Batch<'_> {
+    /// Rows are found by counting spans, so spans must cover the tokens in order, and pages their positions.
+    pub(crate) fn check(&self) {
+        let mut next = 0;
+        for span in self.spans {
+            assert_eq!(span.first, next, "spans follow each other");
+            assert!(span.pages.len() * PAGE >= span.position + span.len, "a span has pages for its last token");
+            next += span.len;
+        }
+        assert_eq!(next, self.tokens.len(), "spans cover the tokens");
+    }
+
     /// Rows whose logits are wanted, in order.
     pub fn wanted(&self) -> Vec<usize> {
         let rows = |span: &Span| match span.logits {

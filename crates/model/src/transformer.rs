@@ -66,7 +66,7 @@ impl Transformer {
     /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
     ///
     /// # Panics
-    /// When a token is outside the vocabulary, or a span has too few pages.
+    /// When a token is outside the vocabulary, a span has too few pages, or spans do not follow each other.
     pub fn forward<'s>(
         &self,
         pool: &Pool,
@@ -75,6 +75,7 @@ impl Transformer {
         scratch: &'s mut Scratch,
         mut trace: Option<&mut Trace>,
     ) -> &'s [f32] {
+        batch.check();
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
         let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {

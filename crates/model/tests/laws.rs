@@ -1,32 +1,20 @@
-//! Laws of the forward: chunked = whole, alone = in company, absorbed = expanded, decode = prefill, stored formats = their decoded twins.
+//! Laws of the forward: chunked = whole, alone = in company, absorbed = expanded, decode = prefill.
+//! What weights are stored as has its own tests, `stored_formats`.
 
 mod running;
 
-use std::path::Path;
-
-use kernels::{Format, Pool};
+use kernels::Pool;
 use model::attention::Form;
 use model::cache::PAGE;
-use model::{Batch, Cache, CacheFormat, Scratch, Span, Wanted};
-use running::{Runner, case};
+use model::structure::Attention;
+use model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Transformer, Wanted};
+use running::{Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, median_divergence, tokens};
 
 const STRUCTURES: [&str; 5] =
     ["llama-gqa", "mixtral", "deepseek-v2-lite-shape", "deepseek-v2-shape", "deepseek-v3-fp8"];
 
 fn open(name: &str) -> Runner {
     Runner::open(&case("oracle").join(name))
-}
-
-fn tokens(n: usize, seed: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i * 7919 + seed * 104_729 + i * i) % 500) as u32).collect()
-}
-
-fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
-}
-
-fn argmax(x: &[f32]) -> usize {
-    (0..x.len()).max_by(|&a, &b| x[a].total_cmp(&x[b])).unwrap()
 }
 
 #[test]
@@ -134,103 +122,6 @@ fn a_long_sequence_uses_all_threads_and_keeps_its_bits() {
     }
 }
 
-/// A copy of a checkpoint directory with every matrix rewritten by `change` (bytes of f32 in; dtype and bytes out).
-fn rewritten(name: &str, tag: &str, change: impl Fn(&[f32]) -> (safetensors::Dtype, Vec<u8>)) -> Runner {
-    let from = case("oracle").join(name);
-    let bytes = std::fs::read(from.join("model.safetensors")).unwrap();
-    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let changed: Vec<(String, safetensors::Dtype, Vec<usize>, Vec<u8>)> = tensors
-        .tensors()
-        .into_iter()
-        .map(|(name, t)| {
-            let is_matrix = t.shape().len() == 2;
-            let values: Vec<f32> =
-                t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-            let (dtype, data) = if is_matrix { change(&values) } else { (t.dtype(), t.data().to_vec()) };
-            (name, dtype, t.shape().to_vec(), data)
-        })
-        .collect();
-    let views =
-        changed.iter().map(|(n, d, s, b)| (n.clone(), safetensors::tensor::TensorView::new(*d, s.clone(), b).unwrap()));
-    let to = std::env::temp_dir().join(format!("farthing-twin-{}-{name}-{tag}", std::process::id()));
-    std::fs::create_dir_all(&to).unwrap();
-    safetensors::serialize_to_file(views, None, &to.join("model.safetensors")).unwrap();
-    std::fs::copy(from.join("config.json"), to.join("config.json")).unwrap();
-    let runner = Runner::open(&to);
-    std::fs::remove_dir_all(&to).unwrap();
-    runner
-}
-
-#[test]
-fn sixteen_bit_weights_equal_their_widened_twins() {
-    let bf16 = |x: &f32| (x.to_bits() >> 16) as u16;
-    for name in ["llama-gqa", "deepseek-v2-lite-shape"] {
-        let stored = rewritten(name, "bf16", |x| {
-            (safetensors::Dtype::BF16, x.iter().flat_map(|x| bf16(x).to_le_bytes()).collect())
-        });
-        let twin = rewritten(name, "twin", |x| {
-            let widened = x.iter().flat_map(|x| ((bf16(x) as u32) << 16).to_le_bytes());
-            (safetensors::Dtype::F32, widened.collect())
-        });
-        let prompt = tokens(140, 3);
-        assert_eq!(bits(&stored.whole(&prompt).0), bits(&twin.whole(&prompt).0), "{name}");
-    }
-}
-
-/// Median KL divergence of rows of logits.
-fn median_divergence(a: &[f32], b: &[f32], vocab: usize) -> f64 {
-    let mut divergences: Vec<f64> = a
-        .chunks(vocab)
-        .zip(b.chunks(vocab))
-        .map(|(a, b)| {
-            let normal = |x: &[f32]| x.iter().map(|&x| (x as f64).exp()).sum::<f64>().ln();
-            let (na, nb) = (normal(a), normal(b));
-            a.iter().zip(b).map(|(&a, &b)| (a as f64 - na).exp() * ((a as f64 - na) - (b as f64 - nb))).sum()
-        })
-        .collect();
-    divergences.sort_by(f64::total_cmp);
-    divergences[divergences.len() / 2]
-}
-
-#[test]
-fn quantised_weights_compute_what_their_decoded_twins_do() {
-    // Eight bits in the file, and eight of activations: against the same file with its matrices decoded to f32.
-    let path = case("stories260K/model-q8_0.gguf");
-    let checkpoint = model::Checkpoint::open(&path).unwrap();
-    let quantised =
-        checkpoint.tensors.by_name.values().filter(|t| t.stored == model::tensors::Stored::As(Format::Q8_0)).count();
-    assert!(quantised > 10);
-    let stored = Runner::open(&path);
-    let twin = decoded_twin(&path);
-    let prompt: Vec<u32> = std::iter::once(1).chain(tokens(100, 1)).collect();
-    let (a, b) = (stored.whole(&prompt).0, twin.whole(&prompt).0);
-    let divergence = median_divergence(&b, &a, stored.model.structure.vocab);
-    assert!(divergence > 0.0 && divergence < 1e-3, "{divergence}");
-}
-
-fn decoded_twin(path: &Path) -> Runner {
-    let checkpoint = model::Checkpoint::open(path).unwrap();
-    let mut weights = checkpoint.weights().unwrap();
-    weights.each_matrix(&mut |w| {
-        let mut values = vec![0f32; w.rows * w.cols];
-        for (r, row) in values.chunks_mut(w.cols).enumerate() {
-            w.matrix().decode_row(r, row);
-        }
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let file = std::sync::Arc::new(model::mmap::Mapping::held("decoded", bytes));
-        *w = model::weight::Weight {
-            format: Format::F32,
-            rows: w.rows,
-            cols: w.cols,
-            file,
-            offset: 0,
-            scales: None,
-            scale_row: 0,
-        };
-    });
-    Runner::of(model::Transformer::new(checkpoint.structure, weights))
-}
-
 #[test]
 fn a_bf16_cache_stays_near() {
     for name in ["llama-gqa", "deepseek-v2-lite-shape"] {
@@ -241,4 +132,52 @@ fn a_bf16_cache_stays_near() {
         assert!(divergence > 0.0 && divergence < 1e-3, "{name}: {divergence}");
     }
     assert_eq!(PAGE, 64);
+}
+
+#[test]
+fn any_schedule_of_several_sequences_has_the_same_bits() {
+    let mut random = Random(11);
+    for name in STRUCTURES {
+        for format in [CacheFormat::F32, CacheFormat::Bf16] {
+            let runner = Runner { format, ..open(name) };
+            for _ in 0..2 {
+                any_schedule_gives_the_same_bits(&runner, name, &mut random);
+            }
+        }
+    }
+}
+
+/// `llama-gqa` whose layers see `window` keys.
+fn windowed(layers: usize, window: Option<usize>) -> Runner {
+    let checkpoint = Checkpoint::open(&case("oracle/llama-gqa")).unwrap();
+    let mut weights = checkpoint.weights().unwrap();
+    let mut structure = checkpoint.structure;
+    structure.layers.truncate(layers);
+    weights.layers.truncate(layers);
+    for layer in &mut structure.layers {
+        let Attention::Gqa { window: w, .. } = &mut layer.attention else { panic!("grouped-query attention") };
+        *w = window;
+    }
+    Runner::of(Transformer::new(structure, weights))
+}
+
+#[test]
+fn a_window_is_what_a_fresh_sequence_of_that_length_sees() {
+    // One layer of rotary attention knows only distances: the last `w` tokens alone are what a window of `w` sees.
+    let prompt = tokens(700, 8);
+    for window in [1, 64, 100, 600] {
+        let runner = windowed(1, Some(window));
+        let full = windowed(1, None);
+        let vocab = full.model.structure.vocab;
+        let seen = runner.whole(&prompt).0;
+        for p in [0, 50, 63, 64, 99, 100, 101, 511, 512, 600, 699] {
+            let from = (p + 1usize).saturating_sub(window);
+            let expected = full.sequence(p + 1 - from).feed(&prompt[from..=p], p + 1 - from);
+            let row = &seen[p * vocab..(p + 1) * vocab];
+            let difference = row.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(difference < 1e-3, "window {window} position {p}: {difference}");
+        }
+        let mut random = Random(window as u64);
+        any_schedule_gives_the_same_bits(&windowed(3, Some(window)), "window", &mut random);
+    }
 }
