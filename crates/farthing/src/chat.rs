@@ -126,6 +126,13 @@ enum Lines {
     Pipe,
 }
 
+/// What came of asking for a line.
+enum Line {
+    Text(String),
+    Taken,
+    End,
+}
+
 impl Lines {
     fn open() -> Lines {
         if !std::io::stdin().is_terminal() {
@@ -140,43 +147,53 @@ impl Lines {
         Lines::Terminal(Box::new(editor), history)
     }
 
-    /// One line; `None` at the end. Ctrl-c gives an empty line.
-    fn line(&mut self, prompt: &str) -> Result<Option<String>, Failure> {
+    /// One line. Ctrl-c takes back what was typed of the whole message.
+    fn line(&mut self, prompt: &str) -> Result<Line, Failure> {
         match self {
             Lines::Terminal(editor, _) => match editor.readline(prompt) {
-                Ok(line) => Ok(Some(line)),
+                Ok(line) => Ok(Line::Text(line)),
                 Err(ReadlineError::Interrupted) => {
                     eprintln!("(ctrl-d or /quit leaves)");
-                    Ok(Some(String::new()))
+                    Ok(Line::Taken)
                 }
-                Err(ReadlineError::Eof) => Ok(None),
+                Err(ReadlineError::Eof) => Ok(Line::End),
                 Err(e) => Err(Failure(format!("cannot read from the terminal: {e}"))),
             },
             Lines::Pipe => {
                 let mut line = String::new();
                 let read = std::io::stdin().lock().read_line(&mut line);
                 let n = read.map_err(|e| Failure(format!("cannot read the conversation from stdin: {e}")))?;
-                Ok((n > 0).then(|| line.trim_end_matches(['\n', '\r']).to_string()))
+                Ok(if n == 0 { Line::End } else { Line::Text(line.trim_end_matches(['\n', '\r']).to_string()) })
             }
         }
     }
 
     /// A message: one line, or several between `"""` or with `\` at their ends.
     fn message(&mut self) -> Result<Option<String>, Failure> {
-        let Some(mut text) = self.line("> ")? else { return Ok(None) };
+        let mut text = match self.line("> ")? {
+            Line::Text(text) => text,
+            Line::Taken => return Ok(Some(String::new())),
+            Line::End => return Ok(None),
+        };
         if let Some(rest) = text.trim_start().strip_prefix("\"\"\"") {
             let mut whole = rest.to_string();
             while !whole.trim_end().ends_with("\"\"\"") {
-                let Some(next) = self.line(". ")? else { break };
-                whole = whole + "\n" + &next;
+                match self.line(". ")? {
+                    Line::Text(next) => whole = whole + "\n" + &next,
+                    Line::Taken => return Ok(Some(String::new())),
+                    Line::End => break,
+                }
             }
             let whole = whole.trim_end();
             text = whole.strip_suffix("\"\"\"").unwrap_or(whole).trim_matches('\n').to_string();
         } else {
             while let Some(start) = text.strip_suffix('\\') {
                 let start = start.to_string();
-                let Some(next) = self.line(". ")? else { break };
-                text = start + "\n" + &next;
+                match self.line(". ")? {
+                    Line::Text(next) => text = start + "\n" + &next,
+                    Line::Taken => return Ok(Some(String::new())),
+                    Line::End => break,
+                }
             }
         }
         if let Lines::Terminal(editor, history) = self
