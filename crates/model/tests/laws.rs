@@ -108,17 +108,21 @@ fn absorbed_expanded_and_token_by_token_agree() {
 }
 
 #[test]
-fn a_long_sequence_uses_all_threads_and_keeps_its_bits() {
+fn a_sequence_uses_all_threads_and_keeps_its_bits() {
     for name in ["llama-gqa", "deepseek-v2-lite-shape"] {
-        let prompt = tokens(1000, 2);
-        let run = |threads| {
-            let runner = Runner { pool: Pool::new(threads), ..open(name) };
-            let mut sequence = runner.sequence(1001);
-            sequence.feed(&prompt, prompt.len());
-            bits(&sequence.feed(&[3], prompt.len()))
-        };
-        assert_eq!(run(1), run(2));
-        assert_eq!(run(1), run(5));
+        // Short: threads share heads. Long: they share splits.
+        for length in [40, 1000] {
+            let prompt = tokens(length, 2);
+            let run = |threads| {
+                let runner = Runner { pool: Pool::new(threads), ..open(name) };
+                let mut sequence = runner.sequence(length + 1);
+                sequence.feed(&prompt, prompt.len());
+                bits(&sequence.feed(&[3], prompt.len()))
+            };
+            for threads in [2, 3, 5, 16] {
+                assert_eq!(run(1), run(threads), "{name} {length} {threads}");
+            }
+        }
     }
 }
 

@@ -19,6 +19,14 @@ const BLOCK: usize = 128;
 /// Pages expanded at a time.
 const EXPANDED_PAGES: usize = 4;
 
+/// Heads of one absorbed query that read a latent together. Few queries are cut into fewer heads, so that one decoded token has work for
+/// all threads; a head's bits do not depend on its company.
+fn heads_together(heads: usize, queries: usize, threads: usize) -> usize {
+    let whole = |&t: &usize| heads.is_multiple_of(t) && t.is_multiple_of(4);
+    let least = if heads.is_multiple_of(4) { 4 } else { heads };
+    (least..=heads).rev().filter(whole).find(|t| queries * (heads / t) >= 2 * threads).unwrap_or(least)
+}
+
 /// Queries of a head that run together in the expanded form.
 const TOGETHER: usize = 32;
 
@@ -175,21 +183,16 @@ fn absorb(
         }
     }
     let mut averages = vec![0f32; n * heads * kv_rank];
-    let mut queries: Vec<Query> = rows
-        .iter()
-        .zip(q.chunks(heads * key))
-        .zip(averages.chunks_mut(heads * kv_rank))
-        .map(|((&(_, span, position), q), out)| Query {
-            q,
-            out,
-            pages: span.pages,
-            first: 0,
-            end: position + 1,
-            key_at: 0,
-            value_at: 0,
+    let together = heads_together(heads, n, pool.threads());
+    let parts = q.chunks(together * key).zip(averages.chunks_mut(together * kv_rank));
+    let mut queries: Vec<Query> = parts
+        .enumerate()
+        .map(|(i, (q, out))| {
+            let (_, span, position) = rows[i / (heads / together)];
+            Query { q, out, pages: span.pages, first: 0, end: position + 1, key_at: 0, value_at: 0 }
         })
         .collect();
-    attend_paged(pool, &mut queries, Shape { heads, key, value: kv_rank, scale }, cache, layer);
+    attend_paged(pool, &mut queries, Shape { heads: together, key, value: kv_rank, scale }, cache, layer);
     drop(queries);
     let mut by_head = vec![0f32; heads * n * kv_rank];
     for i in 0..n {
@@ -353,5 +356,20 @@ fn widen(x: Numbers, out: &mut [f32]) {
     match x {
         Numbers::F32(x) => out.copy_from_slice(&x[..out.len()]),
         Numbers::Bf16(x) => kernels::bf16_to_f32(&x[..out.len()], out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::heads_together;
+
+    #[test]
+    fn few_queries_are_cut_into_fewer_heads() {
+        assert_eq!(heads_together(16, 1, 2), 4);
+        assert_eq!(heads_together(16, 4, 2), 16);
+        assert_eq!(heads_together(128, 1, 2), 32);
+        assert_eq!(heads_together(6, 1, 8), 6); // no whole groups of four
+        assert_eq!(heads_together(4, 1, 8), 4);
+        assert_eq!(heads_together(20, 1, 1), 4);
     }
 }
