@@ -121,7 +121,7 @@ fn without_generation(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else { break };
+        let Some(length) = rest[start + 2..].find("%}").map(|n| n + 2) else { break };
         let inner = rest[start + 2..start + length].trim_matches(['-', '+', ' ', '\n', '\t']);
         if inner == "generation" || inner == "endgeneration" {
             // A comment of the same trimming does what the tag's own would have done.
@@ -199,6 +199,8 @@ mod tests {
         assert!(render("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}").is_err());
         assert!(render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").is_err());
         assert!(render("{% if %}").is_err());
+        assert!(render("{%}").is_err());
+        assert!(render("{%%}").is_err());
         assert!(Template::new(&"x".repeat(2 << 20)).is_err());
         assert!(render("{{ 'x' * 1000000000 }}").is_err());
     }

@@ -35,6 +35,9 @@ pub struct Vocabulary {
     pub add_space_prefix: Option<bool>,
 }
 
+/// Longest piece that merges are looked for in: the ways to cut a piece grow with its square.
+const PIECE_BYTES_MAX: usize = 1024;
+
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
@@ -176,7 +179,7 @@ impl Vocabulary {
         let ids: HashMap<&str, usize> = self.tokens.iter().enumerate().rev().map(|(i, t)| (t.as_str(), i)).collect();
         let mut merges: Vec<(f32, usize, usize)> = Vec::new();
         for (id, token) in self.tokens.iter().enumerate() {
-            if self.types.get(id).is_some_and(|&t| t != 1) {
+            if self.types.get(id).is_some_and(|&t| t != 1) || token.len() > PIECE_BYTES_MAX {
                 continue;
             }
             for (at, _) in token.char_indices().skip(1) {

@@ -96,21 +96,36 @@ impl Stops {
             return String::new();
         }
         self.held.push_str(text);
-        // The earliest stop wins; of two at one place, the one listed first.
-        let found = self.stops.iter().enumerate().filter_map(|(i, s)| Some((self.held.find(s.as_str())?, i))).min();
-        if let Some((at, which)) = found {
-            self.hit = Some(which);
-            self.held.truncate(at);
-            return std::mem::take(&mut self.held);
+        // From here on the text could still become a stop.
+        let alive = self.held.len() - self.stops.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
+        match self.first() {
+            // A match waits while one that began earlier may still come.
+            Some((at, which)) if at <= alive => self.end(at, which),
+            _ => {
+                let rest = self.held.split_off(alive);
+                std::mem::replace(&mut self.held, rest)
+            }
         }
-        let keep = self.stops.iter().map(|s| overlap(&self.held, s)).max().unwrap_or(0);
-        let rest = self.held.split_off(self.held.len() - keep);
-        std::mem::replace(&mut self.held, rest)
+    }
+
+    /// The earliest stop in what is held; of two at one place, the one listed first.
+    fn first(&self) -> Option<(usize, usize)> {
+        self.stops.iter().enumerate().filter_map(|(i, s)| Some((self.held.find(s.as_str())?, i))).min()
+    }
+
+    fn end(&mut self, at: usize, which: usize) -> String {
+        self.hit = Some(which);
+        self.held.truncate(at);
+        std::mem::take(&mut self.held)
     }
 
     /// Text held back, when no more comes.
     pub fn finish(&mut self) -> String {
-        if self.hit.is_some() { String::new() } else { std::mem::take(&mut self.held) }
+        match self.first() {
+            _ if self.hit.is_some() => String::new(),
+            Some((at, which)) => self.end(at, which),
+            None => std::mem::take(&mut self.held),
+        }
     }
 
     /// The string that ended the text.
@@ -138,18 +153,25 @@ mod tests {
         assert_eq!(stops.push("D more"), "");
         assert_eq!(stops.finish(), "");
         assert_eq!(stops.hit(), Some("END"));
+        let mut stops = Stops::new(["abcde".to_string(), "bc".to_string()]);
+        assert_eq!(stops.push("abc") + &stops.push("de"), "");
+        assert_eq!(stops.hit(), Some("abcde"));
     }
 
     proptest! {
         /// Wherever the text is cut, what is given is the text up to the first stop.
         #[test]
-        fn cuts_do_not_matter(text in "[abc]{0,30}", cuts in proptest::collection::vec(0usize..30, 0..6), stop in "[abc]{1,4}") {
+        fn cuts_do_not_matter(
+            text in "[abc]{0,30}", cuts in proptest::collection::vec(0usize..30, 0..6), listed in proptest::collection::vec("[abc]{1,5}", 1..4)
+        ) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(text.len())).chain([0, text.len()]).collect();
             cuts.sort_unstable();
-            let mut stops = Stops::new([stop.clone()]);
+            let mut stops = Stops::new(listed.clone());
             let mut given: String = cuts.windows(2).map(|w| stops.push(&text[w[0]..w[1]])).collect();
             given += &stops.finish();
-            prop_assert_eq!(given, text.split(stop.as_str()).next().unwrap_or(""));
+            let first = listed.iter().filter_map(|s| text.find(s.as_str())).min();
+            prop_assert_eq!(given, &text[..first.unwrap_or(text.len())]);
+            prop_assert_eq!(stops.hit().is_some(), first.is_some());
         }
     }
 }

@@ -49,6 +49,9 @@ pub(crate) fn byte_characters() -> [char; 256] {
 
 /// Run code of the library that may panic on a hostile description.
 fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, TextError> {
+    // The hook is the process's: one at a time may silence it.
+    static SILENCED: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = SILENCED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(f));
