@@ -20,7 +20,7 @@ type Pair = (__m256, __m256);
 
 // SAFETY (all blocks of this impl): methods are inlined into the kernels of `TABLE`, which run only where `available()`;
 // loads and stores are unaligned ones within slices whose length is checked first.
-#[allow(clippy::undocumented_unsafe_blocks)]
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
 impl Vectors for Avx2 {
     type F = Pair;
     type I = (__m256i, __m256i);

@@ -29,7 +29,7 @@ pub struct Avx512;
 
 // SAFETY (all blocks of this impl): methods are inlined into the kernels of `TABLE`, which run only where `available()`;
 // loads and stores are unaligned ones within slices whose length is checked first.
-#[allow(clippy::undocumented_unsafe_blocks)]
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
 impl Vectors for Avx512 {
     type F = __m512;
     type I = __m512i;

@@ -109,7 +109,7 @@ static SCALAR: Table = kernels!("scalar", crate::vectors::Scalar);
 
 /// The tables this processor can run, best first. The last is the plain one.
 pub fn tables() -> Vec<&'static Table> {
-    #[allow(unused_mut)]
+    #[allow(unused_mut)] // only x86 adds to it
     let mut tables = vec![&SCALAR];
     #[cfg(target_arch = "x86_64")]
     {
