@@ -9,7 +9,7 @@ use crate::families;
 use crate::gguf;
 use crate::loader;
 use crate::structure::Structure;
-use crate::tensors::{Stored, Tensors};
+use crate::tensors::{self, Stored, Tensors};
 use crate::weight::Weights;
 
 /// What can be wrong with a checkpoint. Each message is one line that says what to do.
@@ -151,6 +151,20 @@ impl Checkpoint {
         if about.is_dir() { open_directory(path) } else { gguf::open(path) }
     }
 
+    /// A checkpoint from the parts of a Hugging Face directory that are already read.
+    ///
+    /// # Errors
+    /// A configuration that is unsupported or contradicts itself.
+    pub fn of_parts(path: &Path, config: &serde_json::Value, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
+        let (structure, skipped_layers) = families::from_config(path, config)?;
+        let mut generation = Generation::default();
+        take_generation(&mut generation, config);
+        let structure = Structure { tied: structure.tied || !tensors.has("lm_head.weight"), ..structure };
+        known_ids(path, &generation, structure.vocab)?;
+        let (path, tokenizer) = (path.to_path_buf(), TokenizerSource::None);
+        Ok(Checkpoint { path, kind: Kind::Safetensors, structure, tokenizer, generation, tensors, skipped_layers })
+    }
+
     /// Views of all weights. Vectors are widened; matrices stay where they are.
     ///
     /// # Errors
@@ -180,16 +194,12 @@ impl Checkpoint {
 }
 
 /// Largest configuration file that is read.
-const JSON_BYTES_MAX: u64 = 16 << 20;
+const JSON_BYTES_MAX: u64 = 1 << 20;
 
 fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
-    let length = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?.len();
-    let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
-    if length > JSON_BYTES_MAX {
-        return Err(damaged(format!("{length} bytes of JSON; at most {JSON_BYTES_MAX} are read")));
-    }
-    let bytes = std::fs::read(path).map_err(|e| CheckpointError::read(path, e))?;
-    serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))
+    let bytes = tensors::read_bounded(path, JSON_BYTES_MAX)?;
+    let damaged = |e| CheckpointError::Damaged { path: path.to_path_buf(), what: format!("not JSON: {e}") };
+    serde_json::from_slice(&bytes).map_err(damaged)
 }
 
 fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
@@ -199,32 +209,41 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
         return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
     }
     let config = read_json(&config_path)?;
-    let (structure, skipped_layers) = families::from_config(&config_path, &config)?;
-    let tensors = Tensors::of_directory(path)?;
+    let mut checkpoint = Checkpoint::of_parts(&config_path, &config, Tensors::of_directory(path)?)?;
+    checkpoint.path = path.to_path_buf();
     let existing = |name: &str| Some(path.join(name)).filter(|p| p.is_file());
-    let tokenizer = match existing("tokenizer.json") {
-        Some(tokenizer) => TokenizerSource::HuggingFace {
+    if let Some(tokenizer) = existing("tokenizer.json") {
+        checkpoint.tokenizer = TokenizerSource::HuggingFace {
             tokenizer,
             config: existing("tokenizer_config.json"),
             template: existing("chat_template.jinja"),
-        },
-        None => TokenizerSource::None,
-    };
-    let mut generation = Generation::default();
-    take_generation(&mut generation, &config);
-    if let Some(file) = existing("generation_config.json") {
-        take_generation(&mut generation, &read_json(&file)?);
+        };
     }
-    let structure = Structure { tied: structure.tied || !tensors.has("lm_head.weight"), ..structure };
-    Ok(Checkpoint {
-        path: path.to_path_buf(),
-        kind: Kind::Safetensors,
-        structure,
-        tokenizer,
-        generation,
-        tensors,
-        skipped_layers,
-    })
+    if let Some(file) = existing("generation_config.json") {
+        take_generation(&mut checkpoint.generation, &read_json(&file)?);
+        known_ids(&file, &checkpoint.generation, checkpoint.structure.vocab)?;
+    }
+    Ok(checkpoint)
+}
+
+/// Ids that a configuration names must be tokens.
+pub(crate) fn known_ids(path: &Path, generation: &Generation, vocab: usize) -> Result<(), CheckpointError> {
+    let named = generation
+        .eos
+        .iter()
+        .map(|id| ("eos_token_id", id))
+        .chain(generation.bos.iter().map(|id| ("bos_token_id", id)));
+    for (key, &id) in named {
+        if id as usize >= vocab {
+            return Err(CheckpointError::Config {
+                path: path.to_path_buf(),
+                key: key.to_string(),
+                value: id.to_string(),
+                expected: format!("below the vocabulary of {vocab}"),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn take_generation(generation: &mut Generation, json: &serde_json::Value) {

@@ -14,6 +14,9 @@ const WIDTH_MAX: usize = 1 << 20;
 const VOCAB_MAX: usize = 1 << 24;
 const EXPERTS_MAX: usize = 1 << 14;
 const CONTEXT_MAX: usize = 1 << 28;
+const HEADS_MAX: usize = 1 << 14;
+const HEAD_DIM_MAX: usize = 1 << 13;
+const EXPERTS_IN_ALL_MAX: usize = 1 << 18;
 
 /// A configuration's values, whatever file they come from.
 pub trait Settings {
@@ -79,6 +82,47 @@ pub fn sizes<S: Settings>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes,
 /// Largest width of anything.
 pub const fn width_max() -> usize {
     WIDTH_MAX
+}
+
+/// Largest width of a head.
+pub const fn head_dim_max() -> usize {
+    HEAD_DIM_MAX
+}
+
+/// Check what no single key shows: widths of heads, rotations that are numbers, and the sum of experts.
+pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, CheckpointError> {
+    let refuse = |what: String| Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+    let mut experts_in_all = 0usize;
+    for (i, layer) in structure.layers.iter().enumerate() {
+        let (heads, widths, rope) = match &layer.attention {
+            Attention::Gqa { heads, head_dim, rope, .. } => (*heads, vec![*head_dim], rope),
+            Attention::Mla { heads, nope_dim, rope_dim, value_dim, rope, .. } => {
+                (*heads, vec![*nope_dim, *rope_dim, *value_dim], rope)
+            }
+        };
+        if heads > HEADS_MAX {
+            return refuse(format!("{heads} heads in layer {i}; at most {HEADS_MAX} are possible"));
+        }
+        if let Some(width) = widths.into_iter().find(|&w| w == 0 || w > HEAD_DIM_MAX) {
+            return refuse(format!("a head of {width} channels in layer {i}; from 1 to {HEAD_DIM_MAX} are possible"));
+        }
+        let angles = rope.frequencies.iter().chain([&rope.amplitude, &rope.score_scale]);
+        if let Some(bad) = angles.into_iter().find(|x| !x.is_finite()) {
+            return refuse(format!(
+                "the numbers of the rotary embedding lead to {bad}; check rope_theta and the scaling"
+            ));
+        }
+        if let FeedForward::Moe { experts, .. } = layer.feed_forward {
+            experts_in_all += experts;
+        }
+    }
+    if experts_in_all > EXPERTS_IN_ALL_MAX {
+        return refuse(format!("{experts_in_all} experts in all layers; at most {EXPERTS_IN_ALL_MAX} are possible"));
+    }
+    if !(structure.norm_eps > 0.0 && structure.norm_eps.is_finite()) {
+        return refuse(format!("the epsilon of the norms is {}", structure.norm_eps));
+    }
+    Ok(structure)
 }
 
 /// Check an expert layout and make its feed-forward.
@@ -231,14 +275,19 @@ pub fn from_config(path: &Path, json: &Value) -> Result<(Structure, usize), Chec
     let Some(family) = c.text("model_type") else {
         return Err(wrong(&c, "model_type", format!("one of {KNOWN}")));
     };
-    match family {
-        "llama" | "mistral" | "qwen2" | "qwen3" | "mixtral" | "qwen3_moe" => Ok((grouped(&c, family)?, 0)),
-        "deepseek_v2" | "deepseek_v3" => latent(&c, family == "deepseek_v3"),
-        "deepseek_v32" | "deepseek_v4" | "deepseek_v41" => Err(
-            c.unsupported(format!("architecture {family} is recognised but not supported yet; supported are {KNOWN}"))
-        ),
-        other => Err(c.unsupported(format!("architecture {other:?}; supported are {KNOWN}"))),
-    }
+    let (structure, skipped) = match family {
+        "llama" | "mistral" | "qwen2" | "qwen3" | "mixtral" | "qwen3_moe" => (grouped(&c, family)?, 0),
+        "deepseek_v2" | "deepseek_v3" => latent(&c, family == "deepseek_v3")?,
+        "deepseek_v32" | "deepseek_v4" | "deepseek_v41" => {
+            let what = format!("architecture {family} is recognised but not supported yet; supported are {KNOWN}");
+            return Err(c.unsupported(what));
+        }
+        other => {
+            let other: String = other.chars().take(80).collect();
+            return Err(c.unsupported(format!("architecture {other:?}; supported are {KNOWN}")));
+        }
+    };
+    Ok((consistent(path, structure)?, skipped))
 }
 
 fn common(c: &Config) -> Result<Sizes, CheckpointError> {
@@ -253,12 +302,12 @@ fn common(c: &Config) -> Result<Sizes, CheckpointError> {
 
 fn grouped(c: &Config, family: &str) -> Result<Structure, CheckpointError> {
     let Sizes { layers, hidden, vocab, context } = common(c)?;
-    let heads = count(c, "num_attention_heads", 1, WIDTH_MAX)?;
-    let kv_heads = count_or(c, "num_key_value_heads", heads, WIDTH_MAX)?;
+    let heads = count(c, "num_attention_heads", 1, HEADS_MAX)?;
+    let kv_heads = count_or(c, "num_key_value_heads", heads, HEADS_MAX)?;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(wrong(c, "num_key_value_heads", format!("a divisor of num_attention_heads ({heads})")));
     }
-    let head_dim = match count_or(c, "head_dim", 0, WIDTH_MAX)? {
+    let head_dim = match count_or(c, "head_dim", 0, HEAD_DIM_MAX)? {
         0 if hidden.is_multiple_of(heads) => hidden / heads,
         0 => return Err(wrong(c, "num_attention_heads", format!("a divisor of hidden_size ({hidden})"))),
         d => d,
@@ -341,12 +390,12 @@ fn grouped(c: &Config, family: &str) -> Result<Structure, CheckpointError> {
 
 fn latent(c: &Config, v3: bool) -> Result<(Structure, usize), CheckpointError> {
     let Sizes { layers, hidden, vocab, context } = common(c)?;
-    let heads = count(c, "num_attention_heads", 1, WIDTH_MAX)?;
+    let heads = count(c, "num_attention_heads", 1, HEADS_MAX)?;
     let q_rank = Some(count_or(c, "q_lora_rank", 0, WIDTH_MAX)?).filter(|&r| r > 0);
     let kv_rank = count(c, "kv_lora_rank", 1, WIDTH_MAX)?;
-    let nope_dim = count(c, "qk_nope_head_dim", 1, WIDTH_MAX)?;
-    let rope_dim = count(c, "qk_rope_head_dim", 2, WIDTH_MAX)?;
-    let value_dim = count(c, "v_head_dim", 1, WIDTH_MAX)?;
+    let nope_dim = count(c, "qk_nope_head_dim", 1, HEAD_DIM_MAX)?;
+    let rope_dim = count(c, "qk_rope_head_dim", 2, HEAD_DIM_MAX)?;
+    let value_dim = count(c, "v_head_dim", 1, HEAD_DIM_MAX)?;
     if !rope_dim.is_multiple_of(2) {
         return Err(wrong(c, "qk_rope_head_dim", "even"));
     }

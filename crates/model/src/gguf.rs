@@ -6,16 +6,20 @@ use std::sync::Arc;
 
 use kernels::Format;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
 use crate::families::{self, Settings, count, count_or, positive_or};
 use crate::mmap::Mapping;
 use crate::rope::{Scaling, yarn_temperature};
 use crate::structure::*;
-use crate::tensors::{Stored, Tensor, Tensors};
+use crate::tensors::{DIMENSION_MAX, Stored, Tensor, Tensors};
 
 /// Limits that no sound file passes.
 const KEYS_MAX: u64 = 1 << 16;
-const TENSORS_MAX: u64 = 1 << 20;
+const TENSORS_MAX: u64 = 1 << 18;
+/// Elements of all arrays together (a vocabulary of 256k tokens has some 1.5 million).
+const ELEMENTS_MAX: u64 = 1 << 23;
+/// Bytes before the tensors' data.
+const HEADER_BYTES_MAX: usize = 256 << 20;
 const NAME_BYTES_MAX: u64 = 1 << 12;
 const ALIGNMENT_MAX: u64 = 1 << 20;
 const FILES_MAX: usize = 4096;
@@ -57,6 +61,7 @@ struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     at: usize,
+    elements: u64,
 }
 
 impl<'a> Reader<'a> {
@@ -73,6 +78,9 @@ impl<'a> Reader<'a> {
                 self.bytes.len()
             )));
         };
+        if end > HEADER_BYTES_MAX {
+            return Err(self.damaged(format!("the header has more than {HEADER_BYTES_MAX} bytes")));
+        }
         let taken = &self.bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -142,6 +150,10 @@ impl<'a> Reader<'a> {
                 "an array of {length} elements at {}, but {left} bytes are left; the file may be cut off",
                 self.at
             )));
+        }
+        self.elements += length;
+        if self.elements > ELEMENTS_MAX {
+            return Err(self.damaged(format!("arrays of more than {ELEMENTS_MAX} elements")));
         }
         Ok(match kind {
             8 => Value::Texts((0..length).map(|_| self.text()).collect::<Result<_, _>>()?),
@@ -223,9 +235,20 @@ pub struct Metadata {
 }
 
 /// Read one file: its metadata, and its tensors into `tensors`.
+///
+/// # Errors
+/// A file that is cut off, or lies about itself.
 pub fn read(path: &Path, tensors: &mut Tensors) -> Result<Metadata, CheckpointError> {
-    let mapping = Arc::new(Mapping::open(path).map_err(|e| CheckpointError::read(path, e))?);
-    let mut r = Reader { path, bytes: mapping.bytes(), at: 0 };
+    read_mapped(&Arc::new(Mapping::open(path).map_err(|e| CheckpointError::read(path, e))?), tensors)
+}
+
+/// As `read`, of a file that is already mapped.
+///
+/// # Errors
+/// As `read`.
+pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Metadata, CheckpointError> {
+    let path = mapping.path();
+    let mut r = Reader { path, bytes: mapping.bytes(), at: 0, elements: 0 };
     if r.bytes.len() < 4 || &r.bytes[..4] != b"GGUF" {
         return Err(r.damaged("not a GGUF file (nor a Hugging Face directory)"));
     }
@@ -254,7 +277,7 @@ pub fn read(path: &Path, tensors: &mut Tensors) -> Result<Metadata, CheckpointEr
         Some(other) => return Err(r.damaged(format!("general.alignment is {other:?}; it must be a power of two"))),
     };
     let file = tensors.files.len();
-    tensors.files.push(Arc::clone(&mapping));
+    tensors.files.push(Arc::clone(mapping));
     let mut found = Vec::new();
     for _ in 0..tensor_count {
         let name = r.name()?;
@@ -265,7 +288,7 @@ pub fn read(path: &Path, tensors: &mut Tensors) -> Result<Metadata, CheckpointEr
         let mut shape = Vec::new();
         for _ in 0..dimensions {
             let size = usize::try_from(r.u64()?).unwrap_or(usize::MAX);
-            if size > 1 << 40 {
+            if size > DIMENSION_MAX {
                 return Err(r.damaged(format!("tensor {name} has a dimension of {size}")));
             }
             shape.insert(0, size);
@@ -329,25 +352,43 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let read = read(file, &mut tensors)?;
         metadata.get_or_insert(read);
     }
-    let metadata = metadata.expect("at least one file");
+    of_parts(path, metadata.expect("at least one file"), tensors)
+}
+
+/// A checkpoint from what `read` gave for each of its files: the first one's metadata, and the tensors of all.
+///
+/// # Errors
+/// An architecture that is not supported, keys that contradict each other.
+pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
     if let Some(announced) = metadata.values.get("split.count").and_then(Value::number)
         && announced > 1.0
-        && announced as usize != files.len()
+        && announced as usize != tensors.files.len()
     {
         let what = format!(
             "split.count is {announced}, but the name says {}; keep the names NAME-00001-of-0000N.gguf",
-            files.len()
+            tensors.files.len()
         );
         return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
     }
     let (structure, skipped_layers) = structure(&metadata, &tensors)?;
-    let id = |key: &str| metadata.values.get(key).and_then(Value::number).map(|v| v as u32);
+    let structure = families::consistent(path, structure)?;
+    // Some files say -1 for none.
+    let id = |key: &str| {
+        metadata
+            .values
+            .get(key)
+            .and_then(Value::number)
+            .filter(|&v| v >= 0.0)
+            .map(|v| v as u32)
+            .filter(|&v| v != u32::MAX)
+    };
     let mut eos: Vec<u32> = ["eos_token_id", "eot_token_id", "eom_token_id"]
         .iter()
         .filter_map(|k| id(&format!("tokenizer.ggml.{k}")))
         .collect();
     eos.dedup();
     let generation = Generation { eos, bos: id("tokenizer.ggml.bos_token_id"), ..Generation::default() };
+    checkpoint::known_ids(path, &generation, structure.vocab)?;
     let keys: BTreeMap<_, _> = metadata.values.into_iter().filter(|(k, _)| k.starts_with("tokenizer.")).collect();
     let tokenizer =
         if keys.contains_key("tokenizer.ggml.tokens") { TokenizerSource::Gguf(keys) } else { TokenizerSource::None };
@@ -380,7 +421,7 @@ impl Settings for Metadata {
 const KNOWN: &str = "llama, qwen2, qwen3, qwen3moe, deepseek2";
 
 fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
-    let width = families::width_max();
+    let (width, head_max) = (families::width_max(), families::head_dim_max());
     let unsupported = |what: String| CheckpointError::Unsupported { path: m.path.clone(), what };
     let arch = m.prefix.as_str();
     if !["llama", "qwen2", "qwen3", "qwen3moe", "deepseek2"].contains(&arch) {
@@ -399,11 +440,11 @@ fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), Chec
     let scaling = scaling(m, tensors, s.context)?;
     let latent = arch == "deepseek2";
     let (head_dim, rope_dim) = if latent {
-        (0, count_or(m, "rope.dimension_count", 64, width)?)
+        (0, count_or(m, "rope.dimension_count", 64, head_max)?)
     } else {
         let default = if s.hidden.is_multiple_of(heads) { s.hidden / heads } else { 0 };
-        let head = count_or(m, "attention.key_length", default, width)?;
-        (head, count_or(m, "rope.dimension_count", head, width)?)
+        let head = count_or(m, "attention.key_length", default, head_max)?;
+        (head, count_or(m, "rope.dimension_count", head, head_max)?)
     };
     let rope_sound = rope_dim >= 2 && rope_dim.is_multiple_of(2);
     if !rope_sound || (!latent && head_dim != rope_dim) {
@@ -505,12 +546,12 @@ fn latent_attention(
     theta: f64,
     scaling: &Scaling,
 ) -> Result<Attention, CheckpointError> {
-    let width = families::width_max();
+    let (width, head_max) = (families::width_max(), families::head_dim_max());
     // New files call the widths of a head `*_mla`, and the cache's `key_length`; old files have only the head's.
     let (key, value) = if m.number("attention.key_length_mla").is_some() {
-        (count(m, "attention.key_length_mla", 1, width)?, count(m, "attention.value_length_mla", 1, width)?)
+        (count(m, "attention.key_length_mla", 1, head_max)?, count(m, "attention.value_length_mla", 1, head_max)?)
     } else {
-        (count(m, "attention.key_length", 1, width)?, count(m, "attention.value_length", 1, width)?)
+        (count(m, "attention.key_length", 1, head_max)?, count(m, "attention.value_length", 1, head_max)?)
     };
     if key <= rope_dim {
         let what = format!("a head of {key} channels with {rope_dim} rotated");

@@ -6,7 +6,7 @@ pub mod attention;
 pub mod batch;
 pub mod cache;
 pub mod checkpoint;
-mod families;
+pub mod families;
 pub mod feed_forward;
 pub mod gguf;
 mod loader;

@@ -100,7 +100,13 @@ pub fn load(structure: &Structure, tensors: &Tensors, kind: Kind) -> Result<Weig
             })
         })
         .collect::<Result<_, CheckpointError>>()?;
-    Ok(Weights { embedding, layers, final_norm: tensors.vector(final_norm, hidden)?, head })
+    Ok(Weights {
+        embedding,
+        layers,
+        final_norm: tensors.vector(final_norm, hidden)?,
+        head,
+        files: tensors.files.clone(),
+    })
 }
 
 fn attention(names: &Names, i: usize, kind: &Attention, hidden: usize) -> Result<AttentionWeights, CheckpointError> {

@@ -1,9 +1,13 @@
 //! The one file-mapping wrapper, and the only `unsafe` outside the kernels crate.
+//!
+//! A mapped file that another process shortens raises SIGBUS where its pages were. A handler puts zeros there and notes it, so
+//! that the program goes on, and whoever runs the model can say what happened (`Mapping::lost`).
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A whole file, mapped read-only (or bytes held in memory, for tests).
 pub struct Mapping {
@@ -12,20 +16,35 @@ pub struct Mapping {
 }
 
 enum Bytes {
-    Mapped(memmap2::Mmap),
+    Mapped {
+        // Fields drop in this order: the guard lets go before the pages do.
+        guard: guard::Guard,
+        map: memmap2::Mmap,
+        file: File,
+        length: u64,
+        written: Option<SystemTime>,
+    },
     Held(Vec<u8>),
 }
 
 impl Mapping {
     /// Map a file. An empty file maps to no bytes.
+    ///
+    /// # Errors
+    /// What the system says; anything but a plain file (a pipe would wait for ever).
     pub fn open(path: &Path) -> io::Result<Mapping> {
+        plain(&std::fs::metadata(path)?)?;
         let file = File::open(path)?;
-        let bytes = if file.metadata()?.len() == 0 {
+        let about = file.metadata()?;
+        plain(&about)?;
+        let bytes = if about.len() == 0 {
             Bytes::Held(Vec::new())
         } else {
-            // SAFETY: the mapping is private and read-only. A file that another process shortens or rewrites while mapped
-            // is outside what a mapping can promise; the bytes are only ever read as plain numbers.
-            Bytes::Mapped(unsafe { memmap2::Mmap::map(&file)? })
+            // SAFETY: the mapping is private and read-only, and read as plain numbers only. A file that is shortened while mapped
+            // reads as zeros from there on (see the guard); one that is rewritten gives other numbers.
+            let map = unsafe { memmap2::Mmap::map(&file)? };
+            let guard = guard::Guard::new(map.as_ptr() as usize, map.len())?;
+            Bytes::Mapped { guard, map, file, length: about.len(), written: about.modified().ok() }
         };
         Ok(Mapping { path: path.to_path_buf(), bytes })
     }
@@ -38,7 +57,7 @@ impl Mapping {
     /// All bytes.
     pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Mapped(map) => map,
+            Bytes::Mapped { map, .. } => map,
             Bytes::Held(held) => held,
         }
     }
@@ -46,5 +65,184 @@ impl Mapping {
     /// Where the bytes come from, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether bytes that were there have gone while the file was mapped: some that were read since are zeros.
+    pub fn lost(&self) -> bool {
+        matches!(&self.bytes, Bytes::Mapped { guard, .. } if guard.lost())
+    }
+
+    /// Whether the file is no longer what was opened: shortened or written to. One system call.
+    pub fn changed(&self) -> bool {
+        match &self.bytes {
+            Bytes::Mapped { guard, file, length, written, .. } => {
+                guard.lost() || file.metadata().is_ok_and(|now| now.len() != *length || now.modified().ok() != *written)
+            }
+            Bytes::Held(_) => false,
+        }
+    }
+}
+
+fn plain(about: &Metadata) -> io::Result<()> {
+    if about.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file; weights are read from files on disk only"))
+}
+
+#[cfg(unix)]
+mod guard {
+    //! Which addresses are mapped files, for the handler of SIGBUS. It may run at any moment, so it only looks at atomics.
+
+    use std::io;
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    /// Files mapped at once. The largest published checkpoint has 163.
+    const FILES_MAX: usize = 8192;
+
+    struct Slot {
+        taken: AtomicBool,
+        start: AtomicUsize,
+        end: AtomicUsize,
+        lost: AtomicBool,
+    }
+
+    static SLOTS: [Slot; FILES_MAX] = [const {
+        Slot {
+            taken: AtomicBool::new(false),
+            start: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            lost: AtomicBool::new(false),
+        }
+    }; FILES_MAX];
+
+    /// Slots ever taken are below this.
+    static USED: AtomicUsize = AtomicUsize::new(0);
+
+    pub struct Guard(usize);
+
+    impl Guard {
+        pub fn new(start: usize, len: usize) -> io::Result<Guard> {
+            static INSTALLED: Once = Once::new();
+            INSTALLED.call_once(install);
+            let free = |s: &Slot| s.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            let Some(slot) = SLOTS.iter().position(free) else {
+                return Err(io::Error::other(format!("more than {FILES_MAX} files are mapped at once")));
+            };
+            let s = &SLOTS[slot];
+            s.lost.store(false, Ordering::Release);
+            s.start.store(start, Ordering::Release);
+            s.end.store(start + len, Ordering::Release);
+            USED.fetch_max(slot + 1, Ordering::AcqRel);
+            Ok(Guard(slot))
+        }
+
+        pub fn lost(&self) -> bool {
+            SLOTS[self.0].lost.load(Ordering::Acquire)
+        }
+    }
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            let s = &SLOTS[self.0];
+            s.end.store(0, Ordering::Release);
+            s.start.store(0, Ordering::Release);
+            s.taken.store(false, Ordering::Release);
+        }
+    }
+
+    fn install() {
+        // SAFETY: the structure is plain data, filled before it is given; the handler keeps to what signals allow.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = handle as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            libc::sigemptyset(&mut action.sa_mask);
+            libc::sigaction(libc::SIGBUS, &action, std::ptr::null_mut());
+        }
+    }
+
+    /// Zeros for the rest of a mapping whose file has become shorter; any other SIGBUS ends the program as it would have.
+    extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+        // SAFETY: the system gives a valid `siginfo_t`.
+        let address = unsafe { (*info).si_addr() } as usize;
+        for slot in &SLOTS[..USED.load(Ordering::Acquire).min(FILES_MAX)] {
+            let (start, end) = (slot.start.load(Ordering::Acquire), slot.end.load(Ordering::Acquire));
+            if address < start || address >= end {
+                continue;
+            }
+            // SAFETY: `sysconf` and `mmap` are system calls; the pages replaced are the mapping's own, which lost its file there.
+            unsafe {
+                let page = libc::sysconf(libc::_SC_PAGESIZE).max(1) as usize;
+                let from = address - address % page;
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+                let put = libc::mmap(from as *mut libc::c_void, end - from, libc::PROT_READ, flags, -1, 0);
+                if put != libc::MAP_FAILED {
+                    slot.lost.store(true, Ordering::Release);
+                    return;
+                }
+            }
+        }
+        // SAFETY: the default action is put back; the fault comes again and takes it.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod guard {
+    //! Where files cannot be shortened while mapped there is nothing to guard.
+
+    pub struct Guard;
+
+    impl Guard {
+        pub fn new(_: usize, _: usize) -> std::io::Result<Guard> {
+            Ok(Guard)
+        }
+
+        pub fn lost(&self) -> bool {
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("farthing-mmap-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn a_file_that_shrinks_reads_as_zeros() {
+        let path = scratch("shrinks");
+        std::fs::write(&path, vec![7u8; 1 << 20]).unwrap();
+        let mapping = Mapping::open(&path).unwrap();
+        assert!(!mapping.changed() && mapping.bytes()[900_000] == 7);
+        File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+        assert!(mapping.changed() && !mapping.lost());
+        assert_eq!(mapping.bytes()[900_000], 0);
+        assert_eq!(mapping.bytes()[100], 7);
+        assert!(mapping.lost());
+        // Another mapping is not blamed.
+        let other = scratch("whole");
+        std::fs::write(&other, [1u8; 10]).unwrap();
+        let whole = Mapping::open(&other).unwrap();
+        assert!(whole.bytes()[9] == 1 && !whole.lost() && !whole.changed());
+        let _ = (std::fs::remove_file(path), std::fs::remove_file(other));
+    }
+
+    #[test]
+    fn only_plain_files_are_mapped() {
+        assert!(Mapping::open(&std::env::temp_dir()).is_err());
+        #[cfg(unix)]
+        assert!(Mapping::open(Path::new("/dev/zero")).err().unwrap().to_string().contains("plain file"));
+        let empty = scratch("empty");
+        std::fs::write(&empty, []).unwrap();
+        assert!(Mapping::open(&empty).unwrap().bytes().is_empty());
+        let _ = std::fs::remove_file(empty);
     }
 }

@@ -38,19 +38,19 @@ impl MemoryPlan {
         format: CacheFormat,
         available: Option<u64>,
     ) -> MemoryPlan {
-        let page = (structure.cache_width() * PAGE * format.bytes()) as u64;
+        let page = times(&[structure.cache_width(), PAGE, format.bytes()]);
         // Small models need few buffers; a quarter of the weights bounds them.
         let scratch = SCRATCH_BYTES.min(weights / 4 + (16 << 20));
-        let left = available.map(|a| a.saturating_sub(weights + scratch));
-        let fitting = |left: u64| (left / page.max(1)) as usize * PAGE;
+        let left = available.map(|a| a.saturating_sub(weights.saturating_add(scratch)));
+        let fitting = |left: u64| ((left / page.max(1)) as usize).saturating_mul(PAGE);
         let longest_context = left.map_or(structure.context, |left| fitting(left).min(structure.context));
-        let cache = context.div_ceil(PAGE) as u64 * page;
+        let cache = times(&[context.div_ceil(PAGE)]).saturating_mul(page);
         MemoryPlan { weights, cache, scratch, available, context, longest_context }
     }
 
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.weights + self.cache + self.scratch
+        sum(&[self.weights, self.cache, self.scratch])
     }
 
     /// Whether it fits, as far as the system says.
@@ -77,46 +77,60 @@ pub struct Parameters {
     pub active: u64,
 }
 
+/// A product that stays at the largest number rather than wrap: sizes come from files.
+fn times(sizes: &[usize]) -> u64 {
+    sizes.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64))
+}
+
+fn sum(parts: &[u64]) -> u64 {
+    parts.iter().fold(0u64, |sum, &n| sum.saturating_add(n))
+}
+
 fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
     let attention = match layer.attention {
         Attention::Gqa { heads, kv_heads, head_dim, qk_norm, .. } => {
-            2 * hidden * head_dim * (heads + kv_heads) + if qk_norm { 2 * head_dim } else { 0 }
+            sum(&[times(&[2, hidden, head_dim, heads + kv_heads]), if qk_norm { times(&[2, head_dim]) } else { 0 }])
         }
         Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, .. } => {
             let q = heads * (nope_dim + rope_dim);
-            let query = q_rank.map_or(hidden * q, |rank| hidden * rank + rank + rank * q);
-            query
-                + hidden * (kv_rank + rope_dim)
-                + kv_rank
-                + heads * (nope_dim + value_dim) * kv_rank
-                + heads * value_dim * hidden
+            let query = q_rank
+                .map_or(times(&[hidden, q]), |rank| sum(&[times(&[hidden, rank]), rank as u64, times(&[rank, q])]));
+            sum(&[
+                query,
+                times(&[hidden, kv_rank + rope_dim]),
+                kv_rank as u64,
+                times(&[heads, nope_dim + value_dim, kv_rank]),
+                times(&[heads, value_dim, hidden]),
+            ])
         }
     };
-    let always = attention + 2 * hidden;
+    let always = sum(&[attention, times(&[2, hidden])]);
     let (total, active) = match &layer.feed_forward {
-        FeedForward::Dense { hidden: inner } => (3 * hidden * inner, 3 * hidden * inner),
+        FeedForward::Dense { hidden: inner } => (times(&[3, hidden, *inner]), times(&[3, hidden, *inner])),
         FeedForward::Moe { experts, active, hidden: inner, shared_hidden, router } => {
-            let fixed = experts * hidden + 3 * hidden * shared_hidden + if router.bias { *experts } else { 0 };
-            (fixed + 3 * hidden * inner * experts, fixed + 3 * hidden * inner * active)
+            let bias = if router.bias { *experts as u64 } else { 0 };
+            let fixed = sum(&[times(&[*experts, hidden]), times(&[3, hidden, *shared_hidden]), bias]);
+            let routed = |n: usize| sum(&[fixed, times(&[3, hidden, *inner, n])]);
+            (routed(*experts), routed(*active))
         }
     };
-    Parameters { total: (always + total) as u64, active: (always + active) as u64 }
+    Parameters { total: sum(&[always, total]), active: sum(&[always, active]) }
 }
 
 impl Structure {
     /// Parameters, total and active per token.
     pub fn parameters(&self) -> Parameters {
-        let table = (self.vocab * self.hidden) as u64;
-        let mut sum = Parameters {
-            total: table + self.hidden as u64 + if self.tied { 0 } else { table },
-            active: table + 2 * self.hidden as u64,
+        let table = times(&[self.vocab, self.hidden]);
+        let mut all = Parameters {
+            total: sum(&[table, self.hidden as u64, if self.tied { 0 } else { table }]),
+            active: sum(&[table, times(&[2, self.hidden])]),
         };
         for layer in &self.layers {
             let p = layer_parameters(layer, self.hidden);
-            sum.total += p.total;
-            sum.active += p.active;
+            all.total = all.total.saturating_add(p.total);
+            all.active = all.active.saturating_add(p.active);
         }
-        sum
+        all
     }
 
     /// Numbers per token that a cache of expanded keys and values for every head would hold.

@@ -12,7 +12,13 @@ use crate::mmap::Mapping;
 use crate::weight::Weight;
 
 /// Largest number of one dimension, so that products of sizes cannot overflow.
-const DIMENSION_MAX: usize = 1 << 40;
+pub(crate) const DIMENSION_MAX: usize = 1 << 40;
+/// Longest header of a safetensors file (a hundred thousand tensors take about 15 MB).
+const HEADER_BYTES_MAX: u64 = 32 << 20;
+/// Longest index (DeepSeek-V3's has 9 MB).
+const INDEX_BYTES_MAX: u64 = 32 << 20;
+/// Most files of one checkpoint.
+const FILES_MAX: usize = 4096;
 
 /// How a tensor is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,8 +99,22 @@ impl Tensors {
 
     /// Read the header of a safetensors file and add its tensors.
     pub(crate) fn add_safetensors(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        let mapping = Arc::new(Mapping::open(path).map_err(|e| CheckpointError::read(path, e))?);
-        let bytes = mapping.bytes();
+        self.add_mapped(Arc::new(Mapping::open(path).map_err(|e| CheckpointError::read(path, e))?))
+    }
+
+    /// Read the header of a safetensors file that is already mapped.
+    ///
+    /// # Errors
+    /// A file that is cut off or lies about itself.
+    pub fn add_mapped(&mut self, mapping: Arc<Mapping>) -> Result<(), CheckpointError> {
+        let (path, bytes) = (mapping.path(), mapping.bytes());
+        let announced = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
+        if let Some(length) = announced.filter(|&n| n > HEADER_BYTES_MAX) {
+            return Err(damaged(
+                path,
+                format!("not a safetensors file: a header of {length} bytes; at most {HEADER_BYTES_MAX} are read"),
+            ));
+        }
         let (header, metadata) = SafeTensors::read_metadata(bytes)
             .map_err(|e| damaged(path, format!("not a whole safetensors file: {e}; fetch it again")))?;
         let start = header + 8;
@@ -131,8 +151,23 @@ impl Tensors {
         if single.is_file() {
             tensors.add_safetensors(&single)?;
         } else if index.is_file() {
-            for file in index_files(&index)? {
+            let bytes = read_bounded(&index, INDEX_BYTES_MAX)?;
+            let places = index_places(&index, &bytes)?;
+            let mut files: Vec<&str> = places.values().map(String::as_str).collect();
+            files.sort_unstable();
+            files.dedup();
+            if files.len() > FILES_MAX {
+                return Err(damaged(&index, format!("{} files; at most {FILES_MAX} are read", files.len())));
+            }
+            for file in files {
                 tensors.add_safetensors(&directory.join(file))?;
+            }
+            for (name, file) in &places {
+                let there = tensors.by_name.get(name).and_then(|t| tensors.files[t.file].path().file_name());
+                if there.is_none_or(|f| f != file.as_str()) {
+                    let what = format!("tensor {name} should be in {file} and is not: fetch both files again");
+                    return Err(damaged(&index, what));
+                }
             }
         } else {
             let what = "neither model.safetensors nor model.safetensors.index.json is there; MODEL is a Hugging Face directory or a GGUF file";
@@ -176,11 +211,7 @@ impl Tensors {
     fn scales(&self, name: &str, rows: usize, cols: usize) -> Result<Arc<[f32]>, CheckpointError> {
         let name = format!("{name}_scale_inv");
         let (r, c) = (rows.div_ceil(128), cols.div_ceil(128));
-        let scales = self.numbers(&name, &[r, c])?;
-        if let Some(bad) = scales.iter().find(|s| !s.is_finite()) {
-            return Err(damaged(&self.any_path(), format!("tensor {name} holds a factor of {bad}")));
-        }
-        Ok(scales.into())
+        Ok(self.numbers(&name, &[r, c])?.into())
     }
 
     fn check(&self, name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), CheckpointError> {
@@ -236,30 +267,77 @@ impl Tensors {
         }
         let mut out = vec![0f32; len];
         weight.matrix().decode_row(0, &mut out);
+        if let Some((at, bad)) = out.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+            let path = self.files[tensor.file].path();
+            return Err(damaged(path, format!("tensor {name} holds {bad} at {at}; it is damaged: fetch it again")));
+        }
         Ok(out)
+    }
+
+    /// The first number of a tensor that is none (NaN or infinite), with its place: row and column of the tensor seen as a matrix.
+    /// `None` where all are numbers, and for formats that are not known. Reads the whole tensor.
+    pub fn not_finite(&self, name: &str) -> Option<(usize, usize, f32)> {
+        let tensor = self.by_name.get(name)?;
+        let Stored::As(format) = tensor.stored else { return None };
+        if tensor.bytes == 0 {
+            return None;
+        }
+        let cols = tensor.shape.last().copied().unwrap_or(1).max(1);
+        let rows = tensor.shape.iter().rev().skip(1).product::<usize>();
+        let file = &self.files[tensor.file];
+        // FP8 without its factors: they are checked when they are loaded.
+        let ones = vec![1f32; if format == Format::F8E4M3 { rows.div_ceil(128) * cols.div_ceil(128) } else { 0 }];
+        let bytes = &file.bytes()[tensor.offset..tensor.offset + tensor.bytes];
+        let matrix = match format {
+            Format::F8E4M3 => kernels::Matrix::with_scales(rows, cols, bytes, &ones, 0),
+            _ => kernels::Matrix::new(format, rows, cols, bytes),
+        };
+        let mut row = vec![0f32; cols];
+        (0..rows).find_map(|r| {
+            matrix.decode_row(r, &mut row);
+            row.iter().enumerate().find(|(_, x)| !x.is_finite()).map(|(c, &x)| (r, c, x))
+        })
     }
 }
 
-/// File names in an index, each once; a name that leaves the directory is refused.
-fn index_files(index: &Path) -> Result<Vec<String>, CheckpointError> {
-    let text = std::fs::read(index).map_err(|e| CheckpointError::read(index, e))?;
-    let json: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| damaged(index, format!("not JSON: {e}")))?;
-    let map = json.get("weight_map").and_then(|m| m.as_object()).ok_or_else(|| damaged(index, "no weight_map"))?;
-    let mut files: Vec<String> = Vec::new();
-    for (tensor, file) in map {
-        let file = file.as_str().ok_or_else(|| damaged(index, format!("weight_map of {tensor} is not a file name")))?;
-        let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        if !plain || file.contains(['/', '\\']) {
-            return Err(damaged(
-                index,
-                format!("weight_map of {tensor} names {file:?}, which is outside the directory"),
-            ));
-        }
-        if !files.iter().any(|f| f == file) {
-            files.push(file.to_string());
+/// A whole file of at most `max` bytes.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
+    use std::io::Read;
+    let about = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?;
+    if !about.is_file() {
+        return Err(damaged(path, "not a plain file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| CheckpointError::read(path, e))?;
+    file.take(max + 1).read_to_end(&mut bytes).map_err(|e| CheckpointError::read(path, e))?;
+    if bytes.len() as u64 > max {
+        return Err(damaged(path, format!("more than {max} bytes, which is more than such a file may have")));
+    }
+    Ok(bytes)
+}
+
+/// The file of each tensor, by an index; a name that leaves the directory is refused.
+///
+/// # Errors
+/// Bytes that are no index.
+pub fn index_places(index: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let parsed: Index =
+        serde_json::from_slice(bytes).map_err(|e| damaged(index, format!("not an index of safetensors files: {e}")))?;
+    if parsed.weight_map.is_empty() {
+        return Err(damaged(index, "weight_map names no tensor"));
+    }
+    for (tensor, file) in &parsed.weight_map {
+        let mut parts = Path::new(file).components();
+        let single = matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None));
+        if !single || file.contains(['/', '\\', '\0']) {
+            let file: String = file.chars().take(200).collect();
+            let what = format!("weight_map of {tensor} names {file:?}, which is outside the directory");
+            return Err(damaged(index, what));
         }
     }
-    files.sort();
-    Ok(files)
+    Ok(parsed.weight_map)
 }

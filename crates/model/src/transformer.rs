@@ -1,5 +1,7 @@
 //! The forward. Read this first: embed; per layer attention and feed-forward on the residual stream; norm; head.
 
+use std::path::Path;
+
 use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 
 use crate::attention::{self, Call, Form};
@@ -61,6 +63,16 @@ impl Transformer {
     pub fn new(structure: Structure, weights: Weights) -> Transformer {
         assert_eq!(structure.layers.len(), weights.layers.len());
         Transformer { structure, weights }
+    }
+
+    /// A file of the weights from which bytes have gone while it was mapped: what was computed since is not to be believed.
+    pub fn lost(&self) -> Option<&Path> {
+        self.weights.files.iter().find(|f| f.lost()).map(|f| f.path())
+    }
+
+    /// A file of the weights that is no longer what was opened. One system call a file.
+    pub fn changed(&self) -> Option<&Path> {
+        self.weights.files.iter().find(|f| f.changed()).map(|f| f.path())
     }
 
     /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.

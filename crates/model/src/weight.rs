@@ -58,6 +58,8 @@ pub struct Weights {
     pub final_norm: Vec<f32>,
     /// `[vocab, hidden]`; the embedding again when tied.
     pub head: Weight,
+    /// The files that all of these lie in.
+    pub files: Vec<Arc<Mapping>>,
 }
 
 /// Weights of a decoder layer.

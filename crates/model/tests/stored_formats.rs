@@ -189,6 +189,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
     }
     let format = formats[0];
     let weights = Weights {
+        files: Vec::new(),
         embedding: weight(format, VOCAB, HIDDEN, 1.0, random),
         head: weight(format, VOCAB, HIDDEN, 0.15, random),
         layers,

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::TextError;
 
 /// What a GGUF file says of its tokenizer.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+#[serde(default)]
 pub struct Vocabulary {
     /// `gpt2` (byte-level BPE) or `llama` (SentencePiece).
     pub model: String,

@@ -1,23 +1,26 @@
 //! Tokens to text while they come: whole characters only, and strings that end the text.
 
+use std::ops::Deref;
+
 use crate::tokenizer::Tokenizer;
 
 /// Incremental detokenisation. What `push` gives, joined with `finish`, is the text of all ids.
-pub struct Stream<'a> {
-    tokenizer: &'a Tokenizer,
+/// The tokenizer is borrowed or shared (`&Tokenizer`, `Arc<Tokenizer>`).
+pub struct Stream<T> {
+    tokenizer: T,
     skip_special: bool,
     held: Vec<u8>,
     started: bool,
 }
 
-impl<'a> Stream<'a> {
+impl<T: Deref<Target = Tokenizer>> Stream<T> {
     /// A stream at the start of a text.
-    pub fn new(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+    pub fn new(tokenizer: T, skip_special: bool) -> Self {
         Stream { tokenizer, skip_special, held: Vec::new(), started: false }
     }
 
     /// A stream that goes on after other text: a leading space is text here.
-    pub fn continuing(tokenizer: &'a Tokenizer, skip_special: bool) -> Self {
+    pub fn continuing(tokenizer: T, skip_special: bool) -> Self {
         Stream { started: true, ..Self::new(tokenizer, skip_special) }
     }
 

@@ -47,15 +47,25 @@ pub(crate) fn byte_characters() -> [char; 256] {
     table
 }
 
+thread_local! {
+    /// Whether this thread is inside `guarded`: its panics are answers there, and not printed.
+    static SILENT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
 /// Run code of the library that may panic on a hostile description.
 fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, TextError> {
-    // The hook is the process's: one at a time may silence it.
-    static SILENCED: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = SILENCED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !SILENT.with(std::cell::Cell::get) {
+                before(info);
+            }
+        }));
+    });
+    let before = SILENT.with(|silent| silent.replace(true));
     let outcome = catch_unwind(AssertUnwindSafe(f));
-    std::panic::set_hook(hook);
+    SILENT.with(|silent| silent.set(before));
     let error = |e: String| TextError::Tokenizer(format!("{what}: {}", e.lines().next().unwrap_or_default()));
     outcome.unwrap_or_else(|_| Err("the description contradicts itself".to_string())).map_err(error)
 }
@@ -108,9 +118,9 @@ impl Tokenizer {
         if text.len() > TEXT_BYTES_MAX {
             return Err(TextError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
         }
-        let encode =
-            || self.inner.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string());
-        encode().map_err(TextError::Tokenizer)
+        guarded("encoding", || {
+            self.inner.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
+        })
     }
 
     /// Text of ids. Ids without a token are passed over.
@@ -164,6 +174,16 @@ impl Tokenizer {
     /// Tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// The largest id that a text can become, with its piece.
+    pub fn largest_id(&self) -> Option<(u32, String)> {
+        self.inner.get_vocab(true).into_iter().map(|(piece, id)| (id, piece)).max()
+    }
+
+    /// Spellings of the special tokens.
+    pub fn special_pieces(&self) -> impl Iterator<Item = &str> {
+        self.added.values().filter(|(_, special)| *special).map(|(piece, _)| piece.as_str())
     }
 
     pub(crate) fn drops_first_space(&self) -> bool {
