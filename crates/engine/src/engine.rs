@@ -9,7 +9,7 @@ use model::{Batch, Cache, CacheFormat, Scratch, Span, Trace, Transformer, Wanted
 use thiserror::Error;
 
 use crate::pages::{Free, Pages};
-use crate::sampler::{Sampler, log_probability};
+use crate::sampler::{Sampler, log_probabilities};
 
 /// Bounds of an engine.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ pub struct Limits {
 const CHUNK: usize = 512;
 
 /// What a sequence can be refused for.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq)]
 pub enum EngineError {
     /// More tokens than a sequence may have.
     #[error("the prompt has {tokens} tokens, {over} more than the context of {context}; shorten it or raise --context")]
@@ -55,6 +55,25 @@ pub enum EngineError {
         /// Free.
         free: usize,
     },
+    /// A file of the weights is not what it was when it was opened.
+    #[error("{file} was changed while it was in use; start again to read it as it is now")]
+    Changed {
+        /// The file.
+        file: String,
+    },
+    /// The model's answer is no number: weights are damaged.
+    #[error(
+        "the model computed {value} for token {token}: some weight is damaged; `farthing show MODEL --check` names the tensor"
+    )]
+    NotFinite {
+        /// First id whose logit is none.
+        token: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// A mistake in this program, caught.
+    #[error("a fault inside: {0}; please report it")]
+    Fault(String),
 }
 
 /// A model that runs.
@@ -120,19 +139,8 @@ impl Engine {
     }
 
     fn admit(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<(), EngineError> {
-        let vocab = self.model.structure.vocab;
-        if tokens.is_empty() {
-            return Err(EngineError::Empty);
-        }
-        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
-            return Err(EngineError::Vocabulary { token, vocab });
-        }
-        let total = sequence.tokens.len() + tokens.len();
-        if total > self.limits.context {
-            let over = total - self.limits.context;
-            return Err(EngineError::TooLong { tokens: total, over, context: self.limits.context });
-        }
-        let needed = total.div_ceil(PAGE);
+        check(tokens, sequence.tokens.len(), self.model.structure.vocab, self.limits.context)?;
+        let needed = (sequence.tokens.len() + tokens.len()).div_ceil(PAGE);
         if !sequence.pages.resize(needed) {
             return Err(EngineError::Full { needed, free: self.free.len() });
         }
@@ -150,6 +158,9 @@ impl Engine {
         tokens: &[u32],
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Option<&[f32]>, EngineError> {
+        if let Some(file) = self.model.changed() {
+            return Err(EngineError::Changed { file: file.display().to_string() });
+        }
         self.admit(sequence, tokens)?;
         let prompt = sequence.tokens.len() + tokens.len();
         let mut done = 0;
@@ -170,7 +181,29 @@ impl Engine {
                 return Ok(None);
             }
         }
+        self.believable()?;
         Ok(Some(self.scratch.logits()))
+    }
+
+    /// Whether the last forward computed with the weights that were opened, and came to numbers.
+    fn believable(&self) -> Result<(), EngineError> {
+        if let Some(file) = self.model.lost() {
+            return Err(EngineError::Changed { file: file.display().to_string() });
+        }
+        let logits = self.scratch.logits();
+        if logits.iter().all(|x| x.is_finite()) {
+            return Ok(());
+        }
+        let at = logits.iter().position(|x| !x.is_finite()).unwrap_or(0);
+        Err(EngineError::NotFinite { token: at % self.model.structure.vocab, value: logits[at] })
+    }
+
+    /// Whether a prompt can be read at all: not empty, known tokens, within the context.
+    ///
+    /// # Errors
+    /// What `prefill` would refuse, but for pages that others own.
+    pub fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
+        check(tokens, 0, self.model.structure.vocab, self.limits.context)
     }
 
     /// Read one generated token; logits after it. Several sequences go together: `[sequences, vocab]`.
@@ -204,6 +237,7 @@ impl Engine {
         for (sequence, token) in sequences.iter_mut() {
             sequence.tokens.push(*token);
         }
+        self.believable()?;
         Ok(self.scratch.logits())
     }
 
@@ -223,6 +257,21 @@ impl Engine {
     }
 }
 
+/// Whether `tokens` can follow `there` others.
+pub(crate) fn check(tokens: &[u32], there: usize, vocab: usize, context: usize) -> Result<(), EngineError> {
+    if tokens.is_empty() {
+        return Err(EngineError::Empty);
+    }
+    if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
+        return Err(EngineError::Vocabulary { token, vocab });
+    }
+    let total = there + tokens.len();
+    if total > context {
+        return Err(EngineError::TooLong { tokens: total, over: total - context, context });
+    }
+    Ok(())
+}
+
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -239,8 +288,8 @@ pub enum Finish {
 /// What a generation does next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Step {
-    /// A token, with its log-probability under the model.
-    Token(u32, f32),
+    /// A token.
+    Token(u32),
     /// The end; it is given again and again.
     End(Finish),
 }
@@ -294,36 +343,45 @@ impl<'a> Generation<'a> {
     }
 
     /// The next token, or the end. A token is read into the sequence when the next one is asked for.
-    pub fn step(&mut self) -> Step {
+    ///
+    /// # Errors
+    /// Weights that changed under the run, or that lead to no number.
+    pub fn step(&mut self) -> Result<Step, EngineError> {
         if let Some(finish) = self.finish {
-            return Step::End(finish);
+            return Ok(Step::End(finish));
         }
         let started = Instant::now();
-        let step = self.advance();
+        let step = self.advance()?;
         self.timing.decode += started.elapsed();
         if let Step::End(finish) = step {
             self.finish = Some(finish);
         }
-        step
+        Ok(step)
     }
 
-    fn advance(&mut self) -> Step {
+    fn advance(&mut self) -> Result<Step, EngineError> {
         if self.timing.generated >= self.tokens_max {
-            return Step::End(Finish::Length);
+            return Ok(Step::End(Finish::Length));
         }
         if let Some(token) = self.pending.take() {
             match self.engine.decode(&mut [(self.sequence, token)]) {
                 Ok(logits) => self.logits.copy_from_slice(logits),
-                Err(_) => return Step::End(Finish::Context),
+                Err(EngineError::TooLong { .. } | EngineError::Full { .. }) => return Ok(Step::End(Finish::Context)),
+                Err(other) => return Err(other),
             }
         }
         let token = self.sampler.sample(&self.logits, self.sequence.tokens());
         if self.stops.contains(&token) {
-            return Step::End(Finish::Stop(token));
+            return Ok(Step::End(Finish::Stop(token)));
         }
         self.pending = Some(token);
         self.timing.generated += 1;
-        Step::Token(token, log_probability(&self.logits, token))
+        Ok(Step::Token(token))
+    }
+
+    /// Log-probability of `token` at the place of the last step, and the `most` likeliest ids with theirs.
+    pub fn log_probabilities(&self, token: u32, most: usize) -> (f32, Vec<(u32, f32)>) {
+        log_probabilities(&self.logits, token, most)
     }
 
     /// End it here.

@@ -1,10 +1,11 @@
-//! Requests to tokens: sequences and their pages, the loop that reads prompts and decodes, and the choice of tokens.
+//! Requests to tokens: the queue of requests, sequences and their pages, the loop that reads prompts and decodes, and the choice of tokens.
 //!
 //! Token ids only: no text, no HTTP, no JSON, no async.
 
 mod engine;
 mod pages;
 pub mod sampler;
+pub mod service;
 
 pub use engine::{Engine, EngineError, Finish, Generation, Limits, Sequence, Step, Timing};
 pub use sampler::{Sampler, Sampling, SamplingError};

@@ -254,11 +254,21 @@ fn up_to(probabilities: impl Iterator<Item = f64>, p: f32) -> usize {
     count
 }
 
-/// Log-probability of `token` under the row as the model gave it.
-pub fn log_probability(logits: &[f32], token: u32) -> f32 {
+/// Log-probability of `token` under the row as the model gave it, and the `most` likeliest ids with theirs, likeliest first.
+pub fn log_probabilities(logits: &[f32], token: u32, most: usize) -> (f32, Vec<(u32, f32)>) {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|&x| f64::from(x - top).exp()).sum();
-    (f64::from(logits[token as usize] - top) - total.ln()) as f32
+    let of = |x: f32| (f64::from(x - top) - total.ln()) as f32;
+    let most = most.min(logits.len());
+    let mut all: Vec<(u32, f32)> = Vec::new();
+    if most > 0 {
+        all.extend(logits.iter().enumerate().map(|(i, &x)| (i as u32, x)));
+        all.select_nth_unstable_by(most - 1, likelier);
+        all.truncate(most);
+        all.sort_unstable_by(likelier);
+        all.iter_mut().for_each(|c| c.1 = of(c.1));
+    }
+    (of(logits[token as usize]), all)
 }
 
 #[cfg(test)]
@@ -330,6 +340,16 @@ mod tests {
         assert_eq!(one(Sampling { presence_penalty: 9.0, penalty_window: 1, ..s() }, &[0, 1]), 0);
         assert_eq!(one(Sampling { logit_bias: vec![(2, 10.0)], ..s() }, &[]), 2);
         assert_eq!(one(Sampling { repetition_penalty: 5.0, ..s() }, &[900]), 0);
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_the_softmax() {
+        let (chosen, top) = log_probabilities(&[4f32.ln(), 0.0, 2f32.ln(), 0.0], 2, 3);
+        assert!((chosen - 0.25f32.ln()).abs() < 1e-6);
+        assert_eq!(top.iter().map(|t| t.0).collect::<Vec<_>>(), [0, 2, 1]);
+        assert!((top[0].1 - 0.5f32.ln()).abs() < 1e-6 && (top[2].1 - 0.125f32.ln()).abs() < 1e-6);
+        assert_eq!(log_probabilities(&[0.0; 2], 1, 9).1.len(), 2);
+        assert!(log_probabilities(&[0.0; 2], 1, 0).1.is_empty());
     }
 
     #[test]

@@ -30,9 +30,10 @@ fn generate(
         Generation::start(engine, sequence, prompt, Sampler::new(sampling), vec![1], n, &mut go).unwrap();
     let mut tokens = Vec::new();
     loop {
-        match generation.step() {
-            Step::Token(id, logprob) => {
-                assert!(logprob <= 0.0);
+        match generation.step().unwrap() {
+            Step::Token(id) => {
+                let (chosen, top) = generation.log_probabilities(id, 2);
+                assert!(chosen <= top[0].1 && top[1].1 <= top[0].1 && top[0].1 <= 0.0);
                 tokens.push(id);
             }
             Step::End(finish) => return (tokens, finish),

@@ -279,8 +279,8 @@ impl Chat {
             if interrupted() {
                 generation.cancel();
             }
-            match generation.step() {
-                Step::Token(id, _) => give(stops.push(&stream.push(id)))?,
+            match generation.step()? {
+                Step::Token(id) => give(stops.push(&stream.push(id)))?,
                 Step::End(finish) => break finish,
             }
             if stops.hit().is_some() {

@@ -128,8 +128,8 @@ pub fn run(a: Arguments) -> Outcome {
         if interrupted() {
             generation.cancel();
         }
-        match generation.step() {
-            Step::Token(id, _) => {
+        match generation.step()? {
+            Step::Token(id) => {
                 tokens.push(id);
                 give(stops.push(&stream.push(id)))?;
                 if stops.hit().is_some() {
