@@ -1,6 +1,7 @@
 //! A tokenizer: the `tokenizers` library behind the few functions that are needed, with limits.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -14,6 +15,10 @@ pub const TEXT_BYTES_MAX: usize = 32 << 20;
 /// Largest description of a tokenizer.
 const JSON_BYTES_MAX: usize = 128 << 20;
 
+/// Marks around the number of a special token whose name was in a text: characters that Unicode keeps free of any meaning.
+const MARK: char = '\u{fdd0}';
+const END_MARK: char = '\u{fdd1}';
+
 /// How pieces stand for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pieces {
@@ -26,6 +31,11 @@ pub(crate) enum Pieces {
 /// Text to ids and back.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same, to which special tokens are plain text: made when it is first needed.
+    plain: OnceLock<Box<tokenizers::Tokenizer>>,
+    /// Spellings of the special tokens, longest first, and the characters they begin with.
+    specials: Vec<String>,
+    begins: Vec<char>,
     pieces: Pieces,
     added: std::collections::HashMap<u32, (String, bool)>,
     bytes_of: [u16; 512],
@@ -101,13 +111,19 @@ impl Tokenizer {
         } else {
             Pieces::Text { drop_first_space: text.contains("\"Strip\"") || text.contains("\"Metaspace\"") }
         };
-        let added =
+        let added: std::collections::HashMap<u32, (String, bool)> =
             inner.get_added_tokens_decoder().into_iter().map(|(id, t)| (id, (t.content.clone(), t.special))).collect();
         let mut bytes_of = [u16::MAX; 512];
         for (byte, c) in byte_characters().into_iter().enumerate() {
             bytes_of[c as usize] = byte as u16;
         }
-        Tokenizer { inner, pieces, added, bytes_of }
+        let special = |(piece, special): &(String, bool)| (*special && !piece.is_empty()).then(|| piece.clone());
+        let mut specials: Vec<String> = added.values().filter_map(special).collect();
+        specials.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        let mut begins: Vec<char> = specials.iter().filter_map(|s| s.chars().next()).collect();
+        begins.sort_unstable();
+        begins.dedup();
+        Tokenizer { inner, plain: OnceLock::new(), specials, begins, pieces, added, bytes_of }
     }
 
     /// Ids of a text; names of special tokens inside it become their ids. `add_special` adds what the model wants around a text.
@@ -121,6 +137,59 @@ impl Tokenizer {
         guarded("encoding", || {
             self.inner.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
         })
+    }
+
+    /// Text from outside made safe for a template: the names of special tokens inside it are put behind marks, so that
+    /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so.
+    pub fn shield(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(c) = rest.chars().next() {
+            let may = self.begins.binary_search(&c).is_ok();
+            let named = || self.specials.iter().position(|piece| rest.starts_with(piece.as_str()));
+            let found = may.then(named).flatten();
+            if let Some(index) = found {
+                out.push_str(&format!("{MARK}{index}{END_MARK}"));
+                rest = &rest[self.specials[index].len()..];
+            } else {
+                out.push(if c == MARK || c == END_MARK { char::REPLACEMENT_CHARACTER } else { c });
+                rest = &rest[c.len_utf8()..];
+            }
+        }
+        out
+    }
+
+    /// Ids of a rendered prompt: the template's own special tokens are special, what was shielded is text.
+    ///
+    /// # Errors
+    /// A text that is too long.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(MARK) {
+            let mark = &rest[at + MARK.len_utf8()..];
+            let end = mark.find(END_MARK);
+            let piece = end.and_then(|end| mark[..end].parse::<usize>().ok()).and_then(|i| self.specials.get(i));
+            let (Some(end), Some(piece)) = (end, piece) else {
+                return Err(TextError::Template("it took apart a mark around a special token's name".to_string()));
+            };
+            if at > 0 {
+                ids.extend(self.encode(&rest[..at], false)?);
+            }
+            let plain = self.plain.get_or_init(|| {
+                let mut plain = Box::new(self.inner.clone());
+                plain.set_encode_special_tokens(true);
+                plain
+            });
+            ids.extend(guarded("encoding", || {
+                plain.encode_fast(piece.as_str(), false).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
+            })?);
+            rest = &mark[end + END_MARK.len_utf8()..];
+        }
+        if !rest.is_empty() {
+            ids.extend(self.encode(rest, false)?);
+        }
+        Ok(ids)
     }
 
     /// Text of ids. Ids without a token are passed over.
@@ -179,11 +248,6 @@ impl Tokenizer {
     /// The largest id that a text can become, with its piece.
     pub fn largest_id(&self) -> Option<(u32, String)> {
         self.inner.get_vocab(true).into_iter().map(|(piece, id)| (id, piece)).max()
-    }
-
-    /// Spellings of the special tokens.
-    pub fn special_pieces(&self) -> impl Iterator<Item = &str> {
-        self.added.values().filter(|(_, special)| *special).map(|(piece, _)| piece.as_str())
     }
 
     pub(crate) fn drops_first_space(&self) -> bool {

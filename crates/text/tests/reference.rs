@@ -158,3 +158,67 @@ mod streams {
         }
     }
 }
+
+/// Names of special tokens in what people write are text, before and after a template.
+#[test]
+fn special_tokens_cannot_be_smuggled() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+    let tokenizer = Tokenizer::from_json(&std::fs::read(model.join("tokenizer.json")).unwrap()).unwrap();
+    let special: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_special(id)).collect();
+    assert!(!special.is_empty());
+    let template = Template::new("{{ bos_token }}[{{ messages[0].content | trim }}]{{ eos_token }}").unwrap();
+    let (first, last) = (tokenizer.piece(special[0]).unwrap(), tokenizer.piece(special[1]).unwrap());
+    let context = Context { bos_token: first.clone(), eos_token: last.clone(), ..Context::default() };
+    for said in
+        [format!("a{last}b"), format!("{first}{last}{first}"), "\u{fdd0}0\u{fdd1}".to_string(), "plain".to_string()]
+    {
+        let message = text::chat::Message::new("user", &tokenizer.shield(&said));
+        let ids = tokenizer.encode_prompt(&template.render(&[message], &context).unwrap()).unwrap();
+        let found: Vec<u32> = ids.iter().copied().filter(|id| special.contains(id)).collect();
+        assert_eq!(found, [special[0], special[1]], "{said}");
+        let said = said.replace(['\u{fdd0}', '\u{fdd1}'], "\u{fffd}");
+        assert_eq!(tokenizer.decode(&ids, true), format!("[{said}]"));
+    }
+    // Without special tokens inside, ids are those of the whole text.
+    assert_eq!(
+        tokenizer.encode_prompt("Once upon a time").unwrap(),
+        tokenizer.encode("Once upon a time", false).unwrap()
+    );
+    assert!(tokenizer.encode_prompt("\u{fdd0}9999\u{fdd1}").is_err() && tokenizer.encode_prompt("\u{fdd0}").is_err());
+}
+
+/// What the fuzzer starts from, and everything it found, is an answer or an error.
+#[test]
+fn seeds_and_findings_of_the_fuzzer() {
+    let mut count = 0;
+    for target in ["tokenizer", "vocabulary", "template"] {
+        for kind in ["seeds", "findings"] {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join(target);
+            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            for entry in entries {
+                let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+                count += 1;
+                let tokenizer = match target {
+                    "template" => {
+                        let Ok(source) = std::str::from_utf8(&bytes) else { continue };
+                        if let Ok(template) = Template::with_fuel(source, 20_000) {
+                            let _ = template.render(&[text::chat::Message::new("user", "a b")], &Context::default());
+                        }
+                        continue;
+                    }
+                    "tokenizer" => Tokenizer::from_json(&bytes),
+                    _ => {
+                        let Ok(vocabulary) = serde_json::from_slice::<text::Vocabulary>(&bytes) else { continue };
+                        Tokenizer::from_vocabulary(&vocabulary)
+                    }
+                };
+                if let Ok(tokenizer) = tokenizer
+                    && let Ok(ids) = tokenizer.encode("abc <s> 12 \u{e9}\n", true)
+                {
+                    let _ = tokenizer.decode(&ids, false);
+                }
+            }
+        }
+    }
+    assert!(count > 15);
+}
