@@ -1,20 +1,18 @@
 //! `farthing bench`: tokens per second beside what memory and arithmetic allow, measured in the same run.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use engine::{Engine, Limits, Sequence};
-use kernels::{Format, Pool, measure};
+use kernels::{Pool, measure};
 use model::cache::PAGE;
-use model::tensors::Stored;
 use model::{Checkpoint, Transformer};
 use serde_json::json;
 
 use crate::loading::{self, Load};
 use crate::terminal::{bytes, put};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, pulling, speed};
 
 /// Measure a model's speed
 ///
@@ -27,8 +25,8 @@ use crate::{Failure, Outcome};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Hugging Face directory or GGUF file
-    model: PathBuf,
+    /// Path, org/name or the short name of a pulled model
+    model: String,
     /// Tokens of the prompt
     #[arg(long, default_value_t = 512, value_name = "TOKENS")]
     prefill: usize,
@@ -83,7 +81,7 @@ pub fn run(a: Arguments) -> Outcome {
         return Err(Failure("--prefill, --decode and --repetitions must be at least 1".to_string()));
     }
     let started = Instant::now();
-    let checkpoint = Checkpoint::open(&a.model)?;
+    let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
     let needed = a.prefill.max(a.decode + 1).max(a.depth + a.repetitions * a.decode);
     let context = a.load.context.unwrap_or(needed).max(needed);
     if context > checkpoint.structure.context {
@@ -98,14 +96,8 @@ pub fn run(a: Arguments) -> Outcome {
     let per_token = checkpoint.bytes_per_token() as f64;
     let cache_row = (checkpoint.structure.cache_width() * format.bytes()) as f64;
     let s = checkpoint.structure.clone();
-    let quantised: usize = checkpoint
-        .tensors
-        .by_name
-        .values()
-        .filter(|t| matches!(&t.stored, Stored::As(f) if f.wants_quantized_input() && *f != Format::F32))
-        .map(|t| t.bytes)
-        .sum();
-    let in_bytes = quantised as u64 * 2 > checkpoint.file_bytes();
+    let in_bytes = speed::in_bytes(&checkpoint);
+    let operations = speed::prefill_operations(&checkpoint);
     let threads = load.threads.map_or_else(loading::cores, usize::from);
     let pool = Pool::new(threads);
     let limits = Limits { context: plan.context, cached: plan.context.next_multiple_of(PAGE) };
@@ -151,8 +143,6 @@ pub fn run(a: Arguments) -> Outcome {
     }
     bar.finish_and_clear();
 
-    // A prompt's arithmetic: every active matrix but the head, which only the last token needs.
-    let operations = 2.0 * (s.parameters().active - (s.vocab * s.hidden) as u64) as f64;
     let memory = peak_memory().unwrap_or(0);
     let row = |name: &str, rates: &[f64], share: f64, limit: &str| {
         let (low, high) = rates.iter().fold((f64::MAX, 0f64), |(l, h), &x| (l.min(x), h.max(x)));
@@ -180,7 +170,7 @@ pub fn run(a: Arguments) -> Outcome {
             })
             .collect();
         let report = json!({
-            "model": a.model.display().to_string(),
+            "model": a.model,
             "instruction_set": kernels::instruction_set(),
             "threads": threads,
             "repetitions": a.repetitions,
@@ -201,7 +191,7 @@ pub fn run(a: Arguments) -> Outcome {
         "{}, {threads} threads, {}; loaded in {load_seconds:.2} s, first token after {:.2} s\n\
          measured: memory {:.1} GB/s, {} {:.0} GOP/s; a decoded token reads {}, a prompt's token takes {:.2} GOP\n\n\
          {:<24} {:>8} {:>8} {:>8}   share of measured limit\n",
-        a.model.display(),
+        a.model,
         kernels::instruction_set(),
         first.unwrap_or(0.0),
         bandwidth / 1e9,

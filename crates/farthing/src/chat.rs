@@ -8,13 +8,14 @@ use clap::Args;
 use engine::{EngineError, Finish, Generation, Sampler, Sampling, Sequence, Step};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use serde_json::json;
 use text::chat::{Context, Message};
 use text::{Stops, Stream};
 
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
 use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
 ///
@@ -27,8 +28,8 @@ use crate::{Failure, Outcome};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Hugging Face directory or GGUF file [default: the bundled model]
-    model: Option<PathBuf>,
+    /// Path, org/name or the short name of a pulled model [default: the bundled model]
+    model: Option<String>,
     /// What the model is told before the conversation
     #[arg(long)]
     system: Option<String>,
@@ -236,8 +237,10 @@ impl Chat {
             eos_token: m.eos.clone(),
             ..Context::default()
         };
-        let prompt = m.template.render(&self.messages, &context)?;
-        let ids = m.tokenizer.encode(&prompt, false)?;
+        let said = |message: &Message| json!({"role": message.role, "content": m.tokenizer.shield(&message.content)});
+        let messages: Vec<_> = self.messages.iter().map(said).collect();
+        let prompt = m.template.render(&messages, &context)?;
+        let ids = m.tokenizer.encode_prompt(&prompt)?;
         // What the sequence already holds of this prompt need not be read again; at least one token must be.
         let common =
             ids.iter().zip(self.sequence.tokens()).take_while(|(a, b)| a == b).count().min(ids.len().saturating_sub(1));
@@ -330,7 +333,7 @@ impl Chat {
 
 pub fn run(a: Arguments) -> Outcome {
     let path = match a.model {
-        Some(path) => path,
+        Some(model) => pulling::find(&model, &a.load)?,
         None => bundled()?,
     };
     let model = load(&path, &a.load)?;

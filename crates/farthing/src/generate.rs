@@ -2,17 +2,16 @@
 
 use std::io::{IsTerminal, Read};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 use clap::Args;
 use engine::{Finish, Generation, Sampler, Step, Timing};
 use serde_json::json;
-use text::chat::{Context, Message};
+use text::chat::Context;
 use text::{Stops, Stream};
 
 use crate::loading::{Choose, Load, load, not_empty};
 use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, pulling};
 
 /// Continue a text
 ///
@@ -26,8 +25,8 @@ use crate::{Failure, Outcome};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Hugging Face directory or GGUF file
-    model: PathBuf,
+    /// Path, org/name or the short name of a pulled model
+    model: String,
     /// The prompt; without it, stdin is read to its end
     #[arg(long, short)]
     prompt: Option<String>,
@@ -93,7 +92,7 @@ pub fn run(a: Arguments) -> Outcome {
         }
     };
     not_empty(&prompt)?;
-    let mut m = load(&a.model, &a.load)?;
+    let mut m = load(&pulling::find(&a.model, &a.load)?, &a.load)?;
     let sampling = a.choose.sampling(&m.generation, m.engine.model().structure.vocab)?;
     let ids = if a.chat {
         let context = Context {
@@ -102,8 +101,8 @@ pub fn run(a: Arguments) -> Outcome {
             eos_token: m.eos.clone(),
             ..Context::default()
         };
-        let text = m.template.render(&[Message::new("user", &prompt)], &context)?;
-        m.tokenizer.encode(&text, false)?
+        let message = json!({"role": "user", "content": m.tokenizer.shield(&prompt)});
+        m.tokenizer.encode_prompt(&m.template.render(&[message], &context)?)?
     } else {
         m.tokenizer.encode(&prompt, true)?
     };

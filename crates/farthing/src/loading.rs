@@ -12,9 +12,11 @@ use model::gguf::Value;
 use model::plan::MemoryPlan;
 use model::tensors::Stored;
 use model::{CacheFormat, Checkpoint, Transformer};
+use serve::Render;
 use text::chat::Template;
 use text::{Tokenizer, Vocabulary};
 
+use crate::rendering::Apart;
 use crate::terminal::bytes;
 use crate::{Failure, Outcome};
 
@@ -110,7 +112,7 @@ pub struct Loaded {
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Its template.
-    pub template: Template,
+    pub template: Box<dyn Render>,
     /// Spelling of the token that starts a text.
     pub bos: String,
     /// Spelling of the token that ends one.
@@ -129,6 +131,13 @@ const BUNDLED: [(&str, &[u8]); 5] = [
     ("tokenizer_config.json", include_bytes!("../../../models/seed-5.7m/tokenizer_config.json")),
     ("model.safetensors", include_bytes!("../../../models/seed-5.7m/model.safetensors")),
 ];
+
+/// The bundled model's template.
+fn bundled_template() -> Option<String> {
+    let (_, config) = BUNDLED.iter().find(|(name, _)| *name == "tokenizer_config.json")?;
+    let config: serde_json::Value = serde_json::from_slice(config).ok()?;
+    config["chat_template"].as_str().map(str::to_string)
+}
 
 /// A directory of the user's, by the XDG rules: `variable`, or `fallback` under the home.
 pub fn xdg(variable: &str, fallback: &str) -> Option<PathBuf> {
@@ -251,7 +260,7 @@ fn vocabulary(keys: &BTreeMap<String, Value>) -> Vocabulary {
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, String, String), Failure> {
     let (tokenizer, mut template, mut bos, mut eos) = match &checkpoint.tokenizer {
         TokenizerSource::HuggingFace { tokenizer, config, template } => {
-            let read = |path: &Path| std::fs::read(path).map_err(|e| Failure(format!("{}: {e}", path.display())));
+            let read = |path: &Path| read_bounded(path);
             let named = |e: text::TextError| Failure(format!("{}: {e}", tokenizer.display()));
             let parsed = Tokenizer::from_json(&read(tokenizer)?).map_err(named)?;
             let config: serde_json::Value = match config {
@@ -293,6 +302,25 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, 
     Ok((tokenizer, template, bos, eos))
 }
 
+/// A file beside the weights, of at most as many bytes as any sound one has.
+fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::Read;
+    const MOST: u64 = 128 << 20;
+    let failed = |e: std::io::Error| Failure(format!("{}: {e}", path.display()));
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Failure(format!("{}: not a plain file", path.display())));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MOST {
+        return Err(Failure(format!(
+            "{}: more than {MOST} bytes, which is more than such a file may have",
+            path.display()
+        )));
+    }
+    Ok(bytes)
+}
+
 /// A template, or the one named default of a list.
 fn chosen_template(value: &serde_json::Value) -> Option<String> {
     if let Some(list) = value.as_array() {
@@ -311,9 +339,19 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
     let checkpoint = Checkpoint::open(path)?;
     let (plan, format) = plan(&checkpoint, load)?;
     let (tokenizer, template, bos, eos) = tokenizer(&checkpoint)?;
-    let template = match template {
-        Some(source) => Template::new(&source)?,
-        None => Template::new(text::chat::PLAIN)?,
+    let structure = &checkpoint.structure;
+    if let Some((id, piece)) = tokenizer.largest_id().filter(|(id, _)| *id as usize >= structure.vocab) {
+        return Err(Failure(format!(
+            "{}: the tokenizer's token {piece:?} has id {id}, but the model's vocabulary has {} tokens; tokenizer and weights do not belong together",
+            path.display(),
+            structure.vocab
+        )));
+    }
+    let template: Box<dyn Render> = match template {
+        // Our own templates need no guard.
+        Some(source) if bundled_template().as_deref() == Some(&*source) => Box::new(Template::new(&source)?),
+        Some(source) => Box::new(Apart::new(&source)?),
+        None => Box::new(Template::new(text::chat::PLAIN)?),
     };
     let weights = checkpoint.weights()?;
     let generation = checkpoint.generation.clone();

@@ -1,39 +1,90 @@
 //! `farthing show`: what a model is and what it will take. Reads headers only.
 
-use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Args;
+use kernels::Pool;
 use model::Checkpoint;
 use model::plan::MemoryPlan;
 use model::structure::{Attention, FeedForward, Layer, Score};
 use model::tensors::Stored;
 use serde_json::json;
 
-use crate::Outcome;
 use crate::loading::{self, Load};
-use crate::terminal::{bytes, count, put};
+use crate::speed::{self, Machine};
+use crate::terminal::{STOPPED, bytes, catch_interrupts, count, interrupt_pending, put};
+use crate::{Failure, Outcome, pulling};
 
-/// Show a model's structure, sizes and memory plan; no weight is read
+/// Show what a model is, what it takes and what it will do here; no weight is read
 ///
-/// Works on files that do not fit in memory.
-///
-/// Examples:
-///   farthing show model.gguf
-///   farthing show models/seed-5.7m --tensors
-///   farthing show model.gguf --context 32768 --json
+/// Structure, parameters, bytes, cache per token, memory plan, the longest context that fits, and the speed to expect from this
+/// machine's bandwidth and arithmetic, measured in a second. Works on files that do not fit in memory, and on names at the hub
+/// before anything but headers is fetched.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "\
+Examples:
+  farthing show org/name                     before it is fetched
+  farthing show models/seed-5.7m --tensors
+  farthing show model.gguf --context 32768 --json
+  farthing show model.gguf --check           reads every weight and names tensors that hold NaN or infinity")]
 pub struct Arguments {
-    /// Hugging Face directory or GGUF file
-    model: PathBuf,
+    /// Path, org/name or the short name of a pulled model
+    model: String,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    /// Read every weight and name tensors that hold what is no number; exit code 1 if there are any
+    #[arg(long)]
+    check: bool,
+    /// Do not measure this machine: no speed is told
+    #[arg(long)]
+    no_speed: bool,
     /// A JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     load: Load,
+}
+
+/// Tensors with numbers that are none, each with the first of them. Reads everything.
+fn damaged(checkpoint: &Checkpoint, json: bool) -> Result<Vec<(String, (usize, usize, f32))>, Failure> {
+    catch_interrupts();
+    let tensors = &checkpoint.tensors;
+    let total: usize = tensors.by_name.values().map(|t| t.bytes).sum();
+    let style =
+        indicatif::ProgressStyle::with_template("checking {bar:30} {binary_bytes}/{binary_total_bytes}, {eta} left");
+    let bar = indicatif::ProgressBar::new(total as u64).with_style(style.expect("a sound template"));
+    let names: Vec<&String> = tensors.by_name.keys().collect();
+    let next = AtomicUsize::new(0);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..loading::cores() {
+            scope.spawn(|| {
+                while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if interrupt_pending() {
+                        return;
+                    }
+                    if let Some(at) = tensors.not_finite(name) {
+                        found.lock().unwrap_or_else(|e| e.into_inner()).push((name.to_string(), at));
+                    }
+                    bar.inc(tensors.by_name[*name].bytes as u64);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    if interrupt_pending() {
+        return Err(Failure(format!("{STOPPED}the check was stopped")));
+    }
+    let mut found = found.into_inner().unwrap_or_else(|e| e.into_inner());
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    if !json {
+        for (name, (row, col, value)) in &found {
+            put(&format!("damaged     tensor {name} holds {value} in row {row}, column {col}\n"))?;
+        }
+    }
+    Ok(found)
 }
 
 fn attention(a: &Attention) -> String {
@@ -85,7 +136,14 @@ fn layers(layers: &[Layer]) -> Vec<String> {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let checkpoint = Checkpoint::open(&a.model)?;
+    let (path, remote) = pulling::find_headers(&a.model)?;
+    let checkpoint = Checkpoint::open(&path)?;
+    if a.check && remote.is_some() {
+        return Err(Failure(format!("--check reads every weight: `farthing pull {}` first", a.model)));
+    }
+    let pool = Pool::new(a.load.threads.map_or_else(loading::cores, usize::from));
+    let expected = (!a.no_speed).then(|| speed::expected(&checkpoint, &Machine::measure(&pool)));
+    drop(pool);
     let s = &checkpoint.structure;
     let format = loading::cache_format(&checkpoint, &a.load)?;
     let plan = MemoryPlan::new(&checkpoint, loading::context(&checkpoint, &a.load)?, format);
@@ -137,12 +195,25 @@ pub fn run(a: Arguments) -> Outcome {
         if a.tensors {
             report["tensors"] = tensors.into();
         }
-        return put(&format!("{report}\n"));
+        if let Some(remote) = &remote {
+            report["to_fetch"] = json!({"bytes": remote.selection.bytes, "files": remote.selection.files.len()});
+        }
+        if let Some(e) = expected {
+            report["expected_tokens_per_second"] = json!({"decode": e.decode, "prefill": e.prefill});
+        }
+        let mut found = Vec::new();
+        if a.check {
+            found = damaged(&checkpoint, true)?;
+            let row = |(name, (row, col, value)): &(String, (usize, usize, f32))| json!({"tensor": name, "row": row, "column": col, "value": value.to_string()});
+            report["damaged"] = found.iter().map(row).collect();
+        }
+        put(&format!("{report}\n"))?;
+        return checked(&a.model, found.len());
     }
     let mut lines = vec![
         format!(
             "{}: {} in {} files, {}",
-            a.model.display(),
+            a.model,
             s.architecture,
             checkpoint.tensors.files.len(),
             bytes(checkpoint.file_bytes())
@@ -196,10 +267,38 @@ pub fn run(a: Arguments) -> Outcome {
         (false, 0) => "            does not fit: take a smaller or more strongly quantised model".to_string(),
         (false, longest) => format!("            does not fit; the longest context that fits is {longest}"),
     });
+    if let Some(e) = expected {
+        lines.push(format!(
+            "speed       about {} tokens/s of an answer, {} of a prompt, by what this machine showed just now",
+            speed::rounded(e.decode),
+            speed::rounded(e.prefill)
+        ));
+    }
+    if let Some(remote) = &remote {
+        lines.push(format!(
+            "to fetch    {} in {} files; `farthing pull {}` or any command that runs it",
+            bytes(remote.selection.bytes),
+            remote.selection.files.len(),
+            remote.name
+        ));
+    }
     if a.tensors {
         for (n, t) in &checkpoint.tensors.by_name {
             lines.push(format!("{n}  {} {:?} {}", name(&t.stored), t.shape, bytes(t.bytes as u64)));
         }
     }
-    put(&(lines.join("\n") + "\n"))
+    put(&(lines.join("\n") + "\n"))?;
+    if a.check {
+        let found = damaged(&checkpoint, false)?;
+        checked(&a.model, found.len())?;
+        return put("checked     every weight is a number\n");
+    }
+    Ok(())
+}
+
+fn checked(model: &str, damaged: usize) -> Outcome {
+    match damaged {
+        0 => Ok(()),
+        n => Err(Failure(format!("{model}: {n} tensors hold what is no number: fetch the model again"))),
+    }
 }

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Failure;
 
+/// Begins the message of a failure that is a person's wish: the exit code is 130.
+pub const STOPPED: &str = "\u{0}";
+
 /// The message of a failure that is none: the reader of our output has gone.
 pub const CLOSED: &str = "the output was closed";
 
@@ -34,6 +37,11 @@ pub fn catch_interrupts() {
 /// Whether ctrl-c came since the last time this was asked.
 pub fn interrupted() -> bool {
     INTERRUPTED.swap(false, Ordering::SeqCst)
+}
+
+/// Whether ctrl-c came and nobody has asked yet.
+pub fn interrupt_pending() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
 }
 
 /// A number of bytes for people.

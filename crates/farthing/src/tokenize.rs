@@ -1,14 +1,13 @@
 //! `farthing tokenize`: text to ids and back.
 
 use std::io::Read;
-use std::path::PathBuf;
 
 use clap::Args;
 use model::Checkpoint;
 use serde_json::json;
 
 use crate::terminal::put;
-use crate::{Failure, Outcome, loading};
+use crate::{Failure, Outcome, loading, pulling};
 
 /// Show the tokens of a text
 ///
@@ -21,8 +20,8 @@ use crate::{Failure, Outcome, loading};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Hugging Face directory or GGUF file
-    model: PathBuf,
+    /// Path, org/name or the short name of a pulled model
+    model: String,
     /// The text; without it, stdin is read
     text: Option<String>,
     /// Only ids, on one line, with commas
@@ -58,7 +57,8 @@ pub fn run(a: Arguments) -> Outcome {
             text
         }
     };
-    let checkpoint = Checkpoint::open(&a.model)?;
+    let (path, _remote) = pulling::find_headers(&a.model)?;
+    let checkpoint = Checkpoint::open(&path)?;
     let (tokenizer, ..) = loading::tokenizer(&checkpoint)?;
     if a.decode {
         let text = tokenizer.decode(&ids(&text)?, false);

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use crate::loading::{self, Load};
 use crate::tokenize::ids;
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, pulling};
 
 /// Write logits, and hidden states and routing, of a list of tokens
 ///
@@ -24,8 +24,8 @@ use crate::{Failure, Outcome};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Hugging Face directory or GGUF file
-    model: PathBuf,
+    /// Path, org/name or the short name of a pulled model
+    model: String,
     /// Token ids with commas between, or @FILE with such a list
     #[arg(long, value_name = "1,2,3|@FILE")]
     tokens: String,
@@ -48,7 +48,7 @@ pub fn run(a: Arguments) -> Outcome {
     if tokens.is_empty() {
         return Err(Failure("no token is given; give ids with commas between, such as --tokens 1,2,3".to_string()));
     }
-    let checkpoint = Checkpoint::open(&a.model)?;
+    let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
     let most = checkpoint.structure.context;
     if tokens.len() > most {
         return Err(Failure(format!(

@@ -142,6 +142,11 @@ pub fn with_table<T>(table: &'static Table, f: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Names of all sets that this processor has, best first; the last is the plain one.
+pub fn instruction_sets() -> Vec<&'static str> {
+    tables().iter().map(|t| t.name).collect()
+}
+
 /// The instruction set in use.
 pub fn instruction_set() -> &'static str {
     table().name

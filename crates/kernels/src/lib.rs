@@ -24,7 +24,7 @@ pub mod vectors;
 use std::ops::Range;
 
 pub use attend::Shape;
-pub use dispatch::{instruction_set, instruction_set_from_env};
+pub use dispatch::{instruction_set, instruction_set_from_env, instruction_sets};
 pub use formats::Format;
 pub use pool::Pool;
 

@@ -1,0 +1,147 @@
+//! `farthing pull`, `list` and `rm`: models in the Hugging Face cache, which other tools share.
+
+use std::time::SystemTime;
+
+use clap::Args;
+use hub::{Cache, Name, Settings};
+use serde_json::json;
+
+use crate::loading::Load;
+use crate::pulling::{self, Resolved};
+use crate::terminal::{bytes, put};
+use crate::{Failure, Outcome};
+
+/// Fetch a model from the Hugging Face hub
+///
+/// Configuration and headers are read first: a model that would not run here is refused before its weights are fetched.
+/// An interrupted pull goes on where it was; every file is checked against the hub's checksum before it counts as there.
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  farthing pull org/name                   safetensors, or the Q4_K_M GGUF where there are only GGUF files
+  farthing pull org/name:Q8_0              the GGUF file of that quantisation
+  farthing pull org/name:dir/file.gguf     this file (all parts of a split one)
+  farthing pull org/name@revision          a branch, tag or commit
+
+Environment:
+  HF_HOME, HF_HUB_CACHE   where the cache is [default: ~/.cache/huggingface]
+  HF_TOKEN                for gated models (or the token that `huggingface-cli login` keeps)
+  HF_ENDPOINT             another hub
+  HF_HUB_OFFLINE=1        never ask the network")]
+pub struct Pull {
+    /// org/name, org/name:file.gguf, org/name:TAG, org/name@revision
+    model: String,
+    /// Fetch it even if it would not run on this machine
+    #[arg(long)]
+    anyway: bool,
+    /// A JSON object: name, path, whether it was there
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    load: Load,
+}
+
+pub fn pull(a: Pull) -> Outcome {
+    let (path, fetched) = match pulling::resolve(&a.model)? {
+        Resolved::Here(path) => (path, false),
+        Resolved::Hub(name) => (pulling::fetch(&name, &a.load, a.anyway)?, true),
+    };
+    if a.json {
+        return put(&format!("{}\n", json!({"model": a.model, "path": path, "fetched": fetched})));
+    }
+    if !a.load.quiet {
+        eprintln!("{}", if fetched { "fetched and checked:" } else { "already here:" });
+    }
+    put(&format!("{}\n", path.display()))
+}
+
+/// List the models in the Hugging Face cache
+///
+/// Models that other tools put there are listed too. An incomplete one was interrupted: `farthing pull` goes on with it.
+#[derive(Args)]
+pub struct List {
+    /// A JSON array: name, bytes, complete, path
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn age(modified: SystemTime) -> String {
+    let seconds = SystemTime::now().duration_since(modified).map_or(0, |d| d.as_secs());
+    match seconds {
+        0..120 => "now".to_string(),
+        120..7200 => format!("{} minutes ago", seconds / 60),
+        7200..172_800 => format!("{} hours ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}
+
+pub fn list(a: List) -> Outcome {
+    let cache = Cache::new(Settings::from_env()?.cache);
+    let pulled = cache.list()?;
+    if a.json {
+        let rows: Vec<_> = pulled
+            .iter()
+            .map(|p| json!({"name": p.name.to_string(), "bytes": p.bytes, "complete": p.complete, "path": p.path}))
+            .collect();
+        return put(&format!("{}\n", serde_json::Value::from(rows)));
+    }
+    if pulled.is_empty() {
+        eprintln!(
+            "nothing is pulled yet (looked in {}); `farthing pull org/name` fetches a model",
+            cache.root().display()
+        );
+        return Ok(());
+    }
+    let width = pulled.iter().map(|p| p.name.to_string().chars().count()).max().unwrap_or(0);
+    let mut out = String::new();
+    for p in &pulled {
+        let state = if p.complete { age(p.modified) } else { "incomplete".to_string() };
+        out += &format!("{:<width$} {:>10}  {state}\n", p.name.to_string(), bytes(p.bytes));
+    }
+    put(&out)
+}
+
+/// Remove a pulled model from the Hugging Face cache
+///
+/// org/name removes everything of it; org/name:file.gguf that file, and what only it used.
+#[derive(Args)]
+pub struct Remove {
+    /// Name of a pulled model, or the last part of it
+    #[arg(required = true)]
+    models: Vec<String>,
+    /// A JSON array: name, bytes freed
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A pulled model's name as a person wrote it: whole, or its last part.
+fn named(cache: &Cache, text: &str) -> Result<Name, Failure> {
+    if text.contains('/') {
+        return Ok(Name::parse(text)?);
+    }
+    let (short, rest) = text.split_at(text.find(['@', ':']).unwrap_or(text.len()));
+    match &cache.by_short_name(short)?[..] {
+        [] => {
+            Err(Failure(format!("{text}: no pulled model has that name; `farthing list` shows those that are there")))
+        }
+        [one] => Ok(Name::parse(&format!("{}{rest}", one.repository))?),
+        several => {
+            let names: Vec<&str> = several.iter().map(|n| n.repository.as_str()).collect();
+            Err(Failure(format!("{text} is the name of several pulled models: write one of {}", names.join(", "))))
+        }
+    }
+}
+
+pub fn remove(a: Remove) -> Outcome {
+    let cache = Cache::new(Settings::from_env()?.cache);
+    let mut rows = Vec::new();
+    for text in &a.models {
+        let name = named(&cache, text)?;
+        let freed = cache.remove(&name)?;
+        rows.push(json!({"name": name.to_string(), "bytes": freed}));
+        if !a.json {
+            eprintln!("removed {name}, {} freed", bytes(freed));
+        }
+    }
+    if a.json { put(&format!("{}\n", serde_json::Value::from(rows))) } else { Ok(()) }
+}
