@@ -58,8 +58,14 @@ pub fn resolve(text: &str) -> Result<Resolved, Failure> {
 pub fn find(text: &str, load: &Load) -> Result<PathBuf, Failure> {
     match resolve(text)? {
         Resolved::Here(path) => Ok(path),
-        Resolved::Hub(name) => fetch(&name, load, false),
+        Resolved::Hub(name) => fetch(&name, load, false).map_err(|e| neither(text, e)),
     }
+}
+
+/// A name that is not at the hub may have been meant as a path.
+fn neither(text: &str, Failure(message): Failure) -> Failure {
+    let plain = !text.contains([':', '@']) && !message.starts_with(terminal::STOPPED);
+    Failure(if plain { format!("{text} is no file here; as a name at the hub: {message}") } else { message })
 }
 
 /// As `find`, but only the headers of what is not here. The directory holds them while it lives.
@@ -67,7 +73,7 @@ pub fn find_headers(text: &str) -> Result<(PathBuf, Option<Remote>), Failure> {
     match resolve(text)? {
         Resolved::Here(path) => Ok((path, None)),
         Resolved::Hub(name) => {
-            let remote = Remote::look(&name)?;
+            let remote = Remote::look(&name).map_err(|e| neither(text, e))?;
             Ok((remote.path.clone(), Some(remote)))
         }
     }

@@ -1,0 +1,247 @@
+//! The server as a network sees it: raw bytes, slow and rude clients, signals.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+struct Server {
+    child: Child,
+    address: String,
+    log: std::sync::mpsc::Receiver<String>,
+}
+
+impl Server {
+    fn start(args: &[&str]) -> Server {
+        let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
+            .args(["serve", "--port", "0"])
+            .args(args)
+            .env("XDG_CACHE_HOME", &state)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, log) = std::sync::mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|l| drop(sender.send(l))));
+        let mut seen = Vec::new();
+        let address = loop {
+            let line = log.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("no start: {seen:?}"));
+            if let Some((_, rest)) = line.split_once(" at http://") {
+                break rest.split('/').next().unwrap().to_string();
+            }
+            seen.push(line);
+        };
+        Server { child, address, log }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream
+    }
+
+    /// Send bytes, read to the end of the connection.
+    fn raw(&self, bytes: &str) -> String {
+        let mut stream = self.connect();
+        let _ = stream.write_all(bytes.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    }
+
+    fn post(&self, path: &str, body: &str) -> String {
+        self.raw(&post(path, body))
+    }
+
+    /// Wait until `/ready` says so.
+    fn until(&self, wanted: &str) {
+        let started = Instant::now();
+        while !self.get("/ready").contains(wanted) {
+            assert!(started.elapsed() < Duration::from_secs(30), "never {wanted}: {}", self.get("/ready"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn logged(&self, wanted: &str) -> String {
+        loop {
+            let line =
+                self.log.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("never logged {wanted}"));
+            if line.contains(wanted) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+const LONG: &str =
+    r#"{"prompt": "Once", "max_tokens": 1900, "temperature": 0, "logit_bias": {"1": -100}, "stream": true}"#;
+
+#[test]
+fn every_refusal_is_json_with_its_status() {
+    let server = Server::start(&["--patience", "2"]);
+    let refused = |answer: String, status: &str, said: &str| {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap_or_default())
+            .unwrap_or_else(|e| panic!("{e}: {answer}"));
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(message.contains(said), "{message}");
+        for key in ["type", "param", "code"] {
+            assert!(body["error"].get(key).is_some(), "{answer}");
+        }
+    };
+    refused(server.get("/v1/nothing"), "404", "/v1/nothing is not served; there are GET /health");
+    refused(server.get("/v1/chat/completions"), "405", "does not take GET");
+    refused(server.get("/v1/models/a/b"), "404", "model is \"a/b\"");
+    refused(server.post("/v1/completions", "{"), "400", "not JSON");
+    refused(server.post("/v1/completions", &"[".repeat(100_000)), "400", "not JSON");
+    refused(server.post("/v1/completions", r#"{"prompt": ""}"#.replace("\"\"", "[]").as_str()), "400", "prompt is []");
+    let no_type = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    refused(server.raw(no_type), "415", "application/json");
+    let large = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n{";
+    refused(server.raw(large), "413", "99999999 bytes; at most 4194304");
+    let many = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}",
+        format!("100000\r\n{}\r\n", "x".repeat(1 << 20)).repeat(5)
+    );
+    refused(server.raw(&many), "413", "more than 4194304");
+    // A body that does not come.
+    let slow = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"prompt\"";
+    refused(server.raw(slow), "408", "did not come within 2s");
+    // A head that does not come, or never ends, or is none: the connection is closed, nobody waits.
+    let started = Instant::now();
+    assert!(server.raw("GET /health HTTP/1.1\r\nHost").is_empty() || started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(20));
+    assert!(!server.raw(&format!("GET /health HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))).contains("200 OK"));
+    assert!(!server.raw(&format!("GET /health HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(5000))).contains("200 OK"));
+    assert!(!server.raw("\u{16}\u{3}\u{1} this is TLS\r\n\r\n").contains("200 OK"));
+    assert!(server.get("/health").contains("{\"status\":\"ok\"}"));
+    assert!(server.get("/ready").contains("\"status\":\"ready\""));
+    assert!(server.post("/completions", r#"{"prompt": "Once", "max_tokens": 2}"#).contains("\"completion_tokens\":2"));
+}
+
+#[test]
+fn a_client_that_leaves_frees_the_engine() {
+    let server = Server::start(&["--queue", "1"]);
+    let mut stream = server.connect();
+    stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
+    let mut some = [0; 200];
+    stream.read_exact(&mut some).unwrap();
+    // One that waits for a whole answer, and leaves while it waits in the queue.
+    let mut waits = server.connect();
+    waits.write_all(post("/v1/completions", &LONG.replace("true", "false")).as_bytes()).unwrap();
+    server.until("\"waiting\":1");
+    let busy = server.post("/v1/completions", r#"{"prompt": "x"}"#);
+    assert!(busy.contains("429 Too Many") && busy.contains("retry-after: 1") && busy.contains("queue_full"), "{busy}");
+    drop(waits);
+    server.until("\"waiting\":0");
+    drop(stream);
+    server.until("\"running\":0");
+    server.logged("/v1/completions left");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_left() {
+    let server = Server::start(&["--patience", "1"]);
+    // Its window is as small as can be, and it takes nothing: many tokens with many scores do not fit in it.
+    let mut stream = server.connect();
+    let body = LONG.replace("\"stream\"", "\"logprobs\": 20, \"stream\"");
+    stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
+    let line = server.logged("/v1/completions");
+    // Either everything fitted into the system's buffers, or the connection was given up.
+    assert!(line.contains("left") || line.contains("200"), "{line}");
+    server.until("\"running\":0");
+    drop(stream);
+}
+
+#[test]
+fn the_first_sigterm_waits_and_the_second_does_not() {
+    let mut server = Server::start(&[]);
+    let mut stream = server.connect();
+    stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
+    let mut some = [0; 200];
+    stream.read_exact(&mut some).unwrap();
+    server.signal("-TERM");
+    server.logged("ending");
+    assert!(TcpStream::connect(&server.address).is_err(), "no new connections");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("[DONE]") && rest.contains("\"finish_reason\":\"length\""));
+    assert!(server.child.wait().unwrap().success());
+
+    let mut server = Server::start(&[]);
+    let mut stream = server.connect();
+    stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
+    stream.read_exact(&mut some).unwrap();
+    server.signal("-INT");
+    server.logged("ending");
+    server.signal("-INT");
+    assert_eq!(server.child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn what_cannot_start_says_why() {
+    let server = Server::start(&[]);
+    let port = server.address.rsplit(':').next().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_farthing")).args(["serve", "--port", port]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("is in use; give another --port"), "{said}");
+    let output = Command::new(env!("CARGO_BIN_EXE_farthing")).args(["serve", "./nowhere.gguf"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("./nowhere.gguf: No such file"));
+}
+
+/// Templates of a stranger's model: one that never ends, one that eats memory, one that is fine. The server outlives them.
+#[test]
+fn templates_that_do_not_end_are_ended() {
+    let bundled = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+    let directory = std::env::temp_dir().join(format!("farthing-template-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for entry in std::fs::read_dir(bundled).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, directory.join(from.file_name().unwrap())).unwrap();
+    }
+    let template = "{% if messages[0].content == 'time' %}{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}\
+        {% elif messages[0].content == 'memory' %}{{ (['x' * 1000000] * 100000)|join|length }}{% elif messages[0].content == 'no' %}{{ raise_exception('not so') }}\
+        {% else %}{{ bos_token }}{{ messages[0].content }}{% endif %}";
+    std::fs::write(directory.join("chat_template.jinja"), template).unwrap();
+    let server = Server::start(&[directory.to_str().unwrap()]);
+    let ask = |said: &str| {
+        server.post(
+            "/v1/chat/completions",
+            &format!(r#"{{"messages": [{{"role": "user", "content": "{said}"}}], "max_tokens": 3}}"#),
+        )
+    };
+    assert!(ask("Once upon").contains("200 OK"));
+    let memory = ask("memory");
+    assert!(memory.contains("400 Bad Request") && memory.contains("of memory and was stopped"), "{memory}");
+    assert!(ask("Once upon").contains("200 OK"));
+    let refused = ask("no");
+    assert!(refused.contains("400 Bad Request") && refused.contains("chat template: not so (line 1)"), "{refused}");
+    let time = ask("time");
+    assert!(time.contains("400 Bad Request") && time.contains("did not end within"), "{time}");
+    assert!(ask("Once upon").contains("200 OK"));
+    let _ = std::fs::remove_dir_all(directory);
+}
