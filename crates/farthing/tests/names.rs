@@ -1,0 +1,216 @@
+//! Models by name, as a person uses them: before, while and after they are fetched from a hub on loopback.
+
+#[path = "../../hub/tests/server/mod.rs"]
+#[allow(dead_code)] // the hub's own tests use the rest
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use server::{Reply, Repository, Server};
+
+/// A machine with an empty cache that knows this hub.
+struct Machine {
+    home: tempfile::TempDir,
+    endpoint: String,
+}
+
+impl Machine {
+    fn new(endpoint: &str) -> Machine {
+        Machine { home: tempfile::tempdir().unwrap(), endpoint: endpoint.to_string() }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+        command.args(args).env("HF_HOME", self.home.path()).env("HF_ENDPOINT", &self.endpoint);
+        for variable in ["HF_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "FARTHING_ISA"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn succeed(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.succeed(args)).unwrap()
+    }
+
+    /// The last line of a failure.
+    fn fail(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        said.lines().last().unwrap_or_default().to_string()
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The bundled model as a repository.
+fn bundled() -> Repository {
+    let names =
+        ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
+    let file = |name: &'static str| (name, std::fs::read(root().join("models/seed-5.7m").join(name)).unwrap());
+    Repository::new(names.map(file).to_vec())
+}
+
+fn hub(repository: &Repository) -> Server {
+    let repository = repository.clone();
+    Server::start(move |request| repository.answer(request))
+}
+
+const ONCE: [&str; 8] = ["-p", "Once upon a time", "-t", "0", "-n", "9", "-q", "--threads=1"];
+
+#[test]
+fn a_name_is_shown_fetched_run_listed_and_removed() {
+    let repository = bundled();
+    let server = hub(&repository);
+    let machine = Machine::new(&server.url());
+    // Before: headers only, and nothing is kept.
+    let shown = machine.json(&["show", "org/model", "--json", "--no-speed"]);
+    let sizes: usize = repository.files.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(shown["to_fetch"]["bytes"].as_u64(), Some(sizes as u64));
+    assert_eq!(shown["plan"]["fits"], true);
+    assert!(server.requests_for("model.safetensors").iter().all(|r| r.headers.contains_key("range")));
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    let people = machine.succeed(&["show", "org/model"]);
+    assert!(people.contains("to fetch    ") && people.contains("speed       about "), "{people}");
+    // The first run fetches it, the second needs no network.
+    let text = machine.succeed(&[&["generate", "org/model"], &ONCE[..]].concat());
+    assert!(text.contains("there was a little girl"), "{text}");
+    let asked = server.requests().len();
+    assert_eq!(machine.succeed(&[&["generate", "org/model"], &ONCE[..]].concat()), text);
+    assert_eq!(server.requests().len(), asked);
+    drop(server);
+    assert_eq!(machine.succeed(&[&["generate", "Model"], &ONCE[..]].concat()), text);
+    let offline = machine.command(&["pull", "org/model"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(offline.status.success());
+    // It is there, and goes.
+    let listed = machine.json(&["list", "--json"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["complete"]), (&"org/model".into(), &true.into()));
+    assert!(machine.succeed(&["ls"]).contains("org/model"));
+    let removed = machine.json(&["rm", "model", "--json"]);
+    // The file of the branch's commit goes too.
+    assert_eq!(removed[0]["bytes"].as_u64(), Some(sizes as u64 + 40));
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    assert!(machine.fail(&["generate", "model", "-p", "x"]).contains("no such file, and no pulled model of that name"));
+    assert!(machine.fail(&["rm", "model"]).contains("no pulled model has that name"));
+    assert!(machine.fail(&["rm", "org/model"]).contains("org/model"));
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_before_its_first_byte() {
+    let data = root().join("crates/model/tests/data/stories260K/model-q8_0.gguf");
+    let small = std::fs::read(data).unwrap();
+    // Headers are read from the first 16 MiB; of the rest nothing is asked.
+    let mut big = small.clone();
+    big.resize(16 << 20, 0);
+    let size = big.len();
+    let repository = Repository::new(vec![("big-Q8_0.gguf", big), ("small-Q4_K_M.gguf", small)]);
+    let listed = repository.listing().replacen(&format!("\"size\":{size}"), "\"size\":1099511627776", 2);
+    let answering = repository.clone();
+    let server = Server::start(move |request| {
+        if request.path.starts_with("/api/") { Reply::new(200, listed.clone()) } else { answering.answer(request) }
+    });
+    let machine = Machine::new(&server.url());
+    let refused = machine.fail(&["pull", "org/model:Q8_0"]);
+    assert!(refused.contains("not fetched, it would not run here: it needs weights 1024.00 GiB"), "{refused}");
+    assert!(refused.contains("org/model:small-Q4_K_M.gguf") && refused.contains("would fit"), "{refused}");
+    assert!(machine.fail(&["chat", "org/model:Q8_0"]).contains("would fit"));
+    assert!(server.requests_for("big-Q8_0.gguf").iter().all(|r| r.headers.contains_key("range")));
+    let shown = machine.json(&["show", "org/model:Q8_0", "--json", "--no-speed"]);
+    assert_eq!((&shown["plan"]["fits"], &shown["to_fetch"]["bytes"]), (&false.into(), &(1u64 << 40).into()));
+    // The disk is asked too.
+    assert!(machine.fail(&["pull", "org/model:Q8_0", "--anyway"]).contains("bytes are needed and"));
+    // What fits is taken, and found by its file.
+    let text = machine.succeed(&[&["generate", "org/model:Q4_K_M"], &ONCE[..]].concat());
+    assert!(!text.trim().is_empty());
+    assert_eq!(machine.json(&["list", "--json"])[0]["name"], "org/model:small-Q4_K_M.gguf");
+    assert!(machine.succeed(&["pull", "model:small-Q4_K_M.gguf"]).trim().ends_with("small-Q4_K_M.gguf"));
+}
+
+#[test]
+fn a_stopped_pull_goes_on_and_never_counts_as_there() {
+    let repository = bundled();
+    let slow = repository.clone();
+    let server = Server::start(move |request| {
+        let reply = slow.answer(request);
+        // Weights (but not their headers) come in a hundred pieces.
+        let weights = request.path.ends_with(".safetensors") && reply.body.len() > 1 << 20;
+        Reply { pieces: weights.then_some((100, Duration::from_millis(50))), ..reply }
+    });
+    let machine = Machine::new(&server.url());
+    let child = machine.command(&["pull", "org/model"]).spawn().unwrap();
+    let blobs = machine.home.path().join("hub/models--org--model/blobs");
+    let grown = || {
+        let entries = std::fs::read_dir(&blobs).ok()?;
+        entries
+            .flatten()
+            .filter(|e| e.path().extension().is_some_and(|x| x == "incomplete"))
+            .map(|e| e.metadata().map_or(0, |m| m.len()))
+            .max()
+    };
+    while grown().unwrap_or(0) < 1 << 20 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("org/model: stopped; `farthing pull org/model` goes on from here"), "{said}");
+    assert_eq!(machine.json(&["list", "--json"])[0]["complete"], false);
+    assert!(machine.succeed(&["list"]).contains("incomplete"));
+    // Killed outright it is no different.
+    let mut child = machine.command(&["pull", "org/model"]).spawn().unwrap();
+    let before = grown().unwrap();
+    while grown().unwrap_or(0) <= before {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(machine.json(&["list", "--json"])[0]["complete"], false);
+    drop(server);
+    let server = hub(&repository);
+    let machine = Machine { endpoint: server.url(), ..machine };
+    let pulled = machine.json(&["pull", "org/model", "--json", "-q"]);
+    assert_eq!(pulled["fetched"], true);
+    let asked = server.requests_for("model.safetensors");
+    assert!(asked.iter().any(|r| r.from().is_some_and(|from| from > 1 << 20)), "it goes on from where it was");
+    let stored = std::fs::read(Path::new(pulled["path"].as_str().unwrap()).join("model.safetensors")).unwrap();
+    assert!(stored == repository.bytes("model.safetensors"));
+}
+
+#[test]
+fn what_the_hub_refuses_is_said_in_one_line() {
+    let server = Server::start(|request| match request.path.split('/').nth(4) {
+        Some("gated") => Reply::new(403, "").header("X-Error-Code", "GatedRepo"),
+        Some("private") => Reply::new(401, ""),
+        _ => Reply::new(404, "").header("X-Error-Code", "RepoNotFound"),
+    });
+    let machine = Machine::new(&server.url());
+    for (name, said) in [("org/gated", "HF_TOKEN"), ("org/private", "HF_TOKEN"), ("org/none", "org/none")] {
+        for command in ["pull", "show", "chat", "bench"] {
+            let line = machine.fail(&[command, name]);
+            assert!(line.starts_with("farthing: ") && line.contains(said) && line.contains(name), "{line}");
+        }
+    }
+    assert!(machine.fail(&["chat", "models/typo"]).contains("models/typo is no file here; as a name at the hub"));
+    let json: serde_json::Value = serde_json::from_str(&machine.fail(&["pull", "org/gated", "--json"])).unwrap();
+    assert!(json["error"]["message"].as_str().unwrap().contains("HF_TOKEN"));
+    assert!(machine.fail(&["pull", "org/a/b"]).contains("org/a/b"));
+    assert!(machine.fail(&["pull", "../x"]).contains("../x"));
+    let offline = machine.command(&["pull", "org/none"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
+    assert!(String::from_utf8_lossy(&offline.stderr).contains("HF_HUB_OFFLINE is set"));
+}
