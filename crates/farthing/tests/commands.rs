@@ -322,3 +322,98 @@ fn a_reader_who_leaves_ends_it_quietly() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(!text(&output.stderr).contains("panicked"));
 }
+
+#[test]
+fn doctor_measures_this_machine() {
+    let report: serde_json::Value =
+        serde_json::from_str(&succeed(&["doctor", "--json", "--threads", "1"], "")).unwrap();
+    assert!(report["all_threads"]["bandwidth_bytes_per_second"].as_f64().unwrap() > 1e8);
+    assert!(report["memory"]["available"].as_u64().unwrap() > 0 && report["cores"].as_u64().unwrap() > 0);
+    let sets: Vec<&str> = report["instruction_sets"].as_array().unwrap().iter().map(|s| s.as_str().unwrap()).collect();
+    assert!(sets.contains(&"scalar") && sets.contains(&report["instruction_set"].as_str().unwrap()));
+    let people = succeed(&["doctor", "--threads", "1"], "");
+    for line in ["processor", "uses", "memory", "models", "So models of up to"] {
+        assert!(people.lines().any(|l| l.starts_with(line)), "{people}");
+    }
+}
+
+#[test]
+fn help_teaches() {
+    let long = succeed(&["--help"], "");
+    for part in ["The first hour:", "org/name:Q4_K_M", "Exit codes: 0 done", "HF_HOME", "FARTHING_ISA"] {
+        assert!(long.contains(part), "{long}");
+    }
+    assert!(!long.contains("render-template"));
+    for command in [
+        "chat",
+        "generate",
+        "serve",
+        "show",
+        "pull",
+        "list",
+        "rm",
+        "doctor",
+        "bench",
+        "tokenize",
+        "trace",
+        "completions",
+    ] {
+        let help = succeed(&["help", command], "");
+        assert!(help.contains("Usage: farthing") && help.lines().count() > 8, "{command}: {help}");
+        assert!(long.contains(command));
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = succeed(&["completions", shell], "");
+        assert!(script.contains("farthing") && script.contains("tokenize"), "{shell}");
+    }
+}
+
+#[test]
+fn wrong_arguments_for_machines() {
+    let output = run_with(&["show", "--jsno", "--json"], "");
+    assert_eq!(output.status.code(), Some(2));
+    let json: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(json["error"]["kind"], "arguments");
+    assert!(json["error"]["message"].as_str().unwrap().contains("--jsno"));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn damaged_weights_are_named_and_stop_a_run() {
+    let scratch = Scratch::new("nan");
+    let model = scratch.model();
+    let path = model.to_str().unwrap();
+    assert!(succeed(&["show", path, "--check", "--no-speed"], "").contains("every weight is a number"));
+    let weights = model.join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let places: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let name = "model.layers.3.self_attn.o_proj.weight";
+    let at = 8 + header + places[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at + 2..at + 4].copy_from_slice(&[0xff, 0xff]);
+    std::fs::write(&weights, bytes).unwrap();
+    let line = fail(&["generate", path, "-p", "x", "-q"]);
+    assert!(line.contains("some weight is damaged; `farthing show MODEL --check` names the tensor"), "{line}");
+    let output = run_with(&["show", path, "--check", "--no-speed"], "");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(said.contains(&format!("damaged     tensor {name} holds NaN in row 0, column 1")), "{said}");
+    let json = run_with(&["show", path, "--check", "--json", "--no-speed"], "");
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(report["damaged"][0]["tensor"], name);
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let scratch = Scratch::new("tokenizer");
+    let model = scratch.model();
+    let file = model.join("tokenizer.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let mut token = json["added_tokens"][0].clone();
+    token["id"] = 2048.into();
+    token["content"] = "<beyond>".into();
+    json["added_tokens"].as_array_mut().unwrap().push(token);
+    std::fs::write(&file, json.to_string()).unwrap();
+    let line = fail(&["generate", model.to_str().unwrap(), "-p", "x"]);
+    assert!(line.contains("\"<beyond>\" has id 2048") && line.contains("vocabulary has 2048 tokens"), "{line}");
+}

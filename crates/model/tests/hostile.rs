@@ -17,7 +17,7 @@ use serde_json::json;
 
 fn refused(path: &Path) -> String {
     let opened = Checkpoint::open(path);
-    let error = opened.and_then(|c| c.weights().map(|_| ())).err().expect("refused").to_string();
+    let error = opened.and_then(|c| c.weights().map(|_| ())).expect_err("refused").to_string();
     assert!(!error.contains('\n'), "{error}");
     error
 }

@@ -502,6 +502,27 @@ mod tests {
         assert!(chatted(long).unwrap_err().message.len() < 300);
     }
 
+    /// What the fuzzer starts from, and everything it found.
+    #[test]
+    fn seeds_and_findings_of_the_fuzzer() {
+        let mut count = 0;
+        for kind in ["seeds", "findings"] {
+            let directory =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join("request");
+            let Ok(entries) = std::fs::read_dir(directory) else { continue };
+            for entry in entries {
+                let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+                count += 1;
+                let refusals = [
+                    chat(&bytes, &Sampling::default(), 1000).err(),
+                    completion(&bytes, &Sampling::default(), 1000).err(),
+                ];
+                assert!(refusals.into_iter().flatten().all(|r| r.message.len() < 4096 && !r.message.contains('\n')));
+            }
+        }
+        assert!(count >= 5);
+    }
+
     #[test]
     fn what_is_given_is_taken() {
         let chat = chatted(json!({
