@@ -14,7 +14,7 @@ use text::{Stops, Stream};
 
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put};
+use crate::terminal::{Wrap, catch_interrupts, interrupted, prompt_bar, put};
 use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
@@ -272,11 +272,12 @@ impl Chat {
         let (mut stream, mut stops) =
             (Stream::continuing(&m.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
         let mut text = String::new();
+        let mut screen = Wrap::new();
         let mut give = |piece: String| -> Outcome {
             // Templates that end without a space get their answers with one.
             let piece = if text.is_empty() { piece.trim_start().to_string() } else { piece };
             text.push_str(&piece);
-            if piece.is_empty() { Ok(()) } else { put(&piece) }
+            if piece.is_empty() { Ok(()) } else { screen.put(&piece) }
         };
         let finish = loop {
             if interrupted() {
@@ -292,6 +293,7 @@ impl Chat {
         };
         give(stops.push(&stream.finish()))?;
         give(stops.finish())?;
+        screen.finish()?;
         let timing = generation.timing();
         put("\n")?;
         match finish {

@@ -1,7 +1,9 @@
 //! Writing to people and to pipes.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use unicode_width::UnicodeWidthChar;
 
 use crate::Failure;
 
@@ -72,4 +74,128 @@ pub fn prompt_bar(tokens: usize) -> indicatif::ProgressBar {
     }
     let style = indicatif::ProgressStyle::with_template("reading the prompt {bar:30} {pos}/{len} tokens, {eta} left");
     indicatif::ProgressBar::new(tokens as u64).with_style(style.expect("a sound template"))
+}
+
+/// Text that streams to a person: words are kept whole at the edge of the terminal. Through a pipe nothing is changed.
+pub struct Wrap {
+    /// Columns; `None` through a pipe.
+    columns: Option<usize>,
+    column: usize,
+    /// A word that is not yet whole, and its width.
+    word: String,
+    wide: usize,
+}
+
+impl Wrap {
+    /// Text that begins at the left edge.
+    pub fn new() -> Wrap {
+        let terminal = std::io::stdout().is_terminal();
+        Wrap { columns: terminal.then(columns).flatten(), column: 0, word: String::new(), wide: 0 }
+    }
+
+    /// Write what is whole.
+    pub fn put(&mut self, text: &str) -> Result<(), Failure> {
+        if self.columns.is_none() {
+            return put(text);
+        }
+        // The window may have been resized.
+        self.columns = columns().or(self.columns);
+        let out = self.wrapped(text);
+        if out.is_empty() { Ok(()) } else { put(&out) }
+    }
+
+    /// Write the rest.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        let mut out = String::new();
+        self.flush(&mut out);
+        if out.is_empty() { Ok(()) } else { put(&out) }
+    }
+
+    fn flush(&mut self, out: &mut String) {
+        let columns = self.columns.unwrap_or(usize::MAX);
+        if self.column > 0 && self.column.saturating_add(self.wide) > columns {
+            out.push('\n');
+            self.column = 0;
+        }
+        out.push_str(&std::mem::take(&mut self.word));
+        self.column += self.wide;
+        if self.column > columns {
+            self.column %= columns;
+        }
+        self.wide = 0;
+    }
+
+    fn wrapped(&mut self, text: &str) -> String {
+        let columns = self.columns.unwrap_or(usize::MAX);
+        let mut out = String::new();
+        for c in text.chars() {
+            let width = c.width().unwrap_or(0);
+            match c {
+                '\n' => {
+                    self.flush(&mut out);
+                    out.push(c);
+                    self.column = 0;
+                }
+                ' ' => {
+                    self.flush(&mut out);
+                    // A space at the edge is the line's end.
+                    if self.column + 1 < columns {
+                        out.push(c);
+                        self.column += 1;
+                    } else {
+                        out.push('\n');
+                        self.column = 0;
+                    }
+                }
+                _ => {
+                    // Scripts of wide characters break anywhere, and so does a word longer than the line.
+                    if width > 1 || self.wide + width > columns {
+                        self.flush(&mut out);
+                    }
+                    self.word.push(c);
+                    self.wide += width;
+                    if width > 1 {
+                        self.flush(&mut out);
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Columns of the terminal.
+fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|&n| n >= 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrapped(columns: usize, pieces: &[&str]) -> String {
+        let mut wrap = Wrap { columns: Some(columns), column: 0, word: String::new(), wide: 0 };
+        let mut out: String = pieces.iter().map(|p| wrap.wrapped(p)).collect();
+        wrap.flush(&mut out);
+        out
+    }
+
+    #[test]
+    fn words_stay_whole_at_the_edge() {
+        assert_eq!(wrapped(10, &["one two", " three", " four"]), "one two \nthree four");
+        assert_eq!(wrapped(10, &["little fox was"]), "little fox\nwas");
+        assert_eq!(wrapped(10, &["one two th", "ree"]), "one two \nthree");
+        assert_eq!(wrapped(10, &["0123456789", "0123 x"]), "0123456789\n0123 x");
+        assert_eq!(wrapped(10, &["a\n\nb c"]), "a\n\nb c");
+        assert_eq!(wrapped(10, &["\u{4e2d}\u{6587}\u{4e2d}\u{6587} \u{4e2d}\u{6587}"]).matches('\u{4e2d}').count(), 3);
+        assert_eq!(wrapped(10, &["abcdefghij k"]), "abcdefghij\nk");
+        for columns in 10..40 {
+            let text =
+                "It was a long day and the little fox was very very tired of counting everything twice over again.";
+            let out = wrapped(columns, &[text]);
+            assert!(out.lines().all(|l| l.trim_end().len() <= columns), "{columns}: {out}");
+            assert_eq!(out.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
+        }
+    }
 }
