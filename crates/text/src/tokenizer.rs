@@ -77,7 +77,11 @@ fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, Te
     let outcome = catch_unwind(AssertUnwindSafe(f));
     SILENT.with(|silent| silent.set(before));
     let error = |e: String| TextError::Tokenizer(format!("{what}: {}", e.lines().next().unwrap_or_default()));
-    outcome.unwrap_or_else(|_| Err("the description contradicts itself".to_string())).map_err(error)
+    let said = |payload: Box<dyn std::any::Any + Send>| {
+        let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        format!("the description contradicts itself ({})", text.unwrap_or("no more is known"))
+    };
+    outcome.unwrap_or_else(|payload| Err(said(payload))).map_err(error)
 }
 
 impl Tokenizer {
