@@ -209,6 +209,8 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
         return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
     }
     let config = read_json(&config_path)?;
+    // What is not supported is said before weights are looked for.
+    families::from_config(&config_path, &config)?;
     let mut checkpoint = Checkpoint::of_parts(&config_path, &config, Tensors::of_directory(path)?)?;
     checkpoint.path = path.to_path_buf();
     let existing = |name: &str| Some(path.join(name)).filter(|p| p.is_file());
