@@ -28,7 +28,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.resize(len, T::default());
     }
