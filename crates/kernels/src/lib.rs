@@ -102,6 +102,28 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Ask the system to back a large buffer with large pages, where it can: attention reads all of a cache, a little everywhere.
+/// No more than a hint.
+pub fn prefer_large_pages<T>(buffer: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        unsafe extern "C" {
+            fn madvise(at: *mut std::ffi::c_void, len: usize, advice: i32) -> i32;
+        }
+        const PAGE: usize = 4096;
+        const HUGE_PAGE: i32 = 14; // MADV_HUGEPAGE
+        let bytes = std::mem::size_of_val(buffer);
+        let start = buffer.as_mut_ptr().cast::<u8>();
+        let skip = start.align_offset(PAGE);
+        if bytes > skip {
+            // SAFETY: the range lies within the buffer; this advice changes no contents, and an error leaves things as they are.
+            unsafe { madvise(start.add(skip).cast(), (bytes - skip) / PAGE * PAGE, HUGE_PAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = buffer;
+}
+
 /// Rows of activations in 8-bit blocks of 32; a buffer to be used again.
 #[derive(Default)]
 pub struct Quantized {
@@ -338,7 +360,8 @@ pub struct Transposed<'a> {
 /// # Panics
 /// When shapes do not agree.
 pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
-    const ROWS: usize = 64;
+    // Weights are decoded once a piece: long pieces where there are enough of them.
+    let rows_a_piece = if products.len() >= 4 * pool.threads() { 256 } else { 64 };
     let mut pieces = Vec::new();
     let mut parts = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
@@ -350,7 +373,7 @@ pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
             (0..rows).for_each(|r| out.write(r, 0, &vec![0.0; w.cols]));
         } else if w.cols > 0 {
             let part = parts.len();
-            pieces.extend((0..rows).step_by(ROWS).map(|from| (part, from..(from + ROWS).min(rows))));
+            pieces.extend((0..rows).step_by(rows_a_piece).map(|from| (part, from..(from + rows_a_piece).min(rows))));
         }
         parts.push((w, x, out));
     }
