@@ -160,7 +160,8 @@ fn mixtures_that_cannot_be() {
     let directory = Directory::new("mixture");
     let from = case("oracle").join("deepseek-v3-shape");
     std::fs::copy(from.join("model.safetensors"), directory.0.join("model.safetensors")).unwrap();
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
     for (key, value, said) in [
         ("num_experts_per_tok", json!(0), "num_experts_per_tok is 0"),
         ("num_experts_per_tok", json!(16000), "16000 active of"),
