@@ -1,13 +1,20 @@
 //! Attention over one page of keys, as a running softmax. A page's part is computed from scratch and then merged,
 //! so that states of separate pages can be computed apart and merged in order with the same bits.
+//!
+//! Keys, values and queries are packed as f32 in blocks of four: the inner loops read consecutive memory, and stored numbers are
+//! widened once for all rows. A row's sums do not depend on the rows beside it: a score is sixteen partial sums and one tree, exponentials
+//! are added in four chains (position mod 4), weighted values in the order of positions.
 
+use std::cell::Cell;
+
+use crate::products::sized;
 use crate::vectors::{Vectors, array};
-use crate::{Attended, Keys, Numbers, PAGE_MAX};
+use crate::{Attended, Keys, Numbers, Queries};
 
 /// Heads and widths of an attention call.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Query heads that share the keys.
+    /// Query heads that share the keys, of all rows.
     pub heads: usize,
     /// Width of a query and a key.
     pub key: usize,
@@ -17,187 +24,378 @@ pub struct Shape {
     pub scale: f32,
 }
 
+/// Queries or positions in a block.
+const FOUR: usize = 4;
+
+#[derive(Default)]
+struct Scratch {
+    /// `[group][step][query][16]`
+    queries: Vec<f32>,
+    /// `[block][step][position][16]`
+    keys: Vec<f32>,
+    /// As the keys.
+    values: Vec<f32>,
+    /// `[group][block][position][query]`: scores, then their exponentials.
+    weights: Vec<f32>,
+    /// Factors of the state before and of this page, four each a group.
+    factors: Vec<[[f32; FOUR]; 2]>,
+}
+
+thread_local! {
+    // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+/// One row to place `j` of a block `[step][4][16]`; the last step is filled with zeros.
 #[inline(always)]
-fn at<V: Vectors>(x: Numbers, from: usize, len: usize) -> V::F {
-    match x {
-        Numbers::F32(x) if len == 16 => V::load(&x[from..from + 16]),
-        Numbers::F32(x) => V::load_part(&x[from..from + len]),
-        Numbers::Bf16(x) if len == 16 => V::load_bf16(&x[from..from + 16]),
-        Numbers::Bf16(x) => {
-            let mut part = [0u16; 16];
-            part[..len].copy_from_slice(&x[from..from + len]);
-            V::load_bf16(&part)
+fn pack_row<V: Vectors>(row: Numbers, j: usize, block: &mut [f32]) {
+    let (steps, _) = block.as_chunks_mut::<64>();
+    let (at, mut last) = (16 * j..16 * j + 16, [0f32; 16]);
+    let rest = match row {
+        Numbers::F32(x) => {
+            let (chunks, rest) = x.as_chunks::<16>();
+            for (x, out) in chunks.iter().zip(&mut *steps) {
+                V::store(V::load(x), &mut out[at.clone()]);
+            }
+            last[..rest.len()].copy_from_slice(rest);
+            rest.len()
         }
+        Numbers::Bf16(x) => {
+            let (chunks, rest) = x.as_chunks::<16>();
+            for (x, out) in chunks.iter().zip(&mut *steps) {
+                V::store(V::load_bf16(x), &mut out[at.clone()]);
+            }
+            let mut part = [0u16; 16];
+            part[..rest.len()].copy_from_slice(rest);
+            V::store(V::load_bf16(&part), &mut last);
+            rest.len()
+        }
+    };
+    if rest > 0 {
+        steps[steps.len() - 1][at].copy_from_slice(&last);
     }
 }
 
-/// Scores of `H` heads against `K` keys.
+/// Positions `4 * block ..` of a page; those from `count` on keep what the buffer held, and nobody looks at them.
 #[inline(always)]
-fn scores<V: Vectors, const H: usize, const K: usize>(
-    q: &[f32],
-    shape: Shape,
-    keys: &Keys,
-    h: usize,
-    k: usize,
-    out: &mut [f32],
-) {
-    let d = shape.key;
-    let mut acc = [[V::splat(0.0); K]; H];
-    let mut i = 0;
-    while i < d {
-        let len = 16.min(d - i);
-        let kv: [V::F; K] = array!(K, b, at::<V>(keys.keys, (k + b) * keys.key_stride + i, len));
-        for (a, acc) in acc.iter_mut().enumerate() {
-            let qv = at::<V>(Numbers::F32(q), (h + a) * d + i, len);
-            for b in 0..K {
-                acc[b] = V::fma(qv, kv[b], acc[b]);
+fn pack_block<V: Vectors>(x: Numbers, stride: usize, width: usize, block: usize, count: usize, out: &mut [f32]) {
+    for j in 0..FOUR.min(count - FOUR * block) {
+        let from = (FOUR * block + j) * stride;
+        let row = match x {
+            Numbers::F32(x) => Numbers::F32(&x[from..from + width]),
+            Numbers::Bf16(x) => Numbers::Bf16(&x[from..from + width]),
+        };
+        pack_row::<V>(row, j, out);
+    }
+}
+
+/// Ask for a row of the page that comes next.
+#[inline(always)]
+fn prefetch_row<V: Vectors>(x: Numbers, stride: usize, width: usize, row: usize) {
+    let at = row * stride..row * stride + width;
+    match x {
+        Numbers::F32(x) => {
+            for line in x.get(at).unwrap_or_default().chunks(16) {
+                V::prefetch(line);
             }
         }
-        i += len;
-    }
-    for a in 0..H {
-        for b in 0..K {
-            out[(h + a) * PAGE_MAX + k + b] = V::sum(acc[a][b]) * shape.scale;
+        Numbers::Bf16(x) => {
+            for line in x.get(at).unwrap_or_default().chunks(32) {
+                V::prefetch(line);
+            }
         }
     }
 }
 
-/// Weighted sum of values for `H` heads.
+/// Products of `H` queries with positions `FROM..FROM + K` of a block, into `acc[4 * position + query]`.
 #[inline(always)]
-fn values<V: Vectors, const H: usize>(p: &[f32], shape: Shape, keys: &Keys, h: usize, part: &mut [f32]) {
-    let d = shape.value;
-    let mut c = 0;
-    while c < d {
-        let vectors = if c + 64 <= d { 4 } else { 1 };
-        let len = 16.min(d - c);
-        if vectors == 4 {
-            let mut acc = [[V::splat(0.0); 4]; H];
-            for k in 0..keys.count {
-                let from = k * keys.value_stride + c;
-                let v: [V::F; 4] = array!(4, b, at::<V>(keys.values, from + 16 * b, 16));
-                for (a, acc) in acc.iter_mut().enumerate() {
-                    let weight = V::splat(p[(h + a) * PAGE_MAX + k]);
-                    for b in 0..4 {
-                        acc[b] = V::fma(weight, v[b], acc[b]);
+fn tile<V: Vectors, const H: usize, const K: usize>(q: &[f32], k: &[f32], from: usize, acc: &mut [V::F; 16]) {
+    let mut sums = [[V::splat(0.0); H]; K];
+    for (q, k) in q.as_chunks::<64>().0.iter().zip(k.as_chunks::<64>().0) {
+        let kv: [V::F; K] = array!(K, b, V::load(&k[16 * (from + b)..16 * (from + b) + 16]));
+        for a in 0..H {
+            let qv = V::load(&q[16 * a..16 * a + 16]);
+            for b in 0..K {
+                sums[b][a] = V::fma(qv, kv[b], sums[b][a]);
+            }
+        }
+    }
+    for b in 0..K {
+        for a in 0..H {
+            acc[4 * (from + b) + a] = sums[b][a];
+        }
+    }
+}
+
+/// Scores of the first `H` queries of a group with a block of positions, `[position][query]`.
+#[inline(always)]
+fn scores<V: Vectors, const H: usize>(q: &[f32], k: &[f32], scale: f32, out: &mut [f32]) {
+    let mut acc = [V::splat(0.0); 16];
+    if V::MANY_REGISTERS {
+        tile::<V, H, 4>(q, k, 0, &mut acc);
+    } else {
+        for b in 0..FOUR {
+            tile::<V, H, 1>(q, k, b, &mut acc);
+        }
+    }
+    V::store(V::mul(V::sums(&acc), V::splat(scale)), out);
+}
+
+/// Scores `[block][position][query]` of a group to `e^(x - max)`; each query's largest score and sum. `seen` ascends.
+#[inline(always)]
+fn soften<V: Vectors>(x: &mut [f32], seen: [usize; FOUR]) -> ([f32; FOUR], [f32; FOUR]) {
+    let (blocks, _) = x.as_chunks_mut::<16>();
+    for a in 0..FOUR {
+        for k in seen[a]..FOUR * blocks.len() {
+            blocks[k / FOUR][k % FOUR * FOUR + a] = f32::NEG_INFINITY;
+        }
+    }
+    let mut top = V::splat(f32::NEG_INFINITY);
+    for block in &*blocks {
+        top = V::max(V::load(block), top);
+    }
+    let mut lanes = [0f32; 16];
+    V::store(top, &mut lanes);
+    let mut max = [f32::NEG_INFINITY; FOUR];
+    for (i, &x) in lanes.iter().enumerate() {
+        max[i % FOUR] = if x > max[i % FOUR] { x } else { max[i % FOUR] };
+    }
+    let top = V::load(&array!(16, i, max[i % FOUR]));
+    let mut total = V::splat(0.0);
+    for block in blocks {
+        let e = V::exp(V::sub(V::load(block), top));
+        V::store(e, block);
+        total = V::add(total, e);
+    }
+    V::store(total, &mut lanes);
+    (max, array!(FOUR, a, (lanes[a] + lanes[8 + a]) + (lanes[4 + a] + lanes[12 + a])))
+}
+
+/// Merge four queries' largest scores and sums into the state; the factors of what it held and of what comes.
+#[inline(always)]
+fn factors<V: Vectors>(
+    max: [f32; FOUR],
+    sum: [f32; FOUR],
+    into_max: &mut [f32],
+    into_sum: &mut [f32],
+) -> [[f32; FOUR]; 2] {
+    let (mut x, mut top) = ([0f32; 16], [0f32; 16]);
+    for (a, &into) in into_max.iter().enumerate() {
+        (x[a], x[FOUR + a]) = (into, max[a]);
+        top[a] = if max[a] > into { max[a] } else { into };
+        top[FOUR + a] = top[a];
+    }
+    V::store(V::exp(V::sub(V::load(&x), V::load(&top))), &mut x);
+    for a in 0..into_max.len() {
+        into_max[a] = top[a];
+        into_sum[a] = sum[a].mul_add(x[FOUR + a], into_sum[a] * x[a]);
+    }
+    [array!(FOUR, a, x[a]), array!(FOUR, a, x[FOUR + a])]
+}
+
+/// `into * old + part * new`
+#[inline(always)]
+fn merge_vector<V: Vectors>(part: V::F, old: V::F, new: V::F, into: &mut [f32]) {
+    if into.len() >= 16 {
+        V::store(V::fma(part, new, V::mul(V::load(into), old)), into);
+    } else {
+        let mut lanes = [0f32; 16];
+        V::store(V::fma(part, new, V::mul(V::load_part(into), old)), &mut lanes);
+        into.copy_from_slice(&lanes[..into.len()]);
+    }
+}
+
+/// Weighted sums of `C` vectors of the values, from vector `c` on, for queries `from..from + H` of a group, merged into their states.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
+fn values<V: Vectors, const H: usize, const C: usize>(
+    weights: &[f32],
+    from: usize,
+    values: &[f32],
+    steps: usize,
+    c: usize,
+    seen: &[usize; FOUR],
+    factors: &[[f32; FOUR]; 2],
+    width: usize,
+    into: &mut [f32],
+) {
+    let mut acc = [[V::splat(0.0); C]; H];
+    // Blocks that all these queries see whole, then position by position.
+    let whole = seen[from] / FOUR;
+    let blocks = weights.as_chunks::<16>().0.iter().zip(values.chunks_exact(64 * steps));
+    for (i, (weights, block)) in blocks.enumerate() {
+        let block = &block[64 * c..64 * (c + C)];
+        if i < whole {
+            for j in 0..FOUR {
+                let v: [V::F; C] = array!(C, b, V::load(&block[64 * b + 16 * j..64 * b + 16 * j + 16]));
+                for a in 0..H {
+                    let weight = V::splat(weights[FOUR * j + from + a]);
+                    for b in 0..C {
+                        acc[a][b] = V::fma(weight, v[b], acc[a][b]);
                     }
                 }
             }
-            for (a, acc) in acc.into_iter().enumerate() {
-                for (b, v) in acc.into_iter().enumerate() {
-                    V::store(v, &mut part[a * d + c + 16 * b..]);
+            continue;
+        }
+        for j in 0..FOUR {
+            for a in 0..H {
+                if FOUR * i + j < seen[from + a] {
+                    let weight = V::splat(weights[FOUR * j + from + a]);
+                    for b in 0..C {
+                        acc[a][b] = V::fma(weight, V::load(&block[64 * b + 16 * j..]), acc[a][b]);
+                    }
                 }
             }
-            c += 64;
-        } else {
-            let mut acc = [V::splat(0.0); H];
-            for k in 0..keys.count {
-                let v = at::<V>(keys.values, k * keys.value_stride + c, len);
-                for (a, acc) in acc.iter_mut().enumerate() {
-                    *acc = V::fma(V::splat(p[(h + a) * PAGE_MAX + k]), v, *acc);
-                }
-            }
-            for (a, v) in acc.into_iter().enumerate() {
-                let mut lanes = [0f32; 16];
-                V::store(v, &mut lanes);
-                part[a * d + c..a * d + c + len].copy_from_slice(&lanes[..len]);
-            }
-            c += len;
         }
     }
+    for a in 0..H {
+        if seen[from + a] == 0 {
+            continue;
+        }
+        let (old, new) = (V::splat(factors[0][from + a]), V::splat(factors[1][from + a]));
+        let into = &mut into[(from + a) * width..(from + a + 1) * width];
+        for b in 0..C {
+            let at = 16 * (c + b);
+            merge_vector::<V>(acc[a][b], old, new, &mut into[at..width.min(at + 16)]);
+        }
+    }
+}
+
+/// Whether values are the first numbers of their keys, in the same memory.
+fn within_keys(keys: &Keys, shape: Shape) -> bool {
+    let same = match (keys.keys, keys.values) {
+        (Numbers::F32(k), Numbers::F32(v)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
+        (Numbers::Bf16(k), Numbers::Bf16(v)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
+        _ => false,
+    };
+    same && keys.key_stride == keys.value_stride && shape.value <= shape.key
 }
 
 /// Attend to one page and merge it into `state`.
 #[inline(always)]
-pub fn attend<V: Vectors>(q: &[f32], shape: Shape, keys: &Keys, state: &mut Attended) {
-    thread_local! {
-        // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-        static BUFFER: std::cell::Cell<Vec<f32>> = const { std::cell::Cell::new(Vec::new()) };
+pub fn attend<V: Vectors>(queries: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
+    let mut scratch = SCRATCH.take();
+    let Shape { heads, key, value, scale } = shape;
+    let (key_steps, value_steps) = (key.div_ceil(16), value.div_ceil(16));
+    let (groups, blocks) = (heads.div_ceil(FOUR), keys.count.div_ceil(FOUR));
+    let within = within_keys(keys, shape);
+    let q = sized(&mut scratch.queries, 64 * key_steps * groups);
+    let k = sized(&mut scratch.keys, 64 * key_steps * blocks);
+    let v = sized(&mut scratch.values, if within { 0 } else { 64 * value_steps * blocks });
+    let p = sized(&mut scratch.weights, 16 * blocks * groups);
+    let f = sized(&mut scratch.factors, groups);
+    let (q_len, k_len, p_len) = (64 * key_steps, 64 * key_steps, 16 * blocks);
+    for h in 0..heads {
+        let group = &mut q[h / FOUR * q_len..(h / FOUR + 1) * q_len];
+        pack_row::<V>(Numbers::F32(queries.query(h, key)), h % FOUR, group);
     }
-    let mut buffer = BUFFER.take();
-    let (heads, d) = (shape.heads, shape.value);
-    let needed = heads * PAGE_MAX + 4 * d;
-    if buffer.len() < needed {
-        buffer.resize(needed, 0.0);
-    }
-    let (p, part) = buffer.split_at_mut(heads * PAGE_MAX);
-    let mut h = 0;
-    while h < heads {
-        let four = h + 4 <= heads;
-        let mut k = 0;
-        while k < keys.count {
-            let wide = k + 4 <= keys.count;
-            match (four, wide) {
-                (true, true) => scores::<V, 4, 4>(q, shape, keys, h, k, p),
-                (true, false) => scores::<V, 4, 1>(q, shape, keys, h, k, p),
-                (false, true) => scores::<V, 1, 4>(q, shape, keys, h, k, p),
-                (false, false) => scores::<V, 1, 1>(q, shape, keys, h, k, p),
+    for b in 0..blocks {
+        let block = &mut k[b * k_len..(b + 1) * k_len];
+        pack_block::<V>(keys.keys, keys.key_stride, key, b, keys.count, block);
+        for g in 0..groups {
+            if let Some((next_keys, next_values)) = keys.next {
+                // A row a group, so that requests are spread over the work; what is left with the last group.
+                let rows = if g + 1 < groups { g..(g + 1).min(FOUR) } else { g.min(FOUR)..FOUR };
+                for row in rows {
+                    prefetch_row::<V>(next_keys, keys.key_stride, key, FOUR * b + row);
+                    if !within {
+                        prefetch_row::<V>(next_values, keys.value_stride, value, FOUR * b + row);
+                    }
+                }
             }
-            k += if wide { 4 } else { 1 };
+            let last = (FOUR * g + 3).min(heads - 1);
+            if keys.seen_by(queries, last) <= FOUR * b {
+                continue;
+            }
+            let (q, out) = (&q[g * q_len..(g + 1) * q_len], &mut p[g * p_len + 16 * b..g * p_len + 16 * b + 16]);
+            if last == FOUR * g {
+                scores::<V, 1>(q, block, scale, out);
+            } else {
+                scores::<V, 4>(q, block, scale, out);
+            }
         }
-        let group = if four { 4 } else { 1 };
-        let mut top = [(0f32, 0f32); 4];
-        for (a, top) in top[..group].iter_mut().enumerate() {
-            let row = &mut p[(h + a) * PAGE_MAX..(h + a) * PAGE_MAX + PAGE_MAX];
-            *top = soften::<V>(&mut row[..keys.count]);
-        }
-        if four {
-            values::<V, 4>(p, shape, keys, h, part)
-        } else {
-            values::<V, 1>(p, shape, keys, h, part)
-        }
-        for (a, &(max, sum)) in top[..group].iter().enumerate() {
-            let acc = &mut state.acc[(h + a) * d..(h + a + 1) * d];
-            merge_head::<V>(max, sum, &part[a * d..(a + 1) * d], &mut state.max[h + a], &mut state.sum[h + a], acc);
-        }
-        h += group;
     }
-    BUFFER.set(buffer);
+    for g in 0..groups {
+        let rows = FOUR.min(heads - FOUR * g);
+        let seen = seen_by_group(keys, queries, g, heads);
+        let blocks = seen[rows - 1].div_ceil(FOUR);
+        let (max, sum) = soften::<V>(&mut p[g * p_len..g * p_len + 16 * blocks], seen);
+        let (into_max, into_sum) = (&mut state.max[FOUR * g..][..rows], &mut state.sum[FOUR * g..][..rows]);
+        let before: [(f32, f32); FOUR] =
+            array!(FOUR, a, if a < rows { (into_max[a], into_sum[a]) } else { (0.0, 0.0) });
+        f[g] = factors::<V>(max, sum, into_max, into_sum);
+        for a in 0..rows {
+            if seen[a] == 0 {
+                (into_max[a], into_sum[a]) = before[a];
+            }
+        }
+    }
+    let v = if within {
+        &*k
+    } else {
+        for b in 0..blocks {
+            let block = &mut v[64 * value_steps * b..64 * value_steps * (b + 1)];
+            pack_block::<V>(keys.values, keys.value_stride, value, b, keys.count, block);
+        }
+        &*v
+    };
+    let steps = if within { key_steps } else { value_steps };
+    let mut c = 0;
+    while c < value_steps {
+        let four = c + 4 <= value_steps;
+        for g in 0..groups {
+            let rows = FOUR.min(heads - FOUR * g);
+            let seen = seen_by_group(keys, queries, g, heads);
+            let p = &p[g * p_len..g * p_len + 16 * seen[rows - 1].div_ceil(FOUR)];
+            let into = &mut state.acc[FOUR * g * value..(FOUR * g + rows) * value];
+            match (rows == FOUR, four) {
+                (true, true) if V::MANY_REGISTERS => {
+                    values::<V, 4, 4>(p, 0, v, steps, c, &seen, &f[g], value, into);
+                }
+                (true, true) => {
+                    for c in c..c + 4 {
+                        values::<V, 4, 1>(p, 0, v, steps, c, &seen, &f[g], value, into);
+                    }
+                }
+                (true, false) => values::<V, 4, 1>(p, 0, v, steps, c, &seen, &f[g], value, into),
+                (false, true) => {
+                    for a in 0..rows {
+                        values::<V, 1, 4>(p, a, v, steps, c, &seen, &f[g], value, into);
+                    }
+                }
+                (false, false) => {
+                    for a in 0..rows {
+                        values::<V, 1, 1>(p, a, v, steps, c, &seen, &f[g], value, into);
+                    }
+                }
+            }
+        }
+        c += if four { 4 } else { 1 };
+    }
+    SCRATCH.set(scratch);
 }
 
-/// Scores to `e^(x - max)`; the maximum and the sum.
+/// Keys that each query of a group sees; places beyond the last query see what it sees.
 #[inline(always)]
-fn soften<V: Vectors>(x: &mut [f32]) -> (f32, f32) {
-    let mut max = f32::NEG_INFINITY;
-    for &x in x.iter() {
-        max = if x > max { x } else { max };
-    }
-    let mut total = V::splat(0.0);
-    for chunk in x.chunks_mut(16) {
-        let e = V::exp(V::sub(V::load_part(chunk), V::splat(max)));
-        let mut lanes = [0f32; 16];
-        V::store(e, &mut lanes);
-        chunk.copy_from_slice(&lanes[..chunk.len()]);
-        total = V::add(total, V::load_part(chunk));
-    }
-    (max, V::sum(total))
-}
-
-#[inline(always)]
-fn merge_head<V: Vectors>(max: f32, sum: f32, part: &[f32], into_max: &mut f32, into_sum: &mut f32, into: &mut [f32]) {
-    if max == f32::NEG_INFINITY && sum == 0.0 {
-        return; // no key was seen
-    }
-    let top = if max > *into_max { max } else { *into_max };
-    let mut factors = [0f32; 16];
-    V::store(V::exp(V::sub(V::load_part(&[*into_max, max]), V::splat(top))), &mut factors);
-    let (old, new) = (factors[0], factors[1]);
-    *into_sum = sum.mul_add(new, *into_sum * old);
-    let (old, new) = (V::splat(old), V::splat(new));
-    for (into, part) in into.chunks_mut(16).zip(part.chunks(16)) {
-        let merged = V::fma(V::load_part(part), new, V::mul(V::load_part(into), old));
-        let mut lanes = [0f32; 16];
-        V::store(merged, &mut lanes);
-        into.copy_from_slice(&lanes[..into.len()]);
-    }
-    *into_max = top;
+fn seen_by_group(keys: &Keys, queries: &Queries, g: usize, heads: usize) -> [usize; FOUR] {
+    array!(FOUR, a, keys.seen_by(queries, (FOUR * g + a).min(heads - 1)))
 }
 
 /// Merge the state `(max, sum, acc)` of later pages into `state`.
 #[inline(always)]
 pub fn merge<V: Vectors>(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) {
     for h in 0..heads {
-        let acc = &mut state.acc[h * value..(h + 1) * value];
-        let part = &from.2[h * value..(h + 1) * value];
-        merge_head::<V>(from.0[h], from.1[h], part, &mut state.max[h], &mut state.sum[h], acc);
+        let (max, sum) = (from.0[h], from.1[h]);
+        if max == f32::NEG_INFINITY && sum == 0.0 {
+            continue; // no key was seen
+        }
+        let (into_max, into_sum) = (&mut state.max[h..h + 1], &mut state.sum[h..h + 1]);
+        let [old, new] = factors::<V>([max; FOUR], [sum; FOUR], into_max, into_sum);
+        let (old, new) = (V::splat(old[0]), V::splat(new[0]));
+        let into = &mut state.acc[h * value..(h + 1) * value];
+        for (into, part) in into.chunks_mut(16).zip(from.2[h * value..(h + 1) * value].chunks(16)) {
+            let part = if part.len() == 16 { V::load(part) } else { V::load_part(part) };
+            merge_vector::<V>(part, old, new, into);
+        }
     }
 }

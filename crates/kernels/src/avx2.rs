@@ -24,6 +24,15 @@ type Pair = (__m256, __m256);
 impl Vectors for Avx2 {
     type F = Pair;
     type I = (__m256i, __m256i);
+    const MANY_REGISTERS: bool = false;
+
+    /// Halves added as in `sum`, of two, four and eight vectors side by side.
+    #[inline(always)]
+    fn sums(v: &[Pair; 16]) -> Pair {
+        let (low, high) =
+            ([v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]], [v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]]);
+        (sums_of_eight(&low), sums_of_eight(&high))
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Pair {
@@ -83,6 +92,10 @@ impl Vectors for Avx2 {
             let low = one(_mm256_castsi256_si128(half), _mm256_castsi256_si128(nan));
             (low, one(_mm256_extracti128_si256::<1>(half), _mm256_extracti128_si256::<1>(nan)))
         }
+    }
+    #[inline(always)]
+    fn prefetch<T>(x: &[T]) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast()) }
     }
     #[inline(always)]
     fn add(a: Pair, b: Pair) -> Pair {
@@ -178,6 +191,25 @@ fn bf16(x: __m128i) -> __m256 {
 }
 
 // Functions, not closures: a closure is compiled without the instruction set of the kernel that it stands in.
+
+#[inline(always)]
+fn sums_of_eight(v: &[Pair; 8]) -> __m256 {
+    // SAFETY: inlined into kernels that run only where `available()`.
+    unsafe {
+        let mut quarters = [_mm256_setzero_pd(); 4];
+        for j in 0..4 {
+            let (a, b) = (_mm256_add_ps(v[j].0, v[j].1), _mm256_add_ps(v[4 + j].0, v[4 + j].1));
+            let (low, high) = (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            quarters[j] = _mm256_castps_pd(_mm256_add_ps(low, high));
+        }
+        let [a, b, c, d] = quarters;
+        let ab = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+        let ab = _mm256_add_ps(ab, _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)));
+        let cd = _mm256_castpd_ps(_mm256_unpacklo_pd(c, d));
+        let cd = _mm256_add_ps(cd, _mm256_castpd_ps(_mm256_unpackhi_pd(c, d)));
+        _mm256_add_ps(_mm256_shuffle_ps::<0x88>(ab, cd), _mm256_shuffle_ps::<0xdd>(ab, cd))
+    }
+}
 
 #[inline(always)]
 fn exp2(n: __m256) -> __m256 {

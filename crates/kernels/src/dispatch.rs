@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::attend::Shape;
-use crate::{Attended, Input, Keys, Matrix, Out, Rows};
+use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
 /// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
 pub struct Table {
@@ -14,7 +14,7 @@ pub struct Table {
     pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &Out),
     pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
     pub(crate) quantize_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
-    pub(crate) attend: unsafe fn(&[f32], Shape, &Keys, &mut Attended),
+    pub(crate) attend: unsafe fn(&Queries, Shape, &Keys, &mut Attended),
     pub(crate) merge: unsafe fn(usize, usize, (&[f32], &[f32], &[f32]), &mut Attended),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) silu_mul: unsafe fn(&mut [f32], &[f32]),
@@ -31,7 +31,7 @@ pub struct Table {
 macro_rules! kernels {
     ($name:expr, $V:ty $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
-        use $crate::{Attended, Input, Keys, Matrix, Out, Rows};
+        use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         $(#[target_feature(enable = $feature)])?
         fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
@@ -50,7 +50,7 @@ macro_rules! kernels {
             $crate::products::quantize_row(x, q, scales, sums)
         }
         $(#[target_feature(enable = $feature)])?
-        fn attend(q: &[f32], shape: Shape, keys: &Keys, state: &mut Attended) {
+        fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
             $crate::attend::attend::<$V>(q, shape, keys, state)
         }
         $(#[target_feature(enable = $feature)])?

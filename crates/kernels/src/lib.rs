@@ -102,6 +102,28 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// Ask the system to back a large buffer with large pages, where it can: attention reads all of a cache, a little everywhere.
+/// No more than a hint.
+pub fn prefer_large_pages<T>(buffer: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        unsafe extern "C" {
+            fn madvise(at: *mut std::ffi::c_void, len: usize, advice: i32) -> i32;
+        }
+        const PAGE: usize = 4096;
+        const HUGE_PAGE: i32 = 14; // MADV_HUGEPAGE
+        let bytes = std::mem::size_of_val(buffer);
+        let start = buffer.as_mut_ptr().cast::<u8>();
+        let skip = start.align_offset(PAGE);
+        if bytes > skip {
+            // SAFETY: the range lies within the buffer; this advice changes no contents, and an error leaves things as they are.
+            unsafe { madvise(start.add(skip).cast(), (bytes - skip) / PAGE * PAGE, HUGE_PAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = buffer;
+}
+
 /// Rows of activations in 8-bit blocks of 32; a buffer to be used again.
 #[derive(Default)]
 pub struct Quantized {
@@ -338,7 +360,8 @@ pub struct Transposed<'a> {
 /// # Panics
 /// When shapes do not agree.
 pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
-    const ROWS: usize = 64;
+    // Weights are decoded once a piece: long pieces where there are enough of them.
+    let rows_a_piece = if products.len() >= 4 * pool.threads() { 256 } else { 64 };
     let mut pieces = Vec::new();
     let mut parts = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
@@ -350,7 +373,7 @@ pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
             (0..rows).for_each(|r| out.write(r, 0, &vec![0.0; w.cols]));
         } else if w.cols > 0 {
             let part = parts.len();
-            pieces.extend((0..rows).step_by(ROWS).map(|from| (part, from..(from + ROWS).min(rows))));
+            pieces.extend((0..rows).step_by(rows_a_piece).map(|from| (part, from..(from + rows_a_piece).min(rows))));
         }
         parts.push((w, x, out));
     }
@@ -399,6 +422,47 @@ pub struct Keys<'a> {
     pub value_stride: usize,
     /// Keys to see, at most `PAGE_MAX`.
     pub count: usize,
+    /// How many of them the first row of queries sees; every further row sees one more, up to `count`. `Keys::ALL` for all;
+    /// what is below zero (a row before the page) sees none.
+    pub first_sees: isize,
+    /// Keys and values of the page that will be seen next, laid out as these: hints to fetch them.
+    pub next: Option<(Numbers<'a>, Numbers<'a>)>,
+}
+
+impl Keys<'_> {
+    /// Every row sees every key.
+    pub const ALL: isize = isize::MAX;
+
+    /// How many keys query `h` sees.
+    #[inline(always)]
+    fn seen_by(&self, queries: &Queries, h: usize) -> usize {
+        let row = (h / queries.heads) as isize;
+        self.first_sees.saturating_add(row).clamp(0, self.count as isize) as usize
+    }
+}
+
+/// Queries of one or more consecutive rows: heads of a row lie side by side.
+#[derive(Clone, Copy)]
+pub struct Queries<'a> {
+    /// The numbers.
+    pub q: &'a [f32],
+    /// Heads of a row that share the keys.
+    pub heads: usize,
+    /// Numbers from one row to the next.
+    pub stride: usize,
+}
+
+impl<'a> Queries<'a> {
+    /// Heads of one row.
+    pub fn one(q: &'a [f32], heads: usize) -> Self {
+        Queries { q, heads, stride: 0 }
+    }
+
+    #[inline(always)]
+    fn query(&self, h: usize, key: usize) -> &'a [f32] {
+        let from = h / self.heads * self.stride + h % self.heads * key;
+        &self.q[from..from + key]
+    }
 }
 
 /// A running softmax: per head the largest score, the sum of exponentials and the weighted values.
@@ -420,21 +484,21 @@ impl Attended<'_> {
     }
 }
 
-/// Attend from queries `q[heads * shape.key]` to one page, and merge it into `state`.
+/// Attend from queries to one page, and merge it into `state`. `shape.heads` counts the heads of all rows.
 ///
 /// # Panics
 /// When shapes do not agree.
-pub fn attend(q: &[f32], shape: Shape, keys: Keys<'_>, state: &mut Attended<'_>) {
+pub fn attend(queries: Queries<'_>, shape: Shape, keys: Keys<'_>, state: &mut Attended<'_>) {
     let Shape { heads, key, value, .. } = shape;
-    assert!(keys.count <= PAGE_MAX && q.len() == heads * key);
+    assert!(keys.count <= PAGE_MAX && queries.heads > 0);
     assert!(state.max.len() == heads && state.sum.len() == heads && state.acc.len() == heads * value);
-    if keys.count == 0 {
+    if keys.count == 0 || heads == 0 {
         return;
     }
     assert!(keys.keys.len() >= (keys.count - 1) * keys.key_stride + key, "keys");
     assert!(keys.values.len() >= (keys.count - 1) * keys.value_stride + value, "values");
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().attend)(q, shape, &keys, state) }
+    unsafe { (table().attend)(&queries, shape, &keys, state) }
 }
 
 /// Merge the state `(max, sum, acc)` of later pages into `state`.

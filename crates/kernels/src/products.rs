@@ -28,7 +28,7 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         buffer.resize(len, T::default());
     }
@@ -302,54 +302,88 @@ pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &
     let mut scratch = SCRATCH.take();
     let decoded = sized(&mut scratch.decoded, DECODED * cols.next_multiple_of(16));
     let width = cols.next_multiple_of(16);
-    let mut acc = [0f32; 16];
     for first in (0..w.rows.max(1)).step_by(DECODED) {
         let count = DECODED.min(w.rows - first.min(w.rows));
         for j in 0..count {
             decoded[j * width + cols..(j + 1) * width].fill(0.0);
             decode_row(w, first + j, &mut decoded[j * width..j * width + cols]);
         }
-        for r in range.clone() {
-            let xs = &x[r * w.rows + first..r * w.rows + first + count];
+        let decoded = &decoded[..count * width];
+        let mut r = range.start;
+        while r < range.end {
+            let four = V::MANY_REGISTERS && r + 4 <= range.end;
             let mut c = 0;
             while c + 64 <= cols {
-                let mut v: [V::F; 4] = array!(4, _i, V::splat(0.0));
-                if first > 0 {
-                    for (p, v) in v.iter_mut().enumerate() {
-                        out.read(r, c + 16 * p, &mut acc);
-                        *v = V::load(&acc);
-                    }
-                }
-                for (j, &xj) in xs.iter().enumerate() {
-                    let xj = V::splat(xj);
-                    let row = &decoded[j * width + c..j * width + c + 64];
-                    for (p, v) in v.iter_mut().enumerate() {
-                        *v = V::fma(xj, V::load(&row[16 * p..16 * p + 16]), *v);
-                    }
-                }
-                for (p, v) in v.into_iter().enumerate() {
-                    V::store(v, &mut acc);
-                    out.write(r, c + 16 * p, &acc);
+                if four {
+                    transposed_tile::<V, 4>(decoded, width, c, w.rows, x, r, first, out);
+                } else {
+                    transposed_tile::<V, 1>(decoded, width, c, w.rows, x, r, first, out);
                 }
                 c += 64;
             }
-            while c < cols {
-                let lanes = 16.min(cols - c);
-                acc = [0f32; 16];
-                if first > 0 {
-                    out.read(r, c, &mut acc[..lanes]);
+            let rows = if four { 4 } else { 1 };
+            for r in r..r + rows {
+                let xs = &x[r * w.rows + first..r * w.rows + first + count];
+                let mut c = c;
+                while c < cols {
+                    let lanes = 16.min(cols - c);
+                    let mut acc = [0f32; 16];
+                    if first > 0 {
+                        out.read(r, c, &mut acc[..lanes]);
+                    }
+                    let mut v = V::load(&acc);
+                    for (j, &xj) in xs.iter().enumerate() {
+                        v = V::fma(V::splat(xj), V::load(&decoded[j * width + c..j * width + c + 16]), v);
+                    }
+                    V::store(v, &mut acc);
+                    out.write(r, c, &acc[..lanes]);
+                    c += lanes;
                 }
-                let mut v = V::load(&acc);
-                for (j, &xj) in xs.iter().enumerate() {
-                    v = V::fma(V::splat(xj), V::load(&decoded[j * width + c..j * width + c + 16]), v);
-                }
-                V::store(v, &mut acc);
-                out.write(r, c, &acc[..lanes]);
-                c += lanes;
             }
+            r += rows;
         }
     }
     SCRATCH.set(scratch);
+}
+
+/// Columns `c..c + 64` of `R` rows, from r on: decoded rows, whose first is number `first`, are added in order.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
+fn transposed_tile<V: Vectors, const R: usize>(
+    decoded: &[f32],
+    width: usize,
+    c: usize,
+    w_rows: usize,
+    x: &[f32],
+    r: usize,
+    first: usize,
+    out: &Out,
+) {
+    let count = decoded.len() / width;
+    let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * w_rows + first..][..count]);
+    let (mut v, mut lanes) = ([[V::splat(0.0); 4]; R], [0f32; 64]);
+    if first > 0 {
+        for a in 0..R {
+            out.read(r + a, c, &mut lanes);
+            v[a] = array!(4, p, V::load(&lanes[16 * p..16 * p + 16]));
+        }
+    }
+    for (j, row) in decoded.chunks_exact(width).enumerate() {
+        let row = &row[c..c + 64];
+        let row: [V::F; 4] = array!(4, p, V::load(&row[16 * p..16 * p + 16]));
+        for a in 0..R {
+            let xj = V::splat(xs[a][j]);
+            for p in 0..4 {
+                v[a][p] = V::fma(xj, row[p], v[a][p]);
+            }
+        }
+    }
+    for a in 0..R {
+        for p in 0..4 {
+            V::store(v[a][p], &mut lanes[16 * p..16 * p + 16]);
+        }
+        out.write(r + a, c, &lanes);
+    }
 }
 
 /// One stored row to f32.

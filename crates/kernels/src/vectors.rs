@@ -28,6 +28,8 @@ pub trait Vectors: Copy + 'static {
     type F: Copy;
     /// Sixteen i32.
     type I: Copy;
+    /// Whether a kernel may hold sixteen sums and their operands in registers.
+    const MANY_REGISTERS: bool;
 
     /// All lanes the same.
     fn splat(x: f32) -> Self::F;
@@ -45,6 +47,8 @@ pub trait Vectors: Copy + 'static {
     fn load_f16_bytes(x: &[u8]) -> Self::F;
     /// 16 E4M3, unscaled.
     fn load_e4m3(x: &[u8]) -> Self::F;
+    /// Ask for the line of the first number; no more than a hint.
+    fn prefetch<T>(x: &[T]);
     /// a + b
     fn add(a: Self::F, b: Self::F) -> Self::F;
     /// a - b
@@ -109,6 +113,12 @@ pub trait Vectors: Copy + 'static {
         a[0]
     }
 
+    /// Lane r: `sum(v[r])`.
+    #[inline(always)]
+    fn sums(v: &[Self::F; 16]) -> Self::F {
+        Self::load(&array!(16, r, Self::sum(v[r])))
+    }
+
     /// e^x, relative error below 2e-7 where the result is a normal number; 0 below -87.3; the argument is held to at most 88. A NaN stays one.
     /// Cephes' `expf`: n = round(x / ln 2), a polynomial on the rest.
     #[inline(always)]
@@ -141,6 +151,7 @@ fn map(f: impl Fn(usize) -> f32) -> [f32; 16] {
 impl Vectors for Scalar {
     type F = [f32; 16];
     type I = [i32; 16];
+    const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
     fn splat(x: f32) -> [f32; 16] {
@@ -174,6 +185,8 @@ impl Vectors for Scalar {
     fn load_e4m3(x: &[u8]) -> [f32; 16] {
         map(|i| blocks::e4m3_to_f32(x[i]))
     }
+    #[inline(always)]
+    fn prefetch<T>(_: &[T]) {}
     #[inline(always)]
     fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| a[i] + b[i])

@@ -38,8 +38,16 @@ fn a_nan_is_never_made_a_number() {
             let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY], [0.0], [0.0]);
             let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
             let keys = Numbers::F32(&[1.0, f32::NAN, 2.0]);
-            let page = Keys { keys, key_stride: 1, values: Numbers::F32(&[1.0; 3]), value_stride: 1, count: 3 };
-            attend(&[1.0], Shape { heads: 1, key: 1, value: 1, scale: 1.0 }, page, &mut state);
+            let page = Keys {
+                keys,
+                key_stride: 1,
+                values: Numbers::F32(&[1.0; 3]),
+                value_stride: 1,
+                count: 3,
+                first_sees: Keys::ALL,
+                next: None,
+            };
+            attend(Queries::one(&[1.0], 1), Shape { heads: 1, key: 1, value: 1, scale: 1.0 }, page, &mut state);
             attend_finish(1, 1, &mut state);
             assert!(acc[0].is_nan(), "{}: attention {acc:?}", table.name);
         });
@@ -65,6 +73,52 @@ fn a_nan_or_infinity_in_the_input_reaches_quantised_products() {
             });
             assert!(!out.is_finite(), "{}: {bad} became {out}", table.name);
         }
+    }
+}
+
+#[test]
+fn what_a_row_does_not_see_changes_nothing() {
+    // A later key that is no number, a stale buffer, a page that lies ahead of all rows: earlier rows keep their bits.
+    let (heads, rows, key, value, count) = (3, 5, 20, 37, 11);
+    let shape = Shape { heads: heads * rows, key, value, scale: 0.5 };
+    let q: Vec<f32> = (0..rows * heads * key).map(|i| (i % 13) as f32 - 6.0).collect();
+    let k: Vec<f32> = (0..count * key).map(|i| (i % 7) as f32 - 3.0).collect();
+    let v: Vec<f32> = (0..count * value).map(|i| (i % 11) as f32 - 5.0).collect();
+    for table in tables() {
+        with_table(table, || {
+            let run = |k: &[f32], v: &[f32], first_sees| {
+                let (mut max, mut sum) = (vec![2.0; heads * rows], vec![3.0; heads * rows]);
+                let mut acc: Vec<f32> = (0..heads * rows * value).map(|i| (i % 5) as f32 - 2.0).collect();
+                let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+                let (keys, values) = (Numbers::F32(k), Numbers::F32(v));
+                let (key_stride, value_stride, next) = (key, value, Some((keys, values)));
+                let page = Keys { keys, key_stride, values, value_stride, count, first_sees, next };
+                attend(Queries { q: &q, heads, stride: heads * key }, shape, page, &mut state);
+                [max, sum, acc]
+            };
+            let (mut bad_k, mut bad_v) = (k.clone(), v.clone());
+            bad_k[6 * key..].fill(f32::NAN);
+            bad_v[6 * value..].fill(f32::INFINITY);
+            let (good, bad) = (run(&k, &v, 2), run(&bad_k, &bad_v, 2));
+            for ((good, bad), per_row) in good.iter().zip(&bad).zip([heads, heads, heads * value]) {
+                assert_eq!(good, bad, "{}: rows see 2 to 6 keys", table.name);
+                assert_eq!(good.len(), per_row * rows);
+            }
+            assert!(
+                run(&bad_k, &bad_v, 3)[2].iter().any(|x| x.is_nan()),
+                "{}: the last row sees a seventh",
+                table.name
+            );
+            for ahead in [-4, -100, isize::MIN] {
+                let after = run(&bad_k, &bad_v, ahead);
+                assert_eq!(after[0], vec![2.0; heads * rows], "{}", table.name);
+                assert_eq!(after[1], vec![3.0; heads * rows], "{}", table.name);
+            }
+            // Of five rows from -2 on, two see one key and two.
+            let some = run(&k, &v, -2);
+            assert_eq!(some[1][..3 * heads], vec![3.0; 3 * heads]);
+            assert!(some[1][3 * heads..].iter().all(|&x| x != 3.0));
+        });
     }
 }
 

@@ -162,56 +162,82 @@ proptest! {
     }
 
     #[test]
-    fn attention(seed: u64, heads in 1usize..7, key in 1usize..90, value in 1usize..90, count in 1usize..150, half: bool) {
+    fn attention(
+        seed: u64, heads in 1usize..10, rows in 1usize..7, key in 1usize..90, value in 1usize..150, count in 1usize..150, half: bool, within: bool
+    ) {
         let mut random = Random(seed);
-        let (q, k, v) = (random.floats(heads * key), random.floats(count * key), random.floats(count * value));
-        let (mut kh, mut vh) = (vec![0u16; k.len()], vec![0u16; v.len()]);
-        f32_to_bf16(&k, &mut kh);
-        f32_to_bf16(&v, &mut vh);
+        // Values are the first numbers of their keys, or lie beside them.
+        let value = if within { value.min(key) } else { value };
+        let (value_at, width) = if within { (0, key + 3) } else { (key, key + value + 3) };
+        let stride = heads * key + 5;
+        let (q, numbers) = (random.floats(rows * stride), random.floats(count * width));
+        let mut halves = vec![0u16; numbers.len()];
+        f32_to_bf16(&numbers, &mut halves);
         let shape = Shape { heads, key, value, scale: 2.0 };
-        let page = |from: usize| {
-            let (keys, values) = if half {
-                (Numbers::Bf16(&kh[from * key..]), Numbers::Bf16(&vh[from * value..]))
-            } else {
-                (Numbers::F32(&k[from * key..]), Numbers::F32(&v[from * value..]))
-            };
-            Keys { keys, key_stride: key, values, value_stride: value, count: (count - from).min(64) }
+        // Row i sees the first `first + i` positions of all pages.
+        let first = count.saturating_sub(rows / 2).max(1) as isize;
+        let from = |at: usize| if half { Numbers::Bf16(&halves[at..]) } else { Numbers::F32(&numbers[at..]) };
+        let page = |at: usize, row: usize| Keys {
+            keys: from(at * width),
+            key_stride: width,
+            values: from(at * width + value_at),
+            value_stride: width,
+            count: (count - at).min(64),
+            first_sees: first + row as isize - at as isize,
+            next: (at + 64 < count).then(|| (from((at + 64) * width), from((at + 64) * width + value_at))),
         };
-        let run = |split: bool| {
-            let state = || (vec![f32::NEG_INFINITY; heads], vec![0f32; heads], vec![0f32; heads * value]);
+        // Some rows and some heads, page after page, merged as they come or apart.
+        let run = |row: usize, some_rows: usize, head: usize, some: usize, split: bool| {
+            let all = some_rows * some;
+            let queries = Queries { q: &q[row * stride + head * key..], heads: some, stride };
+            let shape = Shape { heads: all, ..shape };
+            let state = || (vec![f32::NEG_INFINITY; all], vec![0f32; all], vec![0f32; all * value]);
             let mut whole = state();
             let mut into = Attended { max: &mut whole.0, sum: &mut whole.1, acc: &mut whole.2 };
-            for from in (0..count).step_by(64) {
+            for at in (0..count).step_by(64) {
                 if split {
                     let mut part = state();
                     let mut apart = Attended { max: &mut part.0, sum: &mut part.1, acc: &mut part.2 };
-                    attend(&q, shape, page(from), &mut apart);
-                    attend_merge(heads, value, (&part.0, &part.1, &part.2), &mut into);
+                    attend(queries, shape, page(at, row), &mut apart);
+                    attend_merge(all, value, (&part.0, &part.1, &part.2), &mut into);
                 } else {
-                    attend(&q, shape, page(from), &mut into);
+                    attend(queries, shape, page(at, row), &mut into);
                 }
             }
-            attend_finish(heads, value, &mut into);
+            attend_finish(all, value, &mut into);
             whole.2
         };
-        let scalar = with_table(tables().last().unwrap(), || run(false));
-        let (mut kd, mut vd) = (k.clone(), v.clone());
+        let scalar = with_table(tables().last().unwrap(), || run(0, rows, 0, heads, false));
+        let mut seen = numbers.clone();
         if half {
-            bf16_to_f32(&kh, &mut kd);
-            bf16_to_f32(&vh, &mut vd);
+            bf16_to_f32(&halves, &mut seen);
         }
-        for h in 0..heads {
-            let score = |i: usize| 2.0 * (0..key).map(|j| q[h * key + j] as f64 * kd[i * key + j] as f64).sum::<f64>();
-            let weights: Vec<f64> = (0..count).map(|i| score(i).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            for j in 0..value {
-                let exact = (0..count).map(|i| weights[i] * vd[i * value + j] as f64).sum::<f64>() / total;
-                prop_assert!((scalar[h * value + j] as f64 - exact).abs() < 2e-5, "{} {}", scalar[h * value + j], exact);
+        for row in 0..rows {
+            let sees = ((first + row as isize) as usize).min(count);
+            for h in 0..heads {
+                let q = &q[row * stride + h * key..];
+                let score = |i: usize| 2.0 * (0..key).map(|j| q[j] as f64 * seen[i * width + j] as f64).sum::<f64>();
+                let weights: Vec<f64> = (0..sees).map(|i| score(i).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for j in 0..value {
+                    let exact = (0..sees).map(|i| weights[i] * seen[i * width + value_at + j] as f64).sum::<f64>() / total;
+                    let got = scalar[(row * heads + h) * value + j];
+                    prop_assert!((got as f64 - exact).abs() < 2e-5, "{} {}", got, exact);
+                }
             }
         }
         for table in tables() {
-            prop_assert_eq!(bits(&with_table(table, || run(false))), bits(&scalar), "{}", table.name);
-            prop_assert_eq!(bits(&with_table(table, || run(true))), bits(&with_table(table, || run(true))));
+            prop_assert_eq!(bits(&with_table(table, || run(0, rows, 0, heads, false))), bits(&scalar), "{}", table.name);
+            prop_assert_eq!(bits(&with_table(table, || run(0, rows, 0, heads, true))), bits(&scalar), "{}: apart", table.name);
+            // A row alone, and a few heads of it, have the bits they have in company.
+            for row in 0..rows {
+                let whole = &scalar[row * heads * value..(row + 1) * heads * value];
+                let some = 1 + (seed as usize + row) % heads;
+                let head = (seed as usize / 7 + row) % (heads - some + 1);
+                prop_assert_eq!(bits(&with_table(table, || run(row, 1, 0, heads, false))), bits(whole), "{}: a row", table.name);
+                let part = &whole[head * value..(head + some) * value];
+                prop_assert_eq!(bits(&with_table(table, || run(row, 1, head, some, false))), bits(part), "{}: {} heads", table.name, some);
+            }
         }
     }
 

@@ -53,10 +53,14 @@ impl Cache {
                 (width, start - width * PAGE)
             })
             .collect();
-        let store = match format {
+        let mut store = match format {
             CacheFormat::F32 => Store::F32(vec![0.0; pages * start]),
             CacheFormat::Bf16 => Store::Bf16(vec![0; pages * start]),
         };
+        match &mut store {
+            Store::F32(store) => kernels::prefer_large_pages(store),
+            Store::Bf16(store) => kernels::prefer_large_pages(store),
+        }
         Cache { store, pages, layers, page_len: start }
     }
 

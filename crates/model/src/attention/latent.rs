@@ -3,9 +3,11 @@
 //! Absorbed: queries are moved into latent space, all heads share one read of a latent. Expanded: keys and values are rebuilt from
 //! latents, page by page, for less arithmetic per pair. Which one a token gets follows from its place in its prompt alone.
 
-use kernels::{Attended, Input, Keys, Numbers, Pool, Product, Rows, Shape, Transposed, matmul, matmul_transposed};
+use kernels::{
+    Attended, Input, Keys, Numbers, Pool, Product, Queries, Rows, Shape, Transposed, matmul, matmul_transposed,
+};
 
-use super::paged::{Query, attend_paged};
+use super::paged::{Query, SPLIT, Widths, attend_paged, rows_together};
 use super::{Buffers, Call, Form, positions, project, project_input, rows};
 use crate::batch::Span;
 use crate::cache::{Cache, PAGE, skip};
@@ -19,16 +21,16 @@ const BLOCK: usize = 128;
 /// Pages expanded at a time.
 const EXPANDED_PAGES: usize = 4;
 
-/// Heads of one absorbed query that read a latent together. Few queries are cut into fewer heads, so that one decoded token has work for
-/// all threads; a head's bits do not depend on its company.
-fn heads_together(heads: usize, queries: usize, threads: usize) -> usize {
+/// Heads of a query that read latents together, where `pieces` queries and splits can run at once. Few pieces are cut into fewer heads, so
+/// that one decoded token has work for all threads; a head's bits do not depend on its company.
+fn heads_together(heads: usize, pieces: usize, threads: usize) -> usize {
     let whole = |&t: &usize| heads.is_multiple_of(t) && t.is_multiple_of(4);
     let least = if heads.is_multiple_of(4) { 4 } else { heads };
-    (least..=heads).rev().filter(whole).find(|t| queries * (heads / t) >= 2 * threads).unwrap_or(least)
+    (least..=heads).rev().filter(whole).find(|t| pieces * (heads / t) >= 2 * threads).unwrap_or(least)
 }
 
 /// Queries of a head that run together in the expanded form.
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 64;
 
 /// Rows at the span's start that take the expanded form.
 fn expanded_rows(span: &Span, form: Form) -> usize {
@@ -182,25 +184,34 @@ fn absorb(
             out[kv_rank..].copy_from_slice(&q_at(row, h)[nope..]);
         }
     }
-    let mut averages = vec![0f32; n * heads * kv_rank];
-    let together = heads_together(heads, n, pool.threads());
-    let parts = q.chunks(together * key).zip(averages.chunks_mut(together * kv_rank));
-    let mut queries: Vec<Query> = parts
-        .enumerate()
-        .map(|(i, (q, out))| {
-            let (_, span, position) = rows[i / (heads / together)];
-            Query { q, out, pages: span.pages, first: 0, end: position + 1, key_at: 0, value_at: 0 }
-        })
-        .collect();
-    attend_paged(pool, &mut queries, Shape { heads: together, key, value: kv_rank, scale }, cache, layer);
-    drop(queries);
     let mut by_head = vec![0f32; heads * n * kv_rank];
-    for i in 0..n {
-        for h in 0..heads {
-            let from = &averages[(i * heads + h) * kv_rank..(i * heads + h + 1) * kv_rank];
-            by_head[(h * n + i) * kv_rank..(h * n + i + 1) * kv_rank].copy_from_slice(from);
+    let mut outs: Vec<_> = by_head.chunks_mut(kv_rank).map(Some).collect();
+    let together = rows_together(heads, 1, n, pool.threads());
+    let pieces = rows.iter().map(|(_, _, position)| (position + 1).div_ceil(SPLIT)).sum::<usize>() / together;
+    let part = heads_together(heads, pieces, pool.threads());
+    let mut queries: Vec<Query> = Vec::new();
+    let mut i = 0;
+    while i < n {
+        let (row, span, position) = rows[i];
+        let count = rows[i..].iter().take(together).take_while(|(_, s, _)| s.first == span.first);
+        let count = count.count();
+        debug_assert_eq!(rows[i + count - 1].0, row + count - 1);
+        for first in (0..heads).step_by(part) {
+            let places = (i..i + count).flat_map(|i| (first..first + part).map(move |h| h * n + i));
+            queries.push(Query {
+                queries: Queries { q: &q[(i * heads + first) * key..], heads: part, stride: heads * key },
+                outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
+                pages: span.pages,
+                first: 0,
+                end: position + 1,
+                key_at: 0,
+                value_at: 0,
+            });
         }
+        i += count;
     }
+    attend_paged(pool, &mut queries, Widths { key, value: kv_rank, scale }, cache, layer);
+    drop(queries);
     let values = per_head(pool, v, &by_head, n, buffers);
     for (i, &(row, _, _)) in rows.iter().enumerate() {
         for h in 0..heads {
@@ -215,7 +226,7 @@ struct Together<'a> {
     head: usize,
     /// First query's position.
     position: usize,
-    q: &'a [f32],
+    q: Queries<'a>,
     max: &'a mut [f32],
     sum: &'a mut [f32],
     acc: &'a mut [f32],
@@ -236,13 +247,6 @@ fn expanded(
 ) {
     let Sizes { heads, kv_rank, nope, rope, value, scale } = sizes;
     let (head, width) = (nope + rope, kv_rank + rope);
-    let mut q = vec![0f32; heads * n * head];
-    for h in 0..heads {
-        for i in 0..n {
-            let from = ((span.first + i) * heads + h) * head;
-            q[(h * n + i) * head..(h * n + i + 1) * head].copy_from_slice(&qs[from..from + head]);
-        }
-    }
     let mut max = vec![f32::NEG_INFINITY; heads * n];
     let mut sum = vec![0f32; heads * n];
     let mut acc = vec![0f32; heads * n * value];
@@ -252,12 +256,13 @@ fn expanded(
         // Latents of all heads' keys and values, and the shared rotary keys.
         let mut latents = vec![0f32; count * kv_rank];
         let mut rotary = vec![0f32; count * rope];
-        for i in 0..count {
-            let page = cache.page(layer, span.pages[(from + i) / PAGE]);
-            let row = skip(page, (from + i) % PAGE * width);
-            widen(row, &mut latents[i * kv_rank..(i + 1) * kv_rank]);
-            widen(skip(row, kv_rank), &mut rotary[i * rope..(i + 1) * rope]);
-        }
+        let mut rows: Vec<_> = latents.chunks_mut(kv_rank).zip(rotary.chunks_mut(rope)).enumerate().collect();
+        pool.each(&mut rows, |(i, (latent, rotary))| {
+            let page = cache.page(layer, span.pages[(from + *i) / PAGE]);
+            let row = skip(page, (from + *i) % PAGE * width);
+            widen(row, latent);
+            widen(skip(row, kv_rank), rotary);
+        });
         let mut k_nope = vec![0f32; heads * count * nope];
         let mut v = vec![0f32; heads * count * value];
         let (ks, vs) = match kv_b {
@@ -289,55 +294,42 @@ fn expanded(
         matmul(pool, &mut products);
         drop(products);
         let mut k = vec![0f32; heads * count * head];
-        for h in 0..heads {
-            for i in 0..count {
-                let out = &mut k[(h * count + i) * head..(h * count + i + 1) * head];
-                out[..nope].copy_from_slice(&k_nope[(h * count + i) * nope..(h * count + i + 1) * nope]);
-                out[nope..].copy_from_slice(&rotary[i * rope..(i + 1) * rope]);
+        let mut by_head: Vec<_> = k.chunks_mut(count * head).zip(k_nope.chunks(count * nope)).collect();
+        pool.each(&mut by_head, |(k, k_nope)| {
+            for ((out, nope_part), rotary) in k.chunks_mut(head).zip(k_nope.chunks(nope)).zip(rotary.chunks(rope)) {
+                out[..nope].copy_from_slice(nope_part);
+                out[nope..].copy_from_slice(rotary);
             }
-        }
+        });
         let mut tasks: Vec<Together> = Vec::new();
-        let by_head = max.chunks_mut(n).zip(sum.chunks_mut(n)).zip(acc.chunks_mut(n * value)).zip(q.chunks(n * head));
-        for (h, (((max, sum), acc), q)) in by_head.enumerate() {
-            let parts = max.chunks_mut(TOGETHER).zip(sum.chunks_mut(TOGETHER));
-            let parts = parts.zip(acc.chunks_mut(TOGETHER * value)).zip(q.chunks(TOGETHER * head));
-            for (t, (((max, sum), acc), q)) in parts.enumerate() {
+        let by_head = max.chunks_mut(n).zip(sum.chunks_mut(n)).zip(acc.chunks_mut(n * value));
+        for (h, ((max, sum), acc)) in by_head.enumerate() {
+            let parts = max.chunks_mut(TOGETHER).zip(sum.chunks_mut(TOGETHER)).zip(acc.chunks_mut(TOGETHER * value));
+            for (t, ((max, sum), acc)) in parts.enumerate() {
+                let row = span.first + t * TOGETHER;
+                let q = Queries { q: &qs[(row * heads + h) * head..], heads: 1, stride: heads * head };
                 tasks.push(Together { head: h, position: span.position + t * TOGETHER, q, max, sum, acc });
             }
         }
         pool.each(&mut tasks, |task| {
             let queries = task.max.len();
             for page in (0..count).step_by(PAGE) {
-                let rows = PAGE.min(count - page);
+                let first_sees = (task.position + 1) as isize - (from + page) as isize;
+                if first_sees + queries as isize <= 1 {
+                    break; // no query of these sees the page
+                }
                 let at = task.head * count + page;
                 let keys = Keys {
-                    keys: Numbers::F32(&k[at * head..(at + rows) * head]),
+                    keys: Numbers::F32(&k[at * head..]),
                     key_stride: head,
-                    values: Numbers::F32(&v[at * value..(at + rows) * value]),
+                    values: Numbers::F32(&v[at * value..]),
                     value_stride: value,
-                    count: rows,
+                    count: PAGE.min(count - page),
+                    first_sees,
+                    next: None,
                 };
-                let shape = |heads| Shape { heads, key: head, value, scale };
-                if task.position + 1 >= from + page + rows {
-                    // Every query sees the whole page: queries share keys as heads do.
-                    let mut state = Attended { max: task.max, sum: task.sum, acc: task.acc };
-                    kernels::attend(task.q, shape(queries), keys, &mut state);
-                    continue;
-                }
-                for i in 0..queries {
-                    let seen = (task.position + i + 1).saturating_sub(from + page).min(rows);
-                    let mut state = Attended {
-                        max: &mut task.max[i..i + 1],
-                        sum: &mut task.sum[i..i + 1],
-                        acc: &mut task.acc[i * value..(i + 1) * value],
-                    };
-                    kernels::attend(
-                        &task.q[i * head..(i + 1) * head],
-                        shape(1),
-                        Keys { count: seen, ..keys },
-                        &mut state,
-                    );
-                }
+                let mut state = Attended { max: task.max, sum: task.sum, acc: task.acc };
+                kernels::attend(task.q, Shape { heads: queries, key: head, value, scale }, keys, &mut state);
             }
         });
     }

@@ -3,13 +3,13 @@
 mod latent;
 mod paged;
 
-use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
+use kernels::{Input, Pool, Product, Quantized, Queries, Rows, matmul};
 
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, PAGE};
 use crate::structure::{Attention, Pairing, Rope};
 use crate::weight::{AttentionWeights, Linear};
-use paged::{Query, attend_paged};
+use paged::{Query, Widths, attend_paged, rows_together};
 
 /// Buffers used again from layer to layer.
 #[derive(Default)]
@@ -172,24 +172,35 @@ fn gqa(
         cache.write(call.layer, span.pages[position / PAGE], position % PAGE, &entry);
     }
     let mut mixed = vec![0f32; n * heads * d];
-    let group = heads / kv_heads * d;
-    let mut queries: Vec<Query> = Vec::with_capacity(n * kv_heads);
-    let mut outs = mixed.chunks_mut(group);
-    for (row, span, position) in rows(call.batch) {
-        for head in 0..kv_heads {
-            let from = row * heads * d + head * group;
-            queries.push(Query {
-                q: &qs[from..from + group],
-                out: outs.next().expect("one output a query"),
-                pages: span.pages,
-                first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
-                end: position + 1,
-                key_at: head * d,
-                value_at: width + head * d,
-            });
+    let group = heads / kv_heads;
+    let mut queries: Vec<Query> = Vec::new();
+    let mut outs: Vec<_> = mixed.chunks_mut(d).map(Some).collect();
+    for span in call.batch.spans {
+        let together = rows_together(group, kv_heads, span.len, pool.threads());
+        let mut i = 0;
+        while i < span.len {
+            // Rows that run together see the same first key.
+            let position = span.position + i;
+            let slides = window.is_some_and(|w| position + together > w);
+            let count = if slides { 1 } else { together.min(span.len - i) };
+            for head in 0..kv_heads {
+                let at = |row: usize| (span.first + i + row) * heads + head * group;
+                let places = (0..count).flat_map(|row| at(row)..at(row) + group);
+                queries.push(Query {
+                    queries: Queries { q: &qs[at(0) * d..], heads: group, stride: heads * d },
+                    outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
+                    pages: span.pages,
+                    first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
+                    end: position + 1,
+                    key_at: head * d,
+                    value_at: width + head * d,
+                });
+            }
+            i += count;
         }
     }
-    let shape = kernels::Shape { heads: heads / kv_heads, key: d, value: d, scale: rope.score_scale };
-    attend_paged(pool, &mut queries, shape, cache, call.layer);
+    let widths = Widths { key: d, value: d, scale: rope.score_scale };
+    attend_paged(pool, &mut queries, widths, cache, call.layer);
+    drop(queries);
     mixed
 }
