@@ -7,5 +7,5 @@ mod pages;
 pub mod sampler;
 pub mod service;
 
-pub use engine::{Engine, EngineError, Finish, Generation, Limits, Sequence, Step, Timing};
+pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
 pub use sampler::{Sampler, Sampling, SamplingError};

@@ -142,3 +142,48 @@ fn sequences_decoded_together_are_as_alone() {
     let logits = engine.decode(&mut together).unwrap();
     assert_eq!(logits, alone.concat());
 }
+
+/// A step that reads a chunk of one prompt, the end of another and decodes two sequences gives each what it gets alone.
+#[test]
+fn prompts_and_decoding_mixed_are_as_alone() {
+    let mut engine = engine(1024);
+    let long: Vec<u32> = (0..300).map(|i| (i * 37 + 11) % 2000).collect();
+    let prompts: [&[u32]; 2] = [&PROMPT, &[0, 312, 475]];
+    let mut alone = Vec::new();
+    for prompt in prompts {
+        let mut sequence = engine.sequence();
+        engine.prefill(&mut sequence, prompt, &mut go).unwrap();
+        alone.push(engine.decode(&mut [(&mut sequence, 42)]).unwrap().to_vec());
+    }
+    let mut sequence = engine.sequence();
+    alone.push(engine.prefill(&mut sequence, &long, &mut go).unwrap().unwrap().to_vec());
+    sequence.rewind(0);
+    let mut decoding: Vec<Sequence> = prompts.iter().map(|_| engine.sequence()).collect();
+    for (sequence, prompt) in decoding.iter_mut().zip(prompts) {
+        engine.prefill(sequence, prompt, &mut go).unwrap();
+    }
+    let mut reading = engine.sequence();
+    let [a, b] = &mut decoding[..] else { unreachable!() };
+    fn part<'a>(sequence: &'a mut Sequence, tokens: &'a [u32], prompt: usize, logits: bool) -> Part<'a> {
+        Part { sequence, tokens, prompt, logits }
+    }
+    let first = engine.step(&mut [part(&mut reading, &long[..100], 300, false), part(a, &[42], 0, true)]).unwrap();
+    assert_eq!(first, alone[0]);
+    let second = engine.step(&mut [part(b, &[42], 0, true), part(&mut reading, &long[100..], 300, true)]).unwrap();
+    assert_eq!(second, [&alone[1][..], &alone[2][..]].concat());
+}
+
+#[test]
+fn a_fork_goes_on_alone() {
+    let mut engine = engine(256);
+    let mut sequence = engine.sequence();
+    engine.prefill(&mut sequence, &[&PROMPT[..], &[7; 90]].concat(), &mut go).unwrap();
+    let mut fork = engine.fork(&sequence).unwrap();
+    let expected = engine.decode(&mut [(&mut sequence, 42)]).unwrap().to_vec();
+    engine.decode(&mut [(&mut sequence, 43)]).unwrap();
+    assert_eq!(engine.decode(&mut [(&mut fork, 42)]).unwrap(), expected);
+    assert_eq!(fork.tokens().len(), 96);
+    assert!(matches!(engine.fork(&fork), Err(EngineError::Full { needed: 2, free: 0 })));
+    drop((fork, sequence));
+    assert_eq!(engine.free_pages(), 4);
+}

@@ -1,44 +1,65 @@
 //! `farthing bench`: tokens per second beside what memory and arithmetic allow, measured in the same run.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use engine::{Engine, Limits, Sequence};
+use engine::{Engine, Limits, Part, Sequence};
 use kernels::{Pool, measure};
 use model::cache::PAGE;
 use model::{Checkpoint, Transformer};
 use serde_json::json;
 
 use crate::loading::{self, Load};
+use crate::plot::plot;
+use crate::rival::{Rates, Rival};
 use crate::terminal::{bytes, put};
 use crate::{Failure, Outcome, pulling, speed};
 
 /// Measure a model's speed
 ///
-/// Prefill (tokens of a prompt), decode at an empty context and at depth: medians over repetitions, with the share of the memory
-/// bandwidth (decode) and of the arithmetic peak (prefill) that this machine shows in the same run.
-///
-/// Examples:
-///   farthing bench model.gguf
-///   farthing bench model.gguf --prefill 2048 --depth 4096 --threads 2 --json
+/// Reading prompts (prefill), decoding at an empty context and at depth, and decoding several sequences at once: medians over
+/// repetitions, with the share of the memory bandwidth or of the arithmetic peak that this machine shows in the same run, whichever is
+/// nearer. With --against another program's benchmark runs between our repetitions, and its figures stand beside ours.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "\
+Examples:
+  farthing bench model.gguf
+  farthing bench model.gguf --prefill 512,2048 --depth 0,4096 --sequences 4,32 --json
+  farthing bench model.gguf --suite --plot speed.svg
+  farthing bench model.gguf --against 'llama-bench -m model.gguf -t 2 -p 512 -n 32 -r 1 -o json'
+  farthing bench model.gguf --sequences 32 --against 'llama-batched-bench -m model.gguf -c 4096 -npp 512 -ntg 16 -npl 32 -pps'
+
+--against takes JSON of llama-bench, and JSON lines or the table of llama-batched-bench; it may be given several times. Rows are
+matched by what they measure. Several sequences share a prompt of 512 tokens; what is timed is their decoding, all tokens counted.")]
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model
     model: String,
-    /// Tokens of the prompt
-    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
-    prefill: usize,
-    /// Tokens decoded
+    /// Prompts of so many tokens
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "512")]
+    prefill: Vec<usize>,
+    /// Decode after so many tokens
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "0,1024")]
+    depth: Vec<usize>,
+    /// Decode so many sequences at once
+    #[arg(long, value_delimiter = ',', value_name = "N")]
+    sequences: Vec<usize>,
+    /// Tokens decoded for each figure
     #[arg(long, default_value_t = 32, value_name = "TOKENS")]
     decode: usize,
-    /// Context at which decoding is measured again (0 = not)
-    #[arg(long, default_value_t = 1024, value_name = "TOKENS")]
-    depth: usize,
     /// Repetitions
     #[arg(long, default_value_t = 3, value_name = "N")]
     repetitions: usize,
+    /// Prompts of 512 and 2048, depths 0, 4096 and 16384 (as far as the context reaches), 1 to 32 sequences: many minutes
+    #[arg(long)]
+    suite: bool,
+    /// Another benchmark, run once before each of our repetitions
+    #[arg(long, value_name = "COMMAND")]
+    against: Vec<String>,
+    /// Write a plot (SVG): tokens/s over depth, and over sequences
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// A JSON object
     #[arg(long)]
     pub json: bool,
@@ -46,9 +67,37 @@ pub struct Arguments {
     load: Load,
 }
 
-fn median(mut x: Vec<f64>) -> f64 {
+/// What a row of figures measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Reading a prompt of so many tokens.
+    Prefill(usize),
+    /// Decoding one sequence after so many tokens.
+    Decode(usize),
+    /// Decoding so many sequences at once.
+    Together(usize),
+}
+
+impl Work {
+    /// In words.
+    pub fn name(self) -> String {
+        match self {
+            Work::Prefill(n) => format!("prefill {n}"),
+            Work::Decode(0) => "decode".to_string(),
+            Work::Decode(depth) => format!("decode at depth {depth}"),
+            Work::Together(n) => format!("{n} sequences at once"),
+        }
+    }
+}
+
+/// Tokens of the prompt that sequences decoded at once share.
+const SHARED: usize = 512;
+
+/// Median.
+pub fn median(x: &[f64]) -> f64 {
+    let mut x = x.to_vec();
     x.sort_by(f64::total_cmp);
-    x[x.len() / 2]
+    if x.is_empty() { f64::NAN } else { x[x.len() / 2] }
 }
 
 /// Token ids that differ from each other, so that a mixture's routing is spread.
@@ -60,15 +109,6 @@ fn go(_: usize, _: usize) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Tokens per second of decoding after what the sequence holds.
-fn decode(engine: &mut Engine, sequence: &mut Sequence, n: usize, vocab: usize, seed: usize) -> Result<f64, Failure> {
-    let started = Instant::now();
-    for token in tokens(n, vocab, seed) {
-        engine.decode(&mut [(&mut *sequence, token)])?;
-    }
-    Ok(n as f64 / started.elapsed().as_secs_f64())
-}
-
 /// Largest memory this process had, in bytes.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -76,97 +116,212 @@ fn peak_memory() -> Option<u64> {
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
+/// What is measured, in order, and the context it needs.
+fn plan_of(a: &Arguments, most: usize) -> (Vec<Work>, usize) {
+    let (prefill, depth, sequences) = if a.suite {
+        (vec![512, 2048], vec![0, 4096, 16384], vec![1, 2, 4, 8, 16, 32])
+    } else {
+        (a.prefill.clone(), a.depth.clone(), a.sequences.clone())
+    };
+    let mut work: Vec<Work> = prefill.into_iter().map(Work::Prefill).collect();
+    work.extend(depth.into_iter().map(Work::Decode));
+    work.extend(sequences.into_iter().map(Work::Together));
+    let needed = |w: &Work| match *w {
+        Work::Prefill(n) => n,
+        Work::Decode(depth) => depth.max(1) + a.decode * a.repetitions,
+        Work::Together(_) => SHARED + a.decode,
+    };
+    if a.suite {
+        work.retain(|w| needed(w) <= most);
+    }
+    let context = work.iter().map(needed).max().unwrap_or(1);
+    (work, context)
+}
+
+/// Positions of the cache that all of this needs.
+fn cached(work: &[Work], context: usize, decode: usize) -> usize {
+    let together = work.iter().map(|w| if let Work::Together(n) = w { *n } else { 0 }).max().unwrap_or(0);
+    let each = (SHARED + decode).next_multiple_of(PAGE);
+    context.next_multiple_of(PAGE).max((together + 1) * each) + PAGE
+}
+
+/// A machine, a model and what came of measuring.
+struct Bench<'a> {
+    engine: Engine,
+    vocab: usize,
+    decode: usize,
+    bar: &'a indicatif::ProgressBar,
+}
+
+impl Bench<'_> {
+    fn say(&self, text: String) {
+        self.bar.set_message(text);
+        self.bar.tick();
+    }
+
+    fn prefill(&mut self, n: usize, seed: usize) -> Result<f64, Failure> {
+        let mut sequence = self.engine.sequence();
+        let prompt = tokens(n, self.vocab, 7 * seed);
+        let began = Instant::now();
+        self.engine.prefill(&mut sequence, &prompt, &mut go)?;
+        Ok(n as f64 / began.elapsed().as_secs_f64())
+    }
+
+    /// Tokens per second of decoding after what the sequence holds, which is what it holds again afterwards.
+    fn decode(&mut self, sequence: &mut Sequence, seed: usize) -> Result<f64, Failure> {
+        let before = sequence.tokens().len();
+        let began = Instant::now();
+        for token in tokens(self.decode, self.vocab, seed) {
+            self.engine.decode(&mut [(&mut *sequence, token)])?;
+        }
+        let rate = self.decode as f64 / began.elapsed().as_secs_f64();
+        sequence.rewind(before);
+        Ok(rate)
+    }
+
+    /// Tokens per second of all forks of `shared` together.
+    fn together(&mut self, shared: &Sequence, n: usize, seed: usize) -> Result<f64, Failure> {
+        let mut forks = Vec::new();
+        for _ in 0..n {
+            forks.push(self.engine.fork(shared)?);
+        }
+        let all = tokens(n * self.decode, self.vocab, seed);
+        let began = Instant::now();
+        for step in all.chunks(n) {
+            let mut parts: Vec<Part> = forks
+                .iter_mut()
+                .zip(step)
+                .map(|(sequence, token)| Part {
+                    sequence,
+                    tokens: std::slice::from_ref(token),
+                    prompt: 0,
+                    logits: true,
+                })
+                .collect();
+            self.engine.step(&mut parts)?;
+        }
+        Ok((n * self.decode) as f64 / began.elapsed().as_secs_f64())
+    }
+}
+
 pub fn run(a: Arguments) -> Outcome {
-    if a.prefill == 0 || a.decode == 0 || a.repetitions == 0 {
-        return Err(Failure("--prefill, --decode and --repetitions must be at least 1".to_string()));
+    let zero = a.prefill.contains(&0) || a.sequences.contains(&0);
+    if zero || a.decode == 0 || a.repetitions == 0 {
+        return Err(Failure("--prefill, --sequences, --decode and --repetitions must be at least 1".to_string()));
     }
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
-    let needed = a.prefill.max(a.decode + 1).max(a.depth + a.repetitions * a.decode);
+    let most = checkpoint.structure.context;
+    let (work, needed) = plan_of(&a, most);
     let context = a.load.context.unwrap_or(needed).max(needed);
-    if context > checkpoint.structure.context {
+    if context > most {
         return Err(Failure(format!(
-            "this needs a context of {context}, the model was made for {}; give a smaller --depth or --prefill",
-            checkpoint.structure.context
+            "this needs a context of {context}, the model was made for {most}; give a smaller --depth, --prefill or --decode"
         )));
     }
-    let load = Load { context: Some(context), ..a.load };
+    let load = Load { context: Some(context), ..a.load.clone() };
     let (plan, format) = loading::plan(&checkpoint, &load)?;
+    let cached = cached(&work, context, a.decode);
     let weights = checkpoint.weights()?;
-    let per_token = checkpoint.bytes_per_token() as f64;
-    let cache_row = (checkpoint.structure.cache_width() * format.bytes()) as f64;
     let s = checkpoint.structure.clone();
+    let cache_row = (s.cache_width() * format.bytes()) as f64;
     let in_bytes = speed::in_bytes(&checkpoint);
     let operations = speed::prefill_operations(&checkpoint);
+    let step_bytes: Vec<f64> =
+        work.iter().map(|w| checkpoint.bytes_per_step(if let Work::Together(n) = w { *n } else { 1 }) as f64).collect();
+    let per_token = checkpoint.bytes_per_token() as f64;
     let threads = load.threads.map_or_else(loading::cores, usize::from);
     let pool = Pool::new(threads);
-    let limits = Limits { context: plan.context, cached: plan.context.next_multiple_of(PAGE) };
-    let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
+    let engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, Limits { context, cached });
     let load_seconds = started.elapsed().as_secs_f64();
+    let mut rivals: Vec<Rival> = a.against.iter().map(|command| Rival::new(command)).collect();
 
-    let bandwidth = measure::read_bandwidth(engine.pool(), 512 << 20);
-    let peak = if in_bytes { measure::int8_peak(engine.pool()) } else { measure::f32_peak(engine.pool()) };
     let bar = indicatif::ProgressBar::new_spinner();
+    let mut bench = Bench { engine, vocab: s.vocab, decode: a.decode, bar: &bar };
     // One pass unmeasured: pages are touched, threads are awake.
-    bar.set_message("warming up");
-    bar.tick();
-    let mut first = None;
-    {
-        let mut sequence = engine.sequence();
-        engine.prefill(&mut sequence, &tokens(1, s.vocab, 1), &mut go)?;
-        first.get_or_insert(started.elapsed().as_secs_f64());
-        engine.decode(&mut [(&mut sequence, 1)])?;
-    }
-    let (mut prefills, mut decodes, mut deep) = (Vec::new(), Vec::new(), Vec::new());
+    bench.say("warming up".to_string());
+    let mut sequence = bench.engine.sequence();
+    bench.engine.prefill(&mut sequence, &[1], &mut go)?;
+    let first_token = started.elapsed().as_secs_f64();
+    bench.engine.decode(&mut [(&mut sequence, 1)])?;
+    drop(sequence);
+    let mut rates = vec![Vec::new(); work.len()];
+    let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
     for i in 0..a.repetitions {
-        bar.set_message(format!("prefill {} of {}", i + 1, a.repetitions));
-        bar.tick();
-        let mut sequence = engine.sequence();
-        let prompt = tokens(a.prefill, s.vocab, 7 * i);
-        let began = Instant::now();
-        engine.prefill(&mut sequence, &prompt, &mut go)?;
-        prefills.push(a.prefill as f64 / began.elapsed().as_secs_f64());
-        sequence.rewind(0);
-        bar.set_message(format!("decode {} of {}", i + 1, a.repetitions));
-        bar.tick();
-        engine.prefill(&mut sequence, &[1], &mut go)?;
-        decodes.push(decode(&mut engine, &mut sequence, a.decode, s.vocab, i)?);
-    }
-    if a.depth > 0 {
-        bar.set_message(format!("reading {} tokens", a.depth));
-        bar.tick();
-        let mut sequence = engine.sequence();
-        engine.prefill(&mut sequence, &tokens(a.depth, s.vocab, 3), &mut go)?;
-        for i in 0..a.repetitions {
-            deep.push(decode(&mut engine, &mut sequence, a.decode, s.vocab, i)?);
+        for rival in &mut rivals {
+            bench.say(format!("repetition {} of {}: the other program", i + 1, a.repetitions));
+            rival.run()?;
+        }
+        bench.say(format!("repetition {} of {}: the machine", i + 1, a.repetitions));
+        bandwidths.push(measure::read_bandwidth(bench.engine.pool(), 512 << 20));
+        let pool = bench.engine.pool();
+        peaks.push(if in_bytes { measure::int8_peak(pool) } else { measure::f32_peak(pool) });
+        let deepest = work.iter().map(|w| if let Work::Decode(d) = w { *d } else { 0 }).max().unwrap_or(0);
+        let mut grown = bench.engine.sequence();
+        let long = tokens(deepest.max(1), s.vocab, 3);
+        let mut order: Vec<usize> = (0..work.len()).collect();
+        order.sort_by_key(|&w| work[w]);
+        for w in order {
+            bench.say(format!("repetition {} of {}: {}", i + 1, a.repetitions, work[w].name()));
+            let rate = match work[w] {
+                Work::Prefill(n) => bench.prefill(n, i)?,
+                Work::Decode(depth) => {
+                    // One sequence grows from depth to depth.
+                    let (have, want) = (grown.tokens().len(), depth.max(1));
+                    if have < want {
+                        bench.engine.prefill(&mut grown, &long[have..want], &mut go)?;
+                    }
+                    bench.decode(&mut grown, i)?
+                }
+                Work::Together(n) => {
+                    grown.rewind(0);
+                    let mut shared = bench.engine.sequence();
+                    bench.engine.prefill(&mut shared, &tokens(SHARED, s.vocab, 5), &mut go)?;
+                    bench.together(&shared, n, i)?
+                }
+            };
+            rates[w].push(rate);
         }
     }
     bar.finish_and_clear();
 
     let memory = peak_memory().unwrap_or(0);
-    let row = |name: &str, rates: &[f64], share: f64, limit: &str| {
-        let (low, high) = rates.iter().fold((f64::MAX, 0f64), |(l, h), &x| (l.min(x), h.max(x)));
-        (name.to_string(), low, median(rates.to_vec()), high, share, limit.to_string())
+    let (bandwidth, peak) = (median(&bandwidths), median(&peaks));
+    // The larger share: what is nearer to its limit.
+    let share = |w: usize| {
+        let rate = median(&rates[w]);
+        let (steps, rows, depth) = match work[w] {
+            Work::Prefill(_) => return (rate * operations / peak, "arithmetic"),
+            Work::Decode(depth) => (rate, 1.0, (depth + a.decode / 2) as f64),
+            Work::Together(n) => (rate / n as f64, n as f64, (SHARED + a.decode / 2) as f64),
+        };
+        let read = steps * (step_bytes[w] + rows * depth * cache_row) / bandwidth;
+        let computed = rate * operations / peak;
+        if read >= computed { (read, "bandwidth") } else { (computed, "arithmetic") }
     };
-    let decode_share = |rate: f64, depth: f64| rate * (per_token + depth * cache_row) / bandwidth;
-    let mut rows = vec![
-        row(&format!("prefill {}", a.prefill), &prefills, median(prefills.clone()) * operations / peak, "arithmetic"),
-        row(
-            &format!("decode {}", a.decode),
-            &decodes,
-            decode_share(median(decodes.clone()), a.decode as f64 / 2.0),
-            "bandwidth",
-        ),
-    ];
-    if a.depth > 0 {
-        let share = decode_share(median(deep.clone()), a.depth as f64);
-        rows.push(row(&format!("decode {} at depth {}", a.decode, a.depth), &deep, share, "bandwidth"));
+    let theirs = |w: usize| {
+        let found: Vec<f64> = rivals.iter().flat_map(|r| r.rates(work[w])).collect();
+        (!found.is_empty()).then(|| Rates::of(&found))
+    };
+    if let Some(file) = &a.plot {
+        let ours: Vec<(Work, f64)> = work.iter().zip(&rates).map(|(w, r)| (*w, median(r))).collect();
+        let others: Vec<(Work, f64)> = (0..work.len()).filter_map(|w| Some((work[w], theirs(w)?.median))).collect();
+        let title = format!("{}, {threads} threads, {}", a.model, kernels::instruction_set());
+        plot(file, &title, &ours, &others)?;
+        eprintln!("wrote {}", file.display());
     }
     if a.json {
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, low, mid, high, share, limit)| {
-                json!({"name": name, "tokens_per_second": {"min": low, "median": mid, "max": high}, "share": share, "of": limit})
+        let rows: Vec<_> = (0..work.len())
+            .map(|w| {
+                let ours = Rates::of(&rates[w]);
+                let (share, of) = share(w);
+                let mut row =
+                    json!({"name": work[w].name(), "tokens_per_second": ours.json(), "share": share, "of": of});
+                if let Some(theirs) = theirs(w) {
+                    row["against"] = theirs.json();
+                    row["ratio"] = (ours.median / theirs.median).into();
+                }
+                row
             })
             .collect();
         let report = json!({
@@ -175,7 +330,7 @@ pub fn run(a: Arguments) -> Outcome {
             "threads": threads,
             "repetitions": a.repetitions,
             "load_seconds": load_seconds,
-            "first_token_seconds": first,
+            "first_token_seconds": first_token,
             "peak_memory_bytes": memory,
             "file_bytes": plan.weights,
             "bandwidth_bytes_per_second": bandwidth,
@@ -183,17 +338,18 @@ pub fn run(a: Arguments) -> Outcome {
             "bytes_per_decoded_token": per_token,
             "cache_bytes_per_position": cache_row,
             "operations_per_prefilled_token": operations,
+            "against": a.against,
             "rows": rows,
         });
         return put(&format!("{report}\n"));
     }
+    let beside = if rivals.is_empty() { "" } else { "   other: min   median      max    ratio" };
     let mut out = format!(
-        "{}, {threads} threads, {}; loaded in {load_seconds:.2} s, first token after {:.2} s\n\
+        "{}, {threads} threads, {}; loaded in {load_seconds:.2} s, first token after {first_token:.2} s\n\
          measured: memory {:.1} GB/s, {} {:.0} GOP/s; a decoded token reads {}, a prompt's token takes {:.2} GOP\n\n\
-         {:<24} {:>8} {:>8} {:>8}   share of measured limit\n",
+         {:<24} {:>8} {:>8} {:>8}   share of measured limit{beside}\n",
         a.model,
         kernels::instruction_set(),
-        first.unwrap_or(0.0),
         bandwidth / 1e9,
         if in_bytes { "int8" } else { "f32" },
         peak / 1e9,
@@ -204,8 +360,22 @@ pub fn run(a: Arguments) -> Outcome {
         "median",
         "max"
     );
-    for (name, low, mid, high, share, limit) in rows {
-        out += &format!("{name:<24} {low:>8.2} {mid:>8.2} {high:>8.2}   {:.0} % of {limit}\n", share * 100.0);
+    for w in 0..work.len() {
+        let ours = Rates::of(&rates[w]);
+        let (share, of) = share(w);
+        let mut line = format!(
+            "{:<24} {:>8.2} {:>8.2} {:>8.2}   {:<23}",
+            work[w].name(),
+            ours.min,
+            ours.median,
+            ours.max,
+            format!("{:.0} % of {of}", share * 100.0)
+        );
+        if let Some(t) = theirs(w) {
+            line += &format!("   {:>10.2} {:>8.2} {:>8.2} {:>8.2}", t.min, t.median, t.max, ours.median / t.median);
+        }
+        out += line.trim_end();
+        out.push('\n');
     }
     out += &format!("\npeak memory {} (files {})\n", bytes(memory), bytes(plan.weights));
     put(&out)

@@ -214,23 +214,39 @@ fn tokenize_there_and_back() {
 #[test]
 fn bench_measures() {
     let model = bundled();
-    let args = [
-        "bench",
-        model.to_str().unwrap(),
-        "--prefill",
-        "64",
+    let scratch = Scratch::new("bench");
+    let plot = scratch.0.join("speed.svg");
+    let other = r#"echo '[{"n_prompt": 64, "n_gen": 0, "avg_ts": 1.0}, {"n_prompt": 0, "n_gen": 8, "n_depth": 128, "avg_ts": 2.0}]'"#;
+    let mut args = vec!["bench", model.to_str().unwrap(), "--prefill", "64", "--depth", "0,128", "--sequences", "1,3"];
+    args.extend([
         "--decode",
         "8",
-        "--depth",
-        "128",
         "--repetitions",
-        "1",
+        "2",
+        "--against",
+        other,
         "--json",
-    ];
+        "--plot",
+        plot.to_str().unwrap(),
+    ]);
     let report: serde_json::Value = serde_json::from_str(&succeed(&args, "")).unwrap();
-    assert_eq!(report["rows"].as_array().unwrap().len(), 3);
-    assert!(report["rows"][1]["tokens_per_second"]["median"].as_f64().unwrap() > 0.0);
+    let rows = report["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|r| r["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["prefill 64", "decode", "decode at depth 128", "1 sequences at once", "3 sequences at once"]);
+    for row in rows {
+        assert!(row["tokens_per_second"]["median"].as_f64().unwrap() > 0.0 && row["share"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(rows[0]["against"]["median"], 1.0);
+    assert_eq!(rows[2]["against"]["median"], 2.0);
+    assert!(rows[1].get("against").is_none() && rows[2]["ratio"].as_f64().unwrap() > 1.0);
     assert!(report["bandwidth_bytes_per_second"].as_f64().unwrap() > 1e8);
+    let svg = std::fs::read_to_string(&plot).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("sequences at once") && svg.contains("tokens already read"));
+    args.retain(|a| *a != "--json");
+    assert!(succeed(&args, "").contains("ratio"));
+    assert!(fail(&["bench", model.to_str().unwrap(), "--against", "false"]).contains("\"false\" ended with"));
+    assert!(fail(&["bench", model.to_str().unwrap(), "--depth", "5000"]).contains("give a smaller --depth"));
+    assert!(fail(&["bench", model.to_str().unwrap(), "--sequences", "0"]).contains("at least 1"));
 }
 
 #[test]

@@ -90,6 +90,15 @@ impl Cache {
         }
     }
 
+    /// Give page `to` what page `from` holds.
+    pub fn copy_page(&mut self, from: u32, to: u32) {
+        let (from, to, len) = (from as usize * self.page_len, to as usize * self.page_len, self.page_len);
+        match &mut self.store {
+            Store::F32(store) => store.copy_within(from..from + len, to),
+            Store::Bf16(store) => store.copy_within(from..from + len, to),
+        }
+    }
+
     /// The `[64, width]` rows of a page.
     pub fn page(&self, layer: usize, page: u32) -> Numbers<'_> {
         let (width, start) = self.layers[layer];

@@ -163,9 +163,17 @@ impl Structure {
 impl Checkpoint {
     /// Bytes of weights that one decoded token reads: every active matrix once, one row of the embedding.
     pub fn bytes_per_token(&self) -> u64 {
+        self.bytes_per_step(1)
+    }
+
+    /// Bytes of weights that one step of `rows` tokens reads: dense matrices once, and of each mixture the experts that so many
+    /// tokens reach between them when each chooses evenly, `experts (1 - (1 - active / experts)^rows)`.
+    pub fn bytes_per_step(&self, rows: usize) -> u64 {
         let structure = &self.structure;
-        let active_share = |layer: usize| match structure.layers.get(layer).map(|l| &l.feed_forward) {
-            Some(FeedForward::Moe { experts, active, .. }) => *active as f64 / *experts as f64,
+        let reached = |layer: usize| match structure.layers.get(layer).map(|l| &l.feed_forward) {
+            Some(FeedForward::Moe { experts, active, .. }) => {
+                1.0 - (1.0 - *active as f64 / *experts as f64).powf(rows as f64)
+            }
             _ => 1.0,
         };
         let mut sum = 0.0;
@@ -175,8 +183,8 @@ impl Checkpoint {
             let routed = name.contains("_exps") || (name.contains(".experts.") && !name.contains("shared"));
             let share = match layer {
                 Some(layer) if layer >= structure.layers.len() => 0.0,
-                Some(layer) if routed => active_share(layer),
-                _ if embedding && !structure.tied => 1.0 / structure.vocab as f64,
+                Some(layer) if routed => reached(layer),
+                _ if embedding && !structure.tied => (rows as f64 / structure.vocab as f64).min(1.0),
                 _ => 1.0,
             };
             sum += tensor.bytes as f64 * share;
