@@ -71,21 +71,33 @@ pub fn mixture(
     gated(pool, &blocks, input, buffers);
 
     // Ascending experts for every row: the order of the sum follows from the row's own choice.
-    out.fill(0.0);
-    let mut at = 0;
-    let mut next: Vec<usize> = vec![0; rows];
+    let mut places = vec![(0usize, 0f32); rows * active];
+    let (mut at, mut next) = (0, vec![0; rows]);
     for &e in &used {
         for &row in &lists[e] {
-            let row = row as usize;
-            let weight = routes.weights[row * active + next[row]];
-            next[row] += 1;
-            kernels::add_scaled(&mut out[row * hidden..(row + 1) * hidden], &buffers.down[at..at + hidden], weight);
+            let place = row as usize * active + next[row as usize];
+            places[place] = (at, routes.weights[place]);
+            next[row as usize] += 1;
             at += hidden;
         }
     }
-    if shared.is_some() {
-        kernels::add(out, &buffers.down[at..at + rows * hidden]);
+    let down = &buffers.down;
+    let mut sums: Vec<_> = out.chunks_mut(hidden).zip(places.chunks(active)).enumerate().collect();
+    let sum = |(row, (out, places)): &mut (usize, (&mut [f32], &[(usize, f32)]))| {
+        out.fill(0.0);
+        for &(at, weight) in *places {
+            kernels::add_scaled(out, &down[at..at + hidden], weight);
+        }
+        if shared.is_some() {
+            kernels::add(out, &down[at + *row * hidden..at + (*row + 1) * hidden]);
+        }
+    };
+    if rows < 8 {
+        sums.iter_mut().for_each(sum)
+    } else {
+        pool.each(&mut sums, sum)
     }
+    drop(sums);
     routes
 }
 

@@ -102,7 +102,7 @@ impl Transformer {
             let input = prepare(pool, normed, rows, hidden, quantized, attention_inputs(weights));
             let call = Call { layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
             attention::attention(pool, &layer.attention, &weights.attention, &call, cache, attention, delta);
-            kernels::add(stream, delta);
+            add(pool, stream, delta, hidden);
 
             self.norm(pool, stream, &weights.feed_forward_norm, normed);
             let input = prepare(pool, normed, rows, hidden, quantized, feed_forward_inputs(weights));
@@ -132,7 +132,7 @@ impl Transformer {
                 }
                 _ => unreachable!("structure and weights are made together"),
             }
-            kernels::add(stream, delta);
+            add(pool, stream, delta, hidden);
             if let Some(trace) = trace.as_deref_mut() {
                 trace.hidden.push(stream.clone());
                 trace.routes.push(routes);
@@ -161,6 +161,13 @@ impl Transformer {
         let one = |(x, out): &mut (&[f32], &mut [f32])| kernels::rms_norm(x, weight, self.structure.norm_eps, out);
         if tasks.len() < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
     }
+}
+
+/// `stream += delta`, rows of `hidden`.
+fn add(pool: &Pool, stream: &mut [f32], delta: &[f32], hidden: usize) {
+    let mut tasks: Vec<_> = stream.chunks_mut(16 * hidden).zip(delta.chunks(16 * hidden)).collect();
+    let one = |(x, d): &mut (&mut [f32], &[f32])| kernels::add(x, d);
+    if tasks.len() < 2 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
 }
 
 /// An input for products with `weights`, quantised if any of them wants it.
