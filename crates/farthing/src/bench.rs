@@ -85,6 +85,7 @@ impl Work {
             Work::Prefill(n) => format!("prefill {n}"),
             Work::Decode(0) => "decode".to_string(),
             Work::Decode(depth) => format!("decode at depth {depth}"),
+            Work::Together(1) => "1 sequence".to_string(),
             Work::Together(n) => format!("{n} sequences at once"),
         }
     }

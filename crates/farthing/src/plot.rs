@@ -55,9 +55,16 @@ fn draw(file: &Path, title: &str, panels: &[(&str, Vec<Line>)]) -> Result<(), Bo
             let mut chart = ChartBuilder::on(area)
                 .margin(12)
                 .x_label_area_size(36)
-                .y_label_area_size(48)
+                .y_label_area_size(64)
                 .build_cartesian_2d(0.0..right, 0.0..top)?;
-            chart.configure_mesh().x_desc(*label).y_desc("tokens/s").light_line_style(WHITE).draw()?;
+            chart
+                .configure_mesh()
+                .x_desc(*label)
+                .y_desc("tokens/s")
+                .x_label_formatter(&|x| format!("{x:.0}"))
+                .y_label_formatter(&|y| format!("{y:.0}"))
+                .light_line_style(WHITE)
+                .draw()?;
             for (name, colour, points) in lines.iter().filter(|(_, _, points)| !points.is_empty()) {
                 let colour = *colour;
                 chart
@@ -66,7 +73,12 @@ fn draw(file: &Path, title: &str, panels: &[(&str, Vec<Line>)]) -> Result<(), Bo
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
                 chart.draw_series(points.iter().map(|&p| Circle::new(p, 3, colour.filled())))?;
             }
-            chart.configure_series_labels().background_style(WHITE).border_style(BLACK.mix(0.3)).draw()?;
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::LowerRight)
+                .background_style(WHITE)
+                .border_style(BLACK.mix(0.3))
+                .draw()?;
         }
         root.present()?;
     }

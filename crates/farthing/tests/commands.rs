@@ -232,7 +232,7 @@ fn bench_measures() {
     let report: serde_json::Value = serde_json::from_str(&succeed(&args, "")).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|r| r["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["prefill 64", "decode", "decode at depth 128", "1 sequences at once", "3 sequences at once"]);
+    assert_eq!(names, ["prefill 64", "decode", "decode at depth 128", "1 sequence", "3 sequences at once"]);
     for row in rows {
         assert!(row["tokens_per_second"]["median"].as_f64().unwrap() > 0.0 && row["share"].as_f64().unwrap() > 0.0);
     }
