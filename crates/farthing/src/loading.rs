@@ -32,8 +32,8 @@ pub struct Load {
     /// Print no memory plan
     #[arg(long, short)]
     pub quiet: bool,
-    /// Numbers of the cache: f32 or bf16 (by default f32 where the weights are, else bf16)
-    #[arg(long, hide = true)]
+    /// Numbers of the cache: f32, bf16, q8 or q6 (9 and 7 bits a number) [default: f32 where the weights are, else bf16]
+    #[arg(long, value_name = "FORMAT")]
     pub cache: Option<String>,
 }
 
@@ -180,11 +180,15 @@ pub fn cores() -> usize {
 
 /// The cache's numbers: exact where the weights are, half the bytes elsewhere.
 pub fn cache_format(checkpoint: &Checkpoint, load: &Load) -> Result<CacheFormat, Failure> {
-    match load.cache.as_deref() {
-        Some("f32") => return Ok(CacheFormat::F32),
-        Some("bf16") => return Ok(CacheFormat::Bf16),
-        Some(other) => return Err(Failure(format!("--cache {other}: give f32 or bf16"))),
-        None => {}
+    if let Some(name) = load.cache.as_deref() {
+        let named = CacheFormat::ALL.into_iter().find(|(_, n)| *n == name).map(|(format, _)| format);
+        let format = named.ok_or_else(|| Failure(format!("--cache {name}: give f32, bf16, q8 or q6")))?;
+        if !format.suits(&checkpoint.structure) {
+            return Err(Failure(format!(
+                "--cache {name}: a scale is shared by 16 numbers, and this model's entries are no multiples of that; give bf16"
+            )));
+        }
+        return Ok(format);
     }
     let of = |wanted: bool| -> usize {
         let tensors = checkpoint.tensors.by_name.values();

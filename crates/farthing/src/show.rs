@@ -148,8 +148,8 @@ pub fn run(a: Arguments) -> Outcome {
     let format = loading::cache_format(&checkpoint, &a.load)?;
     let plan = MemoryPlan::new(&checkpoint, loading::context(&checkpoint, &a.load)?, format);
     let parameters = s.parameters();
-    let width = format.bytes() as u64;
-    let cache = [s.cache_width(), s.cache_width_grouped(), s.cache_width_multi_head()].map(|w| w as u64 * width);
+    let cache =
+        [s.cache_width(), s.cache_width_grouped(), s.cache_width_multi_head()].map(|w| format.bytes_of(w) as u64);
     let by_format = checkpoint.bytes_by_format();
     let name = |stored: &Stored| match stored {
         Stored::As(format) => format.name().to_string(),

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 
 use crate::products::sized;
+use crate::small::{SIX_BYTES, SMALL, eight_lanes, six_lanes};
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};
 
@@ -70,6 +71,19 @@ fn pack_row<V: Vectors>(row: Numbers, j: usize, block: &mut [f32]) {
             V::store(V::load_bf16(&part), &mut last);
             rest.len()
         }
+        // Rows of these are whole blocks.
+        Numbers::Eight(x, s) => {
+            for (c, out) in steps.iter_mut().enumerate().take(x.len() / 16) {
+                V::store(V::load(&eight_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            }
+            0
+        }
+        Numbers::Six(x, s) => {
+            for (c, out) in steps.iter_mut().enumerate().take(x.len() / SIX_BYTES) {
+                V::store(V::load(&six_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            }
+            0
+        }
     };
     if rest > 0 {
         steps[steps.len() - 1][at].copy_from_slice(&last);
@@ -81,11 +95,7 @@ fn pack_row<V: Vectors>(row: Numbers, j: usize, block: &mut [f32]) {
 fn pack_block<V: Vectors>(x: Numbers, stride: usize, width: usize, block: usize, count: usize, out: &mut [f32]) {
     for j in 0..FOUR.min(count - FOUR * block) {
         let from = (FOUR * block + j) * stride;
-        let row = match x {
-            Numbers::F32(x) => Numbers::F32(&x[from..from + width]),
-            Numbers::Bf16(x) => Numbers::Bf16(&x[from..from + width]),
-        };
-        pack_row::<V>(row, j, out);
+        pack_row::<V>(x.part(from, width), j, out);
     }
 }
 
@@ -101,6 +111,17 @@ fn prefetch_row<V: Vectors>(x: Numbers, stride: usize, width: usize, row: usize)
         }
         Numbers::Bf16(x) => {
             for line in x.get(at).unwrap_or_default().chunks(32) {
+                V::prefetch(line);
+            }
+        }
+        Numbers::Eight(x, _) => {
+            for line in x.get(at).unwrap_or_default().chunks(64) {
+                V::prefetch(line);
+            }
+        }
+        Numbers::Six(x, _) => {
+            let at = at.start / SMALL * SIX_BYTES..at.end / SMALL * SIX_BYTES;
+            for line in x.get(at).unwrap_or_default().chunks(64) {
                 V::prefetch(line);
             }
         }
@@ -266,6 +287,8 @@ fn within_keys(keys: &Keys, shape: Shape) -> bool {
     let same = match (keys.keys, keys.values) {
         (Numbers::F32(k), Numbers::F32(v)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
         (Numbers::Bf16(k), Numbers::Bf16(v)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
+        (Numbers::Eight(k, _), Numbers::Eight(v, _)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
+        (Numbers::Six(k, _), Numbers::Six(v, _)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
         _ => false,
     };
     same && keys.key_stride == keys.value_stride && shape.value <= shape.key

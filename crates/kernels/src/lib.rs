@@ -18,6 +18,7 @@ pub mod formats;
 pub mod measure;
 pub mod pool;
 mod products;
+mod small;
 #[doc(hidden)]
 pub mod vectors;
 
@@ -27,6 +28,7 @@ pub use attend::Shape;
 pub use dispatch::{instruction_set, instruction_set_from_env, instruction_sets};
 pub use formats::Format;
 pub use pool::Pool;
+pub use small::{SIX_BYTES, SMALL, to_eight, to_six};
 
 use dispatch::table;
 
@@ -392,20 +394,68 @@ pub enum Numbers<'a> {
     F32(&'a [f32]),
     /// bfloat16 bits.
     Bf16(&'a [u16]),
+    /// 8 bits, and a bfloat16 scale for 16.
+    Eight(&'a [i8], &'a [u16]),
+    /// 6 bits (12 bytes for 16), and a bfloat16 scale for 16.
+    Six(&'a [u8], &'a [u16]),
 }
 
-impl Numbers<'_> {
+impl<'a> Numbers<'a> {
     /// How many.
     pub fn len(&self) -> usize {
         match self {
             Numbers::F32(x) => x.len(),
             Numbers::Bf16(x) => x.len(),
+            Numbers::Eight(x, _) => x.len(),
+            Numbers::Six(x, _) => x.len() / SIX_BYTES * SMALL,
         }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// `len` numbers from `at` on; of 8 and 6 bits whole blocks of 16.
+    #[inline(always)]
+    pub fn part(self, at: usize, len: usize) -> Numbers<'a> {
+        let blocks = at / SMALL..(at + len) / SMALL;
+        let whole = at.is_multiple_of(SMALL) && len.is_multiple_of(SMALL);
+        match self {
+            Numbers::F32(x) => Numbers::F32(&x[at..at + len]),
+            Numbers::Bf16(x) => Numbers::Bf16(&x[at..at + len]),
+            Numbers::Eight(x, s) => {
+                assert!(whole, "whole blocks");
+                Numbers::Eight(&x[at..at + len], &s[blocks])
+            }
+            Numbers::Six(x, s) => {
+                assert!(whole, "whole blocks");
+                Numbers::Six(&x[blocks.start * SIX_BYTES..blocks.end * SIX_BYTES], &s[blocks])
+            }
+        }
+    }
+
+    /// All from `at` on.
+    pub fn skip(self, at: usize) -> Numbers<'a> {
+        self.part(at, self.len() - at)
+    }
+}
+
+/// The first numbers of `x` as f32.
+pub fn widen(x: Numbers, out: &mut [f32]) {
+    match x {
+        Numbers::F32(x) => out.copy_from_slice(&x[..out.len()]),
+        Numbers::Bf16(x) => bf16_to_f32(&x[..out.len()], out),
+        Numbers::Eight(x, s) => {
+            for (c, out) in out.chunks_mut(16).enumerate() {
+                out.copy_from_slice(&small::eight_lanes(x, s, 16 * c)[..out.len()]);
+            }
+        }
+        Numbers::Six(x, s) => {
+            for (c, out) in out.chunks_mut(16).enumerate() {
+                out.copy_from_slice(&small::six_lanes(x, s, 16 * c)[..out.len()]);
+            }
+        }
     }
 }
 

@@ -163,20 +163,35 @@ proptest! {
 
     #[test]
     fn attention(
-        seed: u64, heads in 1usize..10, rows in 1usize..7, key in 1usize..90, value in 1usize..150, count in 1usize..150, half: bool, within: bool
+        seed: u64, heads in 1usize..10, rows in 1usize..7, key in 1usize..90, value in 1usize..150, count in 1usize..150, form in 0usize..4, within: bool
     ) {
         let mut random = Random(seed);
+        // Numbers of 8 and 6 bits come in whole blocks.
+        let unit = if form < 2 { 1 } else { SMALL };
+        let (key, value) = (key.next_multiple_of(unit), value.next_multiple_of(unit));
         // Values are the first numbers of their keys, or lie beside them.
         let value = if within { value.min(key) } else { value };
-        let (value_at, width) = if within { (0, key + 3) } else { (key, key + value + 3) };
+        let beside = if form < 2 { 3 } else { SMALL };
+        let (value_at, width) = if within { (0, key + beside) } else { (key, key + value + beside) };
         let stride = heads * key + 5;
         let (q, numbers) = (random.floats(rows * stride), random.floats(count * width));
         let mut halves = vec![0u16; numbers.len()];
         f32_to_bf16(&numbers, &mut halves);
+        let blocks = numbers.len() / SMALL;
+        let (mut eights, mut sixes) = (vec![0i8; blocks * SMALL], vec![0u8; blocks * SIX_BYTES]);
+        let (mut eight_scales, mut six_scales) = (vec![0u16; blocks], vec![0u16; blocks]);
+        to_eight(&numbers[..blocks * SMALL], &mut eights, &mut eight_scales);
+        to_six(&numbers[..blocks * SMALL], &mut sixes, &mut six_scales);
         let shape = Shape { heads, key, value, scale: 2.0 };
         // Row i sees the first `first + i` positions of all pages.
         let first = count.saturating_sub(rows / 2).max(1) as isize;
-        let from = |at: usize| if half { Numbers::Bf16(&halves[at..]) } else { Numbers::F32(&numbers[at..]) };
+        let all = match form {
+            0 => Numbers::F32(&numbers),
+            1 => Numbers::Bf16(&halves),
+            2 => Numbers::Eight(&eights, &eight_scales),
+            _ => Numbers::Six(&sixes, &six_scales),
+        };
+        let from = |at: usize| all.skip(at);
         let page = |at: usize, row: usize| Keys {
             keys: from(at * width),
             key_stride: width,
@@ -208,10 +223,8 @@ proptest! {
             whole.2
         };
         let scalar = with_table(tables().last().unwrap(), || run(0, rows, 0, heads, false));
-        let mut seen = numbers.clone();
-        if half {
-            bf16_to_f32(&halves, &mut seen);
-        }
+        let mut seen = vec![0f32; all.len()];
+        widen(all, &mut seen);
         for row in 0..rows {
             let sees = ((first + row as isize) as usize).min(count);
             for h in 0..heads {

@@ -38,7 +38,7 @@ impl MemoryPlan {
         format: CacheFormat,
         available: Option<u64>,
     ) -> MemoryPlan {
-        let page = times(&[structure.cache_width(), PAGE, format.bytes()]);
+        let page = format.bytes_of(structure.cache_width().saturating_mul(PAGE)) as u64;
         // Small models need few buffers; a quarter of the weights bounds them.
         let scratch = SCRATCH_BYTES.min(weights / 4 + (16 << 20));
         let left = available.map(|a| a.saturating_sub(weights.saturating_add(scratch)));

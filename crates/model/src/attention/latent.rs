@@ -10,7 +10,7 @@ use kernels::{
 use super::paged::{Query, SPLIT, Widths, attend_paged, rows_together};
 use super::{Buffers, Call, Form, positions, project, project_input, rows};
 use crate::batch::Span;
-use crate::cache::{Cache, PAGE, skip};
+use crate::cache::{Cache, PAGE};
 use crate::feed_forward::quantized_wanted;
 use crate::structure::Attention;
 use crate::weight::{AttentionWeights, MlaExpansion, MlaQuery, Weight};
@@ -259,9 +259,9 @@ fn expanded(
         let mut rows: Vec<_> = latents.chunks_mut(kv_rank).zip(rotary.chunks_mut(rope)).enumerate().collect();
         pool.each(&mut rows, |(i, (latent, rotary))| {
             let page = cache.page(layer, span.pages[(from + *i) / PAGE]);
-            let row = skip(page, (from + *i) % PAGE * width);
-            widen(row, latent);
-            widen(skip(row, kv_rank), rotary);
+            let row = page.part((from + *i) % PAGE * width, width);
+            kernels::widen(row, latent);
+            kernels::widen(row.skip(kv_rank), rotary);
         });
         let mut k_nope = vec![0f32; heads * count * nope];
         let mut v = vec![0f32; heads * count * value];
@@ -341,13 +341,6 @@ fn expanded(
                 *o = a / total;
             }
         }
-    }
-}
-
-fn widen(x: Numbers, out: &mut [f32]) {
-    match x {
-        Numbers::F32(x) => out.copy_from_slice(&x[..out.len()]),
-        Numbers::Bf16(x) => kernels::bf16_to_f32(&x[..out.len()], out),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use kernels::{Attended, Keys, Pool, Queries, Shape, attend, attend_finish, attend_merge};
 
-use crate::cache::{Cache, PAGE, skip};
+use crate::cache::{Cache, PAGE};
 
 /// Positions in a split.
 pub const SPLIT: usize = 8 * PAGE;
@@ -88,7 +88,7 @@ fn attend_split(query: &Query, widths: Widths, cache: &Cache, layer: usize, part
     let width = cache.width(layer);
     let numbers = |page: usize, slot: usize| {
         let numbers = cache.page(layer, query.pages[page]);
-        (skip(numbers, slot * width + query.key_at), skip(numbers, slot * width + query.value_at))
+        (numbers.skip(slot * width + query.key_at), numbers.skip(slot * width + query.value_at))
     };
     let mut position = from;
     while position < to {
