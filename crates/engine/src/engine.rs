@@ -291,6 +291,21 @@ impl Engine {
         self.step(&mut parts)
     }
 
+    /// Logits of every token of a prompt, `[tokens, vocab]`. Nothing is kept.
+    ///
+    /// # Errors
+    /// As `prefill`.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        let mut sequence = self.sequence();
+        self.admit(&mut sequence, tokens)?;
+        let len = tokens.len();
+        let pages = sequence.pages.ids();
+        let span = Span { first: 0, len, position: 0, prompt: len, pages, logits: Wanted::All };
+        self.model.forward(&self.pool, &Batch { tokens, spans: &[span] }, &mut self.cache, &mut self.scratch, None);
+        self.believable()?;
+        Ok(self.scratch.logits())
+    }
+
     /// Logits of every token of a prompt, and what went on inside, for comparing implementations. Nothing is kept.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod completions;
 mod doctor;
 mod generate;
 mod loading;
+mod loss;
 mod plot;
 mod pull;
 mod pulling;
@@ -71,6 +72,7 @@ enum Command {
     Rm(pull::Remove),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
+    Loss(loss::Arguments),
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
     Completions(completions::Arguments),
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Command::Rm(a) => a.json,
         Command::Doctor(a) => a.json,
         Command::Bench(a) => a.json,
+        Command::Loss(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Chat(_)
         | Command::Serve(_)
@@ -127,6 +130,7 @@ fn main() -> ExitCode {
         Command::Rm(a) => pull::remove(a),
         Command::Doctor(a) => doctor::run(a),
         Command::Bench(a) => bench::run(a),
+        Command::Loss(a) => loss::run(a),
         Command::Tokenize(a) => tokenize::run(a),
         Command::Trace(a) => trace::run(a),
         Command::Completions(a) => completions::run(a),

@@ -433,3 +433,64 @@ fn a_tokenizer_of_another_model_is_refused() {
     let line = fail(&["generate", model.to_str().unwrap(), "-p", "x"]);
     assert!(line.contains("\"<beyond>\" has id 2048") && line.contains("vocabulary has 2048 tokens"), "{line}");
 }
+
+/// The loss of the reference's own greedy text is that of its logits; a smaller cache costs a little.
+#[test]
+fn loss_is_that_of_the_reference_logits() {
+    let scratch = Scratch::new("loss");
+    let model = bundled();
+    let file = scratch.0.join("text.txt");
+    std::fs::write(&file, format!("Once upon a time{ONCE}")).unwrap();
+    let measure = |cache: &str, window: &str| -> serde_json::Value {
+        let args = [
+            "loss",
+            model.to_str().unwrap(),
+            "--text",
+            file.to_str().unwrap(),
+            "--cache",
+            cache,
+            "--window",
+            window,
+            "--json",
+        ];
+        serde_json::from_str(&succeed(&args, "")).unwrap()
+    };
+    let loss = |report: &serde_json::Value| report["loss"].as_f64().unwrap();
+    let exact = measure("f32", "512");
+    // The same by hand, from a trace.
+    let ids = succeed(
+        &["tokenize", model.to_str().unwrap(), &format!("Once upon a time{ONCE}"), "--ids-only", "--special"],
+        "",
+    );
+    let ids: Vec<usize> = ids.trim().split(',').map(|i| i.parse().unwrap()).collect();
+    let out = scratch.0.join("trace.safetensors");
+    let list = ids.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
+    succeed(&["trace", model.to_str().unwrap(), "--tokens", &list, "-o", out.to_str().unwrap()], "");
+    let bytes = std::fs::read(&out).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let logits: Vec<f64> = tensors
+        .tensor("logits")
+        .unwrap()
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()).into())
+        .collect();
+    let by_hand: f64 = (1..ids.len())
+        .map(|t| {
+            let row = &logits[(t - 1) * 2048..t * 2048];
+            row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[ids[t]]
+        })
+        .sum::<f64>()
+        / (ids.len() - 1) as f64;
+    assert!((loss(&exact) - by_hand).abs() < 1e-4, "{exact} {by_hand}");
+    assert_eq!(exact["tokens"].as_u64(), Some(ids.len() as u64 - 1));
+    for (cache, most) in [("bf16", 0.01), ("q8", 0.02), ("q6", 0.1)] {
+        assert!((loss(&measure(cache, "512")) - loss(&exact)).abs() < most, "{cache}");
+    }
+    // Windows that know less of what came before predict worse.
+    assert!(loss(&measure("f32", "8")) > loss(&exact) + 0.1);
+    assert!(fail(&["loss", model.to_str().unwrap(), "--text", "/nowhere.txt"]).contains("/nowhere.txt"));
+    assert!(
+        fail(&["generate", model.to_str().unwrap(), "-p", "x", "--cache", "q5"]).contains("give f32, bf16, q8 or q6")
+    );
+}
