@@ -131,7 +131,12 @@ pub struct Quantized {
     cols: usize,
     q: Vec<i8>,
     scales: Vec<f32>,
+    /// Of sixteen quants each.
     sums: Vec<i32>,
+    /// Of 32 quants each.
+    pairs: Vec<i32>,
+    /// `d * sum` of 32 quants each.
+    weighted: Vec<f32>,
 }
 
 impl Quantized {
@@ -166,7 +171,15 @@ impl Quantized {
             // SAFETY: the table holds only functions whose instruction set this processor has.
             unsafe { (table().quantize_row)(x, q, scales, sums) }
         };
-        if rows < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+        if rows < 8 {
+            tasks.iter_mut().for_each(one)
+        } else {
+            pool.each(&mut tasks, one)
+        }
+        self.pairs.clear();
+        self.pairs.extend(self.sums.chunks_exact(2).map(|pair| pair[0] + pair[1]));
+        self.weighted.clear();
+        self.weighted.extend(self.scales.iter().zip(&self.pairs).map(|(&d, &sum)| d * sum as f32));
     }
 
     /// Row `r` decoded again: what products with quantised weights see.
