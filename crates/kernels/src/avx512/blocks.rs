@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::blocks::{E2M1, NONLINEAR};
 use crate::vectors::array;
 
 /// Weight rows treated together: one lane each.
@@ -36,11 +37,11 @@ pub(super) trait Blocks {
     unsafe fn scales(rows: &Rows, scales: &mut Grid, minima: &mut Grid);
 
     /// Columns `64 * chunk ..` of sixteen rows as unsigned quants, interleaved: byte i of lane r of vector j is column `4 * j + i`
-    /// of row r. Formats with a block for each 32 columns put their scales too.
+    /// of row r. Formats with a block for each 32 columns put their scales and minima too.
     ///
     /// # Safety
     /// As for `scales`, of the blocks of those 64 columns.
-    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid) -> [__m512i; 16];
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, minima: &mut Grid) -> [__m512i; 16];
 }
 
 /// 64 bytes.
@@ -345,7 +346,7 @@ impl Blocks for Q4K {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid) -> [__m512i; 16] {
+    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
         // SAFETY: 128 bytes of quants follow 16 bytes of scales; chunk < 4.
         split(unsafe { words_32(rows, 16 + 32 * chunk) })
     }
@@ -367,7 +368,7 @@ impl Blocks for Q5K {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid) -> [__m512i; 16] {
+    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
         // SAFETY: 32 bytes of high bits and 128 bytes of low nibbles follow 16 bytes of scales; chunk < 4.
         let (low, high) = unsafe { (words_32(rows, 48 + 32 * chunk), words_32(rows, 16)) };
         let mut v: [__m512i; 16] = split(low);
@@ -430,7 +431,7 @@ impl Blocks for Q6K {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid) -> [__m512i; 16] {
+    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
         let mut v = [_mm512_setzero_si512(); LANES];
         for (v, &row) in v.iter_mut().zip(rows) {
             // SAFETY: as the caller's.
@@ -453,7 +454,7 @@ impl Blocks for Q8_0 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
     #[inline]
-    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid) -> [__m512i; 16] {
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
         // SAFETY: as the caller's.
         unsafe { half_scales(rows, chunk, 34, scales) };
         // SAFETY: two blocks of 34 bytes, 32 of them quants after the f16 scale.
@@ -475,7 +476,7 @@ impl Blocks for Q4_0 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
     #[inline]
-    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid) -> [__m512i; 16] {
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
         // SAFETY: as the caller's.
         unsafe { half_scales(rows, chunk, 18, scales) };
         // SAFETY: two blocks of 18 bytes, 16 of them quants after the f16 scale.
@@ -495,9 +496,256 @@ impl Blocks for Q5_0 {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
     #[inline]
-    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid) -> [__m512i; 16] {
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
         let [first, second] = &mut scales[2 * chunk..2 * chunk + 2] else { unreachable!() };
         // SAFETY: two blocks of 22 bytes.
         unsafe { join(q5_0_block(rows, 44 * chunk, first), q5_0_block(rows, 44 * chunk + 22, second)) }
     }
+}
+
+/// Bytes to those that a table has for them.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn look_up<const N: usize>(table: &[u8; 16], mut v: [__m512i; N]) -> [__m512i; N] {
+    // SAFETY: the table has sixteen bytes.
+    let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
+    for v in &mut v {
+        *v = _mm512_shuffle_epi8(table, *v);
+    }
+    v
+}
+
+/// The halves in the low 16 bits of each lane as scale, those in the high 16 bits, negated, as minimum.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn scale_and_minimum(word: __m512i, scale: &mut [f32; LANES], minimum: &mut [f32; LANES]) {
+    put(scale, low_halves(word));
+    let m = _mm512_castps_si512(low_halves(_mm512_srli_epi32::<16>(word)));
+    put(minimum, _mm512_castsi512_ps(_mm512_xor_si512(m, _mm512_set1_epi32(i32::MIN))));
+}
+
+/// The bytes of each lane, less `less`, times `d`: four vectors of a grid.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn byte_scales(mut word: __m512i, less: i32, d: __m512, out: &mut [[f32; LANES]]) {
+    for out in out {
+        let byte = _mm512_and_si512(word, _mm512_set1_epi32(0xff));
+        put(out, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(byte, _mm512_set1_epi32(less)))));
+        word = _mm512_srli_epi32::<8>(word);
+    }
+}
+
+pub(super) struct Q4_1;
+impl Blocks for Q4_1 {
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 0;
+    const MINIMA: bool = true;
+    const STEP_BYTES: usize = 8 * 20;
+
+    #[inline(always)]
+    unsafe fn scales(_rows: &Rows, _scales: &mut Grid, _minima: &mut Grid) {}
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, minima: &mut Grid) -> [__m512i; 16] {
+        let [at, next] = [40 * chunk, 40 * chunk + 20];
+        // SAFETY: two blocks of 20 bytes: f16 scale and minimum, 16 bytes of nibbles.
+        unsafe {
+            scale_and_minimum(word(rows, at), &mut scales[2 * chunk], &mut minima[2 * chunk]);
+            scale_and_minimum(word(rows, next), &mut scales[2 * chunk + 1], &mut minima[2 * chunk + 1]);
+            join(split(words_16(rows, at + 4)), split(words_16(rows, next + 4)))
+        }
+    }
+}
+
+pub(super) struct Q5_1;
+impl Blocks for Q5_1 {
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 0;
+    const MINIMA: bool = true;
+    const STEP_BYTES: usize = 8 * 24;
+
+    #[inline(always)]
+    unsafe fn scales(_rows: &Rows, _scales: &mut Grid, _minima: &mut Grid) {}
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, minima: &mut Grid) -> [__m512i; 16] {
+        let [at, next] = [48 * chunk, 48 * chunk + 24];
+        // SAFETY: two blocks of 24 bytes: f16 scale and minimum, 32 high bits, 16 bytes of nibbles.
+        let ([a, bits_a, ..], low_a, [b, bits_b, ..], low_b) =
+            unsafe { (words_16(rows, at), words_16(rows, at + 8), words_16(rows, next), words_16(rows, next + 8)) };
+        scale_and_minimum(a, &mut scales[2 * chunk], &mut minima[2 * chunk]);
+        scale_and_minimum(b, &mut scales[2 * chunk + 1], &mut minima[2 * chunk + 1]);
+        join(five_bits(low_a, bits_a), five_bits(low_b, bits_b))
+    }
+}
+
+pub(super) struct Iq4Nl;
+impl Blocks for Iq4Nl {
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 128;
+    const MINIMA: bool = false;
+    const STEP_BYTES: usize = 8 * 18;
+
+    #[inline(always)]
+    unsafe fn scales(_rows: &Rows, _scales: &mut Grid, _minima: &mut Grid) {}
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
+        // SAFETY: as the caller's. Two blocks of 18 bytes, 16 of them nibbles after the f16 scale.
+        let v: [__m512i; 16] = unsafe {
+            half_scales(rows, chunk, 18, scales);
+            join(split(words_16(rows, 36 * chunk + 2)), split(words_16(rows, 36 * chunk + 20)))
+        };
+        look_up(&NONLINEAR, v)
+    }
+}
+
+pub(super) struct Mxfp4;
+impl Blocks for Mxfp4 {
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 12;
+    const MINIMA: bool = false;
+    const STEP_BYTES: usize = 8 * 17;
+
+    #[inline(always)]
+    unsafe fn scales(_rows: &Rows, _scales: &mut Grid, _minima: &mut Grid) {}
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
+        let mut v = [[_mm512_setzero_si512(); 8]; 2];
+        for (b, v) in v.iter_mut().enumerate() {
+            let at = 34 * chunk + 17 * b;
+            // SAFETY: two blocks of 17 bytes, 16 of them nibbles after the exponent.
+            let (e, low) = unsafe { (word(rows, at), words_16(rows, at + 1)) };
+            // 2^(e - 128), the smallest two of which are subnormal
+            let e = _mm512_and_si512(e, _mm512_set1_epi32(0xff));
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+            let small = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), e);
+            let bits = _mm512_mask_mov_epi32(normal, _mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), small);
+            put(&mut scales[2 * chunk + b], _mm512_castsi512_ps(bits));
+            *v = split(low);
+        }
+        look_up(&E2M1, join(v[0], v[1]))
+    }
+}
+
+pub(super) struct Iq4Xs;
+impl Blocks for Iq4Xs {
+    const GROUP: usize = 32;
+    const OFFSET: i32 = 128;
+    const MINIMA: bool = false;
+    const STEP_BYTES: usize = 136;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn scales(rows: &Rows, scales: &mut Grid, _minima: &mut Grid) {
+        // SAFETY: a block begins with an f16 scale, eight times two high bits, eight low nibbles.
+        let [first, low, ..] = unsafe { words_16(rows, 0) };
+        let (d, mut low, mut high) = (low_halves(first), low, _mm512_srli_epi32::<12>(first));
+        for s in &mut scales[..8] {
+            // The high bits stand at bits 4 and 5.
+            let both = _mm512_or_si512(
+                _mm512_and_si512(low, _mm512_set1_epi32(15)),
+                _mm512_and_si512(high, _mm512_set1_epi32(0x30)),
+            );
+            put(s, _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_sub_epi32(both, _mm512_set1_epi32(32)))));
+            (low, high) = (_mm512_srli_epi32::<4>(low), _mm512_srli_epi32::<2>(high));
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
+        // SAFETY: 128 bytes of nibbles follow eight bytes of scales, 16 for each group; chunk < 4.
+        let [a, b, c, d, e, f, g, h] = unsafe { words_32(rows, 8 + 32 * chunk) };
+        look_up(&NONLINEAR, join(split([a, b, c, d]), split([e, f, g, h])))
+    }
+}
+
+pub(super) struct Q2K;
+impl Blocks for Q2K {
+    const GROUP: usize = 16;
+    const OFFSET: i32 = 0;
+    const MINIMA: bool = true;
+    const STEP_BYTES: usize = 84;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn scales(rows: &Rows, scales: &mut Grid, minima: &mut Grid) {
+        // SAFETY: a block begins with sixteen pairs of nibbles and ends with two halves, at byte 80.
+        let (words, [.., d]) = unsafe { (words_16(rows, 0), words_16(rows, 68)) };
+        let (d, dmin) = (low_halves(d), low_halves(_mm512_srli_epi32::<16>(d)));
+        let mask = _mm512_set1_epi8(15);
+        for (i, word) in words.into_iter().enumerate() {
+            byte_scales(_mm512_and_si512(word, mask), 0, d, &mut scales[4 * i..4 * i + 4]);
+            let high = _mm512_and_si512(_mm512_srli_epi32::<4>(word), mask);
+            byte_scales(high, 0, dmin, &mut minima[4 * i..4 * i + 4]);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
+        // SAFETY: 64 bytes of four quants each follow sixteen bytes of scales; chunk < 4.
+        let words = unsafe { words_32(rows, 16 + 32 * (chunk / 2)) };
+        two_bits(words, chunk)
+    }
+}
+
+pub(super) struct Q3K;
+impl Blocks for Q3K {
+    const GROUP: usize = 16;
+    const OFFSET: i32 = 4;
+    const MINIMA: bool = false;
+    const STEP_BYTES: usize = 110;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn scales(rows: &Rows, scales: &mut Grid, _minima: &mut Grid) {
+        // SAFETY: a block ends with twelve bytes of scales, at byte 96, and an f16.
+        let ([_, a, b, high], [.., d]) = unsafe { (words_16(rows, 92), words_16(rows, 94)) };
+        let d = low_halves(_mm512_srli_epi32::<16>(d));
+        let (four, two) = (_mm512_set1_epi8(15), _mm512_set1_epi8(0x30));
+        let low = [a, b, _mm512_srli_epi32::<4>(a), _mm512_srli_epi32::<4>(b)];
+        // Two bits more for each byte, at bits 4 and 5.
+        let high = [_mm512_slli_epi32::<4>(high), _mm512_slli_epi32::<2>(high), high, _mm512_srli_epi32::<2>(high)];
+        for i in 0..4 {
+            let word = _mm512_or_si512(_mm512_and_si512(low[i], four), _mm512_and_si512(high[i], two));
+            byte_scales(word, 32, d, &mut scales[4 * i..4 * i + 4]);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+    #[inline]
+    unsafe fn interleaved(rows: &Rows, chunk: usize, _scales: &mut Grid, _minima: &mut Grid) -> [__m512i; 16] {
+        // SAFETY: 32 bytes of high bits and 64 bytes of two low bits; chunk < 4.
+        let (high, low) = unsafe { (words_32(rows, 0), words_32(rows, 32 + 32 * (chunk / 2))) };
+        let mut v = two_bits(low, chunk);
+        // bit 2c of the high byte goes to the first half, bit 2c + 1 to the second; both land on bit 2
+        let c = 2 * chunk as i32;
+        let (first, second, bit) = (_mm512_set1_epi32(2 - c), _mm512_set1_epi32(1 - c), _mm512_set1_epi8(4));
+        for j in 0..8 {
+            v[j] = _mm512_ternarylogic_epi32::<0xf8>(v[j], _mm512_rolv_epi32(high[j], first), bit);
+            v[8 + j] = _mm512_ternarylogic_epi32::<0xf8>(v[8 + j], _mm512_rolv_epi32(high[j], second), bit);
+        }
+        v
+    }
+}
+
+/// Quants of two bits: of four in each byte the first two for even chunks, the others for odd ones.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn two_bits(words: [__m512i; 8], chunk: usize) -> [__m512i; 16] {
+    let shift = 4 * (chunk % 2) as i32;
+    let (first, second, mask) = (_mm512_set1_epi32(shift), _mm512_set1_epi32(shift + 2), _mm512_set1_epi8(3));
+    let mut v = [_mm512_setzero_si512(); 16];
+    for j in 0..8 {
+        v[j] = _mm512_and_si512(_mm512_srlv_epi32(words[j], first), mask);
+        v[8 + j] = _mm512_and_si512(_mm512_srlv_epi32(words[j], second), mask);
+    }
+    v
 }

@@ -1,8 +1,8 @@
-//! Products with the common block formats: sixteen weight rows a vector of the chain.
+//! Products with block formats: sixteen weight rows a vector of the chain.
 //!
 //! 64 columns of sixteen weight rows are unpacked and interleaved by four columns in registers, and multiplied with every input row;
-//! the rows' sums wait in memory meanwhile. Sums have the order of `products`, so the bits are the same. Formats and widths not
-//! treated here go there.
+//! the rows' sums wait in memory meanwhile. Sums have the order of `products`, so the bits are the same. What is
+//! not treated here goes there.
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
@@ -10,6 +10,9 @@ use std::ops::Range;
 
 use super::blocks::{self, Blocks, Grid, LANES, STEP};
 use crate::{Format, Input, Matrix, Out, Quantized, Rows};
+
+/// Input rows that go with a weight row before it is unpacked again: what they have should stay in the second cache.
+const MOST_ROWS: usize = 64;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -39,13 +42,22 @@ thread_local! {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
     assert!(range.end <= w.rows);
+    // Blocks of 32 columns may end within a chunk.
+    let chunks = w.cols.is_multiple_of(64);
     match (w.format, input.quantized) {
         (Format::Q4K, Some(q)) => by_rows::<blocks::Q4K>(w, range, q, rows, out),
         (Format::Q5K, Some(q)) => by_rows::<blocks::Q5K>(w, range, q, rows, out),
         (Format::Q6K, Some(q)) => by_rows::<blocks::Q6K>(w, range, q, rows, out),
-        (Format::Q8_0, Some(q)) if w.cols.is_multiple_of(64) => by_rows::<blocks::Q8_0>(w, range, q, rows, out),
-        (Format::Q4_0, Some(q)) if w.cols.is_multiple_of(64) => by_rows::<blocks::Q4_0>(w, range, q, rows, out),
-        (Format::Q5_0, Some(q)) if w.cols.is_multiple_of(64) => by_rows::<blocks::Q5_0>(w, range, q, rows, out),
+        (Format::Q2K, Some(q)) => by_rows::<blocks::Q2K>(w, range, q, rows, out),
+        (Format::Q3K, Some(q)) => by_rows::<blocks::Q3K>(w, range, q, rows, out),
+        (Format::Iq4Xs, Some(q)) => by_rows::<blocks::Iq4Xs>(w, range, q, rows, out),
+        (Format::Q8_0, Some(q)) if chunks => by_rows::<blocks::Q8_0>(w, range, q, rows, out),
+        (Format::Q4_0, Some(q)) if chunks => by_rows::<blocks::Q4_0>(w, range, q, rows, out),
+        (Format::Q4_1, Some(q)) if chunks => by_rows::<blocks::Q4_1>(w, range, q, rows, out),
+        (Format::Q5_0, Some(q)) if chunks => by_rows::<blocks::Q5_0>(w, range, q, rows, out),
+        (Format::Q5_1, Some(q)) if chunks => by_rows::<blocks::Q5_1>(w, range, q, rows, out),
+        (Format::Iq4Nl, Some(q)) if chunks => by_rows::<blocks::Iq4Nl>(w, range, q, rows, out),
+        (Format::Mxfp4, Some(q)) if chunks => by_rows::<blocks::Mxfp4>(w, range, q, rows, out),
         // SAFETY: compiled for the features this function has.
         _ => unsafe { (super::GENERIC.product)(w, range, input, rows, out) },
     }
@@ -57,47 +69,59 @@ fn by_rows<B: Blocks>(w: &Matrix, range: Range<usize>, q: &Quantized, rows: Rows
     let (cols, n) = (w.cols, rows.len(q.rows));
     assert_eq!(cols, q.cols);
     let mut state = ROWS.take();
-    state.clear();
-    for i in 0..n {
-        let row = rows.at(i);
-        state.push(Row {
-            x: q.row(row).as_ptr(),
-            scales: q.scales[row * (cols / 32)..][..cols / 32].as_ptr(),
-            sums: q.sums[row * (cols / 16)..][..cols / 16].as_ptr(),
-            pairs: q.pairs[row * (cols / 32)..][..cols / 32].as_ptr(),
-            weighted: q.weighted[row * (cols / 32)..][..cols / 32].as_ptr(),
-            acc: [0.0; LANES],
-        });
-    }
-    let (mut scales, mut minima): (Grid, Grid) = ([[0.0; LANES]; 16], [[0.0; LANES]; 16]);
-    let per_chunk = 64 / B::GROUP;
-    for first in range.clone().step_by(LANES) {
-        let count = LANES.min(range.end - first);
-        let mut at = starts(w, first, count);
-        let mut next = at[0].wrapping_add(LANES * w.row(first).len());
-        for row in &mut state {
-            row.acc = [0.0; LANES];
+    for from in (0..n).step_by(MOST_ROWS) {
+        state.clear();
+        for i in from..n.min(from + MOST_ROWS) {
+            let row = rows.at(i);
+            state.push(Row {
+                acc: [0.0; LANES],
+                x: q.row(row).as_ptr(),
+                scales: q.scales[row * (cols / 32)..][..cols / 32].as_ptr(),
+                sums: q.sums[row * (cols / 16)..][..cols / 16].as_ptr(),
+                pairs: q.pairs[row * (cols / 32)..][..cols / 32].as_ptr(),
+                weighted: q.weighted[row * (cols / 32)..][..cols / 32].as_ptr(),
+            });
         }
-        for k in (0..cols).step_by(STEP) {
-            let chunks = ((cols - k) / 64).min(4);
-            // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-            unsafe { B::scales(&at, &mut scales, &mut minima) };
-            for c in 0..chunks {
-                fetch::<B>(&mut next);
-                // SAFETY: the 64 columns of chunk `c` are within each row.
-                let v = unsafe { B::interleaved(&at, c, &mut scales) };
-                let (s, m) = (&scales[c * per_chunk..][..per_chunk], &minima[c * per_chunk..][..per_chunk]);
-                let column = k + 64 * c;
-                // SAFETY: input rows have as many columns as the weight, and 64 of them from `column` on.
-                unsafe { all_rows::<B>(&v, s, m, &mut state, column) };
+        for first in range.clone().step_by(LANES) {
+            let count = LANES.min(range.end - first);
+            // SAFETY: all of `state` are whole rows of as many columns as the weight has.
+            unsafe { lanes::<B>(w, first, count, &mut state) };
+            for (i, row) in state.iter().enumerate() {
+                out.write(from + i, first, &row.acc[..count]);
             }
-            advance(&mut at, B::STEP_BYTES);
-        }
-        for (i, row) in state.iter().enumerate() {
-            out.write(i, first, &row.acc[..count]);
         }
     }
     ROWS.set(state);
+}
+
+/// Weight rows `first` to `first + count` with the input rows of `state`.
+///
+/// # Safety
+/// Each of `state` has `w.cols` columns.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn lanes<B: Blocks>(w: &Matrix, first: usize, count: usize, state: &mut [Row]) {
+    let (mut scales, mut minima): (Grid, Grid) = ([[0.0; LANES]; 16], [[0.0; LANES]; 16]);
+    let (cols, per_chunk) = (w.cols, 64 / B::GROUP);
+    let mut at = starts(w, first, count);
+    let mut next = at[0].wrapping_add(LANES * w.row(first).len());
+    for row in &mut *state {
+        row.acc = [0.0; LANES];
+    }
+    for k in (0..cols).step_by(STEP) {
+        let chunks = ((cols - k) / 64).min(4);
+        // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
+        unsafe { B::scales(&at, &mut scales, &mut minima) };
+        for c in 0..chunks {
+            fetch::<B>(&mut next);
+            // SAFETY: the 64 columns of chunk `c` are within each row.
+            let v = unsafe { B::interleaved(&at, c, &mut scales, &mut minima) };
+            let (s, m) = (&scales[c * per_chunk..][..per_chunk], &minima[c * per_chunk..][..per_chunk]);
+            let column = k + 64 * c;
+            // SAFETY: input rows have as many columns as the weight, and 64 of them from `column` on.
+            unsafe { all_rows::<B>(&v, s, m, state, column) };
+        }
+        advance(&mut at, B::STEP_BYTES);
+    }
 }
 
 /// All input rows with 64 columns of sixteen weight rows.
