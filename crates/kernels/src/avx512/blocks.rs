@@ -413,13 +413,9 @@ impl Blocks for Q6K {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
     #[inline]
     unsafe fn scales(rows: &Rows, scales: &mut Grid, _minima: &mut Grid) {
-        let mut halves = [0u16; LANES];
-        for (h, row) in halves.iter_mut().zip(rows) {
-            // SAFETY: a block ends with its f16 scale, at byte 208.
-            *h = unsafe { row.add(208).cast::<u16>().read_unaligned() };
-        }
-        // SAFETY: the sixteen i8 scales are at bytes 192..208; sixteen u16 are 32 bytes.
-        let (words, d) = unsafe { (words_16(rows, 192), _mm512_cvtph_ps(load_y(halves.as_ptr().cast()))) };
+        // SAFETY: a block ends with sixteen i8 scales, at byte 192, and an f16.
+        let (words, [.., d]) = unsafe { (words_16(rows, 192), words_16(rows, 194)) };
+        let d = low_halves(_mm512_srli_epi32::<16>(d));
         for (i, word) in words.into_iter().enumerate() {
             let [a, b, c, e] =
                 [_mm512_slli_epi32::<24>(word), _mm512_slli_epi32::<16>(word), _mm512_slli_epi32::<8>(word), word];
