@@ -1,7 +1,8 @@
 //! Products at the shapes of a 16B mixture-of-experts checkpoint, beside what the machine can do: bytes of weight per second for one
 //! input row (the limit is the memory), operations per second for many (the limit is the dot-product unit). Medians of interleaved runs.
 //!
-//! `cargo bench -p kernels`; arguments are parts of format names to keep. One thread unless `THREADS` says otherwise.
+//! `cargo bench -p kernels`; arguments are parts of format names to keep. One thread unless `THREADS` says otherwise;
+//! `INPUTS` (as `1,4,8`) names other numbers of input rows.
 
 use std::time::Instant;
 
@@ -19,6 +20,10 @@ struct Case {
 
 fn main() {
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
+    let inputs: Vec<usize> = match std::env::var("INPUTS") {
+        Ok(list) => list.split(',').map(|n| n.parse().expect("a number of input rows")).collect(),
+        Err(_) => vec![1, 2, 4, 8, 12, 128],
+    };
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let pool = Pool::new(threads);
     println!(
@@ -35,9 +40,9 @@ fn main() {
     for format in formats {
         for (rows, cols) in [(1408, 2048), (2048, 1408), (2048, 10944)] {
             let Some(row) = format.row_bytes(cols) else { continue };
-            for inputs in [1, 2, 4, 12, 128] {
+            for &inputs in &inputs {
                 // Enough copies that one input row reads memory, not a cache.
-                let copies = if inputs < 12 { (256usize << 20).div_ceil(row * rows).min(64) } else { 1 };
+                let copies = if inputs < 12 { (160usize << 20).div_ceil(row * rows).min(64) } else { 1 };
                 let mut state = 1u64;
                 let mut bytes = vec![0u8; row * rows * copies];
                 for chunk in bytes.chunks_mut(8) {

@@ -110,10 +110,10 @@ fn nibbles_and_bit(qs: &[u8], bits: u32, u: &mut [u8]) {
 }
 
 /// Indices to the non-linear 4-bit table, plus 128.
-const NONLINEAR: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub(crate) const NONLINEAR: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// Twice the e2m1 values, plus 12.
-const E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+pub(crate) const E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
 #[inline(always)]
 fn table(qs: &[u8], values: &[u8; 16], u: &mut [u8]) {

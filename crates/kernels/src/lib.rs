@@ -133,7 +133,12 @@ pub struct Quantized {
     cols: usize,
     q: Vec<i8>,
     scales: Vec<f32>,
+    /// Of sixteen quants each.
     sums: Vec<i32>,
+    /// Of 32 quants each.
+    pairs: Vec<i32>,
+    /// `d * sum` of 32 quants each.
+    weighted: Vec<f32>,
 }
 
 impl Quantized {
@@ -168,7 +173,15 @@ impl Quantized {
             // SAFETY: the table holds only functions whose instruction set this processor has.
             unsafe { (table().quantize_row)(x, q, scales, sums) }
         };
-        if rows < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+        if rows < 8 {
+            tasks.iter_mut().for_each(one)
+        } else {
+            pool.each(&mut tasks, one)
+        }
+        self.pairs.clear();
+        self.pairs.extend(self.sums.chunks_exact(2).map(|pair| pair[0] + pair[1]));
+        self.weighted.clear();
+        self.weighted.extend(self.scales.iter().zip(&self.pairs).map(|(&d, &sum)| d * sum as f32));
     }
 
     /// Row `r` decoded again: what products with quantised weights see.
@@ -328,7 +341,9 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
         if n > 0 && w.rows > 0 {
             // Pieces of whole tiles, of about equal bytes; fewer rows a piece when many inputs make each row dear.
             let row_bytes = (w.bytes.len() / w.rows).max(1) * n.clamp(1, 8);
-            let step = (PIECE_BYTES / row_bytes).next_multiple_of(products::TILE).max(products::TILE);
+            // With many inputs two tiles at least: they share inputs in a cache.
+            let tiles = products::TILE * if n >= 64 { 2 } else { 1 };
+            let step = (PIECE_BYTES / row_bytes).next_multiple_of(tiles).max(tiles);
             let product = parts.len();
             pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
                 product,

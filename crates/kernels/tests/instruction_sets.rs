@@ -78,6 +78,44 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// More rows than are treated together, and widths that end within a step of 256 columns.
+#[test]
+fn many_rows_and_long_ones() {
+    let mut random = Random(7);
+    let pool = Pool::new(1);
+    for format in Format::ALL {
+        for (out_rows, cols, rows) in [(37, 832, 3), (49, 576, 71), (16, 288, 130)] {
+            let cols = cols / format.block_elems().max(32) * format.block_elems().max(32);
+            let stored = weight(format, out_rows, cols, &mut random);
+            let scales = vec![0.75; out_rows.div_ceil(128) * cols.div_ceil(128) + 16];
+            let w = matrix(format, out_rows, cols, &stored, &scales);
+            let x = random.floats(rows * cols);
+            let scalar = with_table(tables().last().unwrap(), || product(&pool, w, &x, rows, Rows::All));
+            for table in tables() {
+                let got = with_table(table, || product(&pool, w, &x, rows, Rows::All));
+                assert_eq!(bits(&got), bits(&scalar), "{} {format:?} {out_rows}x{cols} rows {rows}", table.name);
+            }
+        }
+    }
+}
+
+/// Exponents at the ends of MXFP4's range.
+#[test]
+fn extreme_exponents() {
+    let mut random = Random(11);
+    let pool = Pool::new(1);
+    let mut stored = weight(Format::Mxfp4, 16, 64, &mut random);
+    for (i, block) in stored.chunks_mut(17).enumerate() {
+        block[0] = [0, 1, 2, 3, 200, 253][i % 6];
+    }
+    let w = Matrix::new(Format::Mxfp4, 16, 64, &stored);
+    let x: Vec<f32> = random.floats(64).iter().map(|x| x * 1e-3).collect();
+    let scalar = with_table(tables().last().unwrap(), || product(&pool, w, &x, 1, Rows::All));
+    for table in tables() {
+        assert_eq!(bits(&with_table(table, || product(&pool, w, &x, 1, Rows::All))), bits(&scalar), "{}", table.name);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
