@@ -342,7 +342,7 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
             // Pieces of whole tiles, of about equal bytes; fewer rows a piece when many inputs make each row dear.
             let row_bytes = (w.bytes.len() / w.rows).max(1) * n.clamp(1, 8);
             // With many inputs two tiles at least: they share inputs in a cache.
-            let tiles = products::TILE * if n >= 64 { 2 } else { 1 };
+            let tiles = products::TILE * if n >= 16 { 2 } else { 1 };
             let step = (PIECE_BYTES / row_bytes).next_multiple_of(tiles).max(tiles);
             let product = parts.len();
             pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
