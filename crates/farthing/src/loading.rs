@@ -264,7 +264,7 @@ fn vocabulary(keys: &BTreeMap<String, Value>) -> Vocabulary {
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, String, String), Failure> {
     let (tokenizer, mut template, mut bos, mut eos) = match &checkpoint.tokenizer {
         TokenizerSource::HuggingFace { tokenizer, config, template } => {
-            let read = |path: &Path| read_bounded(path);
+            let read = |path: &Path| model::tensors::read_bounded(path, BESIDE_BYTES_MAX).map_err(Failure::from);
             let named = |e: text::TextError| Failure(format!("{}: {e}", tokenizer.display()));
             let parsed = Tokenizer::from_json(&read(tokenizer)?).map_err(named)?;
             let config: serde_json::Value = match config {
@@ -306,24 +306,8 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, 
     Ok((tokenizer, template, bos, eos))
 }
 
-/// A file beside the weights, of at most as many bytes as any sound one has.
-fn read_bounded(path: &Path) -> Result<Vec<u8>, Failure> {
-    use std::io::Read;
-    const MOST: u64 = 128 << 20;
-    let failed = |e: std::io::Error| Failure(format!("{}: {e}", path.display()));
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Failure(format!("{}: not a plain file", path.display())));
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MOST {
-        return Err(Failure(format!(
-            "{}: more than {MOST} bytes, which is more than such a file may have",
-            path.display()
-        )));
-    }
-    Ok(bytes)
-}
+/// Longest file beside the weights.
+const BESIDE_BYTES_MAX: u64 = 128 << 20;
 
 /// A template, or the one named default of a list.
 fn chosen_template(value: &serde_json::Value) -> Option<String> {

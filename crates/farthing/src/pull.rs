@@ -119,17 +119,9 @@ fn named(cache: &Cache, text: &str) -> Result<Name, Failure> {
     if text.contains('/') {
         return Ok(Name::parse(text)?);
     }
-    let (short, rest) = text.split_at(text.find(['@', ':']).unwrap_or(text.len()));
-    match &cache.by_short_name(short)?[..] {
-        [] => {
-            Err(Failure(format!("{text}: no pulled model has that name; `farthing list` shows those that are there")))
-        }
-        [one] => Ok(Name::parse(&format!("{}{rest}", one.repository))?),
-        several => {
-            let names: Vec<&str> = several.iter().map(|n| n.repository.as_str()).collect();
-            Err(Failure(format!("{text} is the name of several pulled models: write one of {}", names.join(", "))))
-        }
-    }
+    pulling::short_name(cache, text)?.ok_or_else(|| {
+        Failure(format!("{text}: no pulled model has that name; `farthing list` shows those that are there"))
+    })
 }
 
 pub fn remove(a: Remove) -> Outcome {

@@ -36,17 +36,20 @@ pub fn resolve(text: &str) -> Result<Resolved, Failure> {
         let name = Name::parse(text)?;
         return Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here));
     }
-    let (short, rest) = text.split_at(text.find(['@', ':']).unwrap_or(text.len()));
-    let found = cache.by_short_name(short)?;
-    let named = |name: &Name| Name::parse(&format!("{}{rest}", name.repository));
-    match &found[..] {
-        [] => Err(Failure(format!(
+    let name = short_name(&cache, text)?.ok_or_else(|| {
+        Failure(format!(
             "{text}: no such file, and no pulled model of that name; `farthing list` shows what is there, `farthing pull org/name` fetches"
-        ))),
-        [one] => {
-            let name = named(one)?;
-            Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here))
-        }
+        ))
+    })?;
+    Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here))
+}
+
+/// The pulled model whose name ends in `text` (with its revision or file), if there is one.
+pub fn short_name(cache: &Cache, text: &str) -> Result<Option<Name>, Failure> {
+    let (short, rest) = text.split_at(text.find(['@', ':']).unwrap_or(text.len()));
+    match &cache.by_short_name(short)?[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(Name::parse(&format!("{}{rest}", one.repository))?)),
         several => {
             let names: Vec<&str> = several.iter().map(|n| n.repository.as_str()).collect();
             Err(Failure(format!("{text} is the name of several pulled models: write one of {}", names.join(", "))))

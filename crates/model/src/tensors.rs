@@ -300,8 +300,11 @@ impl Tensors {
     }
 }
 
-/// A whole file of at most `max` bytes.
-pub(crate) fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
+/// A whole plain file of at most `max` bytes.
+///
+/// # Errors
+/// A file that cannot be read, is longer, or is none (a pipe would wait for ever).
+pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
     use std::io::Read;
     let about = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?;
     if !about.is_file() {
