@@ -224,6 +224,7 @@ pub fn run(a: Arguments) -> Outcome {
     let (plan, format) = loading::plan(&checkpoint, &load)?;
     let cached = cached(&work, context, a.decode);
     let weights = checkpoint.weights()?;
+    loading::bring_in(&weights);
     let s = checkpoint.structure.clone();
     let cache_row = format.bytes_of(s.cache_width()) as f64;
     let in_bytes = speed::in_bytes(&checkpoint);

@@ -11,7 +11,7 @@ use model::checkpoint::{Generation, TokenizerSource};
 use model::gguf::Value;
 use model::plan::MemoryPlan;
 use model::tensors::Stored;
-use model::{CacheFormat, Checkpoint, Transformer};
+use model::{CacheFormat, Checkpoint, Transformer, Weights};
 use serve::Render;
 use text::chat::Template;
 use text::{Tokenizer, Vocabulary};
@@ -322,6 +322,15 @@ fn chosen_template(value: &serde_json::Value) -> Option<String> {
 const TURN_ENDS: [&str; 6] =
     ["<|eot_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<|EOT|>"];
 
+/// Bring the weights' files into memory beside the work that begins: the first prompt then finds most of them mapped.
+pub fn bring_in(weights: &Weights) {
+    let files = weights.files.clone();
+    // Without the thread the run brings in what it touches.
+    let _ = std::thread::Builder::new()
+        .name("bring-in".to_string())
+        .spawn(move || files.iter().for_each(|file| file.bring_in()));
+}
+
 /// Load a model to run it.
 pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
     let checkpoint = Checkpoint::open(path)?;
@@ -342,6 +351,7 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
         None => Box::new(Template::new(text::chat::PLAIN)?),
     };
     let weights = checkpoint.weights()?;
+    bring_in(&weights);
     let generation = checkpoint.generation.clone();
     let mut stops = generation.eos.clone();
     stops.extend(TURN_ENDS.iter().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)));

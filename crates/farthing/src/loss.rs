@@ -60,6 +60,7 @@ pub fn run(a: Arguments) -> Outcome {
         return Err(Failure(format!("{}: {} tokens are too few to measure", a.text.display(), ids.len())));
     }
     let weights = checkpoint.weights()?;
+    loading::bring_in(&weights);
     let vocab = checkpoint.structure.vocab;
     let pool = Pool::new(load.threads.map_or_else(loading::cores, usize::from));
     let limits = Limits { context: plan.context, cached: plan.context.next_multiple_of(PAGE) };

@@ -19,7 +19,7 @@ pub fn available() -> bool {
 }
 
 /// Kernels; products with the common block formats have inner loops of their own.
-pub static TABLE: Table = Table { product: quantised::product, ..GENERIC };
+pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
 
 /// Every kernel from the common source.
 const GENERIC: Table = kernels!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");

@@ -4,13 +4,16 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::attend::Shape;
+use crate::panels::Panel;
 use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
 /// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
 pub struct Table {
     /// The set's name.
     pub name: &'static str,
-    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, &Out),
+    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, &[Panel], &Out),
+    /// Whether `product` takes quantised input in panels.
+    pub(crate) panels: bool,
     pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &Out),
     pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
     pub(crate) quantize_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
@@ -31,10 +34,11 @@ pub struct Table {
 macro_rules! kernels {
     ($name:expr, $V:ty $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
+        use $crate::panels::Panel;
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         $(#[target_feature(enable = $feature)])?
-        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
+        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, _: &[Panel], out: &Out) {
             $crate::products::product::<$V>(w, range, input, rows, out)
         }
         $(#[target_feature(enable = $feature)])?
@@ -88,6 +92,7 @@ macro_rules! kernels {
         $crate::dispatch::Table {
             name: $name,
             product,
+            panels: false,
             transposed,
             decode_row,
             quantize_row,

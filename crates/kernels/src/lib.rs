@@ -16,6 +16,7 @@ pub mod dispatch;
 mod elements;
 pub mod formats;
 pub mod measure;
+mod panels;
 pub mod pool;
 mod products;
 mod small;
@@ -31,6 +32,7 @@ pub use pool::Pool;
 pub use small::{SIX_BYTES, SMALL, to_eight, to_six};
 
 use dispatch::table;
+use panels::{Selection, with_panels};
 
 /// Keys that one `attend` call may see.
 pub const PAGE_MAX: usize = 64;
@@ -135,10 +137,6 @@ pub struct Quantized {
     scales: Vec<f32>,
     /// Of sixteen quants each.
     sums: Vec<i32>,
-    /// Of 32 quants each.
-    pairs: Vec<i32>,
-    /// `d * sum` of 32 quants each.
-    weighted: Vec<f32>,
 }
 
 impl Quantized {
@@ -178,10 +176,6 @@ impl Quantized {
         } else {
             pool.each(&mut tasks, one)
         }
-        self.pairs.clear();
-        self.pairs.extend(self.sums.chunks_exact(2).map(|pair| pair[0] + pair[1]));
-        self.weighted.clear();
-        self.weighted.extend(self.scales.iter().zip(&self.pairs).map(|(&d, &sum)| d * sum as f32));
     }
 
     /// Row `r` decoded again: what products with quantised weights see.
@@ -193,6 +187,12 @@ impl Quantized {
     #[inline(always)]
     fn row(&self, r: usize) -> &[i8] {
         &self.q[r * self.cols..(r + 1) * self.cols]
+    }
+
+    /// Quants, scales of 32 and sums of 16 of row `r`.
+    fn parts(&self, r: usize) -> (&[i8], &[f32], &[i32]) {
+        let blocks = self.cols / 32;
+        (self.row(r), &self.scales[r * blocks..][..blocks], &self.sums[2 * r * blocks..][..2 * blocks])
     }
 
     #[inline(always)]
@@ -320,6 +320,7 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
     }
     let mut pieces: Vec<Piece> = Vec::new();
     let mut parts: Vec<(Matrix, Input, Rows, Out)> = Vec::with_capacity(products.len());
+    let mut selections = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
         let (w, input, rows) = (product.weight, product.input, product.rows);
         w.check();
@@ -352,11 +353,18 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
             }));
         }
         parts.push((w, input, rows, out));
+        let quantized = input.quantized.filter(|_| table().panels && w.format.wants_quantized_input() && n > 0);
+        // Blocks of 32 columns may end within a chunk of 64.
+        selections.push(quantized.filter(|_| w.cols.is_multiple_of(64)).map(|q| Selection::new(w.format, q, rows)));
     }
-    pool.run(pieces.len(), |i| {
-        let (w, input, rows, out) = &parts[pieces[i].product];
-        // SAFETY: the table holds only functions whose instruction set this processor has.
-        unsafe { (table().product)(w, pieces[i].range.clone(), input, *rows, out) }
+    with_panels(pool, &selections, |panels, ranges| {
+        pool.run(pieces.len(), |i| {
+            let Piece { product, range, .. } = &pieces[i];
+            let (w, input, rows, out) = &parts[*product];
+            let panels = &panels[ranges[*product].clone()];
+            // SAFETY: the table holds only functions whose instruction set this processor has.
+            unsafe { (table().product)(w, range.clone(), input, *rows, panels, out) }
+        })
     });
 }
 

@@ -43,6 +43,9 @@ impl Mapping {
             // SAFETY: the mapping is private and read-only, and read as plain numbers only. A file that is shortened while mapped
             // reads as zeros from there on (see the guard); one that is rewritten gives other numbers.
             let map = unsafe { memmap2::Mmap::map(&file)? };
+            // Large pages where the system keeps files in them: a hint, to be given before the first touch.
+            #[cfg(target_os = "linux")]
+            let _ = map.advise(memmap2::Advice::HugePage);
             let guard = guard::Guard::new(map.as_ptr() as usize, map.len())?;
             Bytes::Mapped { guard, map, file, length: about.len(), written: about.modified().ok() }
         };
@@ -59,6 +62,21 @@ impl Mapping {
         match &self.bytes {
             Bytes::Mapped { map, .. } => map,
             Bytes::Held(held) => held,
+        }
+    }
+
+    /// Have the whole file in memory and in this process's page table: read what is not there, and spare the run its faults. It takes as
+    /// long as that takes; what goes wrong here shows when the bytes are used.
+    pub fn bring_in(&self) {
+        #[cfg(target_os = "linux")]
+        if let Bytes::Mapped { map, .. } = &self.bytes {
+            // Parts, so that others who change the address space wait but briefly.
+            const PART: usize = 32 << 20;
+            for from in (0..map.len()).step_by(PART) {
+                if map.advise_range(memmap2::Advice::PopulateRead, from, PART.min(map.len() - from)).is_err() {
+                    return;
+                }
+            }
         }
     }
 
@@ -233,6 +251,20 @@ mod tests {
         let whole = Mapping::open(&other).unwrap();
         assert!(whole.bytes()[9] == 1 && !whole.lost() && !whole.changed());
         let _ = (std::fs::remove_file(path), std::fs::remove_file(other));
+    }
+
+    #[test]
+    fn a_file_that_is_brought_in_is_unchanged_and_may_shrink() {
+        let path = scratch("brought");
+        std::fs::write(&path, vec![5u8; 3 << 20]).unwrap();
+        let mapping = Mapping::open(&path).unwrap();
+        mapping.bring_in();
+        assert!(mapping.bytes().iter().all(|&b| b == 5) && !mapping.lost() && !mapping.changed());
+        File::options().write(true).open(&path).unwrap().set_len(5000).unwrap();
+        mapping.bring_in();
+        assert!(mapping.bytes()[2 << 20] == 0 && mapping.bytes()[100] == 5 && mapping.lost());
+        Mapping::held("held", vec![1]).bring_in();
+        let _ = std::fs::remove_file(path);
     }
 
     #[test]

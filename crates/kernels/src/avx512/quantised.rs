@@ -1,19 +1,15 @@
 //! Products with block formats: sixteen weight rows a vector of the chain.
 //!
-//! 64 columns of sixteen weight rows are unpacked and interleaved by four columns in registers, and multiplied with every input row;
-//! the rows' sums wait in memory meanwhile. Sums have the order of `products`, so the bits are the same. What is
+//! 64 columns of sixteen weight rows are unpacked and interleaved by four columns in registers, and multiplied with every input row
+//! of a panel; the rows' sums wait in the first cache meanwhile. Sums have the order of `products`, so the bits are the same. What is
 //! not treated here goes there.
 
 use std::arch::x86_64::*;
-use std::cell::RefCell;
 use std::ops::Range;
 
 use super::blocks::{self, Blocks, Grid, LANES, STEP};
-use crate::vectors::array;
-use crate::{Format, Input, Matrix, Out, Quantized, Rows};
-
-/// Input rows that go with a weight row before it is unpacked again: what they have should stay in the second cache.
-const MOST_ROWS: usize = 64;
+use crate::panels::{PANEL_ROWS, Panel};
+use crate::{Format, Input, Matrix, Out, Rows};
 
 /// From how many input rows on two tiles of sixteen weight rows go together.
 const TWO_FROM: usize = 16;
@@ -21,101 +17,76 @@ const TWO_FROM: usize = 16;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// What an input row brings to 64 columns, and its sums so far.
+/// Sums so far: of each input row for up to two tiles of weight rows.
 #[repr(align(64))]
-struct Row {
-    /// Sums so far, of up to two tiles of weight rows.
-    acc: [[f32; LANES]; 2],
-    /// Quants.
-    x: *const i8,
-    /// Scales of 32 quants.
-    scales: *const f32,
-    /// Sums of sixteen quants.
-    sums: *const i32,
-    /// Sums of 32 quants.
-    pairs: *const i32,
-    /// Sums of 32 quants, scaled.
-    weighted: *const f32,
-}
-
-thread_local! {
-    static ROWS: RefCell<Vec<Row>> = RefCell::default();
-}
+struct Sums([[[f32; LANES]; 2]; PANEL_ROWS]);
 
 /// Outputs `range` (rows of the weight) of one product.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
+pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, panels: &[Panel], out: &Out) {
     assert!(range.end <= w.rows);
-    // Blocks of 32 columns may end within a chunk.
-    let chunks = w.cols.is_multiple_of(64);
-    match (w.format, input.quantized) {
-        (Format::Q4K, Some(q)) => by_rows::<blocks::Q4K>(w, range, q, rows, out),
-        (Format::Q5K, Some(q)) => by_rows::<blocks::Q5K>(w, range, q, rows, out),
-        (Format::Q6K, Some(q)) => by_rows::<blocks::Q6K>(w, range, q, rows, out),
-        (Format::Q2K, Some(q)) => by_rows::<blocks::Q2K>(w, range, q, rows, out),
-        (Format::Q3K, Some(q)) => by_rows::<blocks::Q3K>(w, range, q, rows, out),
-        (Format::Iq4Xs, Some(q)) => by_rows::<blocks::Iq4Xs>(w, range, q, rows, out),
-        (Format::Q8_0, Some(q)) if chunks => by_rows::<blocks::Q8_0>(w, range, q, rows, out),
-        (Format::Q4_0, Some(q)) if chunks => by_rows::<blocks::Q4_0>(w, range, q, rows, out),
-        (Format::Q4_1, Some(q)) if chunks => by_rows::<blocks::Q4_1>(w, range, q, rows, out),
-        (Format::Q5_0, Some(q)) if chunks => by_rows::<blocks::Q5_0>(w, range, q, rows, out),
-        (Format::Q5_1, Some(q)) if chunks => by_rows::<blocks::Q5_1>(w, range, q, rows, out),
-        (Format::Iq4Nl, Some(q)) if chunks => by_rows::<blocks::Iq4Nl>(w, range, q, rows, out),
-        (Format::Mxfp4, Some(q)) if chunks => by_rows::<blocks::Mxfp4>(w, range, q, rows, out),
+    if panels.is_empty() {
         // SAFETY: compiled for the features this function has.
-        _ => unsafe { (super::GENERIC.product)(w, range, input, rows, out) },
+        return unsafe { (super::GENERIC.product)(w, range, input, rows, panels, out) };
+    }
+    let mut from = 0;
+    for panel in panels {
+        assert_eq!(panel.cols(), w.cols);
+        let range = range.clone();
+        match w.format {
+            Format::Q4K => by_panel::<blocks::Q4K>(w, range, panel, from, out),
+            Format::Q5K => by_panel::<blocks::Q5K>(w, range, panel, from, out),
+            Format::Q6K => by_panel::<blocks::Q6K>(w, range, panel, from, out),
+            Format::Q2K => by_panel::<blocks::Q2K>(w, range, panel, from, out),
+            Format::Q3K => by_panel::<blocks::Q3K>(w, range, panel, from, out),
+            Format::Iq4Xs => by_panel::<blocks::Iq4Xs>(w, range, panel, from, out),
+            Format::Q8_0 => by_panel::<blocks::Q8_0>(w, range, panel, from, out),
+            Format::Q4_0 => by_panel::<blocks::Q4_0>(w, range, panel, from, out),
+            Format::Q4_1 => by_panel::<blocks::Q4_1>(w, range, panel, from, out),
+            Format::Q5_0 => by_panel::<blocks::Q5_0>(w, range, panel, from, out),
+            Format::Q5_1 => by_panel::<blocks::Q5_1>(w, range, panel, from, out),
+            Format::Iq4Nl => by_panel::<blocks::Iq4Nl>(w, range, panel, from, out),
+            Format::Mxfp4 => by_panel::<blocks::Mxfp4>(w, range, panel, from, out),
+            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => unreachable!("panels are of quantised input"),
+        }
+        from += panel.rows();
     }
 }
 
+/// Outputs of one panel, whose first row is row `from` of the output.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-fn by_rows<B: Blocks>(w: &Matrix, range: Range<usize>, q: &Quantized, rows: Rows, out: &Out) {
-    let (cols, n) = (w.cols, rows.len(q.rows));
-    assert_eq!(cols, q.cols);
-    let mut state = ROWS.take();
-    for from in (0..n).step_by(MOST_ROWS) {
-        state.clear();
-        for i in from..n.min(from + MOST_ROWS) {
-            let row = rows.at(i);
-            state.push(Row {
-                acc: [[0.0; LANES]; 2],
-                x: q.row(row).as_ptr(),
-                scales: q.scales[row * (cols / 32)..][..cols / 32].as_ptr(),
-                sums: q.sums[row * (cols / 16)..][..cols / 16].as_ptr(),
-                pairs: q.pairs[row * (cols / 32)..][..cols / 32].as_ptr(),
-                weighted: q.weighted[row * (cols / 32)..][..cols / 32].as_ptr(),
-            });
+fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, panel: &Panel, from: usize, out: &Out) {
+    assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
+    let n = panel.rows();
+    let mut sums = Sums([[[0.0; LANES]; 2]; PANEL_ROWS]);
+    let sums = &mut sums.0[..n];
+    let mut first = range.start;
+    while first < range.end {
+        let left = range.end - first;
+        let tiles = if n >= TWO_FROM && left > LANES { 2 } else { 1 };
+        // SAFETY: the panel has as many columns as the weight.
+        unsafe {
+            if tiles == 2 {
+                two_tiles::<B>(w, first, left.min(2 * LANES), panel, sums);
+            } else {
+                one_tile::<B>(w, first, left.min(LANES), panel, sums);
+            }
         }
-        let mut first = range.start;
-        while first < range.end {
-            let left = range.end - first;
-            for row in &mut state {
-                row.acc = [[0.0; LANES]; 2];
-            }
-            let tiles = if state.len() >= TWO_FROM && left > LANES { 2 } else { 1 };
-            // SAFETY: all of `state` are whole rows of as many columns as the weight has.
-            unsafe {
-                if tiles == 2 {
-                    two_tiles::<B>(w, first, left.min(2 * LANES), &mut state);
-                } else {
-                    one_tile::<B>(w, first, left.min(LANES), &mut state);
-                }
-            }
-            for (i, row) in state.iter().enumerate() {
-                out.write(from + i, first, &row.acc.as_flattened()[..left.min(tiles * LANES)]);
-            }
-            first += tiles * LANES;
+        for (i, sums) in sums.iter_mut().enumerate() {
+            out.write(from + i, first, &sums.as_flattened()[..left.min(tiles * LANES)]);
+            *sums = [[0.0; LANES]; 2];
         }
+        first += tiles * LANES;
     }
-    ROWS.set(state);
 }
 
-/// Weight rows `first` to `first + count` with the input rows of `state`.
+/// Weight rows `first` to `first + count` with the input rows of a panel.
 ///
 /// # Safety
-/// Each of `state` has `w.cols` columns.
+/// The panel has `w.cols` columns, and `sums` as many rows as the panel.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn one_tile<B: Blocks>(w: &Matrix, first: usize, count: usize, state: &mut [Row]) {
+unsafe fn one_tile<B: Blocks>(w: &Matrix, first: usize, count: usize, panel: &Panel, sums: &mut [[[f32; LANES]; 2]]) {
     let (mut scales, mut minima): (Grid, Grid) = ([[0.0; LANES]; 16], [[0.0; LANES]; 16]);
     let (cols, per_chunk) = (w.cols, 64 / B::GROUP);
     let mut at = starts(w, first, count);
@@ -129,44 +100,83 @@ unsafe fn one_tile<B: Blocks>(w: &Matrix, first: usize, count: usize, state: &mu
             // SAFETY: the 64 columns of chunk `c` are within each row.
             let v = unsafe { B::interleaved(&at, c, &mut scales, &mut minima) };
             let (s, m) = (&scales[c * per_chunk..][..per_chunk], &minima[c * per_chunk..][..per_chunk]);
-            let column = k + 64 * c;
-            // SAFETY: input rows have as many columns as the weight, and 64 of them from `column` on.
-            unsafe { all_rows::<B>(&v, s, m, state, column) };
+            let place = Place::of(panel, k + 64 * c);
+            // SAFETY: the panel has 64 columns from there on, and `sums` its rows.
+            unsafe {
+                let mut row = 0;
+                while row + 4 <= sums.len() {
+                    chunk::<B, 4>(&v, s, m, place, row, sums);
+                    row += 4;
+                }
+                if row + 2 <= sums.len() {
+                    chunk::<B, 2>(&v, s, m, place, row, sums);
+                    row += 2;
+                }
+                if row < sums.len() {
+                    chunk::<B, 1>(&v, s, m, place, row, sums);
+                }
+            }
         }
         advance(&mut at, B::STEP_BYTES);
     }
 }
 
-/// Weight rows `first` to `first + count`, more than sixteen of them: what an input row brings is read once for both tiles.
+/// A step of two tiles, unpacked: what many input rows multiply with before the next step.
+#[repr(align(64))]
+struct Unpacked {
+    /// `[four columns][tile]`
+    quants: [[__m512i; 2]; STEP / 4],
+    /// By tile and group.
+    scales: [Grid; 2],
+    /// By tile and group.
+    minima: [Grid; 2],
+}
+
+/// Weight rows `first` to `first + count`, more than sixteen of them: what an input row brings is read once for both tiles, and a step
+/// of weights is unpacked once for all input rows.
 ///
 /// # Safety
 /// As for `one_tile`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn two_tiles<B: Blocks>(w: &Matrix, first: usize, count: usize, state: &mut [Row]) {
-    let (mut scales, mut minima): ([Grid; 2], [Grid; 2]) = ([[[0.0; LANES]; 16]; 2], [[[0.0; LANES]; 16]; 2]);
-    let (cols, per_chunk) = (w.cols, 64 / B::GROUP);
+unsafe fn two_tiles<B: Blocks>(w: &Matrix, first: usize, count: usize, panel: &Panel, sums: &mut [[[f32; LANES]; 2]]) {
+    let zero = [[0.0; LANES]; 16];
+    let mut u =
+        Unpacked { quants: [[_mm512_setzero_si512(); 2]; STEP / 4], scales: [zero; 2], minima: [zero; 2] };
+    let cols = w.cols;
     let mut at = [starts(w, first, LANES), starts(w, first + LANES, count - LANES)];
     let mut next = at[0][0].wrapping_add(2 * LANES * w.row(first).len());
-    let mut v = [[_mm512_setzero_si512(); 16]; 2];
     for k in (0..cols).step_by(STEP) {
         let chunks = ((cols - k) / 64).min(4);
         for t in 0..2 {
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-            unsafe { B::scales(&at[t], &mut scales[t], &mut minima[t]) };
-        }
-        for c in 0..chunks {
-            for t in 0..2 {
+            unsafe { B::scales(&at[t], &mut u.scales[t], &mut u.minima[t]) };
+            for c in 0..chunks {
                 fetch::<B>(&mut next);
                 // SAFETY: the 64 columns of chunk `c` are within each row.
-                v[t] = unsafe { B::interleaved(&at[t], c, &mut scales[t], &mut minima[t]) };
+                let v = unsafe { B::interleaved(&at[t], c, &mut u.scales[t], &mut u.minima[t]) };
+                for j in 0..16 {
+                    u.quants[16 * c + j][t] = v[j];
+                }
             }
-            let s = [&scales[0][c * per_chunk..][..per_chunk], &scales[1][c * per_chunk..][..per_chunk]];
-            let m = [&minima[0][c * per_chunk..][..per_chunk], &minima[1][c * per_chunk..][..per_chunk]];
-            let column = k + 64 * c;
-            // SAFETY: input rows have as many columns as the weight, and 64 of them from `column` on.
-            unsafe {
-                half::<B, 0>(&v, s, m, state, column);
-                half::<B, 1>(&v, s, m, state, column);
+        }
+        let (place, groups) = (Place::of(panel, k), chunks * 64 / B::GROUP);
+        let (mut row, n) = (0, sums.len());
+        // SAFETY: the panel has `chunks * 64` columns from `k` on, and `sums` its rows.
+        unsafe {
+            while row + 6 <= n {
+                many::<B, 6>(&u, groups, place, row, sums);
+                row += 6;
+            }
+            if row + 4 <= n {
+                many::<B, 4>(&u, groups, place, row, sums);
+                row += 4;
+            }
+            if row + 2 <= n {
+                many::<B, 2>(&u, groups, place, row, sums);
+                row += 2;
+            }
+            if row < n {
+                many::<B, 1>(&u, groups, place, row, sums);
             }
         }
         for at in &mut at {
@@ -175,177 +185,118 @@ unsafe fn two_tiles<B: Blocks>(w: &Matrix, first: usize, count: usize, state: &m
     }
 }
 
-/// All input rows with half `H` of 64 columns of two tiles.
+/// Input rows `row..row + R` with the first `groups` groups of an unpacked step, as `group` has them.
 ///
 /// # Safety
-/// As for `chunk`.
+/// `place` has these groups and rows, and `sums` the rows.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-unsafe fn half<B: Blocks, const H: usize>(
-    v: &[[__m512i; 16]; 2],
-    s: [&[[f32; LANES]]; 2],
-    m: [&[[f32; LANES]]; 2],
-    rows: &mut [Row],
-    column: usize,
+#[inline(never)]
+unsafe fn many<B: Blocks, const R: usize>(
+    u: &Unpacked,
+    groups: usize,
+    place: Place,
+    row: usize,
+    sums: &mut [[[f32; LANES]; 2]],
 ) {
-    let per_half = 32 / B::GROUP;
-    let v: [[__m512i; 8]; 2] = array!(2, t, array!(8, j, v[t][8 * H + j]));
-    let (s, m) = (array!(2, t, &s[t][H * per_half..]), array!(2, t, &m[t][H * per_half..]));
-    let mut twos = rows.chunks_exact_mut(2);
-    // SAFETY: as the caller's.
-    unsafe {
-        for two in &mut twos {
-            both::<B, 2>(&v, s, m, two, column + 32 * H);
-        }
-        if let rest @ [_] = twos.into_remainder() {
-            both::<B, 1>(&v, s, m, rest, column + 32 * H);
-        }
-    }
-}
-
-/// `R` input rows with 32 columns of two tiles.
-///
-/// # Safety
-/// `rows` holds `R` rows that have 32 columns from `column` on; `s` and `m` begin with these columns' groups.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-unsafe fn both<B: Blocks, const R: usize>(
-    v: &[[__m512i; 8]; 2],
-    s: [&[[f32; LANES]]; 2],
-    m: [&[[f32; LANES]]; 2],
-    rows: &mut [Row],
-    column: usize,
-) {
+    let sums: &mut [[[f32; LANES]; 2]] = &mut sums[row..row + R];
     let mut acc = [[_mm512_setzero_ps(); 2]; R];
     for r in 0..R {
-        acc[r] = [load(&rows[r].acc[0]), load(&rows[r].acc[1])];
+        acc[r] = [load(&sums[r][0]), load(&sums[r][1])];
     }
-    // SAFETY: as the caller's.
-    unsafe {
-        group_of_two::<B, R, 0>(v, [&s[0][0], &s[1][0]], [&m[0][0], &m[1][0]], rows, column, &mut acc);
-        if B::GROUP == 16 {
-            group_of_two::<B, R, 1>(v, [&s[0][1], &s[1][1]], [&m[0][1], &m[1][1]], rows, column, &mut acc);
+    for g in 0..groups {
+        let (block, steps) = (g * B::GROUP / 32, B::GROUP / 4);
+        // SAFETY: the group, its block and these rows are there; reads are unaligned. Pointers, for no check may stand between the rows.
+        unsafe {
+            let x = place.x.add(32 * (block * place.rows + row) + g * B::GROUP % 32).cast::<i32>();
+            let quants = u.quants.as_ptr().add(g * steps);
+            let mut dots = [[_mm512_setzero_si512(); 2]; R];
+            if B::OFFSET != 0 {
+                for r in 0..R {
+                    dots[r] = [_mm512_set1_epi32(*place.starts.add(g * place.rows + row + r)); 2];
+                }
+            }
+            for step in 0..steps {
+                let v = *quants.add(step);
+                for r in 0..R {
+                    let four = _mm512_set1_epi32(x.add(8 * r + step).read_unaligned());
+                    dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], v[0], four);
+                    dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], v[1], four);
+                }
+            }
+            for r in 0..R {
+                let d = _mm512_set1_ps(*place.scales.add(block * place.rows + row + r));
+                for t in 0..2 {
+                    let s = load(u.scales[t].get_unchecked(g));
+                    acc[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][t]), _mm512_mul_ps(s, d), acc[r][t]);
+                }
+                if B::MINIMA {
+                    let weighted = _mm512_set1_ps(*place.weighted.add(g * place.rows + row + r));
+                    for t in 0..2 {
+                        let m = load(u.minima[t].get_unchecked(g));
+                        acc[r][t] = _mm512_fnmadd_ps(m, weighted, acc[r][t]);
+                    }
+                }
+            }
         }
     }
     for r in 0..R {
         for t in 0..2 {
-            // SAFETY: sixteen f32.
-            unsafe { _mm512_storeu_ps(rows[r].acc[t].as_mut_ptr(), acc[r][t]) };
+            store(acc[r][t], &mut sums[r][t]);
         }
     }
 }
 
-/// Group `J` of those columns, as `group` has it.
-///
-/// # Safety
-/// As for `both`.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-unsafe fn group_of_two<B: Blocks, const R: usize, const J: usize>(
-    v: &[[__m512i; 8]; 2],
-    s: [&[f32; LANES]; 2],
-    m: [&[f32; LANES]; 2],
-    rows: &[Row],
-    column: usize,
-    acc: &mut [[__m512; 2]; R],
-) {
-    let (g, block) = (column / B::GROUP + J, column / 32);
-    let mut dots = [[_mm512_setzero_si512(); 2]; R];
-    for r in 0..R {
-        if B::OFFSET != 0 {
-            // SAFETY: g is a group of the row.
-            let sum = unsafe { if B::GROUP == 16 { *rows[r].sums.add(g) } else { *rows[r].pairs.add(g) } };
-            dots[r] = [_mm512_set1_epi32(sum.wrapping_mul(-B::OFFSET)); 2];
-        }
-    }
-    for step in 0..B::GROUP / 4 {
-        let at = J * B::GROUP + 4 * step;
-        for r in 0..R {
-            // SAFETY: the row has 32 columns from `column` on; the read is unaligned.
-            let four = unsafe { rows[r].x.add(column + at).cast::<i32>().read_unaligned() };
-            let four = _mm512_set1_epi32(four);
-            dots[r][0] = _mm512_dpbusd_epi32(dots[r][0], v[0][at / 4], four);
-            dots[r][1] = _mm512_dpbusd_epi32(dots[r][1], v[1][at / 4], four);
-        }
-    }
-    for r in 0..R {
-        // SAFETY: the row has such a block and group.
-        let (d, weighted) = unsafe {
-            let d = *rows[r].scales.add(block);
-            (d, if B::GROUP == 16 { d * *rows[r].sums.add(g) as f32 } else { *rows[r].weighted.add(block) })
-        };
-        let (d, weighted) = (_mm512_set1_ps(d), _mm512_set1_ps(weighted));
-        for t in 0..2 {
-            acc[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][t]), _mm512_mul_ps(load(s[t]), d), acc[r][t]);
-            if B::MINIMA {
-                acc[r][t] = _mm512_fnmadd_ps(load(m[t]), weighted, acc[r][t]);
-            }
-        }
+/// Where a panel has its rows' numbers for a run of columns that starts a block of 32.
+#[derive(Clone, Copy)]
+struct Place {
+    rows: usize,
+    /// `[block][row][32]`
+    x: *const i8,
+    /// `[block][row]`
+    scales: *const f32,
+    /// `[group][row]`
+    starts: *const i32,
+    /// `[group][row]`
+    weighted: *const f32,
+}
+
+impl Place {
+    #[inline(always)]
+    fn of(panel: &Panel, column: usize) -> Place {
+        let (x, scales, starts, weighted) = panel.at(column);
+        Place { rows: panel.rows(), x, scales, starts, weighted }
     }
 }
 
-/// All input rows with 64 columns of sixteen weight rows.
+/// Input rows `row..row + R` with 64 columns of sixteen weight rows.
 ///
 /// # Safety
-/// As for `chunk`, for each of `rows`.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-#[inline]
-unsafe fn all_rows<B: Blocks>(
-    v: &[__m512i; 16],
-    s: &[[f32; LANES]],
-    m: &[[f32; LANES]],
-    mut rows: &mut [Row],
-    column: usize,
-) {
-    // SAFETY: as the caller's.
-    unsafe {
-        // More rows at a time hide more of the latency of short chains; registers suffice for two rows of long ones.
-        if B::GROUP == 16 {
-            let mut fours = rows.chunks_exact_mut(4);
-            for four in &mut fours {
-                chunk::<B, 4>(v, s, m, four, column);
-            }
-            rows = fours.into_remainder();
-        }
-        let mut twos = rows.chunks_exact_mut(2);
-        for two in &mut twos {
-            chunk::<B, 2>(v, s, m, two, column);
-        }
-        if let rest @ [_] = twos.into_remainder() {
-            chunk::<B, 1>(v, s, m, rest, column);
-        }
-    }
-}
-
-/// `R` input rows with 64 columns of sixteen weight rows.
-///
-/// # Safety
-/// `rows` holds `R` rows that have 64 columns from `column` on; `s` and `m` are of these columns' groups.
+/// `place` has 64 columns and as many rows as `sums`, and these are among them; `s` and `m` are of these columns' groups.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
 unsafe fn chunk<B: Blocks, const R: usize>(
     v: &[__m512i; 16],
     s: &[[f32; LANES]],
     m: &[[f32; LANES]],
-    rows: &mut [Row],
-    column: usize,
+    place: Place,
+    row: usize,
+    sums: &mut [[[f32; LANES]; 2]],
 ) {
     let mut acc = [_mm512_setzero_ps(); R];
     for r in 0..R {
-        acc[r] = load(&rows[r].acc[0]);
+        acc[r] = load(&sums[row + r][0]);
     }
     // SAFETY: as the caller's. Each group by its number: registers cannot be counted through.
     unsafe {
-        group::<B, R, 0>(v, &s[0], &m[0], rows, column, &mut acc);
-        group::<B, R, 1>(v, &s[1], &m[1], rows, column, &mut acc);
+        group::<B, R, 0>(v, &s[0], &m[0], place, row, &mut acc);
+        group::<B, R, 1>(v, &s[1], &m[1], place, row, &mut acc);
         if B::GROUP == 16 {
-            group::<B, R, 2>(v, &s[2], &m[2], rows, column, &mut acc);
-            group::<B, R, 3>(v, &s[3], &m[3], rows, column, &mut acc);
+            group::<B, R, 2>(v, &s[2], &m[2], place, row, &mut acc);
+            group::<B, R, 3>(v, &s[3], &m[3], place, row, &mut acc);
         }
     }
     for r in 0..R {
-        // SAFETY: sixteen f32.
-        unsafe { _mm512_storeu_ps(rows[r].acc[0].as_mut_ptr(), acc[r]) };
+        store(acc[r], &mut sums[row + r][0]);
     }
 }
 
@@ -359,37 +310,36 @@ unsafe fn group<B: Blocks, const R: usize, const J: usize>(
     v: &[__m512i; 16],
     s: &[f32; LANES],
     m: &[f32; LANES],
-    rows: &[Row],
-    column: usize,
+    place: Place,
+    row: usize,
     acc: &mut [__m512; R],
 ) {
-    let (g, block) = (column / B::GROUP + J, (column + J * B::GROUP) / 32);
+    let block = J * B::GROUP / 32;
     let mut dots = [_mm512_setzero_si512(); R];
-    for r in 0..R {
-        if B::OFFSET != 0 {
-            // SAFETY: g is a group of the row.
-            let sum = unsafe { if B::GROUP == 16 { *rows[r].sums.add(g) } else { *rows[r].pairs.add(g) } };
-            dots[r] = _mm512_set1_epi32(sum.wrapping_mul(-B::OFFSET));
+    if B::OFFSET != 0 {
+        for r in 0..R {
+            // SAFETY: such a group and row are there.
+            dots[r] = _mm512_set1_epi32(unsafe { *place.starts.add(J * place.rows + row + r) });
         }
     }
     for step in 0..B::GROUP / 4 {
         let at = J * B::GROUP + 4 * step;
         for r in 0..R {
-            // SAFETY: the row has 64 columns from `column` on; the read is unaligned.
-            let four = unsafe { rows[r].x.add(column + at).cast::<i32>().read_unaligned() };
+            let x = 32 * (block * place.rows + row + r) + at % 32;
+            // SAFETY: the row has 64 columns, in two blocks; the read is unaligned.
+            let four = unsafe { place.x.add(x).cast::<i32>().read_unaligned() };
             dots[r] = _mm512_dpbusd_epi32(dots[r], v[at / 4], _mm512_set1_epi32(four));
         }
     }
     let (s, m) = (load(s), load(m));
     for r in 0..R {
-        // SAFETY: the row has such a block and group.
-        let (d, weighted) = unsafe {
-            let d = *rows[r].scales.add(block);
-            (d, if B::GROUP == 16 { d * *rows[r].sums.add(g) as f32 } else { *rows[r].weighted.add(block) })
-        };
-        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), _mm512_mul_ps(s, _mm512_set1_ps(d)), acc[r]);
+        // SAFETY: such a block, group and row are there.
+        let d = _mm512_set1_ps(unsafe { *place.scales.add(block * place.rows + row + r) });
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), _mm512_mul_ps(s, d), acc[r]);
         if B::MINIMA {
-            acc[r] = _mm512_fnmadd_ps(m, _mm512_set1_ps(weighted), acc[r]);
+            // SAFETY: as above.
+            let weighted = _mm512_set1_ps(unsafe { *place.weighted.add(J * place.rows + row + r) });
+            acc[r] = _mm512_fnmadd_ps(m, weighted, acc[r]);
         }
     }
 }
@@ -428,4 +378,11 @@ fn fetch<B: Blocks>(next: &mut *const u8) {
 fn load(x: &[f32; LANES]) -> __m512 {
     // SAFETY: sixteen f32.
     unsafe { _mm512_loadu_ps(x.as_ptr()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(v: __m512, x: &mut [f32; LANES]) {
+    // SAFETY: sixteen f32.
+    unsafe { _mm512_storeu_ps(x.as_mut_ptr(), v) }
 }
