@@ -4,14 +4,15 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use crate::attend::Shape;
-use crate::panels::Panel;
+use crate::panels::Hints;
 use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
 /// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
 pub struct Table {
     /// The set's name.
     pub name: &'static str,
-    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, &[Panel], &Out),
+    /// Outputs of one product, a range of the weight's rows.
+    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, Hints, &Out),
     /// Whether `product` takes quantised input in panels.
     pub(crate) panels: bool,
     pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &Out),
@@ -34,11 +35,11 @@ pub struct Table {
 macro_rules! kernels {
     ($name:expr, $V:ty $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
-        use $crate::panels::Panel;
+        use $crate::panels::Hints;
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         $(#[target_feature(enable = $feature)])?
-        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, _: &[Panel], out: &Out) {
+        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, _: Hints, out: &Out) {
             $crate::products::product::<$V>(w, range, input, rows, out)
         }
         $(#[target_feature(enable = $feature)])?

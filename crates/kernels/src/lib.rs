@@ -96,6 +96,11 @@ impl<'a> Matrix<'a> {
         &self.bytes[row * bytes..(row + 1) * bytes]
     }
 
+    /// Bytes from `row` on.
+    fn rows_from(&self, row: usize) -> &'a [u8] {
+        &self.bytes[self.bytes.len() / self.rows.max(1) * row..]
+    }
+
     #[inline(always)]
     fn scales_of_row(&self, row: usize) -> &'a [f32] {
         let blocks = self.cols.div_ceil(128);
@@ -171,11 +176,7 @@ impl Quantized {
             // SAFETY: the table holds only functions whose instruction set this processor has.
             unsafe { (table().quantize_row)(x, q, scales, sums) }
         };
-        if rows < 8 {
-            tasks.iter_mut().for_each(one)
-        } else {
-            pool.each(&mut tasks, one)
-        }
+        if rows < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
     }
 
     /// Row `r` decoded again: what products with quantised weights see.
@@ -340,10 +341,9 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
         }
         let out = Out::new(product.out, n, w.rows);
         if n > 0 && w.rows > 0 {
-            // Pieces of whole tiles, of about equal bytes; fewer rows a piece when many inputs make each row dear.
-            let row_bytes = (w.bytes.len() / w.rows).max(1) * n.clamp(1, 8);
-            // With many inputs two tiles at least: they share inputs in a cache.
-            let tiles = products::TILE * if n >= 16 { 2 } else { 1 };
+            // Pieces of whole tiles, of about equal bytes. Two tiles go together where inputs are many.
+            let row_bytes = (w.bytes.len() / w.rows).max(1);
+            let tiles = 2 * products::TILE;
             let step = (PIECE_BYTES / row_bytes).next_multiple_of(tiles).max(tiles);
             let product = parts.len();
             pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
@@ -358,12 +358,13 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
         selections.push(quantized.filter(|_| w.cols.is_multiple_of(64)).map(|q| Selection::new(w.format, q, rows)));
     }
     with_panels(pool, &selections, |panels, ranges| {
-        pool.run(pieces.len(), |i| {
+        pool.run_ahead(pieces.len(), |i, next| {
             let Piece { product, range, .. } = &pieces[i];
             let (w, input, rows, out) = &parts[*product];
             let panels = &panels[ranges[*product].clone()];
+            let ahead = next.map_or(&[][..], |next| parts[pieces[next].product].0.rows_from(pieces[next].range.start));
             // SAFETY: the table holds only functions whose instruction set this processor has.
-            unsafe { (table().product)(w, range.clone(), input, *rows, panels, out) }
+            unsafe { (table().product)(w, range.clone(), input, *rows, (panels, ahead), out) }
         })
     });
 }

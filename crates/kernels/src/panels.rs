@@ -6,7 +6,7 @@ use std::cell::Cell;
 use crate::{Format, Pool, Quantized, Rows, with_block};
 
 /// Rows of a panel at most: what they have should stay in the second cache while weights pass.
-pub const PANEL_ROWS: usize = 64;
+pub const PANEL_ROWS: usize = 96;
 
 /// What a weight format asks of its input.
 #[derive(Clone, Copy, PartialEq)]
@@ -68,6 +68,9 @@ impl Panel<'_> {
         (self.x[32 * block..].as_ptr(), self.scales[block..].as_ptr(), starts, weighted)
     }
 }
+
+/// What a product may use: its quantised input in panels, and the bytes that the thread will read next.
+pub type Hints<'a> = (&'a [Panel<'a>], &'a [u8]);
 
 /// A panel that is being filled.
 struct Filling<'a> {
@@ -218,7 +221,14 @@ pub fn with_panels<T>(
     }
     let panels: Vec<Panel> = fillings
         .into_iter()
-        .map(|f| Panel { rows: f.places.len(), kind: f.kind, x: f.x, scales: f.scales, starts: f.starts, weighted: f.weighted })
+        .map(|f| Panel {
+            rows: f.places.len(),
+            kind: f.kind,
+            x: f.x,
+            scales: f.scales,
+            starts: f.starts,
+            weighted: f.weighted,
+        })
         .collect();
     let result = then(&panels, &ranges);
     drop(panels);

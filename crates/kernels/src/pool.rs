@@ -31,26 +31,33 @@ struct Shared {
     /// Next piece to claim, and how many there are.
     next: AtomicUsize,
     pieces: AtomicUsize,
-    /// The job: address of a `&(dyn Fn(usize) + Sync)` on the caller's stack, valid while the gate is open or someone is inside.
+    /// Pieces from this one on are claimed only when they begin; those before it while the one before runs.
+    ahead_until: AtomicUsize,
+    /// The job: address of a `Job` on the caller's stack, valid while the gate is open or someone is inside.
     job: AtomicUsize,
     sleeping: Vec<AtomicBool>,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-type Job<'a> = &'a (dyn Fn(usize) + Sync);
+/// A piece, and the one that this thread will run next, `NONE` where it does not know yet.
+type Job<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// No piece.
+const NONE: usize = usize::MAX;
 
 impl Shared {
     /// Claim and run pieces until none is left. A panic is kept for the caller.
     fn work(&self, job: Job) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let pieces = self.pieces.load(Ordering::Relaxed);
-            loop {
-                let piece = self.next.fetch_add(1, Ordering::Relaxed);
-                if piece >= pieces {
-                    return;
-                }
-                job(piece);
+            let ahead_until = self.ahead_until.load(Ordering::Relaxed);
+            let claim = || Some(self.next.fetch_add(1, Ordering::Relaxed)).filter(|&piece| piece < pieces);
+            let mut piece = claim();
+            while let Some(now) = piece {
+                let next = if now < ahead_until { claim() } else { None };
+                job(now, next.unwrap_or(NONE));
+                piece = next.or_else(claim);
             }
         }));
         if let Err(payload) = outcome {
@@ -112,6 +119,7 @@ impl Pool {
             gate: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             pieces: AtomicUsize::new(0),
+            ahead_until: AtomicUsize::new(0),
             job: AtomicUsize::new(0),
             sleeping: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
@@ -138,13 +146,24 @@ impl Pool {
 
     /// Run `job(0..pieces)`, each piece once, on all threads; returns when all are done.
     pub fn run(&self, pieces: usize, job: impl Fn(usize) + Sync) {
+        self.pieces(pieces, 0, &|piece, _| job(piece));
+    }
+
+    /// As `run`; each thread also knows the piece that it will run after this one, so that it can ask for what that needs. Towards the
+    /// end nobody claims ahead, so that no thread waits for another's claims.
+    pub fn run_ahead(&self, pieces: usize, job: impl Fn(usize, Option<usize>) + Sync) {
+        let ahead_until = pieces.saturating_sub(3 * self.threads());
+        self.pieces(pieces, ahead_until, &|piece, next| job(piece, Some(next).filter(|&next| next != NONE)));
+    }
+
+    fn pieces(&self, pieces: usize, ahead_until: usize, job: Job<'_>) {
         let claim = if pieces > 1 && !self.workers.is_empty() { self.callers.try_lock().ok() } else { None };
         if claim.is_none() {
-            (0..pieces).for_each(job);
+            (0..pieces).for_each(|piece| job(piece, if piece + 1 < ahead_until { piece + 1 } else { NONE }));
             return;
         }
         let shared = &*self.shared;
-        let job: Job<'_> = &job;
+        shared.ahead_until.store(ahead_until, Ordering::Relaxed);
         shared.next.store(0, Ordering::Relaxed);
         shared.pieces.store(pieces, Ordering::Relaxed);
         shared.job.store(&raw const job as usize, Ordering::Relaxed);
@@ -225,6 +244,26 @@ mod tests {
                 sum.fetch_add(r.sum::<usize>(), Ordering::Relaxed);
             });
             assert_eq!(sum.into_inner(), 499_500);
+        }
+    }
+
+    #[test]
+    fn what_comes_next_is_run_next_and_once() {
+        for threads in [1, 2, 3, 7] {
+            let pool = Pool::new(threads);
+            for n in [0, 1, 5, 30, 300] {
+                let runs: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                let told = AtomicUsize::new(0);
+                thread_local!(static NEXT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) });
+                pool.run_ahead(n, |piece, next| {
+                    runs[piece].fetch_add(1, Ordering::Relaxed);
+                    assert!(NEXT.get().is_none_or(|told| told == piece));
+                    told.fetch_add(next.is_some() as usize, Ordering::Relaxed);
+                    NEXT.set(next);
+                });
+                assert!(runs.iter().all(|r| r.load(Ordering::Relaxed) == 1));
+                assert!(n < 300 || told.into_inner() > 250);
+            }
         }
     }
 

@@ -8,11 +8,14 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::blocks::{self, Blocks, Grid, LANES, STEP};
-use crate::panels::{PANEL_ROWS, Panel};
+use crate::panels::{Hints, PANEL_ROWS, Panel};
 use crate::{Format, Input, Matrix, Out, Rows};
 
 /// From how many input rows on two tiles of sixteen weight rows go together.
 const TWO_FROM: usize = 16;
+
+/// Input rows whose sums of two tiles, floats and integers, fit in registers.
+const MANY: usize = 6;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -23,30 +26,33 @@ struct Sums([[[f32; LANES]; 2]; PANEL_ROWS]);
 
 /// Outputs `range` (rows of the weight) of one product.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, panels: &[Panel], out: &Out) {
+pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &Out) {
     assert!(range.end <= w.rows);
+    let (panels, ahead) = hints;
     if panels.is_empty() {
         // SAFETY: compiled for the features this function has.
-        return unsafe { (super::GENERIC.product)(w, range, input, rows, panels, out) };
+        return unsafe { (super::GENERIC.product)(w, range, input, rows, hints, out) };
     }
     let mut from = 0;
-    for panel in panels {
+    for (i, panel) in panels.iter().enumerate() {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
+        // Weights come once more for each panel; then what the thread reads after them.
+        let ahead = if i + 1 == panels.len() { ahead } else { w.rows_from(range.start) };
         match w.format {
-            Format::Q4K => by_panel::<blocks::Q4K>(w, range, panel, from, out),
-            Format::Q5K => by_panel::<blocks::Q5K>(w, range, panel, from, out),
-            Format::Q6K => by_panel::<blocks::Q6K>(w, range, panel, from, out),
-            Format::Q2K => by_panel::<blocks::Q2K>(w, range, panel, from, out),
-            Format::Q3K => by_panel::<blocks::Q3K>(w, range, panel, from, out),
-            Format::Iq4Xs => by_panel::<blocks::Iq4Xs>(w, range, panel, from, out),
-            Format::Q8_0 => by_panel::<blocks::Q8_0>(w, range, panel, from, out),
-            Format::Q4_0 => by_panel::<blocks::Q4_0>(w, range, panel, from, out),
-            Format::Q4_1 => by_panel::<blocks::Q4_1>(w, range, panel, from, out),
-            Format::Q5_0 => by_panel::<blocks::Q5_0>(w, range, panel, from, out),
-            Format::Q5_1 => by_panel::<blocks::Q5_1>(w, range, panel, from, out),
-            Format::Iq4Nl => by_panel::<blocks::Iq4Nl>(w, range, panel, from, out),
-            Format::Mxfp4 => by_panel::<blocks::Mxfp4>(w, range, panel, from, out),
+            Format::Q4K => by_panel::<blocks::Q4K>(w, range, (panel, ahead), from, out),
+            Format::Q5K => by_panel::<blocks::Q5K>(w, range, (panel, ahead), from, out),
+            Format::Q6K => by_panel::<blocks::Q6K>(w, range, (panel, ahead), from, out),
+            Format::Q2K => by_panel::<blocks::Q2K>(w, range, (panel, ahead), from, out),
+            Format::Q3K => by_panel::<blocks::Q3K>(w, range, (panel, ahead), from, out),
+            Format::Iq4Xs => by_panel::<blocks::Iq4Xs>(w, range, (panel, ahead), from, out),
+            Format::Q8_0 => by_panel::<blocks::Q8_0>(w, range, (panel, ahead), from, out),
+            Format::Q4_0 => by_panel::<blocks::Q4_0>(w, range, (panel, ahead), from, out),
+            Format::Q4_1 => by_panel::<blocks::Q4_1>(w, range, (panel, ahead), from, out),
+            Format::Q5_0 => by_panel::<blocks::Q5_0>(w, range, (panel, ahead), from, out),
+            Format::Q5_1 => by_panel::<blocks::Q5_1>(w, range, (panel, ahead), from, out),
+            Format::Iq4Nl => by_panel::<blocks::Iq4Nl>(w, range, (panel, ahead), from, out),
+            Format::Mxfp4 => by_panel::<blocks::Mxfp4>(w, range, (panel, ahead), from, out),
             Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => unreachable!("panels are of quantised input"),
         }
         from += panel.rows();
@@ -56,7 +62,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 /// Outputs of one panel, whose first row is row `from` of the output.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, panel: &Panel, from: usize, out: &Out) {
+fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &Out) {
     assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
     let n = panel.rows();
     let mut sums = Sums([[[0.0; LANES]; 2]; PANEL_ROWS]);
@@ -65,32 +71,46 @@ fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, panel: &Panel, from: usi
     while first < range.end {
         let left = range.end - first;
         let tiles = if n >= TWO_FROM && left > LANES { 2 } else { 1 };
+        // A prefetch of an address that is not mapped does nothing.
+        let next = if left > tiles * LANES { w.rows_from(first + tiles * LANES) } else { ahead };
+        let next = next.as_ptr();
         // SAFETY: the panel has as many columns as the weight.
         unsafe {
             if tiles == 2 {
-                two_tiles::<B>(w, first, left.min(2 * LANES), panel, sums);
+                two_tiles::<B>(w, first, left.min(2 * LANES), next, panel, sums);
             } else {
-                one_tile::<B>(w, first, left.min(LANES), panel, sums);
+                one_tile::<B>(w, first, left.min(LANES), next, panel, sums);
             }
         }
         for (i, sums) in sums.iter_mut().enumerate() {
-            out.write(from + i, first, &sums.as_flattened()[..left.min(tiles * LANES)]);
+            if left >= tiles * LANES && tiles == 2 {
+                // Of a length that is known: no call.
+                out.write(from + i, first, sums.as_flattened().first_chunk::<{ 2 * LANES }>().expect("two tiles"));
+            } else {
+                out.write(from + i, first, &sums.as_flattened()[..left.min(tiles * LANES)]);
+            }
             *sums = [[0.0; LANES]; 2];
         }
         first += tiles * LANES;
     }
 }
 
-/// Weight rows `first` to `first + count` with the input rows of a panel.
+/// Weight rows `first` to `first + count` with the input rows of a panel; `next` is what comes after them.
 ///
 /// # Safety
 /// The panel has `w.cols` columns, and `sums` as many rows as the panel.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn one_tile<B: Blocks>(w: &Matrix, first: usize, count: usize, panel: &Panel, sums: &mut [[[f32; LANES]; 2]]) {
+unsafe fn one_tile<B: Blocks>(
+    w: &Matrix,
+    first: usize,
+    count: usize,
+    mut next: *const u8,
+    panel: &Panel,
+    sums: &mut [[[f32; LANES]; 2]],
+) {
     let (mut scales, mut minima): (Grid, Grid) = ([[0.0; LANES]; 16], [[0.0; LANES]; 16]);
     let (cols, per_chunk) = (w.cols, 64 / B::GROUP);
     let mut at = starts(w, first, count);
-    let mut next = at[0].wrapping_add(LANES * w.row(first).len());
     for k in (0..cols).step_by(STEP) {
         let chunks = ((cols - k) / 64).min(4);
         // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
@@ -138,13 +158,18 @@ struct Unpacked {
 /// # Safety
 /// As for `one_tile`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn two_tiles<B: Blocks>(w: &Matrix, first: usize, count: usize, panel: &Panel, sums: &mut [[[f32; LANES]; 2]]) {
+unsafe fn two_tiles<B: Blocks>(
+    w: &Matrix,
+    first: usize,
+    count: usize,
+    mut next: *const u8,
+    panel: &Panel,
+    sums: &mut [[[f32; LANES]; 2]],
+) {
     let zero = [[0.0; LANES]; 16];
-    let mut u =
-        Unpacked { quants: [[_mm512_setzero_si512(); 2]; STEP / 4], scales: [zero; 2], minima: [zero; 2] };
+    let mut u = Unpacked { quants: [[_mm512_setzero_si512(); 2]; STEP / 4], scales: [zero; 2], minima: [zero; 2] };
     let cols = w.cols;
     let mut at = [starts(w, first, LANES), starts(w, first + LANES, count - LANES)];
-    let mut next = at[0][0].wrapping_add(2 * LANES * w.row(first).len());
     for k in (0..cols).step_by(STEP) {
         let chunks = ((cols - k) / 64).min(4);
         for t in 0..2 {
@@ -163,20 +188,18 @@ unsafe fn two_tiles<B: Blocks>(w: &Matrix, first: usize, count: usize, panel: &P
         let (mut row, n) = (0, sums.len());
         // SAFETY: the panel has `chunks * 64` columns from `k` on, and `sums` its rows.
         unsafe {
-            while row + 6 <= n {
-                many::<B, 6>(&u, groups, place, row, sums);
-                row += 6;
-            }
-            if row + 4 <= n {
-                many::<B, 4>(&u, groups, place, row, sums);
-                row += 4;
-            }
-            if row + 2 <= n {
-                many::<B, 2>(&u, groups, place, row, sums);
-                row += 2;
-            }
-            if row < n {
-                many::<B, 1>(&u, groups, place, row, sums);
+            for group in 0..n.div_ceil(MANY) {
+                // Six rows and five in turn rather than six and one.
+                let to = n * (group + 1) / n.div_ceil(MANY);
+                match to - row {
+                    6 => many::<B, 6>(&u, groups, place, row, sums),
+                    5 => many::<B, 5>(&u, groups, place, row, sums),
+                    4 => many::<B, 4>(&u, groups, place, row, sums),
+                    3 => many::<B, 3>(&u, groups, place, row, sums),
+                    2 => many::<B, 2>(&u, groups, place, row, sums),
+                    _ => many::<B, 1>(&u, groups, place, row, sums),
+                }
+                row = to;
             }
         }
         for at in &mut at {
@@ -362,8 +385,7 @@ fn advance(rows: &mut blocks::Rows, bytes: usize) {
     }
 }
 
-/// Asks for a quarter of a step of the next sixteen rows, into the second cache: the first holds the rows at hand. A prefetch of an
-/// address that is not mapped does nothing.
+/// Asks for a quarter of a step of the next sixteen rows, into the second cache: the first holds the rows at hand.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn fetch<B: Blocks>(next: &mut *const u8) {
