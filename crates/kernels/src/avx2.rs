@@ -10,6 +10,17 @@ pub fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
+/// To the nearest integers, held within those of eight bits; a NaN to zero.
+#[inline(always)]
+fn whole(v: __m256) -> __m256i {
+    // SAFETY: inlined into the kernels of `TABLE`, as the methods below.
+    unsafe {
+        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-128.0));
+        let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(v, v));
+        _mm256_and_si256(_mm256_cvtps_epi32(held), number)
+    }
+}
+
 /// Kernels.
 pub static TABLE: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
 
@@ -143,6 +154,33 @@ impl Vectors for Avx2 {
         unsafe {
             let low = _mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_LT_OQ>(x.0, bound.0));
             (low, _mm256_blendv_ps(b.1, a.1, _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, bound.1)))
+        }
+    }
+    #[inline(always)]
+    fn largest(a: Pair, b: Pair) -> f32 {
+        unsafe {
+            let bits = _mm256_set1_epi32(i32::MAX);
+            let mut most = _mm256_setzero_si256();
+            for v in [a.0, a.1, b.0, b.1] {
+                most = _mm256_max_epu32(most, _mm256_and_si256(_mm256_castps_si256(v), bits));
+            }
+            let four = _mm_max_epu32(_mm256_castsi256_si128(most), _mm256_extracti128_si256::<1>(most));
+            let two = _mm_max_epu32(four, _mm_shuffle_epi32::<0x4e>(four));
+            f32::from_bits(_mm_cvtsi128_si32(_mm_max_epu32(two, _mm_shuffle_epi32::<0xb1>(two))) as u32)
+        }
+    }
+    #[inline(always)]
+    fn to_bytes(v: Pair, out: &mut [i8]) -> i32 {
+        let out = &mut out[..16];
+        unsafe {
+            let (low, high) = (whole(v.0), whole(v.1));
+            let words = _mm256_permute4x64_epi64::<0xd8>(_mm256_packs_epi32(low, high));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+            let sum = _mm256_add_epi32(low, high);
+            let four = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0x4e>(four));
+            _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
         }
     }
     #[inline(always)]

@@ -161,6 +161,25 @@ impl Vectors for Avx512 {
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, bound), b, a) }
     }
     #[inline(always)]
+    fn largest(a: __m512, b: __m512) -> f32 {
+        unsafe {
+            let bits = _mm512_set1_epi32(i32::MAX);
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            let most = _mm512_max_epu32(_mm512_and_si512(a, bits), _mm512_and_si512(b, bits));
+            f32::from_bits(_mm512_reduce_max_epu32(most))
+        }
+    }
+    #[inline(always)]
+    fn to_bytes(v: __m512, out: &mut [i8]) -> i32 {
+        let out = &mut out[..16];
+        unsafe {
+            let held = _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(127.0)), _mm512_set1_ps(-128.0));
+            let whole = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), held);
+            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole));
+            _mm512_reduce_add_epi32(whole)
+        }
+    }
+    #[inline(always)]
     fn splat_i(x: i32) -> __m512i {
         unsafe { _mm512_set1_epi32(x) }
     }

@@ -17,7 +17,7 @@ pub struct Table {
     pub(crate) panels: bool,
     pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &Out),
     pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
-    pub(crate) quantize_row: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
+    pub(crate) quantize: unsafe fn(&[f32], (usize, usize), &mut [i8], &mut [f32], &mut [i32]),
     pub(crate) attend: unsafe fn(&Queries, Shape, &Keys, &mut Attended),
     pub(crate) merge: unsafe fn(usize, usize, (&[f32], &[f32], &[f32]), &mut Attended),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
@@ -51,8 +51,8 @@ macro_rules! kernels {
             $crate::products::decode_row(w, row, out)
         }
         $(#[target_feature(enable = $feature)])?
-        fn quantize_row(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-            $crate::products::quantize_row(x, q, scales, sums)
+        fn quantize(x: &[f32], rows: (usize, usize), q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+            $crate::products::quantize::<$V>(x, rows, q, scales, sums)
         }
         $(#[target_feature(enable = $feature)])?
         fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
@@ -96,7 +96,7 @@ macro_rules! kernels {
             panels: false,
             transposed,
             decode_row,
-            quantize_row,
+            quantize,
             attend,
             merge,
             rms_norm,

@@ -15,6 +15,7 @@ pub mod blocks;
 pub mod dispatch;
 mod elements;
 pub mod formats;
+mod gated;
 pub mod measure;
 mod panels;
 pub mod pool;
@@ -28,6 +29,8 @@ use std::ops::Range;
 pub use attend::Shape;
 pub use dispatch::{instruction_set, instruction_set_from_env, instruction_sets};
 pub use formats::Format;
+pub use gated::{Gated, Hidden, gated};
+pub use panels::Quantized;
 pub use pool::Pool;
 pub use small::{SIX_BYTES, SMALL, to_eight, to_six};
 
@@ -133,81 +136,6 @@ pub fn prefer_large_pages<T>(buffer: &mut [T]) {
     let _ = buffer;
 }
 
-/// Rows of activations in 8-bit blocks of 32; a buffer to be used again.
-#[derive(Default)]
-pub struct Quantized {
-    rows: usize,
-    cols: usize,
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    /// Of sixteen quants each.
-    sums: Vec<i32>,
-}
-
-impl Quantized {
-    /// An empty buffer.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Rows held.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Take `x[rows * cols]`; `cols` is a multiple of 32.
-    pub fn quantize(&mut self, pool: &Pool, x: &[f32], rows: usize, cols: usize) {
-        assert!(cols.is_multiple_of(32) && x.len() == rows * cols);
-        (self.rows, self.cols) = (rows, cols);
-        self.q.resize(rows * cols, 0);
-        self.scales.resize(rows * cols / 32, 0.0);
-        self.sums.resize(rows * cols / 16, 0);
-        let mut tasks: Vec<_> = if cols == 0 {
-            Vec::new()
-        } else {
-            self.q
-                .chunks_mut(cols)
-                .zip(self.scales.chunks_mut(cols / 32))
-                .zip(self.sums.chunks_mut(cols / 16))
-                .zip(x.chunks(cols))
-                .collect()
-        };
-        let one = |(((q, scales), sums), x): &mut (((&mut [i8], &mut [f32]), &mut [i32]), &[f32])| {
-            // SAFETY: the table holds only functions whose instruction set this processor has.
-            unsafe { (table().quantize_row)(x, q, scales, sums) }
-        };
-        if rows < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
-    }
-
-    /// Row `r` decoded again: what products with quantised weights see.
-    pub fn decode_row(&self, r: usize) -> Vec<f32> {
-        let scale = |i: usize| self.scales[r * self.cols / 32 + i / 32];
-        self.row(r).iter().enumerate().map(|(i, &q)| q as f32 * scale(i)).collect()
-    }
-
-    #[inline(always)]
-    fn row(&self, r: usize) -> &[i8] {
-        &self.q[r * self.cols..(r + 1) * self.cols]
-    }
-
-    /// Quants, scales of 32 and sums of 16 of row `r`.
-    fn parts(&self, r: usize) -> (&[i8], &[f32], &[i32]) {
-        let blocks = self.cols / 32;
-        (self.row(r), &self.scales[r * blocks..][..blocks], &self.sums[2 * r * blocks..][..2 * blocks])
-    }
-
-    #[inline(always)]
-    fn scale(&self, r: usize, block: usize) -> f32 {
-        self.scales[r * (self.cols / 32) + block]
-    }
-
-    #[inline(always)]
-    fn group_sum<B: blocks::Block>(&self, r: usize, g: usize) -> i32 {
-        let sums = &self.sums[r * (self.cols / 16)..];
-        if B::GROUP == 16 { sums[g] } else { sums[2 * g] + sums[2 * g + 1] }
-    }
-}
-
 /// What a product multiplies with: `rows x cols` f32, and the same rows quantised for weights that want it.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
@@ -271,6 +199,8 @@ pub struct Out<'a> {
     ptr: *mut f32,
     rows: usize,
     stride: usize,
+    /// The column that comes first.
+    first: usize,
     lives: std::marker::PhantomData<&'a mut [f32]>,
 }
 
@@ -281,12 +211,18 @@ unsafe impl Send for Out<'_> {}
 
 impl<'a> Out<'a> {
     fn new(out: &'a mut [f32], rows: usize, stride: usize) -> Self {
+        Out::window(out, rows, 0, stride)
+    }
+
+    /// Columns `first..first + stride` of an output.
+    fn window(out: &'a mut [f32], rows: usize, first: usize, stride: usize) -> Self {
         assert_eq!(out.len(), rows * stride);
-        Out { ptr: out.as_mut_ptr(), rows, stride, lives: std::marker::PhantomData }
+        Out { ptr: out.as_mut_ptr(), rows, stride, first, lives: std::marker::PhantomData }
     }
 
     #[inline(always)]
     fn check(&self, row: usize, col: usize, len: usize) -> usize {
+        let col = col.wrapping_sub(self.first);
         assert!(row < self.rows && col <= self.stride && len <= self.stride - col);
         row * self.stride + col
     }
@@ -309,6 +245,38 @@ impl<'a> Out<'a> {
 /// Bytes of weight a thread claims at a time.
 const PIECE_BYTES: usize = 1 << 16;
 
+/// How many rows a product takes, after a look at its shapes.
+fn checked(w: &Matrix, input: &Input, rows: Rows) -> usize {
+    w.check();
+    assert_eq!(w.cols, input.cols, "the weight's inputs");
+    if w.format.wants_quantized_input() {
+        let q = input.quantized.expect("a quantised weight needs quantised input");
+        assert!(q.rows() == input.rows && q.cols() == input.cols, "the quantised input's shape");
+    } else {
+        assert_eq!(input.x.len(), input.rows * input.cols, "the input's shape");
+    }
+    match rows {
+        Rows::All => {}
+        Rows::Range(from, count) => assert!(from <= input.rows && count <= input.rows - from, "input rows"),
+        Rows::List(list) => assert!(list.iter().all(|&r| (r as usize) < input.rows), "input rows"),
+    }
+    rows.len(input.rows)
+}
+
+/// The panels that the kernels in use take for a product, if they take any.
+fn selection<'a>(w: &Matrix, input: &Input<'a>, rows: Rows<'a>) -> Option<Selection<'a>> {
+    let wanted = table().panels && w.format.wants_quantized_input() && rows.len(input.rows) > 0;
+    // Blocks of 32 columns may end within a chunk of 64.
+    let quantized = input.quantized.filter(|_| wanted && w.cols.is_multiple_of(64) && w.cols > 0)?;
+    Some(Selection::new(w.format, quantized, rows))
+}
+
+/// Weight rows that go to a thread together: whole tiles, of about equal bytes. Two tiles go together where inputs are many.
+fn rows_a_piece(row_bytes: usize) -> usize {
+    let tiles = 2 * products::TILE;
+    (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(tiles).max(tiles)
+}
+
 /// Compute all products in one parallel section.
 ///
 /// # Panics
@@ -324,27 +292,10 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
     let mut selections = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
         let (w, input, rows) = (product.weight, product.input, product.rows);
-        w.check();
-        assert_eq!(w.cols, input.cols, "the weight's inputs");
-        assert_eq!(input.x.len(), input.rows * input.cols, "the input's shape");
-        if w.format.wants_quantized_input() {
-            let q = input.quantized.expect("a quantised weight needs quantised input");
-            assert!(q.rows == input.rows && q.cols == input.cols, "the quantised input's shape");
-        }
-        let n = rows.len(input.rows);
-        match rows {
-            Rows::All => {}
-            Rows::Range(from, count) => {
-                assert!(from <= input.rows && count <= input.rows - from, "input rows")
-            }
-            Rows::List(list) => assert!(list.iter().all(|&r| (r as usize) < input.rows), "input rows"),
-        }
+        let n = checked(&w, &input, rows);
         let out = Out::new(product.out, n, w.rows);
         if n > 0 && w.rows > 0 {
-            // Pieces of whole tiles, of about equal bytes. Two tiles go together where inputs are many.
-            let row_bytes = (w.bytes.len() / w.rows).max(1);
-            let tiles = 2 * products::TILE;
-            let step = (PIECE_BYTES / row_bytes).next_multiple_of(tiles).max(tiles);
+            let step = rows_a_piece(w.bytes.len() / w.rows);
             let product = parts.len();
             pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
                 product,
@@ -353,9 +304,7 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
             }));
         }
         parts.push((w, input, rows, out));
-        let quantized = input.quantized.filter(|_| table().panels && w.format.wants_quantized_input() && n > 0);
-        // Blocks of 32 columns may end within a chunk of 64.
-        selections.push(quantized.filter(|_| w.cols.is_multiple_of(64)).map(|q| Selection::new(w.format, q, rows)));
+        selections.push(selection(&w, &input, rows));
     }
     with_panels(pool, &selections, |panels, ranges| {
         pool.run_ahead(pieces.len(), |i, next| {

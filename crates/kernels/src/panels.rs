@@ -1,12 +1,222 @@
-//! Quantised input rows as products read them: in panels of rows, block of 32 columns after block, a block's rows side by side.
-//! Sums that a weight format needs come with them, so that an inner loop only multiplies.
+//! Rows of activations in 8-bit blocks, as products read them: in panels of rows, block of 32 columns after block, a block's rows side
+//! by side. Sums that a weight format needs come with them, so that an inner loop only multiplies.
 
 use std::cell::Cell;
+use std::ops::Range;
 
-use crate::{Format, Pool, Quantized, Rows, with_block};
+use crate::dispatch::table;
+use crate::{Format, Pool, Rows, with_block};
 
 /// Rows of a panel at most: what they have should stay in the second cache while weights pass.
 pub const PANEL_ROWS: usize = 96;
+
+/// Numbers that share a scale.
+pub const BLOCK: usize = 32;
+
+/// Rows of activations in 8-bit blocks of 32; a buffer to be used again.
+#[derive(Default)]
+pub struct Quantized {
+    rows: usize,
+    cols: usize,
+    /// First rows of the panels, and the number of rows.
+    bounds: Vec<usize>,
+    /// By panel `[block][row][32]`.
+    x: Vec<i8>,
+    /// By panel `[block][row]`.
+    scales: Vec<f32>,
+    /// Of sixteen quants each; by panel `[block][row][2]`.
+    sums: Vec<i32>,
+}
+
+/// Some blocks of columns of one panel, to be written.
+struct Blocks<'a> {
+    /// First row, first column.
+    at: (usize, usize),
+    rows: usize,
+    x: &'a mut [i8],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+}
+
+/// Where a row's numbers are: block b is number `b * stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    x: &'a [i8],
+    scales: &'a [f32],
+    sums: &'a [i32],
+    stride: usize,
+}
+
+impl<'a> Row<'a> {
+    /// Quants of a block.
+    #[inline(always)]
+    pub fn block(&self, block: usize) -> &'a [i8] {
+        &self.x[BLOCK * block * self.stride..][..BLOCK]
+    }
+
+    /// Scale of a block.
+    #[inline(always)]
+    pub fn scale(&self, block: usize) -> f32 {
+        self.scales[block * self.stride]
+    }
+
+    /// Sum of a group of 16 or 32 quants.
+    #[inline(always)]
+    pub fn sum(&self, group: usize, of: usize) -> i32 {
+        let pair = &self.sums[2 * (group * of / BLOCK) * self.stride..][..2];
+        if of == 16 { pair[group % 2] } else { pair[0] + pair[1] }
+    }
+}
+
+/// Sizes of the panels of `rows` rows: about equal.
+pub(crate) fn split(rows: usize) -> impl Iterator<Item = usize> {
+    let count = rows.div_ceil(PANEL_ROWS);
+    (0..count).map(move |p| rows * (p + 1) / count - rows * p / count)
+}
+
+impl Quantized {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Rows held.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns of a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Make room for groups of so many rows, `cols` columns each, a multiple of 32. Panels do not reach over groups, so a product with the
+    /// rows of a group takes them as they are. What the rows hold is left open.
+    pub fn shape(&mut self, groups: impl IntoIterator<Item = usize>, cols: usize) {
+        assert!(cols.is_multiple_of(BLOCK), "whole blocks");
+        (self.rows, self.cols) = (0, cols);
+        self.bounds.clear();
+        self.bounds.push(0);
+        for panel in groups.into_iter().flat_map(split) {
+            self.rows += panel;
+            self.bounds.push(self.rows);
+        }
+        let all = self.rows * cols;
+        self.x.resize(all.max(self.x.len()), 0);
+        self.scales.resize((all / BLOCK).max(self.scales.len()), 0.0);
+        self.sums.resize((all / 16).max(self.sums.len()), 0);
+    }
+
+    /// Take `x[rows * cols]`; `cols` is a multiple of 32.
+    pub fn quantize(&mut self, pool: &Pool, x: &[f32], rows: usize, cols: usize) {
+        self.quantize_groups(pool, x, [rows], cols);
+    }
+
+    /// Take groups of so many rows, one after the other in `x`.
+    pub fn quantize_groups(&mut self, pool: &Pool, x: &[f32], groups: impl IntoIterator<Item = usize>, cols: usize) {
+        self.shape(groups, cols);
+        assert_eq!(x.len(), self.rows * cols, "the input's shape");
+        let few = self.rows * cols <= ALONE;
+        let blocks = cols / BLOCK;
+        // Some blocks a task.
+        let step = if few { blocks.max(1) } else { 8 };
+        let (mut q, mut scales, mut sums) = (&mut self.x[..], &mut self.scales[..], &mut self.sums[..]);
+        let mut tasks = Vec::new();
+        for bounds in self.bounds.windows(2) {
+            let (first, rows) = (bounds[0], bounds[1] - bounds[0]);
+            for from in (0..blocks).step_by(step) {
+                let places = rows * step.min(blocks - from);
+                tasks.push(Blocks {
+                    at: (first, from * BLOCK),
+                    rows,
+                    x: q.split_off_mut(..places * BLOCK).expect("room for all"),
+                    scales: scales.split_off_mut(..places).expect("room for all"),
+                    sums: sums.split_off_mut(..2 * places).expect("room for all"),
+                });
+            }
+        }
+        let fill = |blocks: &mut Blocks| {
+            let (row, column) = blocks.at;
+            let from = &x[row * cols + column..];
+            // SAFETY: the table holds only functions whose instruction set this processor has.
+            unsafe {
+                (table().quantize)(from, (blocks.rows, cols), &mut *blocks.x, &mut *blocks.scales, &mut *blocks.sums)
+            }
+        };
+        if few { tasks.iter_mut().for_each(fill) } else { pool.each(&mut tasks, fill) }
+    }
+
+    /// Row `r` decoded again: what products with quantised weights see.
+    pub fn decode_row(&self, r: usize) -> Vec<f32> {
+        let row = self.row(r);
+        (0..self.cols).map(|k| row.block(k / BLOCK)[k % BLOCK] as f32 * row.scale(k / BLOCK)).collect()
+    }
+
+    #[inline(always)]
+    pub(crate) fn row(&self, r: usize) -> Row<'_> {
+        assert!(r < self.rows);
+        let panel = self.bounds.partition_point(|&first| first <= r) - 1;
+        let (first, blocks) = (self.bounds[panel], self.cols / BLOCK);
+        let (n, r) = (self.bounds[panel + 1] - first, r - first);
+        let x = &self.x[first * self.cols..][..n * self.cols];
+        let scales = &self.scales[first * blocks..][..n * blocks];
+        let sums = &self.sums[2 * first * blocks..][..2 * n * blocks];
+        Row {
+            x: &x[(BLOCK * r).min(x.len())..],
+            scales: &scales[r.min(scales.len())..],
+            sums: &sums[(2 * r).min(sums.len())..],
+            stride: n,
+        }
+    }
+
+    /// Addresses for writers of separate blocks.
+    pub(crate) fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            bounds: &self.bounds,
+            cols: self.cols,
+            x: self.x.as_mut_ptr(),
+            scales: self.scales.as_mut_ptr(),
+            sums: self.sums.as_mut_ptr(),
+        }
+    }
+}
+
+/// A `Quantized` that several threads write, each its own blocks.
+pub(crate) struct Writer<'a> {
+    bounds: &'a [usize],
+    cols: usize,
+    x: *mut i8,
+    scales: *mut f32,
+    sums: *mut i32,
+}
+
+// SAFETY: a `&mut Quantized` in parts; `block` asks that no two threads write the same block.
+unsafe impl Sync for Writer<'_> {}
+// SAFETY: as above.
+unsafe impl Send for Writer<'_> {}
+
+impl Writer<'_> {
+    /// Quantise `values[rows][32]` to block `block` of the rows from `first` on, which must be one panel.
+    ///
+    /// # Safety
+    /// No other thread writes that block of these rows.
+    pub unsafe fn block(&self, first: usize, rows: usize, block: usize, values: &[f32]) {
+        let panel = self.bounds.binary_search(&first).expect("the first row of a panel");
+        assert!(self.bounds[panel + 1] - first == rows && block < self.cols / BLOCK && values.len() == rows * BLOCK);
+        let at = first * (self.cols / BLOCK) + block * rows;
+        // SAFETY: the buffers have room for all blocks of all rows (`shape`); the caller's thread alone writes these.
+        unsafe {
+            let x = std::slice::from_raw_parts_mut(self.x.add(BLOCK * at), BLOCK * rows);
+            let scales = std::slice::from_raw_parts_mut(self.scales.add(at), rows);
+            let sums = std::slice::from_raw_parts_mut(self.sums.add(2 * at), 2 * rows);
+            // The table holds only functions whose instruction set this processor has.
+            (table().quantize)(values, (rows, BLOCK), x, scales, sums)
+        }
+    }
+}
+
+/// Numbers that are treated without waking other threads.
+const ALONE: usize = 16 << 10;
 
 /// What a weight format asks of its input.
 #[derive(Clone, Copy, PartialEq)]
@@ -61,11 +271,11 @@ impl Panel<'_> {
     /// does not ask for is not to be read.
     #[inline(always)]
     pub fn at(&self, column: usize) -> (*const i8, *const f32, *const i32, *const f32) {
-        let (block, group) = (column / 32 * self.rows, column / self.kind.group * self.rows);
-        assert!(column.is_multiple_of(32) && block < self.scales.len());
+        let (block, group) = (column / BLOCK * self.rows, column / self.kind.group * self.rows);
+        assert!(column.is_multiple_of(BLOCK) && block < self.scales.len());
         let starts = if self.starts.is_empty() { self.starts.as_ptr() } else { self.starts[group..].as_ptr() };
         let weighted = if self.weighted.is_empty() { self.weighted.as_ptr() } else { self.weighted[group..].as_ptr() };
-        (self.x[32 * block..].as_ptr(), self.scales[block..].as_ptr(), starts, weighted)
+        (self.x[BLOCK * block..].as_ptr(), self.scales[block..].as_ptr(), starts, weighted)
     }
 }
 
@@ -74,38 +284,65 @@ pub type Hints<'a> = (&'a [Panel<'a>], &'a [u8]);
 
 /// A panel that is being filled.
 struct Filling<'a> {
-    from: &'a Quantized,
-    /// Places in `rows` that it takes.
-    places: std::ops::Range<usize>,
-    rows: Rows<'a>,
+    rows: usize,
     kind: Kind,
-    x: &'a mut [i8],
-    scales: &'a mut [f32],
+    /// Rows as they lie, or rows to be gathered.
+    x: From<'a>,
     starts: &'a mut [i32],
     weighted: &'a mut [f32],
 }
 
-impl Filling<'_> {
+enum From<'a> {
+    There { x: &'a [i8], scales: &'a [f32], sums: &'a [i32] },
+    Gathered { rows: Vec<Row<'a>>, x: &'a mut [i8], scales: &'a mut [f32] },
+}
+
+impl<'a> Filling<'a> {
     fn fill(&mut self) {
-        let (n, blocks) = (self.places.len(), self.from.cols / 32);
-        for (r, place) in self.places.clone().enumerate() {
-            let row = self.rows.at(place);
-            let (x, scales, sums) = self.from.parts(row);
-            for (b, (x, &scale)) in x.as_chunks::<32>().0.iter().zip(scales).enumerate() {
-                self.x[32 * (b * n + r)..][..32].copy_from_slice(x);
-                self.scales[b * n + r] = scale;
+        let (n, group) = (self.rows, self.kind.group);
+        let blocks = match &mut self.x {
+            From::There { scales, .. } => scales.len() / n,
+            From::Gathered { rows, x, scales } => {
+                let blocks = scales.len() / n;
+                for b in 0..blocks {
+                    for (r, row) in rows.iter().enumerate() {
+                        x[BLOCK * (b * n + r)..][..BLOCK].copy_from_slice(row.block(b));
+                        scales[b * n + r] = row.scale(b);
+                    }
+                }
+                blocks
             }
-            let per_block = 32 / self.kind.group;
-            for g in 0..blocks * per_block {
-                let sum = if per_block == 2 { sums[g] } else { sums[2 * g] + sums[2 * g + 1] };
+        };
+        if self.kind.offset == 0 && !self.kind.weighs {
+            return;
+        }
+        let per_block = BLOCK / group;
+        for g in 0..blocks * per_block {
+            for r in 0..n {
+                let b = g / per_block;
+                let (sum, scale) = match &self.x {
+                    From::There { scales, sums, .. } => {
+                        let pair = &sums[2 * (b * n + r)..][..2];
+                        (if per_block == 2 { pair[g % 2] } else { pair[0] + pair[1] }, scales[b * n + r])
+                    }
+                    From::Gathered { rows, scales, .. } => (rows[r].sum(g, group), scales[b * n + r]),
+                };
                 if self.kind.offset != 0 {
                     self.starts[g * n + r] = sum.wrapping_mul(-self.kind.offset);
                 }
                 if self.kind.weighs {
-                    self.weighted[g * n + r] = scales[g / per_block] * sum as f32;
+                    self.weighted[g * n + r] = scale * sum as f32;
                 }
             }
         }
+    }
+
+    fn done(self) -> Panel<'a> {
+        let (x, scales): (&[i8], &[f32]) = match self.x {
+            From::There { x, scales, .. } => (x, scales),
+            From::Gathered { x, scales, .. } => (x, scales),
+        };
+        Panel { rows: self.rows, kind: self.kind, x, scales, starts: self.starts, weighted: self.weighted }
     }
 }
 
@@ -154,37 +391,41 @@ impl<'a> Selection<'a> {
         };
         rows && self.kind == other.kind && std::ptr::eq(self.quantized, other.quantized)
     }
-}
 
-/// Bytes of input below which panels are filled without waking other threads.
-const ALONE_BYTES: usize = 32 << 10;
+    /// The panels that hold these rows and no others.
+    fn there(&self) -> Option<Range<usize>> {
+        let Rows::Range(from, n) = self.rows else { return None };
+        let bounds = &self.quantized.bounds;
+        Some(bounds.binary_search(&from).ok()?..bounds.binary_search(&(from + n)).ok()?)
+    }
+}
 
 /// Fill panels for all selections, and run `then` with them: the panels of selection i are `panels[ranges[i]]`.
 pub fn with_panels<T>(
     pool: &Pool,
     selections: &[Option<Selection>],
-    then: impl FnOnce(&[Panel], &[std::ops::Range<usize>]) -> T,
+    then: impl FnOnce(&[Panel], &[Range<usize>]) -> T,
 ) -> T {
-    let mut fillings: Vec<Filling> = Vec::new();
-    let mut ranges: Vec<std::ops::Range<usize>> = Vec::with_capacity(selections.len());
     // Gate and up of a block follow each other and take the same rows.
     let fresh = |i: usize, s: &Selection| i == 0 || !selections[i - 1].is_some_and(|before| before.same(s));
-    let (mut bytes, mut groups) = (0, [0usize; 2]);
+    let (mut gathered, mut groups) = (0, [0usize; 2]);
     for (i, s) in selections.iter().enumerate() {
         if let Some(s) = s.as_ref().filter(|s| fresh(i, s)) {
             let all = s.len() * s.quantized.cols;
-            bytes += all;
+            gathered += if s.there().is_none() { all } else { 0 };
             groups[0] += if s.kind.offset != 0 { all / s.kind.group } else { 0 };
             groups[1] += if s.kind.weighs { all / s.kind.group } else { 0 };
         }
     }
     let mut room = ROOM.take();
-    room.x.resize(bytes.max(room.x.len()), 0);
-    room.scales.resize((bytes / 32).max(room.scales.len()), 0.0);
+    room.x.resize(gathered.max(room.x.len()), 0);
+    room.scales.resize((gathered / BLOCK).max(room.scales.len()), 0.0);
     room.starts.resize(groups[0].max(room.starts.len()), 0);
     room.weighted.resize(groups[1].max(room.weighted.len()), 0.0);
     let (mut x, mut scales, mut starts, mut weighted) =
         (&mut room.x[..], &mut room.scales[..], &mut room.starts[..], &mut room.weighted[..]);
+    let mut fillings: Vec<Filling> = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::with_capacity(selections.len());
     for (i, s) in selections.iter().enumerate() {
         let Some(s) = s else {
             ranges.push(0..0);
@@ -194,42 +435,41 @@ pub fn with_panels<T>(
             ranges.push(ranges[i - 1].clone());
             continue;
         }
-        let (n, first) = (s.len(), fillings.len());
-        // Panels of about equal size.
-        let count = n.div_ceil(PANEL_ROWS);
-        for p in 0..count {
-            let places = n * p / count..n * (p + 1) / count;
-            let all = places.len() * s.quantized.cols;
-            let per_group = |wanted: bool| if wanted { all / s.kind.group } else { 0 };
-            fillings.push(Filling {
-                from: s.quantized,
-                places,
-                rows: s.rows,
-                kind: s.kind,
-                x: x.split_off_mut(..all).expect("room for all"),
-                scales: scales.split_off_mut(..all / 32).expect("room for all"),
-                starts: starts.split_off_mut(..per_group(s.kind.offset != 0)).expect("room for all"),
-                weighted: weighted.split_off_mut(..per_group(s.kind.weighs)).expect("room for all"),
-            });
+        let (q, first) = (s.quantized, fillings.len());
+        let mut parts = Vec::new();
+        if let Some(panels) = s.there() {
+            for panel in panels {
+                let (first, n, blocks) = (q.bounds[panel], q.bounds[panel + 1] - q.bounds[panel], q.cols / BLOCK);
+                let x = &q.x[first * q.cols..][..n * q.cols];
+                let (scales, sums) =
+                    (&q.scales[first * blocks..][..n * blocks], &q.sums[2 * first * blocks..][..2 * n * blocks]);
+                parts.push((n, From::There { x, scales, sums }));
+            }
+        } else {
+            let mut from = 0;
+            for n in split(s.len()) {
+                let rows = (from..from + n).map(|place| q.row(s.rows.at(place))).collect();
+                let x = x.split_off_mut(..n * q.cols).expect("room for all");
+                let scales = scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all");
+                parts.push((n, From::Gathered { rows, x, scales }));
+                from += n;
+            }
+        }
+        for (rows, x) in parts {
+            let groups = rows * q.cols / s.kind.group;
+            let per_group = |wanted: bool| if wanted { groups } else { 0 };
+            let starts = starts.split_off_mut(..per_group(s.kind.offset != 0)).expect("room for all");
+            let weighted = weighted.split_off_mut(..per_group(s.kind.weighs)).expect("room for all");
+            fillings.push(Filling { rows, kind: s.kind, x, starts, weighted });
         }
         ranges.push(first..fillings.len());
     }
-    if bytes < ALONE_BYTES {
+    if gathered + groups[0] + groups[1] < 2 * ALONE {
         fillings.iter_mut().for_each(Filling::fill);
     } else {
         pool.each(&mut fillings, Filling::fill);
     }
-    let panels: Vec<Panel> = fillings
-        .into_iter()
-        .map(|f| Panel {
-            rows: f.places.len(),
-            kind: f.kind,
-            x: f.x,
-            scales: f.scales,
-            starts: f.starts,
-            weighted: f.weighted,
-        })
-        .collect();
+    let panels: Vec<Panel> = fillings.into_iter().map(Filling::done).collect();
     let result = then(&panels, &ranges);
     drop(panels);
     ROOM.set(room);

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::blocks::{Block, decode_blocks, decode_floats};
+use crate::panels::Row;
 use crate::vectors::{Vectors, array};
 use crate::{Format, Input, Matrix, Out, Quantized, Rows, with_block};
 
@@ -64,7 +65,7 @@ fn quantised<V: Vectors, B: Block>(
 ) {
     let cols = w.cols;
     let groups = cols / B::GROUP;
-    let n = rows.len(q.rows);
+    let n = rows.len(q.rows());
     let u = sized(&mut scratch.quants, TILE * cols);
     let s = sized(&mut scratch.scales, TILE * groups);
     let m = sized(&mut scratch.minima, if B::HAS_MIN { TILE * groups } else { 0 });
@@ -117,11 +118,11 @@ fn quantised<V: Vectors, B: Block>(
             }
         } else {
             for i in 0..n {
-                let x = rows.at(i);
+                let x = q.row(rows.at(i));
                 let mut acc = V::splat(0.0);
                 for g in 0..groups {
-                    let (start, d) = (q.group_sum::<B>(x, g), q.scale(x, g * B::GROUP / 32));
-                    let xs = &q.row(x)[g * B::GROUP..];
+                    let (start, d) = (x.sum(g, B::GROUP), x.scale(g * B::GROUP / 32));
+                    let xs = &x.block(g * B::GROUP / 32)[g * B::GROUP % 32..];
                     let offset = start.wrapping_mul(-B::OFFSET);
                     let dot = if B::GROUP == 16 {
                         V::dots::<16>(&u[g * 16..], cols, xs, offset)
@@ -164,21 +165,20 @@ fn tile_rows<V: Vectors, B: Block, const R: usize>(
     first: usize,
     count: usize,
 ) {
-    let index: [usize; R] = array!(R, r, rows.at(i + r));
-    let x: [&[i8]; R] = array!(R, r, q.row(index[r]));
+    let x: [Row; R] = array!(R, r, q.row(rows.at(i + r)));
     let mut acc = [V::splat(0.0); R];
-    for g in 0..q.cols / B::GROUP {
-        let sums: [i32; R] = array!(R, r, q.group_sum::<B>(index[r], g));
+    for g in 0..q.cols() / B::GROUP {
+        let sums: [i32; R] = array!(R, r, x[r].sum(g, B::GROUP));
+        let xs: [&[i8]; R] = array!(R, r, &x[r].block(g * B::GROUP / 32)[g * B::GROUP % 32..]);
         let mut dots: [V::I; R] = array!(R, r, V::splat_i(sums[r].wrapping_mul(-B::OFFSET)));
         let tile = &t[g * B::GROUP * TILE..(g + 1) * B::GROUP * TILE];
         for (step, tile) in tile.chunks_exact(64).enumerate() {
             for r in 0..R {
-                let k = g * B::GROUP + 4 * step;
-                dots[r] = V::dot_step(dots[r], tile, &x[r][k..k + 4]);
+                dots[r] = V::dot_step(dots[r], tile, &xs[r][4 * step..4 * step + 4]);
             }
         }
         for r in 0..R {
-            let d = q.scale(index[r], g * B::GROUP / 32);
+            let d = x[r].scale(g * B::GROUP / 32);
             acc[r] = group::<V, B>(acc[r], dots[r], &s[g * TILE..], m, g, d, sums[r]);
         }
     }
@@ -397,21 +397,25 @@ pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     }
 }
 
-/// A row of f32 to 8-bit blocks of 32: `d = amax / 127`, `q = round(x * 127 / amax)`; and sums of 16 quants.
+/// Blocks of 32 numbers to 8 bits: `d = amax / 127`, `q = round(x * 127 / amax)`; and sums of 16 quants. `rows` rows, `stride` numbers
+/// from one to the next; block b of row r goes to place `b * rows + r`.
 #[inline(always)]
-pub fn quantize_row(x: &[f32], q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    for (((x, q), d), sums) in
-        x.chunks_exact(32).zip(q.chunks_exact_mut(32)).zip(scales.iter_mut()).zip(sums.chunks_exact_mut(2))
-    {
+pub fn quantize<V: Vectors>(
+    x: &[f32],
+    (rows, stride): (usize, usize),
+    q: &mut [i8],
+    scales: &mut [f32],
+    sums: &mut [i32],
+) {
+    let places = q.as_chunks_mut::<32>().0.iter_mut().zip(scales.iter_mut()).zip(sums.as_chunks_mut::<2>().0);
+    for (i, ((q, scale), sums)) in places.enumerate() {
+        let x = &x[i % rows * stride + 32 * (i / rows)..][..32];
+        let (a, b) = (V::load(&x[..16]), V::load(&x[16..]));
         // Magnitudes are ordered as their bits are, NaN above all: a NaN makes the scale one, and so every product.
-        let largest = f32::from_bits(x.iter().fold(0, |most, x| most.max(x.abs().to_bits())));
-        *d = largest / 127.0;
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        for (q, x) in q.iter_mut().zip(x) {
-            *q = (x * inverse).round_ties_even() as i8;
-        }
-        for (sum, half) in sums.iter_mut().zip(q.chunks_exact(16)) {
-            *sum = half.iter().map(|&q| q as i32).sum();
-        }
+        let largest = V::largest(a, b);
+        *scale = largest / 127.0;
+        let inverse = V::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        let (low, high) = q.split_at_mut(16);
+        *sums = [V::to_bytes(V::mul(a, inverse), low), V::to_bytes(V::mul(b, inverse), high)];
     }
 }

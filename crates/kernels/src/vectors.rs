@@ -100,6 +100,32 @@ pub trait Vectors: Copy + 'static {
         Self::load(&whole)
     }
 
+    /// The largest magnitude in both, as their bits are ordered: NaN above all.
+    #[inline(always)]
+    fn largest(a: Self::F, b: Self::F) -> f32 {
+        let mut lanes = [0f32; 32];
+        Self::store(a, &mut lanes);
+        Self::store(b, &mut lanes[16..]);
+        let mut most = 0;
+        for x in lanes {
+            most = most.max(x.abs().to_bits());
+        }
+        f32::from_bits(most)
+    }
+
+    /// To the nearest 8-bit integers, ties to even, those beyond to the last, a NaN to zero; and their sum.
+    #[inline(always)]
+    fn to_bytes(v: Self::F, out: &mut [i8]) -> i32 {
+        let mut lanes = [0f32; 16];
+        Self::store(v, &mut lanes);
+        let mut sum = 0;
+        for (x, out) in lanes.iter().zip(&mut out[..16]) {
+            *out = x.round_ties_even() as i8;
+            sum += *out as i32;
+        }
+        sum
+    }
+
     /// The sum of all lanes, in the one order: halves are added until one is left.
     #[inline(always)]
     fn sum(v: Self::F) -> f32 {

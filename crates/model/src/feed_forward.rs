@@ -1,6 +1,6 @@
 //! What happens to each token alone: a gated block, or a mixture of them behind a router.
 
-use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
+use kernels::{Hidden, Input, Pool, Product, Rows, matmul};
 
 use crate::structure::{GroupScore, Router, Score};
 use crate::weight::{GatedBlock, Weight};
@@ -8,10 +8,8 @@ use crate::weight::{GatedBlock, Weight};
 /// Buffers used again from layer to layer.
 #[derive(Default)]
 pub struct Buffers {
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    hidden: Vec<Hidden>,
     down: Vec<f32>,
-    quantized: Quantized,
     scores: Vec<f32>,
 }
 
@@ -103,58 +101,40 @@ pub fn mixture(
 
 /// All blocks on their rows at once; the outputs lie one after the other in `buffers.down`.
 fn gated(pool: &Pool, blocks: &[(&GatedBlock, Rows, usize)], input: Input, buffers: &mut Buffers) {
-    let Buffers { gate, up, down, quantized, .. } = buffers;
-    let inner: usize = blocks.iter().map(|(b, _, n)| n * b.gate.rows).sum();
-    let outer: usize = blocks.iter().map(|(b, _, n)| n * b.down.rows).sum();
-    gate.resize(inner.max(gate.len()), 0.0);
-    up.resize(inner.max(up.len()), 0.0);
-    down.resize(outer.max(down.len()), 0.0);
-    let mut products = Vec::with_capacity(2 * blocks.len());
-    let (mut gates, mut ups) = (&mut gate[..inner], &mut up[..inner]);
-    for &(block, rows, n) in blocks {
-        let (g, rest) = gates.split_at_mut(n * block.gate.rows);
-        gates = rest;
-        let (u, rest) = ups.split_at_mut(n * block.up.rows);
-        ups = rest;
-        products.push(Product { weight: block.gate.matrix(), input, rows, out: g });
-        products.push(Product { weight: block.up.matrix(), input, rows, out: u });
+    let Buffers { hidden, down, .. } = buffers;
+    // Runs of blocks of one inner width, whose second halves take the same kind of input, share a buffer.
+    let kind = |b: &GatedBlock| (b.gate.rows, b.down.format.wants_quantized_input());
+    let runs: Vec<&[(&GatedBlock, Rows, usize)]> = blocks.chunk_by(|a, b| kind(a.0) == kind(b.0)).collect();
+    hidden.resize_with(runs.len().max(hidden.len()), Hidden::default);
+    let hidden = &mut hidden[..runs.len()];
+    let mut halves = Vec::with_capacity(blocks.len());
+    for (i, (run, hidden)) in runs.iter().zip(&mut *hidden).enumerate() {
+        let rows: Vec<usize> = run.iter().map(|b| b.2).collect();
+        let (width, in_bytes) = kind(run[0].0);
+        hidden.shape(&rows, width, in_bytes);
+        halves.extend(run.iter().map(|&(block, rows, _)| kernels::Gated {
+            gate: block.gate.matrix(),
+            up: block.up.matrix(),
+            input,
+            rows,
+            hidden: i,
+        }));
     }
-    matmul(pool, &mut products);
-    drop(products);
-    let mut pairs: Vec<_> = gate[..inner].chunks_mut(4096).zip(up[..inner].chunks(4096)).collect();
-    let silu = |(g, u): &mut (&mut [f32], &[f32])| kernels::silu_mul(g, u);
-    if pairs.len() < 4 {
-        pairs.iter_mut().for_each(silu)
-    } else {
-        pool.each(&mut pairs, silu)
-    }
-    drop(pairs);
+    kernels::gated(pool, &halves, hidden);
 
-    // Blocks of one inner width share one quantisation; runs of equal width are one input.
-    let (mut gates, mut downs) = (&gate[..inner], &mut down[..outer]);
-    let mut i = 0;
-    while i < blocks.len() {
-        let width = blocks[i].0.gate.rows;
-        let run = blocks[i..].iter().take_while(|(b, _, _)| b.gate.rows == width).count();
-        let rows: usize = blocks[i..i + run].iter().map(|b| b.2).sum();
-        let (x, rest) = gates.split_at(rows * width);
-        gates = rest;
-        let wanted = quantized_wanted(blocks[i..i + run].iter().map(|(b, _, _)| &b.down));
-        if wanted {
-            quantized.quantize(pool, x, rows, width);
-        }
-        let input = Input { x, rows, cols: width, quantized: wanted.then_some(&*quantized) };
-        let mut products = Vec::with_capacity(run);
-        let mut first = 0;
-        for &(block, _, n) in &blocks[i..i + run] {
-            let (out, rest) = downs.split_at_mut(n * block.down.rows);
-            downs = rest;
+    let outer: usize = blocks.iter().map(|(b, _, n)| n * b.down.rows).sum();
+    down.resize(outer.max(down.len()), 0.0);
+    let mut downs = &mut down[..outer];
+    let mut products = Vec::with_capacity(blocks.len());
+    for (run, hidden) in runs.iter().zip(&*hidden) {
+        let (input, mut first) = (hidden.input(), 0);
+        for &(block, _, n) in *run {
+            let out = downs.split_off_mut(..n * block.down.rows).expect("room for all");
             products.push(Product { weight: block.down.matrix(), input, rows: Rows::Range(first, n), out });
             first += n;
         }
-        matmul(pool, &mut products);
-        i += run;
     }
+    matmul(pool, &mut products);
 }
 
 /// Choose a row's experts from its router logits (DeepSeek-V2 section 2.2, V3 section 2.1.2). Ties go to the lower id.
