@@ -12,7 +12,7 @@ use crate::panels::{Hints, PANEL_ROWS, Panel};
 use crate::{Format, Input, Matrix, Out, Rows};
 
 /// From how many input rows on two tiles of sixteen weight rows go together.
-const TWO_FROM: usize = 16;
+const TWO_FROM: usize = 9;
 
 /// Input rows whose sums of two tiles, floats and integers, fit in registers.
 const MANY: usize = 6;
@@ -113,6 +113,11 @@ unsafe fn one_tile<B: Blocks>(
     let mut at = starts(w, first, count);
     for k in (0..cols).step_by(STEP) {
         let chunks = ((cols - k) / 64).min(4);
+        for row in at {
+            for line in (0..B::STEP_BYTES).step_by(LINE) {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(B::STEP_BYTES + line).cast());
+            }
+        }
         // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
         unsafe { B::scales(&at, &mut scales, &mut minima) };
         for c in 0..chunks {
@@ -123,17 +128,18 @@ unsafe fn one_tile<B: Blocks>(
             let place = Place::of(panel, k + 64 * c);
             // SAFETY: the panel has 64 columns from there on, and `sums` its rows.
             unsafe {
-                let mut row = 0;
-                while row + 4 <= sums.len() {
-                    chunk::<B, 4>(&v, s, m, place, row, sums);
-                    row += 4;
-                }
-                if row + 2 <= sums.len() {
-                    chunk::<B, 2>(&v, s, m, place, row, sums);
-                    row += 2;
-                }
-                if row < sums.len() {
-                    chunk::<B, 1>(&v, s, m, place, row, sums);
+                let (mut row, n) = (0, sums.len());
+                for group in 0..n.div_ceil(MANY) {
+                    let to = n * (group + 1) / n.div_ceil(MANY);
+                    match to - row {
+                        6 => chunk::<B, 6>(&v, s, m, place, row, sums),
+                        5 => chunk::<B, 5>(&v, s, m, place, row, sums),
+                        4 => chunk::<B, 4>(&v, s, m, place, row, sums),
+                        3 => chunk::<B, 3>(&v, s, m, place, row, sums),
+                        2 => chunk::<B, 2>(&v, s, m, place, row, sums),
+                        _ => chunk::<B, 1>(&v, s, m, place, row, sums),
+                    }
+                    row = to;
                 }
             }
         }
