@@ -68,6 +68,8 @@ struct Scratch {
     queries: Vec<[i32; 16]>,
     /// `[query][block]`
     query_scales: Vec<f32>,
+    /// Sixteen positions on their way: `[chunk][position][16 pairs]`
+    rows: Vec<[[i32; 16]; LANES]>,
     /// `[chunk][sixteen positions][16 pairs of numbers][16 positions]`
     keys: Vec<[[i32; 16]; 16]>,
     /// Of every part.
@@ -178,19 +180,19 @@ impl Source for (&[u8], &[u16]) {
     }
 }
 
-/// The step whose `most`-th multiple is the largest number, and its inverse.
+/// The step of which the largest number is a multiple by the inverse of `part`, and its inverse.
 #[inline(always)]
-fn step_of(largest: u32, most: f32) -> (f32, f32) {
-    let step = f32::from_bits(largest) / most;
-    if step.is_finite() { if step > TINY { (step, 1.0 / step) } else { (0.0, 0.0) } } else { (f32::NAN, 0.0) }
+fn step_of(largest: u32, part: f32) -> (f32, f32) {
+    let step = f32::from_bits(largest) * part;
+    let inverse = if step > TINY { 1.0 / step } else { 0.0 };
+    let step = if step > TINY { step } else { 0.0 };
+    if largest < f32::INFINITY.to_bits() { (step, inverse) } else { (f32::NAN, 0.0) }
 }
 
-/// The first 32 of the numbers `at..end` to integers.
+/// Two vectors to integers.
 #[inline(always)]
-fn chunk<V: Vectors, S: Source>(x: S, at: usize, end: usize, inverse: f32) -> V::I {
-    let [a, b] = if at + CHUNK <= end { x.whole::<V>(at) } else { x.rest::<V>(at, end) };
-    let inverse = V::splat(inverse);
-    V::pack(V::to_i(V::mul(a, inverse)), V::to_i(V::mul(b, inverse)))
+fn round<V: Vectors>(x: [V::F; 2], inverse: V::F) -> V::I {
+    V::pack(V::to_i(V::mul(x[0], inverse)), V::to_i(V::mul(x[1], inverse)))
 }
 
 /// `buffer`, made longer where it is short; what it held is not cleared.
@@ -231,83 +233,94 @@ fn pack_query<V: Vectors>(q: &[f32], parts: &[Part], out: &mut [[i32; 16]], scal
         for block in 0..part.blocks() {
             let at = BLOCK * CHUNK * block;
             let (from, end) = (part.from + at, part.from + part.len.min(at + BLOCK * CHUNK));
-            let (step, inverse) = step_of(q.largest(from, end - from), QUERY_MOST);
+            let (step, inverse) = step_of(q.largest(from, end - from), 1.0 / QUERY_MOST);
             scales[part.block + block] = step;
-            for i in 0..(end - from).div_ceil(CHUNK) {
-                let c = part.chunk + BLOCK * block + i;
-                V::store_i(chunk::<V, _>(q, from + CHUNK * i, end, inverse), &mut out[c]);
+            for (i, at) in (from..end).step_by(CHUNK).enumerate() {
+                let x = if at + CHUNK <= end { q.whole::<V>(at) } else { q.rest::<V>(at, end) };
+                V::store_i(round::<V>(x, V::splat(inverse)), &mut out[part.chunk + BLOCK * block + i]);
             }
         }
     }
 }
 
-/// Keys to integers and their scales; the first part's to `values` too, if that is not empty.
+/// Sixteen positions, from vector `g` on, to integers `[chunk][position][16 pairs]` and their scales.
 #[inline(always)]
-fn pack_keys<V: Vectors, S: Source>(
+fn round_rows<V: Vectors, S: Source>(
+    x: S,
+    stride: usize,
+    count: usize,
+    g: usize,
+    parts: &[Part],
+    rows: &mut [[[i32; 16]; LANES]],
+    scales: &mut [[f32; PAGE_MAX]],
+) {
+    for (part, scales) in parts.iter().zip(scales) {
+        // Lanes beyond the last position repeat it, and nobody looks at them.
+        let from: [usize; LANES] = array!(LANES, r, (LANES * g + r).min(count - 1) * stride + part.from);
+        let largest: [u32; LANES] = array!(LANES, r, x.largest(from[r], part.len));
+        let (mut steps, mut inverses) = ([0f32; LANES], [0f32; LANES]);
+        for r in 0..LANES {
+            (steps[r], inverses[r]) = step_of(largest[r], 1.0 / KEY_MOST);
+        }
+        scales[LANES * g..LANES * (g + 1)].copy_from_slice(&steps);
+        let (whole, rest) = (part.len / CHUNK, part.len % CHUNK);
+        let rows = &mut rows[part.chunk..part.chunk + part.chunks()];
+        for r in 0..LANES {
+            let inverse = V::splat(inverses[r]);
+            for (i, rows) in rows[..whole].iter_mut().enumerate() {
+                V::store_i(round::<V>(x.whole::<V>(from[r] + CHUNK * i), inverse), &mut rows[r]);
+            }
+            if rest > 0 {
+                let at = from[r] + CHUNK * whole;
+                V::store_i(round::<V>(x.rest::<V>(at, at + rest), inverse), &mut rows[whole][r]);
+            }
+        }
+    }
+}
+
+/// Rounded rows to values `[chunk][pair of positions][32 numbers]`.
+#[inline(always)]
+fn pair_rows<V: Vectors>(rows: &[[[i32; 16]; LANES]], g: usize, values: &mut [[[i32; CHUNK]; PAIRS]]) {
+    for (rows, values) in rows.iter().zip(values) {
+        let (values, _) = values[LANES / 2 * g..].as_chunks_mut::<{ LANES / 2 }>();
+        for (r, out) in values[0].iter_mut().enumerate() {
+            let (a, b) = (V::load_i(&rows[2 * r]), V::load_i(&rows[2 * r + 1]));
+            V::store_i(V::pairs_low(a, b), &mut out[..16]);
+            V::store_i(V::pairs_high(a, b), &mut out[16..]);
+        }
+    }
+}
+
+/// Rounded rows to keys `[chunk][vector][pair of numbers][16 positions]`.
+#[inline(always)]
+fn turn_rows<V: Vectors>(rows: &[[[i32; 16]; LANES]], g: usize, vectors: usize, keys: &mut [[[i32; 16]; 16]]) {
+    for (rows, keys) in rows.iter().zip(keys.chunks_exact_mut(vectors)) {
+        let mut v: [V::I; LANES] = array!(LANES, r, V::load_i(&rows[r]));
+        V::transpose(&mut v);
+        for r in 0..LANES {
+            V::store_i(v[r], &mut keys[g][r]);
+        }
+    }
+}
+
+/// A page in one format to integers: `keys` and `values`, or one of them where the other is empty.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
+fn pack<V: Vectors, S: Source>(
     x: S,
     stride: usize,
     count: usize,
     parts: &[Part],
-    keys: &mut [[[i32; 16]; 16]],
+    rows: &mut [[[i32; 16]; LANES]],
     scales: &mut [[f32; PAGE_MAX]],
+    keys: &mut [[[i32; 16]; 16]],
     values: &mut [[[i32; CHUNK]; PAIRS]],
 ) {
     let vectors = count.div_ceil(LANES);
     for g in 0..vectors {
-        // Lanes beyond the last position repeat it, and nobody looks at them.
-        let rows: [usize; LANES] = array!(LANES, r, (LANES * g + r).min(count - 1) * stride);
-        for (p, (part, scales)) in parts.iter().zip(&mut *scales).enumerate() {
-            let mut inverse = [0f32; LANES];
-            let scales = &mut scales[LANES * g..][..LANES];
-            for r in 0..LANES {
-                (scales[r], inverse[r]) = step_of(x.largest(rows[r] + part.from, part.len), KEY_MOST);
-            }
-            for i in 0..part.chunks() {
-                let (at, end) = (part.from + CHUNK * i, part.from + part.len);
-                let mut v = [V::splat_i(0); LANES];
-                for r in 0..LANES {
-                    v[r] = chunk::<V, S>(x, rows[r] + at, rows[r] + end, inverse[r]);
-                }
-                if p == 0 && !values.is_empty() {
-                    for r in 0..LANES / 2 {
-                        let out = &mut values[i][LANES / 2 * g + r];
-                        V::store_i(V::pairs_low(v[2 * r], v[2 * r + 1]), &mut out[..16]);
-                        V::store_i(V::pairs_high(v[2 * r], v[2 * r + 1]), &mut out[16..]);
-                    }
-                }
-                V::transpose(&mut v);
-                let out = &mut keys[(part.chunk + i) * vectors + g];
-                for r in 0..LANES {
-                    V::store_i(v[r], &mut out[r]);
-                }
-            }
-        }
-    }
-}
-
-/// Values that lie apart from their keys to integers, and their scales.
-#[inline(always)]
-fn pack_values<V: Vectors, S: Source>(
-    x: S,
-    stride: usize,
-    count: usize,
-    width: usize,
-    values: &mut [[[i32; CHUNK]; PAIRS]],
-    scales: &mut [f32; PAGE_MAX],
-) {
-    for pair in 0..count.div_ceil(2) {
-        // A place beyond the last position repeats it; its weight is zero.
-        let rows = [2 * pair * stride, (2 * pair + 1).min(count - 1) * stride];
-        let mut inverse = [0f32; 2];
-        for r in 0..2 {
-            (scales[2 * pair + r], inverse[r]) = step_of(x.largest(rows[r], width), KEY_MOST);
-        }
-        for (i, values) in values.iter_mut().enumerate() {
-            let a = chunk::<V, S>(x, rows[0] + CHUNK * i, rows[0] + width, inverse[0]);
-            let b = chunk::<V, S>(x, rows[1] + CHUNK * i, rows[1] + width, inverse[1]);
-            V::store_i(V::pairs_low(a, b), &mut values[pair][..16]);
-            V::store_i(V::pairs_high(a, b), &mut values[pair][16..]);
-        }
+        round_rows::<V, S>(x, stride, count, g, parts, rows, scales);
+        pair_rows::<V>(rows, g, values);
+        turn_rows::<V>(rows, g, vectors, keys);
     }
 }
 
@@ -542,29 +555,29 @@ fn value_page<V: Vectors>(shape: Shape, s: &Scratch, state: &mut Attended) {
 #[inline(always)]
 fn pack_page<V: Vectors>(shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
     let (parts, count) = (&s.parts[..], keys.count);
-    let (chunks, _) = sizes(parts);
+    let ((chunks, _), value_chunks) = (sizes(parts), shape.value.div_ceil(CHUNK));
+    let rows = room(&mut s.rows, chunks.max(value_chunks), [[0; 16]; LANES]);
     let k = room(&mut s.keys, chunks * count.div_ceil(LANES), [[0; 16]; 16]);
     // One for values, should keys have no numbers.
     let k_scales = room(&mut s.key_scales, parts.len().max(1), [0.0; PAGE_MAX]);
-    let v = room(&mut s.values, shape.value.div_ceil(CHUNK), [[0; CHUNK]; PAIRS]);
-    let [v_scales] = room(&mut s.value_scales, 1, [0.0; PAGE_MAX]) else { unreachable!("one was asked for") };
-    let of_keys = if within { &mut *v } else { &mut [][..] };
-    let stride = keys.key_stride;
+    let v = room(&mut s.values, value_chunks, [[0; CHUNK]; PAIRS]);
+    let v_scales = room(&mut s.value_scales, 1, [0.0; PAGE_MAX]);
+    let (of_keys, stride) = (if within { &mut *v } else { &mut [][..] }, keys.key_stride);
     match keys.keys {
-        Numbers::F32(x) => pack_keys::<V, _>(x, stride, count, parts, k, k_scales, of_keys),
-        Numbers::Bf16(x) => pack_keys::<V, _>(x, stride, count, parts, k, k_scales, of_keys),
-        Numbers::Eight(x, s) => pack_keys::<V, _>((x, s), stride, count, parts, k, k_scales, of_keys),
-        Numbers::Six(x, s) => pack_keys::<V, _>((x, s), stride, count, parts, k, k_scales, of_keys),
+        Numbers::F32(x) => pack::<V, _>(x, stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::Bf16(x) => pack::<V, _>(x, stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::Eight(x, s) => pack::<V, _>((x, s), stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::Six(x, s) => pack::<V, _>((x, s), stride, count, parts, rows, k_scales, k, of_keys),
     }
-    if within {
+    if within || shape.value == 0 {
         return;
     }
-    let (stride, width) = (keys.value_stride, shape.value);
+    let (parts, stride) = ([Part { len: shape.value, ..Part::default() }], keys.value_stride);
     match keys.values {
-        Numbers::F32(x) => pack_values::<V, _>(x, stride, count, width, v, v_scales),
-        Numbers::Bf16(x) => pack_values::<V, _>(x, stride, count, width, v, v_scales),
-        Numbers::Eight(x, s) => pack_values::<V, _>((x, s), stride, count, width, v, v_scales),
-        Numbers::Six(x, s) => pack_values::<V, _>((x, s), stride, count, width, v, v_scales),
+        Numbers::F32(x) => pack::<V, _>(x, stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::Bf16(x) => pack::<V, _>(x, stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::Eight(x, s) => pack::<V, _>((x, s), stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::Six(x, s) => pack::<V, _>((x, s), stride, count, &parts, rows, v_scales, &mut [], v),
     }
 }
 

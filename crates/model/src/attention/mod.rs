@@ -223,6 +223,6 @@ fn gqa(
             i += count;
         }
     }
-    let widths = Widths { key: d, value: d, scale: rope.score_scale, fixed: false };
+    let widths = Widths { key: d, value: d, scale: rope.score_scale, fixed: !cache.is_exact() };
     attend_paged(pool, &mut queries, widths, cache, call.layer, parts);
 }
