@@ -488,7 +488,7 @@ pub fn attend<V: Vectors>(
     let s = &mut scratch;
     let mut packed = None;
     for keys in pages {
-        let within = within_keys(&keys, shape);
+        let within = within_keys(&keys, shape) && shape.value > 0;
         if packed != Some(within) {
             fill_parts(&mut s.parts, shape, within);
             pack_queries::<V>(queries, shape, s);

@@ -33,7 +33,7 @@ fn heads_together(heads: usize, pieces: usize, threads: usize) -> usize {
 }
 
 /// Queries of a head that run together in the expanded form.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 128;
 
 /// Rows at the span's start that take the expanded form.
 fn expanded_rows(span: &Span, form: Form) -> usize {

@@ -11,7 +11,7 @@ use crate::cache::{Cache, PAGE};
 pub const SPLIT: usize = 8 * PAGE;
 
 /// Query heads that a page is packed for at once, about.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 128;
 
 /// Query heads that share their keys, of one row or of consecutive rows of a sequence.
 pub struct Query<'a> {
