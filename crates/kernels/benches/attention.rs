@@ -1,7 +1,7 @@
 //! Attention over pages at the shapes of real models, beside the f32 peak of the same run: absorbed latents, rebuilt keys of a prompt,
-//! grouped queries. Medians of interleaved runs.
+//! grouped queries; the f32 kernel and the one in fixed point. The best of interleaved runs.
 //!
-//! `cargo bench -p kernels --bench attention`; one thread unless `THREADS` says otherwise.
+//! `cargo bench -p kernels --bench attention`, with a part of names to pick cases; one thread unless `THREADS` says otherwise.
 
 use std::time::Instant;
 
@@ -16,17 +16,19 @@ struct Case {
     /// 64 positions a page.
     pages: usize,
     half: bool,
-    seconds: Vec<f64>,
+    /// Of `attend` and of `attend_fixed`.
+    seconds: [Vec<f64>; 2],
 }
 
 fn case(name: &'static str, (heads, key, value): (usize, usize, usize), stride: usize, value_at: usize) -> Case {
     let shape = Shape { heads, key, value, scale: 0.1 };
-    Case { name, shape, stride, value_at, pages: 512, half: true, seconds: Vec::new() }
+    Case { name, shape, stride, value_at, pages: 512, half: true, seconds: Default::default() }
 }
 
 fn main() {
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
     let pool = Pool::new(threads);
+    let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
     let mut cases = [
         case("latents, 16 heads", (16, 576, 512), 576, 0),
         Case { pages: 8, ..case("latents, 16 heads, near", (16, 576, 512), 576, 0) },
@@ -35,35 +37,43 @@ fn main() {
         case("latents, 64 rows", (64, 576, 512), 576, 0),
         case("latents, 128 heads", (128, 576, 512), 576, 0),
         Case { half: false, pages: 64, ..case("rebuilt keys, 32 rows", (32, 192, 128), 320, 192) },
+        Case { half: false, pages: 64, ..case("rebuilt keys, 64 rows", (64, 192, 128), 320, 192) },
         Case { half: false, pages: 64, ..case("rebuilt keys, 128 rows", (128, 192, 128), 320, 192) },
         case("groups of 4 heads", (4, 128, 128), 2 * 8 * 128, 8 * 128),
         case("groups of 4 heads, 8 rows", (32, 128, 128), 2 * 8 * 128, 8 * 128),
         case("one head", (1, 128, 128), 2 * 8 * 128, 8 * 128),
     ];
     let mut peaks = Vec::new();
-    for _ in 0..7 {
+    for _ in 0..9 {
         peaks.push(measure::f32_peak(&pool));
-        cases.iter_mut().for_each(|case| measure_once(case, &pool));
+        for case in cases.iter_mut().filter(|case| case.name.contains(&wanted)) {
+            measure_once(case, &pool, 0);
+            measure_once(case, &pool, 1);
+        }
     }
     peaks.sort_by(f64::total_cmp);
-    let peak = peaks[peaks.len() / 2];
+    let peak = peaks[peaks.len() - 1];
     println!("{} threads, {}: f32 {:.0} GFLOP/s", threads, instruction_set(), peak / 1e9);
-    for case in cases {
-        let Case { shape, mut seconds, .. } = case;
-        seconds.sort_by(f64::total_cmp);
-        let one = seconds[seconds.len() / 2];
+    for case in cases.into_iter().filter(|case| case.name.contains(&wanted)) {
+        let Case { shape, seconds, .. } = case;
         let operations = (2 * shape.heads * 64 * (shape.key + shape.value)) as f64;
+        let [exact, fixed] = seconds.map(|mut seconds| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[0]
+        });
         println!(
-            "{:26} {:9.1} us a page  {:7.1} GFLOP/s  {:3.0} % of the peak",
+            "{:26} {:8.1} us a page, {:3.0} % of the peak; fixed {:8.1} us, {:3.0} %: {:.2} times as fast",
             case.name,
-            one * 1e6 * threads as f64,
-            operations / one / 1e9,
-            operations / one / peak * 100.0
+            exact * 1e6 * threads as f64,
+            operations / exact / peak * 100.0,
+            fixed * 1e6 * threads as f64,
+            operations / fixed / peak * 100.0,
+            exact / fixed
         );
     }
 }
 
-fn measure_once(case: &mut Case, pool: &Pool) {
+fn measure_once(case: &mut Case, pool: &Pool, fixed: usize) {
     let Case { shape, stride, value_at, pages, half, .. } = *case;
     let number = |i: usize| ((i * 37 % 101) as f32 - 50.0) / 50.0;
     let q: Vec<f32> = (0..shape.heads * shape.key).map(number).collect();
@@ -81,15 +91,21 @@ fn measure_once(case: &mut Case, pool: &Pool) {
     pool.each(&mut tasks, |task| {
         let (mut max, mut sum) = (vec![f32::NEG_INFINITY; shape.heads], vec![0f32; shape.heads]);
         let mut acc = vec![0f32; shape.heads * shape.value];
-        for i in 8 * *task..8 * *task + 8 {
+        let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+        let queries = Queries::one(&q, shape.heads);
+        let keys = |i: usize| {
             let (key_stride, value_stride) = (stride, stride);
             let (keys, values) = (from(i * page), from(i * page + value_at));
             let next = (i % 8 < 7).then(|| (from((i + 1) * page), from((i + 1) * page + value_at)));
-            let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
-            let page = Keys { keys, key_stride, values, value_stride, count: 64, first_sees: Keys::ALL, next };
-            attend(Queries::one(&q, shape.heads), shape, page, &mut state);
+            Keys { keys, key_stride, values, value_stride, count: 64, first_sees: Keys::ALL, next }
+        };
+        let pages = (8 * *task..8 * *task + 8).map(keys);
+        if fixed == 1 {
+            attend_fixed(queries, shape, pages, &mut state);
+        } else {
+            pages.for_each(|keys| attend(queries, shape, keys, &mut state));
         }
         std::hint::black_box(&acc);
     });
-    case.seconds.push(start.elapsed().as_secs_f64() / tasks.len() as f64 / 8.0);
+    case.seconds[fixed].push(start.elapsed().as_secs_f64() / tasks.len() as f64 / 8.0);
 }

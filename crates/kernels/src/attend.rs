@@ -26,7 +26,7 @@ pub struct Shape {
 }
 
 /// Queries or positions in a block.
-const FOUR: usize = 4;
+pub(crate) const FOUR: usize = 4;
 
 #[derive(Default)]
 struct Scratch {
@@ -101,7 +101,7 @@ fn pack_block<V: Vectors>(x: Numbers, stride: usize, width: usize, block: usize,
 
 /// Ask for a row of the page that comes next.
 #[inline(always)]
-fn prefetch_row<V: Vectors>(x: Numbers, stride: usize, width: usize, row: usize) {
+pub(crate) fn prefetch_row<V: Vectors>(x: Numbers, stride: usize, width: usize, row: usize) {
     let at = row * stride..row * stride + width;
     match x {
         Numbers::F32(x) => {
@@ -164,7 +164,7 @@ fn scores<V: Vectors, const H: usize>(q: &[f32], k: &[f32], scale: f32, out: &mu
 
 /// Scores `[block][position][query]` of a group to `e^(x - max)`; each query's largest score and sum. `seen` ascends.
 #[inline(always)]
-fn soften<V: Vectors>(x: &mut [f32], seen: [usize; FOUR]) -> ([f32; FOUR], [f32; FOUR]) {
+pub(crate) fn soften<V: Vectors>(x: &mut [f32], seen: [usize; FOUR]) -> ([f32; FOUR], [f32; FOUR]) {
     let (blocks, _) = x.as_chunks_mut::<16>();
     for a in 0..FOUR {
         for k in seen[a]..FOUR * blocks.len() {
@@ -214,9 +214,30 @@ fn factors<V: Vectors>(
     [array!(FOUR, a, x[a]), array!(FOUR, a, x[FOUR + a])]
 }
 
+/// Merge the largest scores and sums of the queries from `first` on that see anything into their state; factors as `factors` gives them.
+#[inline(always)]
+pub(crate) fn enter<V: Vectors>(
+    max: [f32; FOUR],
+    sum: [f32; FOUR],
+    seen: &[usize],
+    first: usize,
+    state: &mut Attended,
+) -> [[f32; FOUR]; 2] {
+    let rows = seen.len();
+    let (into_max, into_sum) = (&mut state.max[first..first + rows], &mut state.sum[first..first + rows]);
+    let before: [(f32, f32); FOUR] = array!(FOUR, a, if a < rows { (into_max[a], into_sum[a]) } else { (0.0, 0.0) });
+    let factors = factors::<V>(max, sum, into_max, into_sum);
+    for a in 0..rows {
+        if seen[a] == 0 {
+            (into_max[a], into_sum[a]) = before[a];
+        }
+    }
+    factors
+}
+
 /// `into * old + part * new`
 #[inline(always)]
-fn merge_vector<V: Vectors>(part: V::F, old: V::F, new: V::F, into: &mut [f32]) {
+pub(crate) fn merge_vector<V: Vectors>(part: V::F, old: V::F, new: V::F, into: &mut [f32]) {
     if into.len() >= 16 {
         V::store(V::fma(part, new, V::mul(V::load(into), old)), into);
     } else {
@@ -283,7 +304,7 @@ fn values<V: Vectors, const H: usize, const C: usize>(
 }
 
 /// Whether values are the first numbers of their keys, in the same memory.
-fn within_keys(keys: &Keys, shape: Shape) -> bool {
+pub(crate) fn within_keys(keys: &Keys, shape: Shape) -> bool {
     let same = match (keys.keys, keys.values) {
         (Numbers::F32(k), Numbers::F32(v)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
         (Numbers::Bf16(k), Numbers::Bf16(v)) => std::ptr::eq(k.as_ptr(), v.as_ptr()),
@@ -343,15 +364,7 @@ pub fn attend<V: Vectors>(queries: &Queries, shape: Shape, keys: &Keys, state: &
         let seen = seen_by_group(keys, queries, g, heads);
         let blocks = seen[rows - 1].div_ceil(FOUR);
         let (max, sum) = soften::<V>(&mut p[g * p_len..g * p_len + 16 * blocks], seen);
-        let (into_max, into_sum) = (&mut state.max[FOUR * g..][..rows], &mut state.sum[FOUR * g..][..rows]);
-        let before: [(f32, f32); FOUR] =
-            array!(FOUR, a, if a < rows { (into_max[a], into_sum[a]) } else { (0.0, 0.0) });
-        f[g] = factors::<V>(max, sum, into_max, into_sum);
-        for a in 0..rows {
-            if seen[a] == 0 {
-                (into_max[a], into_sum[a]) = before[a];
-            }
-        }
+        f[g] = enter::<V>(max, sum, &seen[..rows], FOUR * g, state);
     }
     let v = if within {
         &*k
@@ -400,7 +413,7 @@ pub fn attend<V: Vectors>(queries: &Queries, shape: Shape, keys: &Keys, state: &
 
 /// Keys that each query of a group sees; places beyond the last query see what it sees.
 #[inline(always)]
-fn seen_by_group(keys: &Keys, queries: &Queries, g: usize, heads: usize) -> [usize; FOUR] {
+pub(crate) fn seen_by_group(keys: &Keys, queries: &Queries, g: usize, heads: usize) -> [usize; FOUR] {
     array!(FOUR, a, keys.seen_by(queries, (FOUR * g + a).min(heads - 1)))
 }
 

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::dispatch::{Table, kernels};
-use crate::vectors::Vectors;
+use crate::vectors::{Vectors, array};
 
 /// Whether this processor (and system) has it.
 pub fn available() -> bool {
@@ -220,6 +220,50 @@ impl Vectors for Avx2 {
             (step(acc.0, &tile[..32], x_even, x_odd), step(acc.1, &tile[32..], x_even, x_odd))
         }
     }
+    #[inline(always)]
+    fn load_i(x: &[i32]) -> (__m256i, __m256i) {
+        let x = &x[..16];
+        unsafe { (_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast())) }
+    }
+    #[inline(always)]
+    fn store_i(v: (__m256i, __m256i), out: &mut [i32]) {
+        let out = &mut out[..16];
+        unsafe {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), v.0);
+            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v.1);
+        }
+    }
+    #[inline(always)]
+    fn to_i(v: Pair) -> (__m256i, __m256i) {
+        unsafe { (_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1)) }
+    }
+    #[inline(always)]
+    fn pack(a: (__m256i, __m256i), b: (__m256i, __m256i)) -> (__m256i, __m256i) {
+        unsafe { (_mm256_packs_epi32(a.0, b.0), _mm256_packs_epi32(a.1, b.1)) }
+    }
+    #[inline(always)]
+    fn pairs_low(x: (__m256i, __m256i), y: (__m256i, __m256i)) -> (__m256i, __m256i) {
+        unsafe { (_mm256_unpacklo_epi16(x.0, y.0), _mm256_unpacklo_epi16(x.1, y.1)) }
+    }
+    #[inline(always)]
+    fn pairs_high(x: (__m256i, __m256i), y: (__m256i, __m256i)) -> (__m256i, __m256i) {
+        unsafe { (_mm256_unpackhi_epi16(x.0, y.0), _mm256_unpackhi_epi16(x.1, y.1)) }
+    }
+    #[inline(always)]
+    fn dot_pairs(acc: (__m256i, __m256i), a: (__m256i, __m256i), b: (__m256i, __m256i)) -> (__m256i, __m256i) {
+        unsafe {
+            let low = _mm256_add_epi32(acc.0, _mm256_madd_epi16(a.0, b.0));
+            (low, _mm256_add_epi32(acc.1, _mm256_madd_epi16(a.1, b.1)))
+        }
+    }
+    #[inline(always)]
+    fn transpose(v: &mut [(__m256i, __m256i); 16]) {
+        let (a, b) = (transpose_eight(&array!(8, r, v[r].0)), transpose_eight(&array!(8, r, v[8 + r].0)));
+        let (c, d) = (transpose_eight(&array!(8, r, v[r].1)), transpose_eight(&array!(8, r, v[8 + r].1)));
+        for r in 0..8 {
+            (v[r], v[8 + r]) = ((a[r], b[r]), (c[r], d[r]));
+        }
+    }
 }
 
 #[inline(always)]
@@ -246,6 +290,30 @@ fn sums_of_eight(v: &[Pair; 8]) -> __m256 {
         let cd = _mm256_castpd_ps(_mm256_unpacklo_pd(c, d));
         let cd = _mm256_add_ps(cd, _mm256_castpd_ps(_mm256_unpackhi_pd(c, d)));
         _mm256_add_ps(_mm256_shuffle_ps::<0x88>(ab, cd), _mm256_shuffle_ps::<0xdd>(ab, cd))
+    }
+}
+
+/// Transposes eight vectors of eight 32-bit numbers.
+#[inline(always)]
+fn transpose_eight(v: &[__m256i; 8]) -> [__m256i; 8] {
+    let mut t = *v;
+    // SAFETY: inlined into kernels that run only where `available()`.
+    unsafe {
+        // t[4i + j], 128-bit lane l: column 4l + j of rows 4i..4i + 4.
+        for i in [0, 4] {
+            let (ab, cd) = (_mm256_unpacklo_epi32(v[i], v[i + 1]), _mm256_unpacklo_epi32(v[i + 2], v[i + 3]));
+            let (ab2, cd2) = (_mm256_unpackhi_epi32(v[i], v[i + 1]), _mm256_unpackhi_epi32(v[i + 2], v[i + 3]));
+            t[i] = _mm256_unpacklo_epi64(ab, cd);
+            t[i + 1] = _mm256_unpackhi_epi64(ab, cd);
+            t[i + 2] = _mm256_unpacklo_epi64(ab2, cd2);
+            t[i + 3] = _mm256_unpackhi_epi64(ab2, cd2);
+        }
+        let mut out = *v;
+        for j in 0..4 {
+            out[j] = _mm256_permute2x128_si256::<0x20>(t[j], t[4 + j]);
+            out[4 + j] = _mm256_permute2x128_si256::<0x31>(t[j], t[4 + j]);
+        }
+        out
     }
 }
 

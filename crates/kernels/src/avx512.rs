@@ -214,6 +214,44 @@ impl Vectors for Avx512 {
             _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(tile.as_ptr().cast()), x)
         }
     }
+    #[inline(always)]
+    fn load_i(x: &[i32]) -> __m512i {
+        let x = &x[..16];
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store_i(v: __m512i, out: &mut [i32]) {
+        let out = &mut out[..16];
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+    }
+    #[inline(always)]
+    fn to_i(v: __m512) -> __m512i {
+        unsafe { _mm512_cvtps_epi32(v) }
+    }
+    #[inline(always)]
+    fn pack(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_packs_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn pairs_low(x: __m512i, y: __m512i) -> __m512i {
+        unsafe { _mm512_unpacklo_epi16(x, y) }
+    }
+    #[inline(always)]
+    fn pairs_high(x: __m512i, y: __m512i) -> __m512i {
+        unsafe { _mm512_unpackhi_epi16(x, y) }
+    }
+    #[inline(always)]
+    fn dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    fn transpose(v: &mut [__m512i; 16]) {
+        unsafe { blocks::transpose(v) }
+    }
+    #[inline(always)]
+    fn by_four(v: [__m512; 4]) -> [__m512; 4] {
+        unsafe { blocks::by_four(v) }
+    }
 
     /// A 16x16 transposition of 4-byte pieces.
     #[inline(always)]

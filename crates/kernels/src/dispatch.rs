@@ -19,6 +19,7 @@ pub struct Table {
     pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
     pub(crate) quantize: unsafe fn(&[f32], (usize, usize), &mut [i8], &mut [f32], &mut [i32]),
     pub(crate) attend: unsafe fn(&Queries, Shape, &Keys, &mut Attended),
+    pub(crate) attend_fixed: unsafe fn(&Queries, Shape, &mut dyn Iterator<Item = Keys>, &mut Attended),
     pub(crate) merge: unsafe fn(usize, usize, (&[f32], &[f32], &[f32]), &mut Attended),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) silu_mul: unsafe fn(&mut [f32], &[f32]),
@@ -57,6 +58,10 @@ macro_rules! kernels {
         $(#[target_feature(enable = $feature)])?
         fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
             $crate::attend::attend::<$V>(q, shape, keys, state)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn attend_fixed(q: &Queries, shape: Shape, pages: &mut dyn Iterator<Item = Keys>, state: &mut Attended) {
+            $crate::fixed::attend::<$V>(q, shape, pages, state)
         }
         $(#[target_feature(enable = $feature)])?
         fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) {
@@ -98,6 +103,7 @@ macro_rules! kernels {
             decode_row,
             quantize,
             attend,
+            attend_fixed,
             merge,
             rms_norm,
             silu_mul,

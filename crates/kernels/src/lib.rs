@@ -14,6 +14,7 @@ pub mod blocks;
 #[doc(hidden)]
 pub mod dispatch;
 mod elements;
+mod fixed;
 pub mod formats;
 mod gated;
 pub mod measure;
@@ -512,16 +513,43 @@ impl Attended<'_> {
 /// # Panics
 /// When shapes do not agree.
 pub fn attend(queries: Queries<'_>, shape: Shape, keys: Keys<'_>, state: &mut Attended<'_>) {
-    let Shape { heads, key, value, .. } = shape;
-    assert!(keys.count <= PAGE_MAX && queries.heads > 0);
-    assert!(state.max.len() == heads && state.sum.len() == heads && state.acc.len() == heads * value);
-    if keys.count == 0 || heads == 0 {
-        return;
+    check_state(queries, shape, state);
+    check_page(&keys, shape);
+    if keys.count > 0 && shape.heads > 0 {
+        // SAFETY: the table holds only functions whose instruction set this processor has.
+        unsafe { (table().attend)(&queries, shape, &keys, state) }
     }
-    assert!(keys.keys.len() >= (keys.count - 1) * keys.key_stride + key, "keys");
-    assert!(keys.values.len() >= (keys.count - 1) * keys.value_stride + value, "values");
+}
+
+/// As `attend` to page after page, faster and less exact: keys and values are rounded to integers of 14 bits of the largest beside
+/// them, queries to 13 (`fixed` has the details). A row's bits depend on what it sees alone, page by page.
+///
+/// # Panics
+/// When shapes do not agree.
+pub fn attend_fixed<'a>(
+    queries: Queries<'_>,
+    shape: Shape,
+    pages: impl Iterator<Item = Keys<'a>>,
+    state: &mut Attended<'_>,
+) {
+    check_state(queries, shape, state);
+    let mut pages = pages.inspect(|keys| check_page(keys, shape)).filter(|keys| keys.count > 0 && shape.heads > 0);
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().attend)(&queries, shape, &keys, state) }
+    unsafe { (table().attend_fixed)(&queries, shape, &mut pages, state) }
+}
+
+fn check_state(queries: Queries, shape: Shape, state: &Attended) {
+    let Shape { heads, value, .. } = shape;
+    assert!(queries.heads > 0);
+    assert!(state.max.len() == heads && state.sum.len() == heads && state.acc.len() == heads * value);
+}
+
+fn check_page(keys: &Keys, shape: Shape) {
+    assert!(keys.count <= PAGE_MAX);
+    if keys.count > 0 && shape.heads > 0 {
+        assert!(keys.keys.len() >= (keys.count - 1) * keys.key_stride + shape.key, "keys");
+        assert!(keys.values.len() >= (keys.count - 1) * keys.value_stride + shape.value, "values");
+    }
 }
 
 /// Merge the state `(max, sum, acc)` of later pages into `state`.

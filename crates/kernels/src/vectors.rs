@@ -81,6 +81,33 @@ pub trait Vectors: Copy + 'static {
     /// Per lane r: `acc + sum_{k<4} tile[4 r + k] * x[k]`; `tile` has 64 bytes.
     fn dot_step(acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I;
 
+    /// The first 16 numbers.
+    fn load_i(x: &[i32]) -> Self::I;
+    /// To the first 16 places.
+    fn store_i(v: Self::I, out: &mut [i32]);
+    /// To the nearest integer, ties to even; undefined for what no i32 holds.
+    fn to_i(v: Self::F) -> Self::I;
+    /// Numbers of 32 lanes to pairs of 16 bits, saturated. For each l < 4: `a[4l..4l + 4]`, then `b[4l..4l + 4]`.
+    fn pack(a: Self::I, b: Self::I) -> Self::I;
+    /// Lanes of `a` paired with lanes of `b`, where `x` packs `a` with another and `y` packs `b`.
+    fn pairs_low(x: Self::I, y: Self::I) -> Self::I;
+    /// As `pairs_low`, of the second vectors that `x` and `y` pack.
+    fn pairs_high(x: Self::I, y: Self::I) -> Self::I;
+    /// Per lane, both pairs of 16 bits: `acc + a.0 * b.0 + a.1 * b.1`, wrapping.
+    fn dot_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// `v[i][j]` to `v[j][i]`
+    fn transpose(v: &mut [Self::I; 16]);
+
+    /// `v[query][position]` to four vectors `[4 positions][4 queries]`.
+    #[inline(always)]
+    fn by_four(v: [Self::F; 4]) -> [Self::F; 4] {
+        let mut lanes = [[0f32; 16]; 4];
+        for (v, lanes) in v.into_iter().zip(&mut lanes) {
+            Self::store(v, lanes);
+        }
+        array!(4, block, Self::load(&array!(16, i, lanes[i % 4][4 * block + i / 4])))
+    }
+
     /// 64 columns of 16 rows to 16 steps of `dot_step`: `out[64 s + 4 r + k] = u[r * stride + 4 s + k]`.
     #[inline(always)]
     fn interleave(u: &[u8], stride: usize, out: &mut [u8]) {
@@ -277,4 +304,57 @@ impl Vectors for Scalar {
     fn dot_step(acc: [i32; 16], tile: &[u8], x: &[i8]) -> [i32; 16] {
         std::array::from_fn(|r| (0..4).fold(acc[r], |acc, k| acc + tile[4 * r + k] as i32 * x[k] as i32))
     }
+    #[inline(always)]
+    fn load_i(x: &[i32]) -> [i32; 16] {
+        array!(16, i, x[i])
+    }
+    #[inline(always)]
+    fn store_i(v: [i32; 16], out: &mut [i32]) {
+        out[..16].copy_from_slice(&v);
+    }
+    #[inline(always)]
+    fn to_i(v: [f32; 16]) -> [i32; 16] {
+        array!(16, i, v[i].round_ties_even() as i32)
+    }
+    #[inline(always)]
+    fn pack(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        let from = |i: usize| if i % 4 < 2 { &a } else { &b };
+        let at = |i: usize| i / 4 * 4 + i % 2 * 2;
+        std::array::from_fn(|i| pair(saturated(from(i)[at(i)]), saturated(from(i)[at(i) + 1])))
+    }
+    #[inline(always)]
+    fn pairs_low(x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + i % 4), half(&y, i / 4 * 8 + i % 4)))
+    }
+    #[inline(always)]
+    fn pairs_high(x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + 4 + i % 4), half(&y, i / 4 * 8 + 4 + i % 4)))
+    }
+    #[inline(always)]
+    fn dot_pairs(acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+        let product = |i: usize, k: usize| i32::from(half(&a, 2 * i + k)) * i32::from(half(&b, 2 * i + k));
+        std::array::from_fn(|i| acc[i].wrapping_add(product(i, 0).wrapping_add(product(i, 1))))
+    }
+    #[inline(always)]
+    fn transpose(v: &mut [[i32; 16]; 16]) {
+        let rows = *v;
+        *v = std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]));
+    }
+}
+
+/// Two numbers of 16 bits in one lane, the first below.
+#[inline(always)]
+fn pair(low: i16, high: i16) -> i32 {
+    i32::from(low as u16) | i32::from(high) << 16
+}
+
+/// Number `i` of 32.
+#[inline(always)]
+fn half(v: &[i32; 16], i: usize) -> i16 {
+    (v[i / 2] >> (i % 2 * 16)) as i16
+}
+
+#[inline(always)]
+fn saturated(x: i32) -> i16 {
+    x.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }

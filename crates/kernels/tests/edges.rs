@@ -6,6 +6,11 @@ use kernels::dispatch::{tables, with_table};
 use kernels::vectors::{Scalar, Vectors};
 use kernels::*;
 
+/// Both kernels of attention over one page.
+fn both() -> [(&'static str, fn(Queries, Shape, Keys, &mut Attended)); 2] {
+    [("f32", attend), ("fixed", |queries, shape, keys, state| attend_fixed(queries, shape, [keys].into_iter(), state))]
+}
+
 #[test]
 fn exp_keeps_its_stated_error() {
     let mut worst = 0f64;
@@ -34,23 +39,106 @@ fn a_nan_is_never_made_a_number() {
             assert!(gate[1].is_nan() && !gate[0].is_nan(), "{}: silu {gate:?}", table.name);
             assert!(sigmoids[1].is_nan() && !sigmoids[0].is_nan(), "{}: sigmoid {sigmoids:?}", table.name);
             assert!(soft.iter().all(|x| x.is_nan()), "{}: softmax {soft:?}", table.name);
+        });
+    }
+}
 
-            let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY], [0.0], [0.0]);
+#[test]
+fn what_is_no_number_reaches_all_who_see_it() {
+    // In a query, a key or a value, at the first, a middle or the last number: the outputs of that query, or of all who see the position.
+    let (key, value, count) = (70, 37, 9);
+    let shape = Shape { heads: 5, key, value, scale: 0.1 };
+    let numbers = |n: usize| (0..n).map(|i| (i * 7 % 11) as f32 / 5.0 - 1.0).collect::<Vec<f32>>();
+    for table in tables() {
+        for (name, attend) in both() {
+            let run = |q: &[f32], k: &[f32], v: &[f32]| {
+                let (mut max, mut sum) = ([f32::NEG_INFINITY; 5], [0.0; 5]);
+                let mut acc = vec![0.0; 5 * value];
+                let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+                let (keys, values) = (Numbers::F32(k), Numbers::F32(v));
+                let (key_stride, value_stride, next) = (key, value, None);
+                // Rows of one head: the first sees five positions, the last all nine.
+                let page = Keys { keys, key_stride, values, value_stride, count, first_sees: 5, next };
+                with_table(table, || attend(Queries { q, heads: 1, stride: key }, shape, page, &mut state));
+                attend_finish(5, value, &mut state);
+                acc.chunks(value).map(|row| row.iter().filter(|x| !x.is_finite()).count()).collect::<Vec<_>>()
+            };
+            let (q, k, v) = (numbers(5 * key), numbers(count * key), numbers(count * value));
+            assert_eq!(run(&q, &k, &v), [0; 5], "{} {name}", table.name);
+            for bad in [f32::NAN, f32::INFINITY] {
+                for at in [0, 35, 69] {
+                    let (mut bad_q, mut bad_k) = (q.clone(), k.clone());
+                    bad_q[2 * key + at] = bad;
+                    bad_k[7 * key + at] = bad;
+                    assert_eq!(run(&bad_q, &k, &v), [0, 0, value, 0, 0], "{} {name}: a query", table.name);
+                    // In f32 an infinite key may have a score of minus infinity, and then it is not seen.
+                    if name == "fixed" || bad.is_nan() {
+                        assert_eq!(run(&q, &bad_k, &v), [0, 0, 0, value, value], "{} {name}: a key", table.name);
+                    }
+                }
+                for at in [0, 20, 36] {
+                    let mut bad_v = v.clone();
+                    bad_v[7 * value + at] = bad;
+                    let hurt = run(&q, &k, &bad_v);
+                    assert!(hurt[..3] == [0; 3] && hurt[3] > 0 && hurt[4] > 0, "{} {name}: {hurt:?}", table.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fixed_point_at_the_ends_of_its_range() {
+    // Whatever the numbers' sizes, no sum of integers wraps: all at their largest, tiny, huge, zero, one among zeros.
+    let (key, value, count) = (320, 64, 64);
+    let shape = Shape { heads: 4, key, value, scale: 1.0 };
+    for table in tables() {
+        for (q, k, v) in [
+            (1.0f32, 1e-3f32, 3.0f32),
+            (-1e-3, -1.0, -7.0),
+            (1e18, 1e-19, 1e30),
+            (0.0, 1.0, 1.0),
+            (1.0, 0.0, 0.0),
+            (1e-40, 1e-30, 1e-41),
+        ] {
+            let (qs, ks, vs) = (vec![q; 4 * key], vec![k; count * key], vec![v; count * value]);
+            let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY; 4], [0.0; 4], vec![0.0; 4 * value]);
             let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
-            let keys = Numbers::F32(&[1.0, f32::NAN, 2.0]);
             let page = Keys {
-                keys,
-                key_stride: 1,
-                values: Numbers::F32(&[1.0; 3]),
-                value_stride: 1,
-                count: 3,
+                keys: Numbers::F32(&ks),
+                key_stride: key,
+                values: Numbers::F32(&vs),
+                value_stride: value,
+                count,
                 first_sees: Keys::ALL,
                 next: None,
             };
-            attend(Queries::one(&[1.0], 1), Shape { heads: 1, key: 1, value: 1, scale: 1.0 }, page, &mut state);
-            attend_finish(1, 1, &mut state);
-            assert!(acc[0].is_nan(), "{}: attention {acc:?}", table.name);
-        });
+            with_table(table, || attend_fixed(Queries::one(&qs, 4), shape, [page].into_iter(), &mut state));
+            let score = q * k * key as f32;
+            assert!((state.max[0] - score).abs() <= score.abs() * 1e-5, "{}: {} {score}", table.name, state.max[0]);
+            attend_finish(4, value, &mut state);
+            assert!(acc.iter().all(|x| (x - v).abs() <= v.abs() * 1e-4 + 1e-30), "{}: {} {v}", table.name, acc[0]);
+        }
+        // Positions of zeros count in the sum, and the others keep their bits' worth.
+        let (mut ks, mut vs) = (vec![0f32; count * key], vec![0f32; count * value]);
+        ks[5 * key..6 * key].fill(1e-3);
+        vs[5 * value..6 * value].fill(2.0);
+        let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY; 4], [0.0; 4], vec![0.0; 4 * value]);
+        let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+        let page = Keys {
+            keys: Numbers::F32(&ks),
+            key_stride: key,
+            values: Numbers::F32(&vs),
+            value_stride: value,
+            count,
+            first_sees: Keys::ALL,
+            next: None,
+        };
+        let qs = vec![1f32; 4 * key];
+        with_table(table, || attend_fixed(Queries::one(&qs, 4), shape, [page].into_iter(), &mut state));
+        attend_finish(4, value, &mut state);
+        let e = 0.32f32.exp();
+        assert!((acc[0] - 2.0 * e / (e + 63.0)).abs() < 1e-5, "{}: {}", table.name, acc[0]);
     }
 }
 
@@ -84,7 +172,7 @@ fn what_a_row_does_not_see_changes_nothing() {
     let q: Vec<f32> = (0..rows * heads * key).map(|i| (i % 13) as f32 - 6.0).collect();
     let k: Vec<f32> = (0..count * key).map(|i| (i % 7) as f32 - 3.0).collect();
     let v: Vec<f32> = (0..count * value).map(|i| (i % 11) as f32 - 5.0).collect();
-    for table in tables() {
+    for (table, (name, attend)) in tables().into_iter().flat_map(|table| both().map(|kernel| (table, kernel))) {
         with_table(table, || {
             let run = |k: &[f32], v: &[f32], first_sees| {
                 let (mut max, mut sum) = (vec![2.0; heads * rows], vec![3.0; heads * rows]);
@@ -101,7 +189,7 @@ fn what_a_row_does_not_see_changes_nothing() {
             bad_v[6 * value..].fill(f32::INFINITY);
             let (good, bad) = (run(&k, &v, 2), run(&bad_k, &bad_v, 2));
             for ((good, bad), per_row) in good.iter().zip(&bad).zip([heads, heads, heads * value]) {
-                assert_eq!(good, bad, "{}: rows see 2 to 6 keys", table.name);
+                assert_eq!(good, bad, "{} {name}: rows see 2 to 6 keys", table.name);
                 assert_eq!(good.len(), per_row * rows);
             }
             assert!(

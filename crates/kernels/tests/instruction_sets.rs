@@ -239,8 +239,8 @@ proptest! {
             first_sees: first + row as isize - at as isize,
             next: (at + 64 < count).then(|| (from((at + 64) * width), from((at + 64) * width + value_at))),
         };
-        // Some rows and some heads, page after page, merged as they come or apart.
-        let run = |row: usize, some_rows: usize, head: usize, some: usize, split: bool| {
+        // Some rows and some heads, page after page, merged as they come or apart; in f32 or in fixed point.
+        let runs = |fixed: bool, row: usize, some_rows: usize, head: usize, some: usize, split: bool| {
             let all = some_rows * some;
             let queries = Queries { q: &q[row * stride + head * key..], heads: some, stride };
             let shape = Shape { heads: all, ..shape };
@@ -251,18 +251,28 @@ proptest! {
                 if split {
                     let mut part = state();
                     let mut apart = Attended { max: &mut part.0, sum: &mut part.1, acc: &mut part.2 };
-                    attend(queries, shape, page(at, row), &mut apart);
+                    if fixed {
+                        attend_fixed(queries, shape, [page(at, row)].into_iter(), &mut apart);
+                    } else {
+                        attend(queries, shape, page(at, row), &mut apart);
+                    }
                     attend_merge(all, value, (&part.0, &part.1, &part.2), &mut into);
-                } else {
+                } else if !fixed {
                     attend(queries, shape, page(at, row), &mut into);
                 }
+            }
+            if fixed && !split {
+                attend_fixed(queries, shape, (0..count).step_by(64).map(|at| page(at, row)), &mut into);
             }
             attend_finish(all, value, &mut into);
             whole.2
         };
+        for fixed in [false, true] {
+        let run = |row, some_rows, head, some, split| runs(fixed, row, some_rows, head, some, split);
         let scalar = with_table(tables().last().unwrap(), || run(0, rows, 0, heads, false));
         let mut seen = vec![0f32; all.len()];
         widen(all, &mut seen);
+        let near = if fixed { 4e-3 } else { 2e-5 };
         for row in 0..rows {
             let sees = ((first + row as isize) as usize).min(count);
             for h in 0..heads {
@@ -273,7 +283,7 @@ proptest! {
                 for j in 0..value {
                     let exact = (0..sees).map(|i| weights[i] * seen[i * width + value_at + j] as f64).sum::<f64>() / total;
                     let got = scalar[(row * heads + h) * value + j];
-                    prop_assert!((got as f64 - exact).abs() < 2e-5, "{} {}", got, exact);
+                    prop_assert!((got as f64 - exact).abs() < near, "{} {}", got, exact);
                 }
             }
         }
@@ -289,6 +299,7 @@ proptest! {
                 let part = &whole[head * value..(head + some) * value];
                 prop_assert_eq!(bits(&with_table(table, || run(row, 1, head, some, false))), bits(part), "{}: {} heads", table.name, some);
             }
+        }
         }
     }
 

@@ -53,6 +53,42 @@ enum Store {
     Six(Vec<u8>, Vec<u16>),
 }
 
+/// A token's row of one layer, to be written.
+pub enum CacheRow<'a> {
+    /// As they are.
+    F32(&'a mut [f32]),
+    /// Halves.
+    Bf16(&'a mut [u16]),
+    /// Quants and scales.
+    Eight(&'a mut [i8], &'a mut [u16]),
+    /// Packed quants and scales.
+    Six(&'a mut [u8], &'a mut [u16]),
+}
+
+impl CacheRow<'_> {
+    /// Write numbers from number `at` on; of 8 and 6 bits whole blocks.
+    pub fn write(&mut self, at: usize, x: &[f32]) {
+        let (all, blocks) = (at..at + x.len(), at / SMALL..(at + x.len()) / SMALL);
+        match self {
+            CacheRow::F32(row) => row[all].copy_from_slice(x),
+            CacheRow::Bf16(row) => kernels::f32_to_bf16(x, &mut row[all]),
+            CacheRow::Eight(row, scales) => kernels::to_eight(x, &mut row[all], &mut scales[blocks]),
+            CacheRow::Six(row, scales) => {
+                let bytes = blocks.start * SIX_BYTES..blocks.end * SIX_BYTES;
+                kernels::to_six(x, &mut row[bytes], &mut scales[blocks]);
+            }
+        }
+    }
+}
+
+/// Elements `at..at + len` of a store whose first `rest.1` elements have been cut off.
+fn cut<'a, T>(rest: &mut (&'a mut [T], usize), at: usize, len: usize) -> &'a mut [T] {
+    let skipped = at.checked_sub(rest.1).expect("no place twice");
+    let (row, after) = std::mem::take(&mut rest.0)[skipped..].split_at_mut(len);
+    *rest = (after, at + len);
+    row
+}
+
 /// All pages of all layers. Memory is touched only as pages are written.
 pub struct Cache {
     store: Store,
@@ -106,23 +142,55 @@ impl Cache {
         self.layers[layer].0
     }
 
-    /// Write the row of `slot` (0..64) in `page`.
-    pub fn write(&mut self, layer: usize, page: u32, slot: usize, row: &[f32]) {
+    /// Whether numbers are kept as they are.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.store, Store::F32(_))
+    }
+
+    /// The rows of these pages' slots (0..64), in the order asked for, for several threads to write.
+    ///
+    /// # Panics
+    /// When a place comes twice.
+    pub fn rows(&mut self, layer: usize, places: &[(u32, usize)]) -> Vec<CacheRow<'_>> {
         let (width, start) = self.layers[layer];
-        assert!(row.len() == width && slot < PAGE);
-        let at = page as usize * self.page_len + start + slot * width;
-        match &mut self.store {
-            Store::F32(store) => store[at..at + width].copy_from_slice(row),
-            Store::Bf16(store) => kernels::f32_to_bf16(row, &mut store[at..at + width]),
+        let page_len = self.page_len;
+        let mut order: Vec<usize> = (0..places.len()).collect();
+        order.sort_by_key(|&i| places[i]);
+        let ats = order.iter().map(|&i| {
+            let (page, slot) = places[i];
+            assert!(slot < PAGE);
+            page as usize * page_len + start + slot * width
+        });
+        let mut rows: Vec<CacheRow> = match &mut self.store {
+            Store::F32(store) => {
+                let mut rest = (&mut store[..], 0);
+                ats.map(|at| CacheRow::F32(cut(&mut rest, at, width))).collect()
+            }
+            Store::Bf16(store) => {
+                let mut rest = (&mut store[..], 0);
+                ats.map(|at| CacheRow::Bf16(cut(&mut rest, at, width))).collect()
+            }
             Store::Eight(store, scales) => {
-                kernels::to_eight(row, &mut store[at..at + width], &mut scales[at / SMALL..(at + width) / SMALL]);
+                let (mut rest, mut scales) = ((&mut store[..], 0), (&mut scales[..], 0));
+                let row = |at| (cut(&mut rest, at, width), cut(&mut scales, at / SMALL, width / SMALL));
+                ats.map(row).map(|(quants, scales)| CacheRow::Eight(quants, scales)).collect()
             }
             Store::Six(store, scales) => {
-                let blocks = at / SMALL..(at + width) / SMALL;
-                let bytes = blocks.start * SIX_BYTES..blocks.end * SIX_BYTES;
-                kernels::to_six(row, &mut store[bytes], &mut scales[blocks]);
+                let (mut rest, mut scales) = ((&mut store[..], 0), (&mut scales[..], 0));
+                let bytes = |numbers: usize| numbers / SMALL * SIX_BYTES;
+                let row = |at| (cut(&mut rest, bytes(at), bytes(width)), cut(&mut scales, at / SMALL, width / SMALL));
+                ats.map(row).map(|(bytes, scales)| CacheRow::Six(bytes, scales)).collect()
+            }
+        };
+        // Back from the order of their places.
+        for i in 0..order.len() {
+            while order[i] != i {
+                let at = order[i];
+                rows.swap(i, at);
+                order.swap(i, at);
             }
         }
+        rows
     }
 
     /// Give page `to` what page `from` holds.
@@ -154,5 +222,34 @@ impl Cache {
             Store::Six(store, scales) => Numbers::Six(store, scales),
         };
         all.part(at, width * PAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_in_the_order_asked_for() {
+        let store = Store::F32(vec![0.0; 3 * 2 * PAGE * 4]);
+        let mut cache = Cache { store, pages: 3, layers: vec![(4, 0), (4, PAGE * 4)], page_len: 2 * PAGE * 4 };
+        let places = [(2, 5), (0, 63), (2, 4), (1, 0), (0, 62)];
+        for (i, mut row) in cache.rows(1, &places).into_iter().enumerate() {
+            row.write(0, &[i as f32 + 1.0; 4]);
+        }
+        for (i, &(page, slot)) in places.iter().enumerate() {
+            let Numbers::F32(numbers) = cache.page(1, page) else { panic!("as it was made") };
+            assert_eq!(numbers[4 * slot..4 * slot + 4], [i as f32 + 1.0; 4]);
+        }
+        let Store::F32(store) = &cache.store else { panic!("as it was made") };
+        assert_eq!(store.iter().filter(|&&x| x != 0.0).count(), 4 * places.len());
+    }
+
+    #[test]
+    #[should_panic(expected = "no place twice")]
+    fn a_place_is_one_row() {
+        let store = Store::F32(vec![0.0; PAGE]);
+        let mut cache = Cache { store, pages: 1, layers: vec![(1, 0)], page_len: PAGE };
+        cache.rows(0, &[(0, 3), (0, 3)]);
     }
 }

@@ -95,7 +95,7 @@ unsafe fn load_x4(p: [*const u8; 4]) -> __m512i {
 /// Transposes sixteen vectors of sixteen 32-bit numbers.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn transpose(v: &mut [__m512i; 16]) {
+pub(super) fn transpose(v: &mut [__m512i; 16]) {
     let mut t = *v;
     for i in 0..4 {
         let [a, b, c, d] = [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
@@ -129,6 +129,16 @@ fn quarters(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
         _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even),
         _mm512_shuffle_i32x4::<0xdd>(ab_odd, cd_odd),
     ]
+}
+
+/// `v[query][position]` to four vectors `[4 positions][4 queries]`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(super) fn by_four(v: [__m512; 4]) -> [__m512; 4] {
+    let v = array!(4, i, _mm512_castps_si512(v[i]));
+    let [a, b, c, d] = words(v);
+    let v = quarters(a, b, c, d);
+    array!(4, i, _mm512_castsi512_ps(v[i]))
 }
 
 /// Transposes a 4x4 grid of 32-bit words in each 128-bit lane.

@@ -9,13 +9,33 @@ use crate::batch::{Batch, Span};
 use crate::cache::{Cache, PAGE};
 use crate::structure::{Attention, Pairing, Rope};
 use crate::weight::{AttentionWeights, Linear};
-use paged::{Query, Widths, attend_paged, rows_together};
+use paged::{Part, Query, Widths, attend_paged, rows_together};
 
-/// Buffers used again from layer to layer.
+/// Buffers used again from layer to layer. They only grow, and what they held is overwritten, not cleared.
 #[derive(Default)]
 pub struct Buffers {
     angles: Angles,
     quantized: Quantized,
+    parts: Vec<Part>,
+    queries: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    /// Heads' outputs, `[rows, heads * value]`.
+    mixed: Vec<f32>,
+    latent: latent::Buffers,
+}
+
+/// The first `len` numbers of a buffer, whatever they are.
+fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// Run `f` on every row, on all threads where there are many.
+fn each_row<T: Send>(pool: &Pool, rows: &mut [T], f: impl Fn(&mut T) + Sync) {
+    if rows.len() < 8 { rows.iter_mut().for_each(f) } else { pool.each(rows, f) }
 }
 
 /// Cosines and sines of every row of a batch, kept while layers rotate alike.
@@ -29,14 +49,15 @@ struct Angles {
 }
 
 impl Angles {
-    fn update(&mut self, rope: &Rope, positions: &[usize]) {
-        if self.frequencies == rope.frequencies && self.amplitude == rope.amplitude && self.positions == positions {
+    fn update(&mut self, rope: &Rope, batch: &Batch) {
+        let same = self.frequencies == rope.frequencies && self.amplitude == rope.amplitude;
+        if same && self.positions.iter().copied().eq(positions(batch)) {
             return;
         }
         self.frequencies = rope.frequencies.clone();
         self.amplitude = rope.amplitude;
-        self.positions = positions.to_vec();
-        let angles = positions.iter().flat_map(|&p| rope.frequencies.iter().map(move |f| p as f32 * f));
+        self.positions = positions(batch).collect();
+        let angles = self.positions.iter().flat_map(|&p| rope.frequencies.iter().map(move |f| p as f32 * f));
         (self.cos, self.sin) = angles.map(|a| (a.cos() * rope.amplitude, a.sin() * rope.amplitude)).unzip();
     }
 
@@ -86,16 +107,17 @@ pub fn attention(
     buffers: &mut Buffers,
     out: &mut [f32],
 ) {
-    let mixed = match (kind, weights) {
+    match (kind, weights) {
         (Attention::Gqa { .. }, AttentionWeights::Gqa { .. }) => gqa(pool, kind, weights, call, cache, buffers),
         (Attention::Mla { .. }, AttentionWeights::Mla { .. }) => latent::mla(pool, kind, weights, call, cache, buffers),
         _ => unreachable!("structure and weights are made together"),
-    };
+    }
     let last = match weights {
         AttentionWeights::Gqa { out, .. } | AttentionWeights::Mla { out, .. } => out,
     };
+    let Buffers { mixed, quantized, .. } = buffers;
     let rows = call.input.rows;
-    project(pool, &mut [(last, &mut *out)], &mixed, rows, &mut buffers.quantized);
+    project(pool, &mut [(last, &mut *out)], &mixed[..rows * last.weight.cols], rows, quantized);
 }
 
 /// `out = W x + b` for several projections of one input.
@@ -121,13 +143,14 @@ fn project_input(pool: &Pool, to: &mut [(&Linear, &mut [f32])], input: Input) {
 }
 
 /// Position of every row.
-fn positions(batch: &Batch) -> Vec<usize> {
-    batch.spans.iter().flat_map(|s| s.position..s.position + s.len).collect()
+fn positions(batch: &Batch) -> impl Iterator<Item = usize> {
+    batch.spans.iter().flat_map(|s| s.position..s.position + s.len)
 }
 
-/// Every row with its span and position.
-fn rows<'a>(batch: &'a Batch<'a>) -> impl Iterator<Item = (usize, &'a Span<'a>, usize)> {
-    batch.spans.iter().flat_map(|s| (0..s.len).map(move |i| (s.first + i, s, s.position + i)))
+/// Page and slot of every row's entry in the cache.
+fn places(batch: &Batch) -> Vec<(u32, usize)> {
+    let place = |s: &Span, position: usize| (s.pages[position / PAGE], position % PAGE);
+    batch.spans.iter().flat_map(|s| (s.position..s.position + s.len).map(move |p| place(s, p))).collect()
 }
 
 fn gqa(
@@ -137,7 +160,7 @@ fn gqa(
     call: &Call,
     cache: &mut Cache,
     buffers: &mut Buffers,
-) -> Vec<f32> {
+) {
     let (
         Attention::Gqa { heads, kv_heads, head_dim, window, rope, .. },
         AttentionWeights::Gqa { q, k, v, q_norm, k_norm, .. },
@@ -146,32 +169,33 @@ fn gqa(
         unreachable!("checked by the caller")
     };
     let (heads, kv_heads, d) = (*heads, *kv_heads, *head_dim);
-    let n = call.input.rows;
-    let mut qs = vec![0f32; n * heads * d];
-    let mut ks = vec![0f32; n * kv_heads * d];
-    let mut vs = vec![0f32; n * kv_heads * d];
-    project_input(pool, &mut [(q, &mut qs), (k, &mut ks), (v, &mut vs)], call.input);
-    buffers.angles.update(rope, &positions(call.batch));
-    let mut normed = vec![0f32; d];
-    let mut turn = |row: usize, xs: &mut [f32], norm: &Option<Vec<f32>>| {
+    let Buffers { angles, parts, queries: qs, keys: ks, values: vs, mixed, .. } = buffers;
+    let (n, width) = (call.input.rows, kv_heads * d);
+    let (qs, ks, vs) = (sized(qs, n * heads * d), sized(ks, n * width), sized(vs, n * width));
+    project_input(pool, &mut [(q, &mut *qs), (k, &mut *ks), (v, &mut *vs)], call.input);
+    angles.update(rope, call.batch);
+    let turn = |row: usize, xs: &mut [f32], norm: &Option<Vec<f32>>| {
+        let mut normed = vec![0f32; if norm.is_some() { d } else { 0 }];
         for head in xs.chunks_mut(d) {
             if let Some(norm) = norm {
                 kernels::rms_norm(head, norm, call.norm_eps, &mut normed);
                 head.copy_from_slice(&normed);
             }
-            buffers.angles.rotate(row, rope.pairing, head);
+            angles.rotate(row, rope.pairing, head);
         }
     };
-    let width = kv_heads * d;
-    let mut entry = vec![0f32; 2 * width];
-    for (row, span, position) in rows(call.batch) {
-        turn(row, &mut qs[row * heads * d..(row + 1) * heads * d], q_norm);
-        turn(row, &mut ks[row * width..(row + 1) * width], k_norm);
-        entry[..width].copy_from_slice(&ks[row * width..(row + 1) * width]);
-        entry[width..].copy_from_slice(&vs[row * width..(row + 1) * width]);
-        cache.write(call.layer, span.pages[position / PAGE], position % PAGE, &entry);
-    }
-    let mut mixed = vec![0f32; n * heads * d];
+    let cached = cache.rows(call.layer, &places(call.batch));
+    let by_row = qs.chunks_mut(heads * d).zip(ks.chunks_mut(width)).zip(vs.chunks(width)).zip(cached);
+    let mut tasks: Vec<_> = by_row.enumerate().collect();
+    each_row(pool, &mut tasks, |(row, (((q, k), v), cached))| {
+        turn(*row, q, q_norm);
+        turn(*row, k, k_norm);
+        cached.write(0, k);
+        cached.write(width, v);
+    });
+    drop(tasks);
+    let qs = &*qs;
+    let mixed = sized(mixed, n * heads * d);
     let group = heads / kv_heads;
     let mut queries: Vec<Query> = Vec::new();
     let mut outs: Vec<_> = mixed.chunks_mut(d).map(Some).collect();
@@ -199,8 +223,6 @@ fn gqa(
             i += count;
         }
     }
-    let widths = Widths { key: d, value: d, scale: rope.score_scale };
-    attend_paged(pool, &mut queries, widths, cache, call.layer);
-    drop(queries);
-    mixed
+    let widths = Widths { key: d, value: d, scale: rope.score_scale, fixed: !cache.is_exact() };
+    attend_paged(pool, &mut queries, widths, cache, call.layer, parts);
 }

@@ -1,7 +1,9 @@
 //! Queries against the pages of the cache. Pages are grouped in splits; a split's part is computed from scratch, and parts are merged
 //! in order, so that one long sequence can use all threads and still get the bits that one thread would give.
 
-use kernels::{Attended, Keys, Pool, Queries, Shape, attend, attend_finish, attend_merge};
+use std::cell::Cell;
+
+use kernels::{Attended, Keys, Pool, Queries, Shape, attend, attend_finish, attend_fixed, attend_merge};
 
 use crate::cache::{Cache, PAGE};
 
@@ -9,7 +11,7 @@ use crate::cache::{Cache, PAGE};
 pub const SPLIT: usize = 8 * PAGE;
 
 /// Query heads that a page is packed for at once, about.
-const TOGETHER: usize = 64;
+const TOGETHER: usize = 128;
 
 /// Query heads that share their keys, of one row or of consecutive rows of a sequence.
 pub struct Query<'a> {
@@ -40,12 +42,13 @@ impl Query<'_> {
     }
 }
 
-/// Widths and the factor on scores that all queries share.
+/// Widths and the factor on scores that all queries share, and whether to take the kernel in fixed point.
 #[derive(Clone, Copy)]
 pub struct Widths {
     pub key: usize,
     pub value: usize,
     pub scale: f32,
+    pub fixed: bool,
 }
 
 impl Widths {
@@ -60,8 +63,9 @@ pub fn rows_together(heads: usize, groups: usize, rows: usize, threads: usize) -
     (TOGETHER / heads).min((rows * groups).div_ceil(2 * threads)).clamp(1, rows.max(1))
 }
 
-/// A split's part of one query.
-struct Part {
+/// A split's part of one query; a buffer to be used again.
+#[derive(Default)]
+pub struct Part {
     query: usize,
     split: usize,
     heads: usize,
@@ -70,10 +74,19 @@ struct Part {
     acc: Vec<f32>,
 }
 
+thread_local! {
+    /// The whole and a part of a query that one thread takes alone.
+    static PARTS: Cell<[Part; 2]> = Cell::default();
+}
+
 impl Part {
-    fn new(query: usize, split: usize, heads: usize, value: usize) -> Part {
-        let (max, sum) = (vec![f32::NEG_INFINITY; heads], vec![0.0; heads]);
-        Part { query, split, heads, max, sum, acc: vec![0.0; heads * value] }
+    /// The state before any key.
+    fn start(&mut self, query: usize, split: usize, heads: usize, value: usize) {
+        (self.query, self.split, self.heads) = (query, split, heads);
+        self.max.resize(heads, 0.0);
+        self.sum.resize(heads, 0.0);
+        self.acc.resize(heads * value, 0.0);
+        self.state().reset();
     }
 
     fn state(&mut self) -> Attended<'_> {
@@ -91,21 +104,22 @@ fn attend_split(query: &Query, widths: Widths, cache: &Cache, layer: usize, part
         (numbers.skip(slot * width + query.key_at), numbers.skip(slot * width + query.value_at))
     };
     let mut position = from;
-    while position < to {
+    let pages = std::iter::from_fn(|| {
+        if position >= to {
+            return None;
+        }
         let (page, slot) = (position / PAGE, position % PAGE);
         let count = (PAGE - slot).min(to - position);
         let (keys, values) = numbers(page, slot);
-        let keys = Keys {
-            keys,
-            key_stride: width,
-            values,
-            value_stride: width,
-            count,
-            first_sees: query.end as isize - position as isize,
-            next: (position + count < to).then(|| numbers(page + 1, 0)),
-        };
-        attend(query.queries, shape, keys, &mut state);
+        let first_sees = query.end as isize - position as isize;
         position += count;
+        let next = (position < to).then(|| numbers(page + 1, 0));
+        Some(Keys { keys, key_stride: width, values, value_stride: width, count, first_sees, next })
+    });
+    if widths.fixed {
+        attend_fixed(query.queries, shape, pages, &mut state);
+    } else {
+        pages.for_each(|keys| attend(query.queries, shape, keys, &mut state));
     }
 }
 
@@ -113,45 +127,59 @@ fn merge(part: &Part, value: usize, into: &mut Part) {
     attend_merge(part.heads, value, (&part.max, &part.sum, &part.acc), &mut into.state());
 }
 
-fn finish(mut total: Part, value: usize, query: &mut Query) {
+fn finish(total: &mut Part, value: usize, query: &mut Query) {
     attend_finish(total.heads, value, &mut total.state());
     for (out, acc) in query.outs.iter_mut().zip(total.acc.chunks(value)) {
         out.copy_from_slice(acc);
     }
 }
 
-/// Fill every query's `outs`.
-pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, cache: &Cache, layer: usize) {
+/// Fill every query's `outs`; `parts` are buffers.
+pub fn attend_paged(
+    pool: &Pool,
+    queries: &mut [Query],
+    widths: Widths,
+    cache: &Cache,
+    layer: usize,
+    parts: &mut Vec<Part>,
+) {
     let value = widths.value;
-    let part = |query: &Query, index, split| Part::new(index, split, query.outs.len(), value);
     if queries.len() >= 4 * pool.threads() || queries.iter().all(|q| q.splits().len() <= 1) {
         pool.each(queries, |query| {
-            let mut total = part(query, 0, 0);
+            let [mut total, mut part] = PARTS.take();
+            total.start(0, 0, query.outs.len(), value);
             for split in query.splits() {
-                let mut part = part(query, 0, split);
+                part.start(0, split, query.outs.len(), value);
                 attend_split(query, widths, cache, layer, &mut part);
                 merge(&part, value, &mut total);
             }
-            finish(total, value, query);
+            finish(&mut total, value, query);
+            PARTS.set([total, part]);
         });
         return;
     }
-    let mut parts: Vec<Part> = queries
-        .iter()
-        .enumerate()
-        .flat_map(|(i, q)| q.splits().map(move |split| (i, q, split)))
-        .map(|(i, query, split)| part(query, i, split))
-        .collect();
+    let pieces = queries.iter().enumerate().flat_map(|(i, q)| q.splits().map(move |split| (i, split)));
+    let mut count = 0;
+    for (query, split) in pieces {
+        if parts.len() == count {
+            parts.push(Part::default());
+        }
+        parts[count].start(query, split, queries[query].outs.len(), value);
+        count += 1;
+    }
+    let parts = &mut parts[..count];
     {
         let queries = &*queries;
-        pool.each(&mut parts, |part| attend_split(&queries[part.query], widths, cache, layer, part));
+        pool.each(parts, |part| attend_split(&queries[part.query], widths, cache, layer, part));
     }
     let mut parts = parts.iter().peekable();
+    let [mut total, unused] = PARTS.take();
     for (i, query) in queries.iter_mut().enumerate() {
-        let mut total = part(query, i, 0);
+        total.start(i, 0, query.outs.len(), value);
         while let Some(part) = parts.next_if(|p| p.query == i) {
             merge(part, value, &mut total);
         }
-        finish(total, value, query);
+        finish(&mut total, value, query);
     }
+    PARTS.set([total, unused]);
 }
