@@ -211,6 +211,28 @@ fn what_a_row_does_not_see_changes_nothing() {
 }
 
 #[test]
+fn keys_or_values_without_numbers() {
+    for table in tables() {
+        for (name, attend) in both() {
+            for (key, value) in [(4, 0), (0, 3), (0, 0)] {
+                let (mut max, mut sum, mut acc) = ([f32::NEG_INFINITY], [0.0], vec![0.0; value]);
+                let mut state = Attended { max: &mut max, sum: &mut sum, acc: &mut acc };
+                let numbers = Numbers::F32(&[1.0; 8]);
+                let (keys, values) = (numbers, numbers);
+                let (key_stride, value_stride, next) = (4, 4, None);
+                let page = Keys { keys, key_stride, values, value_stride, count: 2, first_sees: Keys::ALL, next };
+                let shape = Shape { heads: 1, key, value, scale: 1.0 };
+                with_table(table, || attend(Queries::one(&[1.0; 4], 1), shape, page, &mut state));
+                attend_finish(1, value, &mut state);
+                let (score, close) = (key as f32, |x: f32, y: f32| (x - y).abs() < 1e-3);
+                assert!(close(max[0], score) && close(sum[0], 2.0), "{} {name}: {max:?} {sum:?}", table.name);
+                assert!(acc.iter().all(|&x| close(x, 1.0)), "{} {name}: {acc:?}", table.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn an_empty_part_changes_no_state() {
     for table in tables() {
         with_table(table, || {
