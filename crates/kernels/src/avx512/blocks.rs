@@ -86,7 +86,7 @@ unsafe fn load_y2(a: *const u8, b: *const u8) -> __m512i {
 #[inline]
 unsafe fn load_x4(p: [*const u8; 4]) -> __m512i {
     // SAFETY: as the caller's; the loads are unaligned.
-    let [a, b, c, d] = unsafe { p.map(|p| _mm_loadu_si128(p.cast())) };
+    let [a, b, c, d] = unsafe { array!(4, i, _mm_loadu_si128(p[i].cast())) };
     let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
     let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
