@@ -5,6 +5,7 @@
 //! not treated here goes there.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::blocks::{self, Blocks, Grid, LANES, STEP};
@@ -22,7 +23,9 @@ const LINE: usize = 64;
 
 /// Sums so far: of each input row for up to two tiles of weight rows.
 #[repr(align(64))]
-struct Sums([[[f32; LANES]; 2]; PANEL_ROWS]);
+struct Sums {
+    _rows: [[[f32; LANES]; 2]; PANEL_ROWS],
+}
 
 /// Outputs `range` (rows of the weight) of one product.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -65,8 +68,14 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &Out) {
     assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
     let n = panel.rows();
-    let mut sums = Sums([[[0.0; LANES]; 2]; PANEL_ROWS]);
-    let sums = &mut sums.0[..n];
+    assert!(n <= PANEL_ROWS);
+    let mut room = MaybeUninit::<Sums>::uninit();
+    // SAFETY: the first n of `PANEL_ROWS` rows are zeroed before they are lent; clearing all of them for one row would cost more than it.
+    let sums = unsafe {
+        let rows = room.as_mut_ptr().cast::<[[f32; LANES]; 2]>();
+        rows.write_bytes(0, n);
+        std::slice::from_raw_parts_mut(rows, n)
+    };
     let mut first = range.start;
     while first < range.end {
         let left = range.end - first;
