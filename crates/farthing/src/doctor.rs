@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::loading::cores;
-use crate::speed::{Machine, rounded};
+use crate::speed::{self, Machine, rounded};
 use crate::terminal::{bytes, put};
 
 /// Show what this machine offers and what Farthing makes of it
@@ -66,7 +66,7 @@ pub fn run(a: Arguments) -> Outcome {
 
     // A 4-bit model: the largest that fits, and the speed at which its active part is read.
     let fits = available.map(|a| a.saturating_sub(a / 10));
-    let per_gib = all.bandwidth * 0.55 / f64::from(1u32 << 30);
+    let per_gib = all.bandwidth * speed::DECODE_SHARE / f64::from(1u32 << 30);
     let mut advice: Vec<String> = Vec::new();
     if set == "scalar" {
         advice.push("no vector instructions are used: expect a tenth of the speed (FARTHING_ISA pins a set; AVX2 or AVX-512 is wanted)".to_string());

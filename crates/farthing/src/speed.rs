@@ -5,8 +5,8 @@ use model::Checkpoint;
 use model::tensors::Stored;
 
 /// Shares of the measured limits that the engine reaches with models larger than the caches (LOG.md). `farthing bench` measures.
-const DECODE_SHARE: f64 = 0.55;
-const PREFILL_SHARE: f64 = 0.28;
+pub const DECODE_SHARE: f64 = 0.8;
+const PREFILL_SHARE: f64 = 0.33;
 
 /// What a machine shows in a moment.
 #[derive(Clone, Copy, Debug)]

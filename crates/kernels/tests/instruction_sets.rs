@@ -99,6 +99,104 @@ fn many_rows_and_long_ones() {
     }
 }
 
+/// Rows of a block, one product after the other: what `gated` must equal.
+fn gated_plainly(pool: &Pool, [gate, up]: [Matrix; 2], x: &[f32], rows: usize, selected: Rows) -> Vec<f32> {
+    let mut g = product(pool, gate, x, rows, selected);
+    silu_mul(&mut g, &product(pool, up, x, rows, selected));
+    g
+}
+
+/// What a buffer holds for the second halves, decoded.
+fn held(hidden: &Hidden) -> Vec<f32> {
+    let input = hidden.input();
+    match input.quantized {
+        Some(q) => (0..input.rows).flat_map(|r| q.decode_row(r)).collect(),
+        None => input.x.to_vec(),
+    }
+}
+
+/// Gated blocks of several widths, formats and numbers of rows, none and more than a panel's among them, give what separate products give.
+#[test]
+fn gated_blocks() {
+    let mut random = Random(23);
+    let pools = [Pool::new(1), Pool::new(3)];
+    let (cols, rows) = (256, 211);
+    let x = random.floats(rows * cols);
+    let formats = [
+        (Format::Q4K, Format::Q4K),
+        (Format::Q5_0, Format::Q6K),
+        (Format::Bf16, Format::Q8_0),
+        (Format::F32, Format::F32),
+    ];
+    let lists: [Vec<u32>; 5] = [
+        vec![],
+        vec![210],
+        (0..rows as u32).step_by(17).collect(),
+        (3..150).collect(),
+        (0..rows as u32).filter(|r| r % 2 == 1).collect(),
+    ];
+    for (g, u) in formats {
+        for (width, in_bytes) in [(32, true), (96, true), (160, false), (45, false)] {
+            let stored: Vec<[Vec<u8>; 2]> =
+                lists.iter().map(|_| [g, u].map(|f| weight(f, width, cols, &mut random))).collect();
+            let other = [g, u].map(|f| weight(f, 64, cols, &mut random));
+            let mut seen: Option<Vec<Vec<u32>>> = None;
+            for table in tables() {
+                for pool in &pools[..if std::ptr::eq(table, tables()[0]) { 2 } else { 1 }] {
+                    let got = with_table(table, || {
+                        let mut q = Quantized::new();
+                        q.quantize(pool, &x, rows, cols);
+                        let input = Input { x: &x, rows, cols, quantized: Some(&q) };
+                        let mut hidden = [Hidden::default(), Hidden::default()];
+                        let counts: Vec<usize> = lists.iter().map(Vec::len).collect();
+                        hidden[0].shape(&counts, width, in_bytes);
+                        hidden[1].shape(&[rows], 64, true);
+                        let mut blocks: Vec<Gated> = lists
+                            .iter()
+                            .zip(&stored)
+                            .map(|(list, [a, b])| Gated {
+                                gate: Matrix::new(g, width, cols, a),
+                                up: Matrix::new(u, width, cols, b),
+                                input,
+                                rows: Rows::List(list),
+                                hidden: 0,
+                            })
+                            .collect();
+                        blocks.push(Gated {
+                            gate: Matrix::new(g, 64, cols, &other[0]),
+                            up: Matrix::new(u, 64, cols, &other[1]),
+                            input,
+                            rows: Rows::All,
+                            hidden: 1,
+                        });
+                        gated(pool, &blocks, &mut hidden);
+                        let plain: Vec<f32> = blocks[..lists.len()]
+                            .iter()
+                            .flat_map(|b| gated_plainly(pool, [b.gate, b.up], &x, rows, b.rows))
+                            .collect();
+                        let last = &blocks[lists.len()];
+                        let plain = [plain, gated_plainly(pool, [last.gate, last.up], &x, rows, Rows::All)];
+                        for (i, (plain, hidden)) in plain.iter().zip(&hidden).enumerate() {
+                            let width = hidden.input().cols;
+                            let expected = match hidden.input().quantized {
+                                None => plain.clone(),
+                                Some(_) => {
+                                    let mut q = Quantized::new();
+                                    q.quantize(pool, plain, plain.len() / width, width);
+                                    (0..plain.len() / width).flat_map(|r| q.decode_row(r)).collect()
+                                }
+                            };
+                            assert_eq!(bits(&held(hidden)), bits(&expected), "{} {g:?} {u:?} {width} {i}", table.name);
+                        }
+                        hidden.iter().map(|h| bits(&held(h))).collect::<Vec<_>>()
+                    });
+                    assert_eq!(seen.get_or_insert_with(|| got.clone()), &got, "{}", table.name);
+                }
+            }
+        }
+    }
+}
+
 /// Exponents at the ends of MXFP4's range.
 #[test]
 fn extreme_exponents() {
