@@ -71,6 +71,15 @@ pub enum EngineError {
         /// What it is.
         value: f32,
     },
+    /// It waited longer than it wanted to.
+    #[error("the request waited {seconds:.1} s for its turn; send it again later, or raise its limit")]
+    Waited {
+        /// So long.
+        seconds: f64,
+    },
+    /// The text cannot go on as it must.
+    #[error("the text cannot go on within its constraint: {0}")]
+    Constraint(String),
     /// A mistake in this program, caught.
     #[error("a fault inside: {0}; please report it")]
     Fault(String),
@@ -346,6 +355,10 @@ pub enum Finish {
     Length,
     /// The context is full.
     Context,
+    /// What the text had to obey allows nothing further.
+    Complete,
+    /// The time it was given is over.
+    Time,
     /// The caller stopped it.
     Cancelled,
 }
@@ -370,6 +383,10 @@ pub struct Timing {
     pub generated: usize,
     /// Time for them, the first apart from its prompt included.
     pub decode: Duration,
+    /// Prompt tokens that were in the cache.
+    pub cached_tokens: usize,
+    /// Time in the queue.
+    pub waited: Duration,
 }
 
 /// A prompt and its continuation, token by token.

@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -17,7 +18,7 @@ use crate::engine::{Engine, EngineError, Finish, Generation, Limits, Step, Timin
 use crate::sampler::{Sampler, Sampling};
 
 /// What to generate.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Request {
     /// Tokens to continue.
     pub prompt: Vec<u32>,
@@ -25,26 +26,67 @@ pub struct Request {
     pub sampling: Sampling,
     /// Ids that end the text.
     pub stops: Vec<u32>,
-    /// Tokens at most.
+    /// Tokens at most. 0 reads the prompt only.
     pub tokens_max: usize,
     /// Give log-probabilities: the chosen token's, and those of this many of the likeliest.
     pub log_probabilities: Option<usize>,
+    /// Give the log-probabilities of the prompt's tokens too, with this many of the likeliest. Such a prompt is computed whole.
+    pub prompt_log_probabilities: Option<usize>,
+    /// What the text must obey.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// Who asks: accounts share the engine fairly, however many requests each has.
+    pub account: u64,
+    /// Prefixes are shared among requests of one salt only.
+    pub salt: [u8; 32],
+    /// Requests of a higher priority go first.
+    pub priority: i8,
+    /// Longest wait for the first step.
+    pub wait_max: Option<Duration>,
+    /// Longest time in all; what was generated until then is the answer.
+    pub time_max: Option<Duration>,
 }
 
-/// What comes of a request, in order: `Started`, tokens, then one `End` or `Failed`.
+/// What a text must obey, token by token: a grammar, say.
+pub trait Constraint: Send {
+    /// The ids that may come next, as bits: id `i` is bit `i % 32` of word `i / 32`; ids beyond the words may not.
+    ///
+    /// # Errors
+    /// One line why the text cannot go on.
+    fn allowed(&mut self) -> Result<&[u32], String>;
+
+    /// The token that was chosen.
+    ///
+    /// # Errors
+    /// One line why it does not fit.
+    fn accept(&mut self, id: u32) -> Result<(), String>;
+
+    /// Whether nothing may follow but the end.
+    fn is_done(&self) -> bool;
+}
+
+/// A token's log-probability, and the likeliest ids with theirs.
+pub type Scores = (f32, Vec<(u32, f32)>);
+
+/// What comes of a request, in order: `Started`, the prompt's scores, tokens, then one `End` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It left the queue; the seed in use.
+    /// It left the queue.
     Started {
         /// With it the text can be made again.
         seed: u64,
+        /// Tokens of the prompt that were in the cache.
+        cached: usize,
+        /// Where the prompt first differs from one that was served before and shares its beginning, where that is known.
+        differs_at: Option<usize>,
     },
+    /// Scores of prompt tokens, in order, several events for a long prompt. The first token of a prompt has none and is left out.
+    Prompt(Vec<Scores>),
     /// A token.
     Token {
         /// Id.
         id: u32,
         /// Its log-probability and the likeliest ids with theirs, where they were asked for.
-        log_probabilities: Option<(f32, Vec<(u32, f32)>)>,
+        log_probabilities: Option<Scores>,
     },
     /// The end.
     End {
@@ -255,7 +297,7 @@ fn said(payload: &(dyn Any + Send)) -> String {
 fn run(engine: &mut Engine, request: Request, sink: &mut dyn Sink, cancelled: &AtomicBool) -> Result<(), EngineError> {
     let gone = || cancelled.load(Ordering::Acquire);
     let sampler = Sampler::new(request.sampling);
-    let mut left = sink.take(Event::Started { seed: sampler.seed() }).is_break();
+    let mut left = sink.take(Event::Started { seed: sampler.seed(), cached: 0, differs_at: None }).is_break();
     let mut sequence = engine.sequence();
     let mut progress =
         |_: usize, _: usize| if left || gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };

@@ -356,6 +356,7 @@ async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &mut R
             stops: served.stops.clone(),
             tokens_max: wanted.tokens_max.unwrap_or(usize::MAX).min(room + 1),
             log_probabilities: wanted.log_probabilities,
+            ..service::Request::default()
         },
         sink,
     );
