@@ -1,69 +1,193 @@
-//! Events of the engine to pieces of text: whole characters, stop strings, log-probabilities. Runs on the engine's thread.
+//! Events of the engine to parts of an answer: whole characters, reasoning and calls, stop strings, log-probabilities. Runs on the engine's thread.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use engine::service::{Event, Sink};
-use engine::{EngineError, Finish, Timing};
+use engine::service::{Event, Scores, Sink};
+use engine::{Finish as Ended, Timing};
 use text::{Stops, Stream, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::wire::Scored;
+use crate::reading::{Delta, Parser};
+use crate::wire::{End, Finish, Part, Scored};
 
-/// Text that can be given, with the tokens that made it.
-#[derive(Clone, Debug, Default)]
-pub struct Piece {
+/// How one choice is read.
+pub struct Reading {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Strings that end the text.
+    pub stops: Vec<String>,
+    /// Ids that end it: they may come as tokens where the engine was not told of them.
+    pub ends: Vec<u32>,
+    /// Templates that end without a space get their answers with one: it is dropped.
+    pub trim: bool,
+    /// Finds reasoning and calls; without it all is text.
+    pub parser: Option<Parser>,
+    /// What is given back of the prompt, and whether its scores come with it.
+    pub echo: Option<Echo>,
+    /// The server may cut the answer before its time.
+    pub bounded: bool,
+}
+
+/// A prompt that is given back.
+pub struct Echo {
+    pub ids: Vec<u32>,
     pub text: String,
-    pub scored: Vec<Scored>,
+    pub scored: bool,
 }
 
-/// What goes to the connection. As many as tokens at most, so the channel is bounded by the context.
-#[derive(Debug)]
-pub enum Part {
-    Piece(Piece),
-    End { finish: &'static str, timing: Timing },
-    Failed(EngineError),
-}
-
-/// Makes text of one request's events.
+/// Makes parts of one choice's events. As many parts as tokens at most, and a few more, so the channel is bounded by the context.
 pub struct Answer {
     tokenizer: Arc<Tokenizer>,
     stream: Stream<Arc<Tokenizer>>,
+    reading: Reading,
     stops: Stops,
-    parts: UnboundedSender<Part>,
+    choice: usize,
+    parts: UnboundedSender<(usize, Part)>,
     /// Scores of tokens whose text is held back, each with where its text begins in bytes.
     held: Vec<(usize, Scored)>,
-    /// Bytes decoded, bytes given, characters decoded.
+    /// Bytes of text decoded, bytes given, characters decoded.
     decoded: usize,
     given: usize,
     characters: usize,
-    /// Templates that end without a space get their answers with one: it is dropped.
-    trim: bool,
+    /// Scores of the prompt that came.
+    prompt: Vec<Scores>,
+    calls: usize,
+    in_reasoning: bool,
+    reasoning: usize,
+    /// Sum of log-probabilities, and how many.
+    sum: (f64, usize),
+    /// An end came as a token.
+    ended: bool,
 }
 
 impl Answer {
-    pub fn new(tokenizer: Arc<Tokenizer>, stops: Vec<String>, trim: bool, parts: UnboundedSender<Part>) -> Answer {
-        let stream = Stream::continuing(Arc::clone(&tokenizer), true);
-        let stops = Stops::new(stops);
-        Answer { tokenizer, stream, stops, parts, held: Vec::new(), decoded: 0, given: 0, characters: 0, trim }
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        mut reading: Reading,
+        choice: usize,
+        parts: UnboundedSender<(usize, Part)>,
+    ) -> Answer {
+        // Markers of calls and of reasoning may be special tokens: the parser must see them.
+        let stream = Stream::continuing(Arc::clone(&tokenizer), reading.parser.is_none());
+        let stops = Stops::new(std::mem::take(&mut reading.stops));
+        Answer {
+            tokenizer,
+            stream,
+            reading,
+            stops,
+            choice,
+            parts,
+            held: Vec::new(),
+            decoded: 0,
+            given: 0,
+            characters: 0,
+            prompt: Vec::new(),
+            calls: 0,
+            in_reasoning: false,
+            reasoning: 0,
+            sum: (0.0, 0),
+            ended: false,
+        }
     }
 
-    fn spelled(&self, id: u32) -> (String, Vec<u8>) {
-        let bytes = self.tokenizer.bytes(id).unwrap_or_default();
-        (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+    /// Nobody listens any more, or the text has ended: break.
+    fn send(&self, part: Part) -> ControlFlow<()> {
+        if self.parts.send((self.choice, part)).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Text that came, to text that can be given.
-    fn give(&mut self, mut text: String, last: bool) -> ControlFlow<()> {
-        if self.trim && !text.is_empty() {
+    fn scored(&self, id: u32, scores: Option<Scores>, offset: usize) -> Scored {
+        let spelled = |id: u32| {
+            let bytes = self.tokenizer.bytes(id).unwrap_or_default();
+            (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+        };
+        let (token, bytes) = spelled(id);
+        let (value, top) = scores.map_or((None, Vec::new()), |(value, top)| (Some(value), top));
+        let top = top.into_iter().map(|(id, v)| (spelled(id), v)).map(|((t, b), v)| (t, b, v)).collect();
+        Scored { token, bytes, value, top, offset }
+    }
+
+    /// The prompt, before anything else.
+    fn echo(&mut self) -> ControlFlow<()> {
+        let Some(echo) = self.reading.echo.take() else { return ControlFlow::Continue(()) };
+        let mut scored = Vec::new();
+        if echo.scored {
+            let mut stream = Stream::new(Arc::clone(&self.tokenizer), true);
+            let mut scores = std::mem::take(&mut self.prompt).into_iter();
+            let mut offset = 0;
+            for (i, &id) in echo.ids.iter().enumerate() {
+                let of_this = if i == 0 { None } else { scores.next() };
+                scored.push(self.scored(id, of_this, offset));
+                offset += stream.push(id).chars().count();
+            }
+        }
+        self.characters = echo.text.chars().count();
+        self.send(Part::Text { text: echo.text, scored })
+    }
+
+    fn token(&mut self, id: u32, scores: Option<Scores>) -> ControlFlow<()> {
+        if let Some(scores) = scores {
+            self.sum = (self.sum.0 + f64::from(scores.0), self.sum.1 + 1);
+            let scored = self.scored(id, Some(scores), self.characters);
+            self.held.push((self.decoded, scored));
+        }
+        if self.reading.ends.contains(&id) {
+            self.ended = true;
+            return ControlFlow::Continue(());
+        }
+        let text = self.stream.push(id);
+        let flow = self.read(text, false);
+        self.reasoning += usize::from(self.in_reasoning);
+        flow
+    }
+
+    /// Text that came, to parts that can be given.
+    fn read(&mut self, mut text: String, last: bool) -> ControlFlow<()> {
+        if self.reading.trim && !text.is_empty() {
             let rest = text.trim_start();
             if rest.len() != text.len() {
                 // Offsets count what is given.
                 self.held.iter_mut().for_each(|(at, s)| (*at, s.offset) = (0, 0));
             }
             text = rest.to_string();
-            self.trim = text.is_empty();
+            self.reading.trim = text.is_empty();
         }
+        let Some(parser) = &mut self.reading.parser else { return self.content(text, last) };
+        let mut deltas = parser.push(&text);
+        if last {
+            deltas.extend(parser.finish());
+        }
+        for delta in deltas {
+            self.in_reasoning = matches!(delta, Delta::Reasoning(_));
+            match delta {
+                Delta::Content(text) => self.content(text, false)?,
+                Delta::Reasoning(text) => {
+                    let scored = self.held.drain(..).map(|(_, s)| s).collect();
+                    self.send(Part::Reasoning { text, scored })?;
+                }
+                Delta::CallStart { index, name, id } => {
+                    // What was held back as the beginning of a stop string was none.
+                    let rest = self.stops.finish();
+                    if !rest.is_empty() {
+                        self.given += rest.len();
+                        self.send(Part::Text { text: rest, scored: Vec::new() })?;
+                    }
+                    self.held.clear();
+                    self.calls = index + 1;
+                    let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| crate::complete::fresh_id("call_"));
+                    self.send(Part::Call { index, id, name })?;
+                }
+                Delta::Arguments { index, text } => {
+                    self.held.clear();
+                    self.send(Part::Arguments { index, text })?;
+                }
+            }
+        }
+        if last { self.content(String::new(), true) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Text for the reader, up to a stop string.
+    fn content(&mut self, text: String, last: bool) -> ControlFlow<()> {
         self.decoded += text.len();
         self.characters += text.chars().count();
         let mut out = self.stops.push(&text);
@@ -76,45 +200,58 @@ impl Answer {
         let given = self.given;
         let ready = self.held.iter().take_while(|(at, _)| all || *at < given).count();
         let scored: Vec<Scored> = self.held.drain(..ready).map(|(_, s)| s).collect();
-        if out.is_empty() && scored.is_empty() {
-            return if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        if !out.is_empty() || !scored.is_empty() {
+            self.send(Part::Text { text: out, scored })?;
         }
-        // Nobody listens any more: end it.
-        let gone = self.parts.send(Part::Piece(Piece { text: out, scored })).is_err();
-        if gone || stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn end(&mut self, finish: Ended, timing: Timing) {
+        let _ = self.echo();
+        if self.stops.hit().is_none() {
+            let rest = self.stream.finish();
+            let _ = self.read(rest, true);
+        }
+        let stop = self.stops.hit().map(str::to_string);
+        let finish = match finish {
+            _ if stop.is_some() => Finish::Stop,
+            Ended::Time if self.reading.bounded => Finish::Resource,
+            Ended::Length if self.ended => Finish::Stop,
+            Ended::Length | Ended::Context | Ended::Time => Finish::Length,
+            Ended::Stop(_) | Ended::Complete | Ended::Cancelled if self.calls > 0 => Finish::Calls,
+            Ended::Stop(_) | Ended::Complete | Ended::Cancelled => Finish::Stop,
+        };
+        let (sum, count) = self.sum;
+        let mean = if count == 0 { 0.0 } else { sum / count as f64 };
+        let end = End { finish, stop, timing, reasoning: self.reasoning, mean };
+        let _ = self.send(Part::End(end));
     }
 }
 
 impl Sink for Answer {
     fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Started { .. } | Event::Prompt(_) => ControlFlow::Continue(()),
-            Event::Token { id, log_probabilities } => {
-                if let Some((value, top)) = log_probabilities {
-                    let (token, bytes) = self.spelled(id);
-                    let top =
-                        top.into_iter().map(|(id, v)| (self.spelled(id), v)).map(|((t, b), v)| (t, b, v)).collect();
-                    self.held.push((self.decoded, Scored { token, bytes, value, top, offset: self.characters }));
+            Event::Started { cached, differs_at, .. } => {
+                self.send(Part::Started { prompt: self.reading.prompt, cached, differs_at })?;
+                if self.reading.echo.as_ref().is_some_and(|e| !e.scored) {
+                    self.echo()
+                } else {
+                    ControlFlow::Continue(())
                 }
-                let text = self.stream.push(id);
-                self.give(text, false)
+            }
+            Event::Prompt(scores) => {
+                self.prompt.extend(scores);
+                ControlFlow::Continue(())
+            }
+            Event::Token { id, log_probabilities } => {
+                self.echo()?;
+                self.token(id, log_probabilities)
             }
             Event::End { finish, timing } => {
-                if self.stops.hit().is_none() {
-                    let rest = self.stream.finish();
-                    let _ = self.give(rest, true);
-                }
-                let finish = match finish {
-                    Finish::Length | Finish::Context | Finish::Time => "length",
-                    Finish::Stop(_) | Finish::Complete | Finish::Cancelled => "stop",
-                };
-                let _ = self.parts.send(Part::End { finish, timing });
+                self.end(finish, timing);
                 ControlFlow::Continue(())
             }
-            Event::Failed(error) => {
-                let _ = self.parts.send(Part::Failed(error));
-                ControlFlow::Continue(())
-            }
+            Event::Failed(error) => self.send(Part::Failed(error)),
         }
     }
 }

@@ -1,23 +1,36 @@
-//! HTTP to engine and text: OpenAI's chat and text completions over one model. The only async of the server, and its only JSON.
+//! HTTP to engine and text: the APIs of OpenAI, DeepSeek and Anthropic over one model. The only async of the server, and its only JSON.
 //!
-//! A request is parsed once into a type that cannot be wrong (`validate`), queued, answered token by token (`answer`) and written in
-//! the shape its caller knows (`wire`). A connection that goes away drops its ticket, which frees the engine.
+//! A request is parsed once into a type that cannot be wrong (`validate` to `ask`), becomes tokens (`prepare`), is queued (`running`),
+//! answered token by token (`answer`) and written in the shape its caller knows (`wire`). A connection that goes away drops its tickets,
+//! which frees the engine.
 
 mod answer;
+pub mod ask;
+mod complete;
+mod infill;
 mod listen;
+mod pace;
+mod prepare;
+mod problem;
+mod reading;
 mod routes;
+mod running;
+mod streaming;
+mod tokens;
 pub mod validate;
 mod wire;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use engine::Sampling;
 use engine::service::Service;
 use text::chat::Context;
 use text::{TextError, Tokenizer};
 
 pub use listen::listen;
+use problem::Problem;
 
 /// A chat template that renders, wherever it does so.
 pub trait Render: Send + Sync {
@@ -26,11 +39,18 @@ pub trait Render: Send + Sync {
     /// # Errors
     /// What the template refuses.
     fn render(&self, messages: &[serde_json::Value], context: &Context) -> Result<String, TextError>;
+
+    /// The template itself.
+    fn source(&self) -> &str;
 }
 
 impl Render for text::chat::Template {
     fn render(&self, messages: &[serde_json::Value], context: &Context) -> Result<String, TextError> {
         text::chat::Template::render(self, messages, context)
+    }
+
+    fn source(&self) -> &str {
+        text::chat::Template::source(self)
     }
 }
 
@@ -67,6 +87,10 @@ pub struct Bounds {
     pub bodies_bytes: usize,
     /// Time for the head of a request, for its body, and for a client to take what was written.
     pub patience: Duration,
+    /// Longest wait of a request for its first step.
+    pub wait: Duration,
+    /// Longest time of a request in all, where there is one; what it has by then is its answer.
+    pub time: Option<Duration>,
     /// Time that running requests have after the server was told to end.
     pub drain: Duration,
 }
@@ -78,6 +102,8 @@ impl Default for Bounds {
             body_bytes: 4 << 20,
             bodies_bytes: 64 << 20,
             patience: Duration::from_secs(30),
+            wait: Duration::from_secs(600),
+            time: None,
             drain: Duration::from_secs(600),
         }
     }
@@ -85,11 +111,12 @@ impl Default for Bounds {
 
 /// What the routes share.
 pub struct State {
-    model: OnceLock<Served>,
+    model: OnceLock<Arc<Served>>,
     bounds: Bounds,
     bodies: tokio::sync::Semaphore,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
     parsing: tokio::sync::Semaphore,
+    pace: pace::Pace,
     log: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -98,16 +125,37 @@ impl State {
     pub fn new(bounds: Bounds, log: impl Fn(&str) + Send + Sync + 'static) -> Arc<State> {
         let bodies = tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10);
         let (model, log) = (OnceLock::new(), Box::new(log));
-        Arc::new(State { model, bounds, bodies, parsing: tokio::sync::Semaphore::new(2), log })
+        let (parsing, pace) = (tokio::sync::Semaphore::new(2), pace::Pace::default());
+        Arc::new(State { model, bounds, bodies, parsing, pace, log })
     }
 
     /// The model is loaded: the server is ready.
     pub fn ready(&self, model: Served) {
-        let _ = self.model.set(model);
+        let _ = self.model.set(Arc::new(model));
     }
 
     /// The model, once it is there.
-    pub fn model(&self) -> Option<&Served> {
+    pub fn model(&self) -> Option<&Arc<Served>> {
         self.model.get()
     }
+
+    /// The model, or a 503 until it is there.
+    fn loaded(&self) -> Result<Arc<Served>, Problem> {
+        let loading =
+            || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded; try again");
+        self.model().cloned().ok_or_else(loading)
+    }
+
+    /// The model that a request names; the one there is where it names none.
+    fn named(&self, name: Option<&str>) -> Result<Arc<Served>, Problem> {
+        let served = self.loaded()?;
+        let Some(name) = name.filter(|name| *name != served.name) else { return Ok(served) };
+        let name: String = name.chars().take(200).collect();
+        let message = format!("model is {name:?}; this server has {:?}", served.name);
+        let problem = Problem::new(StatusCode::NOT_FOUND, "model_not_found", message);
+        Err(Problem { param: Some("model".to_string()), ..problem })
+    }
 }
+
+/// The description of the API, by OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("openapi.json");

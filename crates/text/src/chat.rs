@@ -34,6 +34,7 @@ impl Message {
 /// A compiled chat template.
 pub struct Template {
     environment: Environment<'static>,
+    source: String,
 }
 
 /// What models without a template get: names before turns, as DeepSeek-V2's.
@@ -91,7 +92,12 @@ impl Template {
                 .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("date format {format:?}")))
         });
         environment.add_template_owned("chat", without_generation(source)).map_err(explain)?;
-        Ok(Template { environment })
+        Ok(Template { environment, source: source.to_string() })
+    }
+
+    /// What it was compiled from.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The prompt of a conversation (`messages` are whatever objects the caller has).
