@@ -75,6 +75,18 @@ impl Transformer {
         self.weights.files.iter().find(|f| f.changed()).map(|f| f.path())
     }
 
+    /// Give `take` all that the model's numbers follow from, in short: its structure and its files.
+    pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
+        take(format!("{:?}", self.structure).as_bytes());
+        self.weights.files.iter().for_each(|file| file.identify(take));
+    }
+
+    /// Aligned blocks of so many prompt positions are computed in a form of their own, where attention has two; see `batch::Span`.
+    pub fn form_block(&self) -> Option<usize> {
+        let latent = |layer: &crate::structure::Layer| matches!(layer.attention, crate::structure::Attention::Mla { .. });
+        self.structure.layers.iter().any(latent).then_some(attention::FORM_BLOCK)
+    }
+
     /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
     ///
     /// # Panics

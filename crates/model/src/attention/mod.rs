@@ -3,6 +3,7 @@
 mod latent;
 mod paged;
 
+pub use latent::BLOCK as FORM_BLOCK;
 use kernels::{Input, Pool, Product, Quantized, Queries, Rows, matmul};
 
 use crate::batch::{Batch, Span};
