@@ -6,6 +6,7 @@ mod engine;
 mod pages;
 pub mod sampler;
 pub mod service;
+pub mod store;
 
 pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
 pub use sampler::{Sampler, Sampling, SamplingError};
