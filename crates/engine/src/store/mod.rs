@@ -155,7 +155,7 @@ pub struct Store {
 
 impl Store {
     /// Open the directory and look at what is in it. That always succeeds: with a directory that cannot be used every unit is a miss until it can.
-    /// `warn` hears of that, of a disk that refuses later, and of each at most once an hour; it is called on the writer's thread.
+    /// `warn` hears of that, or of a disk that refuses later, at most once an hour: before this returns, or on the writer's thread.
     pub fn open(settings: Settings, warn: impl Fn(&str) + Send + Sync + 'static) -> Store {
         let Settings { dir, bytes_max, fingerprint, unit_bytes } = settings;
         let shared = Arc::new(Shared {
