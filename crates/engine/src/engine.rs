@@ -269,6 +269,21 @@ impl Engine {
         &mut self.cache
     }
 
+    /// Pages of the cache.
+    pub(crate) fn pages(&self) -> usize {
+        self.cache.pages()
+    }
+
+    /// How the cache stores numbers.
+    pub fn format(&self) -> CacheFormat {
+        self.cache.format()
+    }
+
+    /// Of each layer, how often each of its experts was chosen.
+    pub(crate) fn expert_counts(&self) -> &[Vec<u64>] {
+        self.scratch.picks()
+    }
+
     /// What the numbers of a page follow from, apart from the tokens: model, arithmetic, format.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("farthing model and arithmetic");

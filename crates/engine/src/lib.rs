@@ -3,12 +3,13 @@
 //! Token ids only: no text, no HTTP, no JSON, no async.
 
 mod engine;
-pub mod keys;
 mod pages;
 pub mod sampler;
 pub mod scheduler;
 pub mod service;
 pub mod shared;
+pub mod store;
+mod worker;
 
 pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
 pub use sampler::{Sampler, Sampling, SamplingError};

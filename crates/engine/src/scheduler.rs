@@ -10,8 +10,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::keys::{Key, chain};
 use crate::shared::SharedPages;
+use crate::store::{Key, chain};
 
 /// Names a request.
 pub type Id = u64;
@@ -520,9 +520,9 @@ impl Scheduler {
         units
     }
 
-    /// The next token of a request, chosen from the logits of its last.
+    /// The next token of a request, chosen from the logits of its last; nothing for one that has left.
     pub fn push(&mut self, id: Id, token: u32) {
-        let request = self.running.iter_mut().find(|r| r.id == id).expect("a token is chosen for one that runs");
+        let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return };
         assert!(request.computed == request.tokens.len() && request.tokens.len() < self.bounds.context);
         request.tokens.push(token);
     }

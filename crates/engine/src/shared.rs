@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::keys::Key;
+use crate::store::Key;
 
 /// One page.
 #[derive(Clone, Debug, Default)]
@@ -162,7 +162,7 @@ impl SharedPages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{chain, root};
+    use crate::store::{chain, root};
 
     #[test]
     fn the_longest_unused_unit_goes_first() {

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use engine::keys::{Key, root};
 use engine::scheduler::{Arrival, Bounds, Id, Restore, Scheduler};
+use engine::store::{Key, root};
 
 /// SplitMix64.
 struct Random(u64);

@@ -122,7 +122,7 @@ fn loaded(state: &State) -> Result<&Served, Problem> {
 async fn ready(Shared(state): Shared<Arc<State>>) -> Result<Response, Problem> {
     let model = loaded(&state)?;
     let (running, waiting) = model.service.load();
-    let report = json!({"status": "ready", "model": model.name, "running": running as u8, "waiting": waiting});
+    let report = json!({"status": "ready", "model": model.name, "running": running, "waiting": waiting});
     Ok(axum::Json(report).into_response())
 }
 

@@ -3,8 +3,8 @@
 mod latent;
 mod paged;
 
-pub use latent::BLOCK as FORM_BLOCK;
 use kernels::{Input, Pool, Product, Quantized, Queries, Rows, matmul};
+pub use latent::BLOCK as FORM_BLOCK;
 
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, PAGE};
