@@ -93,7 +93,7 @@ async fn health() -> Response {
 async fn ready(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
     let model = state.loaded().map_err(|p| p.respond(Dialect::OpenAi, None))?;
     let (running, waiting) = model.service.load();
-    let report = json!({"status": "ready", "model": model.name, "running": running as u8, "waiting": waiting});
+    let report = json!({"status": "ready", "model": model.name, "running": running, "waiting": waiting});
     Ok(axum::Json(report).into_response())
 }
 
