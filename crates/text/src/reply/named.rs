@@ -165,7 +165,7 @@ impl Block {
                 said.arguments.push(c);
                 Step::More
             }
-            State::Tail if c.is_whitespace() || (c == '`' && self.named.head == Head::Type) => Step::More,
+            State::Tail if c.is_whitespace() || (c == '`' && self.named.close.is_some()) => Step::More,
             State::Tail => Step::Not,
         }
     }
