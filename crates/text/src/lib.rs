@@ -1,9 +1,10 @@
-//! Text to tokens and back: tokenizers, streaming of whole characters, stop strings, chat templates.
+//! Text to tokens and back: tokenizers, streaming of whole characters, stop strings, chat templates, parsing of replies.
 //!
 //! It knows no model and reads no file: it is given bytes.
 
 pub mod chat;
 mod rebuilt;
+pub mod reply;
 pub mod stream;
 pub mod tokenizer;
 
