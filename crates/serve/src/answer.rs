@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use engine::service::{Event, Scores, Sink};
 use engine::{Finish as Ended, Timing};
+use text::reply::{Delta, Parser};
 use text::{Stops, Stream, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::reading::{Delta, Parser};
 use crate::wire::{End, Finish, Part, Scored};
 
 /// How one choice is read.
@@ -23,6 +23,8 @@ pub struct Reading {
     pub trim: bool,
     /// Finds reasoning and calls; without it all is text.
     pub parser: Option<Parser>,
+    /// Special tokens that the parser must see.
+    pub markers: Vec<&'static str>,
     /// What is given back of the prompt, and whether its scores come with it.
     pub echo: Option<Echo>,
     /// The server may cut the answer before its time.
@@ -68,8 +70,8 @@ impl Answer {
         choice: usize,
         parts: UnboundedSender<(usize, Part)>,
     ) -> Answer {
-        // Markers of calls and of reasoning may be special tokens: the parser must see them.
-        let stream = Stream::continuing(Arc::clone(&tokenizer), reading.parser.is_none());
+        // Special tokens are passed over here, but for those that the parser must see.
+        let stream = Stream::continuing(Arc::clone(&tokenizer), false);
         let stops = Stops::new(std::mem::take(&mut reading.stops));
         Answer {
             tokenizer,
@@ -125,6 +127,12 @@ impl Answer {
         self.send(Part::Text { text: echo.text, scored })
     }
 
+    /// Whether a token is text, or a marker for the parser.
+    fn is_seen(&self, id: u32) -> bool {
+        !self.tokenizer.is_special(id)
+            || self.tokenizer.piece(id).is_some_and(|piece| self.reading.markers.iter().any(|m| piece.contains(m)))
+    }
+
     fn token(&mut self, id: u32, scores: Option<Scores>) -> ControlFlow<()> {
         if let Some(scores) = scores {
             self.sum = (self.sum.0 + f64::from(scores.0), self.sum.1 + 1);
@@ -135,7 +143,7 @@ impl Answer {
             self.ended = true;
             return ControlFlow::Continue(());
         }
-        let text = self.stream.push(id);
+        let text = if self.is_seen(id) { self.stream.push(id) } else { String::new() };
         let flow = self.read(text, false);
         self.reasoning += usize::from(self.in_reasoning);
         flow

@@ -10,14 +10,15 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
+use crate::State;
 use crate::ask::Ask;
+use crate::loaded::Loaded;
 use crate::prepare::{Asked, Plan};
 use crate::problem::{Dialect, Problem};
 use crate::running::Running;
 use crate::streaming::{Late, Streamed};
 use crate::validate::{self, Fields, Invalid, Model};
 use crate::wire::{Chat, Completion, Head, Messages, Responses, Wire};
-use crate::{Served, State};
 
 /// Time after which a request that is not streamed gets its status, before it is known how it ends.
 const QUIET: Duration = Duration::from_secs(15);
@@ -55,7 +56,7 @@ impl Kind {
     }
 
     /// How answers to this request are written.
-    fn wire(self, served: &Served, ask: &Ask) -> Box<dyn Wire> {
+    fn wire(self, served: &Loaded, ask: &Ask) -> Box<dyn Wire> {
         let head = Head { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
         let (w, log_probabilities) = (&ask.wanted, ask.wanted.log_probabilities.is_some());
         let include_usage = w.include_usage;
@@ -194,7 +195,7 @@ async fn planned(
     state: &Arc<State>,
     request: Request,
     kind: Kind,
-) -> Result<(Arc<Served>, Plan, Box<dyn Wire>), Problem> {
+) -> Result<(Arc<Loaded>, Plan, Box<dyn Wire>), Problem> {
     state.loaded()?;
     let (head, content) = request.into_parts();
     let asked = asked(state, &head.headers)?;

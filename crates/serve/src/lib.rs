@@ -6,13 +6,14 @@
 
 mod answer;
 pub mod ask;
+mod calling;
 mod complete;
 mod infill;
 mod listen;
+mod loaded;
 mod pace;
 mod prepare;
 mod problem;
-mod reading;
 mod routes;
 mod running;
 mod streaming;
@@ -30,6 +31,7 @@ use text::chat::Context;
 use text::{TextError, Tokenizer};
 
 pub use listen::listen;
+use loaded::Loaded;
 use problem::Problem;
 
 /// A chat template that renders, wherever it does so.
@@ -111,7 +113,7 @@ impl Default for Bounds {
 
 /// What the routes share.
 pub struct State {
-    model: OnceLock<Arc<Served>>,
+    model: OnceLock<Arc<Loaded>>,
     bounds: Bounds,
     bodies: tokio::sync::Semaphore,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
@@ -131,23 +133,23 @@ impl State {
 
     /// The model is loaded: the server is ready.
     pub fn ready(&self, model: Served) {
-        let _ = self.model.set(Arc::new(model));
+        let _ = self.model.set(Arc::new(Loaded::new(model)));
     }
 
     /// The model, once it is there.
-    pub fn model(&self) -> Option<&Arc<Served>> {
+    fn model(&self) -> Option<&Arc<Loaded>> {
         self.model.get()
     }
 
     /// The model, or a 503 until it is there.
-    fn loaded(&self) -> Result<Arc<Served>, Problem> {
+    fn loaded(&self) -> Result<Arc<Loaded>, Problem> {
         let loading =
             || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded; try again");
         self.model().cloned().ok_or_else(loading)
     }
 
     /// The model that a request names; the one there is where it names none.
-    fn named(&self, name: Option<&str>) -> Result<Arc<Served>, Problem> {
+    fn named(&self, name: Option<&str>) -> Result<Arc<Loaded>, Problem> {
         let served = self.loaded()?;
         let Some(name) = name.filter(|name| *name != served.name) else { return Ok(served) };
         let name: String = name.chars().take(200).collect();

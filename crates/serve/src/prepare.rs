@@ -7,12 +7,15 @@ use engine::EngineError;
 use engine::service;
 use serde_json::Value;
 use text::chat::Context;
+use text::grammar::Matcher;
+use text::reply::{Format, Options, Parser};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::Served;
 use crate::answer::{Answer, Echo, Reading};
-use crate::ask::{Ask, Choice, Input, Prompt, Wanted};
+use crate::ask::{Ask, Input, Prompt, Wanted};
+use crate::calling::Calling;
 use crate::infill;
+use crate::loaded::{Loaded, Obeys};
 use crate::problem::Problem;
 use crate::validate::Invalid;
 use crate::wire::Part;
@@ -41,12 +44,16 @@ struct Ready {
 /// Everything that is known of a request's choices before they are computed. Choices are numbered: those of the first prompt, then
 /// those of the second.
 pub struct Plan {
-    served: Arc<Served>,
+    served: Arc<Loaded>,
     prompts: Vec<Ready>,
     pub wanted: Wanted,
     asked: Asked,
     salt: [u8; 32],
     trim: bool,
+    /// How replies are parsed, where they are more than text.
+    reply: Option<(Format, Options)>,
+    /// What the text must obey, at its start.
+    matcher: Option<Matcher>,
 }
 
 impl Plan {
@@ -54,17 +61,25 @@ impl Plan {
     ///
     /// # Errors
     /// What the template, the tokenizer or the engine would refuse.
-    pub fn new(served: &Arc<Served>, ask: Ask, asked: Asked) -> Result<Plan, Problem> {
-        let (prompts, trim) = match &ask.input {
+    pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked) -> Result<Plan, Problem> {
+        let calling = Calling::new(served.format, &ask.tools);
+        let obeyed = calling.obeyed(&ask.tools, &ask.shape)?;
+        let (prompts, trim, reply) = match &ask.input {
             Input::Conversation { messages, continues } => {
                 let (text, trim) = conversation(served, &ask, messages, *continues)?;
-                (vec![Ready { ids: served.tokenizer.encode_prompt(&text)?, echo: None }], trim)
+                let format = calling.format;
+                let options = Options { reasoning_opened: served.format.opened_by(&text), tools: calling.on };
+                let reply = (format.reasons() || calling.on).then_some((format, options));
+                (vec![Ready { ids: served.tokenizer.encode_prompt(&text)?, echo: None }], trim, reply)
             }
             Input::Prompts { prompts, suffix, echo } => {
                 let ready = |p: &Prompt| text(served, p, suffix.as_deref(), *echo);
-                (prompts.iter().map(ready).collect::<Result<Vec<_>, _>>()?, false)
+                (prompts.iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
             }
         };
+        // A reply that begins with reasoning obeys behind it.
+        let thinks = reply.is_some_and(|(_, options)| options.reasoning_opened);
+        let matcher = obeyed.map(|wanted| served.matcher(&wanted, thinks.then_some("</think>"))).transpose()?;
         let context = served.service.limits().context;
         for prompt in &prompts {
             let tokens = prompt.ids.len();
@@ -76,7 +91,7 @@ impl Plan {
             }
         }
         let salt = salted(asked.salt, ask.wanted.user.as_deref());
-        Ok(Plan { served: Arc::clone(served), prompts, wanted: ask.wanted, asked, salt, trim })
+        Ok(Plan { served: Arc::clone(served), prompts, wanted: ask.wanted, asked, salt, trim, reply, matcher })
     }
 
     /// Choices in all.
@@ -108,7 +123,7 @@ impl Plan {
             tokens_max,
             log_probabilities: scores,
             prompt_log_probabilities: echo_scores,
-            constraint: None,
+            constraint: self.matcher.clone().map(|m| Box::new(Obeys(m)) as Box<dyn service::Constraint>),
             account: self.asked.account,
             salt: self.salt,
             priority: w.priority,
@@ -121,7 +136,8 @@ impl Plan {
             stops: w.stop.clone(),
             ends,
             trim: self.trim,
-            parser: None,
+            parser: self.reply.map(|(format, options)| Parser::new(format, options)),
+            markers: self.reply.map(|(format, options)| format.markers(options.tools)).unwrap_or_default(),
             echo: prompt.echo.as_ref().map(echo),
             bounded: !self.asked.time_asked,
         };
@@ -139,7 +155,7 @@ fn salted(account: [u8; 32], user: Option<&str>) -> [u8; 32] {
 }
 
 /// Every text of a message, so that no name of a special token in it is one.
-fn shield(served: &Served, value: &mut Value) {
+fn shield(served: &Loaded, value: &mut Value) {
     match value {
         Value::String(text) => *text = served.tokenizer.shield(text),
         Value::Array(items) => items.iter_mut().for_each(|v| shield(served, v)),
@@ -150,18 +166,20 @@ fn shield(served: &Served, value: &mut Value) {
 
 /// The prompt of a conversation, and whether a space at the beginning of its answer is the template's.
 pub fn conversation(
-    served: &Served,
+    served: &Loaded,
     ask: &Ask,
     messages: &[Value],
     continues: bool,
 ) -> Result<(String, bool), Problem> {
     let mut messages = messages.to_vec();
+    let calling = Calling::new(served.format, &ask.tools);
+    calling.told(&ask.tools, &mut messages);
     messages.iter_mut().for_each(|m| shield(served, m));
-    let tools = (!ask.tools.list.is_empty() && ask.tools.choice != Choice::None).then(|| {
-        let mut tools: Value = ask.tools.list.iter().map(crate::ask::Tool::json).collect();
-        shield(served, &mut tools);
-        tools
-    });
+    calling.history(&mut messages);
+    let mut tools = calling.tools(&ask.tools);
+    if let Some(tools) = &mut tools {
+        shield(served, tools);
+    }
     let context = |opens: bool| Context {
         add_generation_prompt: opens,
         bos_token: served.bos.clone(),
@@ -191,7 +209,7 @@ pub fn conversation(
 }
 
 /// A text or ids, as the engine takes them.
-fn text(served: &Served, prompt: &Prompt, suffix: Option<&str>, echo: bool) -> Result<Ready, Problem> {
+fn text(served: &Loaded, prompt: &Prompt, suffix: Option<&str>, echo: bool) -> Result<Ready, Problem> {
     let ids = match (prompt, suffix) {
         (Prompt::Tokens(ids), _) => ids.clone(),
         (Prompt::Text(text), None) => served.tokenizer.encode(text, true)?,

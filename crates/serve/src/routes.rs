@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
+use crate::State;
 use crate::complete::{Kind, complete, fresh_id};
+use crate::loaded::Loaded;
 use crate::problem::{Dialect, Problem};
 use crate::tokens;
-use crate::{Served, State};
 
 type Route = MethodRouter<Arc<State>>;
 
@@ -103,7 +104,7 @@ async fn openapi() -> Response {
 }
 
 /// A model, to OpenAI's clients and to Anthropic's.
-fn described(model: &Served) -> Value {
+fn described(model: &Loaded) -> Value {
     json!({
         "id": model.name,
         "object": "model",

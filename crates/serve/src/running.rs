@@ -6,15 +6,16 @@ use std::task::{Context, Poll};
 use engine::service::{Refused, Ticket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::State;
+use crate::loaded::Loaded;
 use crate::prepare::Plan;
 use crate::problem::Problem;
 use crate::wire::{Part, Usage, Whole};
-use crate::{Served, State};
 
 /// Choices that run. Dropping it drops their tickets, which frees the engine.
 pub struct Running {
     state: Arc<State>,
-    served: Arc<Served>,
+    served: Arc<Loaded>,
     plan: Plan,
     tickets: Vec<Option<Ticket>>,
     sender: UnboundedSender<(usize, Part)>,
@@ -28,7 +29,7 @@ impl Running {
     ///
     /// # Errors
     /// None of them was taken.
-    pub fn start(state: Arc<State>, served: Arc<Served>, plan: Plan) -> Result<Running, Problem> {
+    pub fn start(state: Arc<State>, served: Arc<Loaded>, plan: Plan) -> Result<Running, Problem> {
         let (sender, parts) = unbounded_channel();
         let usage = Usage { prompt: plan.prompt_tokens(), ..Usage::default() };
         let mut running = Running { state, served, plan, tickets: Vec::new(), sender, parts, usage, ended: 0 };

@@ -6,18 +6,19 @@ use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use crate::State;
 use crate::ask::{Ask, Input};
 use crate::complete::{apart, body, fresh_id};
+use crate::loaded::Loaded;
 use crate::prepare::conversation;
 use crate::problem::{Dialect, Problem};
 use crate::validate::{self, Fields, Model, Tokenize};
-use crate::{Served, State};
 
 /// Read a request, and do something with it that may take a while.
 async fn done(
     state: Arc<State>,
     request: Request,
-    work: impl FnOnce(&Served, Fields) -> Result<Value, Problem> + Send + 'static,
+    work: impl FnOnce(&Loaded, Fields) -> Result<Value, Problem> + Send + 'static,
 ) -> Result<Value, Problem> {
     state.loaded()?;
     let (head, content) = request.into_parts();
@@ -37,12 +38,12 @@ fn respond(outcome: Result<Value, Problem>, dialect: Dialect) -> Response {
     }
 }
 
-fn of(served: &Served) -> Model<'_> {
+fn of(served: &Loaded) -> Model<'_> {
     Model { defaults: &served.defaults, vocab: served.service.vocab() }
 }
 
 /// Tokens of a conversation, as the model would read them.
-fn rendered(served: &Served, ask: &Ask) -> Result<Vec<u32>, Problem> {
+fn rendered(served: &Loaded, ask: &Ask) -> Result<Vec<u32>, Problem> {
     let Input::Conversation { messages, continues } = &ask.input else { return Ok(Vec::new()) };
     let (text, _) = conversation(served, ask, messages, *continues)?;
     Ok(served.tokenizer.encode_prompt(&text)?)
@@ -50,7 +51,7 @@ fn rendered(served: &Served, ask: &Ask) -> Result<Vec<u32>, Problem> {
 
 /// `POST /tokenize`
 pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Served, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields| {
         let (ids, spelled) = match validate::tokenize(&mut fields, of(served))? {
             Tokenize::Text { text, special, spelled } => (served.tokenizer.encode(&text, special)?, spelled),
             Tokenize::Conversation { ask, spelled } => (rendered(served, &ask)?, spelled),
@@ -65,7 +66,7 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
 
 /// `POST /detokenize`
 pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Served, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields| {
         let ids = validate::detokenize(&mut fields, of(served))?;
         Ok(json!({"prompt": served.tokenizer.decode(&ids, false)}))
     };
@@ -74,7 +75,7 @@ pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> 
 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
 pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Served, mut fields: Fields| match validate::tokenize(&mut fields, of(served))? {
+    let work = |served: &Loaded, mut fields: Fields| match validate::tokenize(&mut fields, of(served))? {
         Tokenize::Text { text, .. } => Ok(json!({ "prompt": text })),
         Tokenize::Conversation { ask, .. } => {
             Ok(json!({"prompt": served.tokenizer.decode(&rendered(served, &ask)?, false)}))
@@ -85,7 +86,7 @@ pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
 
 /// `POST /v1/messages/count_tokens`
 pub async fn count(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Served, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields| {
         let ask = validate::messages(&mut fields, of(served))?;
         Ok(json!({"input_tokens": rendered(served, &ask)?.len()}))
     };
@@ -94,7 +95,7 @@ pub async fn count(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
 
 /// `GET /tokenizer_info`
 pub async fn info(Shared(state): Shared<Arc<State>>) -> Response {
-    let info = |served: Arc<Served>| {
+    let info = |served: Arc<Loaded>| {
         json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": served.bos,

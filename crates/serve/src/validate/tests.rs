@@ -136,7 +136,7 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
         (json!({}), "prompt is null; it must be a string, an array of token ids"),
         (json!({"prompt": []}), "prompt is []"),
         (json!({"prompt": [1, 100]}), "prompt[1] is 100; it must be a token id below 100"),
-        (json!({"prompt": [1, "a"]}), "prompt is [1,\"a\"]"),
+        (json!({"prompt": [1, "a"]}), "prompt[0] is 1; it must be a string"),
         (json!({"prompt": ["a", 5]}), "prompt[1] is 5; it must be a string"),
         (json!({"prompt": [[1, 100]]}), "prompt[0][1] is 100; it must be a token id below 100"),
         (json!({"prompt": "a", "echo": 1}), "echo is 1; it must be true or false"),
