@@ -220,6 +220,7 @@ async fn answer(
     mut record: Record,
 ) -> Response {
     let refused = |record: &mut Record, problem: Problem| {
+        let problem = problem.to(dialect);
         record.ended = Some(format!("{} ({})", problem.status.as_u16(), problem.message));
         problem.respond(dialect, Some(id))
     };
@@ -245,7 +246,7 @@ async fn answer(
         let mut whole = Box::pin(whole(running, wire, record));
         match tokio::time::timeout(QUIET, whole.as_mut()).await {
             Ok(Ok(value)) => axum::Json(value).into_response(),
-            Ok(Err(problem)) => problem.respond(dialect, Some(id)),
+            Ok(Err(problem)) => problem.to(dialect).respond(dialect, Some(id)),
             // It takes long: empty lines show that somebody works on it. Errors can only be told in the body from now on.
             Err(_) => {
                 let id = id.to_string();

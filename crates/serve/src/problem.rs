@@ -96,12 +96,17 @@ impl Problem {
         }
     }
 
+    /// As those who use a dialect expect it: to DeepSeek's clients a wrong value is a 422, to others a 400.
+    pub fn to(mut self, dialect: Dialect) -> Problem {
+        if dialect == Dialect::DeepSeek && self.status == StatusCode::BAD_REQUEST && self.param.is_some() {
+            self.status = StatusCode::UNPROCESSABLE_ENTITY;
+        }
+        self
+    }
+
     /// As a response.
     pub fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
-        let wrong_value = self.status == StatusCode::BAD_REQUEST && self.param.is_some();
-        let status =
-            if dialect == Dialect::DeepSeek && wrong_value { StatusCode::UNPROCESSABLE_ENTITY } else { self.status };
-        let mut response = (status, axum::Json(self.json(dialect, id))).into_response();
+        let mut response = (self.status, axum::Json(self.json(dialect, id))).into_response();
         if let Some(seconds) = self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -148,3 +148,55 @@ async fn embeddings(Shared(state): Shared<Arc<State>>, request: Request) -> Resp
     };
     problem.respond(Dialect::OpenAi, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The description names every route, and nothing else.
+    #[test]
+    fn every_route_is_described() {
+        let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+        let mut named = BTreeSet::new();
+        for (path, operations) in described["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                named.insert((method.to_uppercase(), path.clone()));
+                let responses = operation["responses"].as_object().unwrap();
+                let needed: &[&str] = match (method.as_str(), path.as_str()) {
+                    (_, "/health") => &["200"],
+                    ("post", "/v1/embeddings") => &["400", "401", "405", "408", "413", "415", "500", "503"],
+                    ("post", _) => &["200", "400", "401", "404", "405", "408", "413", "415", "500", "503"],
+                    _ => &["200", "401", "405"],
+                };
+                for status in needed {
+                    assert!(responses.contains_key(*status), "{method} {path}: {status}");
+                }
+                assert!(Dialect::of(path) != Dialect::DeepSeek || responses.contains_key("422"), "{path}: 422");
+            }
+        }
+        let routes: BTreeSet<_> = table().iter().map(|(m, p, _)| (m.to_string(), p.to_string())).collect();
+        assert_eq!(named, routes);
+    }
+
+    /// Every `$ref` leads somewhere.
+    #[test]
+    fn the_description_is_whole() {
+        fn walk(value: &Value, whole: &Value) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(target) = map.get("$ref").and_then(Value::as_str) {
+                        assert!(whole.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+                    }
+                    map.values().for_each(|v| walk(v, whole));
+                }
+                Value::Array(items) => items.iter().for_each(|v| walk(v, whole)),
+                _ => {}
+            }
+        }
+        let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+        walk(&described, &described);
+        assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

@@ -9,6 +9,8 @@ use crate::ask::{Ask, Choice, Input, Shape, Tool, Tools};
 
 /// Fields that the answer repeats as they came, each with what it says where they did not.
 fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> {
+    // As it was written, not as the nearest number of 32 bits.
+    let decimal = |x: f32| x.to_string().parse::<f64>().map_or(Value::Null, Value::from);
     let fallback = [
         ("instructions", Value::Null),
         ("max_output_tokens", Value::Null),
@@ -19,12 +21,12 @@ fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> 
         ("prompt_cache_key", Value::Null),
         ("reasoning", json!({"effort": null, "summary": null})),
         ("safety_identifier", Value::Null),
-        ("temperature", f64::from(defaults.temperature).into()),
+        ("temperature", decimal(defaults.temperature)),
         ("text", json!({"format": {"type": "text"}})),
         ("tool_choice", "auto".into()),
         ("tools", json!([])),
         ("top_logprobs", 0.into()),
-        ("top_p", f64::from(defaults.top_p).into()),
+        ("top_p", decimal(defaults.top_p)),
         ("truncation", "disabled".into()),
         ("user", Value::Null),
     ];

@@ -491,3 +491,31 @@ const KEYS: [&str; 34] = [
     "user_id",
     "model",
 ];
+
+/// The description of the API names every field that is asked for, and no other.
+#[test]
+fn every_field_is_described() {
+    let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+    let defaults = Sampling::default();
+    let model = Model { defaults: &defaults, vocab: 100 };
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1]});
+    let taken = |mut body: Value, absent: &str, validate: &dyn Fn(&mut Fields)| {
+        body.as_object_mut().unwrap().remove(absent);
+        let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
+        validate(&mut fields);
+        fields.taken.into_iter().map(str::to_string).collect::<std::collections::BTreeSet<String>>()
+    };
+    let ask = |validate: Validate| move |fields: &mut Fields| drop(validate(fields, model).unwrap());
+    for (schema, absent, validate) in [
+        ("Chat", "", &ask(chat) as &dyn Fn(&mut Fields)),
+        ("Completion", "", &ask(completion)),
+        ("Responses", "prompt", &ask(responses)),
+        ("Messages", "", &ask(messages)),
+        ("Tokenize", "prompt", &|fields| drop(tokenize(fields, model).unwrap())),
+        ("Detokenize", "", &|fields| drop(detokenize(fields, model).unwrap())),
+    ] {
+        let properties = described["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        let named: std::collections::BTreeSet<String> = properties.keys().cloned().collect();
+        assert_eq!(taken(body.clone(), absent, validate), named, "{schema}");
+    }
+}
