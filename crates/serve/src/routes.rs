@@ -115,6 +115,8 @@ fn described(model: &Loaded) -> Value {
         "type": "model",
         "display_name": model.name,
         "created_at": tokens::date(model.created),
+        "lifecycle": "active",
+        "max_input_tokens": model.service.limits().context,
     })
 }
 
