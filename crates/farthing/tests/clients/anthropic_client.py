@@ -16,7 +16,7 @@ for base in (BASE, BASE + "/anthropic"):
     client = anthropic.Anthropic(base_url=base, api_key="none", max_retries=0, timeout=120, _strict_response_validation=True)
     model = client.models.list().data[0].id
     assert client.models.retrieve(model).display_name == model
-    plain = dict(model=model, max_tokens=200, messages=MESSAGES, temperature=0)
+    plain = dict(model=model, max_tokens=200, messages=MESSAGES, extra_body={"temperature": 0})
 
     whole = client.messages.create(**plain)
     assert whole.stop_reason == "end_turn" and whole.stop_sequence is None and whole.content[0].type == "text", whole
@@ -26,7 +26,7 @@ for base in (BASE, BASE + "/anthropic"):
     with client.messages.stream(**plain) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_message()
-    assert kinds[0] == "message_start" and kinds[-1] == "message_stop" and final.content == whole.content, kinds
+    assert kinds[0] == "message_start" and kinds[-1] == "message_stop" and final.content[0].text == whole.content[0].text, kinds
     assert final.usage.output_tokens == whole.usage.output_tokens and final.stop_reason == "end_turn"
 
     cut = client.messages.create(**{**plain, "max_tokens": 3})
@@ -52,9 +52,8 @@ for base in (BASE, BASE + "/anthropic"):
         tool_choice={"type": "none"},
         metadata={"user_id": "u"},
         thinking={"type": "disabled"},
-        top_k=5,
-        top_p=0.9,
         service_tier="auto",
+        extra_body={"top_k": 5, "top_p": 0.9},
     )
     begun = client.messages.create(**{**plain, "messages": [*MESSAGES, {"role": "assistant", "content": "The cat"}], "max_tokens": 4})
     assert not begun.content[0].text.startswith("The cat")
@@ -67,7 +66,7 @@ for base in (BASE, BASE + "/anthropic"):
             return e
         raise AssertionError("was not refused")
 
-    refused(anthropic.BadRequestError, "temperature is 3", temperature=3)
+    refused(anthropic.BadRequestError, "temperature is 3", extra_body={"temperature": 3})
     refused(anthropic.NotFoundError, "model is \"other\"", model="other")
     refused(anthropic.BadRequestError, "more than the", messages=[{"role": "user", "content": "cat " * 5000}])
     refused(anthropic.BadRequestError, "tools[0].type", tools=[{"type": "web_search_20250305", "name": "web_search"}])

@@ -187,9 +187,9 @@ try:
 except openai.UnprocessableEntityError as e:
     assert e.param == "temperature"
 
-# A full queue is 429, and everyone who was taken is answered. The server of this test has a queue of 2.
+# A full queue is 429, and everyone who was taken is answered. The server of this test runs 32 and has a queue of 2.
 long = dict(model=MODEL, messages=MESSAGES, max_tokens=400, temperature=0, logit_bias={"1": -100})
-gate = threading.Barrier(8)
+gate = threading.Barrier(64)
 
 
 def one(_):
@@ -197,14 +197,14 @@ def one(_):
     try:
         return client.chat.completions.create(**long).choices[0].message.content
     except openai.RateLimitError as e:
-        assert e.response.headers["retry-after"] == "1" and "waiting" in e.message
+        assert int(e.response.headers["retry-after"]) >= 1 and "waiting" in e.message
         return None
 
 
-with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    answers = list(pool.map(one, range(8)))
+with concurrent.futures.ThreadPoolExecutor(64) as pool:
+    answers = list(pool.map(one, range(64)))
 taken = [a for a in answers if a is not None]
-assert 1 <= len(taken) < 8 and len(set(taken)) == 1, [a and a[:20] for a in answers]
+assert 1 <= len(taken) < 64 and len(set(taken)) == 1, [a and a[:20] for a in answers]
 
 # A client that leaves frees the engine: the next answer need not wait for the rest of a long one.
 stream = client.chat.completions.create(stream=True, **{**long, "max_tokens": 1900})
