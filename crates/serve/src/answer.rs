@@ -263,3 +263,148 @@ impl Sink for Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use text::reply::{Format, Options};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::wire::Whole;
+
+    fn tokenizer() -> Arc<Tokenizer> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m/tokenizer.json");
+        Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
+    }
+
+    fn plain() -> Reading {
+        Reading {
+            prompt: 1,
+            stops: Vec::new(),
+            ends: Vec::new(),
+            trim: false,
+            parser: None,
+            markers: Vec::new(),
+            echo: None,
+            bounded: true,
+        }
+    }
+
+    fn parsed(name: &str, reasoning_opened: bool) -> Reading {
+        let format = Format::by_name(name).unwrap();
+        let parser = Some(Parser::new(format, Options { reasoning_opened, tools: true }));
+        Reading { parser, markers: format.markers(true), ..plain() }
+    }
+
+    fn timing() -> Timing {
+        let none = std::time::Duration::ZERO;
+        Timing { prompt_tokens: 1, prefill: none, generated: 0, decode: none, cached_tokens: 0, waited: none }
+    }
+
+    /// The parts of an answer whose tokens are these; the engine is told to stop where a sink says so.
+    fn parts(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Part> {
+        let (sender, mut parts) = unbounded_channel();
+        let mut answer = Answer::new(tokenizer(), reading, 0, sender);
+        assert!(answer.take(Event::Started { seed: 1, cached: 0, differs_at: None }).is_continue());
+        let mut finish = finish;
+        for &id in ids {
+            let log_probabilities = Some((-1.0, vec![(id, -1.0)]));
+            if answer.take(Event::Token { id, log_probabilities }).is_break() {
+                finish = Ended::Cancelled;
+                break;
+            }
+        }
+        assert!(answer.take(Event::End { finish, timing: timing() }).is_continue());
+        std::iter::from_fn(|| parts.try_recv().ok().map(|(_, part)| part)).collect()
+    }
+
+    fn whole(reading: Reading, text: &str) -> Whole {
+        let ids = tokenizer().encode(text, false).unwrap();
+        let mut whole = Whole::default();
+        parts(reading, &ids, Ended::Stop(1)).into_iter().for_each(|part| whole.add(part));
+        whole
+    }
+
+    #[test]
+    fn text_ends_at_a_stop_string_and_scores_follow_it() {
+        let reading = Reading { stops: vec!["zzz".to_string(), " little girl".to_string()], ..plain() };
+        let got = whole(reading, "There was a little girl named Lily.");
+        assert_eq!((got.text.as_str(), got.stop(), got.finish()), ("There was a", Some(" little girl"), Finish::Stop));
+        assert_eq!(got.scored.iter().map(|s| s.token.as_str()).collect::<String>(), "There was a");
+        let all = whole(plain(), "There was a cat.");
+        assert_eq!((all.text.as_str(), all.stop()), ("There was a cat.", None));
+        assert_eq!(all.scored.iter().map(|s| s.offset).collect::<Vec<_>>()[..2], [0, all.scored[0].token.len()]);
+        let trimmed = whole(Reading { trim: true, ..plain() }, " Hi there");
+        assert_eq!(trimmed.text, "Hi there");
+    }
+
+    #[test]
+    fn reasoning_comes_first_and_never_with_text() {
+        let reading = Reading { stops: vec!["cat".to_string()], ..parsed("hermes", true) };
+        let ids = tokenizer().encode("A cat?</think>\n\nThe dog and the cat", false).unwrap();
+        let parts = parts(reading, &ids, Ended::Length);
+        let reasoned = parts.iter().rposition(|p| matches!(p, Part::Reasoning { .. })).unwrap();
+        let said = parts.iter().position(|p| matches!(p, Part::Text { .. })).unwrap();
+        assert!(reasoned < said, "{parts:?}");
+        let mut whole = Whole::default();
+        parts.into_iter().for_each(|part| whole.add(part));
+        // A stop string ends the text, not the reasoning.
+        assert_eq!((whole.reasoning.as_str(), whole.text.as_str()), ("A cat?", "The dog and the "));
+        let end = whole.end.as_ref().unwrap();
+        assert!(end.finish == Finish::Stop && end.reasoning > 2 && end.mean == -1.0);
+        assert!(!whole.reasoning_scored.is_empty());
+    }
+
+    #[test]
+    fn calls_are_told_as_they_come() {
+        let text = "Going.\n<tool_call>\n{\"name\": \"go\", \"arguments\": {\"place\": \"park\"}}\n</tool_call>";
+        let got = whole(parsed("hermes", false), text);
+        assert_eq!((got.text.trim(), got.finish()), ("Going.", Finish::Calls));
+        let call = &got.calls[0];
+        assert_eq!((call.name.as_str(), call.arguments.as_str()), ("go", "{\"place\": \"park\"}"));
+        assert!(call.id.starts_with("call_"));
+        let ids = tokenizer().encode(text, false).unwrap();
+        let pieces = parts(parsed("hermes", false), &ids, Ended::Stop(1));
+        assert!(pieces.iter().filter(|p| matches!(p, Part::Arguments { .. })).count() > 3, "{pieces:?}");
+        // What is cut off was not finished by the model.
+        let mut cut = Whole::default();
+        parts(parsed("hermes", false), &ids[..ids.len() - 4], Ended::Length).into_iter().for_each(|p| cut.add(p));
+        assert_eq!(cut.finish(), Finish::Length);
+    }
+
+    #[test]
+    fn a_prompt_is_given_back_with_its_scores() {
+        let ids = tokenizer().encode("Once upon", false).unwrap();
+        let echo = Echo { ids: ids.clone(), text: "Once upon".to_string(), scored: true };
+        let (sender, mut parts) = unbounded_channel();
+        let reading = Reading { echo: Some(echo), ends: vec![1], ..plain() };
+        let mut answer = Answer::new(tokenizer(), reading, 3, sender);
+        for event in [
+            Event::Started { seed: 1, cached: 0, differs_at: None },
+            Event::Prompt(vec![(-0.5, vec![(7, -0.1)])]),
+            // The end of the text, as a token: its score counts, its text does not.
+            Event::Token { id: 1, log_probabilities: Some((-2.0, Vec::new())) },
+            Event::End { finish: Ended::Length, timing: timing() },
+        ] {
+            let _ = answer.take(event);
+        }
+        let mut whole = Whole::default();
+        while let Ok((choice, part)) = parts.try_recv() {
+            assert_eq!(choice, 3);
+            whole.add(part);
+        }
+        assert_eq!((whole.text.as_str(), whole.finish()), ("Once upon", Finish::Stop));
+        assert_eq!(whole.scored.iter().map(|s| s.value).collect::<Vec<_>>(), [None, Some(-0.5), Some(-2.0)]);
+        assert_eq!(whole.scored[1].top.len(), 1);
+    }
+
+    #[test]
+    fn who_cut_an_answer_is_told() {
+        let end = |bounded| {
+            let mut whole = Whole::default();
+            parts(Reading { bounded, ..plain() }, &[655], Ended::Time).into_iter().for_each(|part| whole.add(part));
+            whole.finish()
+        };
+        assert_eq!((end(true), end(false)), (Finish::Resource, Finish::Length));
+    }
+}

@@ -235,3 +235,6 @@ fn scores(scored: &[Scored]) -> Vec<Value> {
 
 /// Names the program that answered.
 const FINGERPRINT: &str = concat!("farthing-", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests;
