@@ -8,4 +8,5 @@ pub mod sampler;
 pub mod service;
 
 pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
+pub use model::cache::PAGE;
 pub use sampler::{Sampler, Sampling, SamplingError};

@@ -3,13 +3,21 @@
 //! A request is parsed once into a type that cannot be wrong (`validate`), queued, answered token by token (`answer`) and written in
 //! the shape its caller knows (`wire`). A connection that goes away drops its ticket, which frees the engine.
 
+pub mod accounts;
 mod answer;
+mod gate;
 mod listen;
+pub mod metrics;
+pub mod models;
+mod record;
+mod refusal;
 mod routes;
+mod tls;
 pub mod validate;
 mod wire;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::Sampling;
@@ -17,7 +25,13 @@ use engine::service::Service;
 use text::chat::Context;
 use text::{TextError, Tokenizer};
 
+pub use gate::{Access, Origin};
 pub use listen::listen;
+pub use record::{Filled, Record};
+pub use tls::{Tls, TlsError};
+
+use crate::metrics::{Level, Metrics};
+use crate::models::{Models, NoModel};
 
 /// A chat template that renders, wherever it does so.
 pub trait Render: Send + Sync {
@@ -38,8 +52,6 @@ impl Render for text::chat::Template {
 pub struct Served {
     /// Its id in the API.
     pub name: String,
-    /// Seconds since 1970 at which it was loaded.
-    pub created: u64,
     /// The engine and its queue.
     pub service: Service,
     /// Text to ids.
@@ -85,29 +97,85 @@ impl Default for Bounds {
 
 /// What the routes share.
 pub struct State {
-    model: OnceLock<Served>,
+    /// What is served.
+    pub models: Arc<Models<Served>>,
+    /// Numbers for Prometheus.
+    pub metrics: Arc<Metrics>,
+    gate: gate::Gate,
     bounds: Bounds,
     bodies: tokio::sync::Semaphore,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
     parsing: tokio::sync::Semaphore,
-    log: Box<dyn Fn(&str) + Send + Sync>,
+    /// The first model was loaded once.
+    started: AtomicBool,
 }
 
 impl State {
-    /// A server without its model yet; `log` gets one line for each request.
-    pub fn new(bounds: Bounds, log: impl Fn(&str) + Send + Sync + 'static) -> Arc<State> {
-        let bodies = tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10);
-        let (model, log) = (OnceLock::new(), Box::new(log));
-        Arc::new(State { model, bounds, bodies, parsing: tokio::sync::Semaphore::new(2), log })
+    /// A server of these models, none of them loaded yet.
+    pub fn new(bounds: Bounds, access: Access, models: Arc<Models<Served>>) -> Arc<State> {
+        Arc::new(State {
+            models,
+            metrics: Arc::default(),
+            gate: gate::Gate::new(access),
+            bounds,
+            bodies: tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10),
+            parsing: tokio::sync::Semaphore::new(2),
+            started: AtomicBool::new(false),
+        })
     }
 
-    /// The model is loaded: the server is ready.
-    pub fn ready(&self, model: Served) {
-        let _ = self.model.set(model);
+    /// Load the first model: the server is ready then, and stays so when the model is put away.
+    ///
+    /// # Errors
+    /// The model cannot be loaded.
+    pub async fn start(&self) -> Result<(), NoModel> {
+        self.models.get(None).await?;
+        self.started.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// The model, once it is there.
-    pub fn model(&self) -> Option<&Served> {
-        self.model.get()
+    /// Whether requests are answered: the first model was loaded, and the server is not ending.
+    pub fn ready(&self) -> bool {
+        self.started.load(Ordering::Acquire) && !self.gate.ending()
+    }
+
+    /// The model of this name, the first without one; loaded where it must be.
+    ///
+    /// # Errors
+    /// There is none, or it takes longer than the server's patience.
+    pub async fn model(&self, name: Option<&str>) -> Result<Arc<Served>, NoModel> {
+        match tokio::time::timeout(self.bounds.patience, self.models.get(name)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(NoModel::Loading),
+        }
+    }
+
+    /// Put away models that nobody used for this long, until the server ends.
+    pub async fn put_away_unused(self: Arc<Self>, unused: Duration) {
+        loop {
+            tokio::time::sleep((unused / 4).clamp(Duration::from_millis(100), Duration::from_secs(10))).await;
+            for (name, model) in self.models.put_away(unused) {
+                self.metrics.forget(&name);
+                tracing::info!(target: "farthing", model = name, "put away: nobody used it");
+                // The engine's thread is waited for.
+                let _ = tokio::task::spawn_blocking(move || drop(model)).await;
+            }
+        }
+    }
+
+    /// Bring the metrics of engines up to date.
+    fn observe(&self) {
+        for (name, model) in self.models.loaded() {
+            let (running, waiting) = model.service.load();
+            let pages = model.service.limits().cached.div_ceil(engine::PAGE) as u64;
+            let level = Level {
+                running: u64::from(running),
+                waiting: waiting as u64,
+                batch: u64::from(running),
+                pages_used: pages.saturating_sub(model.service.free_pages() as u64),
+                pages,
+            };
+            self.metrics.level(&name, &level);
+        }
     }
 }

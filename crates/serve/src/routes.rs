@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -18,6 +18,8 @@ use text::chat::Context;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::answer::{Answer, Part};
+use crate::models::{Description, NoModel, Phase, requested_model};
+use crate::record::Record;
 use crate::validate::{self, Invalid, Prompt, Wanted};
 use crate::wire::{self, Head, Kind, Usage};
 use crate::{Served, State};
@@ -114,47 +116,57 @@ async fn health() -> Response {
     axum::Json(json!({"status": "ok"})).into_response()
 }
 
-fn loaded(state: &State) -> Result<&Served, Problem> {
-    let loading = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded; try again");
-    state.model().ok_or_else(loading)
+impl From<NoModel> for Problem {
+    fn from(error: NoModel) -> Problem {
+        let (status, code) = match &error {
+            NoModel::Unknown { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            NoModel::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
+            NoModel::TooLarge { .. } | NoModel::NoRoom { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_room"),
+            NoModel::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
+        };
+        let param = matches!(error, NoModel::Unknown { .. }).then(|| "model".to_string());
+        Problem { param, ..Problem::new(status, code, error.to_string()) }
+    }
+}
+
+/// The model that a request names, the first without a name. Holding it keeps it in memory.
+async fn loaded(state: &State, name: Option<&str>) -> Result<Arc<Served>, Problem> {
+    Ok(state.model(name).await?)
 }
 
 async fn ready(Shared(state): Shared<Arc<State>>) -> Result<Response, Problem> {
-    let model = loaded(&state)?;
-    let (running, waiting) = model.service.load();
-    let report = json!({"status": "ready", "model": model.name, "running": running as u8, "waiting": waiting});
+    if !state.ready() {
+        return Err(NoModel::Loading.into());
+    }
+    let (mut running, mut waiting) = (0, 0);
+    for (_, model) in state.models.loaded() {
+        let load = model.service.load();
+        (running, waiting) = (running + u64::from(load.0), waiting + load.1 as u64);
+    }
+    let model = state.models.describe(None)?.0.name;
+    let report = json!({"status": "ready", "model": model, "running": running, "waiting": waiting});
     Ok(axum::Json(report).into_response())
 }
 
-fn described(model: &Served) -> Value {
+fn described((model, phase): &(Description, Phase)) -> Value {
     json!({
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "farthing",
-        "context_length": model.service.limits().context,
+        "context_length": model.context,
+        "bytes": model.bytes,
+        "state": phase.name(),
     })
 }
 
-async fn models(Shared(state): Shared<Arc<State>>) -> Result<Response, Problem> {
-    let model = loaded(&state)?;
-    Ok(axum::Json(json!({"object": "list", "data": [described(model)]})).into_response())
-}
-
-fn named(served: &Served, name: &str) -> Result<(), Problem> {
-    if name == served.name {
-        return Ok(());
-    }
-    let name: String = name.chars().take(200).collect();
-    let message = format!("model is {name:?}; this server has {:?}", served.name);
-    let problem = Problem::new(StatusCode::NOT_FOUND, "model_not_found", message);
-    Err(Problem { param: Some("model".to_string()), ..problem })
+async fn models(Shared(state): Shared<Arc<State>>) -> Response {
+    let all: Vec<Value> = state.models.list().iter().map(described).collect();
+    axum::Json(json!({"object": "list", "data": all})).into_response()
 }
 
 async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>) -> Result<Response, Problem> {
-    let model = loaded(&state)?;
-    named(model, &id)?;
-    Ok(axum::Json(described(model)).into_response())
+    Ok(axum::Json(described(&state.models.describe(Some(&id))?)).into_response())
 }
 
 async fn chat(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
@@ -244,8 +256,9 @@ fn prepare(served: &Served, bytes: &[u8], kind: Kind) -> Result<Prepared, Proble
             (tokens, request.wanted)
         }
     };
-    if let Some(name) = &wanted.model {
-        named(served, name)?;
+    if wanted.model.as_ref().is_some_and(|name| *name != served.name) {
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_value", "model is given more than once");
+        return Err(Problem { param: Some("model".to_string()), ..problem });
     }
     Ok(Prepared { tokens, wanted })
 }
@@ -260,47 +273,14 @@ fn shield(served: &Served, value: &mut Value) {
     }
 }
 
-/// What of one request is left when it is done: a line in the log.
-struct Record {
-    state: Arc<State>,
-    started: Instant,
-    kind: Kind,
-    usage: Usage,
-    unknown: Vec<String>,
-    ended: Option<String>,
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let path = if self.kind == Kind::Chat { "/v1/chat/completions" } else { "/v1/completions" };
-        let unknown =
-            if self.unknown.is_empty() { String::new() } else { format!("; ignored: {}", self.unknown.join(", ")) };
-        (self.state.log)(&format!(
-            "POST {path} {}: {} + {} tokens in {:.2} s{unknown}",
-            self.ended.as_deref().unwrap_or("left"),
-            self.usage.prompt,
-            self.usage.completion,
-            self.started.elapsed().as_secs_f64()
-        ));
-    }
-}
-
 async fn complete(state: Arc<State>, request: Request, kind: Kind) -> Response {
-    let mut record = Record {
-        state: Arc::clone(&state),
-        started: Instant::now(),
-        kind,
-        usage: Usage::default(),
-        unknown: Vec::new(),
-        ended: None,
+    let Some(record) = request.extensions().get::<Record>().cloned() else {
+        return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "a request without a record")
+            .into_response();
     };
-    match answer(&state, request, kind, &mut record).await {
-        Ok(Answered::Whole(value)) => {
-            record.ended = Some("200".to_string());
-            axum::Json(value).into_response()
-        }
-        Ok(Answered::Stream(mut events)) => {
-            events.record = Some(record);
+    match answer(&state, request, kind, &record).await {
+        Ok(Answered::Whole(value)) => axum::Json(value).into_response(),
+        Ok(Answered::Stream(events)) => {
             let mut response = Body::new(*events).into_response();
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -308,7 +288,7 @@ async fn complete(state: Arc<State>, request: Request, kind: Kind) -> Response {
             response
         }
         Err(problem) => {
-            record.ended = Some(format!("{} ({})", problem.status.as_u16(), problem.message));
+            record.fill(|f| f.error = Some(problem.code));
             problem.into_response()
         }
     }
@@ -329,22 +309,24 @@ fn fresh_id(kind: Kind) -> String {
     format!("{}-{a:016x}{b:016x}", if kind == Kind::Chat { "chatcmpl" } else { "cmpl" })
 }
 
-async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &mut Record) -> Result<Answered, Problem> {
-    loaded(state)?;
+async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &Record) -> Result<Answered, Problem> {
     let (head, content) = request.into_parts();
     let bytes = body(state, &head.headers, content).await?;
+    let served = loaded(state, requested_model(&bytes).as_deref()).await?;
+    record.fill(|f| f.model = Some(served.name.clone()));
     let prepared = {
         let _turn = state.parsing.acquire().await;
-        let state = Arc::clone(state);
-        let prepared = tokio::task::spawn_blocking(move || prepare(loaded(&state)?, &bytes, kind)).await;
+        let served = Arc::clone(&served);
+        let prepared = tokio::task::spawn_blocking(move || prepare(&served, &bytes, kind)).await;
         prepared.map_err(|_| {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "a fault while reading the request")
         })??
     };
     let Prepared { tokens, wanted } = prepared;
-    let served = loaded(state)?;
-    record.usage.prompt = tokens.len();
-    record.unknown = wanted.unknown.clone();
+    record.fill(|f| {
+        f.prompt_tokens = Some(tokens.len());
+        f.unknown = wanted.unknown.clone();
+    });
     let room = served.service.limits().context.saturating_sub(tokens.len());
     let (sender, mut parts) = unbounded_channel();
     let sink = Answer::new(Arc::clone(&served.tokenizer), wanted.stop, kind == Kind::Chat, sender);
@@ -381,19 +363,22 @@ async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &mut R
             ready,
             include_usage,
             ended: false,
-            record: None,
+            record: record.clone(),
+            prompt_tokens,
             _ticket: ticket,
+            _served: served,
         })));
     }
     let (mut text, mut scored) = (String::new(), Vec::new());
     while let Some(part) = parts.recv().await {
         match part {
             Part::Piece(piece) => {
+                record.first_token();
                 text.push_str(&piece.text);
                 scored.extend(piece.scored);
             }
             Part::End { finish, timing } => {
-                record.usage.completion = timing.generated;
+                ended(record, finish, &timing);
                 let usage = Usage { prompt: prompt_tokens, completion: timing.generated };
                 return Ok(Answered::Whole(head.whole(&text, &scored, finish, usage)));
             }
@@ -401,6 +386,16 @@ async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &mut R
         }
     }
     Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "the engine ended without an answer"))
+}
+
+/// The end of an answer, for the record.
+fn ended(record: &Record, finish: &'static str, timing: &engine::Timing) {
+    record.fill(|f| {
+        f.completion_tokens = Some(timing.generated);
+        f.prefill = Some(timing.prefill);
+        f.decode = Some(timing.decode);
+        f.finish = Some(finish);
+    });
 }
 
 fn event(value: Value) -> Bytes {
@@ -414,24 +409,26 @@ struct Events {
     ready: std::collections::VecDeque<Bytes>,
     include_usage: bool,
     ended: bool,
-    record: Option<Record>,
+    record: Record,
+    prompt_tokens: usize,
     _ticket: Ticket,
+    /// Keeps the model in memory.
+    _served: Arc<Served>,
 }
 
 impl Events {
     fn take(&mut self, part: Option<Part>) {
         match part {
-            Some(Part::Piece(piece)) => self.ready.push_back(event(self.head.delta(&piece))),
+            Some(Part::Piece(piece)) => {
+                self.record.first_token();
+                self.ready.push_back(event(self.head.delta(&piece)));
+            }
             Some(Part::End { finish, timing }) => {
                 self.ended = true;
+                ended(&self.record, finish, &timing);
                 self.ready.push_back(event(self.head.closing(finish)));
-                let mut usage = Usage { prompt: 0, completion: timing.generated };
-                if let Some(record) = &mut self.record {
-                    record.usage.completion = timing.generated;
-                    record.ended = Some("200".to_string());
-                    usage.prompt = record.usage.prompt;
-                }
                 if self.include_usage {
+                    let usage = Usage { prompt: self.prompt_tokens, completion: timing.generated };
                     self.ready.push_back(event(self.head.usage(usage)));
                 }
                 self.ready.push_back(Bytes::from_static(b"data: [DONE]\n\n"));
@@ -439,9 +436,7 @@ impl Events {
             Some(Part::Failed(error)) => {
                 self.ended = true;
                 let problem = Problem::of_engine(&error);
-                if let Some(record) = &mut self.record {
-                    record.ended = Some(format!("failed ({})", problem.message));
-                }
+                self.record.fill(|f| f.error = Some(problem.code));
                 self.ready.push_back(event(problem.json()));
             }
             None => self.ended = true,
