@@ -131,25 +131,35 @@ fn outcome(known: &Known) -> &'static str {
 fn write(known: &Known, total: Duration) {
     let seconds = |time: Option<Duration>| time.map(|t| (t.as_secs_f64() * 1e4).round() / 1e4);
     let Filled { model, prompt_tokens, completion_tokens, cached_tokens, .. } = &known.filled;
-    tracing::info!(
-        target: "farthing",
-        id = known.id,
-        method = known.method,
-        path = known.path,
-        outcome = outcome(known),
-        status = known.status,
-        error = known.filled.error,
-        finish = known.filled.finish,
-        model = model.as_deref(),
-        account = known.account.map(|a| format!("{:08x}", a.id >> 32)),
-        prompt_tokens,
-        cached_tokens,
-        completion_tokens,
-        queued_s = seconds(known.filled.queued),
-        first_token_s = seconds(known.filled.first_token),
-        total_s = seconds(Some(total)),
-        "request"
-    );
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "farthing",
+                id = known.id,
+                method = known.method,
+                path = known.path,
+                outcome = outcome(known),
+                status = known.status,
+                error = known.filled.error,
+                finish = known.filled.finish,
+                model = model.as_deref(),
+                account = known.account.map(|a| format!("{:08x}", a.id >> 32)),
+                prompt_tokens,
+                cached_tokens,
+                completion_tokens,
+                queued_s = seconds(known.filled.queued),
+                first_token_s = seconds(known.filled.first_token),
+                total_s = seconds(Some(total)),
+                "request"
+            )
+        };
+    }
+    // Probes come every few seconds and say the same.
+    if ["/health", "/ready", "/metrics"].contains(&known.path.as_str()) {
+        line!(debug);
+    } else {
+        line!(info);
+    }
     if !known.filled.unknown.is_empty() {
         let names: Vec<String> = known.filled.unknown.iter().take(20).map(|n| plain(n, 60)).collect();
         tracing::debug!(target: "farthing", id = known.id, fields = names.join(", "), "fields were not known");
