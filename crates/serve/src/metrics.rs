@@ -3,7 +3,6 @@
 //! Names begin with `farthing_`; those that dashboards and routers made for vLLM look for are there under its names too. Labels
 //! are bounded sets: routes as the router writes them, names of served models, reasons to end.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -310,7 +309,7 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut text = String::new();
         if encode(&mut text, &self.registry).is_err() {
-            let _ = write!(text, "# EOF\n");
+            text.push_str("# EOF\n");
         }
         text
     }
