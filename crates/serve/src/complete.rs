@@ -2,19 +2,23 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use crate::State;
+use crate::accounts::Account;
 use crate::ask::Ask;
 use crate::loaded::Loaded;
+use crate::models::requested_model;
 use crate::prepare::{Asked, Plan};
 use crate::problem::{Dialect, Problem};
+use crate::record::Record;
 use crate::running::Running;
 use crate::streaming::{Late, Streamed};
 use crate::validate::{self, Fields, Invalid, Model};
@@ -80,32 +84,6 @@ pub fn fresh_id(prefix: &str) -> String {
     format!("{prefix}{a:016x}{b:016x}")
 }
 
-/// What of one request is left when it is done: a line in the log.
-pub struct Record {
-    state: Arc<State>,
-    started: Instant,
-    path: String,
-    pub prompt: usize,
-    pub completion: usize,
-    pub unknown: Vec<String>,
-    pub ended: Option<String>,
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let unknown =
-            if self.unknown.is_empty() { String::new() } else { format!("; ignored: {}", self.unknown.join(", ")) };
-        (self.state.log)(&format!(
-            "POST {} {}: {} + {} tokens in {:.2} s{unknown}",
-            self.path,
-            self.ended.as_deref().unwrap_or("left"),
-            self.prompt,
-            self.completion,
-            self.started.elapsed().as_secs_f64()
-        ));
-    }
-}
-
 /// The body, whole: JSON by its header, within the bounds of size and time.
 pub async fn body(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -143,9 +121,12 @@ pub async fn body(state: &State, headers: &HeaderMap, body: Body) -> Result<Byte
 }
 
 /// Who asks, and how long they wait: `x-request-timeout` in seconds, within the bounds of the server.
-fn asked(state: &State, headers: &HeaderMap) -> Result<Asked, Problem> {
+fn asked(state: &State, head: &Parts) -> Result<Asked, Problem> {
     const NAME: &str = "x-request-timeout";
-    let mut asked = Asked { wait_max: Some(state.bounds.wait), time_max: state.bounds.time, ..Asked::default() };
+    let Account { id: account, salt } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
+    let (wait_max, time_max) = (Some(state.bounds.wait), state.bounds.time);
+    let mut asked = Asked { account, salt, wait_max, time_max, time_asked: false };
+    let headers = &head.headers;
     if let Some(value) = headers.get(NAME) {
         let seconds = value.to_str().ok().and_then(|v| v.trim().parse::<f64>().ok());
         let Some(seconds) = seconds.filter(|s| (0.001..=604_800.0).contains(s)) else {
@@ -164,30 +145,57 @@ fn asked(state: &State, headers: &HeaderMap) -> Result<Asked, Problem> {
 
 /// Work that takes a while, apart from the threads that wait for the network; a few at once.
 pub async fn apart<T: Send + 'static>(
-    state: &Arc<State>,
-    work: impl FnOnce(&State) -> Result<T, Problem> + Send + 'static,
+    state: &State,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let _turn = state.parsing.acquire().await;
-    let state = Arc::clone(state);
-    let outcome = tokio::task::spawn_blocking(move || work(&state)).await;
+    let outcome = tokio::task::spawn_blocking(work).await;
     outcome.map_err(|_| Problem::fault("a fault while reading the request"))?
+}
+
+/// The fields of a body, and the model that they name: the first one where they name none. It is loaded first where it must be.
+pub async fn addressed(state: &State, head: &Parts, content: Body) -> Result<(Bytes, Arc<Loaded>), Problem> {
+    let bytes = body(state, &head.headers, content).await?;
+    let served = state.model(requested_model(&bytes).as_deref()).await?;
+    if let Some(record) = head.extensions.get::<Record>() {
+        record.fill(|f| f.model = Some(served.name.clone()));
+    }
+    Ok((bytes, served))
+}
+
+/// Fields for the model that was found by their first look.
+///
+/// # Errors
+/// What is no JSON object, and a model that is named twice.
+pub fn fields(bytes: &[u8], served: &Loaded) -> Result<Fields, Problem> {
+    let fields = Fields::parse(bytes)?;
+    if fields.model()?.is_some_and(|name| name != served.name) {
+        let problem = Problem::bad("invalid_value", "model is given more than once");
+        return Err(Problem { param: Some("model".to_string()), ..problem });
+    }
+    Ok(fields)
 }
 
 /// A request, answered.
 pub async fn complete(state: Arc<State>, request: Request, kind: Kind) -> Response {
-    let path: String = request.uri().path().chars().take(200).collect();
-    let dialect = if kind == Kind::Messages { Dialect::Anthropic } else { Dialect::of(&path) };
-    let record = Record {
-        state: Arc::clone(&state),
-        started: Instant::now(),
-        path,
-        prompt: 0,
-        completion: 0,
-        unknown: Vec::new(),
-        ended: None,
+    let path = request.uri().path();
+    let dialect = if kind == Kind::Messages { Dialect::Anthropic } else { Dialect::of(path) };
+    let Some(record) = request.extensions().get::<Record>().cloned() else {
+        return Problem::fault("a request without a record").respond(dialect, None);
     };
-    let id = fresh_id("req_");
-    answer(&state, request, kind, (dialect, &id), record).await
+    let id = record.id();
+    match answer(&state, request, kind, (dialect, &id), &record).await {
+        Ok(mut response) => {
+            if let Some(Ok(id)) = (dialect == Dialect::Anthropic).then(|| HeaderValue::from_str(&id)) {
+                response.headers_mut().insert(HeaderName::from_static("request-id"), id);
+            }
+            response
+        }
+        Err(problem) => {
+            record.fill(|f| f.error = Some(problem.code));
+            problem.respond(dialect, Some(&id))
+        }
+    }
 }
 
 /// A request that is ready to run, and how its answer is written.
@@ -196,13 +204,11 @@ async fn planned(
     request: Request,
     kind: Kind,
 ) -> Result<(Arc<Loaded>, Plan, Box<dyn Wire>), Problem> {
-    state.loaded()?;
     let (head, content) = request.into_parts();
-    let asked = asked(state, &head.headers)?;
-    let bytes = body(state, &head.headers, content).await?;
-    apart(state, move |state| {
-        let mut fields = Fields::parse(&bytes)?;
-        let served = state.named(fields.model()?)?;
+    let asked = asked(state, &head)?;
+    let (bytes, served) = addressed(state, &head, content).await?;
+    apart(state, move || {
+        let mut fields = fields(&bytes, &served)?;
         let model = Model { defaults: &served.defaults, vocab: served.service.vocab() };
         let ask = kind.validate(&mut fields, model)?;
         let wire = kind.wire(&served, &ask);
@@ -217,71 +223,44 @@ async fn answer(
     request: Request,
     kind: Kind,
     (dialect, id): (Dialect, &str),
-    mut record: Record,
-) -> Response {
-    let refused = |record: &mut Record, problem: Problem| {
-        let problem = problem.to(dialect);
-        record.ended = Some(format!("{} ({})", problem.status.as_u16(), problem.message));
-        problem.respond(dialect, Some(id))
-    };
-    let (served, plan, mut wire) = match planned(state, request, kind).await {
-        Ok(planned) => planned,
-        Err(problem) => return refused(&mut record, problem),
-    };
-    record.prompt = plan.prompt_tokens();
-    record.unknown = plan.wanted.unknown.clone();
+    record: &Record,
+) -> Result<Response, Problem> {
+    let (served, plan, mut wire) = planned(state, request, kind).await?;
+    record.fill(|f| {
+        f.prompt_tokens = Some(plan.prompt_tokens());
+        f.unknown = plan.wanted.unknown.clone();
+    });
     let stream = plan.wanted.stream;
-    let running = match Running::start(Arc::clone(state), served, plan) {
-        Ok(running) => running,
-        Err(problem) => return refused(&mut record, problem),
-    };
-    let mut response = if stream {
+    let running = Running::start(Arc::clone(state), served, plan, record.clone())?;
+    if stream {
         let ready = wire.opening();
-        let mut response = Body::new(Streamed::new(running, wire, ready, record)).into_response();
+        let mut response = Body::new(Streamed::new(running, wire, ready)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
-    } else {
-        let mut whole = Box::pin(whole(running, wire, record));
-        match tokio::time::timeout(QUIET, whole.as_mut()).await {
-            Ok(Ok(value)) => axum::Json(value).into_response(),
-            Ok(Err(problem)) => problem.to(dialect).respond(dialect, Some(id)),
-            // It takes long: empty lines show that somebody works on it. Errors can only be told in the body from now on.
-            Err(_) => {
-                let id = id.to_string();
-                let outcome = async move {
-                    match whole.await {
-                        Ok(value) => value,
-                        Err(problem) => problem.json(dialect, Some(&id)),
-                    }
-                };
-                let mut response = Body::new(Late::new(Box::pin(outcome))).into_response();
-                response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                response
-            }
-        }
-    };
-    if let Some(Ok(id)) = (dialect == Dialect::Anthropic).then(|| HeaderValue::from_str(id)) {
-        response.headers_mut().entry(HeaderName::from_static("request-id")).or_insert(id);
+        return Ok(response);
     }
-    response
+    let mut whole = Box::pin(whole(running, wire));
+    if let Ok(outcome) = tokio::time::timeout(QUIET, whole.as_mut()).await {
+        return Ok(axum::Json(outcome?).into_response());
+    }
+    // It takes long: empty lines show that somebody works on it. Errors can only be told in the body from now on.
+    let (id, record) = (id.to_string(), record.clone());
+    let outcome = async move {
+        whole.await.unwrap_or_else(|problem| {
+            record.fill(|f| f.error = Some(problem.code));
+            problem.json(dialect, Some(&id))
+        })
+    };
+    let mut response = Body::new(Late::new(Box::pin(outcome))).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
 }
 
 /// All of an answer. Dropping it cancels it.
-async fn whole(mut running: Running, mut wire: Box<dyn Wire>, mut record: Record) -> Result<Value, Problem> {
-    let outcome = running.gather().await;
-    record.completion = running.usage().completion;
-    match outcome {
-        Ok(choices) => {
-            record.ended = Some("200".to_string());
-            Ok(wire.whole(&choices, &running.usage()))
-        }
-        Err(problem) => {
-            record.ended = Some(format!("{} ({})", problem.status.as_u16(), problem.message));
-            Err(problem)
-        }
-    }
+async fn whole(mut running: Running, mut wire: Box<dyn Wire>) -> Result<Value, Problem> {
+    let choices = running.gather().await?;
+    Ok(wire.whole(&choices, &running.usage()))
 }
 
 /// A body that is computed while it is waited for.

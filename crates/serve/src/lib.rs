@@ -1,38 +1,50 @@
-//! HTTP to engine and text: the APIs of OpenAI, DeepSeek and Anthropic over one model. The only async of the server, and its only JSON.
+//! HTTP to engine and text: the APIs of OpenAI, DeepSeek and Anthropic over models. The only async of the server, and its only JSON.
 //!
-//! A request is parsed once into a type that cannot be wrong (`validate` to `ask`), becomes tokens (`prepare`), is queued (`running`),
-//! answered token by token (`answer`) and written in the shape its caller knows (`wire`). A connection that goes away drops its tickets,
-//! which frees the engine.
+//! A request passes the gate (who asks, its record), is parsed once into a type that cannot be wrong (`validate` to `ask`), becomes tokens
+//! (`prepare`), is queued (`running`), answered token by token (`answer`) and written in the shape its caller knows (`wire`). A connection
+//! that goes away drops its tickets, which frees the engine.
 
+pub mod accounts;
 mod answer;
 pub mod ask;
 mod calling;
 mod complete;
+mod gate;
 mod infill;
 mod listen;
 mod loaded;
+pub mod metrics;
+pub mod models;
 mod pace;
 mod prepare;
 mod problem;
+mod record;
 mod routes;
 mod running;
 mod streaming;
+mod tls;
 mod tokens;
 pub mod validate;
 mod wire;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use engine::Sampling;
 use engine::service::Service;
 use text::chat::Context;
 use text::{TextError, Tokenizer};
 
+pub use gate::{Access, Origin};
 pub use listen::listen;
-use loaded::Loaded;
-use problem::Problem;
+pub use loaded::Loaded;
+pub use record::{Filled, Record};
+pub use tls::{Tls, TlsError};
+
+use crate::metrics::Metrics;
+use crate::models::{Description, Models, NoModel};
 
 /// A chat template that renders, wherever it does so.
 pub trait Render: Send + Sync {
@@ -60,8 +72,6 @@ impl Render for text::chat::Template {
 pub struct Served {
     /// Its id in the API.
     pub name: String,
-    /// Seconds since 1970 at which it was loaded.
-    pub created: u64,
     /// The engine and its queue.
     pub service: Service,
     /// Text to ids.
@@ -113,49 +123,80 @@ impl Default for Bounds {
 
 /// What the routes share.
 pub struct State {
-    model: OnceLock<Arc<Loaded>>,
+    /// What is served.
+    pub models: Arc<Models<Loaded>>,
+    /// Numbers for Prometheus.
+    pub metrics: Arc<Metrics>,
+    gate: gate::Gate,
     bounds: Bounds,
     bodies: tokio::sync::Semaphore,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
     parsing: tokio::sync::Semaphore,
     pace: pace::Pace,
-    log: Box<dyn Fn(&str) + Send + Sync>,
+    /// The first model was loaded once.
+    started: AtomicBool,
 }
 
 impl State {
-    /// A server without its model yet; `log` gets one line for each request.
-    pub fn new(bounds: Bounds, log: impl Fn(&str) + Send + Sync + 'static) -> Arc<State> {
-        let bodies = tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10);
-        let (model, log) = (OnceLock::new(), Box::new(log));
-        let (parsing, pace) = (tokio::sync::Semaphore::new(2), pace::Pace::default());
-        Arc::new(State { model, bounds, bodies, parsing, pace, log })
+    /// A server of these models, none of them loaded yet.
+    pub fn new(bounds: Bounds, access: Access, models: Arc<Models<Loaded>>) -> Arc<State> {
+        Arc::new(State {
+            models,
+            metrics: Arc::default(),
+            gate: gate::Gate::new(access),
+            bounds,
+            bodies: tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10),
+            parsing: tokio::sync::Semaphore::new(2),
+            pace: pace::Pace::default(),
+            started: AtomicBool::new(false),
+        })
     }
 
-    /// The model is loaded: the server is ready.
-    pub fn ready(&self, model: Served) {
-        let _ = self.model.set(Arc::new(Loaded::new(model)));
+    /// Load the first model: the server is ready then, and stays so when the model is put away.
+    ///
+    /// # Errors
+    /// The model cannot be loaded.
+    pub async fn start(&self) -> Result<(), NoModel> {
+        self.models.get(None).await?;
+        self.started.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// The model, once it is there.
-    fn model(&self) -> Option<&Arc<Loaded>> {
-        self.model.get()
+    /// Whether requests are answered: the first model was loaded, and the server is not ending.
+    pub fn ready(&self) -> bool {
+        self.started.load(Ordering::Acquire) && !self.gate.ending()
     }
 
-    /// The model, or a 503 until it is there.
-    fn loaded(&self) -> Result<Arc<Loaded>, Problem> {
-        let loading =
-            || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "loading", "the model is being loaded; try again");
-        self.model().cloned().ok_or_else(loading)
+    /// The model of this name, the first without one; loaded where it must be.
+    ///
+    /// # Errors
+    /// There is none, or it takes longer than the server's patience.
+    pub async fn model(&self, name: Option<&str>) -> Result<Arc<Loaded>, NoModel> {
+        match tokio::time::timeout(self.bounds.patience, self.models.get(name)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(NoModel::Loading),
+        }
     }
 
-    /// The model that a request names; the one there is where it names none.
-    fn named(&self, name: Option<&str>) -> Result<Arc<Loaded>, Problem> {
-        let served = self.loaded()?;
-        let Some(name) = name.filter(|name| *name != served.name) else { return Ok(served) };
-        let name: String = name.chars().take(200).collect();
-        let message = format!("model is {name:?}; this server has {:?}", served.name);
-        let problem = Problem::new(StatusCode::NOT_FOUND, "model_not_found", message);
-        Err(Problem { param: Some("model".to_string()), ..problem })
+    /// Put away models that nobody used for this long, until the server ends.
+    pub async fn put_away_unused(self: Arc<Self>, unused: Duration) {
+        loop {
+            tokio::time::sleep((unused / 4).clamp(Duration::from_millis(100), Duration::from_secs(10))).await;
+            for (name, model) in self.models.put_away(unused) {
+                tracing::info!(target: "farthing", model = name, "put away: nobody used it");
+                // The engine's thread is waited for.
+                let _ = tokio::task::spawn_blocking(move || drop(model)).await;
+            }
+        }
+    }
+
+    /// Bring the metrics of engines up to date. A model that is not loaded does nothing, and its counters begin anew.
+    fn observe(&self) {
+        let loaded: HashMap<String, Arc<Loaded>> = self.models.loaded().into_iter().collect();
+        for (Description { name, .. }, _) in self.models.list() {
+            let statistics = loaded.get(&name).map(|model| model.service.statistics()).unwrap_or_default();
+            self.metrics.engine(&name, &statistics);
+        }
     }
 }
 

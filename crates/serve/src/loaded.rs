@@ -27,6 +27,7 @@ impl Deref for Loaded {
 }
 
 impl Loaded {
+    /// What follows from a model.
     pub fn new(served: Served) -> Loaded {
         let format = Format::of_template(served.template.source());
         Loaded { served, format, grammars: OnceLock::new() }

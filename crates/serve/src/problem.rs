@@ -1,5 +1,6 @@
 //! Answers that are errors, in the shape of each dialect.
 
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::EngineError;
@@ -7,6 +8,8 @@ use engine::service::Refused;
 use serde_json::{Value, json};
 use text::TextError;
 
+use crate::models::NoModel;
+use crate::record::Record;
 use crate::validate::Invalid;
 
 /// Whose clients a path is for.
@@ -97,16 +100,27 @@ impl Problem {
     }
 
     /// As those who use a dialect expect it: to DeepSeek's clients a wrong value is a 422, to others a 400.
-    pub fn to(mut self, dialect: Dialect) -> Problem {
+    fn status(&self, dialect: Dialect) -> StatusCode {
         if dialect == Dialect::DeepSeek && self.status == StatusCode::BAD_REQUEST && self.param.is_some() {
-            self.status = StatusCode::UNPROCESSABLE_ENTITY;
+            return StatusCode::UNPROCESSABLE_ENTITY;
+        }
+        self.status
+    }
+
+    /// Known to the request's record.
+    pub fn noted(self, head: &Parts) -> Problem {
+        if let Some(record) = head.extensions.get::<Record>() {
+            record.fill(|f| f.error = Some(self.code));
         }
         self
     }
 
     /// As a response.
     pub fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
-        let mut response = (self.status, axum::Json(self.json(dialect, id))).into_response();
+        let mut response = (self.status(dialect), axum::Json(self.json(dialect, id))).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -114,6 +128,24 @@ impl Problem {
             response.headers_mut().insert(HeaderName::from_static("request-id"), id);
         }
         response
+    }
+}
+
+/// The id of a request, once the gate gave it one.
+pub fn id_of(head: &Parts) -> Option<String> {
+    head.extensions.get::<Record>().map(Record::id)
+}
+
+impl From<NoModel> for Problem {
+    fn from(error: NoModel) -> Problem {
+        let (status, code) = match &error {
+            NoModel::Unknown { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            NoModel::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
+            NoModel::TooLarge { .. } | NoModel::NoRoom { .. } => (StatusCode::SERVICE_UNAVAILABLE, "no_room"),
+            NoModel::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
+        };
+        let param = matches!(error, NoModel::Unknown { .. }).then(|| "model".to_string());
+        Problem { param, ..Problem::new(status, code, error.to_string()) }
     }
 }
 
@@ -162,5 +194,38 @@ impl From<Refused> for Problem {
             Refused::Busy { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refused.to_string()),
             Refused::Ending => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", refused.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dialect_follows_from_the_path() {
+        for path in ["/v1/messages", "/v1/messages/count_tokens", "/anthropic/v1/messages", "/anthropic/v1/models"] {
+            assert_eq!(Dialect::of(path), Dialect::Anthropic, "{path}");
+        }
+        for path in ["/", "/v1/chat/completions", "/v1/models/messages-7b", "/v1/responses", "/metrics", "/tokenize"] {
+            assert_eq!(Dialect::of(path), Dialect::OpenAi, "{path}");
+        }
+        for path in ["/chat/completions", "/beta/completions", "/beta/v1/chat/completions"] {
+            assert_eq!(Dialect::of(path), Dialect::DeepSeek, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_dialect_has_its_own_shape() {
+        let problem = Problem { param: Some("n".to_string()), ..Problem::bad("invalid_value", "n is 0") };
+        assert_eq!(problem.json(Dialect::OpenAi, None)["error"]["param"], "n");
+        let theirs = problem.json(Dialect::Anthropic, Some("req_1"));
+        let wanted = json!({"type": "error", "error": {"type": "invalid_request_error", "message": "n is 0"}, "request_id": "req_1"});
+        assert_eq!(theirs, wanted);
+        let status = |dialect| problem.respond(dialect, None).status().as_u16();
+        assert_eq!((status(Dialect::OpenAi), status(Dialect::DeepSeek), status(Dialect::Anthropic)), (400, 422, 400));
+        let busy = Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "later");
+        assert_eq!(busy.respond(Dialect::OpenAi, None).headers()["retry-after"], "1");
+        let nobody = Problem::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "no key");
+        assert_eq!(nobody.respond(Dialect::OpenAi, None).headers()["www-authenticate"], "Bearer");
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Request, State as Shared};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
 use crate::State;
-use crate::complete::{Kind, complete, fresh_id};
-use crate::loaded::Loaded;
-use crate::problem::{Dialect, Problem};
+use crate::complete::{Kind, complete};
+use crate::models::{Description, NoModel, Phase};
+use crate::problem::{Dialect, Problem, id_of};
 use crate::tokens;
 
 type Route = MethodRouter<Arc<State>>;
@@ -76,26 +77,38 @@ fn shown(uri: &Uri) -> String {
     uri.path().chars().take(200).collect()
 }
 
-async fn nothing_here(method: Method, uri: Uri) -> Response {
-    let message = format!("{method} {} is not served; there are {ROUTES}", shown(&uri));
-    Problem::new(StatusCode::NOT_FOUND, "not_found", message).respond(Dialect::of(uri.path()), Some(&fresh_id("req_")))
+async fn nothing_here(request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let message = format!("{} {} is not served; there are {ROUTES}", head.method, shown(&head.uri));
+    refused(Problem::new(StatusCode::NOT_FOUND, "not_found", message), &head)
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Response {
-    let message = format!("{} does not take {method}; there are {ROUTES}", shown(&uri));
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
-    problem.respond(Dialect::of(uri.path()), Some(&fresh_id("req_")))
+async fn wrong_method(request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let message = format!("{} does not take {}; there are {ROUTES}", shown(&head.uri), head.method);
+    refused(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message), &head)
+}
+
+fn refused(problem: Problem, head: &Parts) -> Response {
+    problem.noted(head).respond(Dialect::of(head.uri.path()), id_of(head).as_deref())
 }
 
 async fn health() -> Response {
     axum::Json(json!({"status": "ok"})).into_response()
 }
 
-async fn ready(Shared(state): Shared<Arc<State>>) -> Result<Response, Response> {
-    let model = state.loaded().map_err(|p| p.respond(Dialect::OpenAi, None))?;
-    let (running, waiting) = model.service.load();
-    let report = json!({"status": "ready", "model": model.name, "running": running, "waiting": waiting});
-    Ok(axum::Json(report).into_response())
+async fn ready(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    if !state.ready() {
+        return refused(NoModel::Loading.into(), &head);
+    }
+    let (mut running, mut waiting) = (0, 0);
+    for (_, model) in state.models.loaded() {
+        let load = model.service.load();
+        (running, waiting) = (running + load.0, waiting + load.1);
+    }
+    let model = state.models.list().first().map(|(d, _)| d.name.clone());
+    axum::Json(json!({"status": "ready", "model": model, "running": running, "waiting": waiting})).into_response()
 }
 
 async fn openapi() -> Response {
@@ -104,38 +117,43 @@ async fn openapi() -> Response {
 }
 
 /// A model, to OpenAI's clients and to Anthropic's.
-fn described(model: &Loaded) -> Value {
+fn described((model, phase): &(Description, Phase)) -> Value {
     json!({
         "id": model.name,
         "object": "model",
         "created": model.created,
         "owned_by": "farthing",
-        "context_length": model.service.limits().context,
-        "max_model_len": model.service.limits().context,
+        "context_length": model.context,
+        "max_model_len": model.context,
+        "bytes": model.bytes,
+        "state": phase.name(),
         "type": "model",
         "display_name": model.name,
         "created_at": tokens::date(model.created),
         "lifecycle": "active",
-        "max_input_tokens": model.service.limits().context,
+        "max_input_tokens": model.context,
     })
 }
 
-async fn models(Shared(state): Shared<Arc<State>>, uri: Uri) -> Result<Response, Response> {
-    let model = state.loaded().map_err(|p| p.respond(Dialect::of(uri.path()), None))?;
+async fn models(Shared(state): Shared<Arc<State>>) -> Response {
+    let all = state.models.list();
+    let name = |model: Option<&(Description, Phase)>| model.map(|(d, _)| d.name.clone());
     let list = json!({
         "object": "list",
-        "data": [described(&model)],
+        "data": all.iter().map(described).collect::<Vec<_>>(),
         "has_more": false,
-        "first_id": model.name,
-        "last_id": model.name,
+        "first_id": name(all.first()),
+        "last_id": name(all.last()),
     });
-    Ok(axum::Json(list).into_response())
+    axum::Json(list).into_response()
 }
 
-async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, uri: Uri) -> Result<Response, Response> {
-    let found = state.loaded().and_then(|_| state.named(Some(&id)));
-    let model = found.map_err(|p| p.respond(Dialect::of(uri.path()), Some(&fresh_id("req_"))))?;
-    Ok(axum::Json(described(&model)).into_response())
+async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    match state.models.describe(Some(&id)) {
+        Ok(model) => axum::Json(described(&model)).into_response(),
+        Err(error) => refused(error.into(), &head),
+    }
 }
 
 async fn embeddings(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
@@ -148,7 +166,7 @@ async fn embeddings(Shared(state): Shared<Arc<State>>, request: Request) -> Resp
         }
         Err(problem) => problem,
     };
-    problem.respond(Dialect::OpenAi, None)
+    refused(problem, &head)
 }
 
 #[cfg(test)]
@@ -178,7 +196,9 @@ mod tests {
                 assert!(Dialect::of(path) != Dialect::DeepSeek || responses.contains_key("422"), "{path}: 422");
             }
         }
-        let routes: BTreeSet<_> = table().iter().map(|(m, p, _)| (m.to_string(), p.to_string())).collect();
+        // The gate has one of its own.
+        let gate = [("GET".to_string(), "/metrics".to_string())];
+        let routes: BTreeSet<_> = table().iter().map(|(m, p, _)| (m.to_string(), p.to_string())).chain(gate).collect();
         assert_eq!(named, routes);
     }
 

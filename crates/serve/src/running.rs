@@ -10,7 +10,8 @@ use crate::State;
 use crate::loaded::Loaded;
 use crate::prepare::Plan;
 use crate::problem::Problem;
-use crate::wire::{Part, Usage, Whole};
+use crate::record::Record;
+use crate::wire::{End, Part, Usage, Whole};
 
 /// Choices that run. Dropping it drops their tickets, which frees the engine.
 pub struct Running {
@@ -22,6 +23,7 @@ pub struct Running {
     parts: UnboundedReceiver<(usize, Part)>,
     usage: Usage,
     ended: usize,
+    record: Record,
 }
 
 impl Running {
@@ -29,10 +31,10 @@ impl Running {
     ///
     /// # Errors
     /// None of them was taken.
-    pub fn start(state: Arc<State>, served: Arc<Loaded>, plan: Plan) -> Result<Running, Problem> {
+    pub fn start(state: Arc<State>, served: Arc<Loaded>, plan: Plan, record: Record) -> Result<Running, Problem> {
         let (sender, parts) = unbounded_channel();
         let usage = Usage { prompt: plan.prompt_tokens(), ..Usage::default() };
-        let mut running = Running { state, served, plan, tickets: Vec::new(), sender, parts, usage, ended: 0 };
+        let mut running = Running { state, served, plan, tickets: Vec::new(), sender, parts, usage, ended: 0, record };
         running.submit()?;
         Ok(running)
     }
@@ -82,14 +84,33 @@ impl Running {
                 self.usage.completion += end.timing.generated;
                 self.usage.reasoning += end.reasoning;
                 self.state.pace.ended(end.timing.prefill + end.timing.decode);
+                self.told(end);
                 self.ended += 1;
                 self.tickets[choice] = None;
                 self.submit()?;
             }
-            Part::Failed(error) => return Err(Problem::from(error)),
+            Part::Failed(error) => {
+                let problem = Problem::from(error);
+                self.record.fill(|f| f.error = Some(problem.code));
+                return Err(problem);
+            }
+            Part::Text { .. } | Part::Reasoning { .. } | Part::Call { .. } => self.record.first_token(),
             _ => {}
         }
         Ok((choice, part))
+    }
+
+    /// The end of a choice, for the record: of several choices the sums, and the last one's end.
+    fn told(&self, end: &End) {
+        let (usage, timing) = (self.usage, end.timing);
+        self.record.fill(|f| {
+            f.completion_tokens = Some(usage.completion);
+            f.cached_tokens = Some(usage.cached);
+            f.queued = f.queued.or(Some(timing.waited));
+            f.prefill = Some(f.prefill.unwrap_or_default() + timing.prefill);
+            f.decode = Some(f.decode.unwrap_or_default() + timing.decode);
+            f.finish = Some(end.finish.word());
+        });
     }
 
     /// Tokens so far.

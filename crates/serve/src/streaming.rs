@@ -10,7 +10,7 @@ use axum::body::{Bytes, HttpBody};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::complete::{Outcome, Record};
+use crate::complete::Outcome;
 use crate::running::Running;
 use crate::wire::{Part, Wire};
 
@@ -43,30 +43,24 @@ pub struct Streamed {
     running: Option<Running>,
     wire: Box<dyn Wire>,
     ready: VecDeque<Bytes>,
-    record: Record,
     silence: Silence,
 }
 
 impl Streamed {
     /// Stream what runs, after what is ready.
-    pub fn new(running: Running, wire: Box<dyn Wire>, ready: Vec<Bytes>, record: Record) -> Streamed {
-        Streamed { running: Some(running), wire, ready: ready.into(), record, silence: Silence::new() }
+    pub fn new(running: Running, wire: Box<dyn Wire>, ready: Vec<Bytes>) -> Streamed {
+        Streamed { running: Some(running), wire, ready: ready.into(), silence: Silence::new() }
     }
 
     fn take(&mut self, next: Option<Result<(usize, Part), crate::problem::Problem>>) {
-        if let Some(running) = &self.running {
-            self.record.completion = running.usage().completion;
-        }
         match next {
             Some(Ok((choice, part))) => self.ready.extend(self.wire.part(choice, &part)),
             Some(Err(problem)) => {
                 self.running = None;
-                self.record.ended = Some(format!("failed ({})", problem.message));
                 self.ready.extend(self.wire.failed(&problem));
             }
             None => {
                 if let Some(running) = self.running.take() {
-                    self.record.ended = Some("200".to_string());
                     self.ready.extend(self.wire.closing(&running.usage()));
                 }
             }

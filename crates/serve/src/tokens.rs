@@ -8,33 +8,27 @@ use serde_json::{Value, json};
 
 use crate::State;
 use crate::ask::{Ask, Input};
-use crate::complete::{apart, body, fresh_id};
+use crate::complete::{addressed, apart, fields};
 use crate::loaded::Loaded;
 use crate::prepare::conversation;
-use crate::problem::{Dialect, Problem};
+use crate::problem::{Dialect, Problem, id_of};
 use crate::validate::{self, Fields, Model, Tokenize};
 
 /// Read a request, and do something with it that may take a while.
 async fn done(
     state: Arc<State>,
     request: Request,
+    dialect: Dialect,
     work: impl FnOnce(&Loaded, Fields) -> Result<Value, Problem> + Send + 'static,
-) -> Result<Value, Problem> {
-    state.loaded()?;
+) -> Response {
     let (head, content) = request.into_parts();
-    let bytes = body(&state, &head.headers, content).await?;
-    let work = move |state: &State| {
-        let fields = Fields::parse(&bytes)?;
-        let served = state.named(fields.model()?)?;
-        work(&served, fields)
+    let outcome = match addressed(&state, &head, content).await {
+        Ok((bytes, served)) => apart(&state, move || work(&served, fields(&bytes, &served)?)).await,
+        Err(problem) => Err(problem),
     };
-    apart(&state, work).await
-}
-
-fn respond(outcome: Result<Value, Problem>, dialect: Dialect) -> Response {
     match outcome {
         Ok(value) => axum::Json(value).into_response(),
-        Err(problem) => problem.respond(dialect, Some(&fresh_id("req_"))),
+        Err(problem) => problem.noted(&head).respond(dialect, id_of(&head).as_deref()),
     }
 }
 
@@ -61,7 +55,7 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
         let most = served.service.limits().context;
         Ok(json!({"count": ids.len(), "max_model_len": most, "tokens": ids, "token_strs": strings}))
     };
-    respond(done(state, request, work).await, Dialect::OpenAi)
+    done(state, request, Dialect::OpenAi, work).await
 }
 
 /// `POST /detokenize`
@@ -70,7 +64,7 @@ pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> 
         let ids = validate::detokenize(&mut fields, of(served))?;
         Ok(json!({"prompt": served.tokenizer.decode(&ids, false)}))
     };
-    respond(done(state, request, work).await, Dialect::OpenAi)
+    done(state, request, Dialect::OpenAi, work).await
 }
 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
@@ -81,7 +75,7 @@ pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
             Ok(json!({"prompt": served.tokenizer.decode(&rendered(served, &ask)?, false)}))
         }
     };
-    respond(done(state, request, work).await, Dialect::OpenAi)
+    done(state, request, Dialect::OpenAi, work).await
 }
 
 /// `POST /v1/messages/count_tokens`
@@ -90,23 +84,25 @@ pub async fn count(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
         let ask = validate::messages(&mut fields, of(served))?;
         Ok(json!({"input_tokens": rendered(served, &ask)?.len()}))
     };
-    respond(done(state, request, work).await, Dialect::Anthropic)
+    done(state, request, Dialect::Anthropic, work).await
 }
 
-/// `GET /tokenizer_info`
+/// `GET /tokenizer_info`: of the first model.
 pub async fn info(Shared(state): Shared<Arc<State>>) -> Response {
-    let info = |served: Arc<Loaded>| {
-        json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": served.bos,
-            "eos_token": served.eos,
-            "pad_token": served.eos,
-            "vocab_size": served.tokenizer.vocab_size(),
-            "model_max_length": served.service.limits().context,
-            "chat_template": served.template.source(),
-        })
+    let served = match state.model(None).await {
+        Ok(served) => served,
+        Err(error) => return Problem::from(error).respond(Dialect::OpenAi, None),
     };
-    respond(state.loaded().map(info), Dialect::OpenAi)
+    let info = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": served.bos,
+        "eos_token": served.eos,
+        "pad_token": served.eos,
+        "vocab_size": served.tokenizer.vocab_size(),
+        "model_max_length": served.service.limits().context,
+        "chat_template": served.template.source(),
+    });
+    axum::Json(info).into_response()
 }
 
 /// Seconds since 1970, as RFC 3339 has them.
