@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use engine::service::Service;
+use engine::service::{Service, Settings};
 use model::Checkpoint;
 use serve::accounts::Keys;
 use serve::models::{Description, Models};
@@ -229,7 +229,7 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<S
     let paths: Vec<(String, PathBuf)> = all.iter().map(|c| (c.description.name.clone(), c.path.clone())).collect();
     // The plan was told at the start.
     let options = Load { quiet: true, ..a.load.clone() };
-    let (choose, queue) = (a.choose.clone(), usize::from(a.queue));
+    let (choose, waiting) = (a.choose.clone(), usize::from(a.queue));
     move |wanted| {
         let (name, path) = paths.iter().find(|(name, _)| *name == wanted.name).ok_or("no such model")?;
         let m = load(path, &options).map_err(|Failure(why)| why)?;
@@ -238,7 +238,7 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<S
         tracing::info!(target: "farthing", model = name, "loaded");
         Ok(Served {
             name: name.clone(),
-            service: Service::start(m.engine, queue),
+            service: Service::start(m.engine, Settings { waiting, ..Settings::default() }),
             tokenizer: Arc::new(m.tokenizer),
             template: m.template,
             bos: m.bos,

@@ -16,6 +16,7 @@ mod tls;
 pub mod validate;
 mod wire;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub use listen::listen;
 pub use record::{Filled, Record};
 pub use tls::{Tls, TlsError};
 
-use crate::metrics::{Level, Metrics};
-use crate::models::{Models, NoModel};
+use crate::metrics::Metrics;
+use crate::models::{Description, Models, NoModel};
 
 /// A chat template that renders, wherever it does so.
 pub trait Render: Send + Sync {
@@ -155,7 +156,6 @@ impl State {
         loop {
             tokio::time::sleep((unused / 4).clamp(Duration::from_millis(100), Duration::from_secs(10))).await;
             for (name, model) in self.models.put_away(unused) {
-                self.metrics.forget(&name);
                 tracing::info!(target: "farthing", model = name, "put away: nobody used it");
                 // The engine's thread is waited for.
                 let _ = tokio::task::spawn_blocking(move || drop(model)).await;
@@ -163,19 +163,12 @@ impl State {
         }
     }
 
-    /// Bring the metrics of engines up to date.
+    /// Bring the metrics of engines up to date. A model that is not loaded does nothing, and its counters begin anew.
     fn observe(&self) {
-        for (name, model) in self.models.loaded() {
-            let (running, waiting) = model.service.load();
-            let pages = model.service.limits().cached.div_ceil(engine::PAGE) as u64;
-            let level = Level {
-                running: u64::from(running),
-                waiting: waiting as u64,
-                batch: u64::from(running),
-                pages_used: pages.saturating_sub(model.service.free_pages() as u64),
-                pages,
-            };
-            self.metrics.level(&name, &level);
+        let loaded: HashMap<String, Arc<Served>> = self.models.loaded().into_iter().collect();
+        for (Description { name, .. }, _) in self.models.list() {
+            let statistics = loaded.get(&name).map(|model| model.service.statistics()).unwrap_or_default();
+            self.metrics.engine(&name, &statistics);
         }
     }
 }

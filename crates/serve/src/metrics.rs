@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use engine::service::Statistics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -43,44 +44,10 @@ struct Expert {
     expert: u64,
 }
 
-/// What a model's engine does now.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Level {
-    /// Requests that are computed.
-    pub running: u64,
-    /// Requests in the queue.
-    pub waiting: u64,
-    /// Tokens or sequences of the last forward.
-    pub batch: u64,
-    /// Pages of the cache in use.
-    pub pages_used: u64,
-    /// Pages of the cache.
-    pub pages: u64,
-}
-
-/// What a model's caches did since it was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Caches {
-    /// Prompt tokens that were looked for.
-    pub queried_tokens: u64,
-    /// Those that were there.
-    pub hit_tokens: u64,
-    /// Pages that were found in memory.
-    pub page_hits: u64,
-    /// Pages that were not.
-    pub page_misses: u64,
-    /// Units on disk now.
-    pub disk_units: u64,
-    /// Their bytes.
-    pub disk_bytes: u64,
-    /// Units that were found on disk.
-    pub disk_hits: u64,
-    /// Units that were not.
-    pub disk_misses: u64,
-    /// Units that were put away for room.
-    pub disk_dropped: u64,
-    /// Units that were not what was stored.
-    pub disk_damaged: u64,
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Layer {
+    model: String,
+    layer: u64,
 }
 
 type Counters = Family<Named, Counter>;
@@ -101,10 +68,11 @@ pub struct Metrics {
     refused: Counter,
     cancelled: Counter,
     connections: Gauge,
-    level: [Gauges; 5],
-    caches: [Counters; 8],
-    disk: [Gauges; 2],
+    now: [Gauges; NOW.len()],
+    totals: [Counters; TOTALS.len()],
+    busy: Family<Named, Counter<f64, AtomicU64>>,
     experts: Family<Expert, Counter>,
+    imbalance: Family<Layer, Gauge<f64, AtomicU64>>,
     aliases: Aliases,
 }
 
@@ -130,25 +98,59 @@ const TOKEN_SECONDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0
 const REQUEST_SECONDS: [f64; 16] =
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 900.0];
 
-const LEVEL: [(&str, &str); 5] = [
+/// Experts of a model, over all layers, that are counted one by one; of larger models only how even they are used.
+const EXPERTS_MAX: usize = 4096;
+
+const NOW: [(&str, &str); 7] = [
     ("requests_running", "Requests that are computed"),
     ("requests_waiting", "Requests in the queue"),
-    ("batch_size", "Rows of the last forward"),
-    ("cache_pages_used", "Pages of the cache in use"),
     ("cache_pages", "Pages of the cache"),
+    ("cache_pages_used", "Pages of the cache that requests use"),
+    ("cache_units", "Units of 64 tokens that can be found in the cache"),
+    ("disk_cache_units", "Units of the cache on disk"),
+    ("disk_cache_bytes", "Bytes of the cache on disk"),
 ];
-const CACHES: [(&str, &str); 8] = [
+
+fn now(s: &Statistics) -> [u64; NOW.len()] {
+    let disk = s.disk.unwrap_or_default();
+    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.units].map(|n| n as u64);
+    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.units, disk.bytes]
+}
+
+const TOTALS: [(&str, &str); 13] = [
+    ("forwards", "Forwards: batches that were computed"),
+    ("forward_rows", "Tokens of all forwards; over farthing_forwards it is the mean size of a batch"),
+    ("preemptions", "Times that a request gave back its pages and waited again"),
+    ("expirations", "Requests that waited longer than they wanted"),
     ("prefix_cache_queried_tokens", "Prompt tokens that were looked for in the prefix cache"),
-    ("prefix_cache_hit_tokens", "Prompt tokens that were found in the prefix cache"),
-    ("cache_page_hits", "Pages that were found in memory"),
-    ("cache_page_misses", "Pages that were not found in memory"),
-    ("disk_cache_hits", "Units that were found on disk"),
-    ("disk_cache_misses", "Units that were not found on disk"),
-    ("disk_cache_dropped", "Units on disk that were put away for room"),
+    ("prefix_cache_hit_tokens", "Prompt tokens that were found there, in memory or on disk"),
+    ("cache_units_evicted", "Units given up for room in memory"),
+    ("disk_cache_hits", "Units that were fetched from disk"),
+    ("disk_cache_misses", "Fetches that ended early"),
+    ("disk_cache_written", "Units written to disk"),
+    ("disk_cache_dropped", "Units not written, because too many waited or the disk refused"),
     ("disk_cache_damaged", "Units on disk that were not what was stored"),
+    ("disk_cache_evicted", "Units removed from disk for room"),
 ];
-const DISK: [(&str, &str); 2] =
-    [("disk_cache_units", "Units of the cache on disk"), ("disk_cache_bytes", "Bytes of the cache on disk")];
+
+fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
+    let disk = s.disk.unwrap_or_default();
+    [
+        s.steps,
+        s.rows,
+        s.preempted,
+        s.expired,
+        s.prompt_tokens + s.cached_tokens,
+        s.cached_tokens,
+        s.units_evicted,
+        disk.hits,
+        disk.misses,
+        disk.written,
+        disk.dropped,
+        disk.damaged,
+        disk.evicted,
+    ]
+}
 
 impl Metrics {
     /// Nothing counted yet.
@@ -168,10 +170,11 @@ impl Metrics {
             refused: Counter::default(),
             cancelled: Counter::default(),
             connections: Gauge::default(),
-            level: std::array::from_fn(|_| Gauges::default()),
-            caches: std::array::from_fn(|_| Counters::default()),
-            disk: std::array::from_fn(|_| Gauges::default()),
+            now: std::array::from_fn(|_| Gauges::default()),
+            totals: std::array::from_fn(|_| Counters::default()),
+            busy: Family::default(),
             experts: Family::default(),
+            imbalance: Family::default(),
             aliases: Aliases::default(),
         };
         m.registry = m.registered();
@@ -198,10 +201,12 @@ impl Metrics {
         ours.register("rejections", "Requests that got 429", self.refused.clone());
         ours.register("cancellations", "Requests whose client left", self.cancelled.clone());
         ours.register("connections", "Open connections", self.connections.clone());
-        LEVEL.iter().zip(&self.level).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
-        CACHES.iter().zip(&self.caches).for_each(|((name, help), n)| ours.register(*name, *help, n.clone()));
-        DISK.iter().zip(&self.disk).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
+        NOW.iter().zip(&self.now).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
+        TOTALS.iter().zip(&self.totals).for_each(|((name, help), n)| ours.register(*name, *help, n.clone()));
+        ours.register("forward_seconds", "Time in forwards", self.busy.clone());
         ours.register("expert_tokens", "Tokens that an expert was chosen for", self.experts.clone());
+        let even = "The busiest expert's share of a layer's tokens over an even share: 1 is even";
+        ours.register("expert_imbalance", even, self.imbalance.clone());
         let theirs = &self.aliases;
         all.register("vllm:num_requests_running", "As farthing_requests_running", theirs.running.clone());
         all.register("vllm:num_requests_waiting", "As farthing_requests_waiting", theirs.waiting.clone());
@@ -253,56 +258,41 @@ impl Metrics {
         };
     }
 
-    /// What a model's engine does now.
-    pub fn level(&self, model: &str, level: &Level) {
-        let values = [level.running, level.waiting, level.batch, level.pages_used, level.pages];
-        for (gauges, value) in self.level.iter().zip(values) {
-            set(gauges, model, value);
-        }
-        let name = ModelName { model_name: model.to_string() };
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.aliases.running.get_or_create(&name).set(signed(level.running));
-        self.aliases.waiting.get_or_create(&name).set(signed(level.waiting));
-        let share = if level.pages == 0 { 0.0 } else { level.pages_used as f64 / level.pages as f64 };
-        self.aliases.usage.get_or_create(&name).set(share);
-        self.aliases.usage_old.get_or_create(&name).set(share);
-    }
-
-    /// What a model's caches did since it was loaded: totals, not differences.
-    pub fn caches(&self, model: &str, c: &Caches) {
-        let totals = [
-            c.queried_tokens,
-            c.hit_tokens,
-            c.page_hits,
-            c.page_misses,
-            c.disk_hits,
-            c.disk_misses,
-            c.disk_dropped,
-            c.disk_damaged,
-        ];
+    /// What a model's engine does now and did since it was loaded.
+    pub fn engine(&self, model: &str, s: &Statistics) {
         let label = Named { model: model.to_string() };
-        for (counters, total) in self.caches.iter().zip(totals) {
+        for (gauges, value) in self.now.iter().zip(now(s)) {
+            gauges.get_or_create(&label).set(signed(value));
+        }
+        for (counters, total) in self.totals.iter().zip(totals(s)) {
             counters.get_or_create(&label).inner().store(total, Ordering::Relaxed);
         }
-        for (gauges, value) in self.disk.iter().zip([c.disk_units, c.disk_bytes]) {
-            set(gauges, model, value);
-        }
+        self.busy.get_or_create(&label).inner().store(s.busy.as_secs_f64().to_bits(), Ordering::Relaxed);
         let name = ModelName { model_name: model.to_string() };
-        self.aliases.queries.get_or_create(&name).inner().store(c.queried_tokens, Ordering::Relaxed);
-        self.aliases.hits.get_or_create(&name).inner().store(c.hit_tokens, Ordering::Relaxed);
+        let theirs = &self.aliases;
+        theirs.running.get_or_create(&name).set(signed(s.running as u64));
+        theirs.waiting.get_or_create(&name).set(signed(s.waiting as u64));
+        let used = s.pages.saturating_sub(s.pages_available) as f64 / s.pages.max(1) as f64;
+        theirs.usage.get_or_create(&name).set(used);
+        theirs.usage_old.get_or_create(&name).set(used);
+        let queries = s.prompt_tokens + s.cached_tokens;
+        theirs.queries.get_or_create(&name).inner().store(queries, Ordering::Relaxed);
+        theirs.hits.get_or_create(&name).inner().store(s.cached_tokens, Ordering::Relaxed);
+        self.experts(model, &s.experts);
     }
 
-    /// How often each expert of a layer was chosen since the model was loaded.
-    pub fn experts(&self, model: &str, layer: usize, chosen: &[u64]) {
-        for (expert, &total) in chosen.iter().enumerate() {
-            let label = Expert { model: model.to_string(), layer: layer as u64, expert: expert as u64 };
-            self.experts.get_or_create(&label).inner().store(total, Ordering::Relaxed);
+    fn experts(&self, model: &str, layers: &[Vec<u64>]) {
+        let few = layers.iter().map(Vec::len).sum::<usize>() <= EXPERTS_MAX;
+        for (layer, chosen) in layers.iter().enumerate().filter(|(_, chosen)| !chosen.is_empty()) {
+            let (model, layer) = (model.to_string(), layer as u64);
+            let (most, all) = (chosen.iter().max().copied().unwrap_or(0), chosen.iter().sum::<u64>());
+            let imbalance = most as f64 * chosen.len() as f64 / all.max(1) as f64;
+            self.imbalance.get_or_create(&Layer { model: model.clone(), layer }).set(imbalance);
+            for (expert, &total) in chosen.iter().enumerate().filter(|_| few) {
+                let label = Expert { model: model.clone(), layer, expert: expert as u64 };
+                self.experts.get_or_create(&label).inner().store(total, Ordering::Relaxed);
+            }
         }
-    }
-
-    /// A model was put away: it has no level any more.
-    pub fn forget(&self, model: &str) {
-        self.level(model, &Level::default());
     }
 
     /// All of it, as Prometheus reads it.
@@ -321,8 +311,8 @@ impl Default for Metrics {
     }
 }
 
-fn set(gauges: &Gauges, model: &str, value: u64) {
-    gauges.get_or_create(&Named { model: model.to_string() }).set(i64::try_from(value).unwrap_or(i64::MAX));
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -386,20 +376,32 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_there_under_both_names_and_go_with_their_model() {
+    fn what_engines_do_is_there_under_both_names() {
         let m = Metrics::new();
-        m.level("m", &Level { running: 3, waiting: 2, batch: 3, pages_used: 16, pages: 64 });
-        m.caches(
-            "m",
-            &Caches { queried_tokens: 10, hit_tokens: 4, disk_bytes: 5, disk_damaged: 6, ..Caches::default() },
-        );
-        m.experts("m", 2, &[7, 8]);
+        let disk = engine::store::Statistics { bytes: 5, damaged: 6, ..Default::default() };
+        let done = Statistics {
+            running: 3,
+            waiting: 2,
+            pages: 64,
+            pages_available: 48,
+            steps: 10,
+            rows: 25,
+            busy: Duration::from_millis(1500),
+            prompt_tokens: 6,
+            cached_tokens: 4,
+            experts: vec![vec![], vec![], vec![7, 1]],
+            disk: Some(disk),
+            ..Statistics::default()
+        };
+        m.engine("m", &done);
         m.connection(true);
         let s = scraped(&m);
         let (ours, theirs) = ([("model", "m")], [("model_name", "m")]);
         assert_eq!(of(&s, "farthing_requests_running", &ours), 3.0);
         assert!(m.text().contains("vllm:num_requests_running{model_name=\"m\"} 3\n"));
         assert_eq!(of(&s, "farthing_cache_pages_used", &ours), 16.0);
+        assert_eq!(of(&s, "farthing_forward_rows_total", &ours), 25.0);
+        assert_eq!(of(&s, "farthing_forward_seconds_total", &ours), 1.5);
         assert_eq!(of(&s, "vllm_num_requests_running", &theirs), 3.0);
         assert_eq!(of(&s, "vllm_num_requests_waiting", &theirs), 2.0);
         assert_eq!(of(&s, "vllm_kv_cache_usage_perc", &theirs), 0.25);
@@ -408,9 +410,19 @@ mod tests {
         assert_eq!(of(&s, "vllm_prefix_cache_hits_total", &theirs), 4.0);
         assert_eq!(of(&s, "farthing_disk_cache_bytes", &ours), 5.0);
         assert_eq!(of(&s, "farthing_disk_cache_damaged_total", &ours), 6.0);
-        assert_eq!(of(&s, "farthing_expert_tokens_total", &[("layer", "2"), ("expert", "1")]), 8.0);
+        assert_eq!(of(&s, "farthing_expert_tokens_total", &[("layer", "2"), ("expert", "0")]), 7.0);
+        assert_eq!(of(&s, "farthing_expert_imbalance", &[("layer", "2")]), 1.75);
         assert_eq!(of(&s, "farthing_connections", &[]), 1.0);
-        m.forget("m");
+        m.engine("m", &Statistics::default());
         assert_eq!(of(&scraped(&m), "farthing_cache_pages", &ours), 0.0);
+    }
+
+    #[test]
+    fn a_model_of_very_many_experts_has_few_series() {
+        let m = Metrics::new();
+        m.engine("m", &Statistics { experts: vec![vec![2; 256]; 58], ..Statistics::default() });
+        let s = scraped(&m);
+        assert!(s.samples.iter().all(|s| s.metric != "farthing_expert_tokens_total"));
+        assert_eq!(of(&s, "farthing_expert_imbalance", &[("layer", "57")]), 1.0);
     }
 }

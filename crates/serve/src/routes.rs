@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use text::chat::Context;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::accounts::Account;
 use crate::answer::{Answer, Part};
 use crate::models::{Description, NoModel, Phase, requested_model};
 use crate::record::Record;
@@ -141,7 +142,7 @@ async fn ready(Shared(state): Shared<Arc<State>>) -> Result<Response, Problem> {
     let (mut running, mut waiting) = (0, 0);
     for (_, model) in state.models.loaded() {
         let load = model.service.load();
-        (running, waiting) = (running + u64::from(load.0), waiting + load.1 as u64);
+        (running, waiting) = (running + load.0, waiting + load.1);
     }
     let model = state.models.describe(None)?.0.name;
     let report = json!({"status": "ready", "model": model, "running": running, "waiting": waiting});
@@ -311,6 +312,7 @@ fn fresh_id(kind: Kind) -> String {
 
 async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &Record) -> Result<Answered, Problem> {
     let (head, content) = request.into_parts();
+    let account = head.extensions.get::<Account>().copied().unwrap_or(Account::EVERYBODY);
     let bytes = body(state, &head.headers, content).await?;
     let served = loaded(state, requested_model(&bytes).as_deref()).await?;
     record.fill(|f| f.model = Some(served.name.clone()));
@@ -338,6 +340,9 @@ async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &Recor
             stops: served.stops.clone(),
             tokens_max: wanted.tokens_max.unwrap_or(usize::MAX).min(room + 1),
             log_probabilities: wanted.log_probabilities,
+            account: account.id,
+            salt: account.salt,
+            ..service::Request::default()
         },
         sink,
     );
@@ -392,6 +397,8 @@ async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &Recor
 fn ended(record: &Record, finish: &'static str, timing: &engine::Timing) {
     record.fill(|f| {
         f.completion_tokens = Some(timing.generated);
+        f.cached_tokens = Some(timing.cached_tokens);
+        f.queued = Some(timing.waited);
         f.prefill = Some(timing.prefill);
         f.decode = Some(timing.decode);
         f.finish = Some(finish);
