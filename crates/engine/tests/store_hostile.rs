@@ -25,7 +25,7 @@ fn child(role: &str, dir: &Path) -> Child {
 #[test]
 fn another_process() {
     let (Ok(role), Ok(dir)) = (std::env::var(ROLE), std::env::var(PLACE)) else { return };
-    match role.split_once(' ').unwrap_or((&role, "")) {
+    match role.split_once(": ").unwrap_or((&role, "")) {
         ("writes until killed", round) => writes_until_killed(Path::new(&dir), round),
         ("puts and fetches", number) => puts_and_fetches(Path::new(&dir), number.parse().unwrap()),
         ("fills a small disk", "") => fills_a_small_disk(Path::new(&dir)),
@@ -49,7 +49,7 @@ fn a_killed_process_leaves_whole_units_only() {
     let dir = folder.path();
     let (mut unfinished, mut whole) = (0, 0);
     for round in 0..40 {
-        let mut child = child(&format!("writes until killed {round}"), dir);
+        let mut child = child(&format!("writes until killed: {round}"), dir);
         let count = |dir: &Path| if dir.exists() { names(dir).len() } else { 0 };
         if round == 0 {
             until("it writes", || count(dir) > 10);
@@ -90,14 +90,14 @@ fn key_of(path: &Path) -> Option<Key> {
     Some(key)
 }
 
-const SHARED: u64 = 60;
+const SHARED: u64 = 96;
 
 /// Salts of six processes overlap: each fetches what another may just write or evict.
 fn puts_and_fetches(dir: &Path, number: usize) {
     let store = open(dir, SHARED * ON_DISK);
     let mut came = 0;
-    for round in 0..60 {
-        let keys = keys(&format!("shared {}", (round * 7 + number * 3) % 12), 8);
+    for round in 0..80 {
+        let keys = keys(&format!("shared {}", (round * 7 + number * 3) % 24), 8);
         came += fetched(&store, &keys);
         put(&store, &keys);
         std::thread::sleep(Duration::from_millis(10));
@@ -111,7 +111,7 @@ fn puts_and_fetches(dir: &Path, number: usize) {
 fn processes_share_a_directory() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let mut children: Vec<Child> = (0..3).map(|number| child(&format!("puts and fetches {number}"), dir)).collect();
+    let mut children: Vec<Child> = (0..3).map(|number| child(&format!("puts and fetches: {number}"), dir)).collect();
     let start = Instant::now();
     let (mut most, mut slowest) = (0, Duration::ZERO);
     while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
@@ -125,8 +125,8 @@ fn processes_share_a_directory() {
         assert!(child.wait().unwrap().success());
     }
     println!("at most {most} units of {SHARED}");
-    // Within two seconds three processes wrote no more than all there is.
-    assert!(most <= SHARED + 12 * 8, "{most} units");
+    // There are twice as many units. Each process may exceed the bound by a sixteenth and a unit; counting while files come and go is inexact.
+    assert!(most <= SHARED + 2 * 3 * (SHARED / 16 + 2), "{most} units");
 
     // One alone keeps the bound. It sees what another writes, may fetch it at once, and sees what another removes.
     let (one, other) = (open(dir, SHARED * ON_DISK), open(dir, SHARED * ON_DISK));
@@ -141,10 +141,10 @@ fn processes_share_a_directory() {
     until("both have seen that it went", || !one.contains(&keys[3]) && !other.contains(&keys[3]));
     // What one uses, the other does not evict.
     std::thread::sleep(Duration::from_millis(20));
-    put(&one, &storing::keys("more", 40));
+    put(&one, &storing::keys("more", 70));
     assert_eq!(fetched(&one, &keys[..3]), 3);
     until("the other has seen that too", || other.statistics().units == one.statistics().units);
-    put(&other, &storing::keys("most", 40));
+    put(&other, &storing::keys("most", 70));
     assert_eq!(fetched(&other, &keys[..3]), 3);
 }
 
@@ -156,7 +156,8 @@ fn names_of_units(dir: &Path) -> Vec<PathBuf> {
 
 /// Runs where `dir` is a file system of one megabyte that nobody else sees.
 fn fills_a_small_disk(dir: &Path) {
-    let mount = |options: &str| Command::new("mount").args(["-o", options, "tmpfs"]).arg(dir).status().unwrap().success();
+    let mount =
+        |options: &str| Command::new("mount").args(["-o", options, "tmpfs"]).arg(dir).status().unwrap().success();
     let (store, warnings) = open_counting(dir, 1 << 30);
     let (keys, filler) = (keys("full", 200), dir.join("filler"));
     put(&store, &keys);
@@ -208,7 +209,7 @@ fn a_full_disk_costs_one_warning_until_there_is_room() {
         command.arg(std::env::current_exe().unwrap()).env(ROLE, "fills a small disk").env(PLACE, folder.path());
         command
     };
-    let mount = "mount -t tmpfs -o size=1m tmpfs \"$1\"";
+    let mount = "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$1\"";
     if !unshare(mount).output().is_ok_and(|output| output.status.success()) {
         println!("SKIP: no small disk can be mounted here");
         eprintln!("SKIP: no small disk can be mounted here");

@@ -27,6 +27,8 @@ pub(super) struct Writer {
     /// When each folder had last changed as it was last read.
     folders: Vec<Option<SystemTime>>,
     scanned: Instant,
+    /// Bytes written since then.
+    unscanned: u64,
     paused: Option<Instant>,
     warned: Option<Instant>,
     /// Names of unfinished files: a number of this store, and one that counts.
@@ -39,7 +41,8 @@ impl Writer {
     pub fn new(shared: Arc<Shared>) -> Writer {
         let number = RandomState::new().hash_one(std::process::id());
         let (folders, scanned) = (vec![None; 256], Instant::now());
-        let mut writer = Writer { shared, folders, scanned, paused: None, warned: None, number, count: 0 };
+        let mut writer =
+            Writer { shared, folders, scanned, unscanned: 0, paused: None, warned: None, number, count: 0 };
         if let Err(error) = writer.shared.directory.prepare() {
             writer.refused(&error);
         }
@@ -52,7 +55,8 @@ impl Writer {
         let _ = self.make_room(0);
         loop {
             let next = self.shared.queue.next(SCAN);
-            if self.scanned.elapsed() >= SCAN {
+            // Who writes much looks more often: so several processes together stay near the bound however fast they are.
+            if self.scanned.elapsed() >= SCAN || self.unscanned > self.shared.bytes_max / 16 {
                 self.scan();
                 let _ = self.make_room(0);
             }
@@ -87,6 +91,7 @@ impl Writer {
         match self.write_file(&key, page) {
             Ok(()) => {
                 self.shared.index().insert(key, self.shared.disk_bytes(), nanoseconds(SystemTime::now()));
+                self.unscanned += self.shared.disk_bytes();
                 self.shared.count(Counter::Written);
             }
             Err(error) => {
@@ -154,7 +159,7 @@ impl Writer {
 
     /// Bring the index up to what is in the directory. Folders that did not change are not read.
     fn scan(&mut self) {
-        self.scanned = Instant::now();
+        (self.scanned, self.unscanned) = (Instant::now(), 0);
         let usable = self.shared.checked(self.shared.directory.check()).is_ok();
         for byte in 0..=255 {
             let changed =
