@@ -6,9 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use engine::store::{Key, Missed, Settings, Store};
+use engine::store::{Key, Missed, Settings, Store, root};
 use proptest::prelude::*;
 use storing::*;
 
@@ -90,14 +90,14 @@ fn key_of(path: &Path) -> Option<Key> {
     Some(key)
 }
 
-const SHARED: u64 = 96;
+const SHARED: u64 = 48;
 
-/// Salts of six processes overlap: each fetches what another may just write or evict.
+/// Prefixes of the processes overlap: each fetches what another may just write or evict.
 fn puts_and_fetches(dir: &Path, number: usize) {
     let store = open(dir, SHARED * ON_DISK);
     let mut came = 0;
     for round in 0..80 {
-        let keys = keys(&format!("shared {}", (round * 7 + number * 3) % 24), 8);
+        let keys = keys(&format!("shared {}", (round * 7 + number * 3) % 60), 8);
         came += fetched(&store, &keys);
         put(&store, &keys);
         std::thread::sleep(Duration::from_millis(10));
@@ -112,20 +112,16 @@ fn processes_share_a_directory() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let mut children: Vec<Child> = (0..3).map(|number| child(&format!("puts and fetches: {number}"), dir)).collect();
-    let start = Instant::now();
-    let (mut most, mut slowest) = (0, Duration::ZERO);
+    let mut most = 0;
     while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
-        let before = Instant::now();
         most = most.max(names_of_units(dir).len() as u64);
-        slowest = slowest.max(before.elapsed());
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(start.elapsed() < Duration::from_secs(300));
+        std::thread::sleep(Duration::from_millis(10));
     }
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
     println!("at most {most} units of {SHARED}");
-    // There are twice as many units. Each process may exceed the bound by a sixteenth and a unit; counting while files come and go is inexact.
+    // There are ten times as many units. Each process may exceed the bound by a sixteenth and a unit; counting while files come and go is inexact.
     assert!(most <= SHARED + 2 * 3 * (SHARED / 16 + 2), "{most} units");
 
     // One alone keeps the bound. It sees what another writes, may fetch it at once, and sees what another removes.
@@ -141,10 +137,10 @@ fn processes_share_a_directory() {
     until("both have seen that it went", || !one.contains(&keys[3]) && !other.contains(&keys[3]));
     // What one uses, the other does not evict.
     std::thread::sleep(Duration::from_millis(20));
-    put(&one, &storing::keys("more", 70));
+    put(&one, &storing::keys("more", 30));
     assert_eq!(fetched(&one, &keys[..3]), 3);
     until("the other has seen that too", || other.statistics().units == one.statistics().units);
-    put(&other, &storing::keys("most", 70));
+    put(&other, &storing::keys("most", 30));
     assert_eq!(fetched(&other, &keys[..3]), 3);
 }
 
@@ -400,4 +396,29 @@ fn units_of_other_models_lengths_and_versions_are_foreign() {
     }
     fs::write(&path, whole).unwrap();
     assert_eq!(fetched(&store, &keys[2..]), 2);
+}
+
+/// Where the fuzzer starts and what it found: only the whole one is a unit. The BLAKE3 of Python wrote it; it must stay readable.
+#[test]
+fn seeds_and_findings_of_the_fuzzer() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = root(&FINGERPRINT, b"fuzz");
+    let store =
+        Store::open(Settings { unit_bytes: 64, ..settings(folder.path(), 1 << 30) }, |message| panic!("{message}"));
+    let place = file(folder.path(), &key);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let mut whole = 0;
+    for kind in ["seeds", "findings"] {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join("unit");
+        for path in fs::read_dir(seeds).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            fs::copy(&path, &place).unwrap();
+            let unit = store.fetch(vec![key], || {}).next().unwrap();
+            assert_eq!(unit.is_ok(), path.ends_with("whole.unit"), "{}", path.display());
+            if let Ok(page) = unit {
+                assert_eq!(page, (0..64).collect::<Vec<u8>>());
+                whole += 1;
+            }
+        }
+    }
+    assert_eq!(whole, 1);
 }

@@ -1,15 +1,15 @@
 //! The thread that writes, keeps within the bound, and looks at what other processes did.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::directory::{Listing, nanoseconds};
 use super::queue::{Job, Next};
-use super::{Counter, Key, Shared};
+use super::{Counter, Key, Shared, unit};
 
 /// How often the directory is looked at.
 const SCAN: Duration = Duration::from_secs(2);
@@ -88,9 +88,10 @@ impl Writer {
             return self.shared.count(Counter::Dropped);
         }
         self.paused = None;
-        match self.write_file(&key, page) {
+        let used = nanoseconds(SystemTime::now());
+        match self.write_file(&key, page, used) {
             Ok(()) => {
-                self.shared.index().insert(key, self.shared.disk_bytes(), nanoseconds(SystemTime::now()));
+                self.shared.index().insert(key, self.shared.disk_bytes(), used);
                 self.unscanned += self.shared.disk_bytes();
                 self.shared.count(Counter::Written);
             }
@@ -104,14 +105,15 @@ impl Writer {
         }
     }
 
-    fn write_file(&mut self, key: &Key, page: &[u8]) -> io::Result<()> {
+    fn write_file(&mut self, key: &Key, page: &[u8], used: u64) -> io::Result<()> {
         let Shared { directory, form, .. } = &*self.shared;
         self.shared.checked(directory.prepare())?;
         self.make_room(self.shared.disk_bytes())?;
         self.count += 1;
         let unfinished =
             directory.prepare_for(key)?.join(format!("{key}.{:016x}{:016x}.part", self.number, self.count));
-        let written = form.write(key, page, &unfinished).and_then(|()| fs::rename(&unfinished, directory.file(key)));
+        let written =
+            form.write(key, page, used, &unfinished).and_then(|()| fs::rename(&unfinished, directory.file(key)));
         if written.is_err() {
             let _ = fs::remove_file(&unfinished);
         }
@@ -120,8 +122,8 @@ impl Writer {
 
     fn touch(&self, units: &[(Key, u64)]) {
         for (key, used) in units {
-            if let Ok(file) = super::unit::open(&self.shared.directory.file(key)) {
-                mark(&file, *used);
+            if let Ok(file) = unit::open(&self.shared.directory.file(key)) {
+                unit::mark(&file, *used);
             }
         }
     }
@@ -200,9 +202,4 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.queue.close();
     }
-}
-
-/// Write down on a file when it was last used. Where that is not allowed, it will be evicted the sooner.
-pub(super) fn mark(file: &File, used: u64) {
-    let _ = file.set_modified(UNIX_EPOCH + Duration::from_nanos(used));
 }
