@@ -33,11 +33,19 @@ fn another_process() {
     }
 }
 
+/// Large units: so that the end comes in the middle of one.
+const LARGE: usize = 1 << 19;
+const LARGE_MAX: u64 = 30 << 19;
+
+fn open_large(dir: &Path) -> Store {
+    Store::open(Settings { unit_bytes: LARGE, ..settings(dir, LARGE_MAX) }, |message| panic!("{message}"))
+}
+
 fn writes_until_killed(dir: &Path, round: &str) {
-    let store = open(dir, 100 * ON_DISK);
+    let store = open_large(dir);
     for salt in 0.. {
         for key in keys(&format!("killed {round} {salt}"), 10) {
-            store.put(key, page(&key));
+            store.put(key, page_of(&key, LARGE));
         }
         store.flush();
     }
@@ -48,27 +56,27 @@ fn a_killed_process_leaves_whole_units_only() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let (mut unfinished, mut whole) = (0, 0);
-    for round in 0..40 {
+    for round in 0..60u64 {
+        let before = names(dir);
         let mut child = child(&format!("writes until killed: {round}"), dir);
-        let count = |dir: &Path| if dir.exists() { names(dir).len() } else { 0 };
-        if round == 0 {
-            until("it writes", || count(dir) > 10);
-        }
-        // From its start to its middle, at no special place.
-        std::thread::sleep(Duration::from_micros(round * 1700 + round * round % 7 * 100));
+        until("it writes", || names(dir) != before);
+        // In the middle, at no special place.
+        std::thread::sleep(Duration::from_micros(round * 370 % 9000));
         child.kill().unwrap();
         child.wait().unwrap();
 
-        let store = open(dir, 100 * ON_DISK);
         let left = names(dir);
-        let known: Vec<Key> = left.iter().filter_map(|path| key_of(path)).collect();
-        unfinished += left.len() - known.len();
-        whole += known.len();
-        for key in known {
-            assert!(fetched(&store, &[key]) == 1 || !store.contains(&key), "damaged: {key}");
+        unfinished += left.iter().filter(|path| key_of(path).is_none() && !before.contains(path)).count();
+        let store = open_large(dir);
+        store.flush();
+        for key in left.iter().filter_map(|path| key_of(path)) {
+            match store.fetch(vec![key], || {}).next().unwrap() {
+                Ok(bytes) => assert!(bytes == page_of(&key, LARGE)),
+                Err(missed) => assert!(matches!(missed, Missed::Absent), "{missed}"),
+            }
+            whole += 1;
         }
-        assert_eq!(store.statistics().damaged, 0);
-        assert!(store.statistics().bytes <= 100 * ON_DISK);
+        assert!(store.statistics().bytes <= LARGE_MAX);
     }
     println!("{whole} whole units seen, {unfinished} unfinished");
     assert!(whole > 100);
@@ -77,7 +85,7 @@ fn a_killed_process_leaves_whole_units_only() {
         let past = SystemTime::now() - Duration::from_secs(601);
         OpenOptions::new().write(true).open(path).unwrap().set_modified(past).unwrap();
     }
-    let _store = open(dir, 100 * ON_DISK);
+    let _store = open_large(dir);
     assert!(names(dir).iter().all(|path| key_of(path).is_some()));
 }
 

@@ -36,7 +36,11 @@ pub fn keys(salt: &str, count: usize) -> Vec<Key> {
 }
 
 pub fn page(key: &Key) -> Vec<u8> {
-    let mut page = vec![0; UNIT];
+    page_of(key, UNIT)
+}
+
+pub fn page_of(key: &Key, length: usize) -> Vec<u8> {
+    let mut page = vec![0; length];
     blake3::Hasher::new().update(&key.0).finalize_xof().fill(&mut page);
     page
 }
