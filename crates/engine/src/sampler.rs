@@ -142,6 +142,11 @@ impl Sampler {
 
     /// Choose from one row. `history` is every token so far, prompt included. Logits that are not numbers are never chosen.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+        self.sample_of(logits, history, None).unwrap_or(0)
+    }
+
+    /// As `sample`, but one of the `allowed` ids, given as bits (id `i` is bit `i % 32` of word `i / 32`). `None` when none is.
+    pub fn sample_of(&mut self, logits: &[f32], history: &[u32], allowed: Option<&[u32]>) -> Option<u32> {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
         let sound = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x.clamp(-1e30, 1e30) };
@@ -149,6 +154,13 @@ impl Sampler {
             logits.iter().enumerate().map(|(i, &x)| (i as u32, if x == f32::NEG_INFINITY { x } else { sound(x) })),
         );
         self.adjust(&mut candidates, history);
+        if let Some(bits) = allowed {
+            candidates.retain(|(id, _)| bits.get(*id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1));
+            if candidates.is_empty() {
+                self.candidates = candidates;
+                return None;
+            }
+        }
         let chosen = if self.sampling.temperature == 0.0 {
             candidates.iter().min_by(|a, b| likelier(a, b)).map_or(0, |c| c.0)
         } else {
@@ -156,7 +168,7 @@ impl Sampler {
             self.draw(&candidates)
         };
         self.candidates = candidates;
-        chosen
+        Some(chosen)
     }
 
     /// Bias and penalties.
@@ -327,6 +339,18 @@ mod tests {
         // Surprise 0.69, 1.39, 2.08; expected 1.21: the second token is the typical one.
         assert_eq!(counts(Sampling { typical_p: 0.2, ..warm() }, &logits, 100)[1], 100);
         assert_eq!(kept(Sampling { top_p: 0.0, ..warm() }), 1);
+    }
+
+    #[test]
+    fn only_what_is_allowed_is_chosen() {
+        let logits = [9.0, 1.0, 2.0, 8.0];
+        for temperature in [0.0, 1.0] {
+            let mut sampler = Sampler::new(Sampling { temperature, top_p: 0.1, ..Sampling::default() });
+            assert_eq!(sampler.sample_of(&logits, &[], Some(&[0b0110])), Some(2));
+            assert_eq!(sampler.sample_of(&logits, &[], Some(&[])), None);
+            assert_eq!(sampler.sample_of(&logits, &[], Some(&[0, 1])), None);
+            assert_eq!(sampler.sample_of(&[f32::NEG_INFINITY, 0.0], &[], Some(&[1])), Some(0));
+        }
     }
 
     #[test]
