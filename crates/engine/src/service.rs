@@ -1,7 +1,7 @@
 //! Many requests on one engine, on a thread of its own: each step decodes those that run and reads prompts besides, as the scheduler says.
 //! Prefixes are taken from pages that others left, and from disk.
 //!
-//! What comes of a request is given to its `Sink` on the engine's thread. Dropping its `Ticket` cancels it: its pages are free at once, and
+//! What comes of a request is given to its `Sink`, one event after the other. Dropping its `Ticket` cancels it: its pages are free at once, and
 //! it is part of no further step.
 
 use std::collections::HashMap;
@@ -104,7 +104,7 @@ pub enum Event {
 
 /// Where events go. `Break` ends the request: nothing is given after that but `End` (with `Finish::Cancelled`).
 pub trait Sink: Send {
-    /// Take an event. It runs on the engine's thread, so it must not wait.
+    /// Take an event. It runs on one of the engine's threads, so it must not wait.
     fn take(&mut self, event: Event) -> ControlFlow<()>;
 }
 

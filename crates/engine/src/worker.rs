@@ -285,12 +285,7 @@ impl Worker {
             self.rate = if self.rate == 0.0 { rate } else { 0.7 * self.rate + 0.3 * rate };
         }
         self.keep(&rows, took);
-        let mut first = 0;
-        for row in &rows {
-            let count = if row.scores { row.part.len } else { usize::from(row.part.logits) };
-            self.deliver(row, &logits[first * vocab..(first + count) * vocab], vocab);
-            first += count;
-        }
+        self.choose(&rows, &logits, vocab);
         self.logits = logits;
     }
 
@@ -325,31 +320,30 @@ impl Worker {
         }
     }
 
-    /// What the logits of a part mean for its request.
-    fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) {
-        let Part { id, position, len, logits: last } = row.part;
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        let read = row.prompt.saturating_sub(position).min(len);
-        if job.tokens.len() == job.prompt {
-            job.timing.prompt_tokens += read;
+    /// What the logits of the parts mean for their requests: each is its own work, so they share the threads.
+    fn choose(&mut self, rows: &[Row], logits: &[f32], vocab: usize) {
+        let mut first = 0;
+        let mut wanted: HashMap<Id, (&Row, &[f32])> = HashMap::new();
+        for row in rows {
+            let count = if row.scores { row.part.len } else { usize::from(row.part.logits) };
+            wanted.insert(row.part.id, (row, &logits[first * vocab..(first + count) * vocab]));
+            first += count;
         }
-        let outcome = logits.chunks(vocab).try_for_each(numbers).and_then(|()| {
-            if row.scores {
-                job.score(position, logits, vocab);
+        let mut tasks: Vec<Choice> = Vec::with_capacity(rows.len());
+        for (id, job) in &mut self.jobs {
+            if let Some(&(row, logits)) = wanted.get(id) {
+                tasks.push(Choice { job, row, logits, outcome: Ok(None) });
             }
-            if last { job.choose(&logits[logits.len() - vocab..]) } else { Ok(None) }
-        });
-        let now = Instant::now();
-        if let Some((begun, before)) = &mut job.begun
-            && last
-        {
-            match job.timing.generated {
-                0 | 1 => job.timing.prefill = now - *begun,
-                _ => job.timing.decode += now - *before,
-            }
-            *before = now;
         }
-        self.settle(id, last, outcome);
+        let one = |task: &mut Choice| task.outcome = task.job.deliver(task.row, task.logits, vocab);
+        match &mut tasks[..] {
+            [only] => one(only),
+            all => self.engine.pool().each(all, one),
+        }
+        let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.row.part, t.outcome)).collect();
+        for (part, outcome) in outcomes {
+            self.settle(part.id, part.logits, outcome);
+        }
     }
 
     /// A request goes on with its next token, or ends.
@@ -377,7 +371,40 @@ impl Worker {
     }
 }
 
+/// A request with the logits of its part, and what came of them.
+struct Choice<'a> {
+    job: &'a mut Job,
+    row: &'a Row,
+    logits: &'a [f32],
+    outcome: Result<Option<Finish>, EngineError>,
+}
+
 impl Job {
+    /// The scores and the token that follow from the logits of a part.
+    fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) -> Result<Option<Finish>, EngineError> {
+        let Part { position, len, logits: last, .. } = row.part;
+        if self.tokens.len() == self.prompt {
+            self.timing.prompt_tokens += row.prompt.saturating_sub(position).min(len);
+        }
+        logits.chunks(vocab).try_for_each(numbers)?;
+        if row.scores {
+            self.score(position, logits, vocab);
+        }
+        if !last {
+            return Ok(None);
+        }
+        let chosen = catch_unwind(AssertUnwindSafe(|| self.choose(&logits[logits.len() - vocab..])));
+        let now = Instant::now();
+        if let Some((begun, before)) = &mut self.begun {
+            match self.timing.generated {
+                0 | 1 => self.timing.prefill = now - *begun,
+                _ => self.timing.decode += now - *before,
+            }
+            *before = now;
+        }
+        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))
+    }
+
     /// Scores of the prompt's tokens from the logits before them.
     fn score(&mut self, position: usize, logits: &[f32], vocab: usize) {
         let most = self.prompt_log_probabilities.unwrap_or(0);

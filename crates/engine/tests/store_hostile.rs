@@ -6,9 +6,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use engine::store::{Key, Missed, Settings, Store};
+use engine::store::{Key, Missed, Settings, Store, root};
 use proptest::prelude::*;
 use storing::*;
 
@@ -25,7 +25,7 @@ fn child(role: &str, dir: &Path) -> Child {
 #[test]
 fn another_process() {
     let (Ok(role), Ok(dir)) = (std::env::var(ROLE), std::env::var(PLACE)) else { return };
-    match role.split_once(' ').unwrap_or((&role, "")) {
+    match role.split_once(": ").unwrap_or((&role, "")) {
         ("writes until killed", round) => writes_until_killed(Path::new(&dir), round),
         ("puts and fetches", number) => puts_and_fetches(Path::new(&dir), number.parse().unwrap()),
         ("fills a small disk", "") => fills_a_small_disk(Path::new(&dir)),
@@ -33,11 +33,19 @@ fn another_process() {
     }
 }
 
+/// Large units: so that the end comes in the middle of one.
+const LARGE: usize = 1 << 19;
+const LARGE_MAX: u64 = 30 << 19;
+
+fn open_large(dir: &Path) -> Store {
+    Store::open(Settings { unit_bytes: LARGE, ..settings(dir, LARGE_MAX) }, |message| panic!("{message}"))
+}
+
 fn writes_until_killed(dir: &Path, round: &str) {
-    let store = open(dir, 100 * ON_DISK);
+    let store = open_large(dir);
     for salt in 0.. {
         for key in keys(&format!("killed {round} {salt}"), 10) {
-            store.put(key, page(&key));
+            store.put(key, page_of(&key, LARGE));
         }
         store.flush();
     }
@@ -48,27 +56,27 @@ fn a_killed_process_leaves_whole_units_only() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
     let (mut unfinished, mut whole) = (0, 0);
-    for round in 0..40 {
-        let mut child = child(&format!("writes until killed {round}"), dir);
-        let count = |dir: &Path| if dir.exists() { names(dir).len() } else { 0 };
-        if round == 0 {
-            until("it writes", || count(dir) > 10);
-        }
-        // From its start to its middle, at no special place.
-        std::thread::sleep(Duration::from_micros(round * 1700 + round * round % 7 * 100));
+    for round in 0..60u64 {
+        let before = names(dir);
+        let mut child = child(&format!("writes until killed: {round}"), dir);
+        until("it writes", || names(dir) != before);
+        // In the middle, at no special place.
+        std::thread::sleep(Duration::from_micros(round * 370 % 9000));
         child.kill().unwrap();
         child.wait().unwrap();
 
-        let store = open(dir, 100 * ON_DISK);
         let left = names(dir);
-        let known: Vec<Key> = left.iter().filter_map(|path| key_of(path)).collect();
-        unfinished += left.len() - known.len();
-        whole += known.len();
-        for key in known {
-            assert!(fetched(&store, &[key]) == 1 || !store.contains(&key), "damaged: {key}");
+        unfinished += left.iter().filter(|path| key_of(path).is_none() && !before.contains(path)).count();
+        let store = open_large(dir);
+        store.flush();
+        for key in left.iter().filter_map(|path| key_of(path)) {
+            match store.fetch(vec![key], || {}).next().unwrap() {
+                Ok(bytes) => assert!(bytes == page_of(&key, LARGE)),
+                Err(missed) => assert!(matches!(missed, Missed::Absent), "{missed}"),
+            }
+            whole += 1;
         }
-        assert_eq!(store.statistics().damaged, 0);
-        assert!(store.statistics().bytes <= 100 * ON_DISK);
+        assert!(store.statistics().bytes <= LARGE_MAX);
     }
     println!("{whole} whole units seen, {unfinished} unfinished");
     assert!(whole > 100);
@@ -77,7 +85,7 @@ fn a_killed_process_leaves_whole_units_only() {
         let past = SystemTime::now() - Duration::from_secs(601);
         OpenOptions::new().write(true).open(path).unwrap().set_modified(past).unwrap();
     }
-    let _store = open(dir, 100 * ON_DISK);
+    let _store = open_large(dir);
     assert!(names(dir).iter().all(|path| key_of(path).is_some()));
 }
 
@@ -90,14 +98,14 @@ fn key_of(path: &Path) -> Option<Key> {
     Some(key)
 }
 
-const SHARED: u64 = 60;
+const SHARED: u64 = 48;
 
-/// Salts of six processes overlap: each fetches what another may just write or evict.
+/// Prefixes of the processes overlap: each fetches what another may just write or evict.
 fn puts_and_fetches(dir: &Path, number: usize) {
     let store = open(dir, SHARED * ON_DISK);
     let mut came = 0;
-    for round in 0..60 {
-        let keys = keys(&format!("shared {}", (round * 7 + number * 3) % 12), 8);
+    for round in 0..80 {
+        let keys = keys(&format!("shared {}", (round * 7 + number * 3) % 60), 8);
         came += fetched(&store, &keys);
         put(&store, &keys);
         std::thread::sleep(Duration::from_millis(10));
@@ -111,22 +119,18 @@ fn puts_and_fetches(dir: &Path, number: usize) {
 fn processes_share_a_directory() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();
-    let mut children: Vec<Child> = (0..3).map(|number| child(&format!("puts and fetches {number}"), dir)).collect();
-    let start = Instant::now();
-    let (mut most, mut slowest) = (0, Duration::ZERO);
+    let mut children: Vec<Child> = (0..3).map(|number| child(&format!("puts and fetches: {number}"), dir)).collect();
+    let mut most = 0;
     while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
-        let before = Instant::now();
         most = most.max(names_of_units(dir).len() as u64);
-        slowest = slowest.max(before.elapsed());
-        std::thread::sleep(Duration::from_millis(20));
-        assert!(start.elapsed() < Duration::from_secs(300));
+        std::thread::sleep(Duration::from_millis(10));
     }
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
     println!("at most {most} units of {SHARED}");
-    // Within two seconds three processes wrote no more than all there is.
-    assert!(most <= SHARED + 12 * 8, "{most} units");
+    // There are ten times as many units. Each process may exceed the bound by a sixteenth and a unit; counting while files come and go is inexact.
+    assert!(most <= SHARED + 2 * 3 * (SHARED / 16 + 2), "{most} units");
 
     // One alone keeps the bound. It sees what another writes, may fetch it at once, and sees what another removes.
     let (one, other) = (open(dir, SHARED * ON_DISK), open(dir, SHARED * ON_DISK));
@@ -141,10 +145,10 @@ fn processes_share_a_directory() {
     until("both have seen that it went", || !one.contains(&keys[3]) && !other.contains(&keys[3]));
     // What one uses, the other does not evict.
     std::thread::sleep(Duration::from_millis(20));
-    put(&one, &storing::keys("more", 40));
+    put(&one, &storing::keys("more", 30));
     assert_eq!(fetched(&one, &keys[..3]), 3);
     until("the other has seen that too", || other.statistics().units == one.statistics().units);
-    put(&other, &storing::keys("most", 40));
+    put(&other, &storing::keys("most", 30));
     assert_eq!(fetched(&other, &keys[..3]), 3);
 }
 
@@ -209,7 +213,7 @@ fn a_full_disk_costs_one_warning_until_there_is_room() {
         command.arg(std::env::current_exe().unwrap()).env(ROLE, "fills a small disk").env(PLACE, folder.path());
         command
     };
-    let mount = "mount -t tmpfs -o size=1m tmpfs \"$1\"";
+    let mount = "mount -t tmpfs -o size=1m,mode=700 tmpfs \"$1\"";
     if !unshare(mount).output().is_ok_and(|output| output.status.success()) {
         println!("SKIP: no small disk can be mounted here");
         eprintln!("SKIP: no small disk can be mounted here");
@@ -400,4 +404,29 @@ fn units_of_other_models_lengths_and_versions_are_foreign() {
     }
     fs::write(&path, whole).unwrap();
     assert_eq!(fetched(&store, &keys[2..]), 2);
+}
+
+/// Where the fuzzer starts and what it found: only the whole one is a unit. The BLAKE3 of Python wrote it; it must stay readable.
+#[test]
+fn seeds_and_findings_of_the_fuzzer() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = root(&FINGERPRINT, b"fuzz");
+    let store =
+        Store::open(Settings { unit_bytes: 64, ..settings(folder.path(), 1 << 30) }, |message| panic!("{message}"));
+    let place = file(folder.path(), &key);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let mut whole = 0;
+    for kind in ["seeds", "findings"] {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join("unit");
+        for path in fs::read_dir(seeds).into_iter().flatten().map(|entry| entry.unwrap().path()) {
+            fs::copy(&path, &place).unwrap();
+            let unit = store.fetch(vec![key], || {}).next().unwrap();
+            assert_eq!(unit.is_ok(), path.ends_with("whole.unit"), "{}", path.display());
+            if let Ok(page) = unit {
+                assert_eq!(page, (0..64).collect::<Vec<u8>>());
+                whole += 1;
+            }
+        }
+    }
+    assert_eq!(whole, 1);
 }

@@ -35,7 +35,8 @@ pub fn with_file(path: &Path, argv: &[OsString]) -> Result<Vec<OsString>, Failur
     let bytes = model::tensors::read_bounded(path, FILE_BYTES_MAX)?;
     let text = String::from_utf8(bytes).map_err(|_| named("not text".to_string()))?;
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
-        let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
         named(format!("line {line}: {}", e.message()))
     })?;
     let mut command = crate::Arguments::command();
@@ -162,7 +163,7 @@ mod tests {
     fn the_file_adds_and_the_command_line_wins() {
         let file = "models = [\"org/a\", \"./b.gguf\"]\nport = 9000\nquiet = true\napi-key = ['one', 'two']\ntemperature = 0.5\nopen-metrics = false\n";
         let all =
-            ["org/a", "./b.gguf", "--port=9000", "--quiet", "--api-key=one", "--api-key=two", "--temperature=0.5"];
+            ["--api-key=one", "--api-key=two", "org/a", "./b.gguf", "--port=9000", "--quiet", "--temperature=0.5"];
         assert_eq!(merge(file, &[]).unwrap(), all);
         assert_eq!(
             merge(file, &["c", "--port", "1", "--api-key", "three"]).unwrap(),

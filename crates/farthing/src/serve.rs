@@ -28,9 +28,13 @@ use crate::{Failure, Outcome, config, probe, pulling};
 #[derive(Args)]
 #[command(after_long_help = "\
 Routes:
-  POST /v1/chat/completions   messages to an answer, streamed or not
-  POST /v1/completions        a text or token ids to their continuation
+  POST /v1/chat/completions   messages to an answer, streamed or not (OpenAI, DeepSeek; without /v1 and under /beta too)
+  POST /v1/completions        texts or token ids to their continuations; with suffix, what is between
+  POST /v1/responses          items to further items (OpenAI)
+  POST /v1/messages           messages to an answer (Anthropic; under /anthropic too), and /v1/messages/count_tokens
+  POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             what is served
+  GET  /openapi.json          all of this, for programs
   GET  /health, /ready        the process lives; requests are answered
   GET  /metrics               numbers for Prometheus
 
@@ -53,7 +57,10 @@ pub struct Arguments {
     /// Port (0 = any that is free)
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Requests that wait while one runs
+    /// Requests that run at once
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: u16,
+    /// Requests that wait while others run
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
     /// Open connections at most
@@ -189,9 +196,10 @@ fn derived(a: &Arguments, all: &[Candidate], budget: Option<u64>) -> Vec<String>
     let threads = a.load.threads.map_or_else(cores, usize::from);
     let pages: Vec<String> = all.iter().map(|c| c.description.context.div_ceil(engine::PAGE).to_string()).collect();
     lines.push(format!(
-        "bounds: {threads} threads, {} pages of {} tokens, {} waiting requests, {} connections",
+        "bounds: {threads} threads, {} pages of {} tokens, {} requests at once, {} waiting, {} connections",
         pages.join(" + "),
         engine::PAGE,
+        a.parallel,
         a.queue,
         a.connections
     ));
@@ -229,7 +237,7 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
     let paths: Vec<(String, PathBuf)> = all.iter().map(|c| (c.description.name.clone(), c.path.clone())).collect();
     // The plan was told at the start.
     let options = Load { quiet: true, ..a.load.clone() };
-    let (choose, waiting) = (a.choose.clone(), usize::from(a.queue));
+    let (choose, running, waiting) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue));
     move |wanted| {
         let (name, path) = paths.iter().find(|(name, _)| *name == wanted.name).ok_or("no such model")?;
         let m = load(path, &options).map_err(|Failure(why)| why)?;
@@ -238,7 +246,7 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
         tracing::info!(target: "farthing", model = name, "loaded");
         Ok(Loaded::new(Served {
             name: name.clone(),
-            service: Service::start(m.engine, Settings { waiting, ..Settings::default() }),
+            service: Service::start(m.engine, Settings { running, waiting, ..Settings::default() }),
             tokenizer: Arc::new(m.tokenizer),
             template: m.template,
             bos: m.bos,

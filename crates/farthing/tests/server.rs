@@ -57,7 +57,7 @@ fn every_refusal_is_json_with_its_status() {
 
 #[test]
 fn a_client_that_leaves_frees_the_engine() {
-    let server = Server::start(&["--queue", "1"]);
+    let server = Server::start(&["--parallel", "1", "--queue", "1"]);
     let mut stream = server.connect();
     stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
     let mut some = [0; 200];

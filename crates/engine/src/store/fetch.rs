@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use super::directory::nanoseconds;
-use super::{Counter, Key, Missed, Shared, unit, writer};
+use super::{Counter, Key, Missed, Shared, unit};
 
 /// Units that are read before anybody takes them.
 const AHEAD: usize = 4;
@@ -112,7 +112,7 @@ fn open(shared: &Shared, key: &Key) -> Result<File, Missed> {
 
 fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, Missed> {
     let page = shared.form.read(key, file)?;
-    writer::mark(file, used);
+    unit::mark(file, used);
     let mut index = shared.index();
     // Another process may have written it a moment ago.
     if !index.touch(key, used) {

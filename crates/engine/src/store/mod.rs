@@ -12,8 +12,8 @@
 //!
 //! **What it does not.** That anything put can be fetched later: units are dropped when the disk is too slow, evicted, or lost with the power. That the
 //! bound holds to the byte: files count as whole blocks of 4 KiB, folders and up to ten minutes of unfinished files of killed processes do not count, and
-//! with several processes each learns what the others wrote only after about two seconds, so together they may exceed it by what they write meanwhile
-//! (of several bounds the smallest holds). Against somebody who can write files as the same user: no hash helps there. Encryption.
+//! with several processes each learns what the others wrote only after two seconds, or after a sixteenth of the bound that it wrote itself, so each may exceed
+//! it by that (of several bounds the smallest holds). Against somebody who can write files as the same user: no hash helps there. Encryption.
 //!
 //! **One file a unit, not segments with an index.** A rename makes a unit appear whole or not at all, for every process at once and whatever is killed when; the file system is
 //! the index, its times of change are the order of use, and removing a file is eviction to the unit. Segment files would need all of that written

@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Key, Missed};
 
@@ -35,8 +36,8 @@ impl Form {
         head
     }
 
-    /// Write a new file that only its owner can read. Nothing is there before; what is there after an error is of no use.
-    pub fn write(&self, key: &Key, page: &[u8], path: &Path) -> io::Result<()> {
+    /// Write a new file that only its owner can read, last used as it is told. Nothing is there before; what is there after an error is of no use.
+    pub fn write(&self, key: &Key, page: &[u8], used: u64, path: &Path) -> io::Result<()> {
         let head = self.head(key);
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
@@ -45,7 +46,10 @@ impl Form {
         let mut file = options.open(path)?;
         file.write_all(&head)?;
         file.write_all(checksum(&head, page).as_bytes())?;
-        file.write_all(page)
+        file.write_all(page)?;
+        // The system's own times are milliseconds behind the clock, which would make it older than what was used just before.
+        mark(&file, used);
+        Ok(())
     }
 
     /// The page in a file, if that is a whole unit of this store and name. Takes memory for one page, and only once the file has its length.
@@ -87,9 +91,16 @@ pub(super) fn open(path: &Path) -> Result<File, Missed> {
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags.bits() as i32);
     }
     options.open(path).map_err(|error| match fs::symlink_metadata(path) {
+        // Whatever has come there meanwhile.
+        _ if error.kind() == io::ErrorKind::NotFound => Missed::Absent,
         Ok(metadata) if !metadata.is_file() => Missed::Damaged,
         Ok(_) => Missed::Unreadable(error),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Missed::Absent,
         Err(error) => Missed::Unreadable(error),
     })
+}
+
+/// Write down on a file when it was last used, in nanoseconds since 1970. Where that is not allowed, it will be evicted the sooner.
+pub(super) fn mark(file: &File, used: u64) {
+    let _ = file.set_modified(UNIX_EPOCH + Duration::from_nanos(used));
 }

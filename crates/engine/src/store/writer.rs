@@ -1,15 +1,15 @@
 //! The thread that writes, keeps within the bound, and looks at what other processes did.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::directory::{Listing, nanoseconds};
 use super::queue::{Job, Next};
-use super::{Counter, Key, Shared};
+use super::{Counter, Key, Shared, unit};
 
 /// How often the directory is looked at.
 const SCAN: Duration = Duration::from_secs(2);
@@ -27,6 +27,8 @@ pub(super) struct Writer {
     /// When each folder had last changed as it was last read.
     folders: Vec<Option<SystemTime>>,
     scanned: Instant,
+    /// Bytes written since then.
+    unscanned: u64,
     paused: Option<Instant>,
     warned: Option<Instant>,
     /// Names of unfinished files: a number of this store, and one that counts.
@@ -39,7 +41,8 @@ impl Writer {
     pub fn new(shared: Arc<Shared>) -> Writer {
         let number = RandomState::new().hash_one(std::process::id());
         let (folders, scanned) = (vec![None; 256], Instant::now());
-        let mut writer = Writer { shared, folders, scanned, paused: None, warned: None, number, count: 0 };
+        let mut writer =
+            Writer { shared, folders, scanned, unscanned: 0, paused: None, warned: None, number, count: 0 };
         if let Err(error) = writer.shared.directory.prepare() {
             writer.refused(&error);
         }
@@ -52,7 +55,8 @@ impl Writer {
         let _ = self.make_room(0);
         loop {
             let next = self.shared.queue.next(SCAN);
-            if self.scanned.elapsed() >= SCAN {
+            // Who writes much looks more often: so several processes together stay near the bound however fast they are.
+            if self.scanned.elapsed() >= SCAN || self.unscanned > self.shared.bytes_max / 16 {
                 self.scan();
                 let _ = self.make_room(0);
             }
@@ -84,9 +88,11 @@ impl Writer {
             return self.shared.count(Counter::Dropped);
         }
         self.paused = None;
-        match self.write_file(&key, page) {
+        let used = nanoseconds(SystemTime::now());
+        match self.write_file(&key, page, used) {
             Ok(()) => {
-                self.shared.index().insert(key, self.shared.disk_bytes(), nanoseconds(SystemTime::now()));
+                self.shared.index().insert(key, self.shared.disk_bytes(), used);
+                self.unscanned += self.shared.disk_bytes();
                 self.shared.count(Counter::Written);
             }
             Err(error) => {
@@ -99,14 +105,15 @@ impl Writer {
         }
     }
 
-    fn write_file(&mut self, key: &Key, page: &[u8]) -> io::Result<()> {
+    fn write_file(&mut self, key: &Key, page: &[u8], used: u64) -> io::Result<()> {
         let Shared { directory, form, .. } = &*self.shared;
         self.shared.checked(directory.prepare())?;
         self.make_room(self.shared.disk_bytes())?;
         self.count += 1;
         let unfinished =
             directory.prepare_for(key)?.join(format!("{key}.{:016x}{:016x}.part", self.number, self.count));
-        let written = form.write(key, page, &unfinished).and_then(|()| fs::rename(&unfinished, directory.file(key)));
+        let written =
+            form.write(key, page, used, &unfinished).and_then(|()| fs::rename(&unfinished, directory.file(key)));
         if written.is_err() {
             let _ = fs::remove_file(&unfinished);
         }
@@ -115,8 +122,8 @@ impl Writer {
 
     fn touch(&self, units: &[(Key, u64)]) {
         for (key, used) in units {
-            if let Ok(file) = super::unit::open(&self.shared.directory.file(key)) {
-                mark(&file, *used);
+            if let Ok(file) = unit::open(&self.shared.directory.file(key)) {
+                unit::mark(&file, *used);
             }
         }
     }
@@ -154,7 +161,7 @@ impl Writer {
 
     /// Bring the index up to what is in the directory. Folders that did not change are not read.
     fn scan(&mut self) {
-        self.scanned = Instant::now();
+        (self.scanned, self.unscanned) = (Instant::now(), 0);
         let usable = self.shared.checked(self.shared.directory.check()).is_ok();
         for byte in 0..=255 {
             let changed =
@@ -195,9 +202,4 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.shared.queue.close();
     }
-}
-
-/// Write down on a file when it was last used. Where that is not allowed, it will be evicted the sooner.
-pub(super) fn mark(file: &File, used: u64) {
-    let _ = file.set_modified(UNIX_EPOCH + Duration::from_nanos(used));
 }
