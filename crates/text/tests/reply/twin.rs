@@ -195,14 +195,16 @@ fn value(text: &str, marks: &[&str]) -> (String, usize, bool) {
             chars.next();
             continue;
         }
+        let word = c.is_ascii_alphanumeric() || "+-.".contains(c);
+        if depth == 0 && !string && at > 0 && !word {
+            // Behind a number or a word.
+            (end, whole) = (at, true);
+            break;
+        }
         match c {
             '"' => string = !string,
             '{' | '[' if !string => depth += 1,
             '}' | ']' if !string && depth > 0 => depth -= 1,
-            _ if depth == 0 && !string && !(c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
-                (end, whole) = (at, true);
-                break;
-            }
             _ => continue,
         }
         if depth == 0 && !string {
@@ -212,14 +214,14 @@ fn value(text: &str, marks: &[&str]) -> (String, usize, bool) {
     }
     let raw = &text[..end];
     let said = match raw.strip_prefix('"') {
-        Some(inner) => string_of(if whole { &inner[..inner.len() - 1] } else { inner }),
+        Some(inner) => string_of(if whole { &inner[..inner.len() - 1] } else { inner }, whole),
         None => raw.to_string(),
     };
     (said, end, whole)
 }
 
 /// What the inside of a JSON string says.
-fn string_of(inner: &str) -> String {
+fn string_of(inner: &str, whole: bool) -> String {
     if let Ok(said) = serde_json::from_str::<String>(&format!("\"{inner}\"")) {
         return said;
     }
@@ -266,6 +268,9 @@ fn string_of(inner: &str) -> String {
             None => out.extend(['\\', next]),
         }
         rest = &rest[1 + next.len_utf8()..];
+    }
+    if whole && high.is_some() {
+        out.push('\u{fffd}');
     }
     out
 }
@@ -319,7 +324,7 @@ fn named(text: &str, [begin, finish, open, close, separator]: &[&str; 5], id: &s
             let name = call.name.strip_prefix("functions.").unwrap_or(&call.name);
             let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
             let name = name[..name.len() - digits].strip_suffix(':').unwrap_or(name);
-            call.name = name.to_string();
+            call.name = name.trim().to_string();
         }
         call.id = call.id.or(parts.get(1).map(|p| p.trim().to_string()));
         let mut body = &text[head..];
@@ -367,7 +372,7 @@ fn named(text: &str, [begin, finish, open, close, separator]: &[&str; 5], id: &s
             call.arguments = body[..end].to_string();
             body = &body[end..];
             // The fence and what is empty belongs to the call.
-            used = if end > 0 { text.len() - body.len() } else { head };
+            used = text.len() - body.len();
         }
         at = text.len() - body.len();
         let empty = call.arguments.is_empty();
@@ -417,7 +422,7 @@ fn objects(text: &str, open: &str, close: &str, separators: &[char], bare: bool)
     loop {
         rest = rest.trim_start();
         if rest.is_empty() {
-            return Some((calls, if behind && used > 0 || used > 0 { text.len() } else { 0 }));
+            return Some((calls, if behind && used > 0 { text.len() } else { used }));
         }
         if starts(rest, close) && !calls.is_empty() {
             return Some((calls, text.len() - rest.len() + close.len()));
