@@ -1,5 +1,6 @@
 //! Replies of models: golden cases, and the law that cuts do not matter.
 
+mod templates;
 mod twin;
 
 use proptest::prelude::*;
@@ -183,7 +184,7 @@ fn replies() -> impl Strategy<Value = (Format, String)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8 * ProptestConfig::default().cases, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever was written, and wherever it is cut, the message is the twin's.
     #[test]
@@ -279,4 +280,67 @@ proptest! {
         prop_assert_eq!(found, calls);
         prop_assert!(format.triggers().iter().any(|t| text.contains(t)) || format.name() == "llama3");
     }
+}
+
+/// What can be given is given at once.
+#[test]
+fn deltas_come_early() {
+    let text = |deltas: Vec<Delta>| format!("{deltas:?}");
+    for (name, opening) in [
+        ("deepseek-v3", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{"),
+        ("deepseek-v3.1", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{"),
+        ("kimi-k2", "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{"),
+        ("hermes", "<tool_call>{\"name\": \"f\", \"arguments\": {"),
+        ("llama3", "{\"name\": \"f\", \"parameters\": {"),
+        ("mistral", "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {"),
+        ("mistral-v11", "[TOOL_CALLS]f[ARGS]{"),
+    ] {
+        let mut parser = Parser::new(Format::by_name(name).unwrap(), Options { tools: true, ..Options::default() });
+        let first = text(parser.push(opening));
+        assert!(first.contains("CallStart") && first.contains("text: \"{\""), "{name}: {first}");
+        for piece in ["\"", "a", "é", "\"", ":", "[1"] {
+            assert_eq!(parser.push(piece), [Delta::Arguments { index: 0, text: piece.to_string() }], "{name}");
+        }
+    }
+    let mut parser =
+        Parser::new(Format::by_name("deepseek-v4").unwrap(), Options { tools: true, reasoning_opened: true });
+    assert_eq!(parser.push("Hm <"), [Delta::Reasoning("Hm".to_string())]);
+    assert_eq!(parser.push("b"), [Delta::Reasoning(" <b".to_string())]);
+    assert_eq!(parser.push("</think>Hi"), [Delta::Content("Hi".to_string())]);
+    let call = text(parser.push("<｜DSML｜tool_calls><｜DSML｜invoke name=\"f\">"));
+    assert!(call.contains("CallStart"), "{call}");
+    assert!(text(parser.push("<｜DSML｜parameter name=\"x\" string=\"true\">ab")).contains(r#"{\"x\": \"ab"#));
+    assert_eq!(parser.calls(), 1);
+}
+
+/// Names, calls and time are bounded; nothing is lost beyond the bounds.
+#[test]
+fn bounds() {
+    let call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
+    let hermes = Format::by_name("hermes").unwrap();
+    let message = stream(&hermes, false, true, [call.repeat(text::reply::CALLS_MAX + 2).as_str()]);
+    assert_eq!(message.calls.len(), text::reply::CALLS_MAX);
+    assert_eq!(message.content, call.repeat(2));
+    for name in Format::names().filter(|n| *n != "plain") {
+        let format = Format::by_name(name).unwrap();
+        let syntax = format.syntax().unwrap();
+        let long = format!(
+            "{}{}{}{}{{}}{}{}",
+            syntax.open,
+            syntax.begin,
+            "n".repeat(600),
+            syntax.middle,
+            syntax.end,
+            syntax.close
+        );
+        let message = stream(&format, false, true, [long.as_str()]);
+        assert_eq!((message.content, message.calls.len()), (long, 0), "{name}");
+    }
+    // Candidates inside candidates, none of which ends: read again a bounded number of times.
+    let nested = "<tool_call>{\"a\": [".repeat(100_000);
+    let begun = std::time::Instant::now();
+    assert_eq!(stream(&hermes, false, true, [nested.as_str()]).content, nested);
+    let strings = format!("{}{}", "<tool_call>{\"a\": ".repeat(3000), "\"".repeat(1_000_000));
+    assert_eq!(stream(&hermes, false, true, [strings.as_str()]).content, strings);
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
