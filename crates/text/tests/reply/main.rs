@@ -1,5 +1,6 @@
 //! Replies of models: golden cases, and the law that cuts do not matter.
 
+mod blocks;
 mod templates;
 mod twin;
 
