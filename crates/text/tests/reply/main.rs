@@ -261,6 +261,8 @@ fn written(format: &Format, content: &str, calls: &[(String, serde_json::Map<Str
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// What is written by a format's syntax is read back.
     #[test]
     fn written_calls_are_read_back(
