@@ -76,7 +76,7 @@ impl Running {
     fn took(&mut self, choice: usize, part: Part) -> Result<(usize, Part), Problem> {
         match &part {
             // The choices of one prompt share its computation: what the first found in the cache is what the request saved.
-            Part::Started { cached, differs_at, .. } if choice % self.plan.wanted.best_of == 0 => {
+            Part::Started { cached, differs_at, .. } if choice.is_multiple_of(self.plan.wanted.best_of) => {
                 self.usage.cached += cached;
                 self.usage.differs_at = self.usage.differs_at.or(*differs_at);
             }

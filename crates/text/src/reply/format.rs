@@ -403,13 +403,13 @@ impl Format {
         markers
     }
 
-    /// What is looked for in text, besides tags of reasoning: what begins calls, and ends that may be left over behind one.
-    pub(super) fn ends(&self) -> &'static [&'static str] {
+    /// Ends of calls, which may be left over behind one.
+    pub(super) fn ends(&self) -> Vec<&'static str> {
         match self.calls {
-            Calls::None => &[],
-            Calls::Named(named) => &named.marks[2..],
-            Calls::Object(object) => object.close.as_slice(),
-            Calls::Dsml => dsml::CLOSES,
+            Calls::None => vec![],
+            Calls::Named(named) => named.close.into_iter().chain(named.block.map(|(_, close)| close)).collect(),
+            Calls::Object(object) => object.close.into_iter().collect(),
+            Calls::Dsml => dsml::CLOSES.to_vec(),
         }
     }
 }

@@ -46,11 +46,14 @@ fn one_call(format: &Format, call: &mut Map<String, Value>) {
     let Some(function) = call.get_mut("function").and_then(Value::as_object_mut) else { return };
     let arguments = function.entry("arguments").or_insert_with(|| Value::from("{}"));
     if format.objects {
-        let text = arguments.as_str().map(str::trim);
-        match text.map(|t| if t.is_empty() { Ok(Value::Object(Map::new())) } else { serde_json::from_str(t) }) {
-            Some(Ok(object @ Value::Object(_))) => *arguments = object,
-            // What is no object stays as it is: a template writes what the model wrote, in quotes.
-            _ => (),
+        // What is no object stays as it is: a template writes what the model wrote, in quotes.
+        let parsed = match arguments.as_str().map(str::trim) {
+            Some("") => Value::Object(Map::new()),
+            Some(text) => serde_json::from_str(text).unwrap_or_default(),
+            None => Value::Null,
+        };
+        if parsed.is_object() {
+            *arguments = parsed;
         }
     } else if !arguments.is_string() {
         *arguments = Value::from(crate::chat::python_json(arguments));

@@ -111,7 +111,7 @@ impl Block {
                 self.start(&name, said)
             }
             // Newer models of the family write as the older ones did now and then.
-            (Head::Name, None) if head.trim() != "function" => self.start(&head, said),
+            (Head::Name, None) if head.trim() != "function" || self.named.close.is_none() => self.start(&head, said),
             _ => {
                 self.state = State::Name(head, String::new());
                 true
@@ -149,7 +149,8 @@ impl Block {
                         if matches!(c, '{' | '[' | '"') { State::Arguments(Arguments::default()) } else { State::Raw };
                     return self.char(c, said);
                 }
-                Step::More
+                // It belongs to the call that was given.
+                Step::Ended
             }
             State::Arguments(arguments) => {
                 let place = arguments.take(c, &mut said.arguments);

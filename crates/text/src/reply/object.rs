@@ -77,7 +77,7 @@ impl Block {
     pub fn leaves_text(&self) -> bool {
         match self.state {
             State::After => false,
-            State::Before => !self.called,
+            State::Before => true,
             _ => !self.started,
         }
     }
@@ -90,18 +90,16 @@ impl Block {
     }
 
     fn mark(&mut self, mark: &'static str) -> Step {
-        let whole = match self.state {
-            State::Before => self.called,
-            State::After => true,
-            // It ends as it stands.
-            _ => self.started,
-        };
-        if Some(mark) == self.object.close && whole {
+        let before = matches!(self.state, State::Before);
+        let after = matches!(self.state, State::After);
+        // Inside an object the call ends as it stands.
+        let ended = after || (!before && self.started);
+        if Some(mark) == self.object.close && (ended || (before && self.called)) {
             return Step::Done;
         }
-        if mark == self.object.open && whole {
+        if mark == self.object.open && ended {
             *self = Block { called: true, ..Block::new(self.object) };
-            return Step::Next;
+            return if after { Step::More } else { Step::Next };
         }
         Step::Not
     }
@@ -137,7 +135,10 @@ impl Block {
                 };
                 match place {
                     Place::Inside => Step::More,
-                    Place::Last => self.after_value(),
+                    Place::Last => {
+                        self.state = State::Comma;
+                        if self.started { Step::Ended } else { Step::More }
+                    }
                     Place::Behind | Place::Wrong => {
                         self.state = State::Comma;
                         self.char(c, said)
