@@ -266,7 +266,7 @@ fn nasty_schemas_take_bounded_time() {
         (0..60).map(|i| (format!("^(a|b)*c{{{i},}}x{i}$"), json!({}))).collect();
     let cases: Vec<(&str, Value)> = vec![
         ("deep", nested(31, |inner| json!({"items": inner}))),
-        ("too deep", nested(5_00, |inner| json!({"items": inner}))),
+        ("too deep", nested(500, |inner| json!({"items": inner}))),
         ("deep anyOf", nested(15, |inner| json!({"anyOf": [inner, {"type": "array", "items": inner}]}))),
         ("reference to itself", json!({"$ref": "#"})),
         (
@@ -285,8 +285,8 @@ fn nasty_schemas_take_bounded_time() {
         ),
         ("chain of references", chain(250)),
         ("too long a chain", chain(600)),
-        ("2,000 properties", many_properties(2_000, false)),
-        ("2,000 required properties", many_properties(2_000, true)),
+        ("500 properties", many_properties(500, false)),
+        ("500 required properties", many_properties(500, true)),
         ("10,000 properties", many_properties(10_000, false)),
         ("2,000 values", json!({"enum": (0..2_000).map(|i| format!("value {i} of many")).collect::<Vec<_>>()})),
         ("20,000 values", json!({"enum": (0..20_000).collect::<Vec<_>>()})),
