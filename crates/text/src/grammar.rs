@@ -18,6 +18,7 @@ mod numbers;
 mod pattern;
 mod schema;
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -193,6 +194,7 @@ impl Grammars {
         let first = *eos.first().ok_or_else(|| failed("the model has no end-of-text id".to_string()))?;
         let size = u32::try_from(vocab).map_err(|_| failed(format!("a vocabulary of {vocab}")))?;
         let mut markers = Vec::new();
+        let mut names = HashSet::new();
         let mut words = Vec::with_capacity(vocab);
         for id in 0..size {
             let bytes = tokenizer.bytes(id).unwrap_or_default();
@@ -204,8 +206,12 @@ impl Grammars {
                 {
                     markers.push((name.to_string(), id));
                 }
-                // Two ids of one name would be one; an end of text needs a name in any case.
-                words.push([&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice(), format!("[{id}]").as_bytes()].concat());
+                let mut word = [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice()].concat();
+                // Two ids of one name would be one, and an end of text needs a name in any case.
+                if bytes.is_empty() || !names.insert(bytes) {
+                    word.extend_from_slice(format!("[{id}]").as_bytes());
+                }
+                words.push(word);
             } else if bytes.len() > u16::MAX as usize / 2
                 || bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) && bytes.len() > 1
             {
@@ -361,8 +367,8 @@ fn check_lark(lark: &str) -> Result<(), GrammarError> {
     at_most("Lark grammar: nested brackets", deepest, LARK_DEPTH_MAX)?;
     at_most("Lark grammar: negations", lark.bytes().filter(|&c| c == b'~').count(), LARK_DEPTH_MAX)?;
     pattern::check_repeats(lark).map_err(|reason| pattern::refusal("Lark grammar", reason))?;
-    // A schema inside would not be screened.
-    for word in ["%json", "%regex", "max_tokens", "temperature"] {
+    // A schema inside would not be screened, and ids may have no token: markers are written by name.
+    for word in ["%json", "%regex", "max_tokens", "temperature", "<["] {
         if lark.contains(word) {
             return Err(GrammarError::invalid("Lark grammar", format!("`{word}` is not taken")));
         }

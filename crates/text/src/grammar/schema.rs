@@ -205,6 +205,7 @@ impl<'a> Screen<'a> {
                 out.insert(keyword.clone(), value);
             }
         }
+        one_zero(map, &mut out);
         if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(spelled) {
             let both = out.entry("allOf").or_insert_with(|| json!([]));
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
@@ -445,6 +446,27 @@ fn spelled(format: &str) -> Option<String> {
         "time" => Some(format!("^{time}$")),
         "date-time" => Some(format!("^{date}T{time}$")),
         _ => None,
+    }
+}
+
+/// llguidance lets an integer be `-0` where its range crosses zero between two bounds or has none; some read that as a fraction.
+fn one_zero(map: &Map<String, Value>, out: &mut Map<String, Value>) {
+    let types =
+        map.get("type").map_or(Vec::new(), |t| t.as_array().map_or_else(|| vec![t], |all| all.iter().collect()));
+    if !types.iter().any(|t| *t == "integer") || types.iter().any(|t| *t == "number") {
+        return;
+    }
+    let has = |keyword: &str, exclusive: &str| map.contains_key(keyword) || map.contains_key(exclusive);
+    match (has("minimum", "exclusiveMinimum"), has("maximum", "exclusiveMaximum")) {
+        (false, false) => {
+            out.insert("minimum".to_string(), json!(-EXACT_MAX));
+        }
+        (true, true) if types.len() == 1 => {
+            let halves = json!({"anyOf": [{"type": "integer", "maximum": -1}, {"type": "integer", "minimum": 0}]});
+            let both = out.entry("allOf").or_insert_with(|| json!([]));
+            both.as_array_mut().into_iter().for_each(|all| all.push(halves.clone()));
+        }
+        _ => {}
     }
 }
 
