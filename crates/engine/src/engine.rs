@@ -23,6 +23,10 @@ pub struct Limits {
 /// Tokens of a prompt that are computed together. A multiple of the blocks that latent attention expands.
 const CHUNK: usize = 512;
 
+/// Names the order of sums in the forward: it changes whenever the same weights and tokens give other bits than before, so that pages kept
+/// on disk by an earlier version are not found.
+const ARITHMETIC: &[u8] = b"1";
+
 /// What a sequence can be refused for.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum EngineError {
@@ -71,6 +75,15 @@ pub enum EngineError {
         /// What it is.
         value: f32,
     },
+    /// It waited longer than it wanted to.
+    #[error("the request waited {seconds:.1} s for its turn; send it again later, or raise its limit")]
+    Waited {
+        /// So long.
+        seconds: f64,
+    },
+    /// The text cannot go on as it must.
+    #[error("the text cannot go on within its constraint: {0}")]
+    Constraint(String),
     /// A mistake in this program, caught.
     #[error("a fault inside: {0}; please report it")]
     Fault(String),
@@ -235,6 +248,54 @@ impl Engine {
         }
     }
 
+    /// One forward over pages that the caller keeps account of: a schedule's, in place of sequences. Logits of the rows that are wanted,
+    /// in order, numbers or not.
+    ///
+    /// # Errors
+    /// Weights that are not what they were.
+    pub(crate) fn compute(&mut self, batch: &Batch) -> Result<&[f32], EngineError> {
+        if let Some(file) = self.model.changed() {
+            return Err(EngineError::Changed { file: file.display().to_string() });
+        }
+        self.model.forward(&self.pool, batch, &mut self.cache, &mut self.scratch, None);
+        match self.model.lost() {
+            Some(file) => Err(EngineError::Changed { file: file.display().to_string() }),
+            None => Ok(self.scratch.logits()),
+        }
+    }
+
+    /// The cache, for what moves pages about.
+    pub(crate) fn cache(&mut self) -> &mut Cache {
+        &mut self.cache
+    }
+
+    /// Pages of the cache.
+    pub(crate) fn pages(&self) -> usize {
+        self.cache.pages()
+    }
+
+    /// How the cache stores numbers.
+    pub fn format(&self) -> CacheFormat {
+        self.cache.format()
+    }
+
+    /// Of each layer, how often each of its experts was chosen.
+    pub(crate) fn expert_counts(&self) -> &[Vec<u64>] {
+        self.scratch.picks()
+    }
+
+    /// What the numbers of a page follow from, apart from the tokens: model, arithmetic, format.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("farthing model and arithmetic");
+        hasher.update(ARITHMETIC);
+        hasher.update(format!("{:?}", self.cache.format()).as_bytes());
+        self.model.identify(&mut |bytes| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        });
+        *hasher.finalize().as_bytes()
+    }
+
     /// Another sequence that has read what this one has. Its entries are copied, page by page.
     ///
     /// # Errors
@@ -256,12 +317,7 @@ impl Engine {
         if let Some(file) = self.model.lost() {
             return Err(EngineError::Changed { file: file.display().to_string() });
         }
-        let logits = self.scratch.logits();
-        if logits.iter().all(|x| x.is_finite()) {
-            return Ok(());
-        }
-        let at = logits.iter().position(|x| !x.is_finite()).unwrap_or(0);
-        Err(EngineError::NotFinite { token: at % self.model.structure.vocab, value: logits[at] })
+        self.scratch.logits().chunks(self.model.structure.vocab).try_for_each(numbers)
     }
 
     /// Whether a prompt can be read at all: not empty, known tokens, within the context.
@@ -322,6 +378,14 @@ impl Engine {
     }
 }
 
+/// Whether a row of logits holds numbers.
+pub(crate) fn numbers(row: &[f32]) -> Result<(), EngineError> {
+    match row.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(token) => Err(EngineError::NotFinite { token, value: row[token] }),
+    }
+}
+
 /// Whether `tokens` can follow `there` others.
 pub(crate) fn check(tokens: &[u32], there: usize, vocab: usize, context: usize) -> Result<(), EngineError> {
     if tokens.is_empty() {
@@ -346,6 +410,10 @@ pub enum Finish {
     Length,
     /// The context is full.
     Context,
+    /// What the text had to obey allows nothing further.
+    Complete,
+    /// The time it was given is over.
+    Time,
     /// The caller stopped it.
     Cancelled,
 }
@@ -370,6 +438,10 @@ pub struct Timing {
     pub generated: usize,
     /// Time for them, the first apart from its prompt included.
     pub decode: Duration,
+    /// Prompt tokens that were in the cache.
+    pub cached_tokens: usize,
+    /// Time in the queue.
+    pub waited: Duration,
 }
 
 /// A prompt and its continuation, token by token.

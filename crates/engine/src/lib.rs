@@ -5,7 +5,11 @@
 mod engine;
 mod pages;
 pub mod sampler;
+pub mod scheduler;
 pub mod service;
+pub mod shared;
+pub mod store;
+mod worker;
 
 pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
 pub use sampler::{Sampler, Sampling, SamplingError};

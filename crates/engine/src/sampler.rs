@@ -142,6 +142,14 @@ impl Sampler {
 
     /// Choose from one row. `history` is every token so far, prompt included. Logits that are not numbers are never chosen.
     pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+        self.sample_of(logits, history, None).unwrap_or(0)
+    }
+
+    /// As `sample`, but one of the `allowed` ids, given as bits (id `i` is bit `i % 32` of word `i / 32`). `None` when none is.
+    pub fn sample_of(&mut self, logits: &[f32], history: &[u32], allowed: Option<&[u32]>) -> Option<u32> {
+        if self.sampling.temperature == 0.0 && allowed.is_none() && self.leaves_logits() {
+            return greediest(logits);
+        }
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.clear();
         let sound = |x: f32| if x.is_nan() { f32::NEG_INFINITY } else { x.clamp(-1e30, 1e30) };
@@ -149,6 +157,13 @@ impl Sampler {
             logits.iter().enumerate().map(|(i, &x)| (i as u32, if x == f32::NEG_INFINITY { x } else { sound(x) })),
         );
         self.adjust(&mut candidates, history);
+        if let Some(bits) = allowed {
+            candidates.retain(|(id, _)| bits.get(*id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1));
+            if candidates.is_empty() {
+                self.candidates = candidates;
+                return None;
+            }
+        }
         let chosen = if self.sampling.temperature == 0.0 {
             candidates.iter().min_by(|a, b| likelier(a, b)).map_or(0, |c| c.0)
         } else {
@@ -156,7 +171,14 @@ impl Sampler {
             self.draw(&candidates)
         };
         self.candidates = candidates;
-        chosen
+        Some(chosen)
+    }
+
+    /// Whether no bias and no penalty changes a logit.
+    fn leaves_logits(&self) -> bool {
+        let s = &self.sampling;
+        let penalties = s.repetition_penalty != 1.0 || s.presence_penalty != 0.0 || s.frequency_penalty != 0.0;
+        s.logit_bias.is_empty() && !penalties
     }
 
     /// Bias and penalties.
@@ -180,29 +202,26 @@ impl Sampler {
         }
     }
 
-    /// Keep what the truncations leave, likeliest first.
+    /// Keep what the truncations leave: likeliest first, or in order of ids where there are none.
     fn truncate(&self, candidates: &mut Vec<(u32, f32)>) {
         let s = &self.sampling;
         if s.top_k > 0 && s.top_k < candidates.len() {
             candidates.select_nth_unstable_by(s.top_k - 1, likelier);
             candidates.truncate(s.top_k);
+            candidates.sort_unstable_by(likelier);
         }
-        // What is e^-40 as likely as the best cannot matter to any later step: drop it before sorting.
-        let best = candidates.iter().map(|c| c.1).fold(f32::NEG_INFINITY, f32::max);
+        // What is e^-40 as likely as the best cannot matter to any later step.
+        let best = best(candidates);
         let reach = 40.0 * s.temperature.max(1.0);
         candidates.retain(|c| c.1 >= best - reach);
-        candidates.sort_unstable_by(likelier);
         if candidates.is_empty() {
             candidates.push((0, 0.0));
         }
-        let probabilities = |c: &[(u32, f32)]| -> Vec<f64> {
-            let top = c[0].1;
-            let weights: Vec<f64> = c.iter().map(|c| f64::from(c.1 - top).exp()).collect();
-            let total: f64 = weights.iter().sum();
-            weights.into_iter().map(|w| w / total).collect()
-        };
         if s.typical_p < 1.0 {
-            let p = probabilities(candidates);
+            candidates.sort_unstable_by(likelier);
+            let weights: Vec<f64> = candidates.iter().map(|c| f64::from(c.1 - best).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let p: Vec<f64> = weights.into_iter().map(|w| w / total).collect();
             let entropy: f64 = -p.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum::<f64>();
             let mut order: Vec<usize> = (0..p.len()).collect();
             let off = |i: usize| (-p[i].ln() - entropy).abs();
@@ -214,19 +233,17 @@ impl Sampler {
             *candidates = left;
         }
         if s.top_p < 1.0 {
-            let kept = up_to(probabilities(candidates).into_iter(), s.top_p);
-            candidates.truncate(kept.max(1));
+            nucleus(candidates, s.top_p);
         }
         if s.min_p > 0.0 {
-            let p = probabilities(candidates);
-            let kept = p.iter().take_while(|&&q| q >= f64::from(s.min_p) * p[0]).count();
-            candidates.truncate(kept.max(1));
+            let best = self::best(candidates);
+            candidates.retain(|c| f64::from(c.1 - best).exp() >= f64::from(s.min_p));
         }
     }
 
     fn draw(&mut self, candidates: &[(u32, f32)]) -> u32 {
-        let top = candidates[0].1;
-        let weight = |c: &(u32, f32)| f64::from((c.1 - top) / self.sampling.temperature).exp();
+        let best = best(candidates);
+        let weight = |c: &(u32, f32)| f64::from((c.1 - best) / self.sampling.temperature).exp();
         let total: f64 = candidates.iter().map(weight).sum();
         let mut at = self.random.unit() * total;
         for c in candidates {
@@ -236,7 +253,46 @@ impl Sampler {
             }
             at -= w;
         }
-        candidates[0].0
+        candidates.iter().min_by(|a, b| likelier(a, b)).map_or(0, |c| c.0)
+    }
+}
+
+/// The likeliest id, the lower of equals; NaN is nothing.
+fn greediest(logits: &[f32]) -> Option<u32> {
+    let mut top = (0, f32::NEG_INFINITY);
+    for (id, &x) in logits.iter().enumerate() {
+        if x > top.1 {
+            top = (id as u32, x);
+        }
+    }
+    Some(top.0)
+}
+
+fn best(candidates: &[(u32, f32)]) -> f32 {
+    candidates.iter().map(|c| c.1).fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Keep the likeliest until their probability reaches `p`, likeliest first. Only as many are sorted as are kept, or some times that.
+fn nucleus(candidates: &mut Vec<(u32, f32)>, p: f32) {
+    let best = best(candidates);
+    let weight = |c: &(u32, f32)| f64::from(c.1 - best).exp();
+    let total: f64 = candidates.iter().map(weight).sum();
+    let (mut sorted, mut first) = (0, 64);
+    let mut sum = 0.0;
+    while sorted < candidates.len() {
+        let end = first.min(candidates.len());
+        if end < candidates.len() {
+            candidates[sorted..].select_nth_unstable_by(end - sorted, likelier);
+        }
+        candidates[sorted..end].sort_unstable_by(likelier);
+        for at in sorted..end {
+            sum += weight(&candidates[at]) / total;
+            if sum >= f64::from(p) {
+                candidates.truncate(at + 1);
+                return;
+            }
+        }
+        (sorted, first) = (end, first * 8);
     }
 }
 
@@ -330,6 +386,18 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_allowed_is_chosen() {
+        let logits = [9.0, 1.0, 2.0, 8.0];
+        for temperature in [0.0, 1.0] {
+            let mut sampler = Sampler::new(Sampling { temperature, top_p: 0.1, ..Sampling::default() });
+            assert_eq!(sampler.sample_of(&logits, &[], Some(&[0b0110])), Some(2));
+            assert_eq!(sampler.sample_of(&logits, &[], Some(&[])), None);
+            assert_eq!(sampler.sample_of(&logits, &[], Some(&[0, 1])), None);
+            assert_eq!(sampler.sample_of(&[f32::NEG_INFINITY, 0.0], &[], Some(&[1])), Some(0));
+        }
+    }
+
+    #[test]
     fn penalties_and_bias_move_the_choice() {
         let one = |s: Sampling, history: &[u32]| Sampler::new(s).sample(&[2.0, 1.5, -1.0], history);
         let s = Sampling::default;
@@ -361,7 +429,30 @@ mod tests {
         assert!(warm().validate(10).is_ok());
     }
 
+    /// What `truncate` leaves for top-p, by sorting everything.
+    fn nucleus_plainly(mut candidates: Vec<(u32, f32)>, p: f32) -> Vec<u32> {
+        candidates.sort_by(likelier);
+        let weights: Vec<f64> = candidates.iter().map(|c| f64::from(c.1 - candidates[0].1).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut sum = 0.0;
+        let reached = weights.iter().position(|w| {
+            sum += w / total;
+            sum >= f64::from(p)
+        });
+        candidates[..reached.map_or(candidates.len(), |at| at + 1)].iter().map(|c| c.0).collect()
+    }
+
     proptest! {
+        #[test]
+        fn a_nucleus_is_what_sorting_everything_gives(
+            logits in proptest::collection::vec(prop_oneof![-3f32..3.0, Just(1.0f32)], 1..700), p in 0f32..0.98
+        ) {
+            let all: Vec<(u32, f32)> = (0..).zip(logits).collect();
+            let mut kept = all.clone();
+            nucleus(&mut kept, p);
+            prop_assert_eq!(kept.iter().map(|c| c.0).collect::<Vec<_>>(), nucleus_plainly(all, p));
+        }
+
         #[test]
         fn same_seed_same_choices_and_always_an_id(
             logits in proptest::collection::vec(prop_oneof![-50f32..50.0, Just(f32::NAN), Just(f32::NEG_INFINITY), Just(f32::INFINITY)], 1..40),

@@ -1,23 +1,27 @@
-//! A queue of requests before an engine, on a thread of its own. One request runs at a time; the queue is bounded.
+//! Many requests on one engine, on a thread of its own: each step decodes those that run and reads prompts besides, as the scheduler says.
+//! Prefixes are taken from pages that others left, and from disk.
 //!
-//! What comes of a request is given to its `Sink` on the engine's thread. Dropping its `Ticket` cancels it: at the next token if it
-//! runs, at once if it waits.
+//! What comes of a request is given to its `Sink`, one event after the other. Dropping its `Ticket` cancels it: its pages are free at once, and
+//! it is part of no further step.
 
-use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use model::Cache;
+use model::cache::PAGE;
 use thiserror::Error;
 
-use crate::engine::{Engine, EngineError, Finish, Generation, Limits, Step, Timing, check};
+use crate::engine::{Engine, EngineError, Finish, Limits, Timing, check};
 use crate::sampler::{Sampler, Sampling};
+use crate::scheduler::{Arrival, Bounds, Id, QueueFull, Scheduler};
+use crate::store::{self, Store, root};
+use crate::worker::{Job, work};
 
 /// What to generate.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Request {
     /// Tokens to continue.
     pub prompt: Vec<u32>,
@@ -25,26 +29,67 @@ pub struct Request {
     pub sampling: Sampling,
     /// Ids that end the text.
     pub stops: Vec<u32>,
-    /// Tokens at most.
+    /// Tokens at most. 0 reads the prompt only.
     pub tokens_max: usize,
     /// Give log-probabilities: the chosen token's, and those of this many of the likeliest.
     pub log_probabilities: Option<usize>,
+    /// Give the log-probabilities of the prompt's tokens too, with this many of the likeliest. Such a prompt is computed whole.
+    pub prompt_log_probabilities: Option<usize>,
+    /// What the text must obey.
+    pub constraint: Option<Box<dyn Constraint>>,
+    /// Who asks: accounts share the engine fairly, however many requests each has.
+    pub account: u64,
+    /// Prefixes are shared among requests of one salt only.
+    pub salt: [u8; 32],
+    /// Requests of a higher priority go first.
+    pub priority: i8,
+    /// Longest wait for the first step.
+    pub wait_max: Option<Duration>,
+    /// Longest time in all; what was generated until then is the answer.
+    pub time_max: Option<Duration>,
 }
 
-/// What comes of a request, in order: `Started`, tokens, then one `End` or `Failed`.
+/// What a text must obey, token by token: a grammar, say.
+pub trait Constraint: Send {
+    /// The ids that may come next, as bits: id `i` is bit `i % 32` of word `i / 32`; ids beyond the words may not.
+    ///
+    /// # Errors
+    /// One line why the text cannot go on.
+    fn allowed(&mut self) -> Result<&[u32], String>;
+
+    /// The token that was chosen.
+    ///
+    /// # Errors
+    /// One line why it does not fit.
+    fn accept(&mut self, id: u32) -> Result<(), String>;
+
+    /// Whether nothing may follow but the end.
+    fn is_done(&self) -> bool;
+}
+
+/// A token's log-probability, and the likeliest ids with theirs.
+pub type Scores = (f32, Vec<(u32, f32)>);
+
+/// What comes of a request, in order: `Started`, the prompt's scores, tokens, then one `End` or `Failed`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It left the queue; the seed in use.
+    /// It left the queue.
     Started {
         /// With it the text can be made again.
         seed: u64,
+        /// Tokens of the prompt that were in the cache.
+        cached: usize,
+        /// Where the prompt first differs from one that was served before and shares its beginning, where that is known.
+        differs_at: Option<usize>,
     },
+    /// Scores of prompt tokens, in order, several events for a long prompt. The first token of a prompt has none and is left out.
+    Prompt(Vec<Scores>),
     /// A token.
     Token {
         /// Id.
         id: u32,
         /// Its log-probability and the likeliest ids with theirs, where they were asked for.
-        log_probabilities: Option<(f32, Vec<(u32, f32)>)>,
+        log_probabilities: Option<Scores>,
     },
     /// The end.
     End {
@@ -59,7 +104,7 @@ pub enum Event {
 
 /// Where events go. `Break` ends the request: nothing is given after that but `End` (with `Finish::Cancelled`).
 pub trait Sink: Send {
-    /// Take an event. It runs on the engine's thread, so it must not wait.
+    /// Take an event. It runs on one of the engine's threads, so it must not wait.
     fn take(&mut self, event: Event) -> ControlFlow<()>;
 }
 
@@ -87,54 +132,126 @@ pub enum Refused {
 }
 
 /// Holds a request's place. Dropping it cancels the request.
-#[derive(Debug)]
 pub struct Ticket {
-    cancelled: Arc<AtomicBool>,
+    id: Id,
     shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ticket({})", self.id)
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.cancelled.store(true, Ordering::Release);
-        // Those that wait and are cancelled make room at once.
-        let gone: VecDeque<Job> = {
-            let mut state = self.shared.lock();
-            let (gone, kept) = state.queue.drain(..).partition(|job: &Job| job.cancelled.load(Ordering::Acquire));
-            state.queue = kept;
-            gone
-        };
-        drop(gone);
+        let mut state = self.shared.lock();
+        state.scheduler.leave(self.id);
+        // One that never began is not known to the worker.
+        let unknown = state.arrived.iter().position(|(id, _)| *id == self.id);
+        let never_began = unknown.map(|at| state.arrived.swap_remove(at));
+        if never_began.is_none() {
+            state.gone.push(self.id);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        drop(never_began);
     }
 }
 
-struct Job {
-    request: Request,
-    sink: Box<dyn Sink>,
-    cancelled: Arc<AtomicBool>,
+/// How a service runs.
+pub struct Settings {
+    /// Requests that wait while others run.
+    pub waiting: usize,
+    /// Requests that run at once.
+    pub running: usize,
+    /// How long a step may take while somebody decodes: prompts are read in pieces for that. One token of each takes what it takes.
+    pub step: Duration,
+    /// Where prefixes are kept, and how many bytes of them; `None`: in memory only.
+    pub disk: Option<Disk>,
 }
 
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    running: bool,
-    ending: bool,
+/// A cache on disk.
+pub struct Disk {
+    /// Directory.
+    pub dir: std::path::PathBuf,
+    /// Bound of all that is in it.
+    pub bytes_max: u64,
+    /// Gets a line when the disk cannot be used.
+    pub warn: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-struct Shared {
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { waiting: 128, running: 32, step: Duration::from_secs(1), disk: None }
+    }
+}
+
+/// What a service has done, and what it does now.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    /// Requests that run, and that wait.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Pages of the cache, those that no request uses, and units that can be found in them.
+    pub pages: usize,
+    /// Pages that can be taken.
+    pub pages_available: usize,
+    /// Units of 64 tokens that can be found in memory.
+    pub units: usize,
+    /// Units given up for room.
+    pub units_evicted: u64,
+    /// Forwards.
+    pub steps: u64,
+    /// Rows of all forwards: tokens that were computed.
+    pub rows: u64,
+    /// Time in forwards.
+    pub busy: Duration,
+    /// Prompt tokens that were computed, and that were in the cache.
+    pub prompt_tokens: u64,
+    /// Prompt tokens that were in the cache.
+    pub cached_tokens: u64,
+    /// Tokens that were generated.
+    pub generated_tokens: u64,
+    /// Times a request gave back its pages and waited again.
+    pub preempted: u64,
+    /// Requests that waited too long.
+    pub expired: u64,
+    /// Of each layer with experts, how often each was chosen.
+    pub experts: Vec<Vec<u64>>,
+    /// The cache on disk.
+    pub disk: Option<store::Statistics>,
+}
+
+/// What the worker and those who submit share.
+pub(crate) struct State {
+    pub scheduler: Scheduler,
+    /// Requests that came since the last step.
+    pub arrived: Vec<(Id, Job)>,
+    /// Requests whose tickets are gone.
+    pub gone: Vec<Id>,
+    pub ending: bool,
+    /// Something came from disk.
+    pub woken: bool,
+    pub statistics: Statistics,
+    next_id: Id,
+}
+
+pub(crate) struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
-    free_pages: AtomicUsize,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Shared")
-    }
+    pub changed: Condvar,
+    pub store: Option<Store>,
+    pub started: Instant,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
+        self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
@@ -143,19 +260,41 @@ pub struct Service {
     shared: Arc<Shared>,
     limits: Limits,
     vocab: usize,
-    waiting_max: usize,
+    fingerprint: [u8; 32],
     worker: Option<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Serve with this engine; at most `waiting_max` requests wait while one runs.
-    pub fn start(engine: Engine, waiting_max: usize) -> Service {
-        let (limits, vocab) = (engine.limits(), engine.model().structure.vocab);
-        let free_pages = AtomicUsize::new(engine.free_pages());
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), free_pages });
+    /// Serve with this engine. All pages of its cache are the service's.
+    pub fn start(engine: Engine, settings: Settings) -> Service {
+        let (limits, vocab, fingerprint) = (engine.limits(), engine.model().structure.vocab, engine.fingerprint());
+        let Settings { waiting, running, step, disk } = settings;
+        let bounds = Bounds {
+            page: PAGE,
+            form_block: engine.model().form_block(),
+            running: running.max(1),
+            waiting,
+            context: limits.context,
+        };
+        let scheduler = Scheduler::new(bounds, engine.pages());
+        let unit_bytes = Cache::bytes_per_page(&engine.model().structure, engine.format());
+        let store = disk.map(|Disk { dir, bytes_max, warn }| {
+            Store::open(store::Settings { dir, bytes_max, fingerprint, unit_bytes }, warn)
+        });
+        let state = State {
+            scheduler,
+            arrived: Vec::new(),
+            gone: Vec::new(),
+            ending: false,
+            woken: false,
+            statistics: Statistics::default(),
+            next_id: 0,
+        };
+        let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), store, started: Instant::now() };
+        let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
-        let worker = std::thread::spawn(move || work(engine, &theirs));
-        Service { shared, limits, vocab, waiting_max, worker: Some(worker) }
+        let worker = std::thread::spawn(move || work(engine, theirs, step));
+        Service { shared, limits, vocab, fingerprint, worker: Some(worker) }
     }
 
     /// Bounds of the engine.
@@ -168,15 +307,27 @@ impl Service {
         self.vocab
     }
 
-    /// Whether a request runs, and how many wait.
-    pub fn load(&self) -> (bool, usize) {
-        let state = self.shared.lock();
-        (state.running, state.queue.len())
+    /// How many requests run, and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        self.shared.lock().scheduler.load()
     }
 
-    /// Pages of the cache that no request owns.
-    pub fn free_pages(&self) -> usize {
-        self.shared.free_pages.load(Ordering::Acquire)
+    /// What was done, and what is done now.
+    pub fn statistics(&self) -> Statistics {
+        let state = self.shared.lock();
+        let ((running, waiting), pages) = (state.scheduler.load(), state.scheduler.pages());
+        let mut now = Statistics {
+            running,
+            waiting,
+            pages: pages.count(),
+            pages_available: pages.available(),
+            units: pages.units(),
+            units_evicted: pages.evicted(),
+            ..state.statistics.clone()
+        };
+        drop(state);
+        now.disk = self.shared.store.as_ref().map(Store::statistics);
+        now
     }
 
     /// Queue a request.
@@ -185,19 +336,48 @@ impl Service {
     /// A full queue, a prompt that cannot be, a service that ends. The sink is not called then.
     pub fn submit(&self, request: Request, sink: impl Sink + 'static) -> Result<Ticket, Refused> {
         check(&request.prompt, 0, self.vocab, self.limits.context)?;
-        let cancelled = Arc::new(AtomicBool::new(false));
+        let now = self.shared.started.elapsed();
+        let deadline = |time: Option<Duration>| time.map(|t| now.saturating_add(t));
+        let arrival = Arrival {
+            prompt: request.prompt.clone(),
+            root: root(&self.fingerprint, &request.salt),
+            account: request.account,
+            priority: request.priority,
+            whole: request.prompt_log_probabilities.is_some(),
+            wait_until: deadline(request.wait_max),
+            end_by: deadline(request.time_max),
+        };
+        // The last token that is chosen is not read, so it needs no place.
+        let tokens_max = request.tokens_max.min(self.limits.context - request.prompt.len() + 1);
+        let job = Job {
+            full: if tokens_max < request.tokens_max { Finish::Context } else { Finish::Length },
+            tokens_max,
+            prompt: request.prompt.len(),
+            tokens: request.prompt,
+            sampler: Sampler::new(request.sampling),
+            stops: request.stops,
+            log_probabilities: request.log_probabilities,
+            prompt_log_probabilities: request.prompt_log_probabilities,
+            scored: 0,
+            constraint: request.constraint,
+            sink: Box::new(sink),
+            timing: Timing::default(),
+            arrived: Instant::now(),
+            begun: None,
+            left: false,
+            broken: None,
+        };
         let mut state = self.shared.lock();
         if state.ending {
             return Err(Refused::Ending);
         }
-        // A place is one that waits; while nothing runs, the first to come does not wait.
-        let places = self.waiting_max + usize::from(!state.running);
-        if state.queue.len() >= places {
-            return Err(Refused::Busy { waiting: state.queue.len() });
-        }
-        state.queue.push_back(Job { request, sink: Box::new(sink), cancelled: Arc::clone(&cancelled) });
+        let id = state.next_id;
+        state.scheduler.arrive(id, arrival).map_err(|QueueFull { waiting }| Refused::Busy { waiting })?;
+        state.next_id += 1;
+        state.arrived.push((id, job));
+        drop(state);
         self.shared.changed.notify_all();
-        Ok(Ticket { cancelled, shared: Arc::clone(&self.shared) })
+        Ok(Ticket { id, shared: Arc::clone(&self.shared) })
     }
 
     /// Take no more requests; those that were taken go on.
@@ -208,76 +388,17 @@ impl Service {
 }
 
 impl Drop for Service {
-    /// Ends when everything that was taken is done.
+    /// Ends when everything that was taken is done, and what is to be kept is on disk.
     fn drop(&mut self) {
         self.end();
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
-    }
-}
-
-fn work(mut engine: Engine, shared: &Shared) {
-    loop {
-        let job = {
-            let mut state = shared.lock();
-            state.running = false;
-            loop {
-                if let Some(job) = state.queue.pop_front() {
-                    state.running = true;
-                    break job;
-                }
-                if state.ending {
-                    return;
-                }
-                state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
-        };
-        let Job { request, mut sink, cancelled } = job;
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(&mut engine, request, &mut *sink, &cancelled)));
-        let failed = match outcome {
-            Ok(outcome) => outcome.err(),
-            Err(payload) => Some(EngineError::Fault(said(&*payload))),
-        };
-        shared.free_pages.store(engine.free_pages(), Ordering::Release);
-        if let Some(error) = failed {
-            let _ = catch_unwind(AssertUnwindSafe(|| sink.take(Event::Failed(error))));
+        if let Some(store) = &self.shared.store {
+            store.flush();
         }
     }
 }
 
-/// What a panic said.
-fn said(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").replace('\n', " ")
-}
-
-fn run(engine: &mut Engine, request: Request, sink: &mut dyn Sink, cancelled: &AtomicBool) -> Result<(), EngineError> {
-    let gone = || cancelled.load(Ordering::Acquire);
-    let sampler = Sampler::new(request.sampling);
-    let mut left = sink.take(Event::Started { seed: sampler.seed() }).is_break();
-    let mut sequence = engine.sequence();
-    let mut progress =
-        |_: usize, _: usize| if left || gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let (prompt, stops) = (request.prompt, request.stops);
-    let mut generation =
-        Generation::start(engine, &mut sequence, &prompt, sampler, stops, request.tokens_max, &mut progress)?;
-    loop {
-        if left || gone() {
-            generation.cancel();
-        }
-        match generation.step()? {
-            Step::Token(id) => {
-                let log_probabilities = request.log_probabilities.map(|most| generation.log_probabilities(id, most));
-                left |= sink.take(Event::Token { id, log_probabilities }).is_break();
-            }
-            Step::End(finish) => {
-                let timing = generation.timing();
-                drop(generation);
-                drop(sequence);
-                let _ = sink.take(Event::End { finish, timing });
-                return Ok(());
-            }
-        }
-    }
-}
+/// Requests by their names, as the worker has them.
+pub(crate) type Jobs = HashMap<Id, Job>;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use engine::service::{Event, Refused, Request, Service, Ticket};
+use engine::service::{Event, Refused, Request, Service, Settings, Ticket};
 use engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
@@ -42,7 +42,7 @@ fn ids(events: &[Event]) -> Vec<u32> {
 
 #[test]
 fn requests_run_in_order_and_the_queue_is_bounded() {
-    let service = Service::start(engine(&bundled(), 512), 2);
+    let service = Service::start(engine(&bundled(), 512), Settings { waiting: 2, running: 1, ..Settings::default() });
     let (first, events) = submit(&service, request(400));
     // It runs once its first event is there.
     assert!(matches!(events.recv().unwrap(), Event::Started { .. }));
@@ -50,7 +50,7 @@ fn requests_run_in_order_and_the_queue_is_bounded() {
     let (third, thirds) = submit(&service, Request { log_probabilities: Some(2), ..request(2) });
     let refused = service.submit(request(1), |_| ControlFlow::Continue(()));
     assert_eq!(refused.err(), Some(Refused::Busy { waiting: 2 }));
-    assert_eq!(service.load(), (true, 2));
+    assert_eq!(service.load(), (1, 2));
     // A place is free again when one that waits goes.
     drop(second);
     assert_eq!(service.load().1, 1);
@@ -64,12 +64,12 @@ fn requests_run_in_order_and_the_queue_is_bounded() {
     assert!(top.len() == 2 && top[0] == (*id, *chosen));
     assert!(matches!(all.last(), Some(Event::End { finish: Finish::Length, timing }) if timing.generated == 2));
     drop(third);
-    assert_eq!(service.free_pages(), 8);
+    assert_eq!(service.statistics().pages_available, 8);
 }
 
 #[test]
 fn prompts_that_cannot_be_are_refused_before_they_wait() {
-    let service = Service::start(engine(&bundled(), 64), 1);
+    let service = Service::start(engine(&bundled(), 64), Settings::default());
     let refused = |prompt: Vec<u32>| {
         service.submit(Request { prompt, ..request(1) }, |_| ControlFlow::Continue(())).err().unwrap()
     };
@@ -80,7 +80,7 @@ fn prompts_that_cannot_be_are_refused_before_they_wait() {
 
 #[test]
 fn what_was_taken_is_finished_when_the_service_ends() {
-    let service = Service::start(engine(&bundled(), 256), 4);
+    let service = Service::start(engine(&bundled(), 256), Settings::default());
     let taken: Vec<_> = (0..3).map(|_| submit(&service, request(20))).collect();
     service.end();
     let refused = service.submit(request(1), |_| ControlFlow::Continue(()));
@@ -92,7 +92,7 @@ fn what_was_taken_is_finished_when_the_service_ends() {
 
 #[test]
 fn a_sink_that_panics_or_stops_harms_nobody_else() {
-    let service = Service::start(engine(&bundled(), 256), 4);
+    let service = Service::start(engine(&bundled(), 256), Settings::default());
     let (sender, receiver) = channel();
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -118,7 +118,7 @@ fn a_sink_that_panics_or_stops_harms_nobody_else() {
     let (_ticket, events) = submit(&service, request(5));
     assert_eq!(ids(&events.iter().collect::<Vec<_>>()).len(), 5);
     assert!(started.elapsed() < Duration::from_secs(60));
-    assert_eq!(service.free_pages(), 4);
+    assert_eq!(service.statistics().pages_available, 4);
 }
 
 fn copy(name: &str) -> PathBuf {

@@ -300,7 +300,7 @@ impl Chat {
             Finish::Cancelled => eprintln!("(stopped)"),
             Finish::Context => eprintln!("(the context is full: /reset starts over)"),
             Finish::Length => eprintln!("(cut after {} tokens: /set max_tokens allows more)", timing.generated),
-            Finish::Stop(_) => {}
+            Finish::Stop(_) | Finish::Complete | Finish::Time => {}
         }
         if self.stats {
             eprintln!(

@@ -52,9 +52,10 @@ pub struct Arguments {
 pub fn reason(finish: Finish, stopped: bool) -> &'static str {
     match finish {
         _ if stopped => "stop",
-        Finish::Stop(_) => "stop",
+        Finish::Stop(_) | Finish::Complete => "stop",
         Finish::Length => "length",
         Finish::Context => "context",
+        Finish::Time => "time",
         Finish::Cancelled => "cancelled",
     }
 }

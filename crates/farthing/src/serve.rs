@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use engine::service::Service;
+use engine::service::{Service, Settings};
 use serve::{Bounds, Served, State};
 
 use crate::loading::{Choose, Load, bundled, load};
@@ -110,7 +110,7 @@ pub fn run(a: Arguments) -> Outcome {
     state.ready(Served {
         name: name.clone(),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        service: Service::start(m.engine, usize::from(a.queue)),
+        service: Service::start(m.engine, Settings { waiting: usize::from(a.queue), ..Settings::default() }),
         tokenizer: Arc::new(m.tokenizer),
         template: m.template,
         bos: m.bos,

@@ -137,6 +137,16 @@ impl Cache {
         self.pages
     }
 
+    /// How numbers are stored.
+    pub fn format(&self) -> CacheFormat {
+        match &self.store {
+            Store::F32(_) => CacheFormat::F32,
+            Store::Bf16(_) => CacheFormat::Bf16,
+            Store::Eight(..) => CacheFormat::Eight,
+            Store::Six(..) => CacheFormat::Six,
+        }
+    }
+
     /// Width of a row of `layer`.
     pub fn width(&self, layer: usize) -> usize {
         self.layers[layer].0
@@ -211,6 +221,62 @@ impl Cache {
         }
     }
 
+    /// What a page holds, all layers, to be kept elsewhere: little-endian.
+    pub fn page_bytes(&self, page: u32) -> Vec<u8> {
+        let (at, len) = (page as usize * self.page_len, self.page_len);
+        let scales = |scales: &[u16]| -> Vec<u8> {
+            scales[at / SMALL..(at + len) / SMALL].iter().flat_map(|x| x.to_le_bytes()).collect()
+        };
+        match &self.store {
+            Store::F32(store) => store[at..at + len].iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Store::Bf16(store) => store[at..at + len].iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Store::Eight(store, s) => {
+                let quants = store[at..at + len].iter().map(|&x| x as u8);
+                quants.chain(scales(s)).collect()
+            }
+            Store::Six(store, s) => {
+                let quants = &store[at / SMALL * SIX_BYTES..(at + len) / SMALL * SIX_BYTES];
+                [quants, &scales(s)].concat()
+            }
+        }
+    }
+
+    /// Give a page what `page_bytes` gave. False, and nothing is changed, when these are not as many bytes as a page has.
+    pub fn set_page(&mut self, page: u32, bytes: &[u8]) -> bool {
+        let (at, len) = (page as usize * self.page_len, self.page_len);
+        let set = |to: &mut [u16], from: &[u8]| {
+            to.iter_mut().zip(from.as_chunks().0).for_each(|(x, &b)| *x = u16::from_le_bytes(b));
+        };
+        let blocks = at / SMALL..(at + len) / SMALL;
+        let whole = match &self.store {
+            Store::F32(_) => len * 4,
+            Store::Bf16(_) => len * 2,
+            Store::Eight(..) => len + len / SMALL * 2,
+            Store::Six(..) => len / SMALL * (SIX_BYTES + 2),
+        };
+        if bytes.len() != whole {
+            return false;
+        }
+        match &mut self.store {
+            Store::F32(store) => {
+                let to = store[at..at + len].iter_mut();
+                to.zip(bytes.as_chunks().0).for_each(|(x, &b)| *x = f32::from_le_bytes(b));
+            }
+            Store::Bf16(store) => set(&mut store[at..at + len], bytes),
+            Store::Eight(store, scales) => {
+                let (quants, rest) = bytes.split_at(len);
+                store[at..at + len].iter_mut().zip(quants).for_each(|(x, &b)| *x = b as i8);
+                set(&mut scales[blocks], rest);
+            }
+            Store::Six(store, scales) => {
+                let (quants, rest) = bytes.split_at(len / SMALL * SIX_BYTES);
+                store[blocks.start * SIX_BYTES..blocks.end * SIX_BYTES].copy_from_slice(quants);
+                set(&mut scales[blocks], rest);
+            }
+        }
+        true
+    }
+
     /// The `[64, width]` rows of a page.
     pub fn page(&self, layer: usize, page: u32) -> Numbers<'_> {
         let (width, start) = self.layers[layer];
@@ -243,6 +309,33 @@ mod tests {
         }
         let Store::F32(store) = &cache.store else { panic!("as it was made") };
         assert_eq!(store.iter().filter(|&&x| x != 0.0).count(), 4 * places.len());
+    }
+
+    #[test]
+    fn a_page_goes_out_and_comes_back() {
+        let (len, pages) = (2 * PAGE * 16, 3);
+        let n = len * pages;
+        let six = n / SMALL * SIX_BYTES;
+        let halves = |n: usize| (0..n).map(|i| (i * 7919) as u16).collect::<Vec<u16>>();
+        let stores = || {
+            [
+                Store::F32((0..n).map(|i| i as f32 - 0.5).collect()),
+                Store::Bf16(halves(n)),
+                Store::Eight((0..n).map(|i| (i * 31) as i8).collect(), halves(n / SMALL)),
+                Store::Six((0..six).map(|i| (i * 31) as u8).collect(), halves(n / SMALL)),
+            ]
+        };
+        for store in stores() {
+            let mut cache = Cache { store, pages, layers: vec![(16, 0), (16, PAGE * 16)], page_len: len };
+            let before: Vec<Vec<u8>> = (0..3).map(|page| cache.page_bytes(page)).collect();
+            assert!(before[0] != before[1] && before[1] != before[2]);
+            assert!(cache.set_page(0, &before[2]) && !cache.set_page(1, &before[2][1..]));
+            let mut twin = cache.page_bytes(0);
+            assert_eq!((&twin, cache.page_bytes(1)), (&before[2], before[1].clone()));
+            cache.copy_page(1, 0);
+            twin = cache.page_bytes(0);
+            assert_eq!(twin, before[1]);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub struct Scratch {
     attention: attention::Buffers,
     feed_forward: feed_forward::Buffers,
     form: Form,
+    picks: Vec<Vec<u64>>,
 }
 
 impl Scratch {
@@ -40,6 +41,11 @@ impl Scratch {
     /// Logits of the last forward.
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// Of each layer, how often each of its experts was chosen since these buffers were made; empty for layers without experts.
+    pub fn picks(&self) -> &[Vec<u64>] {
+        &self.picks
     }
 
     /// Buffers of a forward that takes one form of latent attention for every token: for comparing the forms.
@@ -75,6 +81,19 @@ impl Transformer {
         self.weights.files.iter().find(|f| f.changed()).map(|f| f.path())
     }
 
+    /// Give `take` all that the model's numbers follow from, in short: its structure and its files.
+    pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
+        take(format!("{:?}", self.structure).as_bytes());
+        self.weights.files.iter().for_each(|file| file.identify(take));
+    }
+
+    /// Aligned blocks of so many prompt positions are computed in a form of their own, where attention has two; see `batch::Span`.
+    pub fn form_block(&self) -> Option<usize> {
+        let latent =
+            |layer: &crate::structure::Layer| matches!(layer.attention, crate::structure::Attention::Mla { .. });
+        self.structure.layers.iter().any(latent).then_some(attention::FORM_BLOCK)
+    }
+
     /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
     ///
     /// # Panics
@@ -89,7 +108,8 @@ impl Transformer {
     ) -> &'s [f32] {
         batch.check();
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
-        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
+        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form, picks } = scratch;
+        picks.resize(self.structure.layers.len(), Vec::new());
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {
             buffer.resize(rows * hidden, 0.0);
         }
@@ -128,6 +148,8 @@ impl Transformer {
                         feed_forward,
                         delta,
                     );
+                    picks[i].resize(experts.len(), 0);
+                    chosen.experts.iter().for_each(|&expert| picks[i][expert as usize] += 1);
                     routes = Some(chosen);
                 }
                 _ => unreachable!("structure and weights are made together"),

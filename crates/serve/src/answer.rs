@@ -88,7 +88,7 @@ impl Answer {
 impl Sink for Answer {
     fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Started { .. } => ControlFlow::Continue(()),
+            Event::Started { .. } | Event::Prompt(_) => ControlFlow::Continue(()),
             Event::Token { id, log_probabilities } => {
                 if let Some((value, top)) = log_probabilities {
                     let (token, bytes) = self.spelled(id);
@@ -105,8 +105,8 @@ impl Sink for Answer {
                     let _ = self.give(rest, true);
                 }
                 let finish = match finish {
-                    Finish::Length | Finish::Context => "length",
-                    Finish::Stop(_) | Finish::Cancelled => "stop",
+                    Finish::Length | Finish::Context | Finish::Time => "length",
+                    Finish::Stop(_) | Finish::Complete | Finish::Cancelled => "stop",
                 };
                 let _ = self.parts.send(Part::End { finish, timing });
                 ControlFlow::Continue(())

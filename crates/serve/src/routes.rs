@@ -122,7 +122,7 @@ fn loaded(state: &State) -> Result<&Served, Problem> {
 async fn ready(Shared(state): Shared<Arc<State>>) -> Result<Response, Problem> {
     let model = loaded(&state)?;
     let (running, waiting) = model.service.load();
-    let report = json!({"status": "ready", "model": model.name, "running": running as u8, "waiting": waiting});
+    let report = json!({"status": "ready", "model": model.name, "running": running, "waiting": waiting});
     Ok(axum::Json(report).into_response())
 }
 
@@ -356,6 +356,7 @@ async fn answer(state: &Arc<State>, request: Request, kind: Kind, record: &mut R
             stops: served.stops.clone(),
             tokens_max: wanted.tokens_max.unwrap_or(usize::MAX).min(room + 1),
             log_probabilities: wanted.log_probabilities,
+            ..service::Request::default()
         },
         sink,
     );

@@ -18,7 +18,7 @@ use crate::structure::Attention;
 use crate::weight::{AttentionWeights, MlaExpansion, MlaQuery, Weight};
 
 /// Prompt positions are expanded in whole aligned blocks of this many.
-const BLOCK: usize = 128;
+pub const BLOCK: usize = 128;
 
 /// Pages expanded at a time.
 const EXPANDED_PAGES: usize = 4;

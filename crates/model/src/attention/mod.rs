@@ -4,6 +4,7 @@ mod latent;
 mod paged;
 
 use kernels::{Input, Pool, Product, Quantized, Queries, Rows, matmul};
+pub use latent::BLOCK as FORM_BLOCK;
 
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, PAGE};

@@ -1,0 +1,621 @@
+//! What is computed next: which requests, and which of their tokens. A pure function of what it was told: no clock, no thread, no model, no
+//! page's contents. Time is a number that the caller gives; so a million schedules can be tried in a test.
+//!
+//! A step decodes one token of every running request that has read its prompt, and reads prompts within a budget of tokens besides. Of
+//! those that wait the highest priority goes first, then the account that was served least (virtual token counter, arXiv 2401.00588),
+//! then the earliest. A prefix that another request computes at this moment is waited for, not computed twice. When pages run out, the
+//! last in this order gives back its own and waits again: units that stay in the cache are found again, the others are recomputed, and the
+//! text is the same, since bits follow from the request alone.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use crate::shared::SharedPages;
+use crate::store::{Key, chain};
+
+/// Names a request.
+pub type Id = u64;
+
+/// Cost of a generated token in the count of what an account was given; a prompt's token costs 1. Decoding reads all active weights for each.
+const GENERATED_COST: u64 = 4;
+
+/// Accounts that are remembered while they ask for nothing.
+const ACCOUNTS_MAX: usize = 4096;
+
+/// Bounds of a schedule.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Tokens of a page, and of a unit.
+    pub page: usize,
+    /// Aligned blocks of a prompt that are computed in a form of their own, where there is one (`model::Transformer::form_block`).
+    pub form_block: Option<usize>,
+    /// Requests that run at once.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Longest sequence.
+    pub context: usize,
+}
+
+/// A request, as the schedule sees it.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Tokens to read.
+    pub prompt: Vec<u32>,
+    /// Where its chain of keys begins.
+    pub root: Key,
+    /// Who asks.
+    pub account: u64,
+    /// Higher goes first.
+    pub priority: i8,
+    /// Every token is computed, whatever the cache has: scores of the prompt are wanted.
+    pub whole: bool,
+    /// Gives up when it has not begun by then.
+    pub wait_until: Option<Duration>,
+    /// Ends by then.
+    pub end_by: Option<Duration>,
+}
+
+/// Tokens of one request to be computed in this step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub id: Id,
+    /// First position.
+    pub position: usize,
+    /// Tokens.
+    pub len: usize,
+    /// Whether its last token's logits are wanted: the next token is chosen from them.
+    pub logits: bool,
+}
+
+/// A unit to be brought from disk into a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// It.
+    pub key: Key,
+    /// Where to.
+    pub page: u32,
+}
+
+/// What a step found out about a request that left the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Which.
+    pub id: Id,
+    /// Tokens of its prompt that are in the cache, or will be once they are restored.
+    pub cached: usize,
+    /// Where it first differs from a prompt that was served before, where that is known.
+    pub differs_at: Option<usize>,
+}
+
+/// What to do now, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// Requests that waited too long; they are gone.
+    pub expired: Vec<Id>,
+    /// Requests whose time is over; they are gone.
+    pub overdue: Vec<Id>,
+    /// Requests that run for the first time.
+    pub begun: Vec<Begun>,
+    /// Contents to copy, from page to page.
+    pub copies: Vec<(u32, u32)>,
+    /// Units to bring from disk, in order; `restored` is told of each.
+    pub restores: Vec<(Id, Vec<Restore>)>,
+    /// Units of those that begin, from their first on: they were used now.
+    pub used: Vec<Vec<Key>>,
+    /// What to compute.
+    pub parts: Vec<Part>,
+    /// Requests that gave back their pages and wait again.
+    pub preempted: Vec<Id>,
+}
+
+/// A unit that was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its key.
+    pub key: Key,
+    /// Where it lies.
+    pub page: u32,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFull {
+    /// Requests that wait.
+    pub waiting: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    id: Id,
+    arrival: Arrival,
+    /// Prompt and what was generated.
+    tokens: Vec<u32>,
+    /// Keys of its whole units, as far as they are known.
+    keys: Vec<Key>,
+    pages: Vec<u32>,
+    /// Positions whose entries are in its pages.
+    computed: usize,
+    /// Units that were offered to the others.
+    published: usize,
+    /// Units that are on their way from disk, and how many units it has when the last has come.
+    restoring: VecDeque<usize>,
+    found: usize,
+    begun: bool,
+}
+
+/// What of a request is in the cache or on disk.
+#[derive(Default)]
+struct Found {
+    /// Units from its beginning; true where one has to come from disk.
+    from_disk: Vec<bool>,
+    /// Those in memory that nobody uses now.
+    idle: usize,
+    /// Key of the first that is nowhere.
+    next: Option<Key>,
+}
+
+impl Request {
+    fn prompt(&self) -> usize {
+        self.arrival.prompt.len()
+    }
+
+    /// Whether it only waits for its next token.
+    fn decodes(&self) -> bool {
+        self.computed + 1 == self.tokens.len() && self.computed >= self.prompt()
+    }
+}
+
+/// The schedule.
+pub struct Scheduler {
+    bounds: Bounds,
+    pages: SharedPages,
+    /// In order of arrival.
+    waiting: Vec<Request>,
+    /// In order of arrival too.
+    running: Vec<Request>,
+    served: HashMap<u64, u64>,
+}
+
+impl Scheduler {
+    /// A schedule over so many pages. A sequence of the longest context must fit.
+    pub fn new(bounds: Bounds, pages: usize) -> Scheduler {
+        assert!(pages * bounds.page >= bounds.context && bounds.running > 0 && bounds.page > 0, "one sequence fits");
+        assert!(bounds.form_block.is_none_or(|block| block.is_multiple_of(bounds.page)), "forms change between pages");
+        let (waiting, running, served) = (Vec::new(), Vec::new(), HashMap::new());
+        Scheduler { bounds, pages: SharedPages::new(pages), waiting, running, served }
+    }
+
+    /// Pages and units.
+    pub fn pages(&self) -> &SharedPages {
+        &self.pages
+    }
+
+    /// Requests that run, and that wait.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running.len(), self.waiting.len())
+    }
+
+    /// Whether there is nothing to do at all.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The next time at which a request is over, whatever happens.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let waiting = self.waiting.iter().flat_map(|r| [r.arrival.wait_until.filter(|_| !r.begun), r.arrival.end_by]);
+        waiting.chain(self.running.iter().map(|r| r.arrival.end_by)).flatten().min()
+    }
+
+    /// Tokens of a request, prompt first, and its pages.
+    pub fn sequence(&self, id: Id) -> Option<(&[u32], &[u32])> {
+        self.running.iter().find(|r| r.id == id).map(|r| (&r.tokens[..], &r.pages[..]))
+    }
+
+    /// A request comes. It is neither empty nor longer than the context: the caller saw to that.
+    ///
+    /// # Errors
+    /// The queue is full.
+    pub fn arrive(&mut self, id: Id, arrival: Arrival) -> Result<(), QueueFull> {
+        assert!((1..=self.bounds.context).contains(&arrival.prompt.len()), "the caller checks prompts");
+        if self.waiting.len() >= self.bounds.waiting + self.bounds.running.saturating_sub(self.running.len()) {
+            return Err(QueueFull { waiting: self.waiting.len() });
+        }
+        self.welcome(arrival.account);
+        let tokens = arrival.prompt.clone();
+        self.waiting.push(Request {
+            id,
+            tokens,
+            arrival,
+            keys: Vec::new(),
+            pages: Vec::new(),
+            computed: 0,
+            published: 0,
+            restoring: VecDeque::new(),
+            found: 0,
+            begun: false,
+        });
+        Ok(())
+    }
+
+    /// An account that asked for nothing has no credit from that time.
+    fn welcome(&mut self, account: u64) {
+        let active: HashSet<u64> = self.waiting.iter().chain(&self.running).map(|r| r.arrival.account).collect();
+        if active.contains(&account) {
+            return;
+        }
+        if self.served.len() >= ACCOUNTS_MAX {
+            self.served.retain(|a, _| active.contains(a));
+        }
+        let least = active.iter().filter_map(|a| self.served.get(a)).min().copied().unwrap_or(0);
+        let served = self.served.entry(account).or_default();
+        *served = (*served).max(least);
+    }
+
+    /// A request goes, whatever it was doing. Its pages are free, its units stay until room is needed.
+    pub fn leave(&mut self, id: Id) {
+        self.waiting.retain(|r| r.id != id);
+        if let Some(at) = self.running.iter().position(|r| r.id == id) {
+            let mut request = self.running.remove(at);
+            give_back(&mut self.pages, &mut request);
+        }
+    }
+
+    /// What to do now. `budget`: tokens of prompts to read in this step. `on_disk` says which units could be restored.
+    pub fn step(&mut self, now: Duration, budget: usize, on_disk: &mut dyn FnMut(&Key) -> bool) -> Step {
+        let mut step = Step::default();
+        self.end_overdue(now, &mut step);
+        self.admit(on_disk, &mut step);
+        self.decode(&mut step);
+        self.read(budget, &mut step);
+        step
+    }
+
+    fn end_overdue(&mut self, now: Duration, step: &mut Step) {
+        let past = |time: Option<Duration>| time.is_some_and(|t| t <= now);
+        for request in &self.waiting {
+            if past(request.arrival.end_by) && request.begun {
+                step.overdue.push(request.id);
+            } else if past(request.arrival.end_by) || (past(request.arrival.wait_until) && !request.begun) {
+                step.expired.push(request.id);
+            }
+        }
+        step.overdue.extend(self.running.iter().filter(|r| past(r.arrival.end_by)).map(|r| r.id));
+        step.expired.iter().chain(&step.overdue).for_each(|&id| self.leave(id));
+    }
+
+    /// Who goes first: smaller is earlier. Of accounts that were served alike the one that has less running.
+    fn rank(&self, request: &Request) -> (i16, u64, usize, Id) {
+        let account = request.arrival.account;
+        let served = self.served.get(&account).copied().unwrap_or(0);
+        let running = self.running.iter().filter(|r| r.arrival.account == account).count();
+        (-i16::from(request.arrival.priority), served, running, request.id)
+    }
+
+    fn pages_for(&self, request: &Request) -> usize {
+        (request.tokens.len() + 1).min(self.bounds.context).div_ceil(self.bounds.page)
+    }
+
+    /// From the queue to those that run, as far as there is room.
+    fn admit(&mut self, on_disk: &mut dyn FnMut(&Key) -> bool, step: &mut Step) {
+        let mut order: Vec<_> = self.waiting.iter().map(|r| self.rank(r)).collect();
+        order.sort_unstable();
+        // Units that running requests will compute: those who want one of them wait for it.
+        let mut coming: HashSet<Key> = HashSet::new();
+        for request in &mut self.running {
+            note_coming(&self.bounds, request, &mut coming);
+        }
+        for (_, _, _, id) in order {
+            // Until it runs, or waits for a prefix, or nobody gives way: then nobody overtakes it.
+            loop {
+                let at = self.waiting.iter().position(|r| r.id == id).expect("it waits until it runs");
+                let found = self.look_up(at, on_disk);
+                if found.next.is_some_and(|key| coming.contains(&key)) {
+                    break;
+                }
+                if self.has_room(at, &found) {
+                    let mut request = self.waiting.remove(at);
+                    note_coming(&self.bounds, &mut request, &mut coming);
+                    self.begin(request, &found, step);
+                    break;
+                }
+                let Some(victim) = self.who_yields(at) else { return };
+                self.preempt(victim, step);
+            }
+        }
+    }
+
+    /// What is there of the beginning of a request that waits.
+    fn look_up(&mut self, at: usize, on_disk: &mut dyn FnMut(&Key) -> bool) -> Found {
+        let request = &mut self.waiting[at];
+        let mut found = Found::default();
+        if request.arrival.whole {
+            return found;
+        }
+        let units = request.tokens.len() / self.bounds.page;
+        extend_keys(&self.bounds, request, units);
+        for key in &request.keys[..units] {
+            match self.pages.find(key) {
+                Some(idle) => {
+                    found.from_disk.push(false);
+                    found.idle += usize::from(idle);
+                }
+                None if on_disk(key) => found.from_disk.push(true),
+                None => {
+                    found.next = Some(*key);
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a request can begin: a place, pages for what it has and for its next token, and one for each that runs to grow by.
+    fn has_room(&self, at: usize, found: &Found) -> bool {
+        if self.running.is_empty() {
+            return true;
+        }
+        let there = found.from_disk.iter().filter(|&&disk| !disk).count();
+        let own = self.pages_for(&self.waiting[at]).saturating_sub(there);
+        let promised: usize = self.running.iter().map(|r| self.pages_for(r).saturating_sub(r.pages.len())).sum();
+        self.running.len() < self.bounds.running
+            && self.pages.available() >= own + found.idle + promised + self.running.len()
+    }
+
+    /// Who gives way to a request that waits: the last of a lower priority; or, where its account has nothing running, the last of the
+    /// account that has most, if that is more than one.
+    fn who_yields(&self, at: usize) -> Option<Id> {
+        let Arrival { priority, account, .. } = self.waiting[at].arrival;
+        let junior = |r: &&Request| (-i16::from(r.arrival.priority), r.id);
+        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(junior);
+        if lower.is_some() {
+            return lower.map(|r| r.id);
+        }
+        let mut counts: HashMap<u64, usize> = HashMap::new();
+        self.running.iter().for_each(|r| *counts.entry(r.arrival.account).or_default() += 1);
+        if counts.contains_key(&account) {
+            return None;
+        }
+        let most = counts.values().copied().max().filter(|&n| n > 1)?;
+        let candidates = self.running.iter().filter(|r| counts[&r.arrival.account] == most);
+        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(junior).map(|r| r.id)
+    }
+
+    /// A running request gives back its pages and waits again, in its old order.
+    fn preempt(&mut self, id: Id, step: &mut Step) {
+        let at = self.running.iter().position(|r| r.id == id).expect("it runs");
+        let mut request = self.running.remove(at);
+        give_back(&mut self.pages, &mut request);
+        step.parts.retain(|p| p.id != id);
+        step.restores.retain(|(who, _)| *who != id);
+        step.preempted.push(id);
+        let at = self.waiting.partition_point(|r| r.id < id);
+        self.waiting.insert(at, request);
+    }
+
+    /// A request runs: it shares the units that are there.
+    fn begin(&mut self, mut request: Request, found: &Found, step: &mut Step) {
+        let (page_len, total) = (self.bounds.page, request.tokens.len());
+        let mut restores = Vec::new();
+        // Units that are shared first, so that none of them goes while pages are taken.
+        let shared: Vec<Option<u32>> = found
+            .from_disk
+            .iter()
+            .zip(&request.keys)
+            .map(|(&disk, key)| if disk { None } else { self.pages.share(key) })
+            .collect();
+        for (unit, shared) in shared.into_iter().enumerate() {
+            let last = (unit + 1) * page_len == total;
+            let page = match shared {
+                Some(page) if !last => page,
+                // Its last token is computed once more, for its logits: into a page of its own.
+                Some(page) => {
+                    let own = self.pages.take();
+                    self.pages.release(page);
+                    let Some(own) = own else { break };
+                    step.copies.push((page, own));
+                    own
+                }
+                None => {
+                    let page = self.pages.take().expect("room was made");
+                    restores.push(Restore { key: request.keys[unit], page });
+                    request.restoring.push_back(unit);
+                    page
+                }
+            };
+            request.pages.push(page);
+        }
+        request.found = request.pages.len();
+        settle(page_len, &mut request);
+        request.published = (request.computed / page_len).min(request.found);
+        if !request.begun {
+            request.begun = true;
+            let cached = (request.found * page_len).min(total - 1);
+            let differs_at = self.differs_at(&request);
+            step.begun.push(Begun { id: request.id, cached, differs_at });
+        }
+        if request.found > 0 {
+            step.used.push(request.keys[..request.found].to_vec());
+        }
+        if !restores.is_empty() {
+            step.restores.push((request.id, restores));
+        }
+        let at = self.running.partition_point(|r| r.id < request.id);
+        self.running.insert(at, request);
+    }
+
+    fn differs_at(&self, request: &Request) -> Option<usize> {
+        let (unit, page) = (request.found, self.bounds.page);
+        let before = if unit == 0 { &request.arrival.root } else { request.keys.get(unit - 1)? };
+        let rest = request.tokens.get(unit * page..)?;
+        let common = self.pages.common(before, rest)?;
+        (common < rest.len().min(page)).then_some(unit * page + common)
+    }
+
+    /// Pages for the first `len` positions of a running request; those who came after it give way.
+    fn grow(&mut self, id: Id, len: usize, step: &mut Step) -> bool {
+        let wanted = len.div_ceil(self.bounds.page);
+        loop {
+            let request = self.running.iter_mut().find(|r| r.id == id).expect("it runs");
+            while request.pages.len() < wanted {
+                let Some(page) = self.pages.take() else { break };
+                request.pages.push(page);
+            }
+            if request.pages.len() >= wanted {
+                return true;
+            }
+            let own = (-i16::from(request.arrival.priority), id);
+            let junior = |r: &Request| (-i16::from(r.arrival.priority), r.id);
+            let Some(victim) = self.running.iter().max_by_key(|r| junior(r)).filter(|r| junior(r) > own) else {
+                return false;
+            };
+            let victim = victim.id;
+            self.preempt(victim, step);
+        }
+    }
+
+    /// One token of everyone who waits for nothing else.
+    fn decode(&mut self, step: &mut Step) {
+        let mut order: Vec<_> =
+            self.running.iter().filter(|r| r.decodes()).map(|r| (-i16::from(r.arrival.priority), r.id)).collect();
+        order.sort_unstable();
+        for (_, id) in order {
+            let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };
+            if self.grow(id, position + 1, step) {
+                step.parts.push(Part { id, position, len: 1, logits: true });
+            }
+        }
+    }
+
+    /// Prompts, and what was generated before a request had to wait again.
+    fn read(&mut self, mut budget: usize, step: &mut Step) {
+        let reads = |r: &&Request| r.restoring.is_empty() && !r.decodes();
+        let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
+        order.sort_unstable();
+        for (_, _, _, id) in order {
+            let Some(request) = self.running.iter().find(|r| r.id == id) else { continue };
+            let (position, left) = (request.computed, request.tokens.len() - request.computed);
+            let most = if request.arrival.whole { budget.min(WHOLE_CHUNK) } else { budget };
+            let mut len = left.min(most);
+            if let Some(block) = self.bounds.form_block.filter(|_| len < left) {
+                // Chunks that end with a block are the fastest.
+                len = ((position + len) / block * block).checked_sub(position).filter(|&l| l > 0).unwrap_or(len);
+            }
+            if len == 0 {
+                return;
+            }
+            if self.grow(id, position + len, step) {
+                step.parts.push(Part { id, position, len, logits: len == left });
+                budget -= len;
+            }
+        }
+    }
+
+    /// A part was computed. Units that became whole by it, and were in nobody's page before, are told.
+    pub fn computed(&mut self, id: Id, len: usize) -> Vec<Unit> {
+        let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return Vec::new() };
+        let read = (request.prompt().saturating_sub(request.computed)).min(len);
+        request.computed += len;
+        assert!(request.computed <= request.tokens.len(), "no token is computed before it is known");
+        let cost = read as u64 + (len - read) as u64 * GENERATED_COST;
+        let account = request.arrival.account;
+        let units = offer(&self.bounds, &mut self.pages, request);
+        *self.served.entry(account).or_default() += cost;
+        units
+    }
+
+    /// The next token of a request, chosen from the logits of its last; nothing for one that has left.
+    pub fn push(&mut self, id: Id, token: u32) {
+        let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return };
+        assert!(request.computed == request.tokens.len() && request.tokens.len() < self.bounds.context);
+        request.tokens.push(token);
+    }
+
+    /// The next unit of a request came from disk into its page, or did not: then it and what follows are computed. False where the
+    /// request wants no more.
+    pub fn restored(&mut self, id: Id, came: bool) -> bool {
+        let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return false };
+        let Some(unit) = request.restoring.pop_front() else { return false };
+        if !came {
+            request.restoring.clear();
+            request.pages.drain(unit..).rev().for_each(|page| self.pages.release(page));
+            request.found = unit;
+        }
+        settle(self.bounds.page, request);
+        offer(&self.bounds, &mut self.pages, request);
+        came
+    }
+
+    /// Tokens of a running request that were found in the cache when it began, or that are still to come from disk.
+    pub fn found(&self, id: Id) -> usize {
+        let found = |r: &Request| (r.found * self.bounds.page).min(r.tokens.len() - 1);
+        self.running.iter().find(|r| r.id == id).map_or(0, found)
+    }
+
+    /// What must always hold.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check(&self) {
+        let mut users: HashMap<u32, u32> = HashMap::new();
+        for request in &self.running {
+            request.pages.iter().for_each(|&page| *users.entry(page).or_default() += 1);
+            assert!(request.pages.len() * self.bounds.page >= request.computed);
+            assert!(request.computed <= request.tokens.len() && request.tokens.len() <= self.bounds.context);
+        }
+        assert!(self.waiting.iter().all(|r| r.pages.is_empty()), "those that wait have no pages");
+        assert!(self.running.len() <= self.bounds.running);
+        self.pages.check(&users);
+    }
+}
+
+/// Tokens of a prompt whose scores are wanted that are read together: each has a row of logits.
+const WHOLE_CHUNK: usize = 128;
+
+/// Keys of a request's first `units` units. A unit's form follows from its place in the prompt.
+fn extend_keys(bounds: &Bounds, request: &mut Request, units: usize) {
+    let blocks = bounds.form_block.map_or(0, |block| request.arrival.prompt.len() / block * block);
+    for unit in request.keys.len()..units {
+        let (first, end) = (unit * bounds.page, (unit + 1) * bounds.page);
+        let before = request.keys.last().unwrap_or(&request.arrival.root);
+        let key = chain(before, u8::from(end <= blocks), &request.tokens[first..end]);
+        request.keys.push(key);
+    }
+}
+
+/// Keys of the units that a request has yet to compute or restore.
+fn note_coming(bounds: &Bounds, request: &mut Request, coming: &mut HashSet<Key>) {
+    let whole = request.tokens.len() / bounds.page;
+    extend_keys(bounds, request, whole);
+    coming.extend(&request.keys[request.published.min(whole)..]);
+}
+
+/// Positions that need no computing: units that are there, but for the last token, whose logits are wanted.
+fn settle(page: usize, request: &mut Request) {
+    let units = request.restoring.front().copied().unwrap_or(request.found);
+    request.computed = (units * page).min(request.tokens.len() - 1);
+}
+
+/// Units that became whole are there for everyone.
+fn offer(bounds: &Bounds, pages: &mut SharedPages, request: &mut Request) -> Vec<Unit> {
+    let whole = request.computed / bounds.page;
+    extend_keys(bounds, request, whole);
+    let mut units = Vec::new();
+    for unit in request.published..whole {
+        let (key, page) = (request.keys[unit], request.pages[unit]);
+        let before = if unit == 0 { request.arrival.root } else { request.keys[unit - 1] };
+        if pages.publish(page, key, before, &request.tokens[unit * bounds.page..(unit + 1) * bounds.page]) {
+            units.push(Unit { key, page });
+        }
+    }
+    request.published = request.published.max(whole);
+    units
+}
+
+/// The pages of a request that no longer runs. Its last units go first when room is needed.
+fn give_back(pages: &mut SharedPages, request: &mut Request) {
+    request.pages.drain(..).rev().for_each(|page| pages.release(page));
+    request.restoring.clear();
+    (request.computed, request.published, request.found) = (0, 0, 0);
+}

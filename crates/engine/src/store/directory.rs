@@ -1,0 +1,130 @@
+//! Where units lie: `ab/abcd….unit` under one directory, by the key's hexadecimal digits; other names are not ours and stay untouched.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::Key;
+
+/// More names than this in one of 256 folders are no work of ours; the rest of them is not looked at.
+const NAMES_MAX: usize = 1 << 16;
+/// A file is written within seconds. One that is still unfinished after this time was left behind by a process that is gone.
+const UNFINISHED: Duration = Duration::from_secs(600);
+
+/// The directory of a store.
+pub(super) struct Directory(pub PathBuf);
+
+/// What is in one folder.
+#[derive(Default)]
+pub(super) struct Listing {
+    /// Units that were known before.
+    pub known: BTreeSet<Key>,
+    /// Units that were not, with the length of their files and the time of their last use.
+    pub new: Vec<(Key, u64, u64)>,
+    /// Something is there that must be looked at again even if the folder does not change.
+    pub unfinished: bool,
+}
+
+impl Directory {
+    /// The folder of all keys that begin with a byte.
+    pub fn folder(&self, byte: u8) -> PathBuf {
+        self.0.join(format!("{byte:02x}"))
+    }
+
+    /// The file of a unit.
+    pub fn file(&self, key: &Key) -> PathBuf {
+        self.folder(key.0[0]).join(format!("{key}.unit"))
+    }
+
+    /// The directory exists and nobody else can put files there: whoever can, chooses what the model remembers.
+    pub fn check(&self) -> io::Result<()> {
+        let metadata = fs::metadata(&self.0)?;
+        if !metadata.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        #[cfg(unix)]
+        if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "every user may write there (chmod o-w helps)",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Make the directory, and see that it is what it should be.
+    pub fn prepare(&self) -> io::Result<()> {
+        create(&self.0)?;
+        self.check()
+    }
+
+    /// Make the folder of a key.
+    pub fn prepare_for(&self, key: &Key) -> io::Result<PathBuf> {
+        let folder = self.folder(key.0[0]);
+        create(&folder)?;
+        Ok(folder)
+    }
+
+    /// Read the names in a folder. Removes what a killed process or a lost block left behind: unfinished files of long ago, and files too short to
+    /// be a unit.
+    pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<Listing> {
+        let (mut listing, now) = (Listing::default(), SystemTime::now());
+        for entry in fs::read_dir(self.folder(byte))?.take(NAMES_MAX) {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some((key, finished)) = name.to_str().and_then(parse).filter(|(key, _)| key.0[0] == byte) else {
+                continue;
+            };
+            if finished && known(&key) {
+                listing.known.insert(key);
+                continue;
+            }
+            // Links are not followed. What has gone meanwhile has gone.
+            let Ok(metadata) = entry.metadata() else { continue };
+            let changed = metadata.modified().unwrap_or(now);
+            if !finished {
+                let age = now.duration_since(changed).unwrap_or_else(|early| early.duration());
+                if age > UNFINISHED {
+                    let _ = fs::remove_file(entry.path());
+                } else {
+                    listing.unfinished = true;
+                }
+            } else if metadata.is_file() && metadata.len() < super::unit::HEADER as u64 {
+                let _ = fs::remove_file(entry.path());
+            } else if metadata.is_file() {
+                listing.new.push((key, metadata.len(), nanoseconds(changed.min(now))));
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Remove what lies where a unit should be, whatever it is, but nothing inside or behind it.
+    pub fn remove(&self, key: &Key) {
+        let path = self.file(key);
+        let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+    }
+}
+
+/// A directory that only its owner may enter, and all above it that are missing.
+fn create(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// The key in the name of a file, and whether the file is finished.
+fn parse(name: &str) -> Option<(Key, bool)> {
+    let (key, rest) = name.split_at_checked(64)?;
+    let number = rest.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part"));
+    let unfinished = number.is_some_and(|n| n.len() == 32 && n.bytes().all(|b| b.is_ascii_hexdigit()));
+    (rest == ".unit" || unfinished).then_some((Key::parse(key)?, !unfinished))
+}
+
+/// Since 1970; what is before, or centuries ahead, becomes the nearest that a `u64` holds.
+pub(super) fn nanoseconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos().try_into().unwrap_or(u64::MAX))
+}

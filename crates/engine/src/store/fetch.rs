@@ -1,0 +1,133 @@
+//! Units on their way from disk: read in order on a thread of their own, a few ahead of who takes them.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::task::Poll;
+use std::time::SystemTime;
+
+use super::directory::nanoseconds;
+use super::{Counter, Key, Missed, Shared, unit};
+
+/// Units that are read before anybody takes them.
+const AHEAD: usize = 4;
+
+/// Units being read. Dropping it ends the reading.
+pub struct Fetch {
+    read: Receiver<Result<Vec<u8>, Missed>>,
+    left: usize,
+}
+
+impl Fetch {
+    /// The next unit in the order of the keys, once it is there. `None` after all of them, and after the first that was missed: what follows a gap in a
+    /// prefix is of no use.
+    pub fn try_next(&mut self) -> Poll<Option<Result<Vec<u8>, Missed>>> {
+        match self.read.try_recv() {
+            _ if self.left == 0 => Poll::Ready(None),
+            Err(TryRecvError::Empty) => Poll::Pending,
+            Ok(result) => Poll::Ready(self.take(result)),
+            Err(TryRecvError::Disconnected) => Poll::Ready(self.take(Err(ended()))),
+        }
+    }
+
+    /// As [`Fetch::try_next`], but waits.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Option<Result<Vec<u8>, Missed>> {
+        if self.left == 0 {
+            return None;
+        }
+        let result = self.read.recv().unwrap_or_else(|_| Err(ended()));
+        self.take(result)
+    }
+
+    fn take(&mut self, result: Result<Vec<u8>, Missed>) -> Option<Result<Vec<u8>, Missed>> {
+        self.left = if result.is_ok() { self.left - 1 } else { 0 };
+        Some(result)
+    }
+}
+
+fn ended() -> Missed {
+    Missed::Unreadable(io::Error::other("the thread that reads did not start or has ended"))
+}
+
+/// The other end. It wakes whoever waits also when it goes away, for whatever reason, and then no longer sends: fields are dropped in this order.
+struct Deliver<W: Fn()> {
+    read: SyncSender<Result<Vec<u8>, Missed>>,
+    wake: Wake<W>,
+}
+
+struct Wake<W: Fn()>(W);
+
+impl<W: Fn()> Drop for Wake<W> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+pub(super) fn start(shared: Arc<Shared>, keys: Vec<Key>, wake: impl Fn() + Send + 'static) -> Fetch {
+    let (sender, read) = sync_channel(AHEAD);
+    let (left, deliver) = (keys.len(), Deliver { read: sender, wake: Wake(wake) });
+    // Without a thread nothing is sent, and that is a miss.
+    let _ = std::thread::Builder::new().name("cache reader".into()).spawn(move || run(&shared, &keys, &deliver));
+    Fetch { read, left }
+}
+
+fn run<W: Fn()>(shared: &Shared, keys: &[Key], deliver: &Deliver<W>) {
+    let start = nanoseconds(SystemTime::now());
+    let mut ahead = None;
+    for (at, key) in keys.iter().enumerate() {
+        let file = ahead.take().unwrap_or_else(|| open(shared, key));
+        // The disk can begin with the next unit while this one is checked and copied.
+        ahead = keys.get(at + 1).filter(|_| file.is_ok()).map(|key| open(shared, key));
+        let result = file.and_then(|file| read(shared, key, &file, used(start, at)));
+        let missed = result.as_ref().is_err_and(|missed| {
+            forget(shared, key, missed);
+            true
+        });
+        if deliver.read.send(result).is_err() || missed {
+            return;
+        }
+        (deliver.wake.0)();
+    }
+}
+
+/// Of two units of a prefix that are used together the first lasts longer: without it the second is of no use.
+pub(super) fn used(start: u64, at: usize) -> u64 {
+    start.saturating_sub(at as u64 * 1000)
+}
+
+fn open(shared: &Shared, key: &Key) -> Result<File, Missed> {
+    if !shared.usable.load(Ordering::Relaxed) {
+        return Err(Missed::Absent);
+    }
+    let file = unit::open(&shared.directory.file(key));
+    #[cfg(target_os = "linux")]
+    if let Ok(file) = &file {
+        let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::WillNeed);
+    }
+    file
+}
+
+fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, Missed> {
+    let page = shared.form.read(key, file)?;
+    unit::mark(file, used);
+    let mut index = shared.index();
+    // Another process may have written it a moment ago.
+    if !index.touch(key, used) {
+        index.insert(*key, shared.disk_bytes(), used);
+    }
+    drop(index);
+    shared.count(Counter::Hits);
+    Ok(page)
+}
+
+fn forget(shared: &Shared, key: &Key, missed: &Missed) {
+    shared.count(Counter::Misses);
+    if matches!(missed, Missed::Damaged) {
+        shared.count(Counter::Damaged);
+        shared.directory.remove(key);
+    }
+    shared.index().remove(key);
+}

@@ -1,0 +1,456 @@
+//! The engine's thread: receive, schedule, forward, choose, deliver.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use model::{Batch, Span, Wanted};
+
+use crate::engine::{Engine, EngineError, Finish, Timing, numbers};
+use crate::sampler::{Sampler, log_probabilities};
+use crate::scheduler::{Begun, Id, Part, Restore, Step};
+use crate::service::{Constraint, Event, Jobs, Scores, Shared, Sink};
+use crate::store::Fetch;
+
+/// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
+const READ_MAX: usize = 512;
+const READ_MIN: usize = 64;
+
+/// How long the worker sleeps when nothing wakes it.
+const SLEEP: Duration = Duration::from_secs(3600);
+
+/// A request, as the worker has it.
+pub(crate) struct Job {
+    /// Prompt and what was generated.
+    pub tokens: Vec<u32>,
+    pub prompt: usize,
+    pub tokens_max: usize,
+    /// Why it ends when it has as many.
+    pub full: Finish,
+    pub sampler: Sampler,
+    pub stops: Vec<u32>,
+    pub log_probabilities: Option<usize>,
+    pub prompt_log_probabilities: Option<usize>,
+    /// Prompt positions whose logits were looked at.
+    pub scored: usize,
+    pub constraint: Option<Box<dyn Constraint>>,
+    pub sink: Box<dyn Sink>,
+    pub timing: Timing,
+    pub arrived: Instant,
+    /// When it first ran, and when its last token came.
+    pub begun: Option<(Instant, Instant)>,
+    /// Its sink wants no more.
+    pub left: bool,
+    /// What its sink said when it panicked.
+    pub broken: Option<String>,
+}
+
+impl Job {
+    /// Give an event. A sink that fails has left.
+    fn give(&mut self, event: Event) {
+        if self.left {
+            return;
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.sink.take(event))) {
+            Ok(flow) => self.left = flow.is_break(),
+            Err(payload) => (self.left, self.broken) = (true, Some(said(&*payload))),
+        }
+    }
+
+    /// The last event.
+    fn end(mut self, finish: Finish) {
+        if let Some(said) = self.broken.take() {
+            return self.fail(EngineError::Fault(said));
+        }
+        let finish = if self.left { Finish::Cancelled } else { finish };
+        self.left = false;
+        let timing = self.timing;
+        self.give(Event::End { finish, timing });
+    }
+
+    fn fail(mut self, error: EngineError) {
+        self.left = false;
+        self.give(Event::Failed(error));
+    }
+}
+
+/// Units of a request that are on their way.
+struct Coming {
+    fetch: Fetch,
+    wanted: VecDeque<Restore>,
+}
+
+/// A part with what the forward needs of its request, and where its rows of logits begin.
+struct Row {
+    part: Part,
+    prompt: usize,
+    pages: Vec<u32>,
+    first: usize,
+    scores: bool,
+}
+
+struct Worker {
+    engine: Engine,
+    shared: Arc<Shared>,
+    jobs: Jobs,
+    coming: HashMap<Id, Coming>,
+    /// Logits of a step.
+    logits: Vec<f32>,
+    /// Tokens of prompts that are read in a second, and how long a step may take.
+    rate: f64,
+    step: Duration,
+}
+
+/// Serve until the service ends and nothing is left to do.
+pub(crate) fn work(engine: Engine, shared: Arc<Shared>, step: Duration) {
+    let (jobs, coming) = (HashMap::new(), HashMap::new());
+    let mut worker = Worker { engine, shared, jobs, coming, logits: Vec::new(), rate: 0.0, step };
+    while let Some(step) = worker.receive() {
+        worker.follow(step);
+    }
+}
+
+impl Worker {
+    /// What to do now; waits until there is something. `None` at the end.
+    fn receive(&mut self) -> Option<(Step, Vec<Row>, Vec<u32>)> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        loop {
+            self.jobs.extend(state.arrived.drain(..));
+            let gone = std::mem::take(&mut state.gone);
+            if !gone.is_empty() {
+                drop(state);
+                gone.into_iter().for_each(|id| self.cancelled(id));
+                state = shared.lock();
+                continue;
+            }
+            if state.scheduler.is_idle() && state.ending {
+                return None;
+            }
+            let now = shared.started.elapsed();
+            let budget = self.budget();
+            let step = state
+                .scheduler
+                .step(now, budget, &mut |key| shared.store.as_ref().is_some_and(|store| store.contains(key)));
+            let Step { expired, overdue, begun, restores, parts, preempted, .. } = &step;
+            let lists = [expired.len(), overdue.len(), begun.len(), restores.len(), parts.len(), preempted.len()];
+            if !state.woken && lists.iter().all(|&n| n == 0) {
+                let until = state.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
+                state = shared.wait(state, until.max(Duration::from_millis(1)));
+                continue;
+            }
+            state.woken = false;
+            state.statistics.preempted += step.preempted.len() as u64;
+            state.statistics.expired += step.expired.len() as u64;
+            let mut tokens = Vec::new();
+            let rows = step.parts.iter().map(|&part| {
+                let (all, pages) = state.scheduler.sequence(part.id).expect("parts are of those who run");
+                let first = tokens.len();
+                tokens.extend_from_slice(&all[part.position..part.position + part.len]);
+                let job = &self.jobs[&part.id];
+                let scores = job.prompt_log_probabilities.is_some()
+                    && part.position + part.len > job.scored
+                    && job.scored < job.prompt;
+                Row { part, prompt: job.prompt, pages: pages.to_vec(), first, scores }
+            });
+            let rows = rows.collect();
+            return Some((step, rows, tokens));
+        }
+    }
+
+    /// Tokens of prompts that this step may read.
+    fn budget(&self) -> usize {
+        let decoding = self.jobs.values().any(|job| job.tokens.len() > job.prompt);
+        if !decoding || self.rate == 0.0 {
+            return READ_MAX;
+        }
+        let within = (self.rate * self.step.as_secs_f64()) as usize;
+        within.clamp(READ_MIN, READ_MAX) / READ_MIN * READ_MIN
+    }
+
+    fn cancelled(&mut self, id: Id) {
+        self.coming.remove(&id);
+        if let Some(mut job) = self.jobs.remove(&id) {
+            job.left = true;
+            if job.begun.is_some() {
+                job.end(Finish::Cancelled);
+            }
+        }
+    }
+
+    fn follow(&mut self, (step, rows, tokens): (Step, Vec<Row>, Vec<u32>)) {
+        for id in &step.expired {
+            if let Some(job) = self.jobs.remove(id) {
+                let seconds = job.arrived.elapsed().as_secs_f64();
+                job.fail(EngineError::Waited { seconds });
+            }
+        }
+        for id in &step.overdue {
+            self.coming.remove(id);
+            if let Some(job) = self.jobs.remove(id) {
+                job.end(Finish::Time);
+            }
+        }
+        for id in &step.preempted {
+            self.coming.remove(id);
+        }
+        step.begun.iter().for_each(|begun| self.begin(begun));
+        for &(from, to) in &step.copies {
+            self.engine.cache().copy_page(from, to);
+        }
+        let store = self.shared.store.as_ref();
+        step.used.iter().for_each(|keys| store.into_iter().for_each(|store| store.touch(keys)));
+        for (id, restores) in step.restores {
+            let Some(store) = &self.shared.store else { continue };
+            let shared = Arc::clone(&self.shared);
+            let wake = move || {
+                shared.lock().woken = true;
+                shared.changed.notify_all();
+            };
+            let keys = restores.iter().map(|r| r.key).collect();
+            self.coming.insert(id, Coming { fetch: store.fetch(keys, wake), wanted: restores.into() });
+        }
+        self.restore();
+        if !rows.is_empty() {
+            self.compute(rows, &tokens);
+        }
+    }
+
+    fn begin(&mut self, begun: &Begun) {
+        let Some(job) = self.jobs.get_mut(&begun.id) else { return };
+        let now = Instant::now();
+        job.begun = Some((now, now));
+        job.timing.waited = now - job.arrived;
+        job.timing.cached_tokens = begun.cached;
+        let seed = job.sampler.seed();
+        job.give(Event::Started { seed, cached: begun.cached, differs_at: begun.differs_at });
+    }
+
+    /// Units that came from disk, into their pages.
+    fn restore(&mut self) {
+        let mut done = Vec::new();
+        for (&id, coming) in &mut self.coming {
+            loop {
+                let unit = match coming.fetch.try_next() {
+                    Poll::Pending => break,
+                    Poll::Ready(None) => None,
+                    Poll::Ready(Some(unit)) => unit.ok(),
+                };
+                let Some(Restore { page, .. }) = coming.wanted.pop_front() else {
+                    done.push(id);
+                    break;
+                };
+                let mut state = self.shared.lock();
+                let there = state.scheduler.sequence(id).is_some();
+                let came = there && unit.is_some_and(|unit| self.engine.cache().set_page(page, &unit));
+                let more = state.scheduler.restored(id, came);
+                if let (false, Some(job)) = (came, self.jobs.get_mut(&id)) {
+                    job.timing.cached_tokens = job.timing.cached_tokens.min(state.scheduler.found(id));
+                }
+                if !more || coming.wanted.is_empty() {
+                    done.push(id);
+                    break;
+                }
+            }
+        }
+        done.iter().for_each(|id| drop(self.coming.remove(id)));
+    }
+
+    fn compute(&mut self, rows: Vec<Row>, tokens: &[u32]) {
+        let started = Instant::now();
+        let spans: Vec<Span> = rows
+            .iter()
+            .map(|row| {
+                let wanted = match (row.scores, row.part.logits) {
+                    (true, _) => Wanted::All,
+                    (false, true) => Wanted::Last,
+                    (false, false) => Wanted::None,
+                };
+                let Part { position, len, .. } = row.part;
+                Span { first: row.first, len, position, prompt: row.prompt, pages: &row.pages, logits: wanted }
+            })
+            .collect();
+        let batch = Batch { tokens, spans: &spans };
+        let (engine, mut logits) = (&mut self.engine, std::mem::take(&mut self.logits));
+        let vocab = engine.model().structure.vocab;
+        let outcome = catch_unwind(AssertUnwindSafe(|| engine.compute(&batch).map(|now| now.clone_into(&mut logits))));
+        if let Err(error) = outcome.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload)))) {
+            return self.fail(&rows, &error);
+        }
+        let read: usize = rows.iter().filter(|r| r.part.len > 1).map(|r| r.part.len).sum();
+        let took = started.elapsed();
+        if read >= READ_MIN {
+            let rate = read as f64 / took.as_secs_f64();
+            self.rate = if self.rate == 0.0 { rate } else { 0.7 * self.rate + 0.3 * rate };
+        }
+        self.keep(&rows, took);
+        self.choose(&rows, &logits, vocab);
+        self.logits = logits;
+    }
+
+    /// Nothing of this step is to be believed.
+    fn fail(&mut self, rows: &[Row], error: &EngineError) {
+        for row in rows {
+            self.shared.lock().scheduler.leave(row.part.id);
+            if let Some(job) = self.jobs.remove(&row.part.id) {
+                job.fail(error.clone());
+            }
+        }
+    }
+
+    /// Units that became whole go to disk.
+    fn keep(&mut self, rows: &[Row], took: Duration) {
+        let mut units = Vec::new();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        for row in rows {
+            units.extend(state.scheduler.computed(row.part.id, row.part.len));
+            let Part { position, len, .. } = row.part;
+            state.statistics.prompt_tokens += row.prompt.saturating_sub(position).min(len) as u64;
+        }
+        state.statistics.steps += 1;
+        state.statistics.rows += rows.iter().map(|r| r.part.len as u64).sum::<u64>();
+        state.statistics.busy += took;
+        self.engine.expert_counts().clone_into(&mut state.statistics.experts);
+        drop(state);
+        let Some(store) = &shared.store else { return };
+        for unit in units.iter().filter(|unit| !store.contains(&unit.key)) {
+            store.put(unit.key, self.engine.cache().page_bytes(unit.page));
+        }
+    }
+
+    /// What the logits of the parts mean for their requests: each is its own work, so they share the threads.
+    fn choose(&mut self, rows: &[Row], logits: &[f32], vocab: usize) {
+        let mut first = 0;
+        let mut wanted: HashMap<Id, (&Row, &[f32])> = HashMap::new();
+        for row in rows {
+            let count = if row.scores { row.part.len } else { usize::from(row.part.logits) };
+            wanted.insert(row.part.id, (row, &logits[first * vocab..(first + count) * vocab]));
+            first += count;
+        }
+        let mut tasks: Vec<Choice> = Vec::with_capacity(rows.len());
+        for (id, job) in &mut self.jobs {
+            if let Some(&(row, logits)) = wanted.get(id) {
+                tasks.push(Choice { job, row, logits, outcome: Ok(None) });
+            }
+        }
+        let one = |task: &mut Choice| task.outcome = task.job.deliver(task.row, task.logits, vocab);
+        match &mut tasks[..] {
+            [only] => one(only),
+            all => self.engine.pool().each(all, one),
+        }
+        let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.row.part, t.outcome)).collect();
+        for (part, outcome) in outcomes {
+            self.settle(part.id, part.logits, outcome);
+        }
+    }
+
+    /// A request goes on with its next token, or ends.
+    fn settle(&mut self, id: Id, last: bool, outcome: Result<Option<Finish>, EngineError>) {
+        let job = self.jobs.get_mut(&id).expect("it was just there");
+        let ends = matches!(outcome, Ok(Some(_)) | Err(_)) || job.left;
+        let mut state = self.shared.lock();
+        if last && !matches!(outcome, Ok(Some(Finish::Stop(_))) | Err(_)) && job.timing.generated > 0 {
+            state.statistics.generated_tokens += 1;
+        }
+        if !ends {
+            if last {
+                state.scheduler.push(id, *job.tokens.last().expect("one was chosen"));
+            }
+            return;
+        }
+        state.scheduler.leave(id);
+        state.statistics.cached_tokens += job.timing.cached_tokens as u64;
+        drop(state);
+        let job = self.jobs.remove(&id).expect("it was just there");
+        match outcome {
+            Err(error) => job.fail(error),
+            Ok(finish) => job.end(finish.unwrap_or(Finish::Cancelled)),
+        }
+    }
+}
+
+/// A request with the logits of its part, and what came of them.
+struct Choice<'a> {
+    job: &'a mut Job,
+    row: &'a Row,
+    logits: &'a [f32],
+    outcome: Result<Option<Finish>, EngineError>,
+}
+
+impl Job {
+    /// The scores and the token that follow from the logits of a part.
+    fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) -> Result<Option<Finish>, EngineError> {
+        let Part { position, len, logits: last, .. } = row.part;
+        if self.tokens.len() == self.prompt {
+            self.timing.prompt_tokens += row.prompt.saturating_sub(position).min(len);
+        }
+        logits.chunks(vocab).try_for_each(numbers)?;
+        if row.scores {
+            self.score(position, logits, vocab);
+        }
+        if !last {
+            return Ok(None);
+        }
+        let chosen = catch_unwind(AssertUnwindSafe(|| self.choose(&logits[logits.len() - vocab..])));
+        let now = Instant::now();
+        if let Some((begun, before)) = &mut self.begun {
+            match self.timing.generated {
+                0 | 1 => self.timing.prefill = now - *begun,
+                _ => self.timing.decode += now - *before,
+            }
+            *before = now;
+        }
+        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))
+    }
+
+    /// Scores of the prompt's tokens from the logits before them.
+    fn score(&mut self, position: usize, logits: &[f32], vocab: usize) {
+        let most = self.prompt_log_probabilities.unwrap_or(0);
+        let mut scores: Vec<Scores> = Vec::new();
+        for (at, row) in (position..).zip(logits.chunks(vocab)) {
+            // Those that were computed before, for a request that had to give way, are known.
+            if at >= self.scored && at + 1 < self.prompt {
+                scores.push(log_probabilities(row, self.tokens[at + 1], most));
+            }
+        }
+        self.scored = self.scored.max(position + logits.len() / vocab);
+        if !scores.is_empty() {
+            self.give(Event::Prompt(scores));
+        }
+    }
+
+    /// The next token from a row of logits; the end where it ends the text.
+    fn choose(&mut self, logits: &[f32]) -> Result<Option<Finish>, EngineError> {
+        if self.tokens_max == 0 {
+            return Ok(Some(Finish::Length));
+        }
+        let wrong = EngineError::Constraint;
+        let allowed = self.constraint.as_mut().map(|c| c.allowed()).transpose().map_err(wrong)?;
+        let token = self.sampler.sample_of(logits, &self.tokens, allowed);
+        let token = token.ok_or_else(|| EngineError::Constraint("no token is allowed here".to_string()))?;
+        if self.stops.contains(&token) {
+            return Ok(Some(Finish::Stop(token)));
+        }
+        self.tokens.push(token);
+        self.timing.generated += 1;
+        let log_probabilities = self.log_probabilities.map(|most| log_probabilities(logits, token, most));
+        self.give(Event::Token { id: token, log_probabilities });
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token).map_err(wrong)?;
+            if constraint.is_done() {
+                return Ok(Some(Finish::Complete));
+            }
+        }
+        Ok((self.timing.generated >= self.tokens_max).then_some(self.full))
+    }
+}
+
+/// What a panic said.
+fn said(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").replace('\n', " ")
+}

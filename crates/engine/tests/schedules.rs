@@ -1,0 +1,478 @@
+//! A simulated engine under random schedules: arrivals, cancellations, preemptions, evictions, units from disk and faults. Pages hold
+//! numbers that follow from tokens and forms as a model's do, so that a wrong page is a wrong text. `FARTHING_SCHEDULES=N` tries N.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use engine::scheduler::{Arrival, Bounds, Id, Restore, Scheduler};
+use engine::store::{Key, root};
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.0)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+fn mixed(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What a position's entry is: it follows from all before it, its token and its form.
+fn entry(before: u64, token: u32, expanded: bool) -> u64 {
+    mixed(before ^ mixed(u64::from(token) * 2 + u64::from(expanded) + 1))
+}
+
+/// The model: the token after an entry. Two tokens only, so that beginnings are often the same.
+fn next_token(entry: u64) -> u32 {
+    (entry >> 17) as u32 % 2
+}
+
+fn expanded(bounds: &Bounds, prompt: usize, position: usize) -> bool {
+    bounds.form_block.is_some_and(|block| position < prompt / block * block)
+}
+
+/// The text of a request that is alone in the world.
+fn alone(bounds: &Bounds, prompt: &[u32], wanted: usize) -> Vec<u32> {
+    let mut tokens = prompt.to_vec();
+    let mut at = 7;
+    let mut position = 0;
+    while tokens.len() < prompt.len() + wanted {
+        while position < tokens.len() {
+            at = entry(at, tokens[position], expanded(bounds, prompt.len(), position));
+            position += 1;
+        }
+        tokens.push(next_token(at));
+    }
+    tokens.split_off(prompt.len())
+}
+
+struct Client {
+    prompt: Vec<u32>,
+    wanted: usize,
+    text: Vec<u32>,
+    /// Times it was told that it begins, and where it must compute everything.
+    begun: usize,
+    whole: bool,
+}
+
+struct World {
+    random: Random,
+    bounds: Bounds,
+    scheduler: Scheduler,
+    /// What pages hold.
+    pages: Vec<Vec<u64>>,
+    disk: HashMap<Key, Vec<u64>>,
+    /// Units on their way.
+    restores: VecDeque<(Id, Restore)>,
+    clients: HashMap<Id, Client>,
+    next_id: Id,
+    now: u64,
+    seen: Seen,
+}
+
+/// What happened, to know that the test tests something.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    finished: usize,
+    preempted: usize,
+    shared: usize,
+    copied: usize,
+    restored: usize,
+    missed: usize,
+    evicted: u64,
+    cancelled: usize,
+    refused: usize,
+    expired: usize,
+    overdue: usize,
+    failed: usize,
+    steps: usize,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut random = Random(seed);
+        let page = 4;
+        let context = page * (2 + random.below(8)) - random.below(page);
+        let pages = context.div_ceil(page) + random.below(20);
+        let form_block = if random.chance(50) { Some(8) } else { None };
+        let bounds = Bounds { page, form_block, running: 1 + random.below(6), waiting: 1 + random.below(8), context };
+        World {
+            random,
+            bounds,
+            scheduler: Scheduler::new(bounds, pages),
+            pages: vec![vec![0; page]; pages],
+            disk: HashMap::new(),
+            restores: VecDeque::new(),
+            clients: HashMap::new(),
+            next_id: 0,
+            now: 0,
+            seen: Seen::default(),
+        }
+    }
+
+    fn arrive(&mut self) {
+        let r = &mut self.random;
+        let len = 1 + r.below(self.bounds.context);
+        // Few beginnings: all zeros but for a few places.
+        let mut prompt = vec![0; len];
+        for _ in 0..r.below(3) {
+            let at = r.below(len);
+            prompt[at] = 1;
+        }
+        // The last token that is chosen is not read, so it needs no place.
+        let wanted = 1 + r.below((self.bounds.context - len).min(12) + 1);
+        let deadline = |r: &mut Random, now: u64| r.chance(10).then(|| Duration::from_secs(now + r.below(30) as u64));
+        let (account, whole) = (r.below(3) as u64, r.chance(10));
+        let arrival = Arrival {
+            prompt: prompt.clone(),
+            root: root(&[0; 32], &[account as u8 / 2]),
+            account,
+            priority: r.below(3) as i8 - 1,
+            whole,
+            wait_until: deadline(r, self.now),
+            end_by: deadline(r, self.now),
+        };
+        let id = self.next_id;
+        self.next_id += 1;
+        if self.scheduler.arrive(id, arrival).is_ok() {
+            self.clients.insert(id, Client { prompt, wanted, text: Vec::new(), begun: 0, whole });
+        } else {
+            self.seen.refused += 1;
+        }
+    }
+
+    fn restore(&mut self) {
+        let Some((id, Restore { key, page })) = self.restores.pop_front() else { return };
+        // A unit may have gone from disk meanwhile, or be damaged: then it is a miss.
+        let unit = self.disk.get(&key).filter(|_| !self.random.chance(15)).cloned();
+        let came = unit.is_some();
+        let wanted = self.scheduler.sequence(id).is_some();
+        if let Some(unit) = unit.filter(|_| wanted) {
+            self.pages[page as usize] = unit;
+        }
+        if !self.scheduler.restored(id, came) {
+            self.restores.retain(|(who, _)| *who != id);
+        }
+        self.seen.restored += usize::from(came && wanted);
+        self.seen.missed += usize::from(!came);
+    }
+
+    fn gone(&mut self, id: Id) {
+        self.clients.remove(&id).expect("a request ends once");
+        self.restores.retain(|(who, _)| *who != id);
+    }
+
+    fn step(&mut self, budget: usize) {
+        self.now += 1;
+        self.seen.steps += 1;
+        let disk = &self.disk;
+        let now = Duration::from_secs(self.now);
+        let step = self.scheduler.step(now, budget, &mut |key| disk.contains_key(key));
+        self.scheduler.check();
+        for &id in step.expired.iter().chain(&step.overdue) {
+            self.gone(id);
+        }
+        (self.seen.expired, self.seen.overdue) =
+            (self.seen.expired + step.expired.len(), self.seen.overdue + step.overdue.len());
+        for begun in &step.begun {
+            let client = self.clients.get_mut(&begun.id).expect("those who begin are there");
+            client.begun += 1;
+            assert_eq!(client.begun, 1);
+            assert!(begun.cached < client.prompt.len() && !(client.whole && begun.cached > 0));
+            assert!(begun.differs_at.is_none_or(|at| at >= begun.cached && at < client.prompt.len()));
+            self.seen.shared += usize::from(begun.cached > 0);
+        }
+        for &id in &step.preempted {
+            self.restores.retain(|(who, _)| *who != id);
+        }
+        self.seen.preempted += step.preempted.len();
+        for &(from, to) in &step.copies {
+            self.pages[to as usize] = self.pages[from as usize].clone();
+        }
+        self.seen.copied += step.copies.len();
+        for (id, restores) in &step.restores {
+            self.restores.extend(restores.iter().map(|&restore| (*id, restore)));
+        }
+        let read: usize = step.parts.iter().filter(|p| p.len > 1).map(|p| p.len).sum();
+        assert!(read <= budget, "{read} tokens of prompts where {budget} were allowed");
+        self.forward(&step.parts);
+        self.seen.evicted = self.scheduler.pages().evicted();
+    }
+
+    fn forward(&mut self, parts: &[engine::scheduler::Part]) {
+        let mut written = HashSet::new();
+        let mut who = HashSet::new();
+        for part in parts {
+            assert!(who.insert(part.id), "one part a request");
+            let client = &self.clients[&part.id];
+            let (tokens, pages) = self.scheduler.sequence(part.id).expect("parts are of those who run");
+            assert!(part.position + part.len <= tokens.len());
+            assert_eq!(part.logits, part.position + part.len == tokens.len());
+            // What it reads must be its own past; what it writes nobody else's.
+            let page = self.bounds.page;
+            for position in part.position..part.position + part.len {
+                let before = match position.checked_sub(1) {
+                    None => 7,
+                    Some(p) => self.pages[pages[p / page] as usize][p % page],
+                };
+                let place = (pages[position / page], position % page);
+                assert!(written.insert(place), "a place is written once a step");
+                let form = expanded(&self.bounds, client.prompt.len(), position);
+                self.pages[place.0 as usize][place.1] = entry(before, tokens[position], form);
+            }
+            let mut truth = 7;
+            for position in 0..part.position + part.len {
+                truth = entry(truth, tokens[position], expanded(&self.bounds, client.prompt.len(), position));
+                let there = self.pages[pages[position / page] as usize][position % page];
+                assert_eq!(there, truth, "position {position} of request {}", part.id);
+            }
+        }
+        // A fault takes all that were in the batch.
+        if self.random.chance(1) {
+            for part in parts {
+                self.scheduler.leave(part.id);
+                self.gone(part.id);
+                self.seen.failed += 1;
+            }
+            return;
+        }
+        for part in parts {
+            for unit in self.scheduler.computed(part.id, part.len) {
+                if self.random.chance(70) {
+                    self.disk.insert(unit.key, self.pages[unit.page as usize].clone());
+                }
+            }
+            if part.logits {
+                self.choose(part.id, part.position + part.len - 1);
+            }
+        }
+    }
+
+    fn choose(&mut self, id: Id, last: usize) {
+        let page = self.bounds.page;
+        let (_, pages) = self.scheduler.sequence(id).expect("it was just computed");
+        let token = next_token(self.pages[pages[last / page] as usize][last % page]);
+        let client = self.clients.get_mut(&id).expect("it is there");
+        client.text.push(token);
+        if client.text.len() == client.wanted {
+            assert_eq!(client.text, alone(&self.bounds, &client.prompt, client.wanted), "request {id}");
+            self.scheduler.leave(id);
+            self.gone(id);
+            self.seen.finished += 1;
+        } else {
+            self.scheduler.push(id, token);
+        }
+    }
+
+    fn storm(&mut self) {
+        for _ in 0..20 + self.random.below(60) {
+            match self.random.below(10) {
+                0..=3 => self.arrive(),
+                4 => {
+                    let mut ids: Vec<Id> = self.clients.keys().copied().collect();
+                    ids.sort_unstable();
+                    if !ids.is_empty() && self.random.chance(40) {
+                        let id = ids[self.random.below(ids.len())];
+                        self.scheduler.leave(id);
+                        self.gone(id);
+                        self.seen.cancelled += 1;
+                    }
+                }
+                5 => self.restore(),
+                6 if self.random.chance(10) => self.disk.clear(),
+                _ => {
+                    let budget = 1 + self.random.below(24);
+                    self.step(budget);
+                }
+            }
+            self.scheduler.check();
+        }
+        // Nobody comes any more: all that is there is finished, in bounded time, and every page is free.
+        for _ in 0..5000 {
+            if self.scheduler.is_idle() {
+                break;
+            }
+            self.restore();
+            self.step(8);
+        }
+        assert!(self.scheduler.is_idle() && self.clients.is_empty(), "all requests end: {:?}", self.scheduler.load());
+        assert_eq!(self.scheduler.pages().available(), self.pages.len(), "no page leaks");
+        self.scheduler.check();
+    }
+}
+
+fn schedules(default: u64) -> u64 {
+    std::env::var("FARTHING_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn every_schedule_gives_the_text_of_a_request_alone() {
+    let mut all = Seen::default();
+    for seed in 0..schedules(20_000) {
+        let mut world = World::new(seed);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.storm()));
+        if let Err(payload) = outcome {
+            eprintln!("seed {seed}, after step {}", world.seen.steps);
+            std::panic::resume_unwind(payload);
+        }
+        let seen = world.seen;
+        all.finished += seen.finished;
+        all.preempted += seen.preempted;
+        all.shared += seen.shared;
+        all.copied += seen.copied;
+        all.restored += seen.restored;
+        all.missed += seen.missed;
+        all.evicted += seen.evicted;
+        all.cancelled += seen.cancelled;
+        all.refused += seen.refused;
+        all.expired += seen.expired;
+        all.overdue += seen.overdue;
+        all.failed += seen.failed;
+        all.steps += seen.steps;
+    }
+    println!("{all:?}");
+    let cache = [all.preempted, all.shared, all.copied, all.restored, all.missed, all.evicted as usize];
+    let ends = [all.finished, all.cancelled, all.refused, all.expired, all.overdue, all.failed];
+    assert!(cache.iter().chain(&ends).all(|&n| n > 100), "{all:?}");
+}
+
+fn bounds() -> Bounds {
+    Bounds { page: 4, form_block: None, running: 4, waiting: 100, context: 64 }
+}
+
+fn arrival(account: u64, priority: i8, prompt: Vec<u32>) -> Arrival {
+    let root = root(&[0; 32], b"");
+    Arrival { prompt, root, account, priority, whole: false, wait_until: None, end_by: None }
+}
+
+/// Steps until `id` begins, with everyone decoding for ever.
+fn begins_after(scheduler: &mut Scheduler, id: Id, budget: usize) -> usize {
+    for steps in 1..1000 {
+        let step = scheduler.step(Duration::ZERO, budget, &mut |_| false);
+        for part in &step.parts {
+            scheduler.computed(part.id, part.len);
+            if part.logits && scheduler.sequence(part.id).is_some_and(|(tokens, _)| tokens.len() < 60) {
+                scheduler.push(part.id, 1);
+            } else if part.logits {
+                scheduler.leave(part.id);
+            }
+        }
+        if step.begun.iter().any(|b| b.id == id) {
+            return steps;
+        }
+    }
+    panic!("{id} never begins");
+}
+
+#[test]
+fn an_account_with_many_requests_does_not_keep_others_waiting() {
+    let mut scheduler = Scheduler::new(bounds(), 64);
+    for id in 0..40 {
+        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 10])).unwrap();
+    }
+    assert_eq!(begins_after(&mut scheduler, 3, 64), 1);
+    scheduler.arrive(100, arrival(2, 0, vec![9; 10])).unwrap();
+    assert_eq!(begins_after(&mut scheduler, 100, 64), 1, "a place is made for an account that has none");
+    // Then the accounts share: the second gets its next request in before the first has finished its queue.
+    scheduler.arrive(101, arrival(2, 0, vec![8; 10])).unwrap();
+    assert!(begins_after(&mut scheduler, 101, 64) < 60);
+}
+
+#[test]
+fn a_higher_priority_makes_room() {
+    let mut scheduler = Scheduler::new(bounds(), 16);
+    for id in 0..4 {
+        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 10])).unwrap();
+    }
+    begins_after(&mut scheduler, 3, 64);
+    scheduler.arrive(9, arrival(1, 1, vec![9; 30])).unwrap();
+    assert_eq!(begins_after(&mut scheduler, 9, 64), 1);
+    scheduler.arrive(10, arrival(1, -1, vec![10; 4])).unwrap();
+    let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+    assert!(step.begun.is_empty() && step.preempted.is_empty());
+}
+
+#[test]
+fn what_another_computes_at_this_moment_is_waited_for() {
+    let mut scheduler = Scheduler::new(bounds(), 64);
+    for id in 0..3 {
+        scheduler.arrive(id, arrival(id, 0, vec![5; 33])).unwrap();
+    }
+    let mut read = 0;
+    let mut cached = Vec::new();
+    for _ in 0..10 {
+        let step = scheduler.step(Duration::ZERO, 16, &mut |_| false);
+        cached.extend(step.begun.iter().map(|b| b.cached));
+        for part in step.parts {
+            read += part.len;
+            scheduler.computed(part.id, part.len);
+            if part.logits {
+                scheduler.leave(part.id);
+            }
+        }
+    }
+    assert_eq!(cached, [0, 32, 32]);
+    assert_eq!(read, 33 + 1 + 1);
+}
+
+#[test]
+fn decoding_goes_on_while_prompts_are_read() {
+    let mut scheduler = Scheduler::new(bounds(), 64);
+    scheduler.arrive(0, arrival(0, 0, vec![1, 2, 3])).unwrap();
+    begins_after(&mut scheduler, 0, 64);
+    scheduler.arrive(1, arrival(0, 0, vec![7; 60])).unwrap();
+    for _ in 0..7 {
+        let step = scheduler.step(Duration::ZERO, 8, &mut |_| false);
+        assert!(step.parts.iter().any(|p| p.id == 0 && p.len == 1 && p.logits), "{step:?}");
+        assert!(step.parts.iter().any(|p| p.id == 1 && p.len <= 8), "{step:?}");
+        for part in step.parts {
+            scheduler.computed(part.id, part.len);
+            if part.logits {
+                scheduler.push(part.id, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_unit_is_found_by_its_tokens_form_and_salt_only() {
+    let blocks = Bounds { form_block: Some(8), ..bounds() };
+    let mut scheduler = Scheduler::new(blocks, 64);
+    let mut hit = |id: Id, salt: &[u8], prompt: &[u32]| {
+        let arrival = Arrival { root: root(&[0; 32], salt), ..arrival(0, 0, prompt.to_vec()) };
+        scheduler.arrive(id, arrival).unwrap();
+        let mut cached = None;
+        loop {
+            let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+            cached = step.begun.first().map(|b| b.cached).or(cached);
+            for part in step.parts {
+                scheduler.computed(part.id, part.len);
+                if part.logits {
+                    scheduler.leave(part.id);
+                    return cached.unwrap();
+                }
+            }
+        }
+    };
+    let prompt: Vec<u32> = (0..24).collect();
+    assert_eq!(hit(0, b"a", &prompt[..20]), 0);
+    assert_eq!(hit(1, b"a", &prompt[..20]), 19, "all of it, but for the last token");
+    assert_eq!(hit(2, b"b", &prompt[..20]), 0, "another account's");
+    // Positions 16 to 19 were computed in the form of a prompt's rest; in a longer prompt they have another.
+    assert_eq!(hit(3, b"a", &prompt[..24]), 16);
+    assert_eq!(hit(4, b"a", &prompt[..14]), 8, "8 to 11 lie in a block that this prompt does not fill");
+}
