@@ -128,6 +128,27 @@ fn a_name_has_one_spelling() {
     matcher.accept(tokenizer.encode("n", false).unwrap()[0]).unwrap();
 }
 
+/// How far the tokens of a text are accepted under a schema: whole, or up to the one that is refused.
+fn goes(grammars: &Grammars, tokenizer: &Tokenizer, schema: Value, text: &str) -> bool {
+    let mut matcher = grammars.compile(&strict(schema)).unwrap();
+    let one = |c: char| tokenizer.encode(&c.to_string(), false).unwrap()[0];
+    text.chars().map(one).all(|id| matcher.accept(id).is_ok()) && matcher.may_end()
+}
+
+#[test]
+fn numbers_are_ones_that_every_reader_takes() {
+    let (tokenizer, grammars) = bundled();
+    let goes = |schema: Value, text: &str| goes(&grammars, &tokenizer, schema, text);
+    for schema in [json!({"type": "integer"}), json!({"type": "integer", "minimum": -3, "maximum": 3})] {
+        assert!(goes(schema.clone(), "-2") && goes(schema.clone(), "0") && !goes(schema.clone(), "-0"), "{schema}");
+    }
+    for schema in [json!({"type": "number"}), json!({})] {
+        assert!(goes(schema.clone(), "-1.5E+99") && !goes(schema.clone(), "1e100"), "{schema}");
+        assert!(goes(schema.clone(), &"7".repeat(40)) && !goes(schema.clone(), &"7".repeat(41)), "{schema}");
+    }
+    assert!(goes(json!({"type": "string"}), "\"1e100\""));
+}
+
 #[test]
 fn what_is_not_kept_is_named_with_its_place() {
     let (_, grammars) = bundled();
