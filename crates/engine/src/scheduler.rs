@@ -102,6 +102,8 @@ pub struct Step {
     pub copies: Vec<(u32, u32)>,
     /// Units to bring from disk, in order; `restored` is told of each.
     pub restores: Vec<(Id, Vec<Restore>)>,
+    /// Units of those that begin, from their first on: they were used now.
+    pub used: Vec<Vec<Key>>,
     /// What to compute.
     pub parts: Vec<Part>,
     /// Requests that gave back their pages and wait again.
@@ -432,6 +434,9 @@ impl Scheduler {
             let cached = (request.found * page_len).min(total - 1);
             let differs_at = self.differs_at(&request);
             step.begun.push(Begun { id: request.id, cached, differs_at });
+        }
+        if request.found > 0 {
+            step.used.push(request.keys[..request.found].to_vec());
         }
         if !restores.is_empty() {
             step.restores.push((request.id, restores));

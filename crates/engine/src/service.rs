@@ -319,7 +319,7 @@ impl Service {
         let mut now = Statistics {
             running,
             waiting,
-            pages: pages.len(),
+            pages: pages.count(),
             pages_available: pages.available(),
             units: pages.units(),
             units_evicted: pages.evicted(),

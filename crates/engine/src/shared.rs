@@ -46,7 +46,7 @@ impl SharedPages {
     }
 
     /// All pages.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slots.len()
     }
 

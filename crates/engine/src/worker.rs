@@ -201,6 +201,8 @@ impl Worker {
         for &(from, to) in &step.copies {
             self.engine.cache().copy_page(from, to);
         }
+        let store = self.shared.store.as_ref();
+        step.used.iter().for_each(|keys| store.into_iter().for_each(|store| store.touch(keys)));
         for (id, restores) in step.restores {
             let Some(store) = &self.shared.store else { continue };
             let shared = Arc::clone(&self.shared);

@@ -237,7 +237,7 @@ impl Constraint for Even {
 
     fn accept(&mut self, id: u32) -> Result<(), String> {
         self.1 += 1;
-        if id % 2 == 0 { Ok(()) } else { Err(format!("{id} is odd")) }
+        if id.is_multiple_of(2) { Ok(()) } else { Err(format!("{id} is odd")) }
     }
 
     fn is_done(&self) -> bool {

@@ -1,30 +1,31 @@
 //! The context cache on disk: pages of the cache by a hash of the tokens before and in them, kept from one run to the next.
 //!
-//! A prefix of a prompt is cut into units of as many tokens as a page holds. The [`Key`] of a unit says what its bytes follow from ([`root`], [`chain`]); the store maps keys to
-//! bytes. It knows no tokens and no pages.
+//! A prefix of a prompt is cut into units of as many tokens as a page holds. The [`Key`] of a unit says what its bytes follow from ([`root`],
+//! [`chain`]); the store maps keys to bytes. It knows no tokens and no pages.
 //!
-//! **What it guarantees.** Bytes that a [`Fetch`] gives are the bytes that were put under that key by a store of the same fingerprint and length: each
-//! file carries a BLAKE3 hash over the page, keyed by a header of format version, length, fingerprint and key, and reading compares all of it. A file
-//! that is cut off, changed, of another model or under another name, or no file at all, is a [`Missed`], and damaged ones are removed. Neither putting nor
-//! fetching waits for the disk; memory is bounded: 128 MiB or one unit that wait to be written, six units a fetch, some hundred bytes a unit
-//! known. A disk that is full, read-only or gone costs one warning and the units that could not be written; it is tried again every two seconds.
+//! **What it guarantees.** Bytes that a [`Fetch`] gives are the bytes that were put under that key by a store of the same fingerprint and length:
+//! each file carries a BLAKE3 hash over the page, keyed by a header of format version, length, fingerprint and key, and reading compares all of it. A
+//! file that is cut off, changed, of another model or under another name, or no file at all, is a [`Missed`], and damaged ones are removed. Neither
+//! putting nor fetching waits for the disk; memory is bounded: 128 MiB or one unit that wait to be written, six units a fetch, some hundred bytes a
+//! unit known. A disk that is full, read-only or gone costs one warning and the units that could not be written; it is tried again every two seconds.
 //! Files and directories can be entered by their owner only, and a directory where every user may write is not used.
 //!
-//! **What it does not.** That anything put can be fetched later: units are dropped when the disk is too slow, evicted, or lost with the power. That the
-//! bound holds to the byte: files count as whole blocks of 4 KiB, folders and up to ten minutes of unfinished files of killed processes do not count, and
-//! with several processes each learns what the others wrote only after two seconds, or after a sixteenth of the bound that it wrote itself, so each may exceed
-//! it by that (of several bounds the smallest holds). Against somebody who can write files as the same user: no hash helps there. Encryption.
+//! **What it does not.** That anything put can be fetched later: units are dropped when the disk is too slow, evicted, or lost with the power. That
+//! the bound holds to the byte: files count as whole blocks of 4 KiB, folders and up to ten minutes of unfinished files of killed processes do not
+//! count, and with several processes each learns what the others wrote only after two seconds, or after a sixteenth of the bound that it wrote
+//! itself, so each may exceed it by that (of several bounds the smallest holds). Against somebody who can write files as the same user: no hash helps
+//! there. Encryption.
 //!
-//! **One file a unit, not segments with an index.** A rename makes a unit appear whole or not at all, for every process at once and whatever is killed when; the file system is
-//! the index, its times of change are the order of use, and removing a file is eviction to the unit. Segment files would need all of that written
-//! anew, between processes, with a rewriting of half-dead segments on top. The price is many files where pages are small: 10 GB of 50 KB units
-//! are 200,000 files in 256 folders, a second's scan at the start; with units of 2 MB it is 5,000 files.
+//! **One file a unit, not segments with an index.** A rename makes a unit appear whole or not at all, for every process at once and whatever is
+//! killed when; the file system is the index, its times of change are the order of use, and removing a file is eviction to the unit. Segment files
+//! would need all of that written anew, between processes, with a rewriting of half-dead segments on top. The price is many files where pages are
+//! small: 10 GB in units of 2 MB are 5,000 files, which opening lists in 12 ms (warm); in units of 50 KB they are 200,000.
 //!
 //! **No fsync, nowhere.** Correctness comes from the checksum, not from the order in which blocks reach the disk: what the power took is found to be
 //! damaged or too short, is a miss and is removed. Waiting for the disk would make every unit dearer to lose fewer in the rare case.
 //!
-//! The directory may hold units of several models and versions of this format. They never mistake each other's (the fingerprint is in the key), share the
-//! bound, and age together; so nothing is left behind when the model changes. Files with other names are not touched.
+//! The directory may hold units of several models and versions of this format. They never mistake each other's (the fingerprint is in the key), share
+//! the bound, and age together; so nothing is left behind when the model changes. Files with other names are not touched.
 
 mod directory;
 mod fetch;
