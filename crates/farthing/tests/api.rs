@@ -190,7 +190,7 @@ fn the_cache_is_told_and_kept_apart() {
     let server = Server::start(&[]);
     let story = "Once upon a time there was a little cat who lived in a big house with a garden. ".repeat(12);
     let of = |user: &str, question: &str| {
-        let body = json!({"messages": [{"role": "user", "content": format!("{story}{question}")}], "user_id": user, "max_tokens": 1});
+        let body = json!({"messages": [{"role": "user", "content": format!("{story}{question}")}], "user_id": user, "max_tokens": 1, "n": 2});
         let usage = fine(&server, "/chat/completions", body)["usage"].clone();
         let count = |key: &str| usage[key].as_u64().unwrap();
         assert_eq!(count("prompt_tokens"), count("prompt_cache_hit_tokens") + count("prompt_cache_miss_tokens"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use engine::EngineError;
 use engine::service;
 use serde_json::Value;
@@ -102,6 +103,16 @@ impl Plan {
     /// Tokens of all prompts, each counted once.
     pub fn prompt_tokens(&self) -> usize {
         self.prompts.iter().map(|p| p.ids.len()).sum()
+    }
+
+    /// What went wrong with a choice. A wait that the client itself cut short is no fault of the server.
+    pub fn problem(&self, error: &EngineError) -> Problem {
+        let problem = Problem::from(error);
+        if self.asked.time_asked && matches!(error, EngineError::Waited { .. }) {
+            let message = format!("{}; x-request-timeout bounds it", problem.message);
+            return Problem::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message);
+        }
+        problem
     }
 
     /// One choice: what the engine does, and what is made of its events.

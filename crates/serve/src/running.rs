@@ -90,7 +90,7 @@ impl Running {
                 self.submit()?;
             }
             Part::Failed(error) => {
-                let problem = Problem::from(error);
+                let problem = self.plan.problem(error);
                 self.record.fill(|f| f.error = Some(problem.code));
                 return Err(problem);
             }
