@@ -157,3 +157,57 @@ fn as_text(message: &mut Value) {
     }
     message["content"] = parts.join("\n").into();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::Tool;
+
+    fn tools(choice: Choice, strict: bool) -> Tools {
+        let tool = Tool { name: "go".to_string(), description: None, parameters: json!({"type": "object"}), strict };
+        Tools { list: vec![tool], choice, parallel: true, older: false }
+    }
+
+    fn of(name: &str, tools: &Tools) -> Calling {
+        Calling::new(Format::by_name(name).unwrap(), tools)
+    }
+
+    #[test]
+    fn a_template_that_knows_no_calls_gets_them_as_text() {
+        let tools = tools(Choice::Auto, false);
+        let calling = of("plain", &tools);
+        assert!(calling.on && calling.tools(&tools).is_none());
+        let call = json!({"id": "1", "type": "function", "function": {"name": "go", "arguments": "{\"a\": 1}"}});
+        let mut messages = vec![
+            json!({"role": "user", "content": "Go."}),
+            json!({"role": "assistant", "content": "", "tool_calls": [call]}),
+            json!({"role": "tool", "tool_call_id": "1", "content": "Gone."}),
+        ];
+        calling.told(&tools, &mut messages);
+        assert_eq!(messages[0]["role"], "system");
+        assert!(messages[0]["content"].as_str().unwrap().contains("{\"name\":\"go\""));
+        let said = "<tool_call>\n{\"name\": \"go\", \"arguments\": {\"a\": 1}}\n</tool_call>";
+        assert_eq!(messages[2], json!({"role": "assistant", "content": said}));
+        assert_eq!(messages[3], json!({"role": "user", "content": "<tool_response>\nGone.\n</tool_response>"}));
+    }
+
+    #[test]
+    fn what_is_forced_follows_from_the_choice_and_the_shape() {
+        let text = Shape::Text;
+        let auto = tools(Choice::Auto, false);
+        assert_eq!(of("hermes", &auto).obeyed(&auto, &text).unwrap(), None);
+        let strict = tools(Choice::Auto, true);
+        let forced = |tools: &Tools, shape: &Shape| of("hermes", tools).obeyed(tools, shape).unwrap();
+        assert!(matches!(forced(&strict, &text), Some(grammar::Constraint::Calls { required: false, .. })));
+        let required = tools(Choice::Required, false);
+        assert!(matches!(forced(&required, &Shape::Object), Some(grammar::Constraint::Calls { required: true, .. })));
+        assert!(matches!(forced(&auto, &Shape::Object), Some(grammar::Constraint::Either(..))));
+        let none = tools(Choice::None, true);
+        assert_eq!(forced(&none, &Shape::Object), Some(grammar::Constraint::JsonObject));
+        assert!(!of("hermes", &none).on);
+        // Calls in DSML have no grammar.
+        let refused = of("deepseek-v4", &required).obeyed(&required, &text).unwrap_err();
+        assert_eq!(refused.param.as_deref(), Some("tool_choice"));
+        assert_eq!(of("deepseek-v4", &strict).obeyed(&strict, &text).unwrap(), None);
+    }
+}

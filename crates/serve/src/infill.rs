@@ -37,3 +37,35 @@ pub fn prompt(tokenizer: &Tokenizer, prefix: &str, suffix: &str) -> Result<Optio
     ids.push(end);
     Ok(Some(ids))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tokenizer of a few letters, with these special tokens.
+    fn tokenizer(specials: &[&str]) -> Tokenizer {
+        let added = specials.iter().enumerate().map(|(i, content)| {
+            serde_json::json!({"id": 9 + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true})
+        });
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added.collect::<Vec<_>>(), "normalizer": null,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "post_processor": null, "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "<": 2, ">": 3, "|": 4, "_": 5, "f": 6, "i": 7, "m": 8}, "merges": []}
+        });
+        Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_gap_is_between_the_texts_and_names_in_them_are_text() {
+        let codes = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
+        let ids = prompt(&tokenizer(&codes), "ab", "b").unwrap();
+        assert_eq!(ids, Some(vec![9, 0, 1, 10, 1, 11]));
+        let named = prompt(&tokenizer(&codes), "a<|fim_middle|>", "b").unwrap().unwrap();
+        assert_eq!(named.iter().filter(|&&id| id >= 9).count(), 3, "{named:?}");
+        let deepseek = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
+        assert_eq!(prompt(&tokenizer(&deepseek), "", "a").unwrap(), Some(vec![9, 10, 0, 11]));
+        assert_eq!(prompt(&tokenizer(&codes[..2]), "a", "b").unwrap(), None);
+    }
+}

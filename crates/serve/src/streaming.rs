@@ -122,3 +122,36 @@ impl HttpBody for Late {
         if self.silence.poll(task).is_ready() { line() } else { Poll::Pending }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use serde_json::json;
+
+    use super::*;
+
+    async fn next(late: &mut Late) -> Option<String> {
+        let frame = poll_fn(|task| Pin::new(&mut *late).poll_frame(task)).await?;
+        let Ok(frame) = frame;
+        Some(String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap())
+    }
+
+    /// Empty lines until the answer is there; together they are JSON.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_late_is_announced() {
+        let outcome = async {
+            sleep(SILENCE * 2 + Duration::from_secs(1)).await;
+            json!({"done": true})
+        };
+        let mut late = Late::new(Box::pin(outcome));
+        let begun = Instant::now();
+        let mut all = Vec::new();
+        while let Some(text) = next(&mut late).await {
+            all.push((begun.elapsed().as_secs(), text));
+        }
+        assert_eq!(all.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 10, 20, 21]);
+        let text: String = all.into_iter().map(|(_, text)| text).collect();
+        assert_eq!(text, "\n\n\n{\"done\":true}");
+    }
+}
