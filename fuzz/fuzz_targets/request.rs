@@ -1,15 +1,27 @@
-//! Bodies of requests: what is taken is within its bounds, what is refused says so in a short line.
+//! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
 #![no_main]
 
 use engine::Sampling;
-use serve::validate::{self, Invalid, Wanted};
+use serve::ask::{Ask, Input, Prompt};
+use serve::validate::{self, Fields, Invalid, Model};
 
 const VOCAB: usize = 1000;
 
-fn sound(wanted: &Wanted) {
+fn sound(ask: &Ask) {
+    let wanted = &ask.wanted;
     wanted.sampling.validate(VOCAB).expect("checked");
     assert!(wanted.stop.len() <= 16 && wanted.stop.iter().all(|s| !s.is_empty()));
-    assert!(wanted.log_probabilities.is_none_or(|n| n <= 20) && wanted.tokens_max.is_none_or(|n| n > 0));
+    assert!(wanted.log_probabilities.is_none_or(|n| n <= 20));
+    assert!((1..=16).contains(&wanted.choices) && wanted.best_of >= wanted.choices);
+    match &ask.input {
+        Input::Conversation { messages, .. } => {
+            assert!(messages.iter().all(|m| m["role"].is_string() && m["content"].is_string()));
+        }
+        Input::Prompts { prompts, .. } => {
+            let ids = prompts.iter().filter_map(|p| if let Prompt::Tokens(ids) = p { Some(ids) } else { None });
+            assert!(!prompts.is_empty() && ids.flatten().all(|&id| (id as usize) < VOCAB));
+        }
+    }
 }
 
 fn short(refused: Invalid) {
@@ -17,20 +29,18 @@ fn short(refused: Invalid) {
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    match validate::chat(data, &Sampling::default(), VOCAB) {
-        Ok(chat) => {
-            sound(&chat.wanted);
-            assert!(chat.messages.iter().all(|m| m["role"].is_string() && m["content"].is_string()));
+    let defaults = Sampling::default();
+    let model = Model { defaults: &defaults, vocab: VOCAB };
+    for validate in [validate::chat, validate::completion, validate::responses, validate::messages] {
+        match Fields::parse(data).and_then(|mut fields| validate(&mut fields, model)) {
+            Ok(ask) => sound(&ask),
+            Err(refused) => short(refused),
         }
-        Err(refused) => short(refused),
     }
-    match validate::completion(data, &Sampling::default(), VOCAB) {
-        Ok(completion) => {
-            sound(&completion.wanted);
-            if let validate::Prompt::Tokens(ids) = completion.prompt {
-                assert!(ids.iter().all(|&id| (id as usize) < VOCAB));
-            }
-        }
-        Err(refused) => short(refused),
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::tokenize(&mut fields, model)) {
+        short(refused);
+    }
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::detokenize(&mut fields, model)) {
+        short(refused);
     }
 });

@@ -12,4 +12,5 @@ pub mod store;
 mod worker;
 
 pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
+pub use model::cache::PAGE;
 pub use sampler::{Sampler, Sampling, SamplingError};

@@ -211,18 +211,28 @@ pub fn context(checkpoint: &Checkpoint, load: &Load) -> Result<usize, Failure> {
     }
 }
 
-/// Say what a model will take, and refuse what does not fit.
-pub fn plan(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFormat), Failure> {
+/// What a model will take, with the numbers of its cache.
+pub fn planned(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFormat), Failure> {
     let format = cache_format(checkpoint, load)?;
-    let plan = MemoryPlan::new(checkpoint, context(checkpoint, load)?, format);
-    let parts = format!(
+    Ok((MemoryPlan::new(checkpoint, context(checkpoint, load)?, format), format))
+}
+
+/// A plan in words.
+pub fn told(plan: &MemoryPlan) -> String {
+    format!(
         "weights {} (mapped) + cache {} ({} tokens) + buffers {} = {}",
         bytes(plan.weights),
         bytes(plan.cache),
         plan.context,
         bytes(plan.scratch),
         bytes(plan.total())
-    );
+    )
+}
+
+/// Say what a model will take, and refuse what does not fit.
+pub fn plan(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFormat), Failure> {
+    let (plan, format) = planned(checkpoint, load)?;
+    let parts = told(&plan);
     let available = plan.available.map_or_else(|| "unknown".to_string(), bytes);
     if !plan.fits() {
         let advice = match plan.longest_context {

@@ -5,11 +5,15 @@
 mod bench;
 mod chat;
 mod completions;
+mod config;
 mod doctor;
 mod generate;
 mod loading;
+mod logging;
 mod loss;
+mod notify;
 mod plot;
+mod probe;
 mod pull;
 mod pulling;
 mod rendering;
@@ -64,7 +68,7 @@ pub struct Arguments {
 enum Command {
     Chat(chat::Arguments),
     Generate(generate::Arguments),
-    Serve(serve::Arguments),
+    Serve(Box<serve::Arguments>),
     Show(show::Arguments),
     Pull(pull::Pull),
     #[command(visible_alias = "ls")]
@@ -123,7 +127,7 @@ fn main() -> ExitCode {
     let outcome = kernels::instruction_set_from_env().map_err(Failure).and_then(|()| match arguments.command {
         Command::Chat(a) => chat::run(a),
         Command::Generate(a) => generate::run(a),
-        Command::Serve(a) => serve::run(a),
+        Command::Serve(a) => serve::run(*a),
         Command::Show(a) => show::run(a),
         Command::Pull(a) => pull::pull(a),
         Command::List(a) => pull::list(a),

@@ -128,6 +128,10 @@ impl Apart {
 }
 
 impl Render for Apart {
+    fn source(&self) -> &str {
+        &self.source
+    }
+
     fn render(&self, messages: &[Value], context: &Context) -> Result<String, TextError> {
         let mut slot = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         // It may have been ended since it was last asked (by the system, say): one more try with a fresh one.

@@ -1,61 +1,141 @@
-//! `farthing serve`: a model behind OpenAI's API.
+//! `farthing serve`: models behind OpenAI's API.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use engine::service::{Service, Settings};
-use serve::{Bounds, Served, State};
+use model::Checkpoint;
+use serve::accounts::Keys;
+use serve::models::{Description, Models};
+use serve::{Access, Bounds, Loaded, Origin, Served, State, Tls};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::loading::{Choose, Load, bundled, load};
-use crate::{Failure, Outcome, pulling};
+use crate::loading::{Choose, Load, bundled, cores, load, planned, told};
+use crate::logging::{self, Format, Level};
+use crate::notify::notify;
+use crate::terminal::bytes;
+use crate::{Failure, Outcome, config, probe, pulling};
 
-/// Serve a model over HTTP, for OpenAI's clients
+/// Serve models over HTTP, for OpenAI's clients
 ///
-/// Without MODEL, the small bundled one. One request runs at a time; others wait in a bounded queue, and those beyond it get 429.
-/// A client that leaves frees the engine at the next token. SIGTERM or ctrl-c ends the server when the requests it has taken are
-/// done; a second one ends it at once.
+/// Without MODEL, the small bundled one. The first one answers where a request names none; it is loaded at once, the others when
+/// they are asked for, within --memory. Requests wait in a bounded queue, and those beyond it get 429. A client that leaves frees
+/// the engine at the next token. SIGTERM or ctrl-c ends the server when the requests it has taken are done, and refuses new ones
+/// with 503 meanwhile; a second one ends it at once.
 #[derive(Args)]
 #[command(after_long_help = "\
 Routes:
-  POST /v1/chat/completions   messages to an answer, streamed or not
-  POST /v1/completions        a text or token ids to their continuation
+  POST /v1/chat/completions   messages to an answer, streamed or not (OpenAI, DeepSeek; without /v1 and under /beta too)
+  POST /v1/completions        texts or token ids to their continuations; with suffix, what is between
+  POST /v1/responses          items to further items (OpenAI)
+  POST /v1/messages           messages to an answer (Anthropic; under /anthropic too), and /v1/messages/count_tokens
+  POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             what is served
-  GET  /health, /ready        the process lives; the model is loaded
+  GET  /openapi.json          all of this, for programs
+  GET  /health, /ready        the process lives; requests are answered
+  GET  /metrics               numbers for Prometheus
 
 Examples:
   farthing serve org/name:Q4_K_M --port 8000
   curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Tell me a story.\"}]}'
   python: openai.OpenAI(base_url=\"http://127.0.0.1:8080/v1\", api_key=\"none\")
+  farthing serve org/big org/small --memory 200G --idle-unload 600 --host 0.0.0.0 \\
+    --tls-cert chain.pem --tls-key key.pem --api-key-file keys
 
-There are no keys and no TLS yet: put a proxy before it where others can reach it.")]
+A file for --config has the options by their names: port = 8000, api-key-file = \"keys\", models = [\"org/big\", \"org/small\"].")]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model [default: the bundled model]
-    model: Option<String>,
+    /// Paths, org/name or short names of pulled models [default: the bundled model]
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
     /// Address to listen on; 0.0.0.0 is reachable from other machines
     #[arg(long, default_value = "127.0.0.1")]
     host: std::net::IpAddr,
     /// Port (0 = any that is free)
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Requests that wait while one runs
+    /// Requests that run at once
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: u16,
+    /// Requests that wait while others run
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
     /// Open connections at most
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
-    /// Seconds for a request's head, its body, and for a client to take what was written
+    /// Seconds for a request's head, its body, a model to load, and for a client to take what was written
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
     patience: u16,
-    /// Id of the model in the API [default: MODEL as given, or its file name]
+    /// Seconds that running requests have once the server was told to end
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    drain: u16,
+    /// Id of a model in the API, in the order of MODELs [default: MODEL as given, or its file name]
     #[arg(long)]
-    name: Option<String>,
+    name: Vec<String>,
+    /// Memory for all models together, such as 64G [default: what the system has free at the start]
+    #[arg(long, value_name = "BYTES", value_parser = size)]
+    memory: Option<u64>,
+    /// Put a model away when nobody used it for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    idle_unload: Option<u32>,
+    /// A key that is accepted; may be given again. Other users of this machine can see it here: better in a file
+    #[arg(long, value_name = "KEY", env = "FARTHING_API_KEY", hide_env_values = true)]
+    api_key: Vec<String>,
+    /// Keys that are accepted, one a line
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Let all keys share cached prompts: faster, but one can find out by timing what another asked
+    #[arg(long)]
+    shared_cache: bool,
+    /// Show /metrics without a key
+    #[arg(long)]
+    open_metrics: bool,
+    /// Let pages of this origin ask from a browser (* = any); may be given again
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<Origin>,
+    /// Certificate chain for TLS, PEM; read anew on SIGHUP
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Form of the log
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    log_format: Format,
+    /// What is logged [default: info, one line a request; with --quiet warn]
+    #[arg(long, value_enum, value_name = "LEVEL")]
+    log_level: Option<Level>,
+    /// Read options from a TOML file; those given here win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the values in effect as such a file, and what follows from them, then end
+    #[arg(long)]
+    print_config: bool,
+    /// Ask a running server whether it is ready, then end
+    #[arg(long, value_name = "URL")]
+    check: Option<String>,
     #[command(flatten)]
     choose: Choose,
     #[command(flatten)]
     load: Load,
+}
+
+/// Bytes, with K, M, G or T (powers of 1024, with or without iB or B).
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err("give bytes, such as 64G".to_string()),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| "give bytes, such as 64G".to_string())?;
+    number.checked_mul(1 << shift).filter(|&n| n > 0).ok_or_else(|| "give bytes, such as 64G".to_string())
 }
 
 /// The id of a model in the API: its name at the hub, or the last part of its path.
@@ -69,61 +149,213 @@ fn api_name(model: Option<&str>) -> String {
     whole.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned())
 }
 
+/// A model that will be served.
+struct Candidate {
+    path: PathBuf,
+    description: Description,
+    /// Its plan, in words.
+    plan: String,
+}
+
+/// Find all models and plan them, fetched first where they are not here.
+fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
+    let asked: Vec<Option<&str>> =
+        if a.models.is_empty() { vec![None] } else { a.models.iter().map(|m| Some(m.as_str())).collect() };
+    if a.name.len() > asked.len() {
+        return Err(Failure(format!("--name was given {} times for {} models", a.name.len(), asked.len())));
+    }
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (mut all, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
+    for (index, model) in asked.into_iter().enumerate() {
+        let path = model.map_or_else(bundled, |model| pulling::find(model, &a.load))?;
+        let name = a.name.get(index).cloned().unwrap_or_else(|| api_name(model));
+        if let Some(same) = all.iter().find(|c| c.description.name == name) {
+            return Err(Failure(format!(
+                "{} and {} would both be {name:?} in the API; give each a --name",
+                same.path.display(),
+                path.display()
+            )));
+        }
+        let (plan, _) = planned(&Checkpoint::open(&path)?, &a.load)?;
+        available = available.or(plan.available);
+        let description = Description { name, bytes: plan.total(), context: plan.context, created };
+        all.push(Candidate { path, description, plan: told(&plan) });
+    }
+    Ok((all, a.memory.or(available)))
+}
+
+/// What follows from the options, in lines.
+fn derived(a: &Arguments, all: &[Candidate], budget: Option<u64>) -> Vec<String> {
+    let mut lines: Vec<String> = all.iter().map(|c| format!("plan: {}: {}", c.description.name, c.plan)).collect();
+    let together = all.iter().fold(0u64, |sum, c| sum.saturating_add(c.description.bytes));
+    let budget = budget.map_or_else(|| "an unknown amount".to_string(), bytes);
+    lines.push(format!(
+        "memory: {budget} for models{}",
+        if all.len() > 1 { format!(", {} if all are loaded", bytes(together)) } else { String::new() }
+    ));
+    let threads = a.load.threads.map_or_else(cores, usize::from);
+    let pages: Vec<String> = all.iter().map(|c| c.description.context.div_ceil(engine::PAGE).to_string()).collect();
+    lines.push(format!(
+        "bounds: {threads} threads, {} pages of {} tokens, {} requests at once, {} waiting, {} connections",
+        pages.join(" + "),
+        engine::PAGE,
+        a.parallel,
+        a.queue,
+        a.connections
+    ));
+    lines
+}
+
+fn access(a: &Arguments) -> Result<Access, Failure> {
+    let mut keys = a.api_key.clone();
+    if let Some(path) = &a.api_key_file {
+        let text = model::tensors::read_bounded(path, 8 << 20)?;
+        let text = String::from_utf8(text).map_err(|_| Failure(format!("{}: not text", path.display())))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let before = keys.len();
+        keys.extend(lines.map(str::to_string));
+        if keys.len() == before {
+            return Err(Failure(format!("{}: no key in it; put one a line", path.display())));
+        }
+    }
+    if a.cors_origin.len() > 1 && a.cors_origin.contains(&Origin::any()) {
+        return Err(Failure("--cors-origin * is any origin; give it alone".to_string()));
+    }
+    Ok(Access { keys: Keys::new(&keys, a.shared_cache)?, open_metrics: a.open_metrics, origins: a.cors_origin.clone() })
+}
+
+fn tls(a: &Arguments) -> Result<Option<Arc<Tls>>, Failure> {
+    match (&a.tls_cert, &a.tls_key) {
+        (Some(cert), Some(key)) => Ok(Some(Arc::new(Tls::read(cert, key)?))),
+        (None, None) => Ok(None),
+        _ => Err(Failure("--tls-cert and --tls-key belong together; give both".to_string())),
+    }
+}
+
+/// Loads a candidate, on the thread of whoever asked for it.
+fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<Loaded, String> + use<> {
+    let paths: Vec<(String, PathBuf)> = all.iter().map(|c| (c.description.name.clone(), c.path.clone())).collect();
+    // The plan was told at the start.
+    let options = Load { quiet: true, ..a.load.clone() };
+    let (choose, running, waiting) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue));
+    move |wanted| {
+        let (name, path) = paths.iter().find(|(name, _)| *name == wanted.name).ok_or("no such model")?;
+        let m = load(path, &options).map_err(|Failure(why)| why)?;
+        let vocab = m.engine.model().structure.vocab;
+        let defaults = choose.sampling(&m.generation, vocab).map_err(|Failure(why)| why)?;
+        tracing::info!(target: "farthing", model = name, "loaded");
+        Ok(Loaded::new(Served {
+            name: name.clone(),
+            service: Service::start(m.engine, Settings { running, waiting, ..Settings::default() }),
+            tokenizer: Arc::new(m.tokenizer),
+            template: m.template,
+            bos: m.bos,
+            eos: m.eos,
+            defaults,
+            stops: m.stops,
+        }))
+    }
+}
+
+/// Waits for the first signal that ends the server. The second one ends the process.
+fn until_told(tls: Option<Arc<Tls>>, say: impl Fn(&str) + Send + 'static) -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let mut end = Some(end);
+        loop {
+            let hung_up = tokio::select! {
+                _ = terminate.recv() => false,
+                _ = interrupt.recv() => false,
+                _ = hangup.recv() => true,
+            };
+            if let Some(tls) = tls.as_ref().filter(|_| hung_up) {
+                match tls.reload() {
+                    Ok(()) => say("the certificate was read anew"),
+                    Err(e) => say(&format!("the certificate stays as it was: {e}")),
+                }
+                continue;
+            }
+            let Some(end) = end.take() else { std::process::exit(130) };
+            notify("STOPPING=1");
+            say("ending: what was taken is finished first (again ends it at once)");
+            let _ = end.send(());
+        }
+    });
+    Ok(async move { drop(ended.await) })
+}
+
 pub fn run(a: Arguments) -> Outcome {
-    let name = a.name.unwrap_or_else(|| api_name(a.model.as_deref()));
-    let path = match &a.model {
-        Some(model) => pulling::find(model, &a.load)?,
-        None => bundled()?,
+    if let Some(url) = &a.check {
+        return probe::check(url);
+    }
+    let (a, argv) = match &a.config {
+        Some(path) => config::merged(path)?,
+        None => (a, std::env::args_os().collect()),
     };
-    let address = SocketAddr::new(a.host, a.port);
-    let quiet = a.load.quiet;
+    let usual = if a.load.quiet { Level::Warn } else { Level::Info };
+    logging::start(a.log_format, a.log_level.unwrap_or(usual));
+    let (access, tls) = (access(&a)?, tls(&a)?);
+    let (all, budget) = candidates(&a)?;
+    if a.print_config {
+        let lines: Vec<String> = derived(&a, &all, budget).iter().map(|line| format!("# {line}\n")).collect();
+        return crate::terminal::put(&format!("{}{}", config::printed(&argv)?, lines.concat()));
+    }
+    let json = a.log_format == Format::Json;
+    let say = move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { eprintln!("{text}") };
+    if !a.load.quiet {
+        derived(&a, &all, budget).iter().for_each(|line| say(line));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(address)).map_err(|e| match e.kind() {
+    runtime.block_on(serve(&a, access, tls, all, budget, say))
+}
+
+async fn serve(
+    a: &Arguments,
+    access: Access,
+    tls: Option<Arc<Tls>>,
+    all: Vec<Candidate>,
+    budget: Option<u64>,
+    say: impl Fn(&str) + Send + Copy + 'static,
+) -> Outcome {
+    let address = SocketAddr::new(a.host, a.port);
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| match e.kind() {
         std::io::ErrorKind::AddrInUse => Failure(format!("{address} is in use; give another --port (0 = any)")),
         _ => Failure(format!("{address}: {e}; give another --host or --port")),
     })?;
+    let listening = listener.local_addr()?;
+    let seconds = |n: u16| Duration::from_secs(u64::from(n));
     let bounds = Bounds {
         connections: usize::from(a.connections),
-        patience: std::time::Duration::from_secs(u64::from(a.patience)),
+        patience: seconds(a.patience),
+        drain: seconds(a.drain),
         ..Bounds::default()
     };
-    let state = State::new(bounds, move |line| {
-        if !quiet {
-            eprintln!("{line}");
-        }
-    });
-    let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let end = std::sync::Mutex::new(Some(end));
-    ctrlc::set_handler(move || match end.lock().unwrap_or_else(|e| e.into_inner()).take() {
-        Some(end) => {
-            eprintln!("ending: what was taken is finished first (again ends it at once)");
-            let _ = end.send(());
-        }
-        None => std::process::exit(130),
+    let keys = access.keys.len();
+    let loader = Box::new(loader(a, &all));
+    let names: Vec<String> = all.iter().map(|c| c.description.name.clone()).collect();
+    let models = Models::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
+    let state = State::new(bounds, access, models);
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let end = until_told(tls.clone(), say)?;
+    let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
+    state.start().await.map_err(|e| match e {
+        serve::models::NoModel::Failed { cause, .. } => Failure(cause),
+        other => Failure(other.to_string()),
     })?;
-    let listening = listener.local_addr()?;
-    let server = runtime.spawn(serve::listen(listener, Arc::clone(&state), async {
-        let _ = ended.await;
-    }));
-    let m = load(&path, &a.load)?;
-    let defaults = a.choose.sampling(&m.generation, m.engine.model().structure.vocab)?;
-    state.ready(Served {
-        name: name.clone(),
-        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        service: Service::start(m.engine, Settings { waiting: usize::from(a.queue), ..Settings::default() }),
-        tokenizer: Arc::new(m.tokenizer),
-        template: m.template,
-        bos: m.bos,
-        eos: m.eos,
-        defaults,
-        stops: m.stops,
-    });
-    eprintln!("serving {name} at http://{listening}/v1 (ctrl-c ends it)");
-    if !a.host.is_loopback() {
-        eprintln!("warning: there are no keys; whoever reaches {listening} can use it");
+    if let Some(unused) = a.idle_unload {
+        tokio::spawn(Arc::clone(&state).put_away_unused(Duration::from_secs(u64::from(unused))));
     }
-    let finished = runtime.block_on(server)?;
-    if !finished {
+    say(&format!("serving {} at {scheme}://{listening}/v1 (ctrl-c ends it)", names.join(", ")));
+    if !a.host.is_loopback() && keys == 0 {
+        say(&format!("warning: there are no keys; whoever reaches {listening} can use it"));
+    } else if !a.host.is_loopback() && scheme == "http" {
+        say("warning: there is no TLS; keys and texts can be read on their way");
+    }
+    notify("READY=1");
+    if !server.await? {
         return Err(Failure("some requests were not done in time and were left".to_string()));
     }
     Ok(())

@@ -1,101 +1,13 @@
 //! The server as a network sees it: raw bytes, slow and rude clients, signals.
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod started;
+
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-struct Server {
-    child: Child,
-    address: String,
-    log: std::sync::mpsc::Receiver<String>,
-}
-
-impl Server {
-    fn start(args: &[&str]) -> Server {
-        let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
-            .args(["serve", "--port", "0"])
-            .args(args)
-            .env("XDG_CACHE_HOME", &state)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, log) = std::sync::mpsc::channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|l| drop(sender.send(l))));
-        let mut seen = Vec::new();
-        let address = loop {
-            let line = log.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("no start: {seen:?}"));
-            if let Some((_, rest)) = line.split_once(" at http://") {
-                break rest.split('/').next().unwrap().to_string();
-            }
-            seen.push(line);
-        };
-        Server { child, address, log }
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        stream
-    }
-
-    /// Send bytes, read to the end of the connection.
-    fn raw(&self, bytes: &str) -> String {
-        let mut stream = self.connect();
-        let _ = stream.write_all(bytes.as_bytes());
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        String::from_utf8_lossy(&answer).into_owned()
-    }
-
-    fn get(&self, path: &str) -> String {
-        self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
-    }
-
-    fn post(&self, path: &str, body: &str) -> String {
-        self.raw(&post(path, body))
-    }
-
-    /// Wait until `/ready` says so.
-    fn until(&self, wanted: &str) {
-        let started = Instant::now();
-        while !self.get("/ready").contains(wanted) {
-            assert!(started.elapsed() < Duration::from_secs(30), "never {wanted}: {}", self.get("/ready"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn logged(&self, wanted: &str) -> String {
-        loop {
-            let line =
-                self.log.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("never logged {wanted}"));
-            if line.contains(wanted) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn post(path: &str, body: &str) -> String {
-    format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
+use started::{Server, post};
 
 const LONG: &str =
     r#"{"prompt": "Once", "max_tokens": 1900, "temperature": 0, "logit_bias": {"1": -100}, "stream": true}"#;
@@ -145,7 +57,7 @@ fn every_refusal_is_json_with_its_status() {
 
 #[test]
 fn a_client_that_leaves_frees_the_engine() {
-    let server = Server::start(&["--queue", "1"]);
+    let server = Server::start(&["--parallel", "1", "--queue", "1"]);
     let mut stream = server.connect();
     stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
     let mut some = [0; 200];
@@ -160,7 +72,7 @@ fn a_client_that_leaves_frees_the_engine() {
     server.until("\"waiting\":0");
     drop(stream);
     server.until("\"running\":0");
-    server.logged("/v1/completions left");
+    server.logged("path=\"/v1/completions\" outcome=\"left\"");
 }
 
 #[test]
@@ -181,19 +93,23 @@ fn a_client_that_does_not_read_is_left() {
 fn the_first_sigterm_waits_and_the_second_does_not() {
     let mut server = Server::start(&[]);
     let mut stream = server.connect();
-    stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
+    // So many scores that the answer is under way until it is read.
+    let body = LONG.replace("\"stream\"", "\"logprobs\": 20, \"stream\"");
+    stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
     let mut some = [0; 200];
     stream.read_exact(&mut some).unwrap();
     server.signal("-TERM");
     server.logged("ending");
-    let told = Instant::now();
-    while TcpStream::connect(&server.address).is_ok() {
-        assert!(told.elapsed() < Duration::from_secs(20), "no new connections");
+    for refused in [server.get("/ready"), server.get("/v1/models"), server.post("/v1/completions", "{}")] {
+        assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
+        assert!(refused.contains("\"code\":\"ending\""), "{refused}");
     }
+    assert!(server.get("/health").starts_with("HTTP/1.1 200"));
     let mut rest = String::new();
     stream.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("[DONE]") && rest.contains("\"finish_reason\":\"length\""));
     assert!(server.child.wait().unwrap().success());
+    assert!(TcpStream::connect(&server.address).is_err(), "nobody listens any more");
 
     let mut server = Server::start(&[]);
     let mut stream = server.connect();

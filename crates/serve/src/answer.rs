@@ -1,69 +1,201 @@
-//! Events of the engine to pieces of text: whole characters, stop strings, log-probabilities. Runs on the engine's thread.
+//! Events of the engine to parts of an answer: whole characters, reasoning and calls, stop strings, log-probabilities. Runs on the engine's thread.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use engine::service::{Event, Sink};
-use engine::{EngineError, Finish, Timing};
+use engine::service::{Event, Scores, Sink};
+use engine::{Finish as Ended, Timing};
+use text::reply::{Delta, Parser};
 use text::{Stops, Stream, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::wire::Scored;
+use crate::wire::{End, Finish, Part, Scored};
 
-/// Text that can be given, with the tokens that made it.
-#[derive(Clone, Debug, Default)]
-pub struct Piece {
+/// How one choice is read.
+pub struct Reading {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Strings that end the text.
+    pub stops: Vec<String>,
+    /// Ids that end it: they may come as tokens where the engine was not told of them.
+    pub ends: Vec<u32>,
+    /// Templates that end without a space get their answers with one: it is dropped.
+    pub trim: bool,
+    /// Finds reasoning and calls; without it all is text.
+    pub parser: Option<Parser>,
+    /// Special tokens that the parser must see.
+    pub markers: Vec<&'static str>,
+    /// What is given back of the prompt, and whether its scores come with it.
+    pub echo: Option<Echo>,
+    /// The server may cut the answer before its time.
+    pub bounded: bool,
+}
+
+/// A prompt that is given back.
+pub struct Echo {
+    pub ids: Vec<u32>,
     pub text: String,
-    pub scored: Vec<Scored>,
+    pub scored: bool,
 }
 
-/// What goes to the connection. As many as tokens at most, so the channel is bounded by the context.
-#[derive(Debug)]
-pub enum Part {
-    Piece(Piece),
-    End { finish: &'static str, timing: Timing },
-    Failed(EngineError),
-}
-
-/// Makes text of one request's events.
+/// Makes parts of one choice's events. As many parts as tokens at most, and a few more, so the channel is bounded by the context.
 pub struct Answer {
     tokenizer: Arc<Tokenizer>,
     stream: Stream<Arc<Tokenizer>>,
+    reading: Reading,
     stops: Stops,
-    parts: UnboundedSender<Part>,
+    choice: usize,
+    parts: UnboundedSender<(usize, Part)>,
     /// Scores of tokens whose text is held back, each with where its text begins in bytes.
     held: Vec<(usize, Scored)>,
-    /// Bytes decoded, bytes given, characters decoded.
+    /// Bytes of text decoded, bytes given, characters decoded.
     decoded: usize,
     given: usize,
     characters: usize,
-    /// Templates that end without a space get their answers with one: it is dropped.
-    trim: bool,
+    /// Scores of the prompt that came.
+    prompt: Vec<Scores>,
+    calls: usize,
+    in_reasoning: bool,
+    reasoning: usize,
+    /// Sum of log-probabilities, and how many.
+    sum: (f64, usize),
+    /// An end came as a token.
+    ended: bool,
 }
 
 impl Answer {
-    pub fn new(tokenizer: Arc<Tokenizer>, stops: Vec<String>, trim: bool, parts: UnboundedSender<Part>) -> Answer {
-        let stream = Stream::continuing(Arc::clone(&tokenizer), true);
-        let stops = Stops::new(stops);
-        Answer { tokenizer, stream, stops, parts, held: Vec::new(), decoded: 0, given: 0, characters: 0, trim }
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        mut reading: Reading,
+        choice: usize,
+        parts: UnboundedSender<(usize, Part)>,
+    ) -> Answer {
+        // Special tokens are passed over here, but for those that the parser must see.
+        let stream = Stream::continuing(Arc::clone(&tokenizer), false);
+        let stops = Stops::new(std::mem::take(&mut reading.stops));
+        Answer {
+            tokenizer,
+            stream,
+            reading,
+            stops,
+            choice,
+            parts,
+            held: Vec::new(),
+            decoded: 0,
+            given: 0,
+            characters: 0,
+            prompt: Vec::new(),
+            calls: 0,
+            in_reasoning: false,
+            reasoning: 0,
+            sum: (0.0, 0),
+            ended: false,
+        }
     }
 
-    fn spelled(&self, id: u32) -> (String, Vec<u8>) {
-        let bytes = self.tokenizer.bytes(id).unwrap_or_default();
-        (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+    /// Nobody listens any more, or the text has ended: break.
+    fn send(&self, part: Part) -> ControlFlow<()> {
+        if self.parts.send((self.choice, part)).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Text that came, to text that can be given.
-    fn give(&mut self, mut text: String, last: bool) -> ControlFlow<()> {
-        if self.trim && !text.is_empty() {
+    fn scored(&self, id: u32, scores: Option<Scores>, offset: usize) -> Scored {
+        let spelled = |id: u32| {
+            let bytes = self.tokenizer.bytes(id).unwrap_or_default();
+            (String::from_utf8_lossy(&bytes).into_owned(), bytes)
+        };
+        let (token, bytes) = spelled(id);
+        let (value, top) = scores.map_or((None, Vec::new()), |(value, top)| (Some(value), top));
+        let top = top.into_iter().map(|(id, v)| (spelled(id), v)).map(|((t, b), v)| (t, b, v)).collect();
+        Scored { token, bytes, value, top, offset }
+    }
+
+    /// The prompt, before anything else.
+    fn echo(&mut self) -> ControlFlow<()> {
+        let Some(echo) = self.reading.echo.take() else { return ControlFlow::Continue(()) };
+        let mut scored = Vec::new();
+        if echo.scored {
+            let mut stream = Stream::new(Arc::clone(&self.tokenizer), true);
+            let mut scores = std::mem::take(&mut self.prompt).into_iter();
+            let mut offset = 0;
+            for (i, &id) in echo.ids.iter().enumerate() {
+                let of_this = if i == 0 { None } else { scores.next() };
+                scored.push(self.scored(id, of_this, offset));
+                offset += stream.push(id).chars().count();
+            }
+        }
+        self.characters = echo.text.chars().count();
+        self.send(Part::Text { text: echo.text, scored })
+    }
+
+    /// Whether a token is text, or a marker for the parser.
+    fn is_seen(&self, id: u32) -> bool {
+        !self.tokenizer.is_special(id)
+            || self.tokenizer.piece(id).is_some_and(|piece| self.reading.markers.iter().any(|m| piece.contains(m)))
+    }
+
+    fn token(&mut self, id: u32, scores: Option<Scores>) -> ControlFlow<()> {
+        if let Some(scores) = scores {
+            self.sum = (self.sum.0 + f64::from(scores.0), self.sum.1 + 1);
+            let scored = self.scored(id, Some(scores), self.characters);
+            self.held.push((self.decoded, scored));
+        }
+        if self.reading.ends.contains(&id) {
+            self.ended = true;
+            return ControlFlow::Continue(());
+        }
+        let text = if self.is_seen(id) { self.stream.push(id) } else { String::new() };
+        let flow = self.read(text, false);
+        self.reasoning += usize::from(self.in_reasoning);
+        flow
+    }
+
+    /// Text that came, to parts that can be given.
+    fn read(&mut self, mut text: String, last: bool) -> ControlFlow<()> {
+        if self.reading.trim && !text.is_empty() {
             let rest = text.trim_start();
             if rest.len() != text.len() {
                 // Offsets count what is given.
                 self.held.iter_mut().for_each(|(at, s)| (*at, s.offset) = (0, 0));
             }
             text = rest.to_string();
-            self.trim = text.is_empty();
+            self.reading.trim = text.is_empty();
         }
+        let Some(parser) = &mut self.reading.parser else { return self.content(text, last) };
+        let mut deltas = parser.push(&text);
+        if last {
+            deltas.extend(parser.finish());
+        }
+        for delta in deltas {
+            self.in_reasoning = matches!(delta, Delta::Reasoning(_));
+            match delta {
+                Delta::Content(text) => self.content(text, false)?,
+                Delta::Reasoning(text) => {
+                    let scored = self.held.drain(..).map(|(_, s)| s).collect();
+                    self.send(Part::Reasoning { text, scored })?;
+                }
+                Delta::CallStart { index, name, id } => {
+                    // What was held back as the beginning of a stop string was none.
+                    let rest = self.stops.finish();
+                    if !rest.is_empty() {
+                        self.given += rest.len();
+                        self.send(Part::Text { text: rest, scored: Vec::new() })?;
+                    }
+                    self.held.clear();
+                    self.calls = index + 1;
+                    let id = id.filter(|id| !id.is_empty()).unwrap_or_else(|| crate::complete::fresh_id("call_"));
+                    self.send(Part::Call { index, id, name })?;
+                }
+                Delta::Arguments { index, text } => {
+                    self.held.clear();
+                    self.send(Part::Arguments { index, text })?;
+                }
+            }
+        }
+        if last { self.content(String::new(), true) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Text for the reader, up to a stop string.
+    fn content(&mut self, text: String, last: bool) -> ControlFlow<()> {
         self.decoded += text.len();
         self.characters += text.chars().count();
         let mut out = self.stops.push(&text);
@@ -76,45 +208,203 @@ impl Answer {
         let given = self.given;
         let ready = self.held.iter().take_while(|(at, _)| all || *at < given).count();
         let scored: Vec<Scored> = self.held.drain(..ready).map(|(_, s)| s).collect();
-        if out.is_empty() && scored.is_empty() {
-            return if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        if !out.is_empty() || !scored.is_empty() {
+            self.send(Part::Text { text: out, scored })?;
         }
-        // Nobody listens any more: end it.
-        let gone = self.parts.send(Part::Piece(Piece { text: out, scored })).is_err();
-        if gone || stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn end(&mut self, finish: Ended, timing: Timing) {
+        let _ = self.echo();
+        if self.stops.hit().is_none() {
+            let rest = self.stream.finish();
+            let _ = self.read(rest, true);
+        }
+        let stop = self.stops.hit().map(str::to_string);
+        let finish = match finish {
+            _ if stop.is_some() => Finish::Stop,
+            Ended::Time if self.reading.bounded => Finish::Resource,
+            Ended::Length if self.ended => Finish::Stop,
+            Ended::Length | Ended::Context | Ended::Time => Finish::Length,
+            Ended::Stop(_) | Ended::Complete | Ended::Cancelled if self.calls > 0 => Finish::Calls,
+            Ended::Stop(_) | Ended::Complete | Ended::Cancelled => Finish::Stop,
+        };
+        let (sum, count) = self.sum;
+        let mean = if count == 0 { 0.0 } else { sum / count as f64 };
+        let end = End { finish, stop, timing, reasoning: self.reasoning, mean };
+        let _ = self.send(Part::End(end));
     }
 }
 
 impl Sink for Answer {
     fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Started { .. } | Event::Prompt(_) => ControlFlow::Continue(()),
-            Event::Token { id, log_probabilities } => {
-                if let Some((value, top)) = log_probabilities {
-                    let (token, bytes) = self.spelled(id);
-                    let top =
-                        top.into_iter().map(|(id, v)| (self.spelled(id), v)).map(|((t, b), v)| (t, b, v)).collect();
-                    self.held.push((self.decoded, Scored { token, bytes, value, top, offset: self.characters }));
+            Event::Started { cached, differs_at, .. } => {
+                self.send(Part::Started { prompt: self.reading.prompt, cached, differs_at })?;
+                if self.reading.echo.as_ref().is_some_and(|e| !e.scored) {
+                    self.echo()
+                } else {
+                    ControlFlow::Continue(())
                 }
-                let text = self.stream.push(id);
-                self.give(text, false)
+            }
+            Event::Prompt(scores) => {
+                self.prompt.extend(scores);
+                ControlFlow::Continue(())
+            }
+            Event::Token { id, log_probabilities } => {
+                self.echo()?;
+                self.token(id, log_probabilities)
             }
             Event::End { finish, timing } => {
-                if self.stops.hit().is_none() {
-                    let rest = self.stream.finish();
-                    let _ = self.give(rest, true);
-                }
-                let finish = match finish {
-                    Finish::Length | Finish::Context | Finish::Time => "length",
-                    Finish::Stop(_) | Finish::Complete | Finish::Cancelled => "stop",
-                };
-                let _ = self.parts.send(Part::End { finish, timing });
+                self.end(finish, timing);
                 ControlFlow::Continue(())
             }
-            Event::Failed(error) => {
-                let _ = self.parts.send(Part::Failed(error));
-                ControlFlow::Continue(())
+            Event::Failed(error) => self.send(Part::Failed(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use text::reply::{Format, Options};
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::wire::Whole;
+
+    fn tokenizer() -> Arc<Tokenizer> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m/tokenizer.json");
+        Arc::new(Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap())
+    }
+
+    fn plain() -> Reading {
+        Reading {
+            prompt: 1,
+            stops: Vec::new(),
+            ends: Vec::new(),
+            trim: false,
+            parser: None,
+            markers: Vec::new(),
+            echo: None,
+            bounded: true,
+        }
+    }
+
+    fn parsed(name: &str, reasoning_opened: bool) -> Reading {
+        let format = Format::by_name(name).unwrap();
+        let parser = Some(Parser::new(format, Options { reasoning_opened, tools: true }));
+        Reading { parser, markers: format.markers(true), ..plain() }
+    }
+
+    fn timing() -> Timing {
+        let none = std::time::Duration::ZERO;
+        Timing { prompt_tokens: 1, prefill: none, generated: 0, decode: none, cached_tokens: 0, waited: none }
+    }
+
+    /// The parts of an answer whose tokens are these; the engine is told to stop where a sink says so.
+    fn parts(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Part> {
+        let (sender, mut parts) = unbounded_channel();
+        let mut answer = Answer::new(tokenizer(), reading, 0, sender);
+        assert!(answer.take(Event::Started { seed: 1, cached: 0, differs_at: None }).is_continue());
+        let mut finish = finish;
+        for &id in ids {
+            let log_probabilities = Some((-1.0, vec![(id, -1.0)]));
+            if answer.take(Event::Token { id, log_probabilities }).is_break() {
+                finish = Ended::Cancelled;
+                break;
             }
         }
+        assert!(answer.take(Event::End { finish, timing: timing() }).is_continue());
+        std::iter::from_fn(|| parts.try_recv().ok().map(|(_, part)| part)).collect()
+    }
+
+    fn whole(reading: Reading, text: &str) -> Whole {
+        let ids = tokenizer().encode(text, false).unwrap();
+        let mut whole = Whole::default();
+        parts(reading, &ids, Ended::Stop(1)).into_iter().for_each(|part| whole.add(part));
+        whole
+    }
+
+    #[test]
+    fn text_ends_at_a_stop_string_and_scores_follow_it() {
+        let reading = Reading { stops: vec!["zzz".to_string(), " little girl".to_string()], ..plain() };
+        let got = whole(reading, "There was a little girl named Lily.");
+        assert_eq!((got.text.as_str(), got.stop(), got.finish()), ("There was a", Some(" little girl"), Finish::Stop));
+        assert_eq!(got.scored.iter().map(|s| s.token.as_str()).collect::<String>(), "There was a");
+        let all = whole(plain(), "There was a cat.");
+        assert_eq!((all.text.as_str(), all.stop()), ("There was a cat.", None));
+        assert_eq!(all.scored.iter().map(|s| s.offset).collect::<Vec<_>>()[..2], [0, all.scored[0].token.len()]);
+        let trimmed = whole(Reading { trim: true, ..plain() }, " Hi there");
+        assert_eq!(trimmed.text, "Hi there");
+    }
+
+    #[test]
+    fn reasoning_comes_first_and_never_with_text() {
+        let reading = Reading { stops: vec!["cat".to_string()], ..parsed("hermes", true) };
+        let ids = tokenizer().encode("A cat?</think>\n\nThe dog and the cat", false).unwrap();
+        let parts = parts(reading, &ids, Ended::Length);
+        let reasoned = parts.iter().rposition(|p| matches!(p, Part::Reasoning { .. })).unwrap();
+        let said = parts.iter().position(|p| matches!(p, Part::Text { .. })).unwrap();
+        assert!(reasoned < said, "{parts:?}");
+        let mut whole = Whole::default();
+        parts.into_iter().for_each(|part| whole.add(part));
+        // A stop string ends the text, not the reasoning.
+        assert_eq!((whole.reasoning.as_str(), whole.text.as_str()), ("A cat?", "The dog and the "));
+        let end = whole.end.as_ref().unwrap();
+        assert!(end.finish == Finish::Stop && end.reasoning > 2 && end.mean == -1.0);
+        assert!(!whole.reasoning_scored.is_empty());
+    }
+
+    #[test]
+    fn calls_are_told_as_they_come() {
+        let text = "Going.\n<tool_call>\n{\"name\": \"go\", \"arguments\": {\"place\": \"park\"}}\n</tool_call>";
+        let got = whole(parsed("hermes", false), text);
+        assert_eq!((got.text.trim(), got.finish()), ("Going.", Finish::Calls));
+        let call = &got.calls[0];
+        assert_eq!((call.name.as_str(), call.arguments.as_str()), ("go", "{\"place\": \"park\"}"));
+        assert!(call.id.starts_with("call_"));
+        let ids = tokenizer().encode(text, false).unwrap();
+        let pieces = parts(parsed("hermes", false), &ids, Ended::Stop(1));
+        assert!(pieces.iter().filter(|p| matches!(p, Part::Arguments { .. })).count() > 3, "{pieces:?}");
+        // What is cut off was not finished by the model.
+        let mut cut = Whole::default();
+        parts(parsed("hermes", false), &ids[..ids.len() - 4], Ended::Length).into_iter().for_each(|p| cut.add(p));
+        assert_eq!(cut.finish(), Finish::Length);
+    }
+
+    #[test]
+    fn a_prompt_is_given_back_with_its_scores() {
+        let ids = tokenizer().encode("Once upon", false).unwrap();
+        let echo = Echo { ids: ids.clone(), text: "Once upon".to_string(), scored: true };
+        let (sender, mut parts) = unbounded_channel();
+        let reading = Reading { echo: Some(echo), ends: vec![1], ..plain() };
+        let mut answer = Answer::new(tokenizer(), reading, 3, sender);
+        for event in [
+            Event::Started { seed: 1, cached: 0, differs_at: None },
+            Event::Prompt(vec![(-0.5, vec![(7, -0.1)])]),
+            // The end of the text, as a token: its score counts, its text does not.
+            Event::Token { id: 1, log_probabilities: Some((-2.0, Vec::new())) },
+            Event::End { finish: Ended::Length, timing: timing() },
+        ] {
+            let _ = answer.take(event);
+        }
+        let mut whole = Whole::default();
+        while let Ok((choice, part)) = parts.try_recv() {
+            assert_eq!(choice, 3);
+            whole.add(part);
+        }
+        assert_eq!((whole.text.as_str(), whole.finish()), ("Once upon", Finish::Stop));
+        assert_eq!(whole.scored.iter().map(|s| s.value).collect::<Vec<_>>(), [None, Some(-0.5), Some(-2.0)]);
+        assert_eq!(whole.scored[1].top.len(), 1);
+    }
+
+    #[test]
+    fn who_cut_an_answer_is_told() {
+        let end = |bounded| {
+            let mut whole = Whole::default();
+            parts(Reading { bounded, ..plain() }, &[655], Ended::Time).into_iter().for_each(|part| whole.add(part));
+            whole.finish()
+        };
+        assert_eq!((end(true), end(false)), (Finish::Resource, Finish::Length));
     }
 }

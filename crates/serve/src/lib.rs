@@ -1,15 +1,35 @@
-//! HTTP to engine and text: OpenAI's chat and text completions over one model. The only async of the server, and its only JSON.
+//! HTTP to engine and text: the APIs of OpenAI, DeepSeek and Anthropic over models. The only async of the server, and its only JSON.
 //!
-//! A request is parsed once into a type that cannot be wrong (`validate`), queued, answered token by token (`answer`) and written in
-//! the shape its caller knows (`wire`). A connection that goes away drops its ticket, which frees the engine.
+//! A request passes the gate (who asks, its record), is parsed once into a type that cannot be wrong (`validate` to `ask`), becomes tokens
+//! (`prepare`), is queued (`running`), answered token by token (`answer`) and written in the shape its caller knows (`wire`). A connection
+//! that goes away drops its tickets, which frees the engine.
 
+pub mod accounts;
 mod answer;
+pub mod ask;
+mod calling;
+mod complete;
+mod gate;
+mod infill;
 mod listen;
+mod loaded;
+pub mod metrics;
+pub mod models;
+mod pace;
+mod prepare;
+mod problem;
+mod record;
 mod routes;
+mod running;
+mod streaming;
+mod tls;
+mod tokens;
 pub mod validate;
 mod wire;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::Sampling;
@@ -17,7 +37,14 @@ use engine::service::Service;
 use text::chat::Context;
 use text::{TextError, Tokenizer};
 
+pub use gate::{Access, Origin};
 pub use listen::listen;
+pub use loaded::Loaded;
+pub use record::{Filled, Record};
+pub use tls::{Tls, TlsError};
+
+use crate::metrics::Metrics;
+use crate::models::{Description, Models, NoModel};
 
 /// A chat template that renders, wherever it does so.
 pub trait Render: Send + Sync {
@@ -26,11 +53,18 @@ pub trait Render: Send + Sync {
     /// # Errors
     /// What the template refuses.
     fn render(&self, messages: &[serde_json::Value], context: &Context) -> Result<String, TextError>;
+
+    /// The template itself.
+    fn source(&self) -> &str;
 }
 
 impl Render for text::chat::Template {
     fn render(&self, messages: &[serde_json::Value], context: &Context) -> Result<String, TextError> {
         text::chat::Template::render(self, messages, context)
+    }
+
+    fn source(&self) -> &str {
+        text::chat::Template::source(self)
     }
 }
 
@@ -38,8 +72,6 @@ impl Render for text::chat::Template {
 pub struct Served {
     /// Its id in the API.
     pub name: String,
-    /// Seconds since 1970 at which it was loaded.
-    pub created: u64,
     /// The engine and its queue.
     pub service: Service,
     /// Text to ids.
@@ -67,6 +99,10 @@ pub struct Bounds {
     pub bodies_bytes: usize,
     /// Time for the head of a request, for its body, and for a client to take what was written.
     pub patience: Duration,
+    /// Longest wait of a request for its first step.
+    pub wait: Duration,
+    /// Longest time of a request in all, where there is one; what it has by then is its answer.
+    pub time: Option<Duration>,
     /// Time that running requests have after the server was told to end.
     pub drain: Duration,
 }
@@ -78,6 +114,8 @@ impl Default for Bounds {
             body_bytes: 4 << 20,
             bodies_bytes: 64 << 20,
             patience: Duration::from_secs(30),
+            wait: Duration::from_secs(600),
+            time: None,
             drain: Duration::from_secs(600),
         }
     }
@@ -85,29 +123,82 @@ impl Default for Bounds {
 
 /// What the routes share.
 pub struct State {
-    model: OnceLock<Served>,
+    /// What is served.
+    pub models: Arc<Models<Loaded>>,
+    /// Numbers for Prometheus.
+    pub metrics: Arc<Metrics>,
+    gate: gate::Gate,
     bounds: Bounds,
     bodies: tokio::sync::Semaphore,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
     parsing: tokio::sync::Semaphore,
-    log: Box<dyn Fn(&str) + Send + Sync>,
+    pace: pace::Pace,
+    /// The first model was loaded once.
+    started: AtomicBool,
 }
 
 impl State {
-    /// A server without its model yet; `log` gets one line for each request.
-    pub fn new(bounds: Bounds, log: impl Fn(&str) + Send + Sync + 'static) -> Arc<State> {
-        let bodies = tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10);
-        let (model, log) = (OnceLock::new(), Box::new(log));
-        Arc::new(State { model, bounds, bodies, parsing: tokio::sync::Semaphore::new(2), log })
+    /// A server of these models, none of them loaded yet.
+    pub fn new(bounds: Bounds, access: Access, models: Arc<Models<Loaded>>) -> Arc<State> {
+        Arc::new(State {
+            models,
+            metrics: Arc::default(),
+            gate: gate::Gate::new(access),
+            bounds,
+            bodies: tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10),
+            parsing: tokio::sync::Semaphore::new(2),
+            pace: pace::Pace::default(),
+            started: AtomicBool::new(false),
+        })
     }
 
-    /// The model is loaded: the server is ready.
-    pub fn ready(&self, model: Served) {
-        let _ = self.model.set(model);
+    /// Load the first model: the server is ready then, and stays so when the model is put away.
+    ///
+    /// # Errors
+    /// The model cannot be loaded.
+    pub async fn start(&self) -> Result<(), NoModel> {
+        self.models.get(None).await?;
+        self.started.store(true, Ordering::Release);
+        Ok(())
     }
 
-    /// The model, once it is there.
-    pub fn model(&self) -> Option<&Served> {
-        self.model.get()
+    /// Whether requests are answered: the first model was loaded, and the server is not ending.
+    pub fn ready(&self) -> bool {
+        self.started.load(Ordering::Acquire) && !self.gate.ending()
+    }
+
+    /// The model of this name, the first without one; loaded where it must be.
+    ///
+    /// # Errors
+    /// There is none, or it takes longer than the server's patience.
+    pub async fn model(&self, name: Option<&str>) -> Result<Arc<Loaded>, NoModel> {
+        match tokio::time::timeout(self.bounds.patience, self.models.get(name)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(NoModel::Loading),
+        }
+    }
+
+    /// Put away models that nobody used for this long, until the server ends.
+    pub async fn put_away_unused(self: Arc<Self>, unused: Duration) {
+        loop {
+            tokio::time::sleep((unused / 4).clamp(Duration::from_millis(100), Duration::from_secs(10))).await;
+            for (name, model) in self.models.put_away(unused) {
+                tracing::info!(target: "farthing", model = name, "put away: nobody used it");
+                // The engine's thread is waited for.
+                let _ = tokio::task::spawn_blocking(move || drop(model)).await;
+            }
+        }
+    }
+
+    /// Bring the metrics of engines up to date. A model that is not loaded does nothing, and its counters begin anew.
+    fn observe(&self) {
+        let loaded: HashMap<String, Arc<Loaded>> = self.models.loaded().into_iter().collect();
+        for (Description { name, .. }, _) in self.models.list() {
+            let statistics = loaded.get(&name).map(|model| model.service.statistics()).unwrap_or_default();
+            self.metrics.engine(&name, &statistics);
+        }
     }
 }
+
+/// The description of the API, by OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("openapi.json");

@@ -10,57 +10,100 @@ use std::time::Duration;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Sleep, sleep};
 
 use crate::State;
+use crate::gate::around;
 use crate::routes::router;
+use crate::tls::Tls;
 
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Fields of a request's head.
 const HEADERS_MAX: usize = 100;
+/// Time for connections to close once no request is under way.
+const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Serve until `end` comes; then finish what runs, but no longer than the bounds allow. True when all was finished.
-///
-/// # Errors
-/// None after the start: a connection that fails harms nobody else.
-pub async fn listen(listener: TcpListener, state: Arc<State>, end: impl Future<Output = ()>) -> bool {
+/// Serve until `end` comes, with TLS where there is a certificate. Then new requests are refused while those that were taken are
+/// finished, but no longer than the bounds allow. True when all was finished.
+pub async fn listen(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    state: Arc<State>,
+    end: impl Future<Output = ()>,
+) -> bool {
     let bounds = state.bounds;
     let places = Arc::new(Semaphore::new(bounds.connections));
     let (ending, ended) = watch::channel(false);
-    let app = router(Arc::clone(&state));
-    let mut end = pin!(end);
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+    let app = around(router(Arc::clone(&state)), &state);
+    let mut end = pin!(async {
+        end.await;
+        state.gate.end();
+        tokio::time::timeout(bounds.drain, state.gate.idle()).await.is_ok()
+    });
+    let finished = loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = &mut end => break,
+            accepted = accept(&listener, &places) => accepted,
+            finished = &mut end => break finished,
         };
-        let Ok((stream, _)) = accepted else {
+        let Some((stream, place)) = accepted else {
             // Out of descriptors, most likely: let some connections end first.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (app, ended) = (app.clone(), ended.clone());
+        let (app, tls, ended) = (app.clone(), tls.clone(), ended.clone());
+        let metrics = Arc::clone(&state.metrics);
         tokio::spawn(async move {
-            connection(stream, app, bounds.patience, ended).await;
+            metrics.connection(true);
+            connection(stream, tls.as_deref(), app, bounds.patience, ended).await;
+            metrics.connection(false);
             drop(place);
         });
-    }
+    };
     drop(listener);
     let _ = ending.send(true);
-    if let Some(model) = state.model() {
+    for (_, model) in state.models.loaded() {
         model.service.end();
     }
     let all = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
-    tokio::time::timeout(bounds.drain, places.acquire_many(all)).await.is_ok()
+    // What is left are connections without a request.
+    tokio::time::timeout(bounds.patience.min(FAREWELL), places.acquire_many(all)).await.is_ok() && finished
 }
 
-async fn connection(stream: TcpStream, app: axum::Router, patience: Duration, mut ended: watch::Receiver<bool>) {
+/// A place, then a connection for it.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let (stream, _) = listener.accept().await.ok()?;
+    Some((stream, place))
+}
+
+async fn connection(
+    stream: TcpStream,
+    tls: Option<&Tls>,
+    app: axum::Router,
+    patience: Duration,
+    ended: watch::Receiver<bool>,
+) {
     let _ = stream.set_nodelay(true);
-    let service = hyper_util::service::TowerToHyperService::new(app);
     let stream = Patient { stream, patience, waiting: None };
+    match tls.map(Tls::acceptor) {
+        None => speak(stream, app, patience, ended).await,
+        Some(acceptor) => {
+            if let Ok(Ok(stream)) = tokio::time::timeout(patience, acceptor.accept(stream)).await {
+                speak(stream, app, patience, ended).await;
+            }
+        }
+    }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    stream: S,
+    app: axum::Router,
+    patience: Duration,
+    mut ended: watch::Receiver<bool>,
+) {
+    let service = hyper_util::service::TowerToHyperService::new(app);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)

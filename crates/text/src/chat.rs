@@ -34,6 +34,7 @@ impl Message {
 /// A compiled chat template.
 pub struct Template {
     environment: Environment<'static>,
+    source: String,
 }
 
 /// What models without a template get: names before turns, as DeepSeek-V2's.
@@ -91,7 +92,12 @@ impl Template {
                 .map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("date format {format:?}")))
         });
         environment.add_template_owned("chat", without_generation(source)).map_err(explain)?;
-        Ok(Template { environment })
+        Ok(Template { environment, source: source.to_string() })
+    }
+
+    /// What it was compiled from.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The prompt of a conversation (`messages` are whatever objects the caller has).
@@ -177,6 +183,14 @@ fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
         None => value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(failed)?,
     }
     Ok(Value::from_safe_string(String::from_utf8(out).expect("JSON is UTF-8")))
+}
+
+/// JSON as `tojson` writes it.
+pub(crate) fn python_json(value: &serde_json::Value) -> String {
+    let mut out = Vec::new();
+    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced));
+    written.expect("a value of JSON can be written");
+    String::from_utf8(out).expect("JSON is UTF-8")
 }
 
 #[cfg(test)]

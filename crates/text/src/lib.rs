@@ -1,9 +1,11 @@
-//! Text to tokens and back: tokenizers, streaming of whole characters, stop strings, chat templates.
+//! Text to tokens and back: tokenizers, streaming of whole characters, stop strings, chat templates, parsing of replies, output that keeps to a grammar.
 //!
 //! It knows no model and reads no file: it is given bytes.
 
 pub mod chat;
+pub mod grammar;
 mod rebuilt;
+pub mod reply;
 pub mod stream;
 pub mod tokenizer;
 

@@ -9,6 +9,8 @@ use crate::tokenizer::Tokenizer;
 pub struct Stream<T> {
     tokenizer: T,
     skip_special: bool,
+    /// Special tokens that are shown all the same.
+    shown: Vec<u32>,
     held: Vec<u8>,
     started: bool,
 }
@@ -16,7 +18,7 @@ pub struct Stream<T> {
 impl<T: Deref<Target = Tokenizer>> Stream<T> {
     /// A stream at the start of a text.
     pub fn new(tokenizer: T, skip_special: bool) -> Self {
-        Stream { tokenizer, skip_special, held: Vec::new(), started: false }
+        Stream { tokenizer, skip_special, shown: Vec::new(), held: Vec::new(), started: false }
     }
 
     /// A stream that goes on after other text: a leading space is text here.
@@ -24,9 +26,16 @@ impl<T: Deref<Target = Tokenizer>> Stream<T> {
         Stream { started: true, ..Self::new(tokenizer, skip_special) }
     }
 
+    /// Show tokens with these spellings even if special ones are skipped: what reads the text needs them (see
+    /// `reply::Format::markers`). Spellings that are no single token are passed over: they come as text.
+    pub fn showing<'a>(mut self, spellings: impl IntoIterator<Item = &'a str>) -> Self {
+        self.shown.extend(spellings.into_iter().filter_map(|s| self.tokenizer.id_of(s)));
+        self
+    }
+
     /// The characters that this token completes.
     pub fn push(&mut self, id: u32) -> String {
-        if self.skip_special && self.tokenizer.is_special(id) {
+        if self.skip_special && self.tokenizer.is_special(id) && !self.shown.contains(&id) {
             return String::new();
         }
         let Some(bytes) = self.tokenizer.bytes(id) else { return String::new() };

@@ -234,6 +234,11 @@ impl Tokenizer {
         self.added.get(&id).is_some_and(|(_, special)| *special)
     }
 
+    /// Whether a token was added to the vocabulary by name, special or not.
+    pub(crate) fn is_added(&self, id: u32) -> bool {
+        self.added.contains_key(&id)
+    }
+
     /// Id of a token by its piece.
     pub fn id_of(&self, piece: &str) -> Option<u32> {
         self.inner.token_to_id(piece)

@@ -21,7 +21,16 @@ function shape(value, wanted, at = "answer") {
   }
 }
 const head = { id: "string", object: "string", created: "number", model: "string", system_fingerprint: "string" };
-const usage = { prompt_tokens: "number", completion_tokens: "number", total_tokens: "number", prompt_tokens_details: { cached_tokens: "number" } };
+const usage = {
+  prompt_tokens: "number", completion_tokens: "number", total_tokens: "number",
+  prompt_tokens_details: { cached_tokens: "number" }, completion_tokens_details: { reasoning_tokens: "number" },
+  prompt_cache_hit_tokens: "number", prompt_cache_miss_tokens: "number",
+};
+/** Where the cache ended is told where it is known. */
+function counted(answer) {
+  if (answer.usage) delete answer.usage.prompt_cache_differs_at;
+  return answer;
+}
 const token = { token: "string", logprob: "number", bytes: ["number"] };
 const logprobs = { content: [{ ...token, top_logprobs: [token] }], refusal: "object" };
 
@@ -31,11 +40,11 @@ const model = models.data[0].id;
 
 const plain = await client.chat.completions.create({ model, messages, max_tokens: 20, temperature: 0 });
 const message = { role: "string", content: "string", refusal: "object" };
-shape(plain, { ...head, usage, choices: [{ index: "number", message, logprobs: "object", finish_reason: "string" }] });
+shape(counted(plain), { ...head, usage, choices: [{ index: "number", message, logprobs: "object", finish_reason: "string" }] });
 const text = plain.choices[0].message.content;
 
 const scored = await client.chat.completions.create({ model, messages, max_tokens: 4, temperature: 0, logprobs: true, top_logprobs: 2 });
-shape(scored, { ...head, usage, choices: [{ index: "number", message, logprobs, finish_reason: "string" }] });
+shape(counted(scored), { ...head, usage, choices: [{ index: "number", message, logprobs, finish_reason: "string" }] });
 
 let joined = "";
 let last;
@@ -49,10 +58,10 @@ for await (const chunk of stream) {
   last = chunk;
 }
 assert.equal(joined, text);
-shape(last.usage, usage);
+shape(counted(last).usage, usage);
 
 const completion = await client.completions.create({ model, prompt: "Once upon a time", max_tokens: 5, temperature: 0, logprobs: 1 });
-shape(completion, {
+shape(counted(completion), {
   ...head,
   usage,
   choices: [{ index: "number", text: "string", finish_reason: "string", logprobs: { tokens: ["string"], token_logprobs: ["number"], text_offset: ["number"], top_logprobs: completion.choices[0].logprobs.top_logprobs.map(() => "object").slice(0, 1) } }],
@@ -69,6 +78,19 @@ assert.equal(gathered, text);
 const aborted = client.chat.completions.stream({ model, messages, max_tokens: 1900, logit_bias: { 1: -100 } });
 aborted.on("content", () => aborted.abort());
 await assert.rejects(aborted.done(), OpenAI.APIUserAbortError);
+
+// Calls: the helper that gathers their pieces, and the one that runs them.
+const parameters = { type: "object", properties: { place: { enum: ["park", "house"] } }, required: ["place"], additionalProperties: false };
+const tools = [{ type: "function", function: { name: "go", parameters, strict: true } }];
+const called = await client.chat.completions.stream({ model, messages, tools, tool_choice: "required", parallel_tool_calls: false, temperature: 0 }).finalChatCompletion();
+assert.equal(called.choices[0].finish_reason, "tool_calls");
+assert.ok(["park", "house"].includes(JSON.parse(called.choices[0].message.tool_calls[0].function.arguments).place));
+
+// Responses.
+const response = await client.responses.create({ model, input: "Tell me a story about a cat.", temperature: 0 });
+assert.equal(response.status, "completed");
+const gatheredResponse = await client.responses.stream({ model, input: "Tell me a story about a cat.", temperature: 0 }).finalResponse();
+assert.equal(gatheredResponse.output_text, response.output_text);
 
 await assert.rejects(client.chat.completions.create({ model, messages, temperature: 9 }), (e) => {
   assert.ok(e instanceof OpenAI.BadRequestError);

@@ -1,0 +1,234 @@
+//! The dialects as a network sees them: every route, malformed bodies, streams, batches, deadlines and the cache.
+
+mod started;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use started::{Server, post};
+
+/// Status and body of an answer.
+fn asked(server: &Server, path: &str, body: &Value) -> (u16, Value) {
+    answered(&server.post(path, &body.to_string()))
+}
+
+fn answered(answer: &str) -> (u16, Value) {
+    let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("no status: {answer}"));
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}")))
+}
+
+fn fine(server: &Server, path: &str, body: Value) -> Value {
+    let (status, answer) = asked(server, path, &body);
+    assert_eq!(status, 200, "{path}: {body}: {answer}");
+    answer
+}
+
+/// Data of a stream's events, in order.
+fn events(answer: &str) -> Vec<Value> {
+    assert!(answer.contains("content-type: text/event-stream"), "{answer}");
+    let data = answer.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.filter(|d| *d != "[DONE]").map(|d| serde_json::from_str(d).unwrap_or_else(|e| panic!("{e}: {d}"))).collect()
+}
+
+fn chat() -> Value {
+    json!({"messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 4, "temperature": 0})
+}
+
+fn with(mut body: Value, changes: Value) -> Value {
+    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    body
+}
+
+#[test]
+fn every_route_answers() {
+    let server = Server::start(&[]);
+    for path in ["/v1/chat/completions", "/chat/completions", "/beta/chat/completions", "/beta/v1/chat/completions"] {
+        assert_eq!(fine(&server, path, chat())["choices"][0]["message"]["role"], "assistant");
+    }
+    for path in ["/v1/completions", "/completions", "/beta/completions", "/beta/v1/completions"] {
+        let answer = fine(&server, path, json!({"prompt": "Once", "max_tokens": 3}));
+        assert_eq!((&answer["object"], &answer["usage"]["completion_tokens"]), (&json!("text_completion"), &json!(3)));
+    }
+    for path in ["/v1/responses", "/responses"] {
+        let answer = fine(&server, path, json!({"input": "Hi", "max_output_tokens": 2}));
+        assert_eq!((&answer["object"], &answer["status"]), (&json!("response"), &json!("incomplete")));
+    }
+    for path in ["/v1/messages", "/anthropic/v1/messages"] {
+        assert_eq!(fine(&server, path, chat())["stop_reason"], "max_tokens");
+        let counted = fine(&server, &format!("{path}/count_tokens"), chat())["input_tokens"].as_u64();
+        assert_eq!(counted, fine(&server, path, chat())["usage"]["input_tokens"].as_u64());
+    }
+    for path in ["/v1/models", "/models", "/anthropic/v1/models"] {
+        let (status, list) = answered(&server.get(path));
+        assert_eq!((status, &list["data"][0]["id"]), (200, &json!("seed-5.7m")));
+        assert_eq!(answered(&server.get(&format!("{path}/seed-5.7m"))).1["lifecycle"], "active");
+    }
+    let tokens = fine(&server, "/tokenize", json!({"prompt": "Once upon a time", "add_special_tokens": false}));
+    assert_eq!((&tokens["tokens"], &tokens["count"]), (&json!([655, 561, 267, 468]), &json!(4)));
+    let text = fine(&server, "/detokenize", json!({"tokens": tokens["tokens"]}));
+    assert_eq!(text, json!({"prompt": "Once upon a time"}));
+    let prompt = fine(&server, "/apply-template", json!({"messages": chat()["messages"]}))["prompt"].clone();
+    assert!(prompt.as_str().unwrap().contains("Tell me a story."), "{prompt}");
+    let tokens = fine(&server, "/tokenize", json!({"messages": chat()["messages"]}));
+    assert_eq!(tokens["count"], fine(&server, "/v1/chat/completions", chat())["usage"]["prompt_tokens"]);
+    let info = answered(&server.get("/tokenizer_info")).1;
+    assert_eq!(info["eos_token"], "<｜end▁of▁sentence｜>");
+    assert!(info["chat_template"].as_str().unwrap().contains("messages"));
+    let described = answered(&server.get("/openapi.json")).1;
+    assert_eq!(described["openapi"], "3.1.0");
+    let (status, none) = asked(&server, "/v1/embeddings", &json!({"input": "x"}));
+    assert_eq!((status, &none["error"]["code"]), (400, &json!("embeddings_unsupported")));
+}
+
+/// Bodies that cannot be, at every route: a 4xx in the shape of its dialect, and nothing else.
+#[test]
+fn malformed_bodies_are_refused_everywhere() {
+    let server = Server::start(&[]);
+    let described: Value =
+        serde_json::from_str(&server.get("/openapi.json").split_once("\r\n\r\n").unwrap().1.to_string()).unwrap();
+    let posts = described["paths"].as_object().unwrap().iter().filter(|(_, o)| o.get("post").is_some());
+    let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
+    let mut refused = 0;
+    for (path, operations) in posts {
+        let bodies = [
+            "",
+            "{",
+            "[]",
+            "5",
+            "null",
+            "\"x\"",
+            "{\"messages\": 5, \"prompt\": 5, \"input\": 5, \"tokens\": 5}",
+            "{\"messages\": [[]], \"prompt\": {}, \"input\": [[]], \"tokens\": [-1]}",
+            "{\"model\": 7}",
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"\\ud800\"}]}",
+            "{\"model\": \"none\"}",
+            "\u{fffd}",
+            deep.as_str(),
+        ];
+        for body in bodies {
+            let (status, answer) = answered(&server.post(path, body));
+            assert!((400..500).contains(&status), "{path} {body}: {status}");
+            assert!(
+                operations["post"]["responses"].get(status.to_string()).is_some(),
+                "{path}: {status} is not described"
+            );
+            assert!(answer["error"]["message"].is_string(), "{answer}");
+            let anthropic = path.contains("messages");
+            assert_eq!(answer["type"] == "error" && answer["request_id"].is_string(), anthropic, "{path}: {answer}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 200);
+    // DeepSeek's paths tell what is no JSON from what is a wrong value.
+    assert_eq!(asked(&server, "/chat/completions", &with(chat(), json!({"temperature": 3}))).0, 422);
+    assert_eq!(asked(&server, "/v1/chat/completions", &with(chat(), json!({"temperature": 3}))).0, 400);
+    assert_eq!(answered(&server.post("/chat/completions", "{")).0, 400);
+}
+
+#[test]
+fn streams_have_the_events_of_their_dialect() {
+    let server = Server::start(&[]);
+    let stream = |path: &str, body: Value| server.post(path, &with(body, json!({"stream": true})).to_string());
+    let answer = stream("/v1/messages", chat());
+    let named: Vec<&str> = answer.lines().filter_map(|l| l.strip_prefix("event: ")).collect();
+    let data = events(&answer);
+    assert_eq!(named, data.iter().map(|d| d["type"].as_str().unwrap()).collect::<Vec<_>>());
+    assert_eq!(named[..3], ["message_start", "ping", "content_block_start"]);
+    assert_eq!(named[named.len() - 3..], ["content_block_stop", "message_delta", "message_stop"]);
+    let answer = stream("/v1/responses", json!({"input": "Hi", "max_output_tokens": 3}));
+    let data = events(&answer);
+    assert!(data.iter().enumerate().all(|(i, d)| d["sequence_number"] == i), "{answer}");
+    assert_eq!(data.last().unwrap()["type"], "response.incomplete");
+    let answer = stream("/chat/completions", with(chat(), json!({"n": 3, "stream_options": {"include_usage": true}})));
+    let data = events(&answer);
+    assert!(answer.contains("data: [DONE]"));
+    for index in 0..3 {
+        let of = data.iter().filter_map(|d| d["choices"].get(0)).filter(|c| c["index"] == index);
+        assert_eq!(of.filter(|c| c["finish_reason"] == "length").count(), 1, "{answer}");
+    }
+    assert_eq!(data.last().unwrap()["usage"]["completion_tokens"], 12);
+}
+
+/// More prompts than the queue takes: those that were not taken go on as others end.
+#[test]
+fn a_batch_is_larger_than_the_queue() {
+    let server = Server::start(&["--queue", "1"]);
+    let prompts: Vec<Value> = (0..80).map(|i| json!(format!("Once upon a time {i}"))).collect();
+    let body = json!({"prompt": prompts, "max_tokens": 4, "temperature": 0, "logit_bias": {"1": -100}, "echo": true, "logprobs": 0});
+    let answer = fine(&server, "/v1/completions", body);
+    let choices = answer["choices"].as_array().unwrap();
+    assert_eq!((choices.len(), &answer["usage"]["completion_tokens"]), (80, &json!(320)));
+    for (i, choice) in choices.iter().enumerate() {
+        assert!(
+            choice["index"] == i && choice["text"].as_str().unwrap().starts_with(&format!("Once upon a time {i}")),
+            "{choice}"
+        );
+        let scores = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        assert!(scores[0].is_null() && scores[1..].iter().all(|s| s.as_f64().unwrap() <= 0.0), "{choice}");
+        assert_eq!(choice["logprobs"]["tokens"].as_array().unwrap().len(), scores.len());
+    }
+}
+
+#[test]
+fn a_request_may_say_how_long_it_waits() {
+    let server = Server::start(&[]);
+    let body = json!({"prompt": "Once", "max_tokens": 1900, "logit_bias": {"1": -100}}).to_string();
+    let request = post("/v1/completions", &body);
+    let started = Instant::now();
+    let (status, answer) = answered(&server.raw(&request.replacen("Host: x", "Host: x\r\nx-request-timeout: 0.2", 1)));
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let made = answer["usage"]["completion_tokens"].as_u64().unwrap();
+    assert!(status == 200 && made < 1900 && answer["choices"][0]["finish_reason"] == "length", "{answer}");
+    let (status, refused) =
+        answered(&server.raw(&request.replacen("Host: x", "Host: x\r\nx-request-timeout: soon", 1)));
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("x-request-timeout")));
+}
+
+/// What one user's prompts left in the cache is found by the same user only.
+#[test]
+fn the_cache_is_told_and_kept_apart() {
+    let server = Server::start(&[]);
+    let story = "Once upon a time there was a little cat who lived in a big house with a garden. ".repeat(12);
+    let of = |user: &str, question: &str| {
+        let body = json!({"messages": [{"role": "user", "content": format!("{story}{question}")}], "user_id": user, "max_tokens": 1});
+        let usage = fine(&server, "/chat/completions", body)["usage"].clone();
+        let count = |key: &str| usage[key].as_u64().unwrap();
+        assert_eq!(count("prompt_tokens"), count("prompt_cache_hit_tokens") + count("prompt_cache_miss_tokens"));
+        count("prompt_cache_hit_tokens")
+    };
+    assert_eq!(of("a", "Who?"), 0);
+    assert!(of("a", "Where?") >= 64);
+    assert_eq!(of("b", "Where?"), 0);
+}
+
+/// A model that was never taught to call does, and obeys the schema, when it must.
+#[test]
+fn calls_and_shapes_can_be_forced() {
+    let server = Server::start(&[]);
+    let schema = json!({"type": "object", "properties": {"place": {"enum": ["park", "house"]}}, "required": ["place"], "additionalProperties": false});
+    let tool = json!({"type": "function", "function": {"name": "go", "parameters": schema, "strict": true}});
+    let ask = with(
+        chat(),
+        json!({"tools": [tool], "tool_choice": "required", "parallel_tool_calls": false, "max_tokens": 100}),
+    );
+    let choice = fine(&server, "/v1/chat/completions", ask.clone())["choices"][0].clone();
+    assert_eq!((&choice["finish_reason"], &choice["message"]["content"]), (&json!("tool_calls"), &Value::Null));
+    let call = &choice["message"]["tool_calls"][0];
+    let arguments: Value = serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
+    assert!(["park", "house"].contains(&arguments["place"].as_str().unwrap()), "{call}");
+    // With a shape and tools that may be called, it is either the one or the other.
+    let form = json!({"type": "json_schema", "json_schema": {"name": "trip", "schema": schema}});
+    let either = with(ask, json!({"tool_choice": "auto", "response_format": form}));
+    let choice = fine(&server, "/v1/chat/completions", either)["choices"][0].clone();
+    match choice["message"]["tool_calls"].get(0) {
+        Some(call) => assert_eq!(call["function"]["name"], "go"),
+        None => {
+            let text = choice["message"]["content"].as_str().unwrap();
+            assert!(serde_json::from_str::<Value>(text).is_ok_and(|v| v["place"].is_string()), "{choice}");
+        }
+    }
+    let bad = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": {"type": "string", "format": "no-such"}}});
+    let (status, refused) = asked(&server, "/v1/chat/completions", &with(chat(), json!({"response_format": bad})));
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("response_format")));
+}

@@ -1,0 +1,267 @@
+//! From a request's bytes to an answer, the same way for all dialects.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::State;
+use crate::accounts::Account;
+use crate::ask::Ask;
+use crate::loaded::Loaded;
+use crate::models::requested_model;
+use crate::prepare::{Asked, Plan};
+use crate::problem::{Dialect, Problem};
+use crate::record::Record;
+use crate::running::Running;
+use crate::streaming::{Late, Streamed};
+use crate::validate::{self, Fields, Invalid, Model};
+use crate::wire::{Chat, Completion, Head, Messages, Responses, Wire};
+
+/// Time after which a request that is not streamed gets its status, before it is known how it ends.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completion,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/messages`
+    Messages,
+}
+
+impl Kind {
+    fn validate(self, fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
+        match self {
+            Kind::Chat => validate::chat(fields, model),
+            Kind::Completion => validate::completion(fields, model),
+            Kind::Responses => validate::responses(fields, model),
+            Kind::Messages => validate::messages(fields, model),
+        }
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Kind::Chat => "chatcmpl-",
+            Kind::Completion => "cmpl-",
+            Kind::Responses => "resp_",
+            Kind::Messages => "msg_",
+        }
+    }
+
+    /// How answers to this request are written.
+    fn wire(self, served: &Loaded, ask: &Ask) -> Box<dyn Wire> {
+        let head = Head { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
+        let (w, log_probabilities) = (&ask.wanted, ask.wanted.log_probabilities.is_some());
+        let include_usage = w.include_usage;
+        match self {
+            Kind::Chat => Box::new(Chat { head, log_probabilities, include_usage, older: ask.tools.older }),
+            Kind::Completion => Box::new(Completion { head, log_probabilities, include_usage }),
+            Kind::Responses => Box::new(Responses::new(head, log_probabilities, ask.repeated.clone())),
+            Kind::Messages => Box::new(Messages::new(head)),
+        }
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// An id that nobody had before.
+pub fn fresh_id(prefix: &str) -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let (a, b) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
+    format!("{prefix}{a:016x}{b:016x}")
+}
+
+/// The body, whole: JSON by its header, within the bounds of size and time.
+pub async fn body(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let kind: String = kind.chars().take(100).collect();
+        let message = format!(
+            "the content type is {kind:?}; it must be application/json (curl: -H 'Content-Type: application/json')"
+        );
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+    }
+    let most = state.bounds.body_bytes;
+    let large = |size: String| {
+        let message = format!("the body has {size} bytes; at most {most} are taken");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+    };
+    let announced = body.size_hint().exact();
+    if let Some(size) = announced.filter(|&size| size > most as u64) {
+        return Err(large(size.to_string()));
+    }
+    let reserved = (announced.unwrap_or(most as u64) >> 10) as u32 + 1;
+    let read = async {
+        let _room = state.bodies.acquire_many(reserved).await;
+        axum::body::to_bytes(body, most).await
+    };
+    match tokio::time::timeout(state.bounds.patience, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(e)) if e.to_string().contains("length limit") => Err(large(format!("more than {most}"))),
+        Ok(Err(_)) => Err(Problem::bad("body_incomplete", "the body ended before its announced length")),
+        Err(_) => {
+            let message = format!("the body did not come within {:?}", state.bounds.patience);
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
+        }
+    }
+}
+
+/// Who asks, and how long they wait: `x-request-timeout` in seconds, within the bounds of the server.
+fn asked(state: &State, head: &Parts) -> Result<Asked, Problem> {
+    const NAME: &str = "x-request-timeout";
+    let Account { id: account, salt } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
+    let (wait_max, time_max) = (Some(state.bounds.wait), state.bounds.time);
+    let mut asked = Asked { account, salt, wait_max, time_max, time_asked: false };
+    let headers = &head.headers;
+    if let Some(value) = headers.get(NAME) {
+        let seconds = value.to_str().ok().and_then(|v| v.trim().parse::<f64>().ok());
+        let Some(seconds) = seconds.filter(|s| (0.001..=604_800.0).contains(s)) else {
+            let value: String = String::from_utf8_lossy(value.as_bytes()).chars().take(100).collect();
+            let message = format!("{NAME} is {value:?}; it must be a number of seconds from 0.001 to 604800");
+            return Err(Problem { param: Some(NAME.to_string()), ..Problem::bad("invalid_value", message) });
+        };
+        let wanted = Duration::from_secs_f64(seconds);
+        if asked.time_max.is_none_or(|most| wanted < most) {
+            (asked.time_max, asked.time_asked) = (Some(wanted), true);
+        }
+        asked.wait_max = asked.wait_max.map(|wait| wait.min(wanted));
+    }
+    Ok(asked)
+}
+
+/// Work that takes a while, apart from the threads that wait for the network; a few at once.
+pub async fn apart<T: Send + 'static>(
+    state: &State,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let _turn = state.parsing.acquire().await;
+    let outcome = tokio::task::spawn_blocking(work).await;
+    outcome.map_err(|_| Problem::fault("a fault while reading the request"))?
+}
+
+/// The fields of a body, and the model that they name: the first one where they name none. It is loaded first where it must be.
+pub async fn addressed(state: &State, head: &Parts, content: Body) -> Result<(Bytes, Arc<Loaded>), Problem> {
+    let bytes = body(state, &head.headers, content).await?;
+    let served = state.model(requested_model(&bytes).as_deref()).await?;
+    if let Some(record) = head.extensions.get::<Record>() {
+        record.fill(|f| f.model = Some(served.name.clone()));
+    }
+    Ok((bytes, served))
+}
+
+/// Fields for the model that was found by their first look.
+///
+/// # Errors
+/// What is no JSON object, and a model that is named twice.
+pub fn fields(bytes: &[u8], served: &Loaded) -> Result<Fields, Problem> {
+    let fields = Fields::parse(bytes)?;
+    if fields.model()?.is_some_and(|name| name != served.name) {
+        let problem = Problem::bad("invalid_value", "model is given more than once");
+        return Err(Problem { param: Some("model".to_string()), ..problem });
+    }
+    Ok(fields)
+}
+
+/// A request, answered.
+pub async fn complete(state: Arc<State>, request: Request, kind: Kind) -> Response {
+    let path = request.uri().path();
+    let dialect = if kind == Kind::Messages { Dialect::Anthropic } else { Dialect::of(path) };
+    let Some(record) = request.extensions().get::<Record>().cloned() else {
+        return Problem::fault("a request without a record").respond(dialect, None);
+    };
+    let id = record.id();
+    match answer(&state, request, kind, (dialect, &id), &record).await {
+        Ok(mut response) => {
+            if let Some(Ok(id)) = (dialect == Dialect::Anthropic).then(|| HeaderValue::from_str(&id)) {
+                response.headers_mut().insert(HeaderName::from_static("request-id"), id);
+            }
+            response
+        }
+        Err(problem) => {
+            record.fill(|f| f.error = Some(problem.code));
+            problem.respond(dialect, Some(&id))
+        }
+    }
+}
+
+/// A request that is ready to run, and how its answer is written.
+async fn planned(
+    state: &Arc<State>,
+    request: Request,
+    kind: Kind,
+) -> Result<(Arc<Loaded>, Plan, Box<dyn Wire>), Problem> {
+    let (head, content) = request.into_parts();
+    let asked = asked(state, &head)?;
+    let (bytes, served) = addressed(state, &head, content).await?;
+    apart(state, move || {
+        let mut fields = fields(&bytes, &served)?;
+        let model = Model { defaults: &served.defaults, vocab: served.service.vocab() };
+        let ask = kind.validate(&mut fields, model)?;
+        let wire = kind.wire(&served, &ask);
+        let plan = Plan::new(&served, ask, asked)?;
+        Ok((served, plan, wire))
+    })
+    .await
+}
+
+async fn answer(
+    state: &Arc<State>,
+    request: Request,
+    kind: Kind,
+    (dialect, id): (Dialect, &str),
+    record: &Record,
+) -> Result<Response, Problem> {
+    let (served, plan, mut wire) = planned(state, request, kind).await?;
+    record.fill(|f| {
+        f.prompt_tokens = Some(plan.prompt_tokens());
+        f.unknown = plan.wanted.unknown.clone();
+    });
+    let stream = plan.wanted.stream;
+    let running = Running::start(Arc::clone(state), served, plan, record.clone())?;
+    if stream {
+        let ready = wire.opening();
+        let mut response = Body::new(Streamed::new(running, wire, ready)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        return Ok(response);
+    }
+    let mut whole = Box::pin(whole(running, wire));
+    if let Ok(outcome) = tokio::time::timeout(QUIET, whole.as_mut()).await {
+        return Ok(axum::Json(outcome?).into_response());
+    }
+    // It takes long: empty lines show that somebody works on it. Errors can only be told in the body from now on.
+    let (id, record) = (id.to_string(), record.clone());
+    let outcome = async move {
+        whole.await.unwrap_or_else(|problem| {
+            record.fill(|f| f.error = Some(problem.code));
+            problem.json(dialect, Some(&id))
+        })
+    };
+    let mut response = Body::new(Late::new(Box::pin(outcome))).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// All of an answer. Dropping it cancels it.
+async fn whole(mut running: Running, mut wire: Box<dyn Wire>) -> Result<Value, Problem> {
+    let choices = running.gather().await?;
+    Ok(wire.whole(&choices, &running.usage()))
+}
+
+/// A body that is computed while it is waited for.
+pub type Outcome = Pin<Box<dyn Future<Output = Value> + Send>>;

@@ -1,0 +1,74 @@
+//! A model as it is served, with what is made of it once: the format of its replies, and the tables that constraints need.
+
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use text::grammar::{self, GrammarError, Grammars, Matcher};
+use text::reply::Format;
+
+use crate::Served;
+use crate::problem::Problem;
+
+/// A model that is served.
+pub struct Loaded {
+    served: Served,
+    /// How it writes reasoning and calls.
+    pub format: Format,
+    /// Made when the first request needs it: it takes a while.
+    grammars: OnceLock<Result<Grammars, String>>,
+}
+
+impl Deref for Loaded {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl Loaded {
+    /// What follows from a model.
+    pub fn new(served: Served) -> Loaded {
+        let format = Format::of_template(served.template.source());
+        Loaded { served, format, grammars: OnceLock::new() }
+    }
+
+    /// What is allowed, token by token, after `marker` where there is one.
+    ///
+    /// # Errors
+    /// A constraint that cannot be kept, in the words of the grammar.
+    pub fn matcher(&self, wanted: &grammar::Constraint, marker: Option<&str>) -> Result<Matcher, Problem> {
+        let make = || Grammars::new(&self.tokenizer, &self.stops, self.service.vocab()).map_err(|e| e.to_string());
+        let grammars = self.grammars.get_or_init(make).as_ref();
+        let grammars =
+            grammars.map_err(|e| Problem::bad("unsupported_value", format!("this model takes no constraint: {e}")))?;
+        grammars.compile_after(marker, wanted).map_err(|error| match &error {
+            GrammarError::Fault(_) => Problem::fault(error.to_string()),
+            _ => {
+                let what = match wanted {
+                    grammar::Constraint::Calls { .. } => "tools",
+                    _ => "response_format",
+                };
+                let problem = Problem::bad("invalid_schema", format!("{what}: {error}"));
+                Problem { param: Some(what.to_string()), ..problem }
+            }
+        })
+    }
+}
+
+/// A matcher, as the engine asks it.
+pub struct Obeys(pub Matcher);
+
+impl engine::service::Constraint for Obeys {
+    fn allowed(&mut self) -> Result<&[u32], String> {
+        self.0.allowed().map_err(|e| e.to_string())
+    }
+
+    fn accept(&mut self, id: u32) -> Result<(), String> {
+        self.0.accept(id).map_err(|e| e.to_string())
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+}

@@ -1,0 +1,226 @@
+//! From what is asked to what the engine takes: templates, tokens, constraints, and how the answers are to be read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::EngineError;
+use engine::service;
+use serde_json::Value;
+use text::chat::Context;
+use text::grammar::Matcher;
+use text::reply::{Format, Options, Parser};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::answer::{Answer, Echo, Reading};
+use crate::ask::{Ask, Input, Prompt, Wanted};
+use crate::calling::Calling;
+use crate::infill;
+use crate::loaded::{Loaded, Obeys};
+use crate::problem::Problem;
+use crate::validate::Invalid;
+use crate::wire::Part;
+
+/// What a connection adds to a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Who asks.
+    pub account: u64,
+    /// Whose cache it is.
+    pub salt: [u8; 32],
+    /// Longest wait for the first step.
+    pub wait_max: Option<Duration>,
+    /// Longest time in all, and whether it was the client who said so.
+    pub time_max: Option<Duration>,
+    pub time_asked: bool,
+}
+
+/// A prompt as the engine takes it.
+struct Ready {
+    ids: Vec<u32>,
+    /// Its text, where it is to be given back.
+    echo: Option<String>,
+}
+
+/// Everything that is known of a request's choices before they are computed. Choices are numbered: those of the first prompt, then
+/// those of the second.
+pub struct Plan {
+    served: Arc<Loaded>,
+    prompts: Vec<Ready>,
+    pub wanted: Wanted,
+    asked: Asked,
+    salt: [u8; 32],
+    trim: bool,
+    /// How replies are parsed, where they are more than text.
+    reply: Option<(Format, Options)>,
+    /// What the text must obey, at its start.
+    matcher: Option<Matcher>,
+}
+
+impl Plan {
+    /// Bytes of a request are an `Ask` already; here it becomes tokens. May take a while: not for the threads that wait for the network.
+    ///
+    /// # Errors
+    /// What the template, the tokenizer or the engine would refuse.
+    pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked) -> Result<Plan, Problem> {
+        let calling = Calling::new(served.format, &ask.tools);
+        let obeyed = calling.obeyed(&ask.tools, &ask.shape)?;
+        let (prompts, trim, reply) = match &ask.input {
+            Input::Conversation { messages, continues } => {
+                let (text, trim) = conversation(served, &ask, messages, *continues)?;
+                let format = calling.format;
+                let options = Options { reasoning_opened: served.format.opened_by(&text), tools: calling.on };
+                let reply = (format.reasons() || calling.on).then_some((format, options));
+                (vec![Ready { ids: served.tokenizer.encode_prompt(&text)?, echo: None }], trim, reply)
+            }
+            Input::Prompts { prompts, suffix, echo } => {
+                let ready = |p: &Prompt| text(served, p, suffix.as_deref(), *echo);
+                (prompts.iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
+            }
+        };
+        // A reply that begins with reasoning obeys behind it.
+        let thinks = reply.is_some_and(|(_, options)| options.reasoning_opened);
+        let matcher = obeyed.map(|wanted| served.matcher(&wanted, thinks.then_some("</think>"))).transpose()?;
+        let context = served.service.limits().context;
+        for prompt in &prompts {
+            let tokens = prompt.ids.len();
+            if tokens == 0 {
+                return Err(Problem::from(&EngineError::Empty));
+            }
+            if tokens > context {
+                return Err(Problem::from(&EngineError::TooLong { tokens, over: tokens - context, context }));
+            }
+        }
+        let salt = salted(asked.salt, ask.wanted.user.as_deref());
+        Ok(Plan { served: Arc::clone(served), prompts, wanted: ask.wanted, asked, salt, trim, reply, matcher })
+    }
+
+    /// Choices in all.
+    pub fn choices(&self) -> usize {
+        self.prompts.len() * self.wanted.best_of
+    }
+
+    /// Tokens of all prompts, each counted once.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompts.iter().map(|p| p.ids.len()).sum()
+    }
+
+    /// One choice: what the engine does, and what is made of its events.
+    pub fn choice(&self, choice: usize, parts: UnboundedSender<(usize, Part)>) -> (service::Request, Answer) {
+        let (w, served) = (&self.wanted, &self.served);
+        let prompt = &self.prompts[choice / w.best_of];
+        let room = served.service.limits().context.saturating_sub(prompt.ids.len());
+        let tokens_max = w.tokens_max.unwrap_or(usize::MAX).min(room + 1);
+        let mut sampling = w.sampling.clone();
+        sampling.seed = sampling.seed.map(|seed| seed.wrapping_add((choice % w.best_of) as u64));
+        let scores = w.log_probabilities.or((w.best_of > w.choices).then_some(0));
+        let echo_scores = w.log_probabilities.filter(|_| prompt.echo.is_some());
+        // Who asks for the scores of a prompt and one token more counts on that token's scores, whatever it is.
+        let ends = if echo_scores.is_some() && tokens_max == 1 { served.stops.clone() } else { Vec::new() };
+        let request = service::Request {
+            prompt: prompt.ids.clone(),
+            sampling,
+            stops: if ends.is_empty() { served.stops.clone() } else { Vec::new() },
+            tokens_max,
+            log_probabilities: scores,
+            prompt_log_probabilities: echo_scores,
+            constraint: self.matcher.clone().map(|m| Box::new(Obeys(m)) as Box<dyn service::Constraint>),
+            account: self.asked.account,
+            salt: self.salt,
+            priority: w.priority,
+            wait_max: self.asked.wait_max,
+            time_max: self.asked.time_max,
+        };
+        let echo = |text: &String| Echo { ids: prompt.ids.clone(), text: text.clone(), scored: echo_scores.is_some() };
+        let reading = Reading {
+            prompt: prompt.ids.len(),
+            stops: w.stop.clone(),
+            ends,
+            trim: self.trim,
+            parser: self.reply.map(|(format, options)| Parser::new(format, options)),
+            markers: self.reply.map(|(format, options)| format.markers(options.tools)).unwrap_or_default(),
+            echo: prompt.echo.as_ref().map(echo),
+            bounded: !self.asked.time_asked,
+        };
+        (request, Answer::new(Arc::clone(&served.tokenizer), reading, choice, parts))
+    }
+}
+
+/// The salt of an account, told apart by its users.
+fn salted(account: [u8; 32], user: Option<&str>) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    match user {
+        None => account,
+        Some(user) => Sha256::new().chain_update("user").chain_update(account).chain_update(user).finalize().into(),
+    }
+}
+
+/// Every text of a message, so that no name of a special token in it is one.
+fn shield(served: &Loaded, value: &mut Value) {
+    match value {
+        Value::String(text) => *text = served.tokenizer.shield(text),
+        Value::Array(items) => items.iter_mut().for_each(|v| shield(served, v)),
+        Value::Object(map) => map.values_mut().for_each(|v| shield(served, v)),
+        _ => {}
+    }
+}
+
+/// The prompt of a conversation, and whether a space at the beginning of its answer is the template's.
+pub fn conversation(
+    served: &Loaded,
+    ask: &Ask,
+    messages: &[Value],
+    continues: bool,
+) -> Result<(String, bool), Problem> {
+    let mut messages = messages.to_vec();
+    let calling = Calling::new(served.format, &ask.tools);
+    calling.told(&ask.tools, &mut messages);
+    messages.iter_mut().for_each(|m| shield(served, m));
+    calling.history(&mut messages);
+    let mut tools = calling.tools(&ask.tools);
+    if let Some(tools) = &mut tools {
+        shield(served, tools);
+    }
+    let context = |opens: bool| Context {
+        add_generation_prompt: opens,
+        bos_token: served.bos.clone(),
+        eos_token: served.eos.clone(),
+        tools: tools.clone(),
+        extra: ask.template.clone(),
+    };
+    let begun = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default().trim_end().to_string();
+    if !continues {
+        return Ok((served.template.render(&messages, &context(true))?, true));
+    }
+    if begun.trim().is_empty() {
+        // An answer that begins with nothing begins as every other.
+        messages.pop();
+        return Ok((served.template.render(&messages, &context(true))?, true));
+    }
+    // Templates write what follows an answer: it is cut off where the answer's text ends.
+    let whole = served.template.render(&messages, &context(false))?;
+    match whole.rfind(begun.trim()) {
+        Some(at) => Ok((whole[..at + begun.trim().len()].to_string(), false)),
+        None => {
+            let message = "the model's template does not repeat the last message, so there is nothing to go on from";
+            let invalid = Invalid { param: Some("messages".into()), message: message.into(), code: "prompt_refused" };
+            Err(invalid.into())
+        }
+    }
+}
+
+/// A text or ids, as the engine takes them.
+fn text(served: &Loaded, prompt: &Prompt, suffix: Option<&str>, echo: bool) -> Result<Ready, Problem> {
+    let ids = match (prompt, suffix) {
+        (Prompt::Tokens(ids), _) => ids.clone(),
+        (Prompt::Text(text), None) => served.tokenizer.encode(text, true)?,
+        (Prompt::Text(text), Some(suffix)) => infill::prompt(&served.tokenizer, text, suffix)?.ok_or_else(|| {
+            let message = "suffix is given; this model has no tokens for filling a gap: leave it out";
+            Invalid { param: Some("suffix".into()), message: message.into(), code: "unsupported_value" }
+        })?,
+    };
+    let given = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Tokens(ids) => served.tokenizer.decode(ids, true),
+    };
+    Ok(Ready { echo: echo.then(|| given(prompt)), ids })
+}

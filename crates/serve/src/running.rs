@@ -1,0 +1,143 @@
+//! The choices of one request while they run: those the queue takes at once, the others when some have ended.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use engine::service::{Refused, Ticket};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::State;
+use crate::loaded::Loaded;
+use crate::prepare::Plan;
+use crate::problem::Problem;
+use crate::record::Record;
+use crate::wire::{End, Part, Usage, Whole};
+
+/// Choices that run. Dropping it drops their tickets, which frees the engine.
+pub struct Running {
+    state: Arc<State>,
+    served: Arc<Loaded>,
+    plan: Plan,
+    tickets: Vec<Option<Ticket>>,
+    sender: UnboundedSender<(usize, Part)>,
+    parts: UnboundedReceiver<(usize, Part)>,
+    usage: Usage,
+    ended: usize,
+    record: Record,
+}
+
+impl Running {
+    /// Queue the choices.
+    ///
+    /// # Errors
+    /// None of them was taken.
+    pub fn start(state: Arc<State>, served: Arc<Loaded>, plan: Plan, record: Record) -> Result<Running, Problem> {
+        let (sender, parts) = unbounded_channel();
+        let usage = Usage { prompt: plan.prompt_tokens(), ..Usage::default() };
+        let mut running = Running { state, served, plan, tickets: Vec::new(), sender, parts, usage, ended: 0, record };
+        running.submit()?;
+        Ok(running)
+    }
+
+    /// Queue what the engine takes.
+    fn submit(&mut self) -> Result<(), Problem> {
+        while self.tickets.len() < self.plan.choices() {
+            let (request, answer) = self.plan.choice(self.tickets.len(), self.sender.clone());
+            match self.served.service.submit(request, answer) {
+                Ok(ticket) => self.tickets.push(Some(ticket)),
+                // It goes on when one of those that were taken ends.
+                Err(Refused::Busy { .. }) if self.tickets.iter().any(Option::is_some) => return Ok(()),
+                Err(refused) => {
+                    let busy = matches!(refused, Refused::Busy { .. });
+                    let mut problem = Problem::from(refused);
+                    if busy {
+                        problem.retry = Some(self.state.pace.retry_after());
+                    }
+                    return Err(problem);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next part. None when all choices have ended.
+    pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<(usize, Part), Problem>>> {
+        if self.ended == self.plan.choices() {
+            return Poll::Ready(None);
+        }
+        match self.parts.poll_recv(task) {
+            Poll::Pending => Poll::Pending,
+            // It has a sender of its own, so the channel does not end.
+            Poll::Ready(None) => Poll::Ready(Some(Err(Problem::fault("the engine ended without an answer")))),
+            Poll::Ready(Some((choice, part))) => Poll::Ready(Some(self.took(choice, part))),
+        }
+    }
+
+    fn took(&mut self, choice: usize, part: Part) -> Result<(usize, Part), Problem> {
+        match &part {
+            // The choices of one prompt share its computation: what the first found in the cache is what the request saved.
+            Part::Started { cached, differs_at, .. } if choice.is_multiple_of(self.plan.wanted.best_of) => {
+                self.usage.cached += cached;
+                self.usage.differs_at = self.usage.differs_at.or(*differs_at);
+            }
+            Part::End(end) => {
+                self.usage.completion += end.timing.generated;
+                self.usage.reasoning += end.reasoning;
+                self.state.pace.ended(end.timing.prefill + end.timing.decode);
+                self.told(end);
+                self.ended += 1;
+                self.tickets[choice] = None;
+                self.submit()?;
+            }
+            Part::Failed(error) => {
+                let problem = Problem::from(error);
+                self.record.fill(|f| f.error = Some(problem.code));
+                return Err(problem);
+            }
+            Part::Text { .. } | Part::Reasoning { .. } | Part::Call { .. } => self.record.first_token(),
+            _ => {}
+        }
+        Ok((choice, part))
+    }
+
+    /// The end of a choice, for the record: of several choices the sums, and the last one's end.
+    fn told(&self, end: &End) {
+        let (usage, timing) = (self.usage, end.timing);
+        self.record.fill(|f| {
+            f.completion_tokens = Some(usage.completion);
+            f.cached_tokens = Some(usage.cached);
+            f.queued = f.queued.or(Some(timing.waited));
+            f.prefill = Some(f.prefill.unwrap_or_default() + timing.prefill);
+            f.decode = Some(f.decode.unwrap_or_default() + timing.decode);
+            f.finish = Some(end.finish.word());
+        });
+    }
+
+    /// Tokens so far.
+    pub fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    /// All choices; of those that were made for one prompt, the likeliest.
+    ///
+    /// # Errors
+    /// The first that failed.
+    pub async fn gather(&mut self) -> Result<Vec<Whole>, Problem> {
+        let mut all = vec![Whole::default(); self.plan.choices()];
+        while let Some(next) = std::future::poll_fn(|task| self.poll(task)).await {
+            let (choice, part) = next?;
+            all[choice].add(part);
+        }
+        let (made, given) = (self.plan.wanted.best_of, self.plan.wanted.choices);
+        if made == given {
+            return Ok(all);
+        }
+        let mean = |w: &Whole| w.end.as_ref().map_or(f64::NEG_INFINITY, |end| end.mean);
+        let mut best = Vec::new();
+        for group in all.chunks_mut(made) {
+            group.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+            best.extend(group[..given].iter().cloned());
+        }
+        Ok(best)
+    }
+}

@@ -1,0 +1,109 @@
+//! What the text must be: `response_format` and its like, and JSON schemas.
+
+use serde_json::{Map, Value};
+
+use super::{Fields, Invalid, wrong};
+use crate::ask::Shape;
+
+/// Deepest schema, and most values in it.
+const DEPTH_MAX: usize = 64;
+const NODES_MAX: usize = 1 << 15;
+
+const ALLOWED: &str = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or \
+    {\"type\": \"json_schema\", \"json_schema\": {\"name\": ..., \"schema\": {...}}}";
+
+/// OpenAI's `response_format`, or vLLM's `structured_outputs`.
+pub fn response_format(fields: &mut Fields) -> Result<Shape, Invalid> {
+    let shape = openai(fields)?;
+    let Some(map) = fields.object("structured_outputs", "an object such as {\"regex\": ...}")? else {
+        return Ok(shape);
+    };
+    if shape != Shape::Text {
+        return Err(wrong("structured_outputs", &Value::Object(map), "absent where response_format is given"));
+    }
+    structured(&map)
+}
+
+fn openai(fields: &mut Fields) -> Result<Shape, Invalid> {
+    let Some(map) = fields.object("response_format", ALLOWED)? else { return Ok(Shape::Text) };
+    match map.get("type").and_then(Value::as_str) {
+        Some("text") => Ok(Shape::Text),
+        Some("json_object") => Ok(Shape::Object),
+        Some("json_schema") => {
+            let named = map.get("json_schema").and_then(Value::as_object);
+            let named = named.ok_or_else(|| {
+                let value = map.get("json_schema").unwrap_or(&Value::Null);
+                wrong("response_format.json_schema", value, "{\"name\": ..., \"schema\": {...}}")
+            })?;
+            named_schema("response_format.json_schema", named)
+        }
+        _ => Err(wrong(
+            "response_format.type",
+            map.get("type").unwrap_or(&Value::Null),
+            "text, json_object or json_schema",
+        )),
+    }
+}
+
+/// A schema with its name.
+pub fn named_schema(param: &str, named: &Map<String, Value>) -> Result<Shape, Invalid> {
+    match named.get("name") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(name)) if (1..=64).contains(&name.len()) => {}
+        Some(other) => return Err(wrong(&format!("{param}.name"), other, "a string of 1 to 64 bytes")),
+    }
+    let strict = match named.get("strict") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(on)) => *on,
+        Some(other) => return Err(wrong(&format!("{param}.strict"), other, "true or false")),
+    };
+    let value = named.get("schema").unwrap_or(&Value::Null);
+    let schema = schema(&format!("{param}.schema"), value)?;
+    Ok(Shape::Schema { schema, strict })
+}
+
+/// vLLM's `structured_outputs`: one of several kinds.
+fn structured(map: &Map<String, Value>) -> Result<Shape, Invalid> {
+    const ALLOWED: &str = "an object with one of json, json_object, regex, choice and grammar";
+    let given: Vec<(&String, &Value)> = map.iter().filter(|(_, v)| !v.is_null()).collect();
+    let whole = || wrong("structured_outputs", &Value::Object(map.clone()), ALLOWED);
+    let [(key, value)] = given[..] else { return Err(whole()) };
+    let param = format!("structured_outputs.{}", key.chars().take(64).collect::<String>());
+    let text = || value.as_str().map(str::to_string).ok_or_else(|| wrong(&param, value, "a string"));
+    match key.as_str() {
+        "json" => Ok(Shape::Schema { schema: schema(&param, value)?, strict: false }),
+        "json_object" if *value == true => Ok(Shape::Object),
+        "regex" => text().map(Shape::Regex),
+        "grammar" => text().map(Shape::Grammar),
+        "choice" => {
+            let list = value.as_array().filter(|l| !l.is_empty());
+            let texts = list.and_then(|l| l.iter().map(|v| v.as_str().map(str::to_string)).collect());
+            texts.map(Shape::Choice).ok_or_else(|| wrong(&param, value, "an array of strings"))
+        }
+        _ => Err(whole()),
+    }
+}
+
+/// A JSON schema of bounded size. What it says is judged where it is put to use.
+pub fn schema(param: &str, value: &Value) -> Result<Value, Invalid> {
+    if !value.is_object() && !value.is_boolean() {
+        return Err(wrong(param, value, "a JSON schema: an object"));
+    }
+    let mut nodes = 0;
+    if !bounded(value, DEPTH_MAX, &mut nodes) {
+        return Err(wrong(param, value, &format!("at most {DEPTH_MAX} levels deep, with at most {NODES_MAX} values")));
+    }
+    Ok(value.clone())
+}
+
+fn bounded(value: &Value, depth: usize, nodes: &mut usize) -> bool {
+    *nodes += 1;
+    if depth == 0 || *nodes > NODES_MAX {
+        return false;
+    }
+    match value {
+        Value::Array(items) => items.iter().all(|v| bounded(v, depth - 1, nodes)),
+        Value::Object(map) => map.values().all(|v| bounded(v, depth - 1, nodes)),
+        _ => true,
+    }
+}

@@ -1,0 +1,82 @@
+//! `/tokenize`, `/detokenize` and `/apply-template`: texts, conversations and ids, in vLLM's shapes.
+
+use serde_json::{Map, Value};
+
+use super::chat::{conversation, variables};
+use super::completion::ids;
+use super::{Fields, Invalid, Model, tools, wrong};
+use crate::ask::{Ask, Input, Shape, Wanted};
+
+/// Most ids of one request.
+const IDS_MAX: usize = 1 << 22;
+
+/// What is to become tokens.
+#[derive(Debug)]
+pub enum Tokenize {
+    /// A text, with what the model wants around it or without.
+    Text {
+        /// It.
+        text: String,
+        /// With what the model wants around a text.
+        special: bool,
+        /// Give the tokens' spellings too.
+        spelled: bool,
+    },
+    /// A conversation, by the model's template.
+    Conversation {
+        /// It, as for `/v1/chat/completions`.
+        ask: Box<Ask>,
+        /// Give the tokens' spellings too.
+        spelled: bool,
+    },
+}
+
+/// A request of `/tokenize`, or of `/apply-template`.
+///
+/// # Errors
+/// The first field that cannot be.
+pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Invalid> {
+    let spelled = fields.flag("return_token_strs")?.unwrap_or(false);
+    let special = fields.flag("add_special_tokens")?;
+    let name = fields.text("model")?;
+    if let Some(text) = fields.text("prompt")? {
+        return Ok(Tokenize::Text { text, special: special.unwrap_or(true), spelled });
+    }
+    let (messages, prefixed) =
+        conversation(fields).map_err(|invalid| match invalid.message.starts_with("messages is null") {
+            true => wrong("prompt", &Value::Null, "a string, unless messages are given"),
+            false => invalid,
+        })?;
+    let continues = fields.flag("continue_final_message")?.unwrap_or(false) || prefixed;
+    fields.flag("add_generation_prompt")?;
+    let (tools, template) = (tools::openai(fields)?, variables(fields)?);
+    let wanted = Wanted {
+        model: name,
+        sampling: model.defaults.clone(),
+        tokens_max: None,
+        stop: Vec::new(),
+        stream: false,
+        include_usage: false,
+        log_probabilities: None,
+        choices: 1,
+        best_of: 1,
+        user: None,
+        priority: 0,
+        unknown: fields.unknown(),
+    };
+    let input = Input::Conversation { messages, continues };
+    let ask = Ask { input, tools, template, shape: Shape::Text, wanted, repeated: Map::new() };
+    Ok(Tokenize::Conversation { ask: Box::new(ask), spelled })
+}
+
+/// A request of `/detokenize`: ids.
+///
+/// # Errors
+/// What is no list of ids.
+pub fn detokenize(fields: &mut Fields, model: Model<'_>) -> Result<Vec<u32>, Invalid> {
+    fields.text("model")?;
+    match fields.take("tokens") {
+        Some(Value::Array(items)) if items.len() <= IDS_MAX => ids("tokens", &items, model.vocab),
+        other => Err(wrong("tokens", &other.unwrap_or(Value::Null), "an array of token ids")),
+    }
+}

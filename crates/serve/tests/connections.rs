@@ -1,0 +1,136 @@
+//! Connections from outside: TLS and plain, certificates that change, and the end of the server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serve::models::{Description, Models};
+use serve::{Access, Bounds, State, Tls, listen};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, version};
+
+fn state() -> Arc<State> {
+    let description = Description { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
+    let models = Models::new(vec![description], None, Box::new(|_| Err("there is none".to_string())));
+    let bounds = Bounds { patience: Duration::from_millis(700), ..Bounds::default() };
+    State::new(bounds, Access::default(), models)
+}
+
+/// Writes a new certificate for `localhost` and its key.
+fn certify(directory: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
+    std::fs::write(directory.join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(directory.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    made.cert.der().clone()
+}
+
+/// `GET /health` over TLS, trusting one certificate.
+async fn over_tls(
+    address: std::net::SocketAddr,
+    trusted: &CertificateDer<'static>,
+    old: bool,
+) -> std::io::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let versions = if old { &version::TLS12 } else { &version::TLS13 };
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[versions])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn plain(address: std::net::SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await.expect("no hang");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn tls_serves_and_reads_its_certificate_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    let first = certify(directory.path());
+    let tls = Arc::new(Tls::read(&cert, &key).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let end_of = async { drop(ended.await) };
+    let server = tokio::spawn(listen(listener, Some(Arc::clone(&tls)), state(), end_of));
+
+    for old in [false, true] {
+        assert!(over_tls(address, &first, old).await.unwrap().starts_with("HTTP/1.1 200 OK"));
+    }
+    // Others than TLS clients, and those that say nothing: none hangs.
+    assert!(!plain(address, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.contains("200 OK"));
+    assert_eq!(plain(address, b"").await, "");
+    assert_eq!(plain(address, &[0x16, 3, 1]).await, "");
+
+    let second = certify(directory.path());
+    assert!(over_tls(address, &second, false).await.is_err(), "not yet");
+    tls.reload().unwrap();
+    assert!(over_tls(address, &first, false).await.is_err(), "not any more");
+    assert!(over_tls(address, &second, false).await.is_ok());
+    // What is no certificate changes nothing.
+    std::fs::write(&cert, "nothing").unwrap();
+    let said = tls.reload().err().unwrap().to_string();
+    assert!(said.contains("cert.pem: no certificate in it"), "{said}");
+    assert!(over_tls(address, &second, true).await.is_ok());
+    end.send(()).unwrap();
+    assert!(server.await.unwrap());
+}
+
+#[test]
+fn what_is_no_certificate_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    certify(directory.path());
+    let refused = |cert: &str, key: &str| Tls::read(&path(cert), &path(key)).err().unwrap().to_string();
+    assert!(refused("nowhere.pem", "key.pem").contains("nowhere.pem: No such file"));
+    assert!(refused("key.pem", "key.pem").contains("key.pem: no certificate in it"));
+    assert!(refused("cert.pem", "cert.pem").contains("cert.pem: no private key in it"));
+    std::fs::rename(path("key.pem"), path("old.pem")).unwrap();
+    certify(directory.path());
+    let said = refused("cert.pem", "old.pem");
+    assert!(said.contains("cert.pem and ") && said.contains("old.pem: "), "{said}");
+    std::fs::write(path("long.pem"), vec![b'x'; (1 << 20) + 1]).unwrap();
+    assert!(refused("long.pem", "key.pem").contains("more than 1048576 bytes"));
+}
+
+#[tokio::test]
+async fn a_server_without_a_model_is_alive_but_not_ready() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let state = state();
+    tokio::spawn(listen(listener, None, Arc::clone(&state), std::future::pending()));
+    assert!(state.start().await.unwrap_err().to_string().contains("m could not be loaded: there is none"));
+    let get = async |path: &str| {
+        plain(address, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await
+    };
+    assert!(get("/health").await.starts_with("HTTP/1.1 200"));
+    let not = get("/ready").await;
+    assert!(not.starts_with("HTTP/1.1 503") && not.contains("retry-after: 1"), "{not}");
+    let listed = get("/v1/models").await;
+    assert!(listed.contains(r#""id":"m""#) && listed.contains(r#""state":"absent""#), "{listed}");
+    let body = r#"{"model": "m", "prompt": "x"}"#;
+    let asked = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let failed = plain(address, asked.as_bytes()).await;
+    assert!(failed.starts_with("HTTP/1.1 503") && failed.contains("m could not be loaded: there is none"), "{failed}");
+}

@@ -1,0 +1,477 @@
+//! Output that keeps to a grammar: JSON, JSON Schema, regular expressions, Lark, choices, tool calls.
+//!
+//! The `llguidance` crate (Earley parser over regex derivatives, no precomputation) does the parsing. This module puts limits around it,
+//! turns its silence into errors, and owns three decisions:
+//!
+//! - JSON is written on one line, with at most one space after `,` and `:`. A weak model that is allowed white space may write nothing else.
+//! - `schema` screens every JSON Schema before it is compiled: a keyword that would not be kept is refused by name and path when the
+//!   caller asked for a strict answer, and listed as a warning otherwise. References leave the schema never: there is no network.
+//! - `calls` writes tool calls as the model's family does. Added tokens whose names look like markers (`<think>`) are markers: they come
+//!   as themselves or not at all, never inside free text.
+//!
+//! What is expensive: `Grammars::new` builds a trie of the vocabulary (make it when the first request needs it, keep it with the model);
+//! `compile` is milliseconds; `Matcher::allowed` microseconds to a millisecond. Nothing here runs longer or takes more memory than
+//! the limits below permit, whatever the schema says.
+
+mod calls;
+mod pattern;
+mod schema;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use llguidance::api::{GrammarWithLexer, ParserLimits, StopReason, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
+use llguidance::{Matcher as Parser, ParserFactory, TokenParser};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+pub use calls::{CallBody, CallSyntax, Tool};
+
+use crate::{TextError, Tokenizer};
+
+/// Largest JSON Schema, in bytes of JSON.
+pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
+/// Deepest nesting of a JSON Schema, in arrays and objects.
+pub const SCHEMA_DEPTH_MAX: usize = 64;
+/// Deepest nesting once references are followed, each the first time it is met.
+pub const SCHEMA_REACH_MAX: usize = 512;
+/// Most properties of one object, branches of one `anyOf`, values of one `enum`.
+pub const SCHEMA_BREADTH_MAX: usize = 2_000;
+/// Longest regular expression, in bytes.
+pub const REGEX_BYTES_MAX: usize = 4 << 10;
+/// Largest repetition in a regular expression, nested ones multiplied.
+pub const REGEX_REPEATS_MAX: u64 = 20_000;
+/// Longest Lark grammar, in bytes.
+pub const LARK_BYTES_MAX: usize = 64 << 10;
+/// Deepest nesting of brackets in a Lark grammar.
+pub const LARK_DEPTH_MAX: usize = 64;
+/// Most choices, and most bytes of all of them.
+pub const CHOICES_MAX: usize = 2_000;
+/// Most bytes of all choices together.
+pub const CHOICE_BYTES_MAX: usize = 64 << 10;
+/// Most tools of one request.
+pub const TOOLS_MAX: usize = 128;
+
+/// Stack of the thread that compiles: recursion over the deepest schema that is let in takes a small part of it.
+const COMPILE_STACK_BYTES: usize = 64 << 20;
+
+/// Limits inside llguidance. The comments give its own measure of their cost.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        max_items_in_row: 2_000,
+        // 50,000 a millisecond, while compiling.
+        initial_lexer_fuel: 1_000_000,
+        // 14,000 a millisecond, for one mask.
+        step_lexer_fuel: 100_000,
+        // 20,000 a millisecond, for one mask.
+        step_max_items: 50_000,
+        // 1 to 2 kB each.
+        max_lexer_states: 50_000,
+        max_grammar_size: 200_000,
+        precompute_large_lexemes: true,
+        verbose_errors: false,
+    }
+}
+
+/// What the output must be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constraint {
+    /// Any JSON object.
+    JsonObject,
+    /// A JSON value that validates against this schema.
+    JsonSchema {
+        /// The schema.
+        schema: Value,
+        /// Refuse what cannot be kept; otherwise it is a warning.
+        strict: bool,
+    },
+    /// A text that this regular expression matches as a whole (Rust's syntax, no look-around, no references; `\d` and `\w` are ASCII).
+    Regex(String),
+    /// A text of this grammar, in llguidance's variant of Lark.
+    Lark(String),
+    /// One of these texts.
+    Choice(Vec<String>),
+    /// Tool calls, or text when none is required.
+    Calls {
+        /// The tools that may be called.
+        tools: Vec<Tool>,
+        /// At least one call, and no text before it.
+        required: bool,
+        /// Exactly one call where there is one (`parallel_tool_calls: false`).
+        one_only: bool,
+        /// The tool that must be called (`tool_choice` names one); implies `required`.
+        named: Option<String>,
+        /// How the model writes calls.
+        syntax: CallSyntax,
+    },
+    /// The one or the other, from the first token on.
+    Either(Box<Constraint>, Box<Constraint>),
+}
+
+/// Why a constraint is not taken, or its matcher cannot go on. Each message is one line.
+#[derive(Debug, Error)]
+pub enum GrammarError {
+    /// A limit on what comes from outside.
+    #[error("{what}: {found}; at most {max} are taken")]
+    TooLarge {
+        /// What is counted, and where.
+        what: String,
+        /// What was found (counting may have stopped there).
+        found: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// A keyword of JSON Schema that cannot be kept.
+    #[error("{path}: `{keyword}` {reason}")]
+    Unsupported {
+        /// JSON pointer of the schema that has it, after `#`.
+        path: String,
+        /// The keyword.
+        keyword: String,
+        /// Why not, and what would do.
+        reason: String,
+    },
+    /// What is not a schema, a regular expression or a grammar at all, or one that nothing matches.
+    #[error("{what}: {reason}")]
+    Invalid {
+        /// Where: a path in the schema, or the kind of constraint.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// One of llguidance's limits, while compiling or for one mask.
+    #[error("the grammar is too complex ({0}): make it smaller")]
+    TooComplex(String),
+    /// A token that the constraint forbids here.
+    #[error("token {0} is not allowed here")]
+    NotAllowed(u32),
+    /// No token can follow: the grammar asks for text that the vocabulary cannot spell, or that does not exist.
+    #[error("the grammar allows no token here")]
+    DeadEnd,
+    /// The library failed where it should not.
+    #[error("the grammar library failed: {0}")]
+    Fault(String),
+}
+
+impl GrammarError {
+    fn invalid(what: impl Into<String>, reason: impl Into<String>) -> GrammarError {
+        GrammarError::Invalid { what: what.into(), reason: reason.into() }
+    }
+}
+
+/// Refuse more than a limit.
+fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), GrammarError> {
+    if found > max {
+        return Err(GrammarError::TooLarge { what: what.into(), found: found as u64, max: max as u64 });
+    }
+    Ok(())
+}
+
+/// What compiles constraints for one model: the trie of its vocabulary and llguidance's tables over it.
+pub struct Grammars {
+    factory: ParserFactory,
+    vocab: usize,
+    /// Added tokens that are markers, longest name first.
+    markers: Vec<(String, u32)>,
+}
+
+impl Grammars {
+    /// For a tokenizer and the model's vocabulary of `vocab` ids, of which `eos` end a text. Ids without a token are never allowed.
+    ///
+    /// # Errors
+    /// No end-of-text id, or one outside the vocabulary; a vocabulary that the library does not take.
+    pub fn new(tokenizer: &Tokenizer, eos: &[u32], vocab: usize) -> Result<Grammars, TextError> {
+        let failed = |reason: String| TextError::Tokenizer(format!("grammar: {reason}"));
+        if let Some(id) = eos.iter().find(|&&id| id as usize >= vocab) {
+            return Err(failed(format!("end-of-text id {id} is outside the vocabulary of {vocab}")));
+        }
+        let first = *eos.first().ok_or_else(|| failed("the model has no end-of-text id".to_string()))?;
+        let size = u32::try_from(vocab).map_err(|_| failed(format!("a vocabulary of {vocab}")))?;
+        let mut markers = Vec::new();
+        let mut words = Vec::with_capacity(vocab);
+        for id in 0..size {
+            let bytes = tokenizer.bytes(id).unwrap_or_default();
+            if tokenizer.is_special(id) || eos.contains(&id) || (tokenizer.is_added(id) && looks_like_a_marker(&bytes))
+            {
+                if let Ok(name) = std::str::from_utf8(&bytes)
+                    && !name.is_empty()
+                    && !eos.contains(&id)
+                {
+                    markers.push((name.to_string(), id));
+                }
+                // Two ids of one name would be one; an end of text needs a name in any case.
+                words.push([&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice(), format!("[{id}]").as_bytes()].concat());
+            } else if bytes.len() > u16::MAX as usize / 2
+                || bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) && bytes.len() > 1
+            {
+                words.push(Vec::new());
+            } else {
+                words.push(bytes);
+            }
+        }
+        markers.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
+        let build = || -> Result<ParserFactory, String> {
+            let trie = TokTrie::from(&TokRxInfo::new(size, first), &words).with_eos_tokens(eos);
+            let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
+            let slices = SlicedBiasComputer::general_slices();
+            let mut factory =
+                ParserFactory::new(&env, InferenceCapabilities::default(), &slices).map_err(|e| e.to_string())?;
+            factory.quiet();
+            *factory.limits_mut() = limits();
+            Ok(factory)
+        };
+        let factory = catch_unwind(AssertUnwindSafe(build))
+            .unwrap_or_else(|_| Err("the vocabulary".to_string()))
+            .map_err(failed)?;
+        Ok(Grammars { factory, vocab, markers })
+    }
+
+    /// A matcher at the start of an output.
+    ///
+    /// # Errors
+    /// What cannot be kept, what is too large, and what is no grammar: see `GrammarError`.
+    pub fn compile(&self, wanted: &Constraint) -> Result<Matcher, GrammarError> {
+        self.compile_after(None, wanted)
+    }
+
+    /// A matcher for an output that may be anything up to and with `marker` (`</think>`), then white space, then what is wanted.
+    ///
+    /// # Errors
+    /// As `compile`.
+    pub fn compile_after(&self, marker: Option<&str>, wanted: &Constraint) -> Result<Matcher, GrammarError> {
+        let mut warnings = Vec::new();
+        let mut grammars = self.grammars(wanted, &mut warnings)?;
+        if let Some(marker) = marker {
+            let first = grammars[0].name.clone().unwrap_or_default();
+            let lark = calls::after(self, marker, &first);
+            grammars.insert(
+                0,
+                GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
+            );
+        }
+        let compiled = self.parser(grammars)?;
+        let mut parser = Parser::new(Ok(compiled.map_err(|e| refusal(wanted, &e))?));
+        warnings.extend(parser.grammar_warnings().into_iter().map(|w| one_line(&w)));
+        warnings.dedup();
+        Ok(Matcher { parser, vocab: self.vocab, bits: vec![0; self.vocab.div_ceil(32)], warnings })
+    }
+
+    /// llguidance's parser of these grammars, or what it says. A thread of its own compiles, so that how deep a schema may be does not
+    /// depend on the caller's stack.
+    fn parser(&self, grammars: Vec<GrammarWithLexer>) -> Result<Result<TokenParser, String>, GrammarError> {
+        let compile =
+            || self.factory.create_parser(TopLevelGrammar { grammars, max_tokens: None }).map_err(|e| e.to_string());
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("grammar".to_string()).stack_size(COMPILE_STACK_BYTES);
+            let thread = thread.spawn_scoped(scope, compile).map_err(|e| GrammarError::Fault(e.to_string()))?;
+            thread.join().map_err(|_| GrammarError::Fault("it panicked".to_string()))
+        })
+    }
+
+    /// The grammars of a constraint; the first is where it starts.
+    fn grammars(&self, wanted: &Constraint, warnings: &mut Vec<String>) -> Result<Vec<GrammarWithLexer>, GrammarError> {
+        Ok(vec![match wanted {
+            Constraint::JsonObject => json_grammar("answer", json!({"type": "object"}), false),
+            Constraint::JsonSchema { schema, strict } => {
+                let screened = schema::screen(schema, *strict)?;
+                warnings.extend(screened.warnings);
+                json_grammar("answer", screened.schema, !strict)
+            }
+            Constraint::Regex(regex) => {
+                pattern::check(regex).map_err(|reason| pattern::refusal("regex", reason))?;
+                let ascii = llguidance::regex_to_lark(regex, "dw");
+                named("answer", GrammarWithLexer::from_lark(format!("start: /{ascii}/")))
+            }
+            Constraint::Lark(lark) => {
+                check_lark(lark)?;
+                named("answer", GrammarWithLexer::from_lark(lark.clone()))
+            }
+            Constraint::Choice(choices) => {
+                at_most("choices", choices.len(), CHOICES_MAX)?;
+                at_most("choices: bytes", choices.iter().map(String::len).sum(), CHOICE_BYTES_MAX)?;
+                if choices.is_empty() || choices.iter().any(String::is_empty) {
+                    return Err(GrammarError::invalid("choices", "there is none, or an empty one"));
+                }
+                let options: Vec<String> = choices.iter().map(|c| calls::quoted(c)).collect();
+                named("answer", GrammarWithLexer::from_lark(format!("start: CHOICE\nCHOICE: {}", options.join(" | "))))
+            }
+            Constraint::Either(one, other) => {
+                let (one, other) = (self.grammars(one, warnings)?, self.grammars(other, warnings)?);
+                let name = |list: &[GrammarWithLexer]| list[0].name.clone().unwrap_or_default();
+                let lark = format!("start: @{} | @{}", name(&one), name(&other));
+                let mut all = vec![named("either", GrammarWithLexer::from_lark(lark))];
+                all.extend(one);
+                all.extend(other);
+                return Ok(all);
+            }
+            Constraint::Calls { tools, required, one_only, named, syntax } => {
+                return calls::grammars(self, tools, *required, *one_only, named.as_deref(), syntax, warnings);
+            }
+        }])
+    }
+
+    /// The id of a text that is a marker of this vocabulary.
+    fn marker(&self, text: &str) -> Option<u32> {
+        self.markers.iter().find(|(name, _)| name == text).map(|(_, id)| *id)
+    }
+}
+
+/// Whether an added token that is not declared special has the shape of one: DeepSeek's `<think>`, Qwen's `<tool_call>`.
+fn looks_like_a_marker(bytes: &[u8]) -> bool {
+    bytes.len() > 2 && bytes.starts_with(b"<") && bytes.ends_with(b">")
+}
+
+fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
+    GrammarWithLexer { name: Some(name.to_string()), ..grammar }
+}
+
+/// A JSON grammar with our options, which llguidance reads from the schema itself. What a request put there was taken out before.
+fn json_grammar(name: &str, mut schema: Value, lenient: bool) -> GrammarWithLexer {
+    if let Some(object) = schema.as_object_mut() {
+        let options = json!({
+            "item_separator": ", ?",
+            "key_separator": ": ?",
+            "whitespace_flexible": false,
+            // No \uXXXX: one spelling a character, so that no name can be written twice in two ways.
+            "json_allowed_escapes": "nrbtf\\\"",
+            "lenient": lenient,
+        });
+        object.insert("x-guidance".to_string(), options);
+    }
+    GrammarWithLexer { name: Some(name.to_string()), json_schema: Some(schema), lark_grammar: None }
+}
+
+fn check_lark(lark: &str) -> Result<(), GrammarError> {
+    at_most("Lark grammar: bytes", lark.len(), LARK_BYTES_MAX)?;
+    let (mut depth, mut deepest) = (0usize, 0usize);
+    for c in lark.bytes() {
+        match c {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    at_most("Lark grammar: nested brackets", deepest, LARK_DEPTH_MAX)?;
+    at_most("Lark grammar: negations", lark.bytes().filter(|&c| c == b'~').count(), LARK_DEPTH_MAX)?;
+    pattern::check_repeats(lark).map_err(|reason| pattern::refusal("Lark grammar", reason))?;
+    // A schema inside would not be screened.
+    for word in ["%json", "%regex", "max_tokens", "temperature"] {
+        if lark.contains(word) {
+            return Err(GrammarError::invalid("Lark grammar", format!("`{word}` is not taken")));
+        }
+    }
+    Ok(())
+}
+
+fn one_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let end = line.char_indices().nth(300).map_or(line.len(), |(at, _)| at);
+    line[..end].to_string()
+}
+
+/// llguidance's words for what it does not compile, as one of ours.
+fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
+    let line = one_line(said);
+    let limits =
+        ["too large", "too big", "limit", "stack level", "fuel", "too complex", "Unable to determine", "too many"];
+    if line.starts_with("panic") {
+        return GrammarError::Fault(line);
+    }
+    if limits.iter().any(|l| line.contains(l)) {
+        return GrammarError::TooComplex(line);
+    }
+    let what = match wanted {
+        Constraint::JsonObject | Constraint::JsonSchema { .. } => "schema",
+        Constraint::Regex(_) => "regex",
+        Constraint::Lark(_) => "Lark grammar",
+        Constraint::Choice(_) => "choices",
+        Constraint::Calls { .. } => "tools",
+        Constraint::Either(..) => "tools and schema",
+    };
+    if line.contains("oneOf") {
+        return GrammarError::Unsupported {
+            path: what.to_string(),
+            keyword: "oneOf".to_string(),
+            reason: "has branches that may both hold: let each require a property with another `const`, or use anyOf"
+                .to_string(),
+        };
+    }
+    GrammarError::invalid(what, line)
+}
+
+/// One output as it grows: which tokens may come next.
+pub struct Matcher {
+    parser: Parser,
+    vocab: usize,
+    bits: Vec<u32>,
+    warnings: Vec<String>,
+}
+
+impl Clone for Matcher {
+    /// A matcher at the same place that shares nothing with this one, to compile once for several outputs.
+    fn clone(&self) -> Self {
+        Matcher { parser: self.parser.deep_clone(), bits: self.bits.clone(), warnings: self.warnings.clone(), ..*self }
+    }
+}
+
+impl Matcher {
+    /// The tokens that may come next, one bit an id, lowest first; `vocab.div_ceil(32)` words. An end-of-text id is among them where the
+    /// output may end. At the end of the grammar it is alone.
+    ///
+    /// # Errors
+    /// A mask that takes more than the limits allow; no token at all. The matcher is of no further use then.
+    pub fn allowed(&mut self) -> Result<&[u32], GrammarError> {
+        let mask = self.parser.compute_mask_or_eos();
+        let mask = mask.map_err(|e| broken(self.parser.stop_reason(), &e.to_string()))?;
+        let given = mask.as_slice();
+        for (to, from) in self.bits.iter_mut().zip(given.iter().chain(std::iter::repeat(&0))) {
+            *to = *from;
+        }
+        if self.bits.iter().all(|&word| word == 0) {
+            return Err(GrammarError::DeadEnd);
+        }
+        Ok(&self.bits)
+    }
+
+    /// Go on by the token that was chosen. End-of-text ids need not be told.
+    ///
+    /// # Errors
+    /// A token that is not allowed: the matcher stays where it was.
+    pub fn accept(&mut self, id: u32) -> Result<(), GrammarError> {
+        if id as usize >= self.vocab {
+            return Err(GrammarError::NotAllowed(id));
+        }
+        match self.parser.try_consume_tokens(&[id]) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(GrammarError::NotAllowed(id)),
+            Err(e) => Err(broken(self.parser.stop_reason(), &e.to_string())),
+        }
+    }
+
+    /// Whether the output may end here.
+    pub fn may_end(&mut self) -> bool {
+        self.is_done() || self.parser.is_accepting().unwrap_or(false)
+    }
+
+    /// Whether the output can only end here.
+    pub fn is_done(&self) -> bool {
+        self.parser.is_stopped() && self.parser.stop_reason().is_ok()
+    }
+
+    /// What of the schema is not kept, each a line with its path. Empty after a strict compile, but for words that JSON Schema does not know.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+fn broken(reason: StopReason, said: &str) -> GrammarError {
+    match reason {
+        StopReason::NoExtensionBias | StopReason::NoExtension => GrammarError::DeadEnd,
+        StopReason::LexerTooComplex | StopReason::ParserTooComplex => GrammarError::TooComplex(one_line(said)),
+        _ if said.contains("NoExtension") => GrammarError::DeadEnd,
+        _ => GrammarError::Fault(one_line(said)),
+    }
+}

@@ -1,0 +1,516 @@
+//! JSON Schemas screened before they are compiled: limits, references, and every keyword that would not be kept.
+//!
+//! What comes out is a schema of the newest draft that has only keywords which llguidance keeps, in an order in which it keeps them
+//! (it forgets `additionalItems` that an `allOf` divides from its `items`), with every reference pointing at `$defs` of the root.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{GrammarError, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX, at_most, pattern};
+
+/// Keywords of schemas that are kept as they are.
+const PLAIN: [&str; 9] = [
+    "type",
+    "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
+    "required",
+    "minProperties",
+    "maxProperties",
+    "multipleOf",
+];
+/// Bounds of numbers.
+const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+/// Keywords that say nothing about whether a value is valid.
+const NOTES: [&str; 19] = [
+    "$schema",
+    "$id",
+    "id",
+    "$anchor",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "$vocabulary",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "examples",
+    "example",
+    "x-guidance",
+];
+/// Keywords of JSON Schema, of any draft, that are not kept.
+const NOT_KEPT: [&str; 22] = [
+    "not",
+    "if",
+    "then",
+    "else",
+    "uniqueItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "propertyNames",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$recursiveRef",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "extends",
+    "disallow",
+    "divisibleBy",
+];
+/// Formats that llguidance knows and keeps. Of dates and times see `calendar`.
+const FORMATS: [&str; 7] = ["duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+/// Largest whole number that 64-bit floating point tells from its neighbours.
+const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
+
+/// A schema that can be compiled, and what of the original it does not keep.
+pub(super) struct Screened {
+    pub schema: Value,
+    pub warnings: Vec<String>,
+    /// Of the original.
+    pub bytes: usize,
+}
+
+/// Screen a schema.
+pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarError> {
+    let bytes = measure(schema)?;
+    let mut screen = Screen {
+        root: schema,
+        strict,
+        warnings: Vec::new(),
+        names: HashMap::new(),
+        waiting: Vec::new(),
+        reach: Vec::new(),
+        anchors: None,
+    };
+    let mut refs = Refs::default();
+    let mut out = screen.schema(schema, At { path: "", depth: 0, rebased: false }, &mut refs)?;
+    let mut reach = vec![refs];
+    let mut definitions = Map::new();
+    while definitions.len() < screen.names.len() {
+        let Some((name, path)) = screen.waiting.pop() else { break };
+        let target =
+            screen.resolve(&path).ok_or_else(|| GrammarError::invalid(format!("#{path}"), "no schema is there"))?;
+        let mut refs = Refs { name: name.clone(), ..Refs::default() };
+        definitions.insert(name, screen.schema(target, At { path: &path, depth: 0, rebased: false }, &mut refs)?);
+        reach.push(refs);
+        at_most("schema: references to different places", definitions.len(), SCHEMA_REACH_MAX)?;
+    }
+    screen.reach = reach;
+    at_most("schema: nesting through references", screen.farthest(), SCHEMA_REACH_MAX)?;
+    if out == Value::Bool(true) {
+        out = json!({});
+    }
+    match out.as_object_mut() {
+        Some(object) if !definitions.is_empty() => {
+            object.insert("$defs".to_string(), Value::Object(definitions));
+        }
+        Some(_) => {}
+        None => return Err(GrammarError::invalid("#", "no value is valid")),
+    }
+    Ok(Screened { schema: out, warnings: screen.warnings, bytes })
+}
+
+/// Bytes and depth, before anything recurses.
+fn measure(schema: &Value) -> Result<usize, GrammarError> {
+    let mut waiting = vec![(schema, 1)];
+    let mut bytes = 0;
+    while let Some((value, depth)) = waiting.pop() {
+        at_most("schema: nested levels", depth, SCHEMA_DEPTH_MAX)?;
+        match value {
+            Value::Array(items) => {
+                bytes += 2 + items.len();
+                waiting.extend(items.iter().map(|v| (v, depth + 1)));
+            }
+            Value::Object(map) => {
+                bytes += 2 + map.keys().map(|k| k.len() + 4).sum::<usize>();
+                waiting.extend(map.values().map(|v| (v, depth + 1)));
+            }
+            Value::String(text) => bytes += text.len() + 2,
+            _ => bytes += 4,
+        }
+        at_most("schema: bytes", bytes, SCHEMA_BYTES_MAX)?;
+    }
+    Ok(bytes)
+}
+
+/// Where the walk is.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    /// JSON pointer.
+    path: &'a str,
+    /// Levels of schemas below the root or the definition.
+    depth: usize,
+    /// An `$id` above changed what references mean.
+    rebased: bool,
+}
+
+/// The references of one definition, in order, with the depth at which each stands.
+#[derive(Default)]
+struct Refs {
+    name: String,
+    to: Vec<(String, usize)>,
+    deepest: usize,
+}
+
+struct Screen<'a> {
+    root: &'a Value,
+    strict: bool,
+    warnings: Vec<String>,
+    /// Pointer of a referenced place to its name in `$defs`.
+    names: HashMap<String, String>,
+    waiting: Vec<(String, String)>,
+    reach: Vec<Refs>,
+    /// Anchors and where they are, once one is asked for.
+    anchors: Option<HashMap<String, String>>,
+}
+
+impl<'a> Screen<'a> {
+    /// A keyword that is not kept: an error, or a warning.
+    fn unkept(&mut self, at: At, keyword: &str, reason: &str) -> Result<(), GrammarError> {
+        if self.strict {
+            return Err(unsupported(at, keyword, reason));
+        }
+        if self.warnings.len() < 100 {
+            self.warnings.push(format!("#{}: `{keyword}` {reason}", at.path));
+        }
+        Ok(())
+    }
+
+    fn schema(&mut self, schema: &Value, at: At, refs: &mut Refs) -> Result<Value, GrammarError> {
+        refs.deepest = refs.deepest.max(at.depth);
+        let map = match schema {
+            Value::Bool(_) => return Ok(schema.clone()),
+            Value::Object(map) => map,
+            _ => return Err(GrammarError::invalid(format!("#{}", at.path), "a schema is an object or a boolean")),
+        };
+        let id = map.get("$id").or_else(|| map.get("id")).and_then(Value::as_str);
+        let rebased = at.rebased || (!at.path.is_empty() && id.is_some_and(|id| !id.starts_with('#')));
+        let at = At { rebased, ..at };
+        let mut out = Map::new();
+        // What narrows a value where it stands goes last: see the head of this file.
+        for keyword in map.keys().filter(|k| !applies(k)).chain(map.keys().filter(|k| applies(k))) {
+            if let Some(value) = self.keyword(map, keyword, at, refs)? {
+                out.insert(keyword.clone(), value);
+            }
+        }
+        if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(calendar) {
+            let both = out.entry("allOf").or_insert_with(|| json!([]));
+            both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
+        }
+        self.together(map, at)?;
+        Ok(Value::Object(out))
+    }
+
+    /// One keyword as it is compiled; nothing where it is left out.
+    fn keyword(
+        &mut self,
+        map: &Map<String, Value>,
+        keyword: &str,
+        at: At,
+        refs: &mut Refs,
+    ) -> Result<Option<Value>, GrammarError> {
+        let value = &map[keyword];
+        let invalid = |reason: &str| GrammarError::invalid(format!("#{}/{keyword}", at.path), reason);
+        Ok(Some(match keyword {
+            "properties" | "patternProperties" => {
+                let given = value.as_object().ok_or_else(|| invalid("it is an object"))?;
+                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
+                let mut out = Map::new();
+                for (name, schema) in given {
+                    let path = format!("{}/{keyword}/{}", at.path, escaped(name));
+                    let inner = self.schema(schema, At { path: &path, depth: at.depth + 1, ..at }, refs)?;
+                    let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
+                    out.insert(name, inner);
+                }
+                Value::Object(out)
+            }
+            "additionalProperties" | "additionalItems" | "items" if !value.is_array() => {
+                let path = format!("{}/{keyword}", at.path);
+                self.schema(value, At { path: &path, depth: at.depth + 1, ..at }, refs)?
+            }
+            "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
+                let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
+                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
+                let mut out = Vec::new();
+                for (index, schema) in given.iter().enumerate() {
+                    let path = format!("{}/{keyword}/{index}", at.path);
+                    out.push(self.schema(schema, At { path: &path, depth: at.depth + 1, ..at }, refs)?);
+                }
+                Value::Array(out)
+            }
+            "$ref" => Value::String(self.reference(value, at, refs)?),
+            "pattern" => {
+                let text = value.as_str().ok_or_else(|| invalid("it is a string"))?;
+                Value::String(ecma(text, &format!("{}/pattern", at.path))?)
+            }
+            "format" if value.as_str().is_some_and(|f| FORMATS.contains(&f)) => value.clone(),
+            "format" if value.as_str().and_then(calendar).is_some() => return Ok(None),
+            "format" => {
+                self.unkept(
+                    at,
+                    keyword,
+                    &format!("{value} is not kept; known are date-time, date, time, {}", FORMATS.join(", ")),
+                )?;
+                return Ok(None);
+            }
+            "enum" => {
+                let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
+                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
+                exact(value).map_err(|number| unsupported(at, keyword, &number))?;
+                value.clone()
+            }
+            "const" => {
+                exact(value).map_err(|number| unsupported(at, keyword, &number))?;
+                value.clone()
+            }
+            bound if BOUNDS.contains(&bound) => clamped(value, bound, at)?,
+            plain if PLAIN.contains(&plain) => value.clone(),
+            note if NOTES.contains(&note) => return Ok(None),
+            other if NOT_KEPT.contains(&other) => {
+                if !harmless(map, other, value) {
+                    self.unkept(at, other, "is not supported")?;
+                }
+                return Ok(None);
+            }
+            _ => {
+                // To JSON Schema any other word is a note. It may be a slip of the pen, so it is told.
+                if !keyword.starts_with("x-") && self.warnings.len() < 100 {
+                    self.warnings.push(format!("#{}: `{keyword}` is no keyword of JSON Schema", at.path));
+                }
+                return Ok(None);
+            }
+        }))
+    }
+
+    /// Keywords that are kept alone but not in company.
+    fn together(&mut self, map: &Map<String, Value>, at: At) -> Result<(), GrammarError> {
+        if map.contains_key("prefixItems")
+            && (map.contains_key("additionalItems") || map.get("items").is_some_and(Value::is_array))
+        {
+            return Err(unsupported(
+                at,
+                "prefixItems",
+                "beside additionalItems or an array of items belongs to no draft",
+            ));
+        }
+        let count = |keyword: &str| map.get(keyword).and_then(Value::as_u64).unwrap_or(0);
+        let required = map.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;
+        if count("minProperties") > required + 1 {
+            // A name may come twice, and counts once.
+            self.unkept(at, "minProperties", "of more than one beyond those required is not supported")?;
+        }
+        for keyword in ["minItems", "minProperties", "minLength"] {
+            at_most(
+                format!("#{}/{keyword}", at.path),
+                usize::try_from(count(keyword)).unwrap_or(usize::MAX),
+                10 * SCHEMA_BREADTH_MAX,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A reference's new text.
+    fn reference(&mut self, value: &Value, at: At, refs: &mut Refs) -> Result<String, GrammarError> {
+        let text =
+            value.as_str().ok_or_else(|| GrammarError::invalid(format!("#{}/$ref", at.path), "it is a string"))?;
+        let own = self.root.get("$id").or_else(|| self.root.get("id")).and_then(Value::as_str).unwrap_or_default();
+        let local = text
+            .strip_prefix(own.trim_end_matches('#'))
+            .filter(|rest| rest.is_empty() || rest.starts_with('#'))
+            .unwrap_or(text);
+        if !(local.starts_with('#') || (local.is_empty() && !text.is_empty())) {
+            return Err(unsupported(at, "$ref", &format!("{text:?} points out of the schema: only #/... is followed")));
+        }
+        if at.rebased {
+            return Err(unsupported(at, "$ref", "below an `$id` of its own is not supported"));
+        }
+        let fragment = percent_decoded(local.strip_prefix('#').unwrap_or_default());
+        let pointer = match fragment.as_str() {
+            "" => String::new(),
+            pointer if pointer.starts_with('/') => pointer.to_string(),
+            anchor => {
+                let anchors = self.anchors.get_or_insert_with(|| anchors(self.root));
+                let found = anchors.get(anchor).cloned();
+                found.ok_or_else(|| {
+                    GrammarError::invalid(format!("#{}/$ref", at.path), format!("no anchor {anchor:?}"))
+                })?
+            }
+        };
+        if self.resolve(&pointer).is_none() {
+            return Err(GrammarError::invalid(format!("#{}/$ref", at.path), format!("{text:?}: no schema is there")));
+        }
+        if pointer.is_empty() {
+            return Ok("#".to_string());
+        }
+        let next = format!("r{}", self.names.len());
+        let name = self.names.entry(pointer.clone()).or_insert_with(|| {
+            self.waiting.push((next.clone(), pointer));
+            next
+        });
+        refs.to.push((name.clone(), at.depth));
+        Ok(format!("#/$defs/{name}"))
+    }
+
+    fn resolve(&self, pointer: &str) -> Option<&'a Value> {
+        let root: &'a Value = self.root;
+        root.pointer(pointer)
+    }
+
+    /// Levels of the deepest descent that follows each reference the first time it is met, as the compiler does.
+    fn farthest(&self) -> usize {
+        let of: HashMap<&str, &Refs> = self.reach.iter().map(|r| (r.name.as_str(), r)).collect();
+        let mut seen = HashSet::new();
+        let mut farthest = 0;
+        let mut stack = vec![("", 0, 0)];
+        while let Some((name, base, next)) = stack.pop() {
+            let Some(refs) = of.get(name) else { continue };
+            farthest = farthest.max(base + refs.deepest);
+            if let Some((to, depth)) = refs.to.get(next) {
+                stack.push((name, base, next + 1));
+                if seen.insert(to.as_str()) {
+                    stack.push((to.as_str(), base + depth + 1, 0));
+                }
+            }
+        }
+        farthest
+    }
+}
+
+fn unsupported(at: At, keyword: &str, reason: &str) -> GrammarError {
+    GrammarError::Unsupported {
+        path: format!("#{}", at.path),
+        keyword: keyword.to_string(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Whether a keyword narrows the value where it stands.
+fn applies(keyword: &str) -> bool {
+    matches!(keyword, "const" | "enum" | "allOf" | "anyOf" | "oneOf" | "$ref")
+}
+
+/// RFC 3339 without leap seconds, and with the 29th of February in leap years only: llguidance's own dates have more.
+fn calendar(format: &str) -> Option<String> {
+    let leap = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29";
+    let months = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8])";
+    let date = format!("(?:[0-9]{{4}}-(?:{months})|{leap})");
+    let clock = "(?:[01][0-9]|2[0-3]):[0-5][0-9]";
+    let time = format!("{clock}:[0-5][0-9](?:\\.[0-9]{{1,9}})?(?:Z|[+-]{clock})");
+    match format {
+        "date" => Some(format!("^{date}$")),
+        "time" => Some(format!("^{time}$")),
+        "date-time" => Some(format!("^{date}T{time}$")),
+        _ => None,
+    }
+}
+
+/// Keywords that happen to demand nothing.
+fn harmless(map: &Map<String, Value>, keyword: &str, value: &Value) -> bool {
+    let everything = |v: &Value| v == &Value::Bool(true) || v.as_object().is_some_and(Map::is_empty);
+    match keyword {
+        "uniqueItems" => {
+            value == &Value::Bool(false) || map.get("maxItems").and_then(Value::as_u64).is_some_and(|max| max <= 1)
+        }
+        "if" => !map.contains_key("then") && !map.contains_key("else"),
+        "then" | "else" => !map.contains_key("if") || everything(value),
+        "minContains" | "maxContains" => !map.contains_key("contains"),
+        "unevaluatedItems" | "unevaluatedProperties" | "propertyNames" => everything(value),
+        "dependencies" | "dependentRequired" | "dependentSchemas" => value.as_object().is_some_and(Map::is_empty),
+        // Notes, by the newest draft.
+        "contentEncoding" | "contentMediaType" | "contentSchema" => true,
+        _ => false,
+    }
+}
+
+/// A pattern in Rust's words that also compiles.
+fn ecma(text: &str, path: &str) -> Result<String, GrammarError> {
+    let refused = |reason| pattern::refusal(&format!("#{path}"), reason);
+    let rust = pattern::from_ecma(text).map_err(refused)?;
+    let parsed = llguidance::derivre::RegexBuilder::new().mk_regex_for_serach(&llguidance::regex_to_lark(&rust, ""));
+    parsed.map_err(|e| refused(pattern::Refused::Syntax(super::one_line(&e.to_string()))))?;
+    Ok(rust)
+}
+
+/// Numbers of a constant must be ones that floating point holds.
+fn exact(value: &Value) -> Result<(), String> {
+    match value {
+        Value::Array(items) => items.iter().try_for_each(exact),
+        Value::Object(map) => map.values().try_for_each(exact),
+        Value::Number(n) if n.as_f64().is_none_or(|f| f.abs() > EXACT_MAX) => {
+            Err(format!("{n}: numbers beyond 2^53 are not told apart"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A bound, moved inward to where floating point is exact.
+fn clamped(value: &Value, keyword: &str, at: At) -> Result<Value, GrammarError> {
+    match value.as_f64() {
+        None if value.is_boolean() => Ok(value.clone()),
+        None => Err(GrammarError::invalid(format!("#{}/{keyword}", at.path), "it is a number")),
+        Some(f) if f.abs() <= EXACT_MAX => Ok(value.clone()),
+        Some(f) if (f > 0.0) == keyword.ends_with("aximum") => {
+            Ok(json!(if f > 0.0 { EXACT_MAX as i64 } else { -(EXACT_MAX as i64) }))
+        }
+        Some(_) => Err(unsupported(at, keyword, "beyond 2^53 is not supported")),
+    }
+}
+
+/// A name as it stands in a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// Anchors of a schema to pointers: `$anchor`, or before 2019 an `$id` of `#` and the name.
+fn anchors(root: &Value) -> HashMap<String, String> {
+    let mut found = HashMap::new();
+    let mut waiting = vec![(root, String::new())];
+    while let Some((value, path)) = waiting.pop() {
+        match value {
+            Value::Array(items) => waiting.extend(items.iter().enumerate().map(|(i, v)| (v, format!("{path}/{i}")))),
+            Value::Object(map) => {
+                let named = |keyword: &str| map.get(keyword).and_then(Value::as_str);
+                let ids = ["$id", "id"].iter().filter_map(|k| named(k)?.strip_prefix('#'));
+                for name in named("$anchor").into_iter().chain(ids) {
+                    found.insert(name.to_string(), path.clone());
+                }
+                waiting.extend(map.iter().map(|(k, v)| (v, format!("{path}/{}", escaped(k)))));
+            }
+            _ => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,197 @@
+//! Calls whose name and arguments stand between markers: DeepSeek V2.5 to V3.1, Kimi K2, Mistral's later form.
+
+use super::format::{Head, NAME_BYTES_MAX, Named};
+use super::json::{Arguments, Place};
+use super::{Said, Step, Token};
+
+/// A block of calls.
+#[derive(Debug)]
+pub(super) struct Block {
+    named: &'static Named,
+    state: State,
+    id: Option<String>,
+    /// Arguments were given for this call; a call was given at all.
+    argued: bool,
+    called: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Before the first call, and after a call's end.
+    Between,
+    /// What stands before the separator, and whether it is the id already.
+    Head(String, Option<String>),
+    /// A name on a line of its own, behind a head that should be the type.
+    Name(String, String),
+    /// Before the arguments, where a fence may stand; whether it has begun.
+    Fence(bool),
+    Arguments(Arguments),
+    /// Arguments that are no JSON: everything up to the end of the call.
+    Raw,
+    /// Behind the arguments.
+    Tail,
+}
+
+impl Block {
+    /// A block that begins with `mark`.
+    pub fn new(named: &'static Named, mark: &'static str) -> Block {
+        let state = if mark == named.open { State::Head(String::new(), None) } else { State::Between };
+        Block { named, state, id: None, argued: false, called: false }
+    }
+
+    pub fn watched(&self) -> &'static [&'static str] {
+        match &self.state {
+            State::Arguments(arguments) if arguments.in_string() => &[],
+            _ => self.named.marks,
+        }
+    }
+
+    pub fn leaves_text(&self) -> bool {
+        match self.state {
+            State::Between => !self.called,
+            State::Head(..) | State::Name(..) => true,
+            _ => false,
+        }
+    }
+
+    pub fn take(&mut self, token: Token, said: &mut Said) -> Step {
+        match token {
+            Token::Char(c) => self.char(c, said),
+            Token::Mark(mark) => self.mark(mark, said),
+        }
+    }
+
+    fn mark(&mut self, mark: &'static str, said: &mut Said) -> Step {
+        let named = self.named;
+        let begun = matches!(self.state, State::Fence(_) | State::Arguments(_) | State::Raw | State::Tail);
+        if let State::Name(_, name) = &mut self.state {
+            // The name alone: a call without arguments.
+            let name = std::mem::take(name);
+            return if Some(mark) == named.close && self.start(&name, said) { self.end(said) } else { Step::Not };
+        }
+        if let State::Head(head, id) = &mut self.state {
+            let head = std::mem::take(head);
+            if Some(mark) == named.id && id.is_none() {
+                *id = Some(head);
+                return Step::More;
+            }
+            let id = id.take();
+            return if mark == named.separator { self.headed(head, id, said) } else { Step::Not };
+        }
+        if !begun && !matches!(self.state, State::Between) {
+            return Step::Not;
+        }
+        if mark == named.open {
+            self.finish_arguments(begun, said);
+            self.state = State::Head(String::new(), None);
+            return if begun { Step::Next } else { Step::More };
+        }
+        if Some(mark) == named.close && begun {
+            return self.end(said);
+        }
+        if named.block.is_some_and(|(_, close)| mark == close) {
+            self.finish_arguments(begun, said);
+            return Step::Done;
+        }
+        Step::Not
+    }
+
+    /// The head is complete.
+    fn headed(&mut self, head: String, name: Option<String>, said: &mut Said) -> Step {
+        let started = match (self.named.head, name) {
+            (Head::Path, _) => {
+                let path = head.trim();
+                self.id = Some(path.to_string());
+                let name = path.strip_prefix("functions.").unwrap_or(path);
+                let number = |n: &str| n.bytes().all(|b| b.is_ascii_digit());
+                self.start(name.rsplit_once(':').filter(|(_, n)| number(n)).map_or(name, |(name, _)| name), said)
+            }
+            (Head::Name, Some(name)) => {
+                self.id = Some(head.trim().to_string());
+                self.start(&name, said)
+            }
+            // Newer models of the family write as the older ones did now and then.
+            (Head::Name, None) if head.trim() != "function" || self.named.close.is_none() => self.start(&head, said),
+            _ => {
+                self.state = State::Name(head, String::new());
+                true
+            }
+        };
+        if started { Step::More } else { Step::Not }
+    }
+
+    fn char(&mut self, c: char, said: &mut Said) -> Step {
+        match &mut self.state {
+            State::Between if c.is_whitespace() => Step::More,
+            State::Between => Step::Not,
+            State::Head(text, _) if c != '\n' && text.len() < NAME_BYTES_MAX => {
+                text.push(c);
+                Step::More
+            }
+            State::Head(..) => Step::Not,
+            State::Name(head, name) if c == '{' || c == '`' || (c == '\n' && !name.trim().is_empty()) => {
+                // Without a name on its line the head was the name.
+                let name = std::mem::take(if name.trim().is_empty() { head } else { name });
+                if self.start(&name, said) { self.char(c, said) } else { Step::Not }
+            }
+            State::Name(_, name) if name.len() < NAME_BYTES_MAX => {
+                name.push(c);
+                Step::More
+            }
+            State::Name(..) => Step::Not,
+            State::Fence(ticked) => {
+                if c.is_whitespace() {
+                    *ticked = false;
+                } else if c == '`' {
+                    *ticked = true;
+                } else if !(*ticked && c.is_alphabetic()) {
+                    self.state =
+                        if matches!(c, '{' | '[' | '"') { State::Arguments(Arguments::default()) } else { State::Raw };
+                    return self.char(c, said);
+                }
+                // It belongs to the call that was given.
+                Step::Ended
+            }
+            State::Arguments(arguments) => {
+                let place = arguments.take(c, &mut said.arguments);
+                self.argued |= !said.arguments.is_empty();
+                if place != Place::Inside {
+                    self.state = State::Tail;
+                    return Step::Ended;
+                }
+                Step::More
+            }
+            State::Raw => {
+                self.argued = true;
+                said.arguments.push(c);
+                Step::More
+            }
+            State::Tail if c.is_whitespace() || (c == '`' && self.named.close.is_some()) => Step::More,
+            State::Tail => Step::Not,
+        }
+    }
+
+    fn start(&mut self, name: &str, said: &mut Said) -> bool {
+        let name = name.trim();
+        if name.is_empty() || name.contains(char::is_control) {
+            return false;
+        }
+        said.start = Some((name.to_string(), self.id.take()));
+        self.state = State::Fence(false);
+        (self.argued, self.called) = (false, true);
+        true
+    }
+
+    fn finish_arguments(&mut self, begun: bool, said: &mut Said) {
+        if begun && !self.argued {
+            said.arguments.push_str("{}");
+            self.argued = true;
+        }
+    }
+
+    fn end(&mut self, said: &mut Said) -> Step {
+        self.finish_arguments(true, said);
+        self.state = State::Between;
+        Step::Ended
+    }
+}

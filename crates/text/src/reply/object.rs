@@ -1,0 +1,272 @@
+//! Calls that are JSON objects with a name and arguments: Hermes, Qwen, Llama 3, Mistral's earlier form.
+
+use super::format::{NAME_BYTES_MAX, Object};
+use super::json::{Arguments, Follow, Place, Unescape};
+use super::{Said, Step, Token};
+
+/// One call, or a list of calls.
+#[derive(Debug)]
+pub(super) struct Block {
+    object: &'static Object,
+    /// It began without a marker: objects that are no calls are what the model says.
+    bare: bool,
+    list: bool,
+    state: State,
+    name: Option<String>,
+    id: Option<String>,
+    /// Arguments that came before the name.
+    kept: Option<String>,
+    /// The call was given; a call was given at all.
+    started: bool,
+    called: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Behind the marker.
+    Before,
+    /// Where a key must come; whether the object may end instead.
+    Key(bool),
+    /// Inside a string: a key, or the value of one.
+    Text {
+        text: String,
+        unescape: Unescape,
+        value_of: Option<Role>,
+    },
+    Colon(Role),
+    Value(Role),
+    Skip(Follow),
+    Arguments(Arguments),
+    /// Behind a value.
+    Comma,
+    /// Behind the object.
+    After,
+}
+
+/// What a key's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Name,
+    Id,
+    Arguments,
+    Other,
+}
+
+impl Block {
+    /// Behind a marker.
+    pub fn new(object: &'static Object) -> Block {
+        let state = State::Before;
+        let (name, id, kept) = (None, None, None);
+        Block { object, bare: false, list: false, state, name, id, kept, started: false, called: false }
+    }
+
+    /// Behind the brace with which a reply began.
+    pub fn bare(object: &'static Object) -> Block {
+        Block { bare: true, state: State::Key(true), ..Block::new(object) }
+    }
+
+    pub fn watched(&self) -> &'static [&'static str] {
+        match &self.state {
+            State::Text { .. } => &[],
+            State::Skip(follow) if follow.in_string() => &[],
+            State::Arguments(arguments) if arguments.in_string() => &[],
+            _ => self.object.marks,
+        }
+    }
+
+    pub fn leaves_text(&self) -> bool {
+        match self.state {
+            State::After => false,
+            State::Before => true,
+            _ => !self.started,
+        }
+    }
+
+    pub fn take(&mut self, token: Token, said: &mut Said) -> Step {
+        match token {
+            Token::Char(c) => self.char(c, said),
+            Token::Mark(mark) => self.mark(mark),
+        }
+    }
+
+    fn mark(&mut self, mark: &'static str) -> Step {
+        let before = matches!(self.state, State::Before);
+        let after = matches!(self.state, State::After);
+        // Inside an object the call ends as it stands.
+        let ended = after || (!before && self.started);
+        if Some(mark) == self.object.close && (ended || (before && self.called)) {
+            return Step::Done;
+        }
+        if mark == self.object.open && ended {
+            *self = Block { called: true, ..Block::new(self.object) };
+            return if after { Step::More } else { Step::Next };
+        }
+        Step::Not
+    }
+
+    fn char(&mut self, c: char, said: &mut Said) -> Step {
+        match &mut self.state {
+            State::Text { text, unescape, value_of } => {
+                if c != '"' || !unescape.open() {
+                    unescape.take(c, text);
+                    // Names are short; so are the keys that matter.
+                    return if text.len() <= NAME_BYTES_MAX || *value_of == Some(Role::Other) {
+                        Step::More
+                    } else {
+                        Step::Not
+                    };
+                }
+                unescape.finish(text);
+                let (text, value_of) = (std::mem::take(text), *value_of);
+                self.text(text, value_of, said)
+            }
+            State::Skip(follow) => match follow.take(c) {
+                Place::Inside => Step::More,
+                Place::Last => self.after_value(),
+                Place::Behind | Place::Wrong => {
+                    self.state = State::Comma;
+                    self.char(c, said)
+                }
+            },
+            State::Arguments(arguments) => {
+                let place = match &mut self.kept {
+                    Some(kept) => arguments.take(c, kept),
+                    None => arguments.take(c, &mut said.arguments),
+                };
+                match place {
+                    Place::Inside => Step::More,
+                    Place::Last => {
+                        self.state = State::Comma;
+                        if self.started { Step::Ended } else { Step::More }
+                    }
+                    Place::Behind | Place::Wrong => {
+                        self.state = State::Comma;
+                        self.char(c, said)
+                    }
+                }
+            }
+            _ if c.is_whitespace() => Step::More,
+            State::Before if c == '[' && !self.list => {
+                self.list = true;
+                Step::More
+            }
+            State::Before | State::After if c == '{' => {
+                (self.name, self.id, self.kept, self.started) = (None, None, None, false);
+                self.state = State::Key(true);
+                Step::More
+            }
+            State::After if self.object.separators.contains(&c) => Step::More,
+            State::After if c == ']' && self.list => {
+                self.list = false;
+                if self.object.close.is_none() { Step::Done } else { Step::More }
+            }
+            State::Key(_) if c == '"' => self.open_text(None),
+            State::Key(true) if c == '}' => self.close(said),
+            State::Colon(role) if c == ':' => {
+                self.state = State::Value(*role);
+                Step::More
+            }
+            State::Value(role) => {
+                let role = *role;
+                self.value(role, c, said)
+            }
+            State::Comma if c == ',' => {
+                self.state = State::Key(false);
+                Step::More
+            }
+            State::Comma if c == '}' => self.close(said),
+            _ => Step::Not,
+        }
+    }
+
+    fn open_text(&mut self, value_of: Option<Role>) -> Step {
+        self.state = State::Text { text: String::new(), unescape: Unescape::default(), value_of };
+        Step::More
+    }
+
+    fn after_value(&mut self) -> Step {
+        self.state = State::Comma;
+        Step::More
+    }
+
+    /// A string has ended.
+    fn text(&mut self, text: String, value_of: Option<Role>, said: &mut Said) -> Step {
+        match value_of {
+            None => {
+                let role = match text.as_str() {
+                    "name" | "function" if self.name.is_none() => Role::Name,
+                    "arguments" | "parameters" if !self.started && self.kept.is_none() => Role::Arguments,
+                    "id" => Role::Id,
+                    "type" => Role::Other,
+                    _ if self.bare && !self.started => return Step::Not,
+                    _ => Role::Other,
+                };
+                self.state = State::Colon(role);
+                return Step::More;
+            }
+            Some(Role::Name) if !self.started => {
+                if text.trim().is_empty() || text.contains(char::is_control) {
+                    return Step::Not;
+                }
+                self.name = Some(text.trim().to_string());
+                if let Some(kept) = self.kept.take() {
+                    self.start(said);
+                    said.arguments = kept;
+                }
+            }
+            Some(Role::Id) => self.id = Some(text),
+            _ => (),
+        }
+        self.after_value()
+    }
+
+    /// The first character of a value.
+    fn value(&mut self, role: Role, c: char, said: &mut Said) -> Step {
+        match role {
+            Role::Name if c != '"' => Step::Not,
+            Role::Name => self.open_text(Some(role)),
+            Role::Id if c == '"' => self.open_text(Some(role)),
+            Role::Arguments => {
+                let mut arguments = Arguments::default();
+                let mut text = String::new();
+                if arguments.take(c, &mut text) != Place::Inside {
+                    return Step::Not;
+                }
+                self.state = State::Arguments(arguments);
+                if self.name.is_some() {
+                    self.start(said);
+                    said.arguments = text;
+                } else {
+                    self.kept = Some(text);
+                }
+                Step::More
+            }
+            _ => {
+                let mut follow = Follow::default();
+                if follow.take(c) != Place::Inside {
+                    return Step::Not;
+                }
+                self.state = State::Skip(follow);
+                Step::More
+            }
+        }
+    }
+
+    fn start(&mut self, said: &mut Said) {
+        said.start = self.name.clone().map(|name| (name, self.id.take()));
+        (self.started, self.called) = (true, true);
+    }
+
+    /// The object has ended.
+    fn close(&mut self, said: &mut Said) -> Step {
+        if !self.started {
+            if self.bare || self.name.is_none() {
+                return Step::Not;
+            }
+            self.start(said);
+            said.arguments.push_str("{}");
+        }
+        self.state = State::After;
+        Step::Ended
+    }
+}
