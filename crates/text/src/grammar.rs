@@ -14,9 +14,11 @@
 //! the limits below permit, whatever the schema says.
 
 mod calls;
+mod numbers;
 mod pattern;
 mod schema;
 
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use thiserror::Error;
 pub use calls::{CallBody, CallSyntax, Tool};
 
 use crate::{TextError, Tokenizer};
+use numbers::{Numbers, Risky};
 
 /// Largest JSON Schema, in bytes of JSON.
 pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
@@ -37,7 +40,9 @@ pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
 pub const SCHEMA_DEPTH_MAX: usize = 64;
 /// Deepest nesting once references are followed, each the first time it is met.
 pub const SCHEMA_REACH_MAX: usize = 512;
-/// Most properties of one object, branches of one `anyOf`, values of one `enum`.
+/// Most properties of one object, branches of one `anyOf`.
+pub const SCHEMA_BRANCHES_MAX: usize = 500;
+/// Most values of one `enum`; least length that a schema may demand.
 pub const SCHEMA_BREADTH_MAX: usize = 2_000;
 /// Longest regular expression, in bytes.
 pub const REGEX_BYTES_MAX: usize = 4 << 10;
@@ -60,7 +65,7 @@ const COMPILE_STACK_BYTES: usize = 64 << 20;
 /// Limits inside llguidance. The comments give its own measure of their cost.
 fn limits() -> ParserLimits {
     ParserLimits {
-        max_items_in_row: 2_000,
+        max_items_in_row: 4_000,
         // 50,000 a millisecond, while compiling.
         initial_lexer_fuel: 1_000_000,
         // 14,000 a millisecond, for one mask.
@@ -173,6 +178,7 @@ fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), Gram
 pub struct Grammars {
     factory: ParserFactory,
     vocab: usize,
+    risky: Arc<Risky>,
     /// Added tokens that are markers, longest name first.
     markers: Vec<(String, u32)>,
 }
@@ -190,6 +196,7 @@ impl Grammars {
         let first = *eos.first().ok_or_else(|| failed("the model has no end-of-text id".to_string()))?;
         let size = u32::try_from(vocab).map_err(|_| failed(format!("a vocabulary of {vocab}")))?;
         let mut markers = Vec::new();
+        let mut names = HashSet::new();
         let mut words = Vec::with_capacity(vocab);
         for id in 0..size {
             let bytes = tokenizer.bytes(id).unwrap_or_default();
@@ -201,8 +208,12 @@ impl Grammars {
                 {
                     markers.push((name.to_string(), id));
                 }
-                // Two ids of one name would be one; an end of text needs a name in any case.
-                words.push([&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice(), format!("[{id}]").as_bytes()].concat());
+                let mut word = [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice()].concat();
+                // Two ids of one name would be one, and an end of text needs a name in any case.
+                if bytes.is_empty() || !names.insert(bytes) {
+                    word.extend_from_slice(format!("[{id}]").as_bytes());
+                }
+                words.push(word);
             } else if bytes.len() > u16::MAX as usize / 2
                 || bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER) && bytes.len() > 1
             {
@@ -211,6 +222,8 @@ impl Grammars {
                 words.push(bytes);
             }
         }
+        let plain = words.iter().enumerate().filter(|(_, bytes)| bytes.first() != Some(&TokTrie::SPECIAL_TOKEN_MARKER));
+        let risky = Arc::new(Risky::of(plain.map(|(id, bytes)| (id as u32, bytes.as_slice()))));
         markers.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
         let build = || -> Result<ParserFactory, String> {
             let trie = TokTrie::from(&TokRxInfo::new(size, first), &words).with_eos_tokens(eos);
@@ -225,7 +238,7 @@ impl Grammars {
         let factory = catch_unwind(AssertUnwindSafe(build))
             .unwrap_or_else(|_| Err("the vocabulary".to_string()))
             .map_err(failed)?;
-        Ok(Grammars { factory, vocab, markers })
+        Ok(Grammars { factory, vocab, risky, markers })
     }
 
     /// A matcher at the start of an output.
@@ -255,7 +268,15 @@ impl Grammars {
         let mut parser = Parser::new(Ok(compiled.map_err(|e| refusal(wanted, &e))?));
         warnings.extend(parser.grammar_warnings().into_iter().map(|w| one_line(&w)));
         warnings.dedup();
-        Ok(Matcher { parser, vocab: self.vocab, bits: vec![0; self.vocab.div_ceil(32)], warnings })
+        let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
+        let numbers = json.then(|| (Numbers::new(), self.risky.clone(), self.factory.tok_env().clone()));
+        let mut matcher =
+            Matcher { numbers, parser, vocab: self.vocab, bits: vec![0; self.vocab.div_ceil(32)], warnings };
+        match matcher.allowed() {
+            Ok(_) => Ok(matcher),
+            Err(GrammarError::DeadEnd) => Err(GrammarError::invalid("grammar", "nothing matches it")),
+            Err(error) => Err(error),
+        }
     }
 
     /// llguidance's parser of these grammars, or what it says. A thread of its own compiles, so that how deep a schema may be does not
@@ -357,8 +378,8 @@ fn check_lark(lark: &str) -> Result<(), GrammarError> {
     at_most("Lark grammar: nested brackets", deepest, LARK_DEPTH_MAX)?;
     at_most("Lark grammar: negations", lark.bytes().filter(|&c| c == b'~').count(), LARK_DEPTH_MAX)?;
     pattern::check_repeats(lark).map_err(|reason| pattern::refusal("Lark grammar", reason))?;
-    // A schema inside would not be screened.
-    for word in ["%json", "%regex", "max_tokens", "temperature"] {
+    // A schema inside would not be screened, and ids may have no token: markers are written by name.
+    for word in ["%json", "%regex", "max_tokens", "temperature", "<["] {
         if lark.contains(word) {
             return Err(GrammarError::invalid("Lark grammar", format!("`{word}` is not taken")));
         }
@@ -372,15 +393,29 @@ fn one_line(text: &str) -> String {
     line[..end].to_string()
 }
 
+/// Whether llguidance speaks of one of its limits: its errors are words.
+fn is_a_limit(line: &str) -> bool {
+    let words = [
+        "too large",
+        "too big",
+        "limit",
+        "stack level",
+        "fuel",
+        "too complex",
+        "Unable to determine",
+        "too many",
+        "Current row has",
+    ];
+    words.iter().any(|word| line.contains(word))
+}
+
 /// llguidance's words for what it does not compile, as one of ours.
 fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
     let line = one_line(said);
-    let limits =
-        ["too large", "too big", "limit", "stack level", "fuel", "too complex", "Unable to determine", "too many"];
     if line.starts_with("panic") {
         return GrammarError::Fault(line);
     }
-    if limits.iter().any(|l| line.contains(l)) {
+    if is_a_limit(&line) {
         return GrammarError::TooComplex(line);
     }
     let what = match wanted {
@@ -405,6 +440,8 @@ fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
 /// One output as it grows: which tokens may come next.
 pub struct Matcher {
     parser: Parser,
+    /// Where JSON is written: how its numbers grow.
+    numbers: Option<(Numbers, Arc<Risky>, TokEnv)>,
     vocab: usize,
     bits: Vec<u32>,
     warnings: Vec<String>,
@@ -413,7 +450,13 @@ pub struct Matcher {
 impl Clone for Matcher {
     /// A matcher at the same place that shares nothing with this one, to compile once for several outputs.
     fn clone(&self) -> Self {
-        Matcher { parser: self.parser.deep_clone(), bits: self.bits.clone(), warnings: self.warnings.clone(), ..*self }
+        Matcher {
+            numbers: self.numbers.clone(),
+            parser: self.parser.deep_clone(),
+            bits: self.bits.clone(),
+            warnings: self.warnings.clone(),
+            ..*self
+        }
     }
 }
 
@@ -430,6 +473,9 @@ impl Matcher {
         for (to, from) in self.bits.iter_mut().zip(given.iter().chain(std::iter::repeat(&0))) {
             *to = *from;
         }
+        if let Some((numbers, risky, env)) = &self.numbers {
+            numbers.restrict(risky, &mut self.bits, |id| env.tok_trie().token(id));
+        }
         if self.bits.iter().all(|&word| word == 0) {
             return Err(GrammarError::DeadEnd);
         }
@@ -444,8 +490,22 @@ impl Matcher {
         if id as usize >= self.vocab {
             return Err(GrammarError::NotAllowed(id));
         }
+        let mut after = self.numbers.as_ref().map(|(numbers, ..)| *numbers);
+        if let (Some(after), Some((.., env))) = (&mut after, &self.numbers) {
+            let bytes = env.tok_trie().token(id);
+            if bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) {
+                after.reset();
+            } else if !after.push(bytes) {
+                return Err(GrammarError::NotAllowed(id));
+            }
+        }
         match self.parser.try_consume_tokens(&[id]) {
-            Ok(1) => Ok(()),
+            Ok(1) => {
+                if let (Some(after), Some((numbers, ..))) = (after, &mut self.numbers) {
+                    *numbers = after;
+                }
+                Ok(())
+            }
             Ok(_) => Err(GrammarError::NotAllowed(id)),
             Err(e) => Err(broken(self.parser.stop_reason(), &e.to_string())),
         }
@@ -468,10 +528,11 @@ impl Matcher {
 }
 
 fn broken(reason: StopReason, said: &str) -> GrammarError {
+    let line = one_line(said);
     match reason {
-        StopReason::NoExtensionBias | StopReason::NoExtension => GrammarError::DeadEnd,
-        StopReason::LexerTooComplex | StopReason::ParserTooComplex => GrammarError::TooComplex(one_line(said)),
-        _ if said.contains("NoExtension") => GrammarError::DeadEnd,
-        _ => GrammarError::Fault(one_line(said)),
+        StopReason::LexerTooComplex | StopReason::ParserTooComplex => GrammarError::TooComplex(line),
+        _ if line.contains("NoExtension") => GrammarError::DeadEnd,
+        _ if is_a_limit(&line) => GrammarError::TooComplex(line),
+        _ => GrammarError::Fault(line),
     }
 }

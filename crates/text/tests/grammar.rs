@@ -40,6 +40,8 @@ fn schemas() -> Vec<Value> {
         json!({"$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": [{"type": "null"}, {"const": 7}], "additionalItems": false, "minItems": 2}),
         json!({"$schema": "http://json-schema.org/draft-07/schema#", "additionalItems": {"type": "boolean"}, "allOf": [{"minItems": 2}], "items": [{"type": "null"}], "type": "array"}),
         json!({"enum": ["red", "green", 3, null, {"x": [1, 2.5]}, "a\"\\\n\u{e9}\u{1f600}"]}),
+        json!({"type": "integer", "minimum": -2, "maximum": 2}),
+        json!({"type": "integer"}),
         json!({"type": "string", "minLength": 2, "maxLength": 5}),
         json!({"type": "string", "pattern": "^[A-Z]{2}-\\d{3}(\\.[\\w-]+)?$"}),
         json!({"type": "string", "pattern": "^.\\s\\S$"}),
@@ -124,6 +126,27 @@ fn a_name_has_one_spelling() {
     let u = tokenizer.encode("u", false).unwrap()[0];
     assert!(matches!(matcher.accept(u), Err(GrammarError::NotAllowed(id)) if id == u));
     matcher.accept(tokenizer.encode("n", false).unwrap()[0]).unwrap();
+}
+
+/// How far the tokens of a text are accepted under a schema: whole, or up to the one that is refused.
+fn goes(grammars: &Grammars, tokenizer: &Tokenizer, schema: Value, text: &str) -> bool {
+    let mut matcher = grammars.compile(&strict(schema)).unwrap();
+    let one = |c: char| tokenizer.encode(&c.to_string(), false).unwrap()[0];
+    text.chars().map(one).all(|id| matcher.accept(id).is_ok()) && matcher.may_end()
+}
+
+#[test]
+fn numbers_are_ones_that_every_reader_takes() {
+    let (tokenizer, grammars) = bundled();
+    let goes = |schema: Value, text: &str| goes(&grammars, &tokenizer, schema, text);
+    for schema in [json!({"type": "integer"}), json!({"type": "integer", "minimum": -3, "maximum": 3})] {
+        assert!(goes(schema.clone(), "-2") && goes(schema.clone(), "0") && !goes(schema.clone(), "-0"), "{schema}");
+    }
+    for schema in [json!({"type": "number"}), json!({})] {
+        assert!(goes(schema.clone(), "-1.5E+99") && !goes(schema.clone(), "1e100"), "{schema}");
+        assert!(goes(schema.clone(), &"7".repeat(40)) && !goes(schema.clone(), &"7".repeat(41)), "{schema}");
+    }
+    assert!(goes(json!({"type": "string"}), "\"1e100\""));
 }
 
 #[test]
@@ -266,7 +289,7 @@ fn nasty_schemas_take_bounded_time() {
         (0..60).map(|i| (format!("^(a|b)*c{{{i},}}x{i}$"), json!({}))).collect();
     let cases: Vec<(&str, Value)> = vec![
         ("deep", nested(31, |inner| json!({"items": inner}))),
-        ("too deep", nested(5_00, |inner| json!({"items": inner}))),
+        ("too deep", nested(500, |inner| json!({"items": inner}))),
         ("deep anyOf", nested(15, |inner| json!({"anyOf": [inner, {"type": "array", "items": inner}]}))),
         ("reference to itself", json!({"$ref": "#"})),
         (
@@ -285,8 +308,8 @@ fn nasty_schemas_take_bounded_time() {
         ),
         ("chain of references", chain(250)),
         ("too long a chain", chain(600)),
-        ("2,000 properties", many_properties(2_000, false)),
-        ("2,000 required properties", many_properties(2_000, true)),
+        ("500 properties", many_properties(500, false)),
+        ("500 required properties", many_properties(500, true)),
         ("10,000 properties", many_properties(10_000, false)),
         ("2,000 values", json!({"enum": (0..2_000).map(|i| format!("value {i} of many")).collect::<Vec<_>>()})),
         ("20,000 values", json!({"enum": (0..20_000).collect::<Vec<_>>()})),
@@ -416,6 +439,9 @@ fn expressions_choices_and_grammars_are_kept() {
         let sum = run(&Constraint::Lark("start: N (\"+\" N)*\nN: /[0-9]{1,3}/".to_string()), seed);
         assert!(sum.split('+').all(|n| n.len() <= 3 && n.parse::<u32>().is_ok()), "{sum}");
     }
+    let marked = Constraint::Lark("start: \"a\" <think> \"b\"".to_string());
+    assert_eq!(run(&marked, 1), "a<think>b");
+    assert!(grammars.compile(&Constraint::Lark("start: <[2060]>".to_string())).is_err());
     for none in [vec![], vec![String::new()], vec!["a".repeat(70_000)], vec!["a".to_string(); 3_000]] {
         assert!(grammars.compile(&Constraint::Choice(none)).is_err());
     }

@@ -7,20 +7,16 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{GrammarError, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX, at_most, pattern};
+use super::{
+    GrammarError, SCHEMA_BRANCHES_MAX, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX,
+    at_most, pattern,
+};
 
 /// Keywords of schemas that are kept as they are.
-const PLAIN: [&str; 9] = [
-    "type",
-    "minItems",
-    "maxItems",
-    "minLength",
-    "maxLength",
-    "required",
-    "minProperties",
-    "maxProperties",
-    "multipleOf",
-];
+const PLAIN: [&str; 5] = ["type", "minItems", "minLength", "required", "minProperties"];
+/// Keywords that are kept up to a length that no output has.
+const MOST: [&str; 3] = ["maxItems", "maxLength", "maxProperties"];
+const MOST_MAX: u64 = 1_000_000;
 /// Bounds of numbers.
 const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 /// Keywords that say nothing about whether a value is valid.
@@ -70,8 +66,8 @@ const NOT_KEPT: [&str; 22] = [
     "disallow",
     "divisibleBy",
 ];
-/// Formats that llguidance knows and keeps. Of dates and times see `calendar`.
-const FORMATS: [&str; 7] = ["duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
+/// Formats that llguidance knows and keeps. For others see `spelled`.
+const FORMATS: [&str; 5] = ["duration", "ipv4", "ipv6", "uuid", "uri"];
 /// Largest whole number that 64-bit floating point tells from its neighbours.
 const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
 
@@ -94,6 +90,7 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         waiting: Vec::new(),
         reach: Vec::new(),
         anchors: None,
+        divisors: Vec::new(),
     };
     let mut refs = Refs::default();
     let mut out = screen.schema(schema, At { path: "", depth: 0, rebased: false }, &mut refs)?;
@@ -175,6 +172,8 @@ struct Screen<'a> {
     reach: Vec<Refs>,
     /// Anchors and where they are, once one is asked for.
     anchors: Option<HashMap<String, String>>,
+    /// Different values of `multipleOf`, each with the power of ten that makes it whole.
+    divisors: Vec<(f64, f64)>,
 }
 
 impl<'a> Screen<'a> {
@@ -206,7 +205,8 @@ impl<'a> Screen<'a> {
                 out.insert(keyword.clone(), value);
             }
         }
-        if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(calendar) {
+        one_zero(map, &mut out);
+        if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(spelled) {
             let both = out.entry("allOf").or_insert_with(|| json!([]));
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
         }
@@ -227,7 +227,7 @@ impl<'a> Screen<'a> {
         Ok(Some(match keyword {
             "properties" | "patternProperties" => {
                 let given = value.as_object().ok_or_else(|| invalid("it is an object"))?;
-                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
+                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
                 let mut out = Map::new();
                 for (name, schema) in given {
                     let path = format!("{}/{keyword}/{}", at.path, escaped(name));
@@ -243,7 +243,7 @@ impl<'a> Screen<'a> {
             }
             "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
-                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
+                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
                 let mut out = Vec::new();
                 for (index, schema) in given.iter().enumerate() {
                     let path = format!("{}/{keyword}/{index}", at.path);
@@ -257,12 +257,15 @@ impl<'a> Screen<'a> {
                 Value::String(ecma(text, &format!("{}/pattern", at.path))?)
             }
             "format" if value.as_str().is_some_and(|f| FORMATS.contains(&f)) => value.clone(),
-            "format" if value.as_str().and_then(calendar).is_some() => return Ok(None),
+            "format" if value.as_str().and_then(spelled).is_some() => return Ok(None),
             "format" => {
                 self.unkept(
                     at,
                     keyword,
-                    &format!("{value} is not kept; known are date-time, date, time, {}", FORMATS.join(", ")),
+                    &format!(
+                        "{value} is not kept; known are date-time, date, time, email, hostname, {}",
+                        FORMATS.join(", ")
+                    ),
                 )?;
                 return Ok(None);
             }
@@ -277,6 +280,11 @@ impl<'a> Screen<'a> {
                 value.clone()
             }
             bound if BOUNDS.contains(&bound) => clamped(value, bound, at)?,
+            most if MOST.contains(&most) => value.as_u64().map_or_else(|| value.clone(), |n| json!(n.min(MOST_MAX))),
+            "multipleOf" => {
+                self.divisor(value).map_err(|reason| unsupported(at, keyword, &reason))?;
+                value.clone()
+            }
             plain if PLAIN.contains(&plain) => value.clone(),
             note if NOTES.contains(&note) => return Ok(None),
             other if NOT_KEPT.contains(&other) => {
@@ -293,6 +301,25 @@ impl<'a> Screen<'a> {
                 return Ok(None);
             }
         }))
+    }
+
+    /// llguidance computes least common multiples in 32 bits, without looking: all that can come together must fit.
+    fn divisor(&mut self, value: &Value) -> Result<(), String> {
+        let given = value.as_f64().filter(|&f| f > 0.0).ok_or("is a number above zero")?;
+        let scaled = [1.0, 10.0, 100.0, 1000.0, 1e4]
+            .into_iter()
+            .find(|scale| (given * scale).fract() == 0.0)
+            .map(|scale| (given, scale));
+        self.divisors.push(scaled.ok_or("has more than four decimals")?);
+        self.divisors.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.divisors.dedup();
+        let scale = self.divisors.iter().map(|d| d.1).fold(1.0, f64::max);
+        let largest = self.divisors.last().map_or(0.0, |d| d.0 * scale);
+        let product = self.divisors.iter().fold(largest, |product, d| product * d.0 * scale);
+        if product > f64::from(u32::MAX) {
+            return Err("is too large, alone (65535 at most) or with the others".to_string());
+        }
+        Ok(())
     }
 
     /// Keywords that are kept alone but not in company.
@@ -402,18 +429,44 @@ fn applies(keyword: &str) -> bool {
     matches!(keyword, "const" | "enum" | "allOf" | "anyOf" | "oneOf" | "$ref")
 }
 
-/// RFC 3339 without leap seconds, and with the 29th of February in leap years only: llguidance's own dates have more.
-fn calendar(format: &str) -> Option<String> {
+/// Formats as patterns of ours, where llguidance's own let through what a strict validator does not: dates of RFC 3339 without leap seconds
+/// and with the 29th of February in leap years only; names of hosts and mailboxes that are not too long.
+fn spelled(format: &str) -> Option<String> {
     let leap = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)-02-29";
     let months = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8])";
     let date = format!("(?:[0-9]{{4}}-(?:{months})|{leap})");
     let clock = "(?:[01][0-9]|2[0-3]):[0-5][0-9]";
     let time = format!("{clock}:[0-5][0-9](?:\\.[0-9]{{1,9}})?(?:Z|[+-]{clock})");
+    let label = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?";
+    let atom = "[A-Za-z0-9_+-]{1,20}";
     match format {
+        "hostname" => Some(format!("^{label}(?:\\.{label}){{0,4}}$")),
+        "email" => Some(format!("^{atom}(?:\\.{atom}){{0,2}}@{label}(?:\\.{label}){{0,3}}\\.[A-Za-z]{{2,12}}$")),
         "date" => Some(format!("^{date}$")),
         "time" => Some(format!("^{time}$")),
         "date-time" => Some(format!("^{date}T{time}$")),
         _ => None,
+    }
+}
+
+/// llguidance lets an integer be `-0` where its range crosses zero between two bounds or has none; some read that as a fraction.
+fn one_zero(map: &Map<String, Value>, out: &mut Map<String, Value>) {
+    let types =
+        map.get("type").map_or(Vec::new(), |t| t.as_array().map_or_else(|| vec![t], |all| all.iter().collect()));
+    if !types.iter().any(|t| *t == "integer") || types.iter().any(|t| *t == "number") {
+        return;
+    }
+    let has = |keyword: &str, exclusive: &str| map.contains_key(keyword) || map.contains_key(exclusive);
+    match (has("minimum", "exclusiveMinimum"), has("maximum", "exclusiveMaximum")) {
+        (false, false) => {
+            out.insert("minimum".to_string(), json!(-EXACT_MAX));
+        }
+        (true, true) if types.len() == 1 => {
+            let halves = json!({"anyOf": [{"type": "integer", "maximum": -1}, {"type": "integer", "minimum": 0}]});
+            let both = out.entry("allOf").or_insert_with(|| json!([]));
+            both.as_array_mut().into_iter().for_each(|all| all.push(halves.clone()));
+        }
+        _ => {}
     }
 }
 

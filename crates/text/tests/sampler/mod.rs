@@ -59,7 +59,7 @@ pub fn sample(
     while ids.len() < tokens_max {
         let bits = matcher.allowed()?;
         let may = |id: u32| bits[id as usize / 32] >> (id % 32) & 1 == 1;
-        wishing |= !wish.is_empty() && wished == 0 && random.chance(50);
+        wishing |= !wish.is_empty() && wished == 0 && random.chance(if ids.is_empty() { 300 } else { 50 });
         let id = if wishing && wished < wish.len() && may(wish[wished]) {
             wished += 1;
             wish[wished - 1]

@@ -1,0 +1,143 @@
+//! Numbers of JSON output stay numbers elsewhere: exponents of two digits and forty digits before them.
+//!
+//! JSON's own grammar lets a number be `1E526`, or digits without end, which other readers take for infinity or refuse. llguidance has no
+//! word for that, so bytes are followed here: what is a string and what a number.
+
+/// Most digits of a number, without its exponent.
+const DIGITS_MAX: u8 = 40;
+/// Most digits of an exponent.
+const EXPONENT_MAX: u8 = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Outside,
+    /// A string, and whether a backslash came just now.
+    Text(bool),
+    /// Digits so far.
+    Mantissa(u8),
+    /// Digits so far.
+    Exponent(u8),
+}
+
+/// Where in a JSON text an output is. A line break or a marker ends whatever was open: no string of JSON has one in it, so text before
+/// the JSON confuses nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Numbers(Part);
+
+/// Tokens that can make a number too long, by where they come.
+pub(super) struct Risky {
+    /// Anywhere.
+    alone: Vec<u32>,
+    /// After a digit.
+    after_digit: Vec<u32>,
+    /// In an exponent, or after many digits.
+    digits: Vec<u32>,
+}
+
+impl Numbers {
+    pub fn new() -> Numbers {
+        Numbers(Part::Outside)
+    }
+
+    pub fn reset(&mut self) {
+        self.0 = Part::Outside;
+    }
+
+    /// Go on by the bytes of a token. False when a number in it is too long.
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
+        for &byte in bytes {
+            self.0 = match (self.0, byte) {
+                (_, b'\n') => Part::Outside,
+                (Part::Text(true), _) => Part::Text(false),
+                (Part::Text(false), b'\\') => Part::Text(true),
+                (Part::Text(false), b'"') => Part::Outside,
+                (Part::Text(false), _) => Part::Text(false),
+                (_, b'"') => Part::Text(false),
+                (Part::Outside, b'0'..=b'9') => Part::Mantissa(1),
+                (Part::Mantissa(digits), b'0'..=b'9') => Part::Mantissa(digits + 1),
+                (Part::Mantissa(digits), b'.') => Part::Mantissa(digits),
+                (Part::Mantissa(_), b'e' | b'E') => Part::Exponent(0),
+                (Part::Exponent(0), b'+' | b'-') => Part::Exponent(0),
+                (Part::Exponent(digits), b'0'..=b'9') => Part::Exponent(digits + 1),
+                _ => Part::Outside,
+            };
+            match self.0 {
+                Part::Mantissa(digits) if digits > DIGITS_MAX => return false,
+                Part::Exponent(digits) if digits > EXPONENT_MAX => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+
+    /// Take from a mask what would make a number too long.
+    pub fn restrict<'a>(&self, risky: &Risky, bits: &mut [u32], bytes: impl Fn(u32) -> &'a [u8]) {
+        let lists: &[&Vec<u32>] = match self.0 {
+            Part::Outside | Part::Text(_) => &[&risky.alone],
+            Part::Mantissa(digits) if digits < DIGITS_MAX / 2 => &[&risky.after_digit],
+            Part::Mantissa(_) | Part::Exponent(_) => &[&risky.after_digit, &risky.digits],
+        };
+        for &id in lists.iter().flat_map(|list| list.iter()) {
+            let (word, bit) = (id as usize / 32, 1 << (id % 32));
+            if bits[word] & bit != 0 && !self.clone().push(bytes(id)) {
+                bits[word] &= !bit;
+            }
+        }
+    }
+}
+
+impl Risky {
+    /// Of a vocabulary of plain tokens.
+    pub fn of<'a>(tokens: impl Iterator<Item = (u32, &'a [u8])>) -> Risky {
+        let mut risky = Risky { alone: Vec::new(), after_digit: Vec::new(), digits: Vec::new() };
+        for (id, bytes) in tokens.filter(|(_, bytes)| bytes.iter().any(u8::is_ascii_digit)) {
+            let breaks = |part| !Numbers(part).push(bytes);
+            if breaks(Part::Outside) || breaks(Part::Text(false)) || breaks(Part::Text(true)) {
+                risky.alone.push(id);
+            }
+            if breaks(Part::Mantissa(DIGITS_MAX / 2)) {
+                risky.after_digit.push(id);
+            }
+            if matches!(bytes[0], b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') {
+                risky.digits.push(id);
+            }
+        }
+        risky
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_followed_through_strings() {
+        let fits = |text: &str| Numbers::new().push(text.as_bytes());
+        assert!(fits(r#"{"1e5555": "3E999 \" 1e999", "a": [1e12, -2.5E-30, 0.5]}"#));
+        assert!(!fits("[1e123"));
+        assert!(!fits(r#"{"a":-1.0E+123"#));
+        assert!(fits(&"1".repeat(40)) && !fits(&"1".repeat(41)));
+        assert!(fits("said \"so\n1e12") && !fits("said \"so\n1e123"));
+    }
+
+    #[test]
+    fn a_mask_loses_what_is_too_long_there() {
+        let tokens: [&[u8]; 6] = [b"1", b"123", b"e5", b"e500", b",", b"7e999"];
+        let risky = Risky::of(tokens.iter().enumerate().map(|(id, bytes)| (id as u32, *bytes)));
+        let mask = |text: &str| {
+            let mut numbers = Numbers::new();
+            assert!(numbers.push(text.as_bytes()));
+            let mut bits = [0b11_1111];
+            numbers.restrict(&risky, &mut bits, |id| tokens[id as usize]);
+            bits[0]
+        };
+        assert_eq!(mask("["), 0b01_1111);
+        assert_eq!(mask("[4"), 0b01_0111);
+        // What no number goes on by is the grammar's business: `4e7e999`.
+        assert_eq!(mask("[4e"), 0b11_1101);
+        assert_eq!(mask("[4e1"), 0b11_1101);
+        assert_eq!(mask("[4e12"), 0b01_1100);
+        assert_eq!(mask(&"4".repeat(39)), 0b01_0101);
+        assert_eq!(mask("\"4e12"), 0b11_1111);
+    }
+}
