@@ -65,7 +65,6 @@ impl Problem {
     fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            StatusCode::UNAUTHORIZED => "authentication_error",
             s if s.is_server_error() => "server_error",
             _ => "invalid_request_error",
         }
