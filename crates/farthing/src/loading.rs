@@ -12,7 +12,7 @@ use model::gguf::Value;
 use model::plan::MemoryPlan;
 use model::tensors::Stored;
 use model::weight::Weights;
-use model::{CacheFormat, Checkpoint, Transformer};
+use model::{Cache, CacheFormat, Checkpoint, Transformer};
 use serve::Render;
 use text::chat::Template;
 use text::{Tokenizer, Vocabulary};
@@ -36,6 +36,9 @@ pub struct Load {
     /// Numbers of the cache: f32, bf16, q8 or q6 (9 and 7 bits a number) [default: f32 where the weights are, else bf16]
     #[arg(long, value_name = "FORMAT")]
     pub cache: Option<String>,
+    /// Tokens that the cache holds, of all texts together; `None` = one text's.
+    #[arg(skip)]
+    pub cached: Option<usize>,
 }
 
 /// How tokens are chosen. What is not given comes from the model's generation_config.json, else is off.
@@ -214,7 +217,10 @@ pub fn context(checkpoint: &Checkpoint, load: &Load) -> Result<usize, Failure> {
 /// What a model will take, with the numbers of its cache.
 pub fn planned(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFormat), Failure> {
     let format = cache_format(checkpoint, load)?;
-    Ok((MemoryPlan::new(checkpoint, context(checkpoint, load)?, format), format))
+    let plan = MemoryPlan::new(checkpoint, context(checkpoint, load)?, format);
+    let page = Cache::bytes_per_page(&checkpoint.structure, format) as u64;
+    let pages = load.cached.map_or(plan.context, |cached| cached.max(plan.context)).div_ceil(PAGE) as u64;
+    Ok((MemoryPlan { cache: pages.saturating_mul(page), ..plan }, format))
 }
 
 /// A plan in words.
@@ -369,7 +375,10 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
     stops.sort_unstable();
     stops.dedup();
     let pool = Pool::new(load.threads.map_or_else(cores, usize::from));
-    let limits = Limits { context: plan.context, cached: plan.context.next_multiple_of(PAGE) };
+    let limits = Limits {
+        context: plan.context,
+        cached: load.cached.unwrap_or(plan.context).max(plan.context).next_multiple_of(PAGE),
+    };
     let engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
     Ok(Loaded { engine, tokenizer, template, bos, eos, generation, stops })
 }

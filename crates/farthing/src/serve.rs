@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use engine::service::{Service, Settings};
-use model::Checkpoint;
+use engine::service::{Disk, Service, Settings};
+use model::cache::PAGE;
+use model::plan::MemoryPlan;
+use model::{Cache, Checkpoint};
 use serve::accounts::Keys;
 use serve::models::{Description, Models};
 use serve::{Access, Bounds, Loaded, Origin, Served, State, Tls};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::loading::{Choose, Load, bundled, cores, load, planned, told};
+use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, told, xdg};
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
 use crate::terminal::bytes;
@@ -63,6 +65,15 @@ pub struct Arguments {
     /// Requests that wait while others run
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
+    /// Tokens that the cache in memory holds, of all requests together [default: what a quarter of the free memory holds, at most 16 contexts]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    cached: Option<u32>,
+    /// Bytes of cached prompts on disk, such as 20G, or off [default: 10G, and at most a quarter of the free room]
+    #[arg(long, value_name = "BYTES", value_parser = size_or_off)]
+    disk_cache: Option<u64>,
+    /// Directory of the cache on disk [default: farthing/units in the user's cache directory]
+    #[arg(long, value_name = "DIRECTORY")]
+    disk_cache_dir: Option<PathBuf>,
     /// Open connections at most
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
@@ -138,6 +149,42 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << shift).filter(|&n| n > 0).ok_or_else(|| "give bytes, such as 64G".to_string())
 }
 
+/// Bytes, or `off`.
+fn size_or_off(text: &str) -> Result<u64, String> {
+    if text == "off" || text == "0" { Ok(0) } else { size(text).map_err(|e| format!("{e}, or off")) }
+}
+
+/// Longest text where `--context` does not say.
+const CONTEXT: usize = 16_384;
+/// Contexts that the cache holds at most where `--cached` does not say.
+const CONTEXTS: usize = 16;
+/// Bytes on disk where `--disk-cache` does not say.
+const DISK: u64 = 10 << 30;
+
+/// How a model is loaded to serve many: the texts' length, and the tokens that the cache holds, from what memory allows.
+fn shape(a: &Arguments, checkpoint: &Checkpoint) -> Result<Load, Failure> {
+    let most = checkpoint.structure.context;
+    let (format, models) = (cache_format(checkpoint, &a.load)?, a.models.len().max(1) as u64);
+    let page = Cache::bytes_per_page(&checkpoint.structure, format) as u64;
+    let plan = MemoryPlan::new(checkpoint, most.min(CONTEXT), format);
+    let free = a.memory.or(plan.available).map(|n| n.saturating_sub(plan.weights.saturating_add(plan.scratch)));
+    let share = free.map(|n| usize::try_from(n / 4 / models / page.max(1)).unwrap_or(usize::MAX).saturating_mul(PAGE));
+    // Where little is free, a text of 4096 tokens is tried all the same: the plan says whether it fits.
+    let fitting = share.unwrap_or(CONTEXT).max(4096);
+    let context = a.load.context.unwrap_or(most.min(CONTEXT).min(fitting));
+    let cached = a.cached.map_or(share.unwrap_or(0).min(context.saturating_mul(CONTEXTS)), |n| n as usize);
+    Ok(Load { context: Some(context), cached: Some(cached.max(context)), ..a.load.clone() })
+}
+
+/// Where prompts are kept, and how many bytes of them.
+fn disk(a: &Arguments) -> Option<(PathBuf, u64)> {
+    let usual = || xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("units"));
+    let dir = a.disk_cache_dir.clone().or_else(usual)?;
+    let room = || hub::free_bytes(&dir).map_or(DISK, |free| DISK.min(free / 4));
+    let bytes_max = a.disk_cache.unwrap_or_else(room);
+    (bytes_max > 0).then_some((dir, bytes_max))
+}
+
 /// The id of a model in the API: its name at the hub, or the last part of its path.
 fn api_name(model: Option<&str>) -> String {
     let Some(model) = model else { return "seed-5.7m".to_string() };
@@ -152,6 +199,7 @@ fn api_name(model: Option<&str>) -> String {
 /// A model that will be served.
 struct Candidate {
     path: PathBuf,
+    load: Load,
     description: Description,
     /// Its plan, in words.
     plan: String,
@@ -176,10 +224,12 @@ fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
                 path.display()
             )));
         }
-        let (plan, _) = planned(&Checkpoint::open(&path)?, &a.load)?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let load = shape(a, &checkpoint)?;
+        let (plan, _) = planned(&checkpoint, &load)?;
         available = available.or(plan.available);
         let description = Description { name, bytes: plan.total(), context: plan.context, created };
-        all.push(Candidate { path, description, plan: told(&plan) });
+        all.push(Candidate { path, load, description, plan: told(&plan) });
     }
     Ok((all, a.memory.or(available)))
 }
@@ -194,15 +244,21 @@ fn derived(a: &Arguments, all: &[Candidate], budget: Option<u64>) -> Vec<String>
         if all.len() > 1 { format!(", {} if all are loaded", bytes(together)) } else { String::new() }
     ));
     let threads = a.load.threads.map_or_else(cores, usize::from);
-    let pages: Vec<String> = all.iter().map(|c| c.description.context.div_ceil(engine::PAGE).to_string()).collect();
+    let contexts: Vec<String> = all.iter().map(|c| c.description.context.to_string()).collect();
+    let pages: Vec<String> =
+        all.iter().map(|c| c.load.cached.unwrap_or(c.description.context).div_ceil(PAGE).to_string()).collect();
     lines.push(format!(
-        "bounds: {threads} threads, {} pages of {} tokens, {} requests at once, {} waiting, {} connections",
+        "bounds: {threads} threads, texts of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
+        contexts.join(" and "),
         pages.join(" + "),
-        engine::PAGE,
         a.parallel,
         a.queue,
         a.connections
     ));
+    lines.push(match disk(a) {
+        Some((dir, most)) => format!("cache on disk: at most {} in {}", bytes(most), dir.display()),
+        None => "cache on disk: off".to_string(),
+    });
     lines
 }
 
@@ -234,19 +290,22 @@ fn tls(a: &Arguments) -> Result<Option<Arc<Tls>>, Failure> {
 
 /// Loads a candidate, on the thread of whoever asked for it.
 fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<Loaded, String> + use<> {
-    let paths: Vec<(String, PathBuf)> = all.iter().map(|c| (c.description.name.clone(), c.path.clone())).collect();
-    // The plan was told at the start.
-    let options = Load { quiet: true, ..a.load.clone() };
-    let (choose, running, waiting) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue));
+    let known: Vec<(String, PathBuf, Load)> =
+        all.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
+    let (choose, running, waiting, disk) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue), disk(a));
     move |wanted| {
-        let (name, path) = paths.iter().find(|(name, _)| *name == wanted.name).ok_or("no such model")?;
+        let (name, path, options) = known.iter().find(|(name, ..)| *name == wanted.name).ok_or("no such model")?;
+        // The plan was told at the start.
+        let options = Load { quiet: true, ..options.clone() };
         let m = load(path, &options).map_err(|Failure(why)| why)?;
         let vocab = m.engine.model().structure.vocab;
         let defaults = choose.sampling(&m.generation, vocab).map_err(|Failure(why)| why)?;
         tracing::info!(target: "farthing", model = name, "loaded");
+        let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
+        let disk = disk.clone().map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
         Ok(Loaded::new(Served {
             name: name.clone(),
-            service: Service::start(m.engine, Settings { running, waiting, ..Settings::default() }),
+            service: Service::start(m.engine, Settings { running, waiting, disk, ..Settings::default() }),
             tokenizer: Arc::new(m.tokenizer),
             template: m.template,
             bos: m.bos,
