@@ -188,7 +188,10 @@ fn a_request_may_say_how_long_it_waits() {
 #[test]
 fn the_cache_is_told_and_kept_apart() {
     let server = Server::start(&[]);
+    // Nobody asked this before, not even in an earlier run of this test: prompts are kept on disk.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
     let story = "Once upon a time there was a little cat who lived in a big house with a garden. ".repeat(12);
+    let story = format!("{now} {story}");
     let of = |user: &str, question: &str| {
         let body = json!({"messages": [{"role": "user", "content": format!("{story}{question}")}], "user_id": user, "max_tokens": 1, "n": 2});
         let usage = fine(&server, "/chat/completions", body)["usage"].clone();
