@@ -119,7 +119,7 @@ fn of(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 fn two_models_take_turns_in_the_memory_of_one() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (copied(&directory.path().join("one")), copied(&directory.path().join("two")));
-    let server = Server::start(&[&one, &two]);
+    let server = Server::start(&[&one, &two, "--cached", "2048"]);
     assert_eq!(states(&server), of(&[("one", "ready"), ("two", "absent")]));
     let bytes = body(&server.get("/v1/models"))["data"][1]["bytes"].as_u64().unwrap();
     let ask = |server: &Server, model: &str| {
@@ -136,8 +136,20 @@ fn two_models_take_turns_in_the_memory_of_one() {
     drop(server);
 
     let memory = (bytes * 3 / 2).to_string();
-    let server =
-        Server::start(&[&one, &two, "--name", "first", "--memory", &memory, "--idle-unload", "1", "--drain", "60"]);
+    let server = Server::start(&[
+        &one,
+        &two,
+        "--name",
+        "first",
+        "--memory",
+        &memory,
+        "--cached",
+        "2048",
+        "--idle-unload",
+        "1",
+        "--drain",
+        "60",
+    ]);
     for (model, expected) in
         [("two", [("first", "absent"), ("two", "ready")]), ("first", [("first", "ready"), ("two", "absent")])]
     {
