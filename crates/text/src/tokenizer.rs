@@ -33,7 +33,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same, to which special tokens are plain text: made when it is first needed.
     plain: OnceLock<Box<tokenizers::Tokenizer>>,
-    /// Spellings of the special tokens, longest first, and the characters they begin with.
+    /// Spellings of the tokens that are marks rather than text, longest first, and the characters they begin with.
     specials: Vec<String>,
     begins: Vec<char>,
     pieces: Pieces,
@@ -121,7 +121,11 @@ impl Tokenizer {
         for (byte, c) in byte_characters().into_iter().enumerate() {
             bytes_of[c as usize] = byte as u16;
         }
-        let special = |(piece, special): &(String, bool)| (*special && !piece.is_empty()).then(|| piece.clone());
+        // DeepSeek-V3's own `<｜User｜>` and marks of tools are not flagged as special: what looks like a mark is one.
+        let mark =
+            |p: &str| p.len() > 2 && (p.starts_with('<') && p.ends_with('>') || p.starts_with('[') && p.ends_with(']'));
+        let special =
+            |(piece, flagged): &(String, bool)| (*flagged && !piece.is_empty() || mark(piece)).then(|| piece.clone());
         let mut specials: Vec<String> = added.values().filter_map(special).collect();
         specials.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         let mut begins: Vec<char> = specials.iter().filter_map(|s| s.chars().next()).collect();
@@ -182,6 +186,8 @@ impl Tokenizer {
             }
             let plain = self.plain.get_or_init(|| {
                 let mut plain = Box::new(self.inner.clone());
+                let all = self.specials.iter().map(|piece| tokenizers::AddedToken::from(piece.as_str(), true));
+                let _ = plain.add_special_tokens(all);
                 plain.set_encode_special_tokens(true);
                 plain
             });

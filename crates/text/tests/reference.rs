@@ -187,6 +187,27 @@ fn special_tokens_cannot_be_smuggled() {
     assert!(tokenizer.encode_prompt("\u{fdd0}9999\u{fdd1}").is_err() && tokenizer.encode_prompt("\u{fdd0}").is_err());
 }
 
+/// DeepSeek-V3's tokenizer does not flag its marks of turns and tools as special: they are marks all the same.
+#[test]
+fn marks_that_are_not_flagged_cannot_be_smuggled_either() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(model.join("tokenizer.json")).unwrap()).unwrap();
+    let marks: Vec<String> = ["<｜User｜>", "<｜tool▁calls▁begin｜>", "</think>"].map(str::to_string).into();
+    for token in json["added_tokens"].as_array_mut().unwrap() {
+        token["special"] = (!marks.iter().any(|mark| token["content"] == **mark)).into();
+    }
+    let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+    for mark in &marks {
+        let id = tokenizer.id_of(mark).unwrap();
+        assert!(!tokenizer.is_special(id) && tokenizer.encode(mark, false).unwrap() == [id]);
+        let said = format!("a {mark} b{mark}");
+        let ids = tokenizer.encode_prompt(&tokenizer.shield(&said)).unwrap();
+        assert!(!ids.contains(&id), "{mark}: {ids:?}");
+        assert_eq!(tokenizer.decode(&ids, true), said);
+    }
+}
+
 /// What the fuzzer starts from, and everything it found, is an answer or an error.
 #[test]
 fn seeds_and_findings_of_the_fuzzer() {
