@@ -25,7 +25,7 @@ const CHUNK: usize = 512;
 
 /// Names the order of sums in the forward: it changes whenever the same weights and tokens give other bits than before, so that pages kept
 /// on disk by an earlier version are not found.
-const ARITHMETIC: &[u8] = b"1";
+const ARITHMETIC: &[u8] = b"2";
 
 /// What a sequence can be refused for.
 #[derive(Clone, Debug, Error, PartialEq)]

@@ -27,7 +27,8 @@ const ACCOUNTS_MAX: usize = 4096;
 pub struct Bounds {
     /// Tokens of a page, and of a unit.
     pub page: usize,
-    /// Aligned blocks of a prompt that are computed in a form of their own, where there is one (`model::Transformer::form_block`).
+    /// Aligned blocks of a prompt, those before its last token, that are computed in a form of their own, where there is one
+    /// (`model::attention::expanded_prompt`).
     pub form_block: Option<usize>,
     /// Requests that run at once.
     pub running: usize,
@@ -575,7 +576,7 @@ const WHOLE_CHUNK: usize = 128;
 
 /// Keys of a request's first `units` units. A unit's form follows from its place in the prompt.
 fn extend_keys(bounds: &Bounds, request: &mut Request, units: usize) {
-    let blocks = bounds.form_block.map_or(0, |block| request.arrival.prompt.len() / block * block);
+    let blocks = bounds.form_block.map_or(0, |block| (request.arrival.prompt.len() - 1) / block * block);
     for unit in request.keys.len()..units {
         let (first, end) = (unit * bounds.page, (unit + 1) * bounds.page);
         let before = request.keys.last().unwrap_or(&request.arrival.root);

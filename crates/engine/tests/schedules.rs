@@ -42,7 +42,7 @@ fn next_token(entry: u64) -> u32 {
 }
 
 fn expanded(bounds: &Bounds, prompt: usize, position: usize) -> bool {
-    bounds.form_block.is_some_and(|block| position < prompt / block * block)
+    bounds.form_block.is_some_and(|block| position < (prompt - 1) / block * block)
 }
 
 /// The text of a request that is alone in the world.

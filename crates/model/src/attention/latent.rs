@@ -38,7 +38,7 @@ const TOGETHER: usize = 128;
 /// Rows at the span's start that take the expanded form.
 fn expanded_rows(span: &Span, form: Form) -> usize {
     let end = match form {
-        Form::ByPlace => span.prompt / BLOCK * BLOCK,
+        Form::ByPlace => super::expanded_prompt(span.prompt),
         Form::Absorbed => 0,
         Form::Expanded => usize::MAX,
     };

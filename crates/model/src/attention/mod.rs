@@ -6,6 +6,12 @@ mod paged;
 use kernels::{Input, Pool, Product, Quantized, Queries, Rows, matmul};
 pub use latent::BLOCK as FORM_BLOCK;
 
+/// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
+/// prompt that is found in a cache costs one absorbed token, not the expansion of all before it.
+pub fn expanded_prompt(prompt: usize) -> usize {
+    prompt.saturating_sub(1) / FORM_BLOCK * FORM_BLOCK
+}
+
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, PAGE};
 use crate::structure::{Attention, Pairing, Rope};
