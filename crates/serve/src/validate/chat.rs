@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sampling::{CHOICES_MAX, TOP_MAX, tokens, wanted};
-use super::{Fields, Invalid, Model, empty, format, tools, unsupported, wrong};
+use super::{Fields, Invalid, Model, counted_value, empty, format, tools, unsupported, wrong};
 use crate::ask::{Ask, Input};
 
 /// Most messages of a conversation.
@@ -60,6 +60,9 @@ pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
             Some("disabled") => think(&mut template, false),
             Some("adaptive") => {}
             _ => return Err(wrong("thinking", &value, THINKING)),
+        }
+        if let Some(budget) = value.get("budget_tokens").filter(|b| !b.is_null()) {
+            counted_value("thinking.budget_tokens", budget, 1, u64::MAX)?;
         }
     }
     if let Some(value) = fields.take("reasoning_effort") {
