@@ -98,7 +98,7 @@ def verdict(schema, content):
 def run(schemas):
     """Counts of outcomes, reasons of refusals, and what was not valid."""
     counts, reasons, bad = collections.Counter(), collections.Counter(), []
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
         answers = pool.map(lambda pair: ask(pair[1][1], pair[0]), enumerate(schemas))
         for (name, schema), (finish, content) in zip(schemas, answers):
             if finish == 400:
@@ -121,16 +121,14 @@ def run(schemas):
 
 
 def ends(bias):
-    """Token ids of what ends strings, arrays and objects."""
+    """Biases by token id: what ends strings, arrays and objects is likelier, what goes on with them less likely."""
     ids = {}
-    for text in ['"', '",', '"}', "}", "]", " ]", " }", "},", "}}"] if bias else []:
-        request = urllib.request.Request(
-            BASE.removesuffix("/v1") + "/tokenize",
-            json.dumps({"prompt": text, "add_special_tokens": False}).encode(),
-            {"Content-Type": "application/json"},
-        )
+    for text in ['"', "}", "]", ","] if bias else []:
+        body = json.dumps({"prompt": text, "add_special_tokens": False}).encode()
+        request = urllib.request.Request(BASE.removesuffix("/v1") + "/tokenize", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
-            ids.update({str(i): bias for i in json.load(answer)["tokens"]})
+            (token,) = json.load(answer)["tokens"]
+        ids[str(token)] = -bias if text == "," else bias
     return ids
 
 

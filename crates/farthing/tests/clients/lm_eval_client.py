@@ -75,7 +75,7 @@ lm = LocalCompletionsAPI(
     base_url=base + "/completions",
     tokenizer_backend="remote",
     batch_size=3,
-    num_concurrent=2,
+    num_concurrent=1,
     max_length=1024,
     # It takes id 0 of the tokenizer's beginning of a text for none.
     custom_prefix_token_id=0,

@@ -159,18 +159,22 @@ fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
         }
     };
     let assistant = role == "assistant";
-    let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null() && !empty(v));
+    // What only an assistant's message has is looked at in others too, and then left out.
+    let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null());
     let mut calls = Vec::new();
-    if let Some(value) = given("tool_calls").filter(|_| assistant) {
+    if let Some(value) = given("tool_calls").filter(|v| *v != json!([])) {
         calls = tools::calls(&at("tool_calls"), &value)?;
-    } else if let Some(value) = given("function_call").filter(|_| assistant) {
+    } else if let Some(value) = given("function_call").filter(|v| !empty(v)) {
         calls = tools::calls(&at("function_call"), &json!([{ "function": value }]))?;
+    }
+    if !assistant {
+        calls.clear();
     }
     let mut reasoning = None;
     for key in ["reasoning_content", "reasoning"] {
-        match given(key).filter(|_| assistant) {
+        match given(key) {
             None => {}
-            Some(Value::String(text)) => reasoning = reasoning.or(Some(text)),
+            Some(Value::String(text)) => reasoning = reasoning.or(Some(text)).filter(|s| assistant && !s.is_empty()),
             Some(other) => return Err(wrong(&at(key), &other, "a string")),
         }
     }
