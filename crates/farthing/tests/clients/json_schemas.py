@@ -9,6 +9,7 @@ The small model knows no end of a string: BIAS (0) makes quotes and closing brac
 
 import collections
 import concurrent.futures
+import decimal
 import hashlib
 import json
 import pathlib
@@ -83,8 +84,10 @@ def ask(schema, seed):
 
 def verdict(schema, content):
     """None where it is valid, else what is wrong."""
+    # As they are written: in binary, 40016000.01 is no multiple of 0.01.
+    schema = json.loads(json.dumps(schema), parse_float=decimal.Decimal)
     try:
-        instance = json.loads(content)
+        instance = json.loads(content, parse_float=decimal.Decimal)
     except json.JSONDecodeError as e:
         return f"no JSON: {e}"
     judge = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
@@ -132,6 +135,7 @@ def ends(bias):
     return ids
 
 
+decimal.getcontext().prec = 2000
 BASE = sys.argv[1]
 ENDS = ends(float(sys.argv[4]) if len(sys.argv) > 4 else 0)
 if len(sys.argv) > 2:
