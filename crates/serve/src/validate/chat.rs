@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::sampling::{CHOICES_MAX, TOP_MAX, tokens, wanted};
-use super::{Fields, Invalid, Model, empty, format, tools, unsupported, wrong};
+use super::{Fields, Invalid, Model, counted_value, empty, format, tools, unsupported, wrong};
 use crate::ask::{Ask, Input};
 
 /// Most messages of a conversation.
@@ -60,6 +60,9 @@ pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
             Some("disabled") => think(&mut template, false),
             Some("adaptive") => {}
             _ => return Err(wrong("thinking", &value, THINKING)),
+        }
+        if let Some(budget) = value.get("budget_tokens").filter(|b| !b.is_null()) {
+            counted_value("thinking.budget_tokens", budget, 1, u64::MAX)?;
         }
     }
     if let Some(value) = fields.take("reasoning_effort") {
@@ -156,18 +159,22 @@ fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
         }
     };
     let assistant = role == "assistant";
-    let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null() && !empty(v));
+    // What only an assistant's message has is looked at in others too, and then left out.
+    let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null());
     let mut calls = Vec::new();
-    if let Some(value) = given("tool_calls").filter(|_| assistant) {
+    if let Some(value) = given("tool_calls").filter(|v| *v != json!([])) {
         calls = tools::calls(&at("tool_calls"), &value)?;
-    } else if let Some(value) = given("function_call").filter(|_| assistant) {
+    } else if let Some(value) = given("function_call").filter(|v| !empty(v)) {
         calls = tools::calls(&at("function_call"), &json!([{ "function": value }]))?;
+    }
+    if !assistant {
+        calls.clear();
     }
     let mut reasoning = None;
     for key in ["reasoning_content", "reasoning"] {
-        match given(key).filter(|_| assistant) {
+        match given(key) {
             None => {}
-            Some(Value::String(text)) => reasoning = reasoning.or(Some(text)),
+            Some(Value::String(text)) => reasoning = reasoning.or(Some(text)).filter(|s| assistant && !s.is_empty()),
             Some(other) => return Err(wrong(&at(key), &other, "a string")),
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::sampling::{CHOICES_MAX, TOP_MAX, tokens, wanted};
-use super::{Fields, Invalid, Model, unsupported, wrong};
+use super::{Fields, Invalid, Model, unsupported, whole, wrong};
 use crate::ask::{Ask, Input, Prompt, Tools, Wanted};
 use crate::validate::format;
 
@@ -87,7 +87,7 @@ fn prompt(param: &str, value: Value, vocab: usize) -> Result<Prompt, Invalid> {
 /// Token ids.
 pub fn ids(param: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, Invalid> {
     let id = |(i, v): (usize, &Value)| {
-        let id = v.as_u64().filter(|&id| id < vocab as u64).map(|id| id as u32);
+        let id = whole(v).and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < vocab);
         id.ok_or_else(|| wrong(&format!("{param}[{i}]"), v, &format!("a token id below {vocab}")))
     };
     items.iter().enumerate().map(id).collect()

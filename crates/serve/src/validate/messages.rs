@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{MESSAGES_MAX, effort, think, variables};
 use super::sampling::{tokens, wanted};
-use super::{Fields, Invalid, Model, counted_value, empty, format, tools, unsupported, wrong};
+use super::{Fields, Invalid, Model, empty, format, tools, unsupported, wrong};
 use crate::ask::{Ask, Choice, Input, Shape, Tool, Tools};
 
 /// A request of `/v1/messages`, or of `/v1/messages/count_tokens`.
@@ -30,9 +30,6 @@ pub fn messages(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
 /// Variables of the template. Who does not ask for thinking gets none, where the model can do without.
 fn variables_of(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
     let asked = fields.peek("thinking");
-    if let Some(budget) = asked.as_ref().and_then(|t| t.get("budget_tokens")).filter(|b| !b.is_null()) {
-        counted_value("thinking.budget_tokens", budget, 1, u64::MAX)?;
-    }
     let own = variables(fields)?;
     let mut template = Map::new();
     if asked.is_none() {

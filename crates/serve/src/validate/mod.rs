@@ -163,10 +163,15 @@ impl Fields {
     }
 }
 
+/// A whole number, as JSON Schema has it: `3.0` is one too.
+fn whole(value: &Value) -> Option<i64> {
+    let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15).map(|x| x as i64);
+    value.as_i64().or_else(float)
+}
+
 fn counted_value(param: &str, value: &Value, low: u64, high: u64) -> Result<u64, Invalid> {
-    let float = || value.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0 && *x < 1e15).map(|x| x as u64);
-    let whole = value.as_u64().or_else(float);
-    whole.filter(|n| *n >= low && *n <= high).ok_or_else(|| {
+    let number = value.as_u64().or_else(|| whole(value).and_then(|n| u64::try_from(n).ok()));
+    number.filter(|n| *n >= low && *n <= high).ok_or_else(|| {
         let to = if high == u64::MAX { "on".to_string() } else { format!("to {high}") };
         wrong(param, value, &format!("a whole number from {low} {to}"))
     })

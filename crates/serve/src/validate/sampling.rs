@@ -3,7 +3,7 @@
 use engine::Sampling;
 use serde_json::Value;
 
-use super::{Fields, Invalid, Model, wrong};
+use super::{Fields, Invalid, Model, whole, wrong};
 use crate::ask::Wanted;
 
 /// Most stop strings, and the longest.
@@ -59,16 +59,16 @@ fn sampling(fields: &mut Fields, model: Model<'_>) -> Result<Sampling, Invalid> 
     let seed = match fields.take("seed") {
         None => d.seed,
         Some(value) => {
-            let seed = value.as_u64().or(value.as_i64().map(|s| s as u64));
+            let seed = value.as_u64().or(whole(&value).map(|s| s as u64));
             Some(seed.ok_or_else(|| wrong("seed", &value, "a whole number of 64 bits"))?)
         }
     };
     let top_k = match fields.take("top_k") {
         None => d.top_k,
         // -1 is what some clients send for "all".
-        Some(value) if value.as_i64() == Some(-1) => 0,
+        Some(value) if whole(&value) == Some(-1) => 0,
         Some(value) => {
-            let k = value.as_u64().and_then(|k| usize::try_from(k).ok());
+            let k = whole(&value).and_then(|k| usize::try_from(k).ok());
             k.ok_or_else(|| wrong("top_k", &value, "a whole number from 0 on (0 or -1 = all)"))?
         }
     };
@@ -116,7 +116,7 @@ fn priority(fields: &mut Fields) -> Result<i8, Invalid> {
     match fields.take("priority") {
         None => Ok(tier),
         Some(value) => {
-            let number = value.as_i64().filter(|p| (-100..=100).contains(p)).and_then(|p| i8::try_from(p).ok());
+            let number = whole(&value).filter(|p| (-100..=100).contains(p)).and_then(|p| i8::try_from(p).ok());
             number.ok_or_else(|| wrong("priority", &value, "a whole number from -100 to 100 (higher goes first)"))
         }
     }

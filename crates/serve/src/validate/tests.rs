@@ -492,6 +492,43 @@ const KEYS: [&str; 34] = [
     "model",
 ];
 
+/// `3.0` is a whole number to JSON Schema, and so to clients that are checked by the description.
+#[test]
+fn whole_numbers_may_be_written_with_a_point() {
+    let ask = completed(json!({"prompt": [1.0, 2], "seed": -2.0, "top_k": 5.0, "priority": -3.0, "n": 2.0})).unwrap();
+    let Input::Prompts { prompts, .. } = &ask.input else { panic!("{ask:?}") };
+    assert_eq!(prompts, &[Prompt::Tokens(vec![1, 2])]);
+    let w = &ask.wanted;
+    assert_eq!((w.sampling.seed, w.sampling.top_k, w.priority, w.choices), (Some(-2_i64 as u64), 5, -3, 2));
+    for (changes, param) in [
+        (json!({"prompt": [1.5]}), "prompt[0]"),
+        (json!({"prompt": [-1.0]}), "prompt[0]"),
+        (json!({"prompt": "a", "seed": 0.5}), "seed"),
+        (json!({"prompt": "a", "top_k": 1e300}), "top_k"),
+        (json!({"prompt": "a", "priority": 1.5}), "priority"),
+    ] {
+        assert_eq!(completed(changes.clone()).expect_err(&changes.to_string()).param.as_deref(), Some(param));
+    }
+}
+
+/// Fields that are of no use beside a text are looked at all the same.
+#[test]
+fn a_text_to_tokens_has_no_wrong_fields_beside_it() {
+    let defaults = Sampling::default();
+    let model = Model { defaults: &defaults, vocab: 100 };
+    let read = |body: Value| tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model);
+    assert!(matches!(read(json!({"prompt": "a", "tools": []})).unwrap(), Tokenize::Text { special: true, .. }));
+    for (body, param) in [
+        (json!({"prompt": "a", "continue_final_message": {}}), "continue_final_message"),
+        (json!({"prompt": "a", "function_call": 5}), "function_call"),
+        (json!({"prompt": "a", "thinking": {"type": "enabled", "budget_tokens": "x"}}), "thinking.budget_tokens"),
+        (json!({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}), "messages"),
+        (json!({}), "prompt"),
+    ] {
+        assert_eq!(read(body.clone()).expect_err(&body.to_string()).param.as_deref(), Some(param), "{body}");
+    }
+}
+
 /// The description of the API names every field that is asked for, and no other.
 #[test]
 fn every_field_is_described() {

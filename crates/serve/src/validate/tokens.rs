@@ -39,7 +39,13 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
     let spelled = fields.flag("return_token_strs")?.unwrap_or(false);
     let special = fields.flag("add_special_tokens")?;
     let name = fields.text("model")?;
+    let continued = fields.flag("continue_final_message")?.unwrap_or(false);
+    fields.flag("add_generation_prompt")?;
+    let (tools, template) = (tools::openai(fields)?, variables(fields)?);
     if let Some(text) = fields.text("prompt")? {
+        if let Some(messages) = fields.take("messages") {
+            return Err(wrong("messages", &messages, "absent where prompt is given"));
+        }
         return Ok(Tokenize::Text { text, special: special.unwrap_or(true), spelled });
     }
     let (messages, prefixed) =
@@ -47,9 +53,7 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
             true => wrong("prompt", &Value::Null, "a string, unless messages are given"),
             false => invalid,
         })?;
-    let continues = fields.flag("continue_final_message")?.unwrap_or(false) || prefixed;
-    fields.flag("add_generation_prompt")?;
-    let (tools, template) = (tools::openai(fields)?, variables(fields)?);
+    let continues = continued || prefixed;
     let wanted = Wanted {
         model: name,
         sampling: model.defaults.clone(),
