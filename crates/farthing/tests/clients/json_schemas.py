@@ -82,12 +82,18 @@ def ask(schema, seed):
         return 400, json.load(e)["error"]["message"]
 
 
+def number(text):
+    """A number as it is written; 4.0 is a whole one, as JSON Schema has it."""
+    value = decimal.Decimal(text)
+    return int(value) if value == value.to_integral_value() else value
+
+
 def verdict(schema, content):
     """None where it is valid, else what is wrong."""
     # As they are written: in binary, 40016000.01 is no multiple of 0.01.
-    schema = json.loads(json.dumps(schema), parse_float=decimal.Decimal)
+    schema = json.loads(json.dumps(schema), parse_float=number)
     try:
-        instance = json.loads(content, parse_float=decimal.Decimal)
+        instance = json.loads(content, parse_float=number)
     except json.JSONDecodeError as e:
         return f"no JSON: {e}"
     judge = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
