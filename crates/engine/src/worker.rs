@@ -19,6 +19,9 @@ use crate::store::Fetch;
 const READ_MAX: usize = 512;
 const READ_MIN: usize = 64;
 
+/// A step takes at most so many times as long where many prompts wait to be read and few requests decode.
+const SHARE_MAX: f64 = 4.0;
+
 /// How long the worker sleeps when nothing wakes it.
 const SLEEP: Duration = Duration::from_secs(3600);
 
@@ -92,6 +95,33 @@ struct Row {
     scores: bool,
 }
 
+/// What steps have taken: those that read no prompt, and each token of a prompt besides. Means that forget.
+#[derive(Default)]
+struct Pace {
+    decode: f64,
+    token: f64,
+}
+
+impl Pace {
+    fn saw(&mut self, read: usize, took: f64) {
+        let (mean, now) = match read {
+            0 => (&mut self.decode, took),
+            READ_MIN.. => (&mut self.token, (took - self.decode).max(0.1 * took) / read as f64),
+            _ => return,
+        };
+        *mean = if *mean == 0.0 { now } else { 0.7 * *mean + 0.3 * now };
+    }
+
+    /// Tokens that can be read beside decoding in so many seconds.
+    fn within(&self, seconds: f64) -> usize {
+        if self.token == 0.0 {
+            return READ_MIN;
+        }
+        let tokens = ((seconds - self.decode) / self.token).max(0.0) as usize;
+        tokens.clamp(READ_MIN, READ_MAX) / READ_MIN * READ_MIN
+    }
+}
+
 struct Worker {
     engine: Engine,
     shared: Arc<Shared>,
@@ -99,15 +129,14 @@ struct Worker {
     coming: HashMap<Id, Coming>,
     /// Logits of a step.
     logits: Vec<f32>,
-    /// Tokens of prompts that are read in a second, and how long a step may take.
-    rate: f64,
+    pace: Pace,
     step: Duration,
 }
 
 /// Serve until the service ends and nothing is left to do.
 pub(crate) fn work(engine: Engine, shared: Arc<Shared>, step: Duration) {
     let (jobs, coming) = (HashMap::new(), HashMap::new());
-    let mut worker = Worker { engine, shared, jobs, coming, logits: Vec::new(), rate: 0.0, step };
+    let mut worker = Worker { engine, shared, jobs, coming, logits: Vec::new(), pace: Pace::default(), step };
     while let Some(step) = worker.receive() {
         worker.follow(step);
     }
@@ -161,14 +190,11 @@ impl Worker {
         }
     }
 
-    /// Tokens of prompts that this step may read.
+    /// Tokens of prompts that this step may read. Those who wait for a prompt to be read and those who decode share the time by their numbers.
     fn budget(&self) -> usize {
-        let decoding = self.jobs.values().any(|job| job.tokens.len() > job.prompt);
-        if !decoding || self.rate == 0.0 {
-            return READ_MAX;
-        }
-        let within = (self.rate * self.step.as_secs_f64()) as usize;
-        within.clamp(READ_MIN, READ_MAX) / READ_MIN * READ_MIN
+        let decoding = self.jobs.values().filter(|job| job.tokens.len() > job.prompt).count();
+        let share = (self.jobs.len() as f64 / decoding.max(1) as f64).min(SHARE_MAX);
+        if decoding == 0 { READ_MAX } else { self.pace.within(self.step.as_secs_f64() * share) }
     }
 
     fn cancelled(&mut self, id: Id) {
@@ -282,10 +308,7 @@ impl Worker {
         }
         let read: usize = rows.iter().filter(|r| r.part.len > 1).map(|r| r.part.len).sum();
         let took = started.elapsed();
-        if read >= READ_MIN {
-            let rate = read as f64 / took.as_secs_f64();
-            self.rate = if self.rate == 0.0 { rate } else { 0.7 * self.rate + 0.3 * rate };
-        }
+        self.pace.saw(read, took.as_secs_f64());
         self.keep(&rows, took);
         self.choose(&rows, &logits, vocab);
         self.logits = logits;
@@ -453,4 +476,21 @@ impl Job {
 fn said(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_read_within_the_time_that_is_left_beside_decoding() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.within(1.0), READ_MIN);
+        for _ in 0..50 {
+            pace.saw(0, 0.4);
+            pace.saw(128, 0.4 + 1.28);
+        }
+        // 100 tokens a second beside 0.4 s of decoding.
+        assert_eq!([0.1, 1.0, 2.4, 60.0].map(|seconds| pace.within(seconds)), [64, 64, 192, 512]);
+    }
 }

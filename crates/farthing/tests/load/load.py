@@ -90,9 +90,9 @@ async def complete(where, request, leave_after=None):
                 raise ValueError(str(event["error"]))
             usage = event.get("usage") or usage
             for choice in event["choices"]:
-                if choice["text"] or not got:
-                    got.append(choice["text"])
-                    times.append(time.monotonic())
+                # A token whose text is held back is a token all the same.
+                got.append(choice["text"])
+                times.append(time.monotonic())
             if leave_after is not None and len(got) > leave_after:
                 return "".join(got), times, None
         return "".join(got), times, usage
