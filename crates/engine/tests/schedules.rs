@@ -468,11 +468,11 @@ fn a_unit_is_found_by_its_tokens_form_and_salt_only() {
             }
         }
     };
-    let prompt: Vec<u32> = (0..24).collect();
+    let prompt: Vec<u32> = (0..25).collect();
     assert_eq!(hit(0, b"a", &prompt[..20]), 0);
     assert_eq!(hit(1, b"a", &prompt[..20]), 19, "all of it, but for the last token");
     assert_eq!(hit(2, b"b", &prompt[..20]), 0, "another account's");
     // Positions 16 to 19 were computed in the form of a prompt's rest; in a longer prompt they have another.
-    assert_eq!(hit(3, b"a", &prompt[..24]), 16);
+    assert_eq!(hit(3, b"a", &prompt[..25]), 16);
     assert_eq!(hit(4, b"a", &prompt[..14]), 8, "8 to 11 lie in a block that this prompt does not fill");
 }
