@@ -33,7 +33,7 @@ impl Fetch {
     }
 
     /// As [`Fetch::try_next`], but waits.
-    #[allow(clippy::should_implement_trait)]
+    #[allow(clippy::should_implement_trait)] // it waits, which a `for` should not hide
     pub fn next(&mut self) -> Option<Result<Vec<u8>, Missed>> {
         if self.left == 0 {
             return None;

@@ -1,5 +1,5 @@
 //! Stores for tests: the bytes of every unit follow from its key, so anybody can tell whether they are right.
-#![allow(dead_code)]
+#![allow(dead_code)] // each test uses its part
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};

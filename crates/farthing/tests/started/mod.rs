@@ -1,7 +1,7 @@
 //! A server of the binary, started for a test.
 
 // Each file of tests uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code)] // each test uses its part
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
