@@ -310,7 +310,7 @@ pub fn run(a: Arguments) -> Outcome {
         let others: Vec<(Work, f64)> = (0..work.len()).filter_map(|w| Some((work[w], theirs(w)?.median))).collect();
         let title = format!("{}, {threads} threads, {}", a.model, kernels::instruction_set());
         plot(file, &title, &ours, &others)?;
-        eprintln!("wrote {}", file.display());
+        crate::terminal::note(&format!("wrote {}", file.display()));
     }
     if a.json {
         let rows: Vec<_> = (0..work.len())

@@ -83,7 +83,7 @@ pub fn run(a: Arguments) -> Outcome {
         Some(prompt) => prompt,
         None => {
             if std::io::stdin().is_terminal() {
-                eprintln!("reading the prompt from the terminal; end it with ctrl-d");
+                crate::terminal::note("reading the prompt from the terminal; end it with ctrl-d");
             }
             let mut bytes = Vec::new();
             std::io::stdin().read_to_end(&mut bytes)?;

@@ -248,7 +248,7 @@ pub fn plan(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFo
         return Err(Failure(format!("it needs {parts}, but {available} are available; {advice}")));
     }
     if !load.quiet {
-        eprintln!("plan: {parts}; {available} available");
+        crate::terminal::note(&format!("plan: {parts}; {available} available"));
     }
     Ok((plan, format))
 }

@@ -46,6 +46,13 @@ pub fn start(format: Format, level: Level) {
     };
     // Libraries have their own targets: their lines may hold what is not ours to tell.
     let ours = Targets::new().with_target("farthing", level);
+    if format == Format::Json {
+        // A fault of ours is an object too.
+        std::panic::set_hook(Box::new(|fault| {
+            let line: String = fault.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            tracing::error!(target: "farthing", "fault: {line}");
+        }));
+    }
     // Only fails when there is a log already.
     let _ = tracing_subscriber::registry().with(layer.with_filter(ours)).try_init();
 }

@@ -20,6 +20,7 @@ mod rendering;
 mod rival;
 mod serve;
 mod show;
+mod signals;
 mod speed;
 mod terminal;
 mod tokenize;
@@ -100,10 +101,11 @@ pub type Outcome = Result<(), Failure>;
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() && std::env::args_os().any(|a| a == "--json") => {
+        Err(error) if error.use_stderr() && wants_json() => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
-            report(line.strip_prefix("error: ").unwrap_or(line), "arguments", true);
+            terminal::json_only();
+            report(line.strip_prefix("error: ").unwrap_or(line), "arguments");
             return ExitCode::from(2);
         }
         Err(error) => error.exit(),
@@ -118,12 +120,12 @@ fn main() -> ExitCode {
         Command::Bench(a) => a.json,
         Command::Loss(a) => a.json,
         Command::Tokenize(a) => a.json,
-        Command::Chat(_)
-        | Command::Serve(_)
-        | Command::Trace(_)
-        | Command::Completions(_)
-        | Command::RenderTemplate => false,
+        Command::Serve(a) => a.logs_json(),
+        Command::Chat(_) | Command::Trace(_) | Command::Completions(_) | Command::RenderTemplate => false,
     };
+    if json {
+        terminal::json_only();
+    }
     let outcome = kernels::instruction_set_from_env().map_err(Failure).and_then(|()| match arguments.command {
         Command::Chat(a) => chat::run(a),
         Command::Generate(a) => generate::run(a),
@@ -146,21 +148,28 @@ fn main() -> ExitCode {
         Err(Failure(message)) if message == terminal::CLOSED => ExitCode::SUCCESS,
         Err(Failure(message)) => match message.strip_prefix(terminal::STOPPED) {
             Some(message) => {
-                report(message, "stopped", json);
+                report(message, "stopped");
                 ExitCode::from(130)
             }
             None => {
-                report(&message, "failed", json);
+                report(&message, "failed");
                 ExitCode::FAILURE
             }
         },
     }
 }
 
+/// Whether the command line asks for JSON, as far as can be told of one that is wrong.
+fn wants_json() -> bool {
+    let all: Vec<_> = std::env::args_os().collect();
+    all.iter().any(|a| a == "--json" || a == "--log-format=json")
+        || all.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json")
+}
+
 /// The one line of a failure, for people or for machines.
-fn report(message: &str, kind: &str, json: bool) {
+fn report(message: &str, kind: &str) {
     let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if json {
+    if terminal::is_json_only() {
         eprintln!("{}", serde_json::json!({"error": {"message": line, "kind": kind}}));
     } else {
         eprintln!("farthing: {line}");

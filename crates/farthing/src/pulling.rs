@@ -150,7 +150,7 @@ pub fn fetch(name: &Name, load: &Load, anyway: bool) -> Result<PathBuf, Failure>
     if !load.quiet {
         let cache = remote.hub.settings().cache.display();
         let files = selection.files.len();
-        eprintln!("fetching {name}: {} in {files} files to {cache}", bytes(selection.bytes));
+        crate::terminal::note(&format!("fetching {name}: {} in {files} files to {cache}", bytes(selection.bytes)));
     }
     let bars = Bars::new(selection.bytes, load.quiet);
     let outcome = remote.hub.pull(name, &remote.listing, selection, &bars);
@@ -176,7 +176,7 @@ struct Bars {
 impl Bars {
     fn new(size: u64, quiet: bool) -> Bars {
         let target =
-            if quiet { indicatif::ProgressDrawTarget::hidden() } else { indicatif::ProgressDrawTarget::stderr() };
+            if quiet || crate::terminal::is_json_only() { indicatif::ProgressDrawTarget::hidden() } else { indicatif::ProgressDrawTarget::stderr() };
         let all = MultiProgress::with_draw_target(target);
         let style = "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
         let total = ProgressBar::new(size).with_style(ProgressStyle::with_template(style).expect("a sound template"));
@@ -215,7 +215,7 @@ impl Progress for Bars {
 
     fn note(&self, text: &str) {
         if !self.quiet {
-            self.all.suspend(|| eprintln!("({text})"));
+            self.all.suspend(|| crate::terminal::note(&format!("({text})")));
         }
     }
 

@@ -11,13 +11,15 @@ use model::cache::PAGE;
 use model::plan::MemoryPlan;
 use model::{Cache, Checkpoint};
 use serve::accounts::Keys;
+use serve::client::Proxy;
+use serve::hosts::{Host, Hosts};
 use serve::models::{Description, Models};
 use serve::{Access, Bounds, Loaded, Origin, Served, State, Tls};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, told, xdg};
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
+use crate::signals;
 use crate::terminal::bytes;
 use crate::{Failure, Outcome, config, probe, pulling};
 
@@ -37,7 +39,7 @@ Routes:
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             what is served
   GET  /openapi.json          all of this, for programs
-  GET  /health, /ready        the process lives; requests are answered
+  GET  /health, /ready        the process lives; requests are answered (without a key, and no more than that)
   GET  /metrics               numbers for Prometheus
 
 Examples:
@@ -74,7 +76,7 @@ pub struct Arguments {
     /// Directory of the cache on disk [default: farthing/units in the user's cache directory]
     #[arg(long, value_name = "DIRECTORY")]
     disk_cache_dir: Option<PathBuf>,
-    /// Open connections at most
+    /// Open connections at most; where there are too many, idle ones are closed
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
     /// Seconds for a request's head, its body, a model to load, and for a client to take what was written
@@ -101,9 +103,20 @@ pub struct Arguments {
     /// Let all keys share cached prompts: faster, but one can find out by timing what another asked
     #[arg(long)]
     shared_cache: bool,
+    /// Keys of those who run the server, one a line: what they alone see of /metrics is which experts were chosen
+    #[arg(long, value_name = "FILE")]
+    admin_key_file: Option<PathBuf>,
     /// Show /metrics without a key
     #[arg(long)]
     open_metrics: bool,
+    /// A name that clients use for this server; may be given again (* = any). Names are checked where one is given, and where
+    /// the server has no keys and listens on a loopback address: then localhost and this machine's own addresses are answered
+    #[arg(long, value_name = "NAME")]
+    allowed_host: Vec<Host>,
+    /// Address or network of proxies before the server; may be given again. They tell the client's address, by which limits are
+    /// shared, in Forwarded or X-Forwarded-For
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<Proxy>,
     /// Let pages of this origin ask from a browser (* = any); may be given again
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<Origin>,
@@ -262,22 +275,33 @@ fn derived(a: &Arguments, all: &[Candidate], budget: Option<u64>) -> Vec<String>
     lines
 }
 
+/// Keys in a file, one a line.
+fn keys_in(path: Option<&PathBuf>) -> Result<Vec<String>, Failure> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let text = model::tensors::read_bounded(path, 8 << 20)?;
+    let text = String::from_utf8(text).map_err(|_| Failure(format!("{}: not text", path.display())))?;
+    let keys: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect();
+    if keys.is_empty() {
+        return Err(Failure(format!("{}: no key in it; put one a line", path.display())));
+    }
+    Ok(keys)
+}
+
 fn access(a: &Arguments) -> Result<Access, Failure> {
     let mut keys = a.api_key.clone();
-    if let Some(path) = &a.api_key_file {
-        let text = model::tensors::read_bounded(path, 8 << 20)?;
-        let text = String::from_utf8(text).map_err(|_| Failure(format!("{}: not text", path.display())))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let before = keys.len();
-        keys.extend(lines.map(str::to_string));
-        if keys.len() == before {
-            return Err(Failure(format!("{}: no key in it; put one a line", path.display())));
-        }
-    }
+    keys.extend(keys_in(a.api_key_file.as_ref())?);
     if a.cors_origin.len() > 1 && a.cors_origin.contains(&Origin::any()) {
         return Err(Failure("--cors-origin * is any origin; give it alone".to_string()));
     }
-    Ok(Access { keys: Keys::new(&keys, a.shared_cache)?, open_metrics: a.open_metrics, origins: a.cors_origin.clone() })
+    let local_only = a.host.is_loopback() && keys.is_empty();
+    Ok(Access {
+        keys: Keys::new(&keys, a.shared_cache)?,
+        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false)?,
+        hosts: Hosts::new(&a.allowed_host, local_only),
+        proxies: a.trusted_proxy.clone(),
+        open_metrics: a.open_metrics,
+        origins: a.cors_origin.clone(),
+    })
 }
 
 fn tls(a: &Arguments) -> Result<Option<Arc<Tls>>, Failure> {
@@ -316,34 +340,11 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
     }
 }
 
-/// Waits for the first signal that ends the server. The second one ends the process.
-fn until_told(tls: Option<Arc<Tls>>, say: impl Fn(&str) + Send + 'static) -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    tokio::spawn(async move {
-        let mut end = Some(end);
-        loop {
-            let hung_up = tokio::select! {
-                _ = terminate.recv() => false,
-                _ = interrupt.recv() => false,
-                _ = hangup.recv() => true,
-            };
-            if let Some(tls) = tls.as_ref().filter(|_| hung_up) {
-                match tls.reload() {
-                    Ok(()) => say("the certificate was read anew"),
-                    Err(e) => say(&format!("the certificate stays as it was: {e}")),
-                }
-                continue;
-            }
-            let Some(end) = end.take() else { std::process::exit(130) };
-            notify("STOPPING=1");
-            say("ending: what was taken is finished first (again ends it at once)");
-            let _ = end.send(());
-        }
-    });
-    Ok(async move { drop(ended.await) })
+impl Arguments {
+    /// Whether stderr is for programs, as far as the command line says.
+    pub fn logs_json(&self) -> bool {
+        self.log_format == Format::Json
+    }
 }
 
 pub fn run(a: Arguments) -> Outcome {
@@ -354,6 +355,9 @@ pub fn run(a: Arguments) -> Outcome {
         Some(path) => config::merged(path)?,
         None => (a, std::env::args_os().collect()),
     };
+    if a.logs_json() {
+        crate::terminal::json_only();
+    }
     let usual = if a.load.quiet { Level::Warn } else { Level::Info };
     logging::start(a.log_format, a.log_level.unwrap_or(usual));
     let (access, tls) = (access(&a)?, tls(&a)?);
@@ -368,7 +372,10 @@ pub fn run(a: Arguments) -> Outcome {
         derived(&a, &all, budget).iter().for_each(|line| say(line));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(&a, access, tls, all, budget, say))
+    let outcome = runtime.block_on(serve(&a, access, tls, all, budget, say));
+    // Work that nobody waits for is not waited for either.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(
@@ -398,15 +405,14 @@ async fn serve(
     let models = Models::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
     let state = State::new(bounds, access, models);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let end = until_told(tls.clone(), say)?;
+    let end = signals::until_told(tls.clone(), bounds.drain, say)?;
     let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
     state.start().await.map_err(|e| match e {
         serve::models::NoModel::Failed { cause, .. } => Failure(cause),
         other => Failure(other.to_string()),
     })?;
-    if let Some(unused) = a.idle_unload {
-        tokio::spawn(Arc::clone(&state).put_away_unused(Duration::from_secs(u64::from(unused))));
-    }
+    let unused = a.idle_unload.map(|unused| Duration::from_secs(u64::from(unused)));
+    let idle = unused.map(|unused| tokio::spawn(Arc::clone(&state).put_away_unused(unused)));
     say(&format!("serving {} at {scheme}://{listening}/v1 (ctrl-c ends it)", names.join(", ")));
     if !a.host.is_loopback() && keys == 0 {
         say(&format!("warning: there are no keys; whoever reaches {listening} can use it"));
@@ -414,7 +420,13 @@ async fn serve(
         say("warning: there is no TLS; keys and texts can be read on their way");
     }
     notify("READY=1");
-    if !server.await? {
+    let finished = server.await?;
+    if let Some(idle) = idle {
+        // It holds the models: what waits to be written to disk is written when they go.
+        idle.abort();
+        let _ = idle.await;
+    }
+    if !finished {
         return Err(Failure("some requests were not done in time and were left".to_string()));
     }
     Ok(())

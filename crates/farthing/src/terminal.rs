@@ -22,6 +22,28 @@ pub fn put(text: &str) -> Result<(), Failure> {
     })
 }
 
+/// Set where stderr is for programs: it holds JSON only, one object a line.
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// What is written to stderr from now on is JSON.
+pub fn json_only() {
+    JSON.store(true, Ordering::Relaxed);
+}
+
+/// Whether stderr holds JSON only.
+pub fn is_json_only() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+/// A line on stderr: as it is for people, as an object for programs.
+pub fn note(text: &str) {
+    if is_json_only() {
+        eprintln!("{}", serde_json::json!({ "note": text }));
+    } else {
+        eprintln!("{text}");
+    }
+}
+
 /// Set by ctrl-c; whoever generates looks at it between tokens.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 

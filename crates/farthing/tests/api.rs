@@ -175,12 +175,13 @@ fn a_request_may_say_how_long_it_waits() {
     let body = json!({"prompt": "Once", "max_tokens": 1900, "logit_bias": {"1": -100}}).to_string();
     let request = post("/v1/completions", &body);
     let started = Instant::now();
-    let (status, answer) = answered(&server.raw(&request.replacen("Host: x", "Host: x\r\nx-request-timeout: 0.2", 1)));
+    let (status, answer) =
+        answered(&server.raw(&request.replacen("Host: localhost", "Host: localhost\r\nx-request-timeout: 0.2", 1)));
     assert!(started.elapsed() < Duration::from_secs(20));
     let made = answer["usage"]["completion_tokens"].as_u64().unwrap();
     assert!(status == 200 && made < 1900 && answer["choices"][0]["finish_reason"] == "length", "{answer}");
     let (status, refused) =
-        answered(&server.raw(&request.replacen("Host: x", "Host: x\r\nx-request-timeout: soon", 1)));
+        answered(&server.raw(&request.replacen("Host: localhost", "Host: localhost\r\nx-request-timeout: soon", 1)));
     assert_eq!((status, &refused["error"]["param"]), (400, &json!("x-request-timeout")));
 }
 
@@ -233,4 +234,29 @@ fn calls_and_shapes_can_be_forced() {
     let bad = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": {"type": "string", "format": "no-such"}}});
     let (status, refused) = asked(&server, "/v1/chat/completions", &with(chat(), json!({"response_format": bad})));
     assert_eq!((status, &refused["error"]["param"]), (400, &json!("response_format")));
+}
+
+/// What cannot fit is refused before it is encoded, at every route that reads texts.
+#[test]
+fn texts_that_cannot_fit_cost_nothing() {
+    let server = Server::start(&[]);
+    let digits = "0123456789".repeat(400_000);
+    let started = Instant::now();
+    for (path, body) in [
+        ("/tokenize", json!({"prompt": digits})),
+        ("/tokenize", json!({"messages": [{"role": "user", "content": digits}]})),
+        ("/v1/completions", json!({"prompt": digits})),
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": digits}]})),
+        ("/v1/messages/count_tokens", json!({"messages": [{"role": "user", "content": digits}]})),
+    ] {
+        let (status, refused) = asked(&server, path, &body);
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(status == 400 && message.contains("the text has at least "), "{path}: {status} {message}");
+        let least: usize = message.split(' ').find_map(|word| word.parse().ok()).unwrap();
+        assert!(least > 100_000, "{message}");
+    }
+    let (status, refused) = asked(&server, "/detokenize", &json!({"tokens": vec![655; 1_000_000]}));
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("tokens")));
+    assert!(refused["error"]["message"].as_str().unwrap().contains("(the context length)"), "{refused}");
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
 }

@@ -494,3 +494,29 @@ fn loss_is_that_of_the_reference_logits() {
         fail(&["generate", model.to_str().unwrap(), "-p", "x", "--cache", "q5"]).contains("give f32, bf16, q8 or q6")
     );
 }
+
+#[test]
+fn with_json_stderr_holds_nothing_else() {
+    let scratch = Scratch::new("json-only");
+    let model = scratch.tiny();
+    let plot = scratch.0.join("plot.svg");
+    let (model, plot) = (model.to_str().unwrap(), plot.to_str().unwrap());
+    let missing = scratch.0.join("none").display().to_string();
+    for args in [
+        &["generate", model, "-p", "The fox", "-n", "3", "--json"][..],
+        &["show", model, "--json"],
+        &["tokenize", model, "x", "--json"],
+        &["generate", &missing, "-p", "x", "--json"],
+        &["generate", model, "--no-such-option", "--json"],
+        &["serve", &missing, "--log-format", "json"],
+        &["serve", "--log-format=json", "--port", "70000"],
+        &["bench", model, "-p", "16", "-n", "4", "--plot", plot, "--json"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_farthing")).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        for line in said.lines() {
+            let value: Result<serde_json::Value, _> = serde_json::from_str(line);
+            assert!(value.is_ok_and(|v| v.is_object()), "{args:?}: {line}");
+        }
+    }
+}

@@ -30,7 +30,7 @@ fn body(answer: &str) -> Value {
 
 fn with_key(method: &str, path: &str, key: &str, body: &str) -> String {
     format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{key}\r\nContent-Type: application/json\r\nX-Request-Id: mine-1\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{key}\r\nContent-Type: application/json\r\nX-Request-Id: mine-1\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -57,7 +57,7 @@ fn keys_open_the_routes_and_are_nowhere_told() {
         lines.push(server.logged("mine-1"));
     }
     assert!(server.raw(&with_key("POST", "/v1/completions", "api-key: sk-very-secret-2", SMALL)).contains(" 401 "));
-    server.until("\"running\":0");
+    server.until_with("\"running\":0", &format!("x-api-key: {SECRET}"));
     let metrics = server.raw(&with_key("GET", "/metrics", &format!("x-api-key: {SECRET}"), ""));
     assert!(
         metrics.contains("farthing_requests_total{route=\"/v1/completions\",status=\"200\",finish=\"length\"} 6"),
@@ -279,4 +279,72 @@ fn a_hangup_reads_the_certificate_anew_and_does_not_end() {
     assert!(!server.get("/health").contains("200 OK"), "plain HTTP has no place there");
     server.signal("-TERM");
     assert!(server.child.wait().unwrap().success());
+}
+
+#[test]
+fn only_names_of_this_machine_are_answered_without_keys() {
+    let named = |server: &Server, host: &str| {
+        server.raw(&format!("GET /v1/models HTTP/1.1\r\n{host}Connection: close\r\n\r\n"))
+    };
+    let server = Server::start(&["--allowed-host", "models.example"]);
+    for host in ["Host: localhost:1\r\n", "Host: 127.0.0.1\r\n", "Host: models.example\r\n"] {
+        assert!(named(&server, host).starts_with("HTTP/1.1 200"), "{host}");
+    }
+    let refused = named(&server, "Host: evil.example\r\n");
+    assert!(refused.starts_with("HTTP/1.1 421") && refused.contains("--allowed-host evil.example"), "{refused}");
+    for host in ["", "Host: localhost\r\nHost: localhost\r\n"] {
+        let refused = named(&server, host);
+        assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("invalid_host"), "{refused}");
+    }
+    // Who needs a key to ask is safe from pages of others.
+    let server = Server::start(&["--api-key", SECRET]);
+    assert!(named(&server, &format!("Host: models.example\r\nx-api-key: {SECRET}\r\n")).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_hangup_without_a_certificate_ends_only_what_has_a_terminal() {
+    let health = |server: &Server| assert!(server.get("/health").starts_with("HTTP/1.1 200"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
+    let _manager = UnixDatagram::bind(&path).unwrap();
+    let mut managed = Server::start_with(&[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    managed.signal("-HUP");
+    managed.logged("SIGHUP: there is no certificate to read anew");
+    health(&managed);
+    managed.signal("-TERM");
+    assert!(managed.child.wait().unwrap().success());
+
+    let mut alone = Server::start_under(&["nohup"], &[], &[]);
+    alone.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    health(&alone);
+    alone.signal("-TERM");
+    assert!(alone.child.wait().unwrap().success());
+
+    let mut server = Server::start(&[]);
+    server.signal("-HUP");
+    server.logged("ending");
+    assert!(server.child.wait().unwrap().success());
+}
+
+/// Which experts a prompt chose is told to those who run the server.
+#[test]
+fn what_would_tell_accounts_of_each_other_needs_an_administrators_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let admins = directory.path().join("admins");
+    std::fs::write(&admins, "sk-admin\n").unwrap();
+    let metrics = |server: &Server, key: &str| server.raw(&with_key("GET", "/metrics", key, ""));
+    let detailed = |text: &str| text.contains("farthing_expert_tokens");
+    let shown = |text: &str| text.starts_with("HTTP/1.1 200") && text.contains("farthing_requests_running");
+    let server = Server::start(&["--api-key", SECRET, "--admin-key-file", admins.to_str().unwrap()]);
+    let (own, admin) = (metrics(&server, &format!("x-api-key: {SECRET}")), metrics(&server, "x-api-key: sk-admin"));
+    assert!(shown(&own) && !detailed(&own) && shown(&admin) && detailed(&admin), "{own}\n{admin}");
+    assert!(metrics(&server, "x-api-key: none").starts_with("HTTP/1.1 401"));
+    let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: sk-admin", SMALL));
+    assert!(asked.starts_with("HTTP/1.1 401"), "it is no account: {asked}");
+    assert_eq!(body(&server.get("/ready")), json!({"status": "ready"}));
+    let server = Server::start(&["--api-key", SECRET, "--open-metrics"]);
+    let (open, own) = (metrics(&server, "a: b"), metrics(&server, &format!("x-api-key: {SECRET}")));
+    assert!(shown(&open) && !detailed(&open) && shown(&own) && !detailed(&own), "{open}");
+    assert!(detailed(&metrics(&Server::start(&[]), "a: b")));
 }

@@ -31,17 +31,20 @@ fn every_refusal_is_json_with_its_status() {
     refused(server.post("/v1/completions", "{"), "400", "not JSON");
     refused(server.post("/v1/completions", &"[".repeat(100_000)), "400", "not JSON");
     refused(server.post("/v1/completions", r#"{"prompt": ""}"#.replace("\"\"", "[]").as_str()), "400", "prompt is []");
-    let no_type = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
+    let no_type =
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}";
     refused(server.raw(no_type), "415", "application/json");
-    let large = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n{";
+    let large = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\nConnection: close\r\n\r\n{";
     refused(server.raw(large), "413", "99999999 bytes; at most 4194304");
     let many = format!(
-        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}",
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{}",
         format!("100000\r\n{}\r\n", "x".repeat(1 << 20)).repeat(5)
     );
     refused(server.raw(&many), "413", "more than 4194304");
+    let coded = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    refused(server.raw(coded), "501", "Transfer-Encoding is \"gzip, chunked\"");
     // A body that does not come.
-    let slow = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"prompt\"";
+    let slow = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"prompt\"";
     refused(server.raw(slow), "408", "did not come within 2s");
     // A head that does not come, or never ends, or is none: the connection is closed, nobody waits.
     let started = Instant::now();
@@ -163,4 +166,28 @@ fn templates_that_do_not_end_are_ended() {
     assert!(time.contains("400 Bad Request") && time.contains("did not end within"), "{time}");
     assert!(ask("Once upon").contains("200 OK"));
     let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Work that nobody waits for any more does not keep the process.
+#[test]
+fn the_end_does_not_wait_for_work_of_those_who_left() {
+    let bundled = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+    let directory = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(bundled).unwrap() {
+        let from = entry.unwrap().path();
+        std::fs::copy(&from, directory.path().join(from.file_name().unwrap())).unwrap();
+    }
+    let slow = "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}";
+    std::fs::write(directory.path().join("chat_template.jinja"), slow).unwrap();
+    let mut server = Server::start(&[directory.path().to_str().unwrap()]);
+    let mut stream = server.connect();
+    let body = r#"{"messages": [{"role": "user", "content": "x"}]}"#;
+    stream.write_all(post("/v1/chat/completions", body).as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(stream);
+    server.logged("outcome=\"left\"");
+    server.signal("-TERM");
+    let told = Instant::now();
+    assert!(server.child.wait().unwrap().success());
+    assert!(told.elapsed() < Duration::from_secs(6), "{:?}", told.elapsed());
 }

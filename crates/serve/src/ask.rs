@@ -137,6 +137,8 @@ pub struct Wanted {
     pub sampling: Sampling,
     /// Tokens at most, where given.
     pub tokens_max: Option<usize>,
+    /// Tokens of reasoning at most, where given.
+    pub thinking_max: Option<usize>,
     /// Strings that end the text.
     pub stop: Vec<String>,
     /// Give the text as it comes.

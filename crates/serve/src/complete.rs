@@ -1,26 +1,31 @@
 //! From a request's bytes to an answer, the same way for all dialects.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
 use crate::State;
 use crate::accounts::Account;
 use crate::ask::Ask;
+use crate::client::Client;
+use crate::connections::Connection;
 use crate::loaded::Loaded;
 use crate::models::requested_model;
 use crate::prepare::{Asked, Plan};
 use crate::problem::{Dialect, Problem};
 use crate::record::Record;
+use crate::room::{GivenUp, Share};
 use crate::running::Running;
 use crate::streaming::{Late, Streamed};
+use crate::turns::{Waits, Wanted};
 use crate::validate::{self, Fields, Invalid, Model};
 use crate::wire::{Chat, Completion, Head, Messages, Responses, Wire};
 
@@ -84,9 +89,21 @@ pub fn fresh_id(prefix: &str) -> String {
     format!("{prefix}{a:016x}{b:016x}")
 }
 
+/// A body that was read, and its part of the room for bodies.
+pub struct Content {
+    bytes: Vec<u8>,
+    share: Share,
+}
+
+/// The room for bodies is needed by others.
+fn crowded() -> Problem {
+    let message = "the room for bodies of requests is needed by others now; try again";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+}
+
 /// The body, whole: JSON by its header, within the bounds of size and time.
-pub async fn body(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+pub async fn body(state: &State, head: &Parts, body: Body) -> Result<Content, Problem> {
+    let kind = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
         let kind: String = kind.chars().take(100).collect();
@@ -96,28 +113,52 @@ pub async fn body(state: &State, headers: &HeaderMap, body: Body) -> Result<Byte
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
     let most = state.bounds.body_bytes;
-    let large = |size: String| {
-        let message = format!("the body has {size} bytes; at most {most} are taken");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
-    };
-    let announced = body.size_hint().exact();
-    if let Some(size) = announced.filter(|&size| size > most as u64) {
-        return Err(large(size.to_string()));
+    if let Some(size) = body.size_hint().exact().filter(|&size| size > most as u64) {
+        return Err(large(&size.to_string(), most));
     }
-    let reserved = (announced.unwrap_or(most as u64) >> 10) as u32 + 1;
-    let read = async {
-        let _room = state.bodies.acquire_many(reserved).await;
-        axum::body::to_bytes(body, most).await
-    };
-    match tokio::time::timeout(state.bounds.patience, read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(e)) if e.to_string().contains("length limit") => Err(large(format!("more than {most}"))),
-        Ok(Err(_)) => Err(Problem::bad("body_incomplete", "the body ended before its announced length")),
+    let share = state.bodies.share(client(head));
+    let mut bytes = Vec::new();
+    let outcome = tokio::time::timeout(state.bounds.patience, read(body, most, &share, &mut bytes)).await;
+    let waited = share.waits();
+    if let Some(connection) = head.extensions.get::<Arc<Connection>>() {
+        connection.received();
+    }
+    match outcome {
+        Ok(outcome) => outcome.map(|()| Content { bytes, share }),
+        Err(_) if waited => Err(crowded()),
         Err(_) => {
             let message = format!("the body did not come within {:?}", state.bounds.patience);
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
         }
     }
+}
+
+fn large(size: &str, most: usize) -> Problem {
+    let message = format!("the body has {size} bytes; at most {most} are taken");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+}
+
+/// Reads a body; each piece is kept only where there is room for it.
+async fn read(mut body: Body, most: usize, share: &Share, bytes: &mut Vec<u8>) -> Result<(), Problem> {
+    loop {
+        let frame = tokio::select! {
+            frame = poll_fn(|task| Pin::new(&mut body).poll_frame(task)) => frame,
+            () = share.given_up() => return Err(crowded()),
+        };
+        let Some(frame) = frame else { return Ok(()) };
+        let frame = frame.map_err(|_| Problem::bad("body_incomplete", "the body ended before its announced length"))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if bytes.len() + piece.len() > most {
+            return Err(large(&format!("more than {most}"), most));
+        }
+        share.take(piece.len()).await.map_err(|GivenUp| crowded())?;
+        bytes.extend_from_slice(&piece);
+    }
+}
+
+/// Whom limits are shared for.
+fn client(head: &Parts) -> Client {
+    head.extensions.get().copied().unwrap_or_else(Client::unknown)
 }
 
 /// Who asks, and how long they wait: `x-request-timeout` in seconds, within the bounds of the server.
@@ -143,24 +184,53 @@ fn asked(state: &State, head: &Parts) -> Result<Asked, Problem> {
     Ok(asked)
 }
 
-/// Work that takes a while, apart from the threads that wait for the network; a few at once.
+/// A request's bytes, and what bounds the work on them.
+pub struct Work {
+    pub bytes: Vec<u8>,
+    wanted: Wanted,
+}
+
+impl Work {
+    /// Nobody waits for the outcome any more.
+    pub fn is_left(&self) -> bool {
+        self.wanted.is_left()
+    }
+}
+
+/// Work that takes a while, apart from the threads that wait for the network; a few at once. It keeps its place until it ends,
+/// which it does soon after whoever asked has gone.
 pub async fn apart<T: Send + 'static>(
     state: &State,
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    head: &Parts,
+    content: Content,
+    work: impl FnOnce(&Work) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
-    let _turn = state.parsing.acquire().await;
-    let outcome = tokio::task::spawn_blocking(work).await;
+    let Content { bytes, share } = content;
+    let turn = tokio::select! {
+        turn = state.parsing.take(client(head), bytes.len()) => turn,
+        () = share.given_up() => return Err(crowded()),
+    };
+    if !share.keep() {
+        return Err(crowded());
+    }
+    let waits = Waits(Wanted::default());
+    let asked = Work { bytes, wanted: waits.0.clone() };
+    let outcome = tokio::task::spawn_blocking(move || {
+        let _place = (turn, share);
+        work(&asked)
+    });
+    let outcome = outcome.await;
     outcome.map_err(|_| Problem::fault("a fault while reading the request"))?
 }
 
 /// The fields of a body, and the model that they name: the first one where they name none. It is loaded first where it must be.
-pub async fn addressed(state: &State, head: &Parts, content: Body) -> Result<(Bytes, Arc<Loaded>), Problem> {
-    let bytes = body(state, &head.headers, content).await?;
-    let served = state.model(requested_model(&bytes).as_deref()).await?;
+pub async fn addressed(state: &State, head: &Parts, content: Body) -> Result<(Content, Arc<Loaded>), Problem> {
+    let content = body(state, head, content).await?;
+    let served = state.model(requested_model(&content.bytes).as_deref()).await?;
     if let Some(record) = head.extensions.get::<Record>() {
         record.fill(|f| f.model = Some(served.name.clone()));
     }
-    Ok((bytes, served))
+    Ok((content, served))
 }
 
 /// Fields for the model that was found by their first look.
@@ -206,13 +276,13 @@ async fn planned(
 ) -> Result<(Arc<Loaded>, Plan, Box<dyn Wire>), Problem> {
     let (head, content) = request.into_parts();
     let asked = asked(state, &head)?;
-    let (bytes, served) = addressed(state, &head, content).await?;
-    apart(state, move || {
-        let mut fields = fields(&bytes, &served)?;
+    let (content, served) = addressed(state, &head, content).await?;
+    apart(state, &head, content, move |work| {
+        let mut fields = fields(&work.bytes, &served)?;
         let model = Model { defaults: &served.defaults, vocab: served.service.vocab() };
         let ask = kind.validate(&mut fields, model)?;
         let wire = kind.wire(&served, &ask);
-        let plan = Plan::new(&served, ask, asked)?;
+        let plan = Plan::new(&served, ask, asked, &|| work.is_left())?;
         Ok((served, plan, wire))
     })
     .await

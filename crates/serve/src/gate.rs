@@ -1,4 +1,4 @@
-//! What every request passes before its route and every response after it: its id, its record, the keys, and the end of the server.
+//! What every request passes before its route and every response after it: its id, its record, the name it asks, the keys, and the end of the server.
 
 use std::pin::Pin;
 use std::str::FromStr;
@@ -18,6 +18,9 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 
 use crate::State;
 use crate::accounts::{Account, Keys};
+use crate::client::{self, Client, Proxy};
+use crate::connections::{Asked, Connection};
+use crate::hosts::Hosts;
 use crate::problem::{Dialect, Problem};
 use crate::record::{Record, plain};
 
@@ -29,6 +32,12 @@ const ID_BYTES_MAX: usize = 128;
 pub struct Access {
     /// Keys that are accepted; none: everybody may ask.
     pub keys: Keys,
+    /// Keys of those who run the server: `/metrics` tells them what could tell accounts of each other.
+    pub admin_keys: Keys,
+    /// Names that the server answers to.
+    pub hosts: Hosts,
+    /// Proxies whose word on a client's address is taken.
+    pub proxies: Vec<Proxy>,
     /// Show `/metrics` without a key even where there are keys.
     pub open_metrics: bool,
     /// Pages of these origins may ask from a browser. None: no headers of CORS at all.
@@ -87,9 +96,17 @@ impl Gate {
         let _ = self.active.subscribe().wait_for(|&n| n == 0).await;
     }
 
+    /// Whether whoever asks runs the server. Where nobody needs a key, everybody does.
+    fn is_admin(&self, request: &Request) -> bool {
+        let Access { keys, admin_keys, .. } = &self.access;
+        if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(request.headers()).is_some() }
+    }
+
     /// The account of a request that may go on, if it needs one; else why it may not.
     fn admit(&self, request: &Request) -> Result<Option<Account>, Problem> {
         let path = request.uri().path();
+        self.access.hosts.judge(request)?;
+        understood(request)?;
         if path == "/health" {
             return Ok(None);
         }
@@ -97,9 +114,13 @@ impl Gate {
             let message = "the server is shutting down; try again".to_string();
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message));
         }
-        // Probes have no keys, and readiness tells no more than the name of a model.
+        // Probes have no keys, and readiness tells nothing else.
         // Metrics tell who is busy when: they are open only where everything is, or by --open-metrics.
-        let open = path == "/ready" || (path == "/metrics" && self.access.open_metrics);
+        let open = match path {
+            "/ready" => true,
+            "/metrics" => self.access.open_metrics || self.is_admin(request),
+            _ => false,
+        };
         let account = self.access.keys.account(request.headers());
         if account.is_none() && !open {
             let message =
@@ -109,6 +130,16 @@ impl Gate {
         }
         Ok(account)
     }
+}
+
+/// A body in another coding than chunks cannot be read (RFC 9112, section 6.1).
+fn understood(request: &Request) -> Result<(), Problem> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).into_iter();
+    let fit = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let Some(other) = codings.next().filter(|first| !fit(first)).or(codings.next()) else { return Ok(()) };
+    let coding = plain(&String::from_utf8_lossy(other.as_bytes()), 100);
+    let message = format!("Transfer-Encoding is {coding:?}; only chunked is understood: send the body as it is");
+    Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "transfer_coding_unsupported", message))
 }
 
 /// The routes behind the gate, with `/metrics`.
@@ -141,9 +172,10 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+async fn metrics(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     state.observe();
-    let mut response = Response::new(Body::from(state.metrics.text()));
+    let all = state.gate.is_admin(&request);
+    let mut response = Response::new(Body::from(state.metrics.text(all)));
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
@@ -170,6 +202,8 @@ async fn pass(Shared(state): Shared<Arc<State>>, mut request: Request, next: Nex
     let (method, path) = (plain(request.method().as_str(), 20), plain(request.uri().path(), 200));
     let record = Record::new(id.clone(), method, path, route, Arc::clone(&state.metrics), state.gate.active.clone());
     let bodiless = request.method() == Method::HEAD;
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
+    let asked = connection.as_ref().map(|c| c.asked(!request.body().is_end_stream()));
     let mut response = match state.gate.admit(&request) {
         Err(refusal) => {
             record.fill(|f| f.error = Some(refusal.code));
@@ -180,11 +214,16 @@ async fn pass(Shared(state): Shared<Arc<State>>, mut request: Request, next: Nex
                 record.account(account);
                 request.extensions_mut().insert(account);
             }
+            let proxies = &state.gate.access.proxies;
+            let address = connection.as_ref().map(|c| client::address(c.peer, request.headers(), proxies));
+            let client = address.map_or_else(Client::unknown, |address| Client::new(account.as_ref(), address));
+            request.extensions_mut().insert(client);
             request.extensions_mut().insert(record.clone());
             next.run(request).await
         }
     };
-    if state.gate.ending() {
+    // After a body that was not understood nothing can be read.
+    if state.gate.ending() || response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     record.status(response.status().as_u16());
@@ -194,13 +233,15 @@ async fn pass(Shared(state): Shared<Arc<State>>, mut request: Request, next: Nex
     if bodiless || response.body().is_end_stream() {
         record.whole();
     }
-    response.map(|body| Body::new(Watched { body, record }))
+    response.map(|body| Body::new(Watched { body, record, _asked: asked }))
 }
 
 /// A response's body that tells its record when all of it went out.
 struct Watched {
     body: Body,
     record: Record,
+    /// Its connection is not idle.
+    _asked: Option<Asked>,
 }
 
 impl HttpBody for Watched {
@@ -245,7 +286,8 @@ mod tests {
     fn state(keys: &[&str], open_metrics: bool, origins: &[&str]) -> Arc<State> {
         let keys: Vec<String> = keys.iter().map(|k| k.to_string()).collect();
         let keys = Keys::new(&keys, false).unwrap();
-        let access = Access { keys, open_metrics, origins: origins.iter().map(|o| o.parse().unwrap()).collect() };
+        let origins = origins.iter().map(|o| o.parse().unwrap()).collect();
+        let access = Access { keys, open_metrics, origins, ..Access::default() };
         let description = Description { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
         State::new(
             Bounds::default(),
@@ -272,7 +314,8 @@ mod tests {
 
     async fn ask(app: &Router, line: &str, headers: &[(&str, &str)]) -> (u16, axum::http::HeaderMap, String) {
         let (method, path) = line.split_once(' ').unwrap();
-        let request = headers.iter().fold(Request::builder().method(method).uri(path), |r, (n, v)| r.header(*n, *v));
+        let builder = Request::builder().method(method).uri(path).header("host", "localhost");
+        let request = headers.iter().fold(builder, |r, (n, v)| r.header(*n, *v));
         let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
@@ -336,7 +379,8 @@ mod tests {
     async fn the_end_refuses_the_new_and_waits_for_the_old() {
         let state = state(&[], false, &[]);
         let app = app(&state);
-        let request = Request::builder().method("POST").uri("/v1/messages").body(Body::empty()).unwrap();
+        let request =
+            Request::builder().method("POST").uri("/v1/messages").header("host", "a").body(Body::empty()).unwrap();
         let under_way = app.clone().oneshot(request).await.unwrap();
         state.gate.end();
         for line in ["POST /v1/messages", "GET /ready", "POST /v1/chat/completions"] {

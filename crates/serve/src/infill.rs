@@ -1,5 +1,6 @@
 //! Filling a gap between two texts: the special tokens that models were trained with for it.
 
+use text::tokenizer::Within;
 use text::{TextError, Tokenizer};
 
 /// Spellings of what stands before the text, at the gap, and after what follows it.
@@ -23,7 +24,12 @@ const KNOWN: [Marks; 5] = [
 ///
 /// # Errors
 /// A text that is too long.
-pub fn prompt(tokenizer: &Tokenizer, prefix: &str, suffix: &str) -> Result<Option<Vec<u32>>, TextError> {
+pub fn prompt(
+    tokenizer: &Tokenizer,
+    prefix: &str,
+    suffix: &str,
+    within: Within<'_>,
+) -> Result<Option<Vec<u32>>, TextError> {
     let id = |piece: &str| tokenizer.id_of(piece);
     let found = KNOWN.iter().find_map(|m| Some((id(m.begin)?, id(m.hole)?, id(m.end)?)));
     let Some((begin, hole, end)) = found else { return Ok(None) };
@@ -31,9 +37,9 @@ pub fn prompt(tokenizer: &Tokenizer, prefix: &str, suffix: &str) -> Result<Optio
     let mut ids = tokenizer.encode("", true)?;
     ids.truncate(1);
     ids.push(begin);
-    ids.extend(tokenizer.encode_prompt(&tokenizer.shield(prefix))?);
+    ids.extend(tokenizer.encode_prompt_within(&tokenizer.shield(prefix), within)?);
     ids.push(hole);
-    ids.extend(tokenizer.encode_prompt(&tokenizer.shield(suffix))?);
+    ids.extend(tokenizer.encode_prompt_within(&tokenizer.shield(suffix), within)?);
     ids.push(end);
     Ok(Some(ids))
 }
@@ -41,6 +47,8 @@ pub fn prompt(tokenizer: &Tokenizer, prefix: &str, suffix: &str) -> Result<Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const OPEN: Within<'static> = Within { tokens_max: usize::MAX, left: &|| false };
 
     /// A tokenizer of a few letters, with these special tokens.
     fn tokenizer(specials: &[&str]) -> Tokenizer {
@@ -60,12 +68,12 @@ mod tests {
     #[test]
     fn the_gap_is_between_the_texts_and_names_in_them_are_text() {
         let codes = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
-        let ids = prompt(&tokenizer(&codes), "ab", "b").unwrap();
+        let ids = prompt(&tokenizer(&codes), "ab", "b", OPEN).unwrap();
         assert_eq!(ids, Some(vec![9, 0, 1, 10, 1, 11]));
-        let named = prompt(&tokenizer(&codes), "a<|fim_middle|>", "b").unwrap().unwrap();
+        let named = prompt(&tokenizer(&codes), "a<|fim_middle|>", "b", OPEN).unwrap().unwrap();
         assert_eq!(named.iter().filter(|&&id| id >= 9).count(), 3, "{named:?}");
         let deepseek = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
-        assert_eq!(prompt(&tokenizer(&deepseek), "", "a").unwrap(), Some(vec![9, 10, 0, 11]));
-        assert_eq!(prompt(&tokenizer(&codes[..2]), "a", "b").unwrap(), None);
+        assert_eq!(prompt(&tokenizer(&deepseek), "", "a", OPEN).unwrap(), Some(vec![9, 10, 0, 11]));
+        assert_eq!(prompt(&tokenizer(&codes[..2]), "a", "b", OPEN).unwrap(), None);
     }
 }

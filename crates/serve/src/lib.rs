@@ -8,8 +8,11 @@ pub mod accounts;
 mod answer;
 pub mod ask;
 mod calling;
+pub mod client;
 mod complete;
+mod connections;
 mod gate;
+pub mod hosts;
 mod infill;
 mod listen;
 mod loaded;
@@ -19,11 +22,14 @@ mod pace;
 mod prepare;
 mod problem;
 mod record;
+mod room;
 mod routes;
 mod running;
 mod streaming;
+mod thinking;
 mod tls;
 mod tokens;
+mod turns;
 pub mod validate;
 mod wire;
 
@@ -129,10 +135,10 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     gate: gate::Gate,
     bounds: Bounds,
-    bodies: tokio::sync::Semaphore,
+    bodies: Arc<room::Room>,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
-    parsing: tokio::sync::Semaphore,
-    pace: pace::Pace,
+    parsing: Arc<turns::Turns>,
+    pace: Arc<pace::Pace>,
     /// The first model was loaded once.
     started: AtomicBool,
 }
@@ -145,9 +151,9 @@ impl State {
             metrics: Arc::default(),
             gate: gate::Gate::new(access),
             bounds,
-            bodies: tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10),
-            parsing: tokio::sync::Semaphore::new(2),
-            pace: pace::Pace::default(),
+            bodies: room::Room::new(bounds.bodies_bytes),
+            parsing: Arc::default(),
+            pace: Arc::default(),
             started: AtomicBool::new(false),
         })
     }

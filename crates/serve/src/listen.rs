@@ -1,4 +1,4 @@
-//! Connections: how many, how patient, and how they end.
+//! Connections from outside: how they are taken, how patient they are, and how they end.
 
 use std::future::Future;
 use std::io;
@@ -7,13 +7,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use crate::State;
+use crate::connections::{Connection, Connections};
 use crate::gate::around;
 use crate::routes::router;
 use crate::tls::Tls;
@@ -34,7 +38,7 @@ pub async fn listen(
     end: impl Future<Output = ()>,
 ) -> bool {
     let bounds = state.bounds;
-    let places = Arc::new(Semaphore::new(bounds.connections));
+    let connections = Connections::new(bounds.connections);
     let (ending, ended) = watch::channel(false);
     let app = around(router(Arc::clone(&state)), &state);
     let mut end = pin!(async {
@@ -44,10 +48,10 @@ pub async fn listen(
     });
     let finished = loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &connections) => accepted,
             finished = &mut end => break finished,
         };
-        let Some((stream, place)) = accepted else {
+        let Some((stream, open)) = accepted else {
             // Out of descriptors, most likely: let some connections end first.
             sleep(Duration::from_millis(50)).await;
             continue;
@@ -56,9 +60,11 @@ pub async fn listen(
         let metrics = Arc::clone(&state.metrics);
         tokio::spawn(async move {
             metrics.connection(true);
-            connection(stream, tls.as_deref(), app, bounds.patience, ended).await;
+            tokio::select! {
+                () = connection(stream, tls.as_deref(), app, bounds.patience, (&open, ended)) => {}
+                () = open.closing() => metrics.shed(),
+            }
             metrics.connection(false);
-            drop(place);
         });
     };
     drop(listener);
@@ -66,16 +72,14 @@ pub async fn listen(
     for (_, model) in state.models.loaded() {
         model.service.end();
     }
-    let all = u32::try_from(bounds.connections).unwrap_or(u32::MAX);
     // What is left are connections without a request.
-    tokio::time::timeout(bounds.patience.min(FAREWELL), places.acquire_many(all)).await.is_ok() && finished
+    tokio::time::timeout(bounds.patience.min(FAREWELL), connections.empty()).await.is_ok() && finished
 }
 
-/// A place, then a connection for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    let (stream, _) = listener.accept().await.ok()?;
-    Some((stream, place))
+/// A connection, then a place for it.
+async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Option<(TcpStream, Arc<Connection>)> {
+    let (stream, peer) = listener.accept().await.ok()?;
+    Some((stream, connections.open(peer.ip()).await))
 }
 
 async fn connection(
@@ -83,15 +87,15 @@ async fn connection(
     tls: Option<&Tls>,
     app: axum::Router,
     patience: Duration,
-    ended: watch::Receiver<bool>,
+    (open, ended): (&Arc<Connection>, watch::Receiver<bool>),
 ) {
     let _ = stream.set_nodelay(true);
     let stream = Patient { stream, patience, waiting: None };
     match tls.map(Tls::acceptor) {
-        None => speak(stream, app, patience, ended).await,
+        None => speak(stream, app, patience, (open, ended)).await,
         Some(acceptor) => {
             if let Ok(Ok(stream)) = tokio::time::timeout(patience, acceptor.accept(stream)).await {
-                speak(stream, app, patience, ended).await;
+                speak(stream, app, patience, (open, ended)).await;
             }
         }
     }
@@ -101,9 +105,13 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
     stream: S,
     app: axum::Router,
     patience: Duration,
-    mut ended: watch::Receiver<bool>,
+    (open, mut ended): (&Arc<Connection>, watch::Receiver<bool>),
 ) {
-    let service = hyper_util::service::TowerToHyperService::new(app);
+    let (app, open) = (TowerToHyperService::new(app), Arc::clone(open));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Arc::clone(&open));
+        app.call(request)
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(patience)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::service::Statistics;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -56,6 +56,8 @@ type Gauges = Family<Named, Gauge>;
 /// All numbers.
 pub struct Metrics {
     registry: Registry,
+    /// What could tell one account what another asked: for those who run the server.
+    private: Registry,
     requests: Family<Outcome, Counter>,
     end_to_end: Histogram,
     first_token: Histogram,
@@ -68,6 +70,7 @@ pub struct Metrics {
     refused: Counter,
     cancelled: Counter,
     connections: Gauge,
+    shed: Counter,
     now: [Gauges; NOW.len()],
     totals: [Counters; TOTALS.len()],
     busy: Family<Named, Counter<f64, AtomicU64>>,
@@ -158,6 +161,7 @@ impl Metrics {
         let histogram = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
         let mut m = Metrics {
             registry: Registry::default(),
+            private: Registry::default(),
             requests: Family::default(),
             end_to_end: histogram(&REQUEST_SECONDS),
             first_token: histogram(&REQUEST_SECONDS),
@@ -170,6 +174,7 @@ impl Metrics {
             refused: Counter::default(),
             cancelled: Counter::default(),
             connections: Gauge::default(),
+            shed: Counter::default(),
             now: std::array::from_fn(|_| Gauges::default()),
             totals: std::array::from_fn(|_| Counters::default()),
             busy: Family::default(),
@@ -178,6 +183,7 @@ impl Metrics {
             aliases: Aliases::default(),
         };
         m.registry = m.registered();
+        m.private = m.registered_private();
         m
     }
 
@@ -204,9 +210,7 @@ impl Metrics {
         NOW.iter().zip(&self.now).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
         TOTALS.iter().zip(&self.totals).for_each(|((name, help), n)| ours.register(*name, *help, n.clone()));
         ours.register("forward_seconds", "Time in forwards", self.busy.clone());
-        ours.register("expert_tokens", "Tokens that an expert was chosen for", self.experts.clone());
-        let even = "The busiest expert's share of a layer's tokens over an even share: 1 is even";
-        ours.register("expert_imbalance", even, self.imbalance.clone());
+        ours.register("connections_shed", "Connections closed for others: too many were open", self.shed.clone());
         let theirs = &self.aliases;
         all.register("vllm:num_requests_running", "As farthing_requests_running", theirs.running.clone());
         all.register("vllm:num_requests_waiting", "As farthing_requests_waiting", theirs.waiting.clone());
@@ -214,6 +218,16 @@ impl Metrics {
         all.register("vllm:gpu_cache_usage_perc", "As vllm:kv_cache_usage_perc", theirs.usage_old.clone());
         all.register("vllm:prefix_cache_queries", "As farthing_prefix_cache_queried_tokens", theirs.queries.clone());
         all.register("vllm:prefix_cache_hits", "As farthing_prefix_cache_hit_tokens", theirs.hits.clone());
+        all
+    }
+
+    /// Which experts a prompt chooses can be found out by asking it: exact counts would tell whether another account did.
+    fn registered_private(&self) -> Registry {
+        let mut all = Registry::default();
+        let ours = all.sub_registry_with_prefix("farthing");
+        ours.register("expert_tokens", "Tokens that an expert was chosen for", self.experts.clone());
+        let even = "The busiest expert's share of a layer's tokens over an even share: 1 is even";
+        ours.register("expert_imbalance", even, self.imbalance.clone());
         all
     }
 
@@ -258,6 +272,11 @@ impl Metrics {
         };
     }
 
+    /// A connection was closed for another.
+    pub fn shed(&self) {
+        self.shed.inc();
+    }
+
     /// What a model's engine does now and did since it was loaded.
     pub fn engine(&self, model: &str, s: &Statistics) {
         let label = Named { model: model.to_string() };
@@ -295,12 +314,15 @@ impl Metrics {
         }
     }
 
-    /// All of it, as Prometheus reads it.
-    pub fn text(&self) -> String {
+    /// The numbers, as Prometheus reads them; all of them for those who run the server.
+    pub fn text(&self, all: bool) -> String {
         let mut text = String::new();
-        if encode(&mut text, &self.registry).is_err() {
-            text.push_str("# EOF\n");
+        // Writing to a string does not fail.
+        let _ = encode_registry(&mut text, &self.registry);
+        if all {
+            let _ = encode_registry(&mut text, &self.private);
         }
+        let _ = encode_eof(&mut text);
         text
     }
 }
@@ -323,7 +345,7 @@ mod tests {
 
     fn scraped(metrics: &Metrics) -> Scrape {
         // This parser knows no colons in names; that of the clients' test does.
-        let lines = metrics.text().replace("vllm:", "vllm_");
+        let lines = metrics.text(true).replace("vllm:", "vllm_");
         assert!(lines.ends_with("# EOF\n"), "{lines}");
         Scrape::parse(lines.lines().map(|l| Ok(l.to_string()))).unwrap()
     }
@@ -366,7 +388,7 @@ mod tests {
         assert_eq!(of(&s, "farthing_prompt_tokens_total", &[]), 100.0);
         assert_eq!(of(&s, "farthing_generation_tokens_total", &[]), 11.0);
         assert_eq!(of(&s, "farthing_cached_tokens_total", &[]), 64.0);
-        let text = m.text();
+        let text = m.text(true);
         assert!(text.contains("farthing_time_to_first_token_seconds_bucket{le=\"0.2\"} 0\n"), "{text}");
         assert!(text.contains("farthing_time_to_first_token_seconds_bucket{le=\"0.5\"} 1\n"));
         assert!(text.contains("farthing_time_per_output_token_seconds_bucket{le=\"0.005\"} 0\n"));
@@ -398,7 +420,7 @@ mod tests {
         let s = scraped(&m);
         let (ours, theirs) = ([("model", "m")], [("model_name", "m")]);
         assert_eq!(of(&s, "farthing_requests_running", &ours), 3.0);
-        assert!(m.text().contains("vllm:num_requests_running{model_name=\"m\"} 3\n"));
+        assert!(m.text(true).contains("vllm:num_requests_running{model_name=\"m\"} 3\n"));
         assert_eq!(of(&s, "farthing_cache_pages_used", &ours), 16.0);
         assert_eq!(of(&s, "farthing_forward_rows_total", &ours), 25.0);
         assert_eq!(of(&s, "farthing_forward_seconds_total", &ours), 1.5);

@@ -1,27 +1,90 @@
 //! How long requests take, for telling those that are turned away when to come again.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Longest time that is told.
-const SECONDS_MAX: u64 = 60;
+const SECONDS_MAX: u64 = 600;
 
-/// A running mean of the time that requests take, in milliseconds.
+/// Times of requests: a running mean of those that ended, and when those under way began.
 #[derive(Debug, Default)]
-pub struct Pace(AtomicU64);
+pub struct Pace(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    mean: Option<Duration>,
+    under_way: HashMap<u64, Instant>,
+    next: u64,
+}
+
+/// A request under way; dropping it forgets it.
+#[derive(Debug)]
+pub struct UnderWay {
+    pace: Arc<Pace>,
+    id: u64,
+}
 
 impl Pace {
-    /// A request took so long.
-    pub fn ended(&self, time: Duration) {
-        let now = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).min(3_600_000);
-        let before = self.0.load(Ordering::Relaxed);
-        // The eighth part of the new one; of two that end at once, one may be forgotten.
-        let mean = if before == 0 { now } else { before - before / 8 + now / 8 };
-        self.0.store(mean, Ordering::Relaxed);
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seconds after which a place in a full queue is likely: half of what a request takes, as one is under way.
-    pub fn retry_after(&self) -> u64 {
-        (self.0.load(Ordering::Relaxed) / 2000).clamp(1, SECONDS_MAX)
+    /// A request left the queue.
+    pub fn began(self: &Arc<Pace>) -> UnderWay {
+        let mut inner = self.lock();
+        let id = inner.next;
+        inner.next += 1;
+        inner.under_way.insert(id, Instant::now());
+        UnderWay { pace: Arc::clone(self), id }
+    }
+
+    /// A request took so long.
+    pub fn ended(&self, time: Duration) {
+        let mut inner = self.lock();
+        // The eighth part of the new one.
+        inner.mean = Some(inner.mean.map_or(time, |mean| mean - mean / 8 + time / 8));
+    }
+
+    /// Seconds until the queue will be empty, where so many run and so many wait: those that wait take the places of those that
+    /// run, each for as long as requests take. What has run for long already will take about as long again.
+    pub fn retry_after(&self, running: usize, waiting: usize) -> u64 {
+        let inner = self.lock();
+        let ages: Duration = inner.under_way.values().map(Instant::elapsed).sum();
+        let age = ages / u32::try_from(inner.under_way.len()).unwrap_or(u32::MAX).max(1);
+        let one = inner.mean.unwrap_or_default().max(age);
+        let seconds = one.as_secs_f64() * (waiting + 1) as f64 / running.max(1) as f64;
+        (seconds.ceil() as u64).clamp(1, SECONDS_MAX)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.pace.lock().under_way.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_what_the_queue_will_take() {
+        let pace = Arc::new(Pace::default());
+        assert_eq!(pace.retry_after(0, 0), 1, "nothing is known");
+        pace.ended(Duration::from_secs(8));
+        assert_eq!(pace.retry_after(1, 0), 8);
+        // Ten more behind four that run: eleven eighths of a request's time, by fours.
+        assert_eq!(pace.retry_after(4, 10), 22);
+        assert_eq!(pace.retry_after(1, 10_000), SECONDS_MAX);
+        pace.ended(Duration::from_secs(16));
+        assert_eq!(pace.retry_after(1, 0), 9);
+        // One under way has run for a minute.
+        let long = pace.began();
+        let minute = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        pace.lock().under_way.insert(long.id, minute);
+        assert_eq!(pace.retry_after(2, 1), 61);
+        drop(long);
+        assert_eq!(pace.retry_after(1, 0), 9);
     }
 }

@@ -7,9 +7,11 @@ use axum::http::StatusCode;
 use engine::EngineError;
 use engine::service;
 use serde_json::Value;
+use text::TextError;
 use text::chat::Context;
 use text::grammar::Matcher;
 use text::reply::{Format, Options, Parser};
+use text::tokenizer::Within;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::answer::{Answer, Echo, Reading};
@@ -18,6 +20,7 @@ use crate::calling::Calling;
 use crate::infill;
 use crate::loaded::{Loaded, Obeys};
 use crate::problem::Problem;
+use crate::thinking::Budget;
 use crate::validate::Invalid;
 use crate::wire::Part;
 
@@ -55,6 +58,8 @@ pub struct Plan {
     reply: Option<(Format, Options)>,
     /// What the text must obey, at its start.
     matcher: Option<Matcher>,
+    /// What closes reasoning at the end of its budget.
+    closing: Vec<u32>,
 }
 
 impl Plan {
@@ -62,7 +67,8 @@ impl Plan {
     ///
     /// # Errors
     /// What the template, the tokenizer or the engine would refuse.
-    pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked) -> Result<Plan, Problem> {
+    pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked, left: &dyn Fn() -> bool) -> Result<Plan, Problem> {
+        let within = Within { tokens_max: served.service.limits().context, left };
         let calling = Calling::new(served.format, &ask.tools);
         let obeyed = calling.obeyed(&ask.tools, &ask.shape)?;
         let (prompts, trim, reply) = match &ask.input {
@@ -71,15 +77,18 @@ impl Plan {
                 let format = calling.format;
                 let options = Options { reasoning_opened: served.format.opened_by(&text), tools: calling.on };
                 let reply = (format.reasons() || calling.on).then_some((format, options));
-                (vec![Ready { ids: served.tokenizer.encode_prompt(&text)?, echo: None }], trim, reply)
+                (vec![Ready { ids: served.tokenizer.encode_prompt_within(&text, within)?, echo: None }], trim, reply)
             }
             Input::Prompts { prompts, suffix, echo } => {
-                let ready = |p: &Prompt| text(served, p, suffix.as_deref(), *echo);
+                let ready = |p: &Prompt| text(served, p, suffix.as_deref(), *echo, within);
                 (prompts.iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
             }
         };
         // A reply that begins with reasoning obeys behind it.
         let thinks = reply.is_some_and(|(_, options)| options.reasoning_opened);
+        if left() {
+            return Err(TextError::Left.into());
+        }
         let matcher = obeyed.map(|wanted| served.matcher(&wanted, thinks.then_some("</think>"))).transpose()?;
         let context = served.service.limits().context;
         for prompt in &prompts {
@@ -91,8 +100,14 @@ impl Plan {
                 return Err(Problem::from(&EngineError::TooLong { tokens, over: tokens - context, context }));
             }
         }
+        let closing = match (ask.wanted.thinking_max, served.format.reasons()) {
+            (Some(_), true) => {
+                served.tokenizer.encode(&served.format.reasoning_end(served.template.source()), false)?
+            }
+            _ => Vec::new(),
+        };
         let salt = salted(asked.salt, ask.wanted.user.as_deref());
-        Ok(Plan { served: Arc::clone(served), prompts, wanted: ask.wanted, asked, salt, trim, reply, matcher })
+        Ok(Plan { served: Arc::clone(served), prompts, wanted: ask.wanted, asked, salt, trim, reply, matcher, closing })
     }
 
     /// Choices in all.
@@ -115,6 +130,16 @@ impl Plan {
         problem
     }
 
+    /// What a choice must obey: a grammar, a budget for its reasoning, or both.
+    fn constraint(&self) -> Option<Box<dyn service::Constraint>> {
+        let obeys = self.matcher.clone().map(|m| Box::new(Obeys(m)) as Box<dyn service::Constraint>);
+        let budget = self.wanted.thinking_max.filter(|_| !self.closing.is_empty());
+        let (Some(budget), Some((_, options))) = (budget, self.reply) else { return obeys };
+        let (served, closing) = (&self.served, self.closing.clone());
+        let (tokenizer, vocab) = (Arc::clone(&served.tokenizer), served.service.vocab());
+        Some(Box::new(Budget::new(obeys, tokenizer, (budget, options.reasoning_opened), closing, vocab)))
+    }
+
     /// One choice: what the engine does, and what is made of its events.
     pub fn choice(&self, choice: usize, parts: UnboundedSender<(usize, Part)>) -> (service::Request, Answer) {
         let (w, served) = (&self.wanted, &self.served);
@@ -134,7 +159,7 @@ impl Plan {
             tokens_max,
             log_probabilities: scores,
             prompt_log_probabilities: echo_scores,
-            constraint: self.matcher.clone().map(|m| Box::new(Obeys(m)) as Box<dyn service::Constraint>),
+            constraint: self.constraint(),
             account: self.asked.account,
             salt: self.salt,
             priority: w.priority,
@@ -220,14 +245,25 @@ pub fn conversation(
 }
 
 /// A text or ids, as the engine takes them.
-fn text(served: &Loaded, prompt: &Prompt, suffix: Option<&str>, echo: bool) -> Result<Ready, Problem> {
+fn text(
+    served: &Loaded,
+    prompt: &Prompt,
+    suffix: Option<&str>,
+    echo: bool,
+    within: Within<'_>,
+) -> Result<Ready, Problem> {
+    if (within.left)() {
+        return Err(TextError::Left.into());
+    }
     let ids = match (prompt, suffix) {
         (Prompt::Tokens(ids), _) => ids.clone(),
-        (Prompt::Text(text), None) => served.tokenizer.encode(text, true)?,
-        (Prompt::Text(text), Some(suffix)) => infill::prompt(&served.tokenizer, text, suffix)?.ok_or_else(|| {
-            let message = "suffix is given; this model has no tokens for filling a gap: leave it out";
-            Invalid { param: Some("suffix".into()), message: message.into(), code: "unsupported_value" }
-        })?,
+        (Prompt::Text(text), None) => served.tokenizer.encode_within(text, true, within)?,
+        (Prompt::Text(text), Some(suffix)) => {
+            infill::prompt(&served.tokenizer, text, suffix, within)?.ok_or_else(|| {
+                let message = "suffix is given; this model has no tokens for filling a gap: leave it out";
+                Invalid { param: Some("suffix".into()), message: message.into(), code: "unsupported_value" }
+            })?
+        }
     };
     let given = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => text.clone(),

@@ -159,6 +159,15 @@ impl From<TextError> for Problem {
     fn from(error: TextError) -> Problem {
         match &error {
             TextError::Template(_) | TextError::TooLong { .. } => Problem::bad("prompt_refused", error.to_string()),
+            TextError::TooMany { least, most } => Problem::bad(
+                "context_length_exceeded",
+                format!(
+                    "the text has at least {least} tokens, {} more than the {most} that this server takes; shorten it",
+                    least - most
+                ),
+            ),
+            // There is nobody to tell.
+            TextError::Left => Problem::new(StatusCode::REQUEST_TIMEOUT, "left", error.to_string()),
             TextError::Tokenizer(_) => Problem::fault(error.to_string()),
         }
     }

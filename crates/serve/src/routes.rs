@@ -102,13 +102,7 @@ async fn ready(Shared(state): Shared<Arc<State>>, request: Request) -> Response 
     if !state.ready() {
         return refused(NoModel::Loading.into(), &head);
     }
-    let (mut running, mut waiting) = (0, 0);
-    for (_, model) in state.models.loaded() {
-        let load = model.service.load();
-        (running, waiting) = (running + load.0, waiting + load.1);
-    }
-    let model = state.models.list().first().map(|(d, _)| d.name.clone());
-    axum::Json(json!({"status": "ready", "model": model, "running": running, "waiting": waiting})).into_response()
+    axum::Json(json!({"status": "ready"})).into_response()
 }
 
 async fn openapi() -> Response {
@@ -158,7 +152,7 @@ async fn model(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, reques
 
 async fn embeddings(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
-    let problem = match crate::complete::body(&state, &head.headers, content).await {
+    let problem = match crate::complete::body(&state, &head, content).await {
         Ok(_) => {
             let message =
                 "this server has no model for embeddings; it answers at /v1/chat/completions and /v1/completions";
@@ -185,10 +179,14 @@ mod tests {
                 named.insert((method.to_uppercase(), path.clone()));
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
-                    (_, "/health") => &["200"],
-                    ("post", "/v1/embeddings") => &["400", "401", "405", "408", "413", "415", "500", "503"],
-                    ("post", _) => &["200", "400", "401", "404", "405", "408", "413", "415", "500", "503"],
-                    _ => &["200", "401", "405"],
+                    (_, "/health") => &["200", "421", "501"],
+                    ("post", "/v1/embeddings") => {
+                        &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
+                    }
+                    ("post", _) => {
+                        &["200", "400", "401", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
+                    }
+                    _ => &["200", "401", "405", "421", "501"],
                 };
                 for status in needed {
                     assert!(responses.contains_key(*status), "{method} {path}: {status}");

@@ -1,5 +1,6 @@
 //! The choices of one request while they run: those the queue takes at once, the others when some have ended.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -8,6 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::State;
 use crate::loaded::Loaded;
+use crate::pace::UnderWay;
 use crate::prepare::Plan;
 use crate::problem::Problem;
 use crate::record::Record;
@@ -24,6 +26,8 @@ pub struct Running {
     usage: Usage,
     ended: usize,
     record: Record,
+    /// Of each choice that left the queue.
+    under_way: HashMap<usize, UnderWay>,
 }
 
 impl Running {
@@ -34,7 +38,8 @@ impl Running {
     pub fn start(state: Arc<State>, served: Arc<Loaded>, plan: Plan, record: Record) -> Result<Running, Problem> {
         let (sender, parts) = unbounded_channel();
         let usage = Usage { prompt: plan.prompt_tokens(), ..Usage::default() };
-        let mut running = Running { state, served, plan, tickets: Vec::new(), sender, parts, usage, ended: 0, record };
+        let (tickets, under_way) = (Vec::new(), HashMap::new());
+        let mut running = Running { state, served, plan, tickets, sender, parts, usage, ended: 0, record, under_way };
         running.submit()?;
         Ok(running)
     }
@@ -49,15 +54,19 @@ impl Running {
                 Err(Refused::Busy { .. }) if self.tickets.iter().any(Option::is_some) => return Ok(()),
                 Err(refused) => {
                     let busy = matches!(refused, Refused::Busy { .. });
-                    let mut problem = Problem::from(refused);
-                    if busy {
-                        problem.retry = Some(self.state.pace.retry_after());
-                    }
-                    return Err(problem);
+                    let problem = Problem::from(refused);
+                    return Err(if busy { self.later(problem) } else { problem });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Another try makes sense when the queue will be empty.
+    fn later(&self, problem: Problem) -> Problem {
+        let (running, waiting) = self.served.service.load();
+        let retry = problem.retry.map(|_| self.state.pace.retry_after(running, waiting));
+        Problem { retry, ..problem }
     }
 
     /// The next part. None when all choices have ended.
@@ -74,6 +83,9 @@ impl Running {
     }
 
     fn took(&mut self, choice: usize, part: Part) -> Result<(usize, Part), Problem> {
+        if matches!(part, Part::Started { .. }) {
+            self.under_way.insert(choice, self.state.pace.began());
+        }
         match &part {
             // The choices of one prompt share its computation: what the first found in the cache is what the request saved.
             Part::Started { cached, differs_at, .. } if choice.is_multiple_of(self.plan.wanted.best_of) => {
@@ -83,6 +95,7 @@ impl Running {
             Part::End(end) => {
                 self.usage.completion += end.timing.generated;
                 self.usage.reasoning += end.reasoning;
+                self.under_way.remove(&choice);
                 self.state.pace.ended(end.timing.prefill + end.timing.decode);
                 self.told(end);
                 self.ended += 1;
@@ -90,7 +103,7 @@ impl Running {
                 self.submit()?;
             }
             Part::Failed(error) => {
-                let problem = self.plan.problem(error);
+                let problem = self.later(self.plan.problem(error));
                 self.record.fill(|f| f.error = Some(problem.code));
                 return Err(problem);
             }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use axum::extract::{Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use text::tokenizer::Within;
+use text::{Stream, TextError};
 
 use crate::State;
 use crate::ask::{Ask, Input};
-use crate::complete::{addressed, apart, fields};
+use crate::complete::{Work, addressed, apart, fields};
 use crate::loaded::Loaded;
 use crate::prepare::conversation;
 use crate::problem::{Dialect, Problem, id_of};
@@ -19,11 +21,14 @@ async fn done(
     state: Arc<State>,
     request: Request,
     dialect: Dialect,
-    work: impl FnOnce(&Loaded, Fields) -> Result<Value, Problem> + Send + 'static,
+    work: impl FnOnce(&Loaded, Fields, &Work) -> Result<Value, Problem> + Send + 'static,
 ) -> Response {
     let (head, content) = request.into_parts();
     let outcome = match addressed(&state, &head, content).await {
-        Ok((bytes, served)) => apart(&state, move || work(&served, fields(&bytes, &served)?)).await,
+        Ok((content, served)) => {
+            let work = move |w: &Work| work(&served, fields(&w.bytes, &served)?, w);
+            apart(&state, &head, content, work).await
+        }
         Err(problem) => Err(problem),
     };
     match outcome {
@@ -37,18 +42,46 @@ fn of(served: &Loaded) -> Model<'_> {
 }
 
 /// Tokens of a conversation, as the model would read them.
-fn rendered(served: &Loaded, ask: &Ask) -> Result<Vec<u32>, Problem> {
+fn rendered(served: &Loaded, ask: &Ask, work: &Work) -> Result<Vec<u32>, Problem> {
     let Input::Conversation { messages, continues } = &ask.input else { return Ok(Vec::new()) };
     let (text, _) = conversation(served, ask, messages, *continues)?;
-    Ok(served.tokenizer.encode_prompt(&text)?)
+    fits(served, &text)?;
+    Ok(served.tokenizer.encode_prompt_within(&text, counted(&|| work.is_left()))?)
+}
+
+/// Texts are counted to their end, as long as somebody waits.
+fn counted(left: &dyn Fn() -> bool) -> Within<'_> {
+    Within { tokens_max: usize::MAX, left }
+}
+
+/// What the model could never read is not counted.
+fn fits(served: &Loaded, text: &str) -> Result<(), TextError> {
+    let (least, most) = (served.tokenizer.tokens_least(text), served.service.limits().context);
+    if least > most { Err(TextError::TooMany { least, most }) } else { Ok(()) }
+}
+
+/// The text of ids, as long as somebody waits.
+fn spelled(served: &Loaded, ids: &[u32], work: &Work) -> Result<String, TextError> {
+    let mut stream = Stream::new(served.tokenizer.as_ref(), false);
+    let mut text = String::new();
+    for ids in ids.chunks(1024) {
+        if work.is_left() {
+            return Err(TextError::Left);
+        }
+        ids.iter().for_each(|&id| text.push_str(&stream.push(id)));
+    }
+    Ok(text + &stream.finish())
 }
 
 /// `POST /tokenize`
 pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields, work: &Work| {
         let (ids, spelled) = match validate::tokenize(&mut fields, of(served))? {
-            Tokenize::Text { text, special, spelled } => (served.tokenizer.encode(&text, special)?, spelled),
-            Tokenize::Conversation { ask, spelled } => (rendered(served, &ask)?, spelled),
+            Tokenize::Text { text, special, spelled } => {
+                fits(served, &text)?;
+                (served.tokenizer.encode_within(&text, special, counted(&|| work.is_left()))?, spelled)
+            }
+            Tokenize::Conversation { ask, spelled } => (rendered(served, &ask, work)?, spelled),
         };
         let piece = |&id: &u32| served.tokenizer.piece(id).unwrap_or_default();
         let strings = if spelled { ids.iter().map(piece).collect::<Value>() } else { Value::Null };
@@ -60,19 +93,20 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
 
 /// `POST /detokenize`
 pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| {
-        let ids = validate::detokenize(&mut fields, of(served))?;
-        Ok(json!({"prompt": served.tokenizer.decode(&ids, false)}))
+    let work = |served: &Loaded, mut fields: Fields, work: &Work| {
+        let ids = validate::detokenize(&mut fields, of(served), served.service.limits().context)?;
+        Ok(json!({"prompt": spelled(served, &ids, work)?}))
     };
     done(state, request, Dialect::OpenAi, work).await
 }
 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
 pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| match validate::tokenize(&mut fields, of(served))? {
+    let work = |served: &Loaded, mut fields: Fields, work: &Work| match validate::tokenize(&mut fields, of(served))? {
         Tokenize::Text { text, .. } => Ok(json!({ "prompt": text })),
         Tokenize::Conversation { ask, .. } => {
-            Ok(json!({"prompt": served.tokenizer.decode(&rendered(served, &ask)?, false)}))
+            let ids = rendered(served, &ask, work)?;
+            Ok(json!({"prompt": spelled(served, &ids, work)?}))
         }
     };
     done(state, request, Dialect::OpenAi, work).await
@@ -80,9 +114,9 @@ pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
 
 /// `POST /v1/messages/count_tokens`
 pub async fn count(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields, work: &Work| {
         let ask = validate::messages(&mut fields, of(served))?;
-        Ok(json!({"input_tokens": rendered(served, &ask)?.len()}))
+        Ok(json!({"input_tokens": rendered(served, &ask, work)?.len()}))
     };
     done(state, request, Dialect::Anthropic, work).await
 }

@@ -13,9 +13,12 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, version};
 
 fn state() -> Arc<State> {
+    state_with(Bounds { patience: Duration::from_millis(700), ..Bounds::default() })
+}
+
+fn state_with(bounds: Bounds) -> Arc<State> {
     let description = Description { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
     let models = Models::new(vec![description], None, Box::new(|_| Err("there is none".to_string())));
-    let bounds = Bounds { patience: Duration::from_millis(700), ..Bounds::default() };
     State::new(bounds, Access::default(), models)
 }
 
@@ -76,7 +79,7 @@ async fn tls_serves_and_reads_its_certificate_anew() {
         assert!(over_tls(address, &first, old).await.unwrap().starts_with("HTTP/1.1 200 OK"));
     }
     // Others than TLS clients, and those that say nothing: none hangs.
-    assert!(!plain(address, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.contains("200 OK"));
+    assert!(!plain(address, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await.contains("200 OK"));
     assert_eq!(plain(address, b"").await, "");
     assert_eq!(plain(address, &[0x16, 3, 1]).await, "");
 
@@ -119,7 +122,7 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
     tokio::spawn(listen(listener, None, Arc::clone(&state), std::future::pending()));
     assert!(state.start().await.unwrap_err().to_string().contains("m could not be loaded: there is none"));
     let get = async |path: &str| {
-        plain(address, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await
+        plain(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await
     };
     assert!(get("/health").await.starts_with("HTTP/1.1 200"));
     let not = get("/ready").await;
@@ -128,9 +131,87 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
     assert!(listed.contains(r#""id":"m""#) && listed.contains(r#""state":"absent""#), "{listed}");
     let body = r#"{"model": "m", "prompt": "x"}"#;
     let asked = format!(
-        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let failed = plain(address, asked.as_bytes()).await;
     assert!(failed.starts_with("HTTP/1.1 503") && failed.contains("m could not be loaded: there is none"), "{failed}");
+}
+
+/// A connection from this address of the loopback network.
+async fn from(source: [u8; 4], address: std::net::SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+fn head(length: usize) -> String {
+    format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+async fn answered(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    let _ = read.expect("an answer soon");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Who says nothing, or never sends the body that was announced, does not shut out others.
+#[tokio::test]
+async fn silent_connections_give_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds { patience: Duration::from_secs(60), connections: 4, ..Bounds::default() };
+    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending()));
+    for request in [String::new(), "GET /health HTTP/1.1\r\n".to_string(), head(50) + "{"] {
+        let mut silent = Vec::new();
+        for _ in 0..6 {
+            let mut stream = from([127, 0, 0, 2], address).await;
+            stream.write_all(request.as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
+        for source in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            let mut stream = from(source, address).await;
+            stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+            assert!(answered(&mut stream).await.starts_with("HTTP/1.1 200"), "{request:?}");
+        }
+    }
+}
+
+/// Bodies that are announced take no room; those that come slowly give it back to who has less.
+#[tokio::test]
+async fn announced_and_unfinished_bodies_do_not_block_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = Bounds { patience: Duration::from_secs(60), bodies_bytes: 1 << 20, ..Bounds::default() };
+    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending()));
+    let mut announced = Vec::new();
+    for _ in 0..16 {
+        let mut stream = from([127, 0, 0, 2], address).await;
+        stream.write_all((head(1 << 20) + "{").as_bytes()).await.unwrap();
+        announced.push(stream);
+    }
+    let body = r#"{"model": "m", "prompt": "x"}"#;
+    // What is asked for reaches the model, which is not there.
+    let mut other = from([127, 0, 0, 2], address).await;
+    other.write_all((head(body.len()) + body).as_bytes()).await.unwrap();
+    assert!(answered(&mut other).await.contains("m could not be loaded"));
+    // All the room taken, but for the last byte of each.
+    let mut filled = Vec::new();
+    for _ in 0..4 {
+        let mut stream = from([127, 0, 0, 2], address).await;
+        stream.write_all(head((256 << 10) + 1).as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; (256 << 10) - 8]).await.unwrap();
+        filled.push(stream);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let large = format!("{}{body}", " ".repeat(100 << 10));
+    let mut other = from([127, 0, 0, 1], address).await;
+    other.write_all((head(large.len()) + &large).as_bytes()).await.unwrap();
+    assert!(answered(&mut other).await.contains("m could not be loaded"));
+    let given_up = answered(&mut filled[3]).await;
+    assert!(given_up.starts_with("HTTP/1.1 503") && given_up.contains("\"overloaded\""), "{given_up}");
+    assert!(given_up.contains("retry-after: "), "{given_up}");
 }

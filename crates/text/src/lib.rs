@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod grammar;
+mod least;
 mod rebuilt;
 pub mod reply;
 pub mod stream;
@@ -29,6 +30,17 @@ pub enum TextError {
         /// Limit.
         max: usize,
     },
+    /// A text of more tokens than are taken.
+    #[error("the text has at least {least} tokens; at most {most} are taken: shorten it")]
+    TooMany {
+        /// It has no fewer.
+        least: usize,
+        /// Limit.
+        most: usize,
+    },
+    /// Nobody waits for it any more.
+    #[error("nobody waits for this text any more")]
+    Left,
     /// The chat template cannot be used, or refused the conversation.
     #[error("chat template: {0}")]
     Template(String),

@@ -1,16 +1,22 @@
 //! A tokenizer: the `tokenizers` library behind the few functions that are needed, with limits.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokenizers::{ModelWrapper, OffsetType, PreTokenizer};
 
 use crate::TextError;
+use crate::least::Least;
 use crate::rebuilt::Vocabulary;
 use crate::stream::Stream;
 
 /// Longest text encoded at once.
 pub const TEXT_BYTES_MAX: usize = 32 << 20;
+
+/// Texts up to this length are encoded in one piece.
+const SHORT_BYTES: usize = 4 << 10;
 
 /// Largest description of a tokenizer.
 const JSON_BYTES_MAX: usize = 128 << 20;
@@ -39,6 +45,16 @@ pub struct Tokenizer {
     pieces: Pieces,
     added: std::collections::HashMap<u32, (String, bool)>,
     bytes_of: [u16; 512],
+    least: OnceLock<Option<Box<Least>>>,
+}
+
+/// Bounds on the work for one text.
+#[derive(Clone, Copy)]
+pub struct Within<'a> {
+    /// Tokens at most; a text that has more is refused, before it is encoded where its bytes tell.
+    pub tokens_max: usize,
+    /// Asked between words: whether nobody waits any more.
+    pub left: &'a dyn Fn() -> bool,
 }
 
 /// GPT-2's table: the character of each byte.
@@ -131,7 +147,72 @@ impl Tokenizer {
         let mut begins: Vec<char> = specials.iter().filter_map(|s| s.chars().next()).collect();
         begins.sort_unstable();
         begins.dedup();
-        Tokenizer { inner, plain: OnceLock::new(), specials, begins, pieces, added, bytes_of }
+        let (plain, least) = (OnceLock::new(), OnceLock::new());
+        Tokenizer { inner, plain, specials, begins, pieces, added, bytes_of, least }
+    }
+
+    /// No encoding of this text has fewer tokens; 0 where nothing can be said. Takes far less than encoding it.
+    pub fn tokens_least(&self, text: &str) -> usize {
+        let least = self.least.get_or_init(|| {
+            let json = |part: Option<Value>| part.unwrap_or(Value::Null);
+            let (model, fallback) = match self.inner.get_model() {
+                ModelWrapper::BPE(bpe) => ("BPE", bpe.byte_fallback),
+                ModelWrapper::Unigram(unigram) => ("Unigram", unigram.byte_fallback()),
+                _ => ("other", false),
+            };
+            let parts = json!({
+                "normalizer": json(self.inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok())),
+                "pre_tokenizer": json(self.inner.get_pre_tokenizer().and_then(|p| serde_json::to_value(p).ok())),
+                "model": model,
+                "bytes": fallback || self.pieces == Pieces::Bytes,
+            });
+            let strips = self.inner.get_added_tokens_decoder().values().any(|t| t.lstrip || t.rstrip);
+            let ids = 0..=self.largest_id().map_or(0, |(id, _)| id);
+            Least::new(&parts, strips, ids.filter_map(|id| self.bytes(id))).map(Box::new)
+        });
+        least.as_ref().map_or(0, |least| least.tokens(text))
+    }
+
+    /// As `encode`, within bounds.
+    ///
+    /// # Errors
+    /// A text that is too long, has more tokens than allowed, or that nobody waits for.
+    pub fn encode_within(&self, text: &str, add_special: bool, within: Within<'_>) -> Result<Vec<u32>, TextError> {
+        let Within { tokens_max, left } = within;
+        let most = tokens_max;
+        let least = self.tokens_least(text);
+        if least > most {
+            return Err(TextError::TooMany { least, most });
+        }
+        if text.len() <= SHORT_BYTES || self.inner.get_truncation().is_some() || text.len() > TEXT_BYTES_MAX {
+            let ids = self.encode(text, add_special)?;
+            return if ids.len() > most { Err(TextError::TooMany { least: ids.len(), most }) } else { Ok(ids) };
+        }
+        let (tokens, gone) = (Cell::new(0), Cell::new(false));
+        let encoded = guarded("encoding", || {
+            let said = |e: tokenizers::Error| e.to_string();
+            let mut words = self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text);
+            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+                pre_tokenizer.pre_tokenize(&mut words).map_err(said)?;
+            }
+            let model = self.inner.get_model();
+            let word = |word: &tokenizers::NormalizedString| {
+                gone.set(left());
+                let ids = tokenizers::Model::tokenize(model, word.get())?;
+                tokens.set(tokens.get() + ids.len());
+                if gone.get() || tokens.get() > most { Err("enough".into()) } else { Ok(ids) }
+            };
+            words.tokenize(word).map_err(said)?;
+            let encoding = words.into_encoding(None, 0, OffsetType::None).map_err(said)?;
+            let whole = self.inner.post_process(encoding, None, add_special).map_err(said)?;
+            Ok(whole.get_ids().to_vec())
+        });
+        match encoded {
+            _ if gone.get() => Err(TextError::Left),
+            Ok(ids) if ids.len() > most => Err(TextError::TooMany { least: ids.len(), most }),
+            Err(_) if tokens.get() > most => Err(TextError::TooMany { least: tokens.get(), most }),
+            other => other,
+        }
     }
 
     /// Ids of a text; names of special tokens inside it become their ids. `add_special` adds what the model wants around a text.
@@ -172,8 +253,29 @@ impl Tokenizer {
     /// # Errors
     /// A text that is too long.
     pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        self.encode_prompt_within(text, Within { tokens_max: usize::MAX, left: &|| false })
+    }
+
+    /// As `encode_prompt`, within bounds.
+    ///
+    /// # Errors
+    /// A text that is too long, has more tokens than allowed, or that nobody waits for.
+    pub fn encode_prompt_within(&self, text: &str, within: Within<'_>) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::new();
         let mut rest = text;
+        let most = within.tokens_max;
+        // A mark is shorter than the tokens that it stands for, as a rule, but that is not counted on.
+        let least = if text.contains(MARK) { 0 } else { self.tokens_least(text) };
+        if least > most {
+            return Err(TextError::TooMany { least, most });
+        }
+        let more = |text: &str, so_far: usize| {
+            let within = Within { tokens_max: most.saturating_sub(so_far), ..within };
+            self.encode_within(text, false, within).map_err(|error| match error {
+                TextError::TooMany { least, .. } => TextError::TooMany { least: least + so_far, most },
+                other => other,
+            })
+        };
         while let Some(at) = rest.find(MARK) {
             let mark = &rest[at + MARK.len_utf8()..];
             let end = mark.find(END_MARK);
@@ -182,7 +284,13 @@ impl Tokenizer {
                 return Err(TextError::Template("it took apart a mark around a special token's name".to_string()));
             };
             if at > 0 {
-                ids.extend(self.encode(&rest[..at], false)?);
+                ids.extend(more(&rest[..at], ids.len())?);
+            }
+            if (within.left)() {
+                return Err(TextError::Left);
+            }
+            if ids.len() > most {
+                return Err(TextError::TooMany { least: ids.len(), most });
             }
             let plain = self.plain.get_or_init(|| {
                 let mut plain = Box::new(self.inner.clone());
@@ -197,9 +305,9 @@ impl Tokenizer {
             rest = &mark[end + END_MARK.len_utf8()..];
         }
         if !rest.is_empty() {
-            ids.extend(self.encode(rest, false)?);
+            ids.extend(more(rest, ids.len())?);
         }
-        Ok(ids)
+        if ids.len() > most { Err(TextError::TooMany { least: ids.len(), most }) } else { Ok(ids) }
     }
 
     /// Text of ids. Ids without a token are passed over.

@@ -24,8 +24,15 @@ impl Server {
 
     /// With variables of the environment.
     pub fn start_with(args: &[&str], environment: &[(&str, &str)]) -> Server {
+        Server::start_under(&[], args, environment)
+    }
+
+    /// By a program that runs another, such as nohup.
+    pub fn start_under(runner: &[&str], args: &[&str], environment: &[(&str, &str)]) -> Server {
         let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
+        let program = [runner, &[env!("CARGO_BIN_EXE_farthing")]].concat();
+        let mut child = Command::new(program[0])
+            .args(&program[1..])
             .args(["serve", "--port", "0"])
             .args(args)
             .env("XDG_CACHE_HOME", &state)
@@ -67,18 +74,34 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> String {
-        self.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+        self.raw(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
     }
 
     pub fn post(&self, path: &str, body: &str) -> String {
         self.raw(&post(path, body))
     }
 
-    /// Wait until `/ready` says so.
+    /// Wait until the metrics say so: `"running":0`, `"waiting":1`.
     pub fn until(&self, wanted: &str) {
+        self.until_with(wanted, "Accept: */*");
+    }
+
+    /// The same with a header, such as a key.
+    pub fn until_with(&self, wanted: &str, header: &str) {
+        let (name, count) = wanted.trim_matches('"').split_once("\":").unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n\r\n");
         let started = Instant::now();
-        while !self.get("/ready").contains(wanted) {
-            assert!(started.elapsed() < Duration::from_secs(30), "never {wanted}: {}", self.get("/ready"));
+        loop {
+            let metrics = self.raw(&request);
+            let of = |line: &str| {
+                let rest = line.strip_prefix("farthing_requests_")?.strip_prefix(name)?;
+                rest.rsplit_once(' ')?.1.parse::<u64>().ok()
+            };
+            let counts: Vec<u64> = metrics.lines().filter_map(of).collect();
+            if !counts.is_empty() && counts.iter().sum::<u64>() == count.parse::<u64>().unwrap() {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(30), "never {wanted}: {metrics}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -108,7 +131,7 @@ impl Drop for Server {
 /// A request with this body.
 pub fn post(path: &str, body: &str) -> String {
     format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }

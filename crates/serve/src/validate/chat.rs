@@ -32,6 +32,8 @@ pub fn chat(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
     fields.unused("modalities", |v| *v == json!(["text"]), "text is all there is")?;
     fields.unused("audio", |_| false, later)?;
     fields.unused("web_search_options", |_| false, later)?;
+    let limit = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
+    wanted.thinking_max = thinking_max(fields, wanted.tokens_max, limit)?;
     let template = variables(fields)?;
     let continues = continued(fields, &messages, prefixed)?;
     fields.about(&[
@@ -61,9 +63,6 @@ pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
             Some("adaptive") => {}
             _ => return Err(wrong("thinking", &value, THINKING)),
         }
-        if let Some(budget) = value.get("budget_tokens").filter(|b| !b.is_null()) {
-            counted_value("thinking.budget_tokens", budget, 1, u64::MAX)?;
-        }
     }
     if let Some(value) = fields.take("reasoning_effort") {
         effort(&mut template, "reasoning_effort", &value)?;
@@ -76,6 +75,18 @@ pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
         template.extend(own);
     }
     Ok(template)
+}
+
+/// Tokens that reasoning may take: fewer than the answer, of which it is a part. To be read before `variables`.
+pub fn thinking_max(fields: &Fields, tokens_max: Option<usize>, limit: &str) -> Result<Option<usize>, Invalid> {
+    const NAME: &str = "thinking.budget_tokens";
+    let thinking = fields.peek("thinking").unwrap_or_default();
+    let Some(budget) = thinking.get("budget_tokens").filter(|b| !b.is_null()) else { return Ok(None) };
+    let tokens = usize::try_from(counted_value(NAME, budget, 1, u64::MAX)?).unwrap_or(usize::MAX);
+    match tokens_max.filter(|&most| tokens >= most) {
+        Some(most) => Err(wrong(NAME, budget, &format!("less than {limit}, which is {most}"))),
+        None => Ok(Some(tokens).filter(|_| thinking["type"] != "disabled")),
+    }
 }
 
 /// Templates differ in the name of the switch.

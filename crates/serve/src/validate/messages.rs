@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::chat::{MESSAGES_MAX, effort, think, variables};
+use super::chat::{MESSAGES_MAX, effort, think, thinking_max, variables};
 use super::sampling::{tokens, wanted};
 use super::{Fields, Invalid, Model, empty, format, tools, unsupported, wrong};
-use crate::ask::{Ask, Choice, Input, Shape, Tool, Tools};
+use crate::ask::{Ask, Choice, Input, Shape, Tool, Tools, Wanted};
 
 /// A request of `/v1/messages`, or of `/v1/messages/count_tokens`.
 ///
@@ -13,9 +13,11 @@ use crate::ask::{Ask, Choice, Input, Shape, Tool, Tools};
 /// The first field that cannot be.
 pub fn messages(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
     let (messages, continues) = conversation(fields)?;
+    let tokens_max = tokens(fields, "max_tokens", 1)?;
+    let thinking_max = thinking_max(fields, tokens_max, "max_tokens")?;
     let mut template = variables_of(fields)?;
-    let mut wanted = wanted(fields, model, "stop_sequences")?;
-    wanted.tokens_max = tokens(fields, "max_tokens", 1)?;
+    let wanted = wanted(fields, model, "stop_sequences")?;
+    let mut wanted = Wanted { tokens_max, thinking_max, ..wanted };
     let tools = tools_of(fields)?;
     let shape = output(fields, &mut template)?;
     fields.unused("mcp_servers", empty, "call tools by their schema")?;

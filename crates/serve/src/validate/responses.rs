@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::chat::{MESSAGES_MAX, effort, variables};
+use super::chat::{MESSAGES_MAX, effort, thinking_max, variables};
 use super::sampling::{TOP_MAX, tokens, wanted};
 use super::{Fields, Invalid, Model, format, tools, unsupported, wrong};
 use crate::ask::{Ask, Choice, Input, Shape, Tool, Tools};
@@ -68,6 +68,7 @@ pub fn responses(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> 
     wanted.tokens_max = tokens(fields, "max_output_tokens", 1)?;
     wanted.log_probabilities = scores(fields)?;
     let tools = tools_of(fields)?;
+    wanted.thinking_max = thinking_max(fields, wanted.tokens_max, "max_output_tokens")?;
     let mut template = variables(fields)?;
     let reasoning = fields.object("reasoning", "an object such as {\"effort\": \"low\"}")?.unwrap_or_default();
     if let Some(value) = reasoning.get("effort").filter(|v| !v.is_null()) {

@@ -149,6 +149,7 @@ pub fn wanted(fields: &mut Fields, model: Model<'_>, stop: &'static str) -> Resu
         model: name,
         sampling,
         tokens_max: None,
+        thinking_max: None,
         stop,
         stream,
         include_usage,

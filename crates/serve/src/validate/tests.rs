@@ -285,7 +285,9 @@ fn messages_become_the_same_conversation() {
     assert_eq!((ask.wanted.stop.len(), ask.wanted.sampling.top_k, ask.wanted.user.as_deref()), (1, 5, None));
     // Who does not ask for thinking gets none.
     assert_eq!(ask.template["thinking"], false);
-    let thinking = messaged(json!({"thinking": {"type": "enabled", "budget_tokens": 2000}})).unwrap();
+    let thinking =
+        messaged(json!({"max_tokens": 2001, "thinking": {"type": "enabled", "budget_tokens": 2000}})).unwrap();
+    assert_eq!(thinking.wanted.thinking_max, Some(2000));
     assert_eq!(thinking.template["thinking"], true);
     for (changes, param) in [
         (json!({"messages": []}), "messages"),
@@ -549,7 +551,7 @@ fn every_field_is_described() {
         ("Responses", "prompt", &ask(responses)),
         ("Messages", "", &ask(messages)),
         ("Tokenize", "prompt", &|fields| drop(tokenize(fields, model).unwrap())),
-        ("Detokenize", "", &|fields| drop(detokenize(fields, model).unwrap())),
+        ("Detokenize", "", &|fields| drop(detokenize(fields, model, 9).unwrap())),
     ] {
         let properties = described["components"]["schemas"][schema]["properties"].as_object().unwrap();
         let named: std::collections::BTreeSet<String> = properties.keys().cloned().collect();

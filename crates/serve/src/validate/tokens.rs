@@ -2,13 +2,10 @@
 
 use serde_json::{Map, Value};
 
-use super::chat::{conversation, variables};
+use super::chat::{conversation, thinking_max, variables};
 use super::completion::ids;
 use super::{Fields, Invalid, Model, tools, wrong};
 use crate::ask::{Ask, Input, Shape, Wanted};
-
-/// Most ids of one request.
-const IDS_MAX: usize = 1 << 22;
 
 /// What is to become tokens.
 #[derive(Debug)]
@@ -41,6 +38,7 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
     let name = fields.text("model")?;
     let continued = fields.flag("continue_final_message")?.unwrap_or(false);
     fields.flag("add_generation_prompt")?;
+    thinking_max(fields, None, "max_tokens")?;
     let (tools, template) = (tools::openai(fields)?, variables(fields)?);
     if let Some(text) = fields.text("prompt")? {
         if let Some(messages) = fields.take("messages") {
@@ -58,6 +56,7 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
         model: name,
         sampling: model.defaults.clone(),
         tokens_max: None,
+        thinking_max: None,
         stop: Vec::new(),
         stream: false,
         include_usage: false,
@@ -73,14 +72,17 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
     Ok(Tokenize::Conversation { ask: Box::new(ask), spelled })
 }
 
-/// A request of `/detokenize`: ids.
+/// A request of `/detokenize`: ids, at most `most`.
 ///
 /// # Errors
 /// What is no list of ids.
-pub fn detokenize(fields: &mut Fields, model: Model<'_>) -> Result<Vec<u32>, Invalid> {
+pub fn detokenize(fields: &mut Fields, model: Model<'_>, most: usize) -> Result<Vec<u32>, Invalid> {
     fields.text("model")?;
     match fields.take("tokens") {
-        Some(Value::Array(items)) if items.len() <= IDS_MAX => ids("tokens", &items, model.vocab),
-        other => Err(wrong("tokens", &other.unwrap_or(Value::Null), "an array of token ids")),
+        Some(Value::Array(items)) if items.len() <= most => ids("tokens", &items, model.vocab),
+        other => {
+            let allowed = format!("an array of at most {most} token ids (the context length)");
+            Err(wrong("tokens", &other.unwrap_or(Value::Null), &allowed))
+        }
     }
 }

@@ -21,9 +21,9 @@ pub struct Format {
 }
 
 /// The opening tag of reasoning.
-pub(super) const THINK: &str = "<think>";
+pub const THINK: &str = "<think>";
 /// The closing tag of reasoning.
-pub(super) const THINK_END: &str = "</think>";
+pub const THINK_END: &str = "</think>";
 
 /// The kinds of syntax that calls have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -371,6 +371,27 @@ impl Format {
     /// Whether a prompt ends inside reasoning, so that the reply begins there.
     pub fn opened_by(&self, prompt: &str) -> bool {
         self.reasons && prompt.trim_end().ends_with(THINK)
+    }
+
+    /// How reasoning is closed: as the template writes it in earlier turns, with the newlines around the tag, or as the format's
+    /// models write it.
+    pub fn reasoning_end(&self, template: &str) -> String {
+        const NEWLINE: &str = "\\n";
+        let around = |(at, tag): (usize, &str)| {
+            let (mut before, mut behind) = (0, 0);
+            let (mut left, mut right) = (&template[..at], &template[at + tag.len()..]);
+            while let Some(rest) = left.strip_suffix(NEWLINE) {
+                (left, before) = (rest, before + 1);
+            }
+            while let Some(rest) = right.strip_prefix(NEWLINE) {
+                (right, behind) = (rest, behind + 1);
+            }
+            (before, behind)
+        };
+        let written = template.match_indices(THINK_END).map(around).max_by_key(|(before, behind)| before + behind);
+        let usual = if self.padded { (1, 2) } else { (0, 0) };
+        let (before, behind) = written.filter(|around| *around != (0, 0)).unwrap_or(usual);
+        format!("{}{THINK_END}{}", "\n".repeat(before), "\n".repeat(behind))
     }
 
     /// Strings that begin a call, or a block of calls. Of `llama3` calls may also begin with `{` at the start of the reply.

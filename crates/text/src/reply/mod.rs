@@ -11,10 +11,10 @@ mod json;
 mod named;
 mod object;
 
-pub use format::{Format, Syntax};
+pub use format::{Format, Syntax, THINK, THINK_END};
 pub use history::for_template;
 
-use format::{Calls, THINK, THINK_END};
+use format::Calls;
 
 /// Most calls in one reply; more are content.
 pub const CALLS_MAX: usize = 128;

@@ -1,0 +1,233 @@
+//! Open connections: what each of them does, and which is closed when there are too many.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::client::prefix;
+
+/// Time until a full table is looked at again, when nothing in it could be closed.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What a connection does. Those that are written first are closed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Doing {
+    /// No request: its head has not come.
+    Idle,
+    /// The body of a request is to come.
+    Receiving,
+    /// A request is answered.
+    Answering,
+}
+
+/// All open connections.
+pub struct Connections {
+    most: usize,
+    inner: Mutex<Inner>,
+    /// One closed.
+    closed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    open: HashMap<u64, Open>,
+    next: u64,
+}
+
+struct Open {
+    address: IpAddr,
+    doing: Doing,
+    since: Instant,
+    /// It was told to close.
+    told: bool,
+    close: Arc<Notify>,
+}
+
+/// An open connection; dropping it makes its place free.
+pub struct Connection {
+    table: Arc<Connections>,
+    id: u64,
+    /// The other side.
+    pub peer: IpAddr,
+    close: Arc<Notify>,
+}
+
+impl Connections {
+    /// So many at most.
+    pub fn new(most: usize) -> Arc<Connections> {
+        Arc::new(Connections { most, inner: Mutex::default(), closed: Notify::new() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection. Where there is none, an idle one is closed, of the address that has most; else it waits.
+    pub async fn open(self: &Arc<Connections>, peer: IpAddr) -> Arc<Connection> {
+        let address = prefix(peer);
+        loop {
+            let closed = self.closed.notified();
+            {
+                let mut inner = self.lock();
+                if inner.open.len() < self.most {
+                    let id = inner.next;
+                    inner.next += 1;
+                    let close = Arc::new(Notify::new());
+                    let since = Instant::now();
+                    let open = Open { address, doing: Doing::Idle, since, told: false, close: Arc::clone(&close) };
+                    inner.open.insert(id, open);
+                    return Arc::new(Connection { table: Arc::clone(self), id, peer, close });
+                }
+                inner.close_one(address);
+            }
+            let _ = tokio::time::timeout(AGAIN, closed).await;
+        }
+    }
+
+    /// Waits until all have closed.
+    pub async fn empty(&self) {
+        loop {
+            let mut closed = std::pin::pin!(self.closed.notified());
+            closed.as_mut().enable();
+            if self.lock().open.is_empty() {
+                return;
+            }
+            closed.await;
+        }
+    }
+}
+
+impl Inner {
+    /// Tells one to close that answers nothing, for a new one from `address`: of an address that has more, or of the same.
+    fn close_one(&mut self, address: IpAddr) {
+        if self.open.values().any(|c| c.told) {
+            return;
+        }
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for open in self.open.values() {
+            *counts.entry(open.address).or_default() += 1;
+        }
+        let of = |address: &IpAddr| counts.get(address).copied().unwrap_or(0);
+        let own = of(&address);
+        let may = |c: &&mut Open| c.doing != Doing::Answering && (c.address == address || of(&c.address) > own);
+        let first = |c: &&mut Open| (std::cmp::Reverse(of(&c.address)), c.doing, c.since);
+        if let Some(open) = self.open.values_mut().filter(may).min_by_key(first) {
+            open.told = true;
+            open.close.notify_one();
+        }
+    }
+}
+
+impl Connection {
+    fn set(&self, doing: Doing) {
+        if let Some(open) = self.table.lock().open.get_mut(&self.id) {
+            (open.doing, open.since) = (doing, Instant::now());
+        }
+    }
+
+    /// A request came, with a body or without.
+    pub fn asked(self: &Arc<Self>, body: bool) -> Asked {
+        self.set(if body { Doing::Receiving } else { Doing::Answering });
+        Asked(Arc::clone(self))
+    }
+
+    /// The body is there.
+    pub fn received(&self) {
+        self.set(Doing::Answering);
+    }
+
+    /// Comes when others need its place.
+    pub async fn closing(&self) {
+        self.close.notified().await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.table.lock().open.remove(&self.id);
+        self.table.closed.notify_waiters();
+    }
+}
+
+/// A request on a connection, from its head to the end of its response.
+pub struct Asked(Arc<Connection>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.0.set(Doing::Idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn opened(table: &Arc<Connections>, last: u8) -> Option<Arc<Connection>> {
+        let open = table.open([10, 0, 0, last].into());
+        tokio::time::timeout(Duration::from_millis(10), open).await.ok()
+    }
+
+    async fn is_closing(connection: &Connection) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), connection.closing()).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_ones_of_who_has_most_go_first() {
+        let table = Connections::new(5);
+        let mut hog = Vec::new();
+        for _ in 0..4 {
+            hog.push(opened(&table, 1).await.unwrap());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let other = opened(&table, 2).await.unwrap();
+        let answered = hog[0].asked(false);
+        let receiving = hog[1].asked(true);
+        // The oldest idle one is the third.
+        assert!(opened(&table, 3).await.is_none());
+        assert!(is_closing(&hog[2]).await && !is_closing(&hog[3]).await && !is_closing(&other).await);
+        drop(hog.remove(2));
+        let third = opened(&table, 3).await.unwrap();
+        // The next idle one, then the one whose body does not come, then nobody.
+        assert!(opened(&table, 3).await.is_none() && is_closing(&hog[2]).await);
+        drop(hog.pop());
+        let fourth = opened(&table, 4).await.unwrap();
+        assert!(opened(&table, 5).await.is_none() && is_closing(&hog[1]).await);
+        drop((receiving, hog.pop()));
+        let fifth = opened(&table, 5).await.unwrap();
+        // All have one: an idle one of an equal is not closed for somebody who has one, but for somebody new.
+        assert!(opened(&table, 2).await.is_none());
+        assert!(is_closing(&other).await, "its own");
+        drop(other);
+        let again = opened(&table, 6).await.unwrap();
+        assert!(opened(&table, 7).await.is_none());
+        assert!(is_closing(&third).await && !is_closing(&hog[0]).await);
+        drop(third);
+        drop(answered);
+        drop((hog, fourth, fifth, again));
+        table.empty().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_not_cut_for_a_new_connection() {
+        let table = Connections::new(2);
+        let (one, two) = (opened(&table, 1).await.unwrap(), opened(&table, 1).await.unwrap());
+        let (first, second) = (one.asked(true), two.asked(false));
+        one.received();
+        assert!(opened(&table, 2).await.is_none());
+        assert!(!is_closing(&one).await && !is_closing(&two).await);
+        // It waits, and comes when one is idle.
+        let waits = tokio::spawn({
+            let table = Arc::clone(&table);
+            async move { table.open([10, 0, 0, 2].into()).await }
+        });
+        drop(first);
+        tokio::time::timeout(Duration::from_secs(1), one.closing()).await.unwrap();
+        drop(one);
+        let _new = waits.await.unwrap();
+        drop(second);
+    }
+}

@@ -1,0 +1,249 @@
+//! Places for work that takes a while (parsing, templates, tokenizing, constraints): nobody's waits for a stranger's.
+//!
+//! A client alone has two places. A client with none running gets one at once, as long as there are not too many; those
+//! that wait come by turns, not in the order of their requests. Of large bodies, which may take a hundred times their bytes, few
+//! are worked on at once.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::client::{Client, Party};
+
+/// Places of a client that is alone.
+const ALONE: usize = 2;
+/// Places of one party from different addresses.
+const PARTY: usize = 4;
+/// Places in all.
+const ALL: usize = 8;
+/// Places for bodies of `LARGE_BYTES` and more.
+const LARGE: usize = 2;
+const LARGE_BYTES: usize = 256 << 10;
+
+/// The places, and who waits for one.
+#[derive(Default)]
+pub struct Turns(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    running: Vec<Place>,
+    waiting: Vec<(Place, oneshot::Sender<Turn>)>,
+    /// When a client last began, counted in beginnings; only of those that run or wait.
+    began: HashMap<Client, u64>,
+    beginnings: u64,
+}
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    client: Client,
+    large: bool,
+}
+
+/// A place; dropping it gives it to the next.
+pub struct Turn {
+    turns: Arc<Turns>,
+    place: Place,
+}
+
+impl Turns {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for this client's work on so many bytes.
+    pub async fn take(self: &Arc<Turns>, client: Client, bytes: usize) -> Option<Turn> {
+        let place = Place { client, large: bytes >= LARGE_BYTES };
+        let turn = {
+            let mut inner = self.lock();
+            if inner.may_begin(place) && !inner.waiting.iter().any(|(waits, _)| *waits == place) {
+                inner.begin(place);
+                return Some(Turn { turns: Arc::clone(self), place });
+            }
+            let (sender, turn) = oneshot::channel();
+            inner.waiting.push((place, sender));
+            turn
+        };
+        turn.await.ok()
+    }
+
+    /// Who waits and may begin now, begins.
+    fn next(self: &Arc<Turns>) {
+        loop {
+            let (place, sender) = {
+                let mut inner = self.lock();
+                inner.waiting.retain(|(_, sender)| !sender.is_closed());
+                let Some(at) = inner.chosen() else { break };
+                let (place, sender) = inner.waiting.remove(at);
+                inner.begin(place);
+                (place, sender)
+            };
+            // Who left meanwhile gives it back by dropping it, which asks for the next again.
+            let _ = sender.send(Turn { turns: Arc::clone(self), place });
+        }
+    }
+}
+
+impl Inner {
+    fn may_begin(&self, place: Place) -> bool {
+        let own = self.running.iter().filter(|p| p.client == place.client).count();
+        let most = match (self.of_party(place.client.party), own) {
+            (0, _) => ALL,
+            (_, 0) => PARTY,
+            _ => ALONE,
+        };
+        let large = self.running.iter().filter(|p| p.large).count();
+        self.running.len() < most && (!place.large || large < LARGE)
+    }
+
+    fn of_party(&self, party: Party) -> usize {
+        self.running.iter().filter(|p| p.client.party == party).count()
+    }
+
+    /// Of those that may begin, one of the party that has least, and that was not served for longest.
+    fn chosen(&self) -> Option<usize> {
+        let mut parties: HashMap<Party, u64> = HashMap::new();
+        for (client, began) in &self.began {
+            let last = parties.entry(client.party).or_default();
+            *last = (*last).max(*began);
+        }
+        let rank = |client: Client| {
+            let party = parties.get(&client.party).copied().unwrap_or(0);
+            (self.of_party(client.party), party, self.began.get(&client).copied().unwrap_or(0))
+        };
+        let able = self.waiting.iter().enumerate().filter(|(_, (place, _))| self.may_begin(*place));
+        able.min_by_key(|(at, (place, _))| (rank(place.client), *at)).map(|(at, _)| at)
+    }
+
+    fn begin(&mut self, place: Place) {
+        self.beginnings += 1;
+        self.began.insert(place.client, self.beginnings);
+        self.running.push(place);
+        let places: Vec<Client> =
+            self.running.iter().chain(self.waiting.iter().map(|(p, _)| p)).map(|p| p.client).collect();
+        self.began.retain(|client, _| places.contains(client));
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut inner = self.turns.lock();
+        if let Some(at) = inner.running.iter().position(|p| *p == self.place) {
+            inner.running.swap_remove(at);
+        }
+        drop(inner);
+        self.turns.next();
+    }
+}
+
+/// Whether anybody still waits for the outcome of some work; work asks between its steps.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    /// Nobody does any more.
+    pub fn is_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Held by who waits; dropping it says that nobody does any more.
+pub struct Waits(pub Wanted);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::accounts::Account;
+
+    fn client(account: u64, last: u8) -> Client {
+        Client::new(Some(&Account { id: account, salt: [0; 32] }), [10, 0, 0, last].into())
+    }
+
+    async fn at_once(turns: &Arc<Turns>, client: Client) -> Option<Turn> {
+        tokio::time::timeout(Duration::from_millis(10), turns.take(client, 10)).await.ok().flatten()
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_stranger() {
+        let turns = Arc::new(Turns::default());
+        let hog = [at_once(&turns, client(1, 1)).await.unwrap(), at_once(&turns, client(1, 1)).await.unwrap()];
+        assert!(at_once(&turns, client(1, 1)).await.is_none(), "a third one waits");
+        // Other addresses of the account have places too, but not all.
+        let mut others =
+            vec![at_once(&turns, client(1, 2)).await.unwrap(), at_once(&turns, client(1, 3)).await.unwrap()];
+        assert!(at_once(&turns, client(1, 4)).await.is_none());
+        for account in 2..6 {
+            others.push(at_once(&turns, client(account, 1)).await.unwrap_or_else(|| panic!("{account}")));
+            assert!(at_once(&turns, client(account, 1)).await.is_none(), "one each under pressure");
+        }
+        assert!(at_once(&turns, client(6, 1)).await.is_none(), "all places are taken");
+        drop(others.pop());
+        assert!(at_once(&turns, client(6, 1)).await.is_some());
+        drop((hog, others));
+        assert!(turns.lock().running.is_empty() && turns.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_come_by_turns() {
+        let turns = Arc::new(Turns::default());
+        let mut running = Vec::new();
+        for account in 1..=8 {
+            running.push(at_once(&turns, client(account, 1)).await.unwrap());
+        }
+        let order = Arc::new(Mutex::new(Vec::new()));
+        // Many of one, one of another that comes last.
+        let tasks = [11, 11, 11, 11, 12].map(|account| {
+            let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+            tokio::spawn(async move {
+                let _turn = turns.take(client(account, 1), 10).await.unwrap();
+                order.lock().unwrap().push(account);
+            })
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(turns.lock().waiting.len(), 5);
+        drop(running.pop());
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [11, 12, 11, 11, 11]);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_queue_is_passed_over() {
+        let turns = Arc::new(Turns::default());
+        let both = [at_once(&turns, client(1, 1)).await.unwrap(), at_once(&turns, client(1, 1)).await.unwrap()];
+        assert!(at_once(&turns, client(1, 1)).await.is_none());
+        let waits = tokio::spawn({
+            let turns = Arc::clone(&turns);
+            async move { turns.take(client(1, 1), 10).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        drop(both);
+        assert!(waits.await.unwrap());
+        assert!(at_once(&turns, client(1, 1)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn few_large_bodies_are_worked_on_at_once() {
+        let turns = Arc::new(Turns::default());
+        let large = async |account: u64| {
+            let take = turns.take(client(account, 1), LARGE_BYTES);
+            tokio::time::timeout(Duration::from_millis(10), take).await.ok().flatten()
+        };
+        let both = [large(1).await.unwrap(), large(2).await.unwrap()];
+        assert!(large(3).await.is_none());
+        assert!(at_once(&turns, client(3, 1)).await.is_some(), "small ones do not wait for large ones");
+        drop(both);
+        assert!(large(3).await.is_some());
+    }
+}
