@@ -18,6 +18,7 @@ mod pull;
 mod pulling;
 mod rendering;
 mod rival;
+mod sandbox;
 mod serve;
 mod show;
 mod signals;
@@ -25,6 +26,7 @@ mod speed;
 mod terminal;
 mod tokenize;
 mod trace;
+mod trying;
 
 use std::process::ExitCode;
 
@@ -83,6 +85,8 @@ enum Command {
     Completions(completions::Arguments),
     #[command(name = rendering::COMMAND, hide = true)]
     RenderTemplate,
+    #[command(name = trying::COMMAND, hide = true)]
+    TryConstraint,
 }
 
 /// A failure, in one line for people.
@@ -121,7 +125,11 @@ fn main() -> ExitCode {
         Command::Loss(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Serve(a) => a.logs_json(),
-        Command::Chat(_) | Command::Trace(_) | Command::Completions(_) | Command::RenderTemplate => false,
+        Command::Chat(_)
+        | Command::Trace(_)
+        | Command::Completions(_)
+        | Command::RenderTemplate
+        | Command::TryConstraint => false,
     };
     if json {
         terminal::json_only();
@@ -141,6 +149,7 @@ fn main() -> ExitCode {
         Command::Trace(a) => trace::run(a),
         Command::Completions(a) => completions::run(a),
         Command::RenderTemplate => rendering::run(),
+        Command::TryConstraint => trying::run(),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

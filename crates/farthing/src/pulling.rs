@@ -175,8 +175,11 @@ struct Bars {
 
 impl Bars {
     fn new(size: u64, quiet: bool) -> Bars {
-        let target =
-            if quiet || crate::terminal::is_json_only() { indicatif::ProgressDrawTarget::hidden() } else { indicatif::ProgressDrawTarget::stderr() };
+        let target = if quiet || crate::terminal::is_json_only() {
+            indicatif::ProgressDrawTarget::hidden()
+        } else {
+            indicatif::ProgressDrawTarget::stderr()
+        };
         let all = MultiProgress::with_draw_target(target);
         let style = "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
         let total = ProgressBar::new(size).with_style(ProgressStyle::with_template(style).expect("a sound template"));

@@ -10,10 +10,11 @@ use text::{Stream, TextError};
 
 use crate::State;
 use crate::ask::{Ask, Input};
-use crate::complete::{Work, addressed, apart, fields};
+use crate::complete::{addressed, at_turn, fields};
 use crate::loaded::Loaded;
 use crate::prepare::conversation;
 use crate::problem::{Dialect, Problem, id_of};
+use crate::turns::Turn;
 use crate::validate::{self, Fields, Model, Tokenize};
 
 /// Read a request, and do something with it that may take a while.
@@ -21,13 +22,13 @@ async fn done(
     state: Arc<State>,
     request: Request,
     dialect: Dialect,
-    work: impl FnOnce(&Loaded, Fields, &Work) -> Result<Value, Problem> + Send + 'static,
+    work: impl FnOnce(&Loaded, Fields, &Turn) -> Result<Value, Problem> + Send + 'static,
 ) -> Response {
     let (head, content) = request.into_parts();
     let outcome = match addressed(&state, &head, content).await {
         Ok((content, served)) => {
-            let work = move |w: &Work| work(&served, fields(&w.bytes, &served)?, w);
-            apart(&state, &head, content, work).await
+            let work = move |bytes: &[u8], turn: &Turn| work(&served, fields(bytes, &served)?, turn);
+            at_turn(&state, &head, content, work).await
         }
         Err(problem) => Err(problem),
     };
@@ -42,11 +43,11 @@ fn of(served: &Loaded) -> Model<'_> {
 }
 
 /// Tokens of a conversation, as the model would read them.
-fn rendered(served: &Loaded, ask: &Ask, work: &Work) -> Result<Vec<u32>, Problem> {
+fn rendered(served: &Loaded, ask: &Ask, turn: &Turn) -> Result<Vec<u32>, Problem> {
     let Input::Conversation { messages, continues } = &ask.input else { return Ok(Vec::new()) };
-    let (text, _) = conversation(served, ask, messages, *continues)?;
+    let (text, _) = conversation(served, ask, messages, *continues, turn)?;
     fits(served, &text)?;
-    Ok(served.tokenizer.encode_prompt_within(&text, counted(&|| work.is_left()))?)
+    Ok(served.tokenizer.encode_prompt_within(&text, counted(&|| turn.left()))?)
 }
 
 /// Texts are counted to their end, as long as somebody waits.
@@ -61,11 +62,11 @@ fn fits(served: &Loaded, text: &str) -> Result<(), TextError> {
 }
 
 /// The text of ids, as long as somebody waits.
-fn spelled(served: &Loaded, ids: &[u32], work: &Work) -> Result<String, TextError> {
+fn spelled(served: &Loaded, ids: &[u32], turn: &Turn) -> Result<String, TextError> {
     let mut stream = Stream::new(served.tokenizer.as_ref(), false);
     let mut text = String::new();
     for ids in ids.chunks(1024) {
-        if work.is_left() {
+        if turn.left() {
             return Err(TextError::Left);
         }
         ids.iter().for_each(|&id| text.push_str(&stream.push(id)));
@@ -75,13 +76,13 @@ fn spelled(served: &Loaded, ids: &[u32], work: &Work) -> Result<String, TextErro
 
 /// `POST /tokenize`
 pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields, work: &Work| {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let (ids, spelled) = match validate::tokenize(&mut fields, of(served))? {
             Tokenize::Text { text, special, spelled } => {
                 fits(served, &text)?;
-                (served.tokenizer.encode_within(&text, special, counted(&|| work.is_left()))?, spelled)
+                (served.tokenizer.encode_within(&text, special, counted(&|| turn.left()))?, spelled)
             }
-            Tokenize::Conversation { ask, spelled } => (rendered(served, &ask, work)?, spelled),
+            Tokenize::Conversation { ask, spelled } => (rendered(served, &ask, turn)?, spelled),
         };
         let piece = |&id: &u32| served.tokenizer.piece(id).unwrap_or_default();
         let strings = if spelled { ids.iter().map(piece).collect::<Value>() } else { Value::Null };
@@ -93,20 +94,20 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
 
 /// `POST /detokenize`
 pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields, work: &Work| {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let ids = validate::detokenize(&mut fields, of(served), served.service.limits().context)?;
-        Ok(json!({"prompt": spelled(served, &ids, work)?}))
+        Ok(json!({"prompt": spelled(served, &ids, turn)?}))
     };
     done(state, request, Dialect::OpenAi, work).await
 }
 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
 pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields, work: &Work| match validate::tokenize(&mut fields, of(served))? {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| match validate::tokenize(&mut fields, of(served))? {
         Tokenize::Text { text, .. } => Ok(json!({ "prompt": text })),
         Tokenize::Conversation { ask, .. } => {
-            let ids = rendered(served, &ask, work)?;
-            Ok(json!({"prompt": spelled(served, &ids, work)?}))
+            let ids = rendered(served, &ask, turn)?;
+            Ok(json!({"prompt": spelled(served, &ids, turn)?}))
         }
     };
     done(state, request, Dialect::OpenAi, work).await
@@ -114,9 +115,9 @@ pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
 
 /// `POST /v1/messages/count_tokens`
 pub async fn count(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields, work: &Work| {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let ask = validate::messages(&mut fields, of(served))?;
-        Ok(json!({"input_tokens": rendered(served, &ask, work)?.len()}))
+        Ok(json!({"input_tokens": rendered(served, &ask, turn)?.len()}))
     };
     done(state, request, Dialect::Anthropic, work).await
 }

@@ -4,13 +4,16 @@
 //! that wait come by turns, not in the order of their requests. Of large bodies, which may take a hundred times their bytes, few
 //! are worked on at once.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::client::{Client, Party};
+use crate::problem::Problem;
 
 /// Places of a client that is alone.
 const ALONE: usize = 2;
@@ -29,7 +32,7 @@ pub struct Turns(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     running: Vec<Place>,
-    waiting: Vec<(Place, oneshot::Sender<Turn>)>,
+    waiting: Vec<(Place, oneshot::Sender<Held>)>,
     /// When a client last began, counted in beginnings; only of those that run or wait.
     began: HashMap<Client, u64>,
     beginnings: u64,
@@ -42,8 +45,14 @@ struct Place {
     large: bool,
 }
 
+impl Place {
+    fn new(client: Client, bytes: usize) -> Place {
+        Place { client, large: bytes >= LARGE_BYTES }
+    }
+}
+
 /// A place; dropping it gives it to the next.
-pub struct Turn {
+struct Held {
     turns: Arc<Turns>,
     place: Place,
 }
@@ -54,13 +63,16 @@ impl Turns {
     }
 
     /// A place for this client's work on so many bytes.
-    pub async fn take(self: &Arc<Turns>, client: Client, bytes: usize) -> Option<Turn> {
-        let place = Place { client, large: bytes >= LARGE_BYTES };
+    async fn take(self: &Arc<Turns>, client: Client, bytes: usize) -> Option<Held> {
+        self.place(Place::new(client, bytes)).await
+    }
+
+    async fn place(self: &Arc<Turns>, place: Place) -> Option<Held> {
         let turn = {
             let mut inner = self.lock();
             if inner.may_begin(place) && !inner.waiting.iter().any(|(waits, _)| *waits == place) {
                 inner.begin(place);
-                return Some(Turn { turns: Arc::clone(self), place });
+                return Some(Held { turns: Arc::clone(self), place });
             }
             let (sender, turn) = oneshot::channel();
             inner.waiting.push((place, sender));
@@ -81,7 +93,7 @@ impl Turns {
                 (place, sender)
             };
             // Who left meanwhile gives it back by dropping it, which asks for the next again.
-            let _ = sender.send(Turn { turns: Arc::clone(self), place });
+            let _ = sender.send(Held { turns: Arc::clone(self), place });
         }
     }
 }
@@ -127,7 +139,7 @@ impl Inner {
     }
 }
 
-impl Drop for Turn {
+impl Drop for Held {
     fn drop(&mut self) {
         let mut inner = self.turns.lock();
         if let Some(at) = inner.running.iter().position(|p| *p == self.place) {
@@ -138,23 +150,50 @@ impl Drop for Turn {
     }
 }
 
-/// Whether anybody still waits for the outcome of some work; work asks between its steps.
-#[derive(Clone, Debug, Default)]
-pub struct Wanted(Arc<AtomicBool>);
-
-impl Wanted {
-    /// Nobody does any more.
-    pub fn is_left(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
+/// A client's turn, on the thread that does the work.
+pub struct Turn {
+    turns: Arc<Turns>,
+    place: Place,
+    held: RefCell<Option<Held>>,
+    left: Arc<AtomicBool>,
 }
 
-/// Held by who waits; dropping it says that nobody does any more.
-pub struct Waits(pub Wanted);
+/// Tells the work that nobody waits for it any more, when it is dropped.
+struct Waits(Arc<AtomicBool>);
 
 impl Drop for Waits {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Does work on so many bytes of a client, on a thread of its own, once there is a place. The place is kept until the work ends,
+/// which it does soon after whoever asked has gone.
+pub async fn apart<T: Send + 'static>(
+    turns: &Arc<Turns>,
+    (client, bytes): (Client, usize),
+    work: impl FnOnce(&Turn) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let left = Arc::<AtomicBool>::default();
+    let _waits = Waits(Arc::clone(&left));
+    let held = RefCell::new(turns.take(client, bytes).await);
+    let turn = Turn { turns: Arc::clone(turns), place: Place::new(client, bytes), held, left };
+    let outcome = tokio::task::spawn_blocking(move || work(&turn)).await;
+    outcome.map_err(|_| Problem::fault("a fault while reading the request"))?
+}
+
+impl Turn {
+    /// Whether nobody waits for the outcome.
+    pub fn left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Waits for another process: others have the place meanwhile.
+    pub fn elsewhere<T>(&self, wait: impl FnOnce() -> T) -> T {
+        drop(self.held.take());
+        let outcome = wait();
+        *self.held.borrow_mut() = Handle::current().block_on(self.turns.place(self.place));
+        outcome
     }
 }
 
@@ -169,7 +208,7 @@ mod tests {
         Client::new(Some(&Account { id: account, salt: [0; 32] }), [10, 0, 0, last].into())
     }
 
-    async fn at_once(turns: &Arc<Turns>, client: Client) -> Option<Turn> {
+    async fn at_once(turns: &Arc<Turns>, client: Client) -> Option<Held> {
         tokio::time::timeout(Duration::from_millis(10), turns.take(client, 10)).await.ok().flatten()
     }
 
@@ -245,5 +284,50 @@ mod tests {
         assert!(at_once(&turns, client(3, 1)).await.is_some(), "small ones do not wait for large ones");
         drop(both);
         assert!(large(3).await.is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_place_is_kept_until_the_work_ends_and_the_work_knows_when_its_client_left() {
+        let turns = Arc::new(Turns::default());
+        let (sender, left) = std::sync::mpsc::channel();
+        let work = move |turn: &Turn| {
+            while !turn.left() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let _ = sender.send(());
+            Ok(())
+        };
+        let other = at_once(&turns, client(1, 1)).await.unwrap();
+        let gone = tokio::time::timeout(Duration::from_millis(50), apart(&turns, (client(1, 1), 1), work)).await;
+        assert!(gone.is_err());
+        assert_eq!(turns.lock().running.len(), 2, "it is at work still");
+        apart(&turns, (client(1, 1), 1), |_| Ok(())).await.unwrap();
+        assert!(left.try_recv().is_ok(), "the next one had its turn before the work ended");
+        drop(other);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_elsewhere_keeps_nobody_from_a_turn() {
+        let turns = Arc::new(Turns::default());
+        let other = at_once(&turns, client(1, 1)).await.unwrap();
+        let (sender, wait) = std::sync::mpsc::channel::<()>();
+        let (theirs, begun) = (Arc::clone(&turns), Arc::new(tokio::sync::Notify::new()));
+        let told = Arc::clone(&begun);
+        let slow = tokio::spawn(async move {
+            let work = move |turn: &Turn| {
+                Ok(turn.elsewhere(|| {
+                    told.notify_one();
+                    wait.recv().is_ok()
+                }))
+            };
+            apart(&theirs, (client(1, 1), 1), work).await
+        });
+        begun.notified().await;
+        apart(&turns, (client(1, 1), 1), |_| Ok(())).await.unwrap();
+        sender.send(()).unwrap();
+        assert!(slow.await.unwrap().unwrap());
+        assert_eq!(turns.lock().running.len(), 1);
+        drop(other);
     }
 }

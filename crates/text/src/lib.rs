@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod grammar;
+mod growth;
 mod least;
 mod rebuilt;
 pub mod reply;
