@@ -498,22 +498,22 @@ fn loss_is_that_of_the_reference_logits() {
 #[test]
 fn with_json_stderr_holds_nothing_else() {
     let scratch = Scratch::new("json-only");
-    let model = scratch.tiny();
-    let plot = scratch.0.join("plot.svg");
-    let (model, plot) = (model.to_str().unwrap(), plot.to_str().unwrap());
-    let missing = scratch.0.join("none").display().to_string();
-    for args in [
-        &["generate", model, "-p", "The fox", "-n", "3", "--json"][..],
-        &["show", model, "--json"],
-        &["tokenize", model, "x", "--json"],
-        &["generate", &missing, "-p", "x", "--json"],
-        &["generate", model, "--no-such-option", "--json"],
-        &["serve", &missing, "--log-format", "json"],
-        &["serve", "--log-format=json", "--port", "70000"],
-        &["bench", model, "-p", "16", "-n", "4", "--plot", plot, "--json"],
+    let model = bundled();
+    let (plot, missing) = (scratch.0.join("plot.svg"), scratch.0.join("none"));
+    let (model, plot, missing) = (model.to_str().unwrap(), plot.to_str().unwrap(), missing.to_str().unwrap());
+    for (args, code) in [
+        (&["generate", model, "-p", "The fox", "-n", "3", "--json"][..], 0),
+        (&["show", model, "--json"], 0),
+        (&["bench", model, "--prefill", "16", "--decode", "4", "--repetitions", "1", "--plot", plot, "--json"], 0),
+        (&["generate", missing, "-p", "x", "--json"], 1),
+        (&["generate", model, "--no-such-option", "--json"], 2),
+        (&["serve", missing, "--log-format", "json"], 1),
+        (&["serve", "--log-format=json", "--port", "70000"], 2),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_farthing")).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(code == 0 || !said.is_empty());
         for line in said.lines() {
             let value: Result<serde_json::Value, _> = serde_json::from_str(line);
             assert!(value.is_ok_and(|v| v.is_object()), "{args:?}: {line}");

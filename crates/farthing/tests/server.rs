@@ -70,7 +70,7 @@ fn a_client_that_leaves_frees_the_engine() {
     waits.write_all(post("/v1/completions", &LONG.replace("true", "false")).as_bytes()).unwrap();
     server.until("\"waiting\":1");
     let busy = server.post("/v1/completions", r#"{"prompt": "x"}"#);
-    assert!(busy.contains("429 Too Many") && busy.contains("retry-after: 1") && busy.contains("queue_full"), "{busy}");
+    assert!(busy.contains("429 Too Many") && busy.contains("retry-after: ") && busy.contains("queue_full"), "{busy}");
     drop(waits);
     server.until("\"waiting\":0");
     drop(stream);
@@ -81,13 +81,13 @@ fn a_client_that_leaves_frees_the_engine() {
 #[test]
 fn a_client_that_does_not_read_is_left() {
     let server = Server::start(&["--patience", "1"]);
-    // Its window is as small as can be, and it takes nothing: many tokens with many scores do not fit in it.
+    // The scores of so many prompts do not fit into the system's buffers (some 10 MB at most).
+    let prompts = vec![[655, 561, 267, 468].repeat(450); 24];
+    let body = serde_json::json!({"prompt": prompts, "echo": true, "logprobs": 20, "max_tokens": 0});
     let mut stream = server.connect();
-    let body = LONG.replace("\"stream\"", "\"logprobs\": 20, \"stream\"");
-    stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
+    stream.write_all(post("/v1/completions", &body.to_string()).as_bytes()).unwrap();
     let line = server.logged("/v1/completions");
-    // Either everything fitted into the system's buffers, or the connection was given up.
-    assert!(line.contains("left") || line.contains("200"), "{line}");
+    assert!(line.contains("outcome=\"left\""), "{line}");
     server.until("\"running\":0");
     drop(stream);
 }

@@ -288,6 +288,8 @@ fn messages_become_the_same_conversation() {
     let thinking =
         messaged(json!({"max_tokens": 2001, "thinking": {"type": "enabled", "budget_tokens": 2000}})).unwrap();
     assert_eq!(thinking.wanted.thinking_max, Some(2000));
+    let off = messaged(json!({"thinking": {"type": "disabled", "budget_tokens": 8}})).unwrap();
+    assert_eq!(off.wanted.thinking_max, None);
     assert_eq!(thinking.template["thinking"], true);
     for (changes, param) in [
         (json!({"messages": []}), "messages"),
@@ -313,6 +315,7 @@ fn messages_become_the_same_conversation() {
         (json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}), "tools[0].type"),
         (json!({"tool_choice": "any"}), "tool_choice"),
         (json!({"thinking": {"type": "enabled", "budget_tokens": 0}}), "thinking.budget_tokens"),
+        (json!({"thinking": {"type": "enabled", "budget_tokens": 9}}), "thinking.budget_tokens"),
         (json!({"output_config": {"format": {"type": "xml"}}}), "output_config.format"),
     ] {
         let refused = messaged(changes.clone()).expect_err(&changes.to_string());
