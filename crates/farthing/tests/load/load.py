@@ -233,12 +233,12 @@ async def storm(args):
                         await writer.drain()
                         await asyncio.sleep(0.3)
                 elif kind == 1:
-                    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+                    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
                     await writer.drain()
                     await asyncio.wait_for(reader.read(1), 60)
                 else:
                     body = json.dumps({"prompt": "a", "max_tokens": 100, "stream": True}).encode()
-                    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
                     await writer.drain()
                     await asyncio.sleep(10)
                 seen["slow clients"] += 1
