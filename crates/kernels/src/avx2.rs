@@ -5,6 +5,9 @@ use std::arch::x86_64::*;
 use crate::dispatch::{Table, kernels};
 use crate::vectors::{Vectors, array};
 
+mod lanes;
+mod quantised;
+
 /// Whether this processor (and system) has it.
 pub fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -21,8 +24,11 @@ fn whole(v: __m256) -> __m256i {
     }
 }
 
-/// Kernels.
-pub static TABLE: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
+/// Kernels; products with block formats have inner loops of their own.
+pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
+
+/// Every kernel from the common source.
+const GENERIC: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
 
 #[derive(Clone, Copy)]
 pub struct Avx2;

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use crate::dispatch::{Table, kernels};
 use crate::vectors::Vectors;
 
-mod blocks;
+pub(crate) mod lanes;
 mod quantised;
 
 /// Whether this processor (and system) has it.
@@ -246,11 +246,11 @@ impl Vectors for Avx512 {
     }
     #[inline(always)]
     fn transpose(v: &mut [__m512i; 16]) {
-        unsafe { blocks::transpose(v) }
+        unsafe { lanes::transpose(v) }
     }
     #[inline(always)]
     fn by_four(v: [__m512; 4]) -> [__m512; 4] {
-        unsafe { blocks::by_four(v) }
+        unsafe { lanes::by_four(v) }
     }
 
     /// A 16x16 transposition of 4-byte pieces.

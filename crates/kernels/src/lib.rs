@@ -17,11 +17,13 @@ mod elements;
 mod fixed;
 pub mod formats;
 mod gated;
+mod lanes;
 pub mod measure;
 mod panels;
 pub mod pool;
 mod products;
 mod small;
+mod unpack;
 #[doc(hidden)]
 pub mod vectors;
 
