@@ -13,12 +13,12 @@ pub fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
-/// To the nearest integers, held within those of eight bits; a NaN to zero.
+/// To the nearest integers within -127..=127; a NaN to zero.
 #[inline(always)]
 fn whole(v: __m256) -> __m256i {
     // SAFETY: inlined into the kernels of `TABLE`, as the methods below.
     unsafe {
-        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-128.0));
+        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-127.0));
         let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(v, v));
         _mm256_and_si256(_mm256_cvtps_epi32(held), number)
     }

@@ -1,11 +1,10 @@
-//! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes, interleaved by four
-//! columns, and their scales and minima as one vector per group (lane = weight row).
+//! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes
 //!
-//! A step is up to 256 columns. Written once over `Lanes`; no products here: those of each instruction set multiply what this file
+//! Quants are interleaved by four columns; scales and minima are one vector per group (lane = weight row). A step is up to 256 columns. Written once over `Lanes`; no products here: those of each instruction set multiply what this file
 //! unpacks. `blocks` has the plain definition of every format.
 
-use crate::blocks::{E2M1, NONLINEAR};
 use crate::Matrix;
+use crate::blocks::{E2M1, NONLINEAR};
 use crate::lanes::Lanes;
 use crate::vectors::array;
 
@@ -159,12 +158,7 @@ unsafe fn word<L: Lanes<R>, const R: usize>(rows: &Starts<R>, offset: usize) -> 
 /// # Safety
 /// Two blocks at `2 * chunk * bytes` of every row are readable.
 #[inline(always)]
-unsafe fn half_scales<L: Lanes<R>, const R: usize>(
-    rows: &Starts<R>,
-    chunk: usize,
-    bytes: usize,
-    scales: &mut Grid<R>,
-) {
+unsafe fn half_scales<L: Lanes<R>, const R: usize>(rows: &Starts<R>, chunk: usize, bytes: usize, scales: &mut Grid<R>) {
     for b in 2 * chunk..2 * chunk + 2 {
         // SAFETY: as the caller's.
         L::put(&mut scales[b], L::low_halves(unsafe { word::<L, R>(rows, b * bytes) }));

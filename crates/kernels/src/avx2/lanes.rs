@@ -91,7 +91,8 @@ impl Lanes<8> for Eight {
     fn fifth_bits(bits: __m256i) -> [__m256i; 8] {
         unsafe {
             let sixteen = _mm256_set1_epi8(16);
-            let first = _mm256_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c, 0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
+            let first =
+                _mm256_setr_epi32(0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c, 0, 0x0404_0404, 0x0808_0808, 0x0c0c_0c0c);
             array!(8, j, {
                 // Byte j / 2 of each lane four times; then one bit of each.
                 let byte = _mm256_shuffle_epi8(bits, _mm256_add_epi8(first, _mm256_set1_epi8((j / 2) as i8)));

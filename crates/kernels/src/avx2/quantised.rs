@@ -142,16 +142,13 @@ unsafe fn tile<B: Unpack>(
     sums: &mut [Sums],
 ) {
     let cols = w.cols;
-    let mut at: [Starts<LANES>; 2] =
-        [starts(w, first, count), starts(w, (first + LANES).min(first + count - 1), count.saturating_sub(LANES).max(1))];
+    let mut at: [Starts<LANES>; 2] = [
+        starts(w, first, count),
+        starts(w, (first + LANES).min(first + count - 1), count.saturating_sub(LANES).max(1)),
+    ];
     for k in (0..cols).step_by(STEP) {
         let chunks = ((cols - k) / 64).min(4);
         for (t, at) in at.iter_mut().enumerate() {
-            for row in at.iter() {
-                for line in (0..B::STEP_BYTES).step_by(LINE) {
-                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(B::STEP_BYTES + line).cast());
-                }
-            }
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left; `u` can be written.
             unsafe { step::<B>(at, chunks, &mut next, t, u) };
             advance(at, B::STEP_BYTES);
