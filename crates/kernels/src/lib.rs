@@ -15,6 +15,7 @@ pub mod blocks;
 pub mod dispatch;
 mod elements;
 mod fixed;
+mod floats;
 pub mod formats;
 mod gated;
 mod lanes;
