@@ -384,7 +384,7 @@ impl Vectors for Scalar {
         for i in 0..16 {
             let number = if v[i].is_nan() { 0.0 } else { v[i] };
             let held = if number < 127.0 { number } else { 127.0 };
-            let whole = integer(if held > -128.0 { held } else { -128.0 });
+            let whole = integer(if held > -127.0 { held } else { -127.0 });
             out[i] = whole as i8;
             sum += whole;
         }
