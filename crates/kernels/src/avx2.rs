@@ -5,24 +5,30 @@ use std::arch::x86_64::*;
 use crate::dispatch::{Table, kernels};
 use crate::vectors::{Vectors, array};
 
+mod lanes;
+mod quantised;
+
 /// Whether this processor (and system) has it.
 pub fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
-/// To the nearest integers, held within those of eight bits; a NaN to zero.
+/// To the nearest integers within -127..=127; a NaN to zero.
 #[inline(always)]
 fn whole(v: __m256) -> __m256i {
     // SAFETY: inlined into the kernels of `TABLE`, as the methods below.
     unsafe {
-        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-128.0));
+        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-127.0));
         let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(v, v));
         _mm256_and_si256(_mm256_cvtps_epi32(held), number)
     }
 }
 
-/// Kernels.
-pub static TABLE: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
+/// Kernels; products with block formats have inner loops of their own.
+pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
+
+/// Every kernel from the common source.
+const GENERIC: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
 
 #[derive(Clone, Copy)]
 pub struct Avx2;

@@ -166,14 +166,15 @@ pub trait Vectors: Copy + 'static {
         f32::from_bits(most)
     }
 
-    /// To the nearest 8-bit integers, ties to even, those beyond to the last, a NaN to zero; and their sum.
+    /// To the nearest integers within -127..=127, ties to even, those beyond to the last, a NaN to zero; and their sum. Never -128: its
+    /// magnitude has no signed byte, which products by signs need.
     #[inline(always)]
     fn to_bytes(v: Self::F, out: &mut [i8]) -> i32 {
         let mut lanes = [0f32; 16];
         Self::store(v, &mut lanes);
         let mut sum = 0;
         for (x, out) in lanes.iter().zip(&mut out[..16]) {
-            *out = x.round_ties_even() as i8;
+            *out = (x.round_ties_even() as i8).max(-127);
             sum += *out as i32;
         }
         sum
@@ -383,7 +384,7 @@ impl Vectors for Scalar {
         for i in 0..16 {
             let number = if v[i].is_nan() { 0.0 } else { v[i] };
             let held = if number < 127.0 { number } else { 127.0 };
-            let whole = integer(if held > -128.0 { held } else { -128.0 });
+            let whole = integer(if held > -127.0 { held } else { -127.0 });
             out[i] = whole as i8;
             sum += whole;
         }
