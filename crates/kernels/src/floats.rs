@@ -1,7 +1,7 @@
 //! Products with weights stored as floats. An output is sixteen partial sums (lane `k mod 16`) and one tree; FP8 adds blocks of 128 columns,
 //! each times its factor.
 //!
-//! A few rows multiply with numbers as they are loaded. From six rows on, some weight rows are widened to f32 first and used for all
+//! A few rows multiply with numbers as they are loaded. Where there are more, some weight rows are widened to f32 first and used for all
 //! input rows, in tiles that the registers hold.
 
 use std::cell::Cell;
@@ -11,9 +11,6 @@ use crate::products::sized;
 use crate::vectors::{Vectors, array};
 use crate::{Format, Input, Matrix, Out, Rows};
 
-/// From how many input rows on weights are widened before use.
-const WIDEN_FROM: usize = 6;
-
 /// Weight rows of a tile.
 const TILE: usize = 4;
 
@@ -21,7 +18,7 @@ const TILE: usize = 4;
 const WIDENED_BYTES: usize = 128 << 10;
 
 /// Columns that a tile multiplies at a time, so that they stay in the first cache.
-const NEAR: usize = 512;
+const NEAR: usize = 128;
 
 /// Columns of an FP8 factor.
 const SCALED: usize = 128;
@@ -36,15 +33,18 @@ trait Float {
     const BYTES: usize;
     /// Whether every 128 columns have a factor.
     const SCALED: bool;
+    /// From how many input rows on weights are widened before use.
+    const WIDEN_FROM: usize;
     fn load<V: Vectors>(bytes: &[u8]) -> V::F;
 }
 
 macro_rules! float {
-    ($name:ident, $bytes:expr, $scaled:expr, $load:ident) => {
+    ($name:ident, $bytes:expr, $scaled:expr, $widen:expr, $load:ident) => {
         struct $name;
         impl Float for $name {
             const BYTES: usize = $bytes;
             const SCALED: bool = $scaled;
+            const WIDEN_FROM: usize = $widen;
             #[inline(always)]
             fn load<V: Vectors>(bytes: &[u8]) -> V::F {
                 V::$load(bytes)
@@ -52,10 +52,10 @@ macro_rules! float {
         }
     };
 }
-float!(F32, 4, false, load_f32_bytes);
-float!(F16, 2, false, load_f16_bytes);
-float!(Bf16, 2, false, load_bf16_bytes);
-float!(E4m3, 1, true, load_e4m3);
+float!(F32, 4, false, 9, load_f32_bytes);
+float!(F16, 2, false, 9, load_f16_bytes);
+float!(Bf16, 2, false, 9, load_bf16_bytes);
+float!(E4m3, 1, true, 3, load_e4m3);
 
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
@@ -78,7 +78,7 @@ fn of_format<V: Vectors, T: Float>(
     out: &Out,
 ) {
     let n = rows.len(input.rows);
-    if n >= WIDEN_FROM {
+    if n >= T::WIDEN_FROM {
         return many::<V, T>(w, range, input, rows, ahead, out);
     }
     let mut o = range.start;
@@ -198,31 +198,33 @@ fn add_block<V: Vectors, T: Float, const O: usize, const R: usize>(
 /// Widened weight rows, and where their tiles stand.
 #[derive(Clone, Copy)]
 struct Widened<'a> {
-    /// `[row][width]`, zeros beyond the columns.
+    /// `[row][stride]`, zeros beyond the columns, to a multiple of 16.
     rows: &'a [f32],
     /// The first of them.
     first: usize,
-    /// Columns, to a multiple of 16.
-    width: usize,
+    /// Numbers from one row to the next.
+    stride: usize,
 }
 
 #[inline(always)]
 fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
     let (n, row) = (rows.len(input.rows), w.cols * T::BYTES);
     let width = w.cols.next_multiple_of(16);
-    let together = (WIDENED_BYTES / (4 * width).max(1)).clamp(TILE, 32) / TILE * TILE;
+    // An odd number of lines, so that rows do not share a few sets of the first cache.
+    let stride = 16 * ((width / 16) | 1);
+    let together = (WIDENED_BYTES / (4 * stride)).clamp(TILE, 32) / TILE * TILE;
     let mut buffer = WIDENED.take();
     let mut first = range.start;
     while first < range.end {
         let count = together.min(range.end - first);
-        let widened = sized(&mut buffer, count * width);
-        for (r, out) in widened.chunks_exact_mut(width.max(1)).enumerate() {
+        let widened = sized(&mut buffer, count * stride);
+        for (r, out) in widened.chunks_exact_mut(stride).enumerate() {
             let bytes = w.row(first + r);
             for (bytes, out) in bytes.chunks_exact(16 * T::BYTES).zip(out.chunks_exact_mut(16)) {
                 V::store(T::load::<V>(bytes), out);
             }
             if width > w.cols {
-                V::store(last::<V, T>(bytes, width - 16), &mut out[width - 16..]);
+                V::store(last::<V, T>(bytes, width - 16), &mut out[width - 16..width]);
             }
         }
         let after = first + count;
@@ -230,7 +232,7 @@ fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, ro
         let mut next = next[..next.len().min(together.min(w.rows) * row)].chunks(64);
         let tiles = count.div_ceil(TILE) * n.div_ceil(V::TILE_ROWS);
         let lines = next.len().div_ceil(tiles);
-        let widened = Widened { rows: widened, first, width };
+        let widened = Widened { rows: widened, first, stride };
         let mut i = 0;
         while i < n {
             // A last row alone would leave most of the arithmetic idle.
@@ -273,8 +275,8 @@ fn tile<V: Vectors, T: Float, const O: usize, const R: usize>(
     i: usize,
     out: &Out,
 ) {
-    let (cols, Widened { first, width, .. }) = (w.cols, widened);
-    let ws: [&[f32]; O] = array!(O, a, &widened.rows[(o + a) * width..(o + a + 1) * width]);
+    let (cols, Widened { first, stride, .. }) = (w.cols, widened);
+    let ws: [&[f32]; O] = array!(O, a, &widened.rows[(o + a) * stride..][..stride]);
     let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
     let mut total = [[V::splat(0.0); R]; O];
     let block = if T::SCALED { SCALED } else { cols.max(1) };

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use crate::Pool;
 use crate::dispatch::table;
 use crate::vectors::Vectors;
+use crate::{Format, Input, Matrix, Pool, Product, Quantized, Rows, matmul};
 
 /// Vector multiply-adds of a round of `spin_f32`: a multiple of every number of sums.
 const F32_STEPS: usize = 48;
@@ -91,6 +91,56 @@ pub fn read_bandwidth(pool: &Pool, bytes: usize) -> f64 {
     (buffer.len() * 8) as f64 / seconds
 }
 
+/// What products with weights of one format reach, all threads together.
+#[derive(Clone, Copy, Debug)]
+pub struct ProductRates {
+    /// Bytes of weight per second with one input row, from memory.
+    pub bytes: f64,
+    /// Operations per second (a multiply-add counts two) with 128 input rows.
+    pub operations: f64,
+}
+
+/// Run the products of the instruction set in use over weights of one format: a tenth of a second, or a few where they are slow.
+pub fn product_rates(pool: &Pool, format: Format) -> ProductRates {
+    const COLUMNS: usize = 2048;
+    const INPUTS: usize = 128;
+    /// More than the caches of most machines.
+    const FAR_BYTES: usize = 96 << 20;
+    const NEAR_ROWS: usize = 512;
+    let row = format.row_bytes(COLUMNS).expect("whole blocks of every format");
+    // The byte makes numbers and scales of moderate size in every format.
+    let bytes = vec![0x2b_u8; FAR_BYTES / row * row];
+    let x: Vec<f32> = (0..INPUTS * COLUMNS).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let factors = vec![1.0; (bytes.len() / row).div_ceil(128) * COLUMNS.div_ceil(128)];
+    let run = |weights: usize, inputs: usize| {
+        let (x, bytes) = (&x[..inputs * COLUMNS], &bytes[..weights * row]);
+        let mut quantized = Quantized::new();
+        quantized.quantize(pool, x, inputs, COLUMNS);
+        let weight = match format {
+            Format::F8E4M3 => Matrix::with_scales(weights, COLUMNS, bytes, &factors, 0),
+            _ => Matrix::new(format, weights, COLUMNS, bytes),
+        };
+        let mut out = vec![0.0; inputs * weights];
+        let mut fastest = f64::INFINITY;
+        let begun = Instant::now();
+        for _ in 0..4 {
+            let input = Input { x, rows: inputs, cols: COLUMNS, quantized: Some(&quantized) };
+            let started = Instant::now();
+            matmul(pool, &mut [Product { weight, input, rows: Rows::All, out: &mut out }]);
+            fastest = fastest.min(started.elapsed().as_secs_f64());
+            if begun.elapsed().as_secs_f64() > 0.1 {
+                break;
+            }
+        }
+        std::hint::black_box(&out);
+        fastest
+    };
+    ProductRates {
+        bytes: bytes.len() as f64 / run(bytes.len() / row, 1),
+        operations: (2 * NEAR_ROWS * COLUMNS * INPUTS) as f64 / run(NEAR_ROWS, INPUTS),
+    }
+}
+
 /// Eight pieces a thread of `spin` are timed three times; the best counts. The plain kernels are slow: they take fewer rounds.
 fn peak(pool: &Pool, operations_per_round: f64, spin: impl Fn(u64) + Sync) -> f64 {
     const ROUNDS: u64 = 1 << 16;
@@ -119,4 +169,19 @@ pub fn f32_peak(pool: &Pool) -> f64 {
         // SAFETY: the table holds only functions whose instruction set this processor has.
         std::hint::black_box(unsafe { (table().spin_f32)(rounds) });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_format_has_rates() {
+        let pool = Pool::new(1);
+        for format in [Format::F32, Format::F8E4M3, Format::Q4K] {
+            let rates = product_rates(&pool, format);
+            assert!(rates.bytes.is_finite() && rates.bytes > 0.0, "{format:?} {rates:?}");
+            assert!(rates.operations.is_finite() && rates.operations > 0.0, "{format:?} {rates:?}");
+        }
+    }
 }
