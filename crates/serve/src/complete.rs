@@ -266,7 +266,11 @@ fn unkept(lines: &[String]) -> Option<(HeaderName, HeaderValue)> {
             .map(|c| {
                 let mut pair = [0; 2];
                 let escape = |unit: &u16| format!("\\u{unit:04x}");
-                if (' '..='~').contains(&c) { c.into() } else { c.encode_utf16(&mut pair).iter().map(escape).collect() }
+                if (' '..='~').contains(&c) {
+                    String::from(c)
+                } else {
+                    c.encode_utf16(&mut pair).iter().map(escape).collect()
+                }
             })
             .collect();
         if text.len() + ascii.len() > BYTES_MAX {

@@ -98,7 +98,7 @@ impl Plan {
 
     /// What of a schema is not kept, a line each with its path.
     pub fn unkept(&self) -> &[String] {
-        self.matcher.as_ref().map_or(&[], Matcher::warnings)
+        self.matcher.as_ref().map(Matcher::warnings).unwrap_or_default()
     }
 
     /// Choices in all.
