@@ -239,7 +239,7 @@ impl Chat {
         };
         let said = |message: &Message| json!({"role": message.role, "content": m.tokenizer.shield(&message.content)});
         let messages: Vec<_> = self.messages.iter().map(said).collect();
-        let prompt = m.template.render(&messages, &context)?;
+        let prompt = m.template.render(&messages, &context, &|| false)?;
         let ids = m.tokenizer.encode_prompt(&prompt)?;
         // What the sequence already holds of this prompt need not be read again; at least one token must be.
         let common =

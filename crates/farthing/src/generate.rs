@@ -103,7 +103,7 @@ pub fn run(a: Arguments) -> Outcome {
             ..Context::default()
         };
         let message = json!({"role": "user", "content": m.tokenizer.shield(&prompt)});
-        m.tokenizer.encode_prompt(&m.template.render(&[message], &context)?)?
+        m.tokenizer.encode_prompt(&m.template.render(&[message], &context, &|| false)?)?
     } else {
         m.tokenizer.encode(&prompt, true)?
     };

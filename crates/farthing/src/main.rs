@@ -18,12 +18,14 @@ mod pull;
 mod pulling;
 mod rendering;
 mod rival;
+mod sandbox;
 mod serve;
 mod show;
 mod speed;
 mod terminal;
 mod tokenize;
 mod trace;
+mod trying;
 
 use std::process::ExitCode;
 
@@ -82,6 +84,8 @@ enum Command {
     Completions(completions::Arguments),
     #[command(name = rendering::COMMAND, hide = true)]
     RenderTemplate,
+    #[command(name = trying::COMMAND, hide = true)]
+    TryConstraint,
 }
 
 /// A failure, in one line for people.
@@ -122,7 +126,8 @@ fn main() -> ExitCode {
         | Command::Serve(_)
         | Command::Trace(_)
         | Command::Completions(_)
-        | Command::RenderTemplate => false,
+        | Command::RenderTemplate
+        | Command::TryConstraint => false,
     };
     let outcome = kernels::instruction_set_from_env().map_err(Failure).and_then(|()| match arguments.command {
         Command::Chat(a) => chat::run(a),
@@ -139,6 +144,7 @@ fn main() -> ExitCode {
         Command::Trace(a) => trace::run(a),
         Command::Completions(a) => completions::run(a),
         Command::RenderTemplate => rendering::run(),
+        Command::TryConstraint => trying::run(),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -19,7 +19,7 @@ use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, 
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
 use crate::terminal::bytes;
-use crate::{Failure, Outcome, config, probe, pulling};
+use crate::{Failure, Outcome, config, probe, pulling, trying};
 
 /// Serve models over HTTP, for OpenAI's clients
 ///
@@ -293,6 +293,7 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
     let known: Vec<(String, PathBuf, Load)> =
         all.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
     let (choose, running, waiting, disk) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue), disk(a));
+    let trials: Arc<dyn serve::TryConstraint> = Arc::new(trying::Apart::new());
     move |wanted| {
         let (name, path, options) = known.iter().find(|(name, ..)| *name == wanted.name).ok_or("no such model")?;
         // The plan was told at the start.
@@ -312,6 +313,7 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
             eos: m.eos,
             defaults,
             stops: m.stops,
+            trials: Arc::clone(&trials),
         }))
     }
 }

@@ -132,35 +132,152 @@ fn what_cannot_start_says_why() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("./nowhere.gguf: No such file"));
 }
 
-/// Templates of a stranger's model: one that never ends, one that eats memory, one that is fine. The server outlives them.
-#[test]
-fn templates_that_do_not_end_are_ended() {
+/// A copy of the bundled model with another template.
+fn with_template(name: &str, template: &str) -> std::path::PathBuf {
     let bundled = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
-    let directory = std::env::temp_dir().join(format!("farthing-template-{}", std::process::id()));
+    let directory = std::env::temp_dir().join(format!("farthing-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
     for entry in std::fs::read_dir(bundled).unwrap() {
         let from = entry.unwrap().path();
         std::fs::copy(&from, directory.join(from.file_name().unwrap())).unwrap();
     }
+    std::fs::write(directory.join("chat_template.jinja"), template).unwrap();
+    directory
+}
+
+/// Processes that the server started and that still run.
+fn children(server: &Server) -> Vec<u32> {
+    let path = format!("/proc/{}/task", server.child.id());
+    let tasks = std::fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Templates of a stranger's model: one that never ends, one that eats memory, one that is fine. The server outlives them, and others
+/// are served meanwhile.
+#[test]
+fn templates_that_do_not_end_are_ended() {
     let template = "{% if messages[0].content == 'time' %}{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}\
         {% elif messages[0].content == 'memory' %}{{ (['x' * 1000000] * 100000)|join|length }}{% elif messages[0].content == 'no' %}{{ raise_exception('not so') }}\
         {% else %}{{ bos_token }}{{ messages[0].content }}{% endif %}";
-    std::fs::write(directory.join("chat_template.jinja"), template).unwrap();
+    let directory = with_template("template", template);
     let server = Server::start(&[directory.to_str().unwrap()]);
-    let ask = |said: &str| {
-        server.post(
-            "/v1/chat/completions",
-            &format!(r#"{{"messages": [{{"role": "user", "content": "{said}"}}], "max_tokens": 3}}"#),
-        )
-    };
+    let body = |said: &str| format!(r#"{{"messages": [{{"role": "user", "content": "{said}"}}], "max_tokens": 3}}"#);
+    let ask = |said: &str| server.post("/v1/chat/completions", &body(said));
     assert!(ask("Once upon").contains("200 OK"));
     let memory = ask("memory");
-    assert!(memory.contains("400 Bad Request") && memory.contains("of memory and was stopped"), "{memory}");
+    assert!(memory.contains("400 Bad Request") && memory.contains("more than 1024 MiB of memory"), "{memory}");
     assert!(ask("Once upon").contains("200 OK"));
     let refused = ask("no");
     assert!(refused.contains("400 Bad Request") && refused.contains("chat template: not so (line 1)"), "{refused}");
-    let time = ask("time");
-    assert!(time.contains("400 Bad Request") && time.contains("did not end within"), "{time}");
+    // Three that do not end, in the two places that requests are read in.
+    let mut slow: Vec<TcpStream> = (0..3).map(|_| server.connect()).collect();
+    for stream in &mut slow {
+        stream.write_all(post("/v1/chat/completions", &body("time")).as_bytes()).unwrap();
+    }
+    let started = Instant::now();
+    while children(&server).len() < 3 {
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", children(&server));
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert!(ask("Once upon").contains("200 OK"));
+    // One that something else ends is told so.
+    let id = *children(&server).first().unwrap();
+    assert!(Command::new("kill").args(["-SEGV", &id.to_string()]).status().unwrap().success());
+    let mut ends: Vec<String> = slow
+        .iter_mut()
+        .map(|stream| {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        })
+        .collect();
+    ends.sort_by_key(|answer| answer.contains("did not end within"));
+    assert!(ends[0].contains("its process ended: signal 11"), "{ends:?}");
+    assert!(ends[1..].iter().all(|answer| answer.contains("did not end within 10 s")), "{ends:?}");
+    assert!(ask("Once upon").contains("200 OK"));
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Schemas whose compilation doubles with each pattern: a refusal, others are served meanwhile, and who leaves ends it.
+#[test]
+fn a_constraint_that_compiles_without_end_is_ended() {
+    let server = Server::start(&[]);
+    let pattern = |i: usize| format!(r#"{{"pattern": "(a|b)*{}(a|b){{{}}}"}}"#, ["a", "b"][i % 2], 20 + i);
+    let all = (0..20).map(pattern).collect::<Vec<_>>().join(", ");
+    let schema = format!(r#"{{"type": "object", "properties": {{"x": {{"type": "string", "allOf": [{all}]}}}}}}"#);
+    let format = format!(r#"{{"type": "json_schema", "json_schema": {{"name": "a", "schema": {schema}}}}}"#);
+    let chat = format!(r#"{{"messages": [{{"role": "user", "content": "Go"}}], "response_format": {format}}}"#);
+    let tool = format!(r#"{{"type": "function", "name": "f", "parameters": {schema}}}"#);
+    let responses = format!(r#"{{"input": "Go", "tools": [{tool}], "tool_choice": "required"}}"#);
+    let asked = [("/v1/chat/completions", &chat), ("/v1/responses", &responses)];
+    let mut slow: Vec<TcpStream> = asked
+        .iter()
+        .map(|(path, body)| {
+            let mut stream = server.connect();
+            stream.write_all(post(path, body).as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let leaves = {
+        let mut stream = server.connect();
+        stream.write_all(post(asked[0].0, asked[0].1).as_bytes()).unwrap();
+        stream
+    };
+    let until = |fits: &dyn Fn(usize) -> bool| {
+        let started = Instant::now();
+        while !fits(children(&server).len()) {
+            assert!(started.elapsed() < Duration::from_secs(4), "{:?}", children(&server));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    until(&|count| count == 3);
+    let answered = server.post("/v1/completions", r#"{"prompt": "Once", "max_tokens": 2}"#);
+    assert!(answered.contains("200 OK"), "{answered}");
+    drop(leaves);
+    until(&|count| count < 3);
+    for stream in &mut slow {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("400 Bad Request") && answer.contains("compiling it takes too much"), "{answer}");
+    }
+    let fine = chat
+        .replace(&all, r#"{"pattern": "^a"}"#)
+        .replace("\"response_format\"", "\"max_tokens\": 5, \"response_format\"");
+    let answered = server.post("/v1/chat/completions", &fine);
+    assert!(answered.contains("200 OK"), "{answered}");
+}
+
+/// Names of special tokens are text wherever a client can put them: names of properties, keys of schemas, escapes in arguments,
+/// variables of the template.
+#[test]
+fn special_tokens_in_names_are_text() {
+    let template = "{% for m in messages %}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls | tojson }}{% endif %}{% endfor %}\
+        {{ tools | tojson }}{{ own | tojson }}<tool_call>{{ m.tool_calls[0].function.arguments | tojson if false }}";
+    let directory = with_template("names", template);
+    let server = Server::start(&[directory.to_str().unwrap()]);
+    let info: serde_json::Value =
+        serde_json::from_str(server.get("/tokenizer_info").split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let name = info["eos_token"].as_str().unwrap();
+    let escaped: String = name.chars().map(|c| format!("\\u{:04x}", c as u32)).collect();
+    let arguments = format!(r#"{{"{escaped}": {{"{name}": "{escaped}"}}}}"#);
+    let parameters = serde_json::json!({
+        "type": "object", name: 1, "properties": {name: {"description": "x", "enum": [name]}}, "required": [name],
+    });
+    let function = serde_json::json!({"name": "f", "description": name, "parameters": parameters});
+    let call = serde_json::json!({"id": name, "function": {"name": "f", "arguments": arguments}});
+    let request = serde_json::json!({
+        "messages": [{"role": "user", "content": name}, {"role": "assistant", "tool_calls": [call]}],
+        "tools": [{"type": "function", "function": function}],
+        "chat_template_kwargs": {"own": {name: [name]}},
+    });
+    let answer = server.post("/tokenize", &request.to_string());
+    let body = answer.split("\r\n\r\n").nth(1).unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+    let ids = body["tokens"].as_array().unwrap_or_else(|| panic!("{body}"));
+    assert!(ids.len() > 200 && !ids.contains(&1.into()), "{name} came through: {ids:?}");
+    let said = server.post("/apply-template", &request.to_string());
+    let times = said.matches(name).count();
+    assert!(times >= 10, "all places are in the prompt, as text: {times} in {said}");
     let _ = std::fs::remove_dir_all(directory);
 }

@@ -31,6 +31,16 @@ pub struct Reading {
     pub bounded: bool,
 }
 
+/// Whether more text comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Not,
+    /// The model ended it.
+    Ended,
+    /// A limit cut it off.
+    Cut,
+}
+
 /// A prompt that is given back.
 pub struct Echo {
     pub ids: Vec<u32>,
@@ -144,13 +154,13 @@ impl Answer {
             return ControlFlow::Continue(());
         }
         let text = if self.is_seen(id) { self.stream.push(id) } else { String::new() };
-        let flow = self.read(text, false);
+        let flow = self.read(text, Last::Not);
         self.reasoning += usize::from(self.in_reasoning);
         flow
     }
 
     /// Text that came, to parts that can be given.
-    fn read(&mut self, mut text: String, last: bool) -> ControlFlow<()> {
+    fn read(&mut self, mut text: String, last: Last) -> ControlFlow<()> {
         if self.reading.trim && !text.is_empty() {
             let rest = text.trim_start();
             if rest.len() != text.len() {
@@ -160,11 +170,13 @@ impl Answer {
             text = rest.to_string();
             self.reading.trim = text.is_empty();
         }
-        let Some(parser) = &mut self.reading.parser else { return self.content(text, last) };
+        let Some(parser) = &mut self.reading.parser else { return self.content(text, last != Last::Not) };
         let mut deltas = parser.push(&text);
-        if last {
-            deltas.extend(parser.finish());
-        }
+        deltas.extend(match last {
+            Last::Not => Vec::new(),
+            Last::Ended => parser.finish(),
+            Last::Cut => parser.cut(),
+        });
         for delta in deltas {
             self.in_reasoning = matches!(delta, Delta::Reasoning(_));
             match delta {
@@ -191,7 +203,7 @@ impl Answer {
                 }
             }
         }
-        if last { self.content(String::new(), true) } else { ControlFlow::Continue(()) }
+        if last == Last::Not { ControlFlow::Continue(()) } else { self.content(String::new(), true) }
     }
 
     /// Text for the reader, up to a stop string.
@@ -218,7 +230,8 @@ impl Answer {
         let _ = self.echo();
         if self.stops.hit().is_none() {
             let rest = self.stream.finish();
-            let _ = self.read(rest, true);
+            let cut = matches!(finish, Ended::Length | Ended::Context | Ended::Time) && !self.ended;
+            let _ = self.read(rest, if cut { Last::Cut } else { Last::Ended });
         }
         let stop = self.stops.hit().map(str::to_string);
         let finish = match finish {
@@ -370,6 +383,12 @@ mod tests {
         let mut cut = Whole::default();
         parts(parsed("hermes", false), &ids[..ids.len() - 4], Ended::Length).into_iter().for_each(|p| cut.add(p));
         assert_eq!(cut.finish(), Finish::Length);
+        // Nor is the beginning of its markup what the model said.
+        for end in 1..ids.len() {
+            let mut cut = Whole::default();
+            parts(parsed("hermes", false), &ids[..end], Ended::Length).into_iter().for_each(|p| cut.add(p));
+            assert!("Going.\n".starts_with(&cut.text), "{end}: {:?}", cut.text);
+        }
     }
 
     #[test]

@@ -21,11 +21,15 @@ use crate::problem::{Dialect, Problem};
 use crate::record::Record;
 use crate::running::Running;
 use crate::streaming::{Late, Streamed};
+use crate::turn::apart;
 use crate::validate::{self, Fields, Invalid, Model};
 use crate::wire::{Chat, Completion, Head, Messages, Responses, Wire};
 
 /// Time after which a request that is not streamed gets its status, before it is known how it ends.
 const QUIET: Duration = Duration::from_secs(15);
+
+/// Keywords of the request's schemas that the answer need not obey.
+pub const NOT_KEPT: HeaderName = HeaderName::from_static("x-schema-not-kept");
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,16 +147,6 @@ fn asked(state: &State, head: &Parts) -> Result<Asked, Problem> {
     Ok(asked)
 }
 
-/// Work that takes a while, apart from the threads that wait for the network; a few at once.
-pub async fn apart<T: Send + 'static>(
-    state: &State,
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    let _turn = state.parsing.acquire().await;
-    let outcome = tokio::task::spawn_blocking(work).await;
-    outcome.map_err(|_| Problem::fault("a fault while reading the request"))?
-}
-
 /// The fields of a body, and the model that they name: the first one where they name none. It is loaded first where it must be.
 pub async fn addressed(state: &State, head: &Parts, content: Body) -> Result<(Bytes, Arc<Loaded>), Problem> {
     let bytes = body(state, &head.headers, content).await?;
@@ -207,12 +201,12 @@ async fn planned(
     let (head, content) = request.into_parts();
     let asked = asked(state, &head)?;
     let (bytes, served) = addressed(state, &head, content).await?;
-    apart(state, move || {
+    apart(&state.parsing, move |turn| {
         let mut fields = fields(&bytes, &served)?;
         let model = Model { defaults: &served.defaults, vocab: served.service.vocab() };
         let ask = kind.validate(&mut fields, model)?;
         let wire = kind.wire(&served, &ask);
-        let plan = Plan::new(&served, ask, asked)?;
+        let plan = Plan::new(&served, ask, asked, turn)?;
         Ok((served, plan, wire))
     })
     .await
@@ -230,7 +224,7 @@ async fn answer(
         f.prompt_tokens = Some(plan.prompt_tokens());
         f.unknown = plan.wanted.unknown.clone();
     });
-    let stream = plan.wanted.stream;
+    let (stream, unkept) = (plan.wanted.stream, unkept(plan.unkept()));
     let running = Running::start(Arc::clone(state), served, plan, record.clone())?;
     if stream {
         let ready = wire.opening();
@@ -238,11 +232,14 @@ async fn answer(
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        headers.extend(unkept);
         return Ok(response);
     }
     let mut whole = Box::pin(whole(running, wire));
     if let Ok(outcome) = tokio::time::timeout(QUIET, whole.as_mut()).await {
-        return Ok(axum::Json(outcome?).into_response());
+        let mut response = axum::Json(outcome?).into_response();
+        response.headers_mut().extend(unkept);
+        return Ok(response);
     }
     // It takes long: empty lines show that somebody works on it. Errors can only be told in the body from now on.
     let (id, record) = (id.to_string(), record.clone());
@@ -254,7 +251,36 @@ async fn answer(
     };
     let mut response = Body::new(Late::new(Box::pin(outcome))).into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().extend(unkept);
     Ok(response)
+}
+
+/// What of a schema is not kept, as a header that holds a JSON array of lines in ASCII. Clients that do not know it pass over it.
+fn unkept(lines: &[String]) -> Option<(HeaderName, HeaderValue)> {
+    const BYTES_MAX: usize = 4096;
+    let mut text = String::new();
+    for line in lines {
+        let quoted = Value::from(line.as_str()).to_string();
+        let ascii: String = quoted
+            .chars()
+            .map(|c| {
+                let mut pair = [0; 2];
+                let escape = |unit: &u16| format!("\\u{unit:04x}");
+                if (' '..='~').contains(&c) {
+                    String::from(c)
+                } else {
+                    c.encode_utf16(&mut pair).iter().map(escape).collect()
+                }
+            })
+            .collect();
+        if text.len() + ascii.len() > BYTES_MAX {
+            break;
+        }
+        text.push_str(if text.is_empty() { "[" } else { ", " });
+        text.push_str(&ascii);
+    }
+    let value = HeaderValue::try_from(text + "]").ok()?;
+    (!lines.is_empty() && value != "]").then(|| (NOT_KEPT, value))
 }
 
 /// All of an answer. Dropping it cancels it.
@@ -265,3 +291,21 @@ async fn whole(mut running: Running, mut wire: Box<dyn Wire>) -> Result<Value, P
 
 /// A body that is computed while it is waited for.
 pub type Outcome = Pin<Box<dyn Future<Output = Value> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use super::unkept;
+
+    #[test]
+    fn what_is_not_kept_is_told_in_a_header_of_ascii() {
+        assert_eq!(unkept(&[]), None);
+        let lines = ["#/a\u{e9}\u{1f600}: `not` is not supported".to_string(), "b\n".to_string()];
+        let (name, value) = unkept(&lines).unwrap();
+        assert_eq!(name, "x-schema-not-kept");
+        assert_eq!(value, "[\"#/a\\u00e9\\ud83d\\ude00: `not` is not supported\", \"b\\n\"]");
+        assert_eq!(serde_json::from_str::<Vec<String>>(value.to_str().unwrap()).unwrap(), lines);
+        let many = vec!["x".repeat(900); 100];
+        let (_, value) = unkept(&many).unwrap();
+        assert_eq!(serde_json::from_str::<Vec<String>>(value.to_str().unwrap()).unwrap(), many[..4]);
+    }
+}

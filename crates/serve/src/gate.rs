@@ -131,7 +131,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     } else {
         AllowOrigin::list(origins.iter().map(|o| o.0.clone()))
     };
-    let exposed = [X_REQUEST_ID, header::RETRY_AFTER];
+    let exposed = [X_REQUEST_ID, header::RETRY_AFTER, crate::complete::NOT_KEPT];
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods(AllowMethods::list([Method::GET, Method::POST]))

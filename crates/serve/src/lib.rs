@@ -24,6 +24,7 @@ mod running;
 mod streaming;
 mod tls;
 mod tokens;
+mod turn;
 pub mod validate;
 mod wire;
 
@@ -35,6 +36,7 @@ use std::time::Duration;
 use engine::Sampling;
 use engine::service::Service;
 use text::chat::Context;
+use text::grammar::{GrammarError, Trial};
 use text::{TextError, Tokenizer};
 
 pub use gate::{Access, Origin};
@@ -48,24 +50,52 @@ use crate::models::{Description, Models, NoModel};
 
 /// A chat template that renders, wherever it does so.
 pub trait Render: Send + Sync {
-    /// The prompt of these messages.
+    /// The prompt of these messages. Where rendering can be stopped it is, once `left` says that nobody waits for it.
     ///
     /// # Errors
     /// What the template refuses.
-    fn render(&self, messages: &[serde_json::Value], context: &Context) -> Result<String, TextError>;
+    fn render(
+        &self,
+        messages: &[serde_json::Value],
+        context: &Context,
+        left: &dyn Fn() -> bool,
+    ) -> Result<String, TextError>;
 
     /// The template itself.
     fn source(&self) -> &str;
 }
 
 impl Render for text::chat::Template {
-    fn render(&self, messages: &[serde_json::Value], context: &Context) -> Result<String, TextError> {
+    fn render(
+        &self,
+        messages: &[serde_json::Value],
+        context: &Context,
+        _left: &dyn Fn() -> bool,
+    ) -> Result<String, TextError> {
         text::chat::Template::render(self, messages, context)
     }
 
     fn source(&self) -> &str {
         text::chat::Template::source(self)
     }
+}
+
+/// Where constraints are compiled for the first time, with bounds on time and memory.
+pub trait TryConstraint: Send + Sync {
+    /// What compiling it says. It is stopped when it passes its bounds, and once `left` says that nobody waits for it.
+    ///
+    /// # Errors
+    /// It could not be tried to the end.
+    fn attempt(&self, trial: &Trial, left: &dyn Fn() -> bool) -> Result<Result<(), GrammarError>, NotTried>;
+}
+
+/// Why a constraint was not compiled to the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotTried {
+    /// In words.
+    pub why: String,
+    /// The constraint is to blame, not the machine.
+    pub by_request: bool,
 }
 
 /// A model as it is served.
@@ -86,6 +116,8 @@ pub struct Served {
     pub defaults: Sampling,
     /// Ids that end a text.
     pub stops: Vec<u32>,
+    /// Where its constraints are tried before they are compiled here.
+    pub trials: Arc<dyn TryConstraint>,
 }
 
 /// Bounds of the server.
@@ -131,7 +163,7 @@ pub struct State {
     bounds: Bounds,
     bodies: tokio::sync::Semaphore,
     /// Requests that are parsed and rendered at once: each may take many times its bytes.
-    parsing: tokio::sync::Semaphore,
+    parsing: Arc<tokio::sync::Semaphore>,
     pace: pace::Pace,
     /// The first model was loaded once.
     started: AtomicBool,
@@ -146,7 +178,7 @@ impl State {
             gate: gate::Gate::new(access),
             bounds,
             bodies: tokio::sync::Semaphore::new(bounds.bodies_bytes >> 10),
-            parsing: tokio::sync::Semaphore::new(2),
+            parsing: Arc::new(tokio::sync::Semaphore::new(2)),
             pace: pace::Pace::default(),
             started: AtomicBool::new(false),
         })

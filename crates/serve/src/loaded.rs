@@ -3,11 +3,13 @@
 use std::ops::Deref;
 use std::sync::OnceLock;
 
-use text::grammar::{self, GrammarError, Grammars, Matcher};
+use axum::http::StatusCode;
+use text::grammar::{Constraint, GrammarError, Grammars, Matcher, Trial};
 use text::reply::Format;
 
-use crate::Served;
 use crate::problem::Problem;
+use crate::turn::Turn;
+use crate::{NotTried, Served};
 
 /// A model that is served.
 pub struct Loaded {
@@ -37,22 +39,34 @@ impl Loaded {
     ///
     /// # Errors
     /// A constraint that cannot be kept, in the words of the grammar.
-    pub fn matcher(&self, wanted: &grammar::Constraint, marker: Option<&str>) -> Result<Matcher, Problem> {
+    pub fn matcher(&self, wanted: Constraint, marker: Option<&str>, turn: &Turn) -> Result<Matcher, Problem> {
         let make = || Grammars::new(&self.tokenizer, &self.stops, self.service.vocab()).map_err(|e| e.to_string());
         let grammars = self.grammars.get_or_init(make).as_ref();
         let grammars =
             grammars.map_err(|e| Problem::bad("unsupported_value", format!("this model takes no constraint: {e}")))?;
-        grammars.compile_after(marker, wanted).map_err(|error| match &error {
+        let what = if matches!(wanted, Constraint::Calls { .. }) { "tools" } else { "response_format" };
+        let bad = |why: String| {
+            let problem = Problem::bad("invalid_schema", format!("{what}: {why}"));
+            Problem { param: Some(what.to_string()), ..problem }
+        };
+        let refused = |error: GrammarError| match error {
             GrammarError::Fault(_) => Problem::fault(error.to_string()),
-            _ => {
-                let what = match wanted {
-                    grammar::Constraint::Calls { .. } => "tools",
-                    _ => "response_format",
-                };
-                let problem = Problem::bad("invalid_schema", format!("{what}: {error}"));
-                Problem { param: Some(what.to_string()), ..problem }
+            _ => bad(error.to_string()),
+        };
+        let trial = Trial { outline: grammars.outline(), marker: marker.map(str::to_string), constraint: wanted };
+        if !trial.constraint.is_small() {
+            match turn.elsewhere(|| self.trials.attempt(&trial, &|| turn.left())) {
+                Ok(outcome) => outcome.map_err(refused)?,
+                Err(NotTried { why, by_request: true }) => {
+                    return Err(bad(format!("compiling it takes too much: {why}; make it smaller")));
+                }
+                Err(NotTried { why, .. }) => {
+                    let message = format!("{what} was not compiled: {why}");
+                    return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "constraint_not_compiled", message));
+                }
             }
-        })
+        }
+        grammars.compile_after(marker, &trial.constraint).map_err(refused)
     }
 }
 

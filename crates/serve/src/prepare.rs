@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use engine::EngineError;
 use engine::service;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use text::chat::Context;
 use text::grammar::Matcher;
 use text::reply::{Format, Options, Parser};
@@ -18,6 +18,7 @@ use crate::calling::Calling;
 use crate::infill;
 use crate::loaded::{Loaded, Obeys};
 use crate::problem::Problem;
+use crate::turn::Turn;
 use crate::validate::Invalid;
 use crate::wire::Part;
 
@@ -62,12 +63,12 @@ impl Plan {
     ///
     /// # Errors
     /// What the template, the tokenizer or the engine would refuse.
-    pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked) -> Result<Plan, Problem> {
+    pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked, turn: &Turn) -> Result<Plan, Problem> {
         let calling = Calling::new(served.format, &ask.tools);
         let obeyed = calling.obeyed(&ask.tools, &ask.shape)?;
         let (prompts, trim, reply) = match &ask.input {
             Input::Conversation { messages, continues } => {
-                let (text, trim) = conversation(served, &ask, messages, *continues)?;
+                let (text, trim) = conversation(served, &ask, messages, *continues, turn)?;
                 let format = calling.format;
                 let options = Options { reasoning_opened: served.format.opened_by(&text), tools: calling.on };
                 let reply = (format.reasons() || calling.on).then_some((format, options));
@@ -80,7 +81,7 @@ impl Plan {
         };
         // A reply that begins with reasoning obeys behind it.
         let thinks = reply.is_some_and(|(_, options)| options.reasoning_opened);
-        let matcher = obeyed.map(|wanted| served.matcher(&wanted, thinks.then_some("</think>"))).transpose()?;
+        let matcher = obeyed.map(|wanted| served.matcher(wanted, thinks.then_some("</think>"), turn)).transpose()?;
         let context = served.service.limits().context;
         for prompt in &prompts {
             let tokens = prompt.ids.len();
@@ -93,6 +94,11 @@ impl Plan {
         }
         let salt = salted(asked.salt, ask.wanted.user.as_deref());
         Ok(Plan { served: Arc::clone(served), prompts, wanted: ask.wanted, asked, salt, trim, reply, matcher })
+    }
+
+    /// What of a schema is not kept, a line each with its path.
+    pub fn unkept(&self) -> &[String] {
+        self.matcher.as_ref().map(Matcher::warnings).unwrap_or_default()
     }
 
     /// Choices in all.
@@ -165,14 +171,22 @@ fn salted(account: [u8; 32], user: Option<&str>) -> [u8; 32] {
     }
 }
 
-/// Every text of a message, so that no name of a special token in it is one.
+/// Every text of a value, names of members too, so that no name of a special token in it is one.
 fn shield(served: &Loaded, value: &mut Value) {
     match value {
         Value::String(text) => *text = served.tokenizer.shield(text),
         Value::Array(items) => items.iter_mut().for_each(|v| shield(served, v)),
-        Value::Object(map) => map.values_mut().for_each(|v| shield(served, v)),
+        Value::Object(map) => shield_members(served, map),
         _ => {}
     }
+}
+
+fn shield_members(served: &Loaded, map: &mut Map<String, Value>) {
+    let members = std::mem::take(map).into_iter();
+    map.extend(members.map(|(name, mut value)| {
+        shield(served, &mut value);
+        (served.tokenizer.shield(&name), value)
+    }));
 }
 
 /// The prompt of a conversation, and whether a space at the beginning of its answer is the template's.
@@ -181,34 +195,41 @@ pub fn conversation(
     ask: &Ask,
     messages: &[Value],
     continues: bool,
+    turn: &Turn,
 ) -> Result<(String, bool), Problem> {
     let mut messages = messages.to_vec();
     let calling = Calling::new(served.format, &ask.tools);
     calling.told(&ask.tools, &mut messages);
-    messages.iter_mut().for_each(|m| shield(served, m));
     calling.history(&mut messages);
+    // Only now: what arguments say is known when they are parsed.
+    messages.iter_mut().for_each(|m| shield(served, m));
     let mut tools = calling.tools(&ask.tools);
     if let Some(tools) = &mut tools {
         shield(served, tools);
     }
+    let mut variables = ask.template.clone();
+    shield_members(served, &mut variables);
     let context = |opens: bool| Context {
         add_generation_prompt: opens,
         bos_token: served.bos.clone(),
         eos_token: served.eos.clone(),
         tools: tools.clone(),
-        extra: ask.template.clone(),
+        extra: variables.clone(),
+    };
+    let render = |messages: &[Value], opens| {
+        turn.elsewhere(|| served.template.render(messages, &context(opens), &|| turn.left()))
     };
     let begun = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default().trim_end().to_string();
     if !continues {
-        return Ok((served.template.render(&messages, &context(true))?, true));
+        return Ok((render(&messages, true)?, true));
     }
     if begun.trim().is_empty() {
         // An answer that begins with nothing begins as every other.
         messages.pop();
-        return Ok((served.template.render(&messages, &context(true))?, true));
+        return Ok((render(&messages, true)?, true));
     }
     // Templates write what follows an answer: it is cut off where the answer's text ends.
-    let whole = served.template.render(&messages, &context(false))?;
+    let whole = render(&messages, false)?;
     match whole.rfind(begun.trim()) {
         Some(at) => Ok((whole[..at + begun.trim().len()].to_string(), false)),
         None => {

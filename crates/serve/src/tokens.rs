@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use crate::State;
 use crate::ask::{Ask, Input};
-use crate::complete::{addressed, apart, fields};
+use crate::complete::{addressed, fields};
 use crate::loaded::Loaded;
 use crate::prepare::conversation;
 use crate::problem::{Dialect, Problem, id_of};
+use crate::turn::{Turn, apart};
 use crate::validate::{self, Fields, Model, Tokenize};
 
 /// Read a request, and do something with it that may take a while.
@@ -19,11 +20,11 @@ async fn done(
     state: Arc<State>,
     request: Request,
     dialect: Dialect,
-    work: impl FnOnce(&Loaded, Fields) -> Result<Value, Problem> + Send + 'static,
+    work: impl FnOnce(&Loaded, Fields, &Turn) -> Result<Value, Problem> + Send + 'static,
 ) -> Response {
     let (head, content) = request.into_parts();
     let outcome = match addressed(&state, &head, content).await {
-        Ok((bytes, served)) => apart(&state, move || work(&served, fields(&bytes, &served)?)).await,
+        Ok((bytes, served)) => apart(&state.parsing, move |turn| work(&served, fields(&bytes, &served)?, turn)).await,
         Err(problem) => Err(problem),
     };
     match outcome {
@@ -37,18 +38,18 @@ fn of(served: &Loaded) -> Model<'_> {
 }
 
 /// Tokens of a conversation, as the model would read them.
-fn rendered(served: &Loaded, ask: &Ask) -> Result<Vec<u32>, Problem> {
+fn rendered(served: &Loaded, ask: &Ask, turn: &Turn) -> Result<Vec<u32>, Problem> {
     let Input::Conversation { messages, continues } = &ask.input else { return Ok(Vec::new()) };
-    let (text, _) = conversation(served, ask, messages, *continues)?;
+    let (text, _) = conversation(served, ask, messages, *continues, turn)?;
     Ok(served.tokenizer.encode_prompt(&text)?)
 }
 
 /// `POST /tokenize`
 pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let (ids, spelled) = match validate::tokenize(&mut fields, of(served))? {
             Tokenize::Text { text, special, spelled } => (served.tokenizer.encode(&text, special)?, spelled),
-            Tokenize::Conversation { ask, spelled } => (rendered(served, &ask)?, spelled),
+            Tokenize::Conversation { ask, spelled } => (rendered(served, &ask, turn)?, spelled),
         };
         let piece = |&id: &u32| served.tokenizer.piece(id).unwrap_or_default();
         let strings = if spelled { ids.iter().map(piece).collect::<Value>() } else { Value::Null };
@@ -60,7 +61,7 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
 
 /// `POST /detokenize`
 pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields, _: &Turn| {
         let ids = validate::detokenize(&mut fields, of(served))?;
         Ok(json!({"prompt": served.tokenizer.decode(&ids, false)}))
     };
@@ -69,10 +70,10 @@ pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> 
 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
 pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| match validate::tokenize(&mut fields, of(served))? {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| match validate::tokenize(&mut fields, of(served))? {
         Tokenize::Text { text, .. } => Ok(json!({ "prompt": text })),
         Tokenize::Conversation { ask, .. } => {
-            Ok(json!({"prompt": served.tokenizer.decode(&rendered(served, &ask)?, false)}))
+            Ok(json!({"prompt": served.tokenizer.decode(&rendered(served, &ask, turn)?, false)}))
         }
     };
     done(state, request, Dialect::OpenAi, work).await
@@ -80,9 +81,9 @@ pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Respo
 
 /// `POST /v1/messages/count_tokens`
 pub async fn count(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
-    let work = |served: &Loaded, mut fields: Fields| {
+    let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let ask = validate::messages(&mut fields, of(served))?;
-        Ok(json!({"input_tokens": rendered(served, &ask)?.len()}))
+        Ok(json!({"input_tokens": rendered(served, &ask, turn)?.len()}))
     };
     done(state, request, Dialect::Anthropic, work).await
 }

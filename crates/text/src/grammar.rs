@@ -15,7 +15,9 @@
 
 mod calls;
 mod numbers;
+mod outline;
 mod pattern;
+mod pieces;
 mod schema;
 
 use std::collections::HashSet;
@@ -26,10 +28,12 @@ use llguidance::api::{GrammarWithLexer, ParserLimits, StopReason, TopLevelGramma
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher as Parser, ParserFactory, TokenParser};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 pub use calls::{CallBody, CallSyntax, Tool};
+pub use outline::{Outline, Trial};
 
 use crate::{TextError, Tokenizer};
 use numbers::{Numbers, Risky};
@@ -81,7 +85,7 @@ fn limits() -> ParserLimits {
 }
 
 /// What the output must be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Constraint {
     /// Any JSON object.
     JsonObject,
@@ -115,8 +119,15 @@ pub enum Constraint {
     Either(Box<Constraint>, Box<Constraint>),
 }
 
+impl Constraint {
+    /// Whether it compiles in little time whatever it says.
+    pub fn is_small(&self) -> bool {
+        matches!(self, Constraint::JsonObject | Constraint::Choice(_))
+    }
+}
+
 /// Why a constraint is not taken, or its matcher cannot go on. Each message is one line.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error, Serialize, Deserialize)]
 pub enum GrammarError {
     /// A limit on what comes from outside.
     #[error("{what}: {found}; at most {max} are taken")]
@@ -178,6 +189,7 @@ fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), Gram
 pub struct Grammars {
     factory: ParserFactory,
     vocab: usize,
+    eos: Vec<u32>,
     risky: Arc<Risky>,
     /// Added tokens that are markers, longest name first.
     markers: Vec<(String, u32)>,
@@ -193,7 +205,6 @@ impl Grammars {
         if let Some(id) = eos.iter().find(|&&id| id as usize >= vocab) {
             return Err(failed(format!("end-of-text id {id} is outside the vocabulary of {vocab}")));
         }
-        let first = *eos.first().ok_or_else(|| failed("the model has no end-of-text id".to_string()))?;
         let size = u32::try_from(vocab).map_err(|_| failed(format!("a vocabulary of {vocab}")))?;
         let mut markers = Vec::new();
         let mut names = HashSet::new();
@@ -208,7 +219,7 @@ impl Grammars {
                 {
                     markers.push((name.to_string(), id));
                 }
-                let mut word = [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice()].concat();
+                let mut word = Grammars::special(&bytes);
                 // Two ids of one name would be one, and an end of text needs a name in any case.
                 if bytes.is_empty() || !names.insert(bytes) {
                     word.extend_from_slice(format!("[{id}]").as_bytes());
@@ -222,6 +233,20 @@ impl Grammars {
                 words.push(bytes);
             }
         }
+        Grammars::of_words(words, eos, markers)
+    }
+
+    /// The word of a special token.
+    fn special(name: &[u8]) -> Vec<u8> {
+        [&[TokTrie::SPECIAL_TOKEN_MARKER], name].concat()
+    }
+
+    /// For words by their ids, those of special tokens with `special`'s sign before them.
+    fn of_words(words: Vec<Vec<u8>>, eos: &[u32], mut markers: Vec<(String, u32)>) -> Result<Grammars, TextError> {
+        let failed = |reason: String| TextError::Tokenizer(format!("grammar: {reason}"));
+        let first = *eos.first().ok_or_else(|| failed("the model has no end-of-text id".to_string()))?;
+        let vocab = words.len();
+        let size = u32::try_from(vocab).map_err(|_| failed(format!("a vocabulary of {vocab}")))?;
         let plain = words.iter().enumerate().filter(|(_, bytes)| bytes.first() != Some(&TokTrie::SPECIAL_TOKEN_MARKER));
         let risky = Arc::new(Risky::of(plain.map(|(id, bytes)| (id as u32, bytes.as_slice()))));
         markers.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
@@ -238,7 +263,13 @@ impl Grammars {
         let factory = catch_unwind(AssertUnwindSafe(build))
             .unwrap_or_else(|_| Err("the vocabulary".to_string()))
             .map_err(failed)?;
-        Ok(Grammars { factory, vocab, risky, markers })
+        Ok(Grammars { factory, vocab, eos: eos.to_vec(), risky, markers })
+    }
+
+    /// What another process needs to try constraints of this model.
+    pub fn outline(&self) -> Outline {
+        let vocab = u32::try_from(self.vocab).unwrap_or(u32::MAX);
+        Outline { vocab, eos: self.eos.clone(), markers: self.markers.clone() }
     }
 
     /// A matcher at the start of an output.
@@ -265,7 +296,9 @@ impl Grammars {
             );
         }
         let compiled = self.parser(grammars)?;
-        let mut parser = Parser::new(Ok(compiled.map_err(|e| refusal(wanted, &e))?));
+        let compiled = compiled.map_err(|e| refusal(wanted, &e))?;
+        pieces::check(compiled.parser.grammar().lexer_spec().regex_builder.exprset())?;
+        let mut parser = Parser::new(Ok(compiled));
         warnings.extend(parser.grammar_warnings().into_iter().map(|w| one_line(&w)));
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });

@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod grammar;
+mod growth;
 mod rebuilt;
 pub mod reply;
 pub mod stream;

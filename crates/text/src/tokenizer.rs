@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use crate::TextError;
+use crate::growth::{GROWTH_MAX, growth};
 use crate::rebuilt::Vocabulary;
 use crate::stream::Stream;
 
@@ -94,6 +95,20 @@ impl Tokenizer {
             return Err(TextError::Tokenizer(format!("{} bytes; at most {JSON_BYTES_MAX} are read", bytes.len())));
         }
         let inner = guarded("tokenizer.json", || tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()))?;
+        if let tokenizers::models::ModelWrapper::BPE(model) = inner.get_model()
+            && let Some(dropout) = model.dropout.filter(|&dropout| dropout > 0.0)
+        {
+            return Err(TextError::Tokenizer(format!(
+                "model.dropout is {dropout}: a text would have other tokens each time; set it to null in tokenizer.json"
+            )));
+        }
+        let normalizer = inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok()).unwrap_or(Value::Null);
+        let most = growth(&normalizer);
+        if most > GROWTH_MAX {
+            return Err(TextError::Tokenizer(format!(
+                "its normalizer can make {most} bytes of one; at most {GROWTH_MAX} are taken"
+            )));
+        }
         Ok(Self::of(inner))
     }
 
@@ -107,7 +122,10 @@ impl Tokenizer {
         Ok(Self::of(inner))
     }
 
-    fn of(inner: tokenizers::Tokenizer) -> Tokenizer {
+    fn of(mut inner: tokenizers::Tokenizer) -> Tokenizer {
+        // They are for batches in training: a prompt is neither cut nor filled up without a word.
+        inner.with_padding(None);
+        let _ = inner.with_truncation(None);
         let decoder = inner.get_decoder().and_then(|d| serde_json::to_value(d).ok()).unwrap_or(Value::Null);
         let text = decoder.to_string();
         let pieces = if text.contains("\"ByteLevel\"") {
@@ -267,5 +285,39 @@ impl Tokenizer {
 
     pub(crate) fn drops_first_space(&self) -> bool {
         self.pieces == Pieces::Text { drop_first_space: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_that_is_not_one_text_to_one_row_of_ids_is_refused_or_mended() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m/tokenizer.json");
+        let bundled: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let of = |change: &dyn Fn(&mut Value)| {
+            let mut json = bundled.clone();
+            change(&mut json);
+            Tokenizer::from_json(json.to_string().as_bytes()).map_err(|e| e.to_string())
+        };
+        let text = "Once upon a time there was a little girl.";
+        let ids = of(&|_| ()).unwrap().encode(text, false).unwrap();
+        let said = of(&|json| json["model"]["dropout"] = 0.5.into()).err().unwrap();
+        assert!(said.contains("model.dropout is 0.5"), "{said}");
+        assert!(of(&|json| json["model"]["dropout"] = 0.0.into()).is_ok());
+        let twice = serde_json::json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"});
+        let said = of(&|json| {
+            json["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": vec![twice.clone(); 40]});
+        });
+        let said = said.err().unwrap();
+        assert!(said.contains("its normalizer can make 1099511627776 bytes of one"), "{said}");
+        let cut = of(&|json| {
+            json["truncation"] =
+                serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+            json["padding"] = serde_json::json!({"strategy": {"Fixed": 500}, "direction": "Right", "pad_to_multiple_of": null,
+                "pad_id": 0, "pad_type_id": 0, "pad_token": "x"});
+        });
+        assert_eq!(cut.unwrap().encode(text, false).unwrap(), ids);
     }
 }

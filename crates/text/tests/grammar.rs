@@ -732,3 +732,46 @@ fn matchers_move_between_threads() {
     sent::<Matcher>();
     shared::<Grammars>();
 }
+
+/// `count` patterns that hold at once. Each has an easy text, so compiling looks no further than it, and one behind which an
+/// intersection of them has two to the power of `count` pieces.
+fn crossed(count: usize) -> Value {
+    let pattern = |i: usize| json!({"pattern": format!("^(c|dddd(a|b)*{}(a|b){{{}}})$", ["a", "b"][i % 2], 20 + i)});
+    json!({"type": "string", "allOf": (0..count).map(pattern).collect::<Vec<_>>()})
+}
+
+#[test]
+fn intersections_that_multiply_are_refused_before_they_are_followed() {
+    let (_, grammars) = bundled();
+    assert!(grammars.compile(&strict(crossed(2))).is_ok());
+    let refused = |wanted: &Constraint| grammars.compile(wanted).err().map(|e| e.to_string()).unwrap_or_default();
+    let said = refused(&strict(crossed(20)));
+    assert!(said.contains("20 regular expressions (pattern, format) hold at once and have"), "{said}");
+    let terms: Vec<String> = (0..20).map(|i| format!("/(c|dddd(a|b)*a(a|b){{{}}})/", 20 + i)).collect();
+    let said = refused(&Constraint::Lark(format!("start: A\nA: {}", terms.join(" & "))));
+    assert!(said.contains("20 regular expressions"), "{said}");
+}
+
+#[test]
+fn a_trial_says_what_compiling_says() {
+    let (_, grammars) = bundled();
+    let trial = |constraint: &Constraint| {
+        let trial = text::grammar::Trial {
+            outline: grammars.outline(),
+            marker: Some("</think>".to_string()),
+            constraint: constraint.clone(),
+        };
+        let sent: text::grammar::Trial = serde_json::from_value(serde_json::to_value(&trial).unwrap()).unwrap();
+        sent.run().err().map(|e| e.to_string())
+    };
+    for schema in schemas() {
+        assert_eq!(trial(&strict(schema.clone())), None, "{schema}");
+    }
+    for wrong in
+        [json!({"not": {}}), json!({"type": "integer", "minimum": 3, "maximum": 2}), json!({"type": 3}), crossed(20)]
+    {
+        let here = grammars.compile(&strict(wrong.clone())).err().map(|e| e.to_string());
+        assert!(here.is_some(), "{wrong}");
+        assert_eq!(trial(&strict(wrong)), here);
+    }
+}

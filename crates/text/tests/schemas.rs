@@ -1,5 +1,5 @@
-//! Schemas of the world: every output that finishes validates. Needs JSONSchemaBench (or any directory of schemas), which is not ours to ship:
-//! `FARTHING_SCHEMAS=DIR cargo test -p text --test schemas -- --nocapture`.
+//! Many schemas: every output that finishes validates. A hundred of ours lie in `data/schemas.jsonl`; a directory of others, such as
+//! JSONSchemaBench, takes their place by `FARTHING_SCHEMAS=DIR cargo test -p text --test schemas -- --nocapture`.
 
 mod sampler;
 
@@ -26,6 +26,28 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// Schemas of a directory, each with its file.
+fn others(directory: &Path) -> Vec<(String, Value)> {
+    let mut paths = Vec::new();
+    files(directory, &mut paths);
+    paths.sort();
+    let wanted: usize = std::env::var("FARTHING_SCHEMAS_MAX").ok().and_then(|n| n.parse().ok()).unwrap_or(SCHEMAS);
+    let step = (paths.len() / wanted).max(1);
+    let read = |path: &PathBuf| {
+        let file = serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).ok()?;
+        // Files of MaskBench have the schema inside.
+        let schema = file.get("schema").filter(|s| s.is_object()).unwrap_or(&file).clone();
+        Some((path.display().to_string(), schema))
+    };
+    paths.iter().step_by(step).filter_map(read).collect()
+}
+
+/// Our own.
+fn ours() -> Vec<(String, Value)> {
+    let lines = include_str!("data/schemas.jsonl").lines();
+    lines.map(|line| (line.to_string(), serde_json::from_str(line).unwrap())).collect()
+}
+
 fn sort_of(error: &GrammarError) -> String {
     match error {
         GrammarError::Unsupported { keyword, .. } => format!("keyword {keyword}"),
@@ -38,26 +60,16 @@ fn sort_of(error: &GrammarError) -> String {
 
 #[test]
 fn outputs_of_foreign_schemas_validate() {
-    let Some(directory) = std::env::var_os("FARTHING_SCHEMAS") else {
-        eprintln!("SKIP: FARTHING_SCHEMAS names no directory of JSON Schemas");
-        return;
-    };
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m/tokenizer.json");
     let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
     let grammars = Grammars::new(&tokenizer, &[1], 2048).unwrap();
-    let mut paths = Vec::new();
-    files(Path::new(&directory), &mut paths);
-    paths.sort();
-    let wanted: usize = std::env::var("FARTHING_SCHEMAS_MAX").ok().and_then(|n| n.parse().ok()).unwrap_or(SCHEMAS);
-    let step = (paths.len() / wanted).max(1);
+    let schemas = std::env::var_os("FARTHING_SCHEMAS").map_or_else(ours, |directory| others(Path::new(&directory)));
+    assert!(schemas.len() > 90, "{} schemas", schemas.len());
     let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     let (mut looked, mut compiled, mut lenient, mut outputs, mut finished, mut stuck, mut unjudged) =
         (0, 0, 0, 0, 0, 0, 0);
-    let (mut wrong, mut slowest) = (Vec::new(), (Duration::ZERO, PathBuf::new()));
-    for path in paths.iter().step_by(step) {
-        let Ok(file) = serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()) else { continue };
-        // Files of MaskBench have the schema inside.
-        let schema = file.get("schema").filter(|s| s.is_object()).unwrap_or(&file).clone();
+    let (mut wrong, mut slowest) = (Vec::new(), (Duration::ZERO, String::new()));
+    for (path, schema) in schemas {
         looked += 1;
         let begin = Instant::now();
         let outcome = grammars.compile(&Constraint::JsonSchema { schema: schema.clone(), strict: true });
@@ -89,13 +101,13 @@ fn outputs_of_foreign_schemas_validate() {
                         Err(e) => Err(e.to_string()),
                     };
                     if let Err(said) = said {
-                        wrong.push(format!("{}: {said:.300}: {text:.300}", path.display()));
+                        wrong.push(format!("{path}: {said:.300}: {text:.300}"));
                     }
                 }
                 Ok(_) => {}
                 Err(error) => {
                     stuck += 1;
-                    println!("{}: {error}", path.display());
+                    println!("{path}: {error}");
                 }
             }
         }

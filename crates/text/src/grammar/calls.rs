@@ -1,6 +1,7 @@
 //! Tool calls as a model's family writes them: a Lark grammar around the JSON of each tool's arguments.
 
 use llguidance::api::GrammarWithLexer;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
 };
 
 /// A tool that may be called.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// Its name: letters, digits, `_`, `-` and `.`, at most 64.
     pub name: String,
@@ -20,7 +21,7 @@ pub struct Tool {
 }
 
 /// The literal pieces around calls. Names of markers in them (added tokens of the vocabulary, like `<tool_call>`) are those tokens.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallSyntax {
     /// Once, before the first call.
     pub begin: String,
@@ -37,7 +38,7 @@ pub struct CallSyntax {
 }
 
 /// How a call names its tool.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum CallBody {
     /// The name as text, this piece, the arguments as JSON.
     NameThenArguments(String),

@@ -175,7 +175,19 @@ impl Parser {
         std::mem::take(&mut self.out)
     }
 
-    /// What was held back, when no more comes.
+    /// What was held back, when no more comes because a limit cut the reply. The beginning of a marker or of a call is dropped: it is
+    /// markup, whatever would have followed.
+    pub fn cut(&mut self) -> Vec<Delta> {
+        self.drain();
+        let begun = !std::mem::take(&mut self.held).is_empty() || self.block.take().is_some();
+        self.candidate.clear();
+        if begun && self.space.ends_with(self.format.gap) {
+            self.space.truncate(self.space.len() - self.format.gap.len());
+        }
+        self.finish()
+    }
+
+    /// What was held back, when no more comes because the model ended its reply.
     pub fn finish(&mut self) -> Vec<Delta> {
         loop {
             self.drain();

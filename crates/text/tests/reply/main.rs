@@ -103,6 +103,56 @@ fn golden_cases_wherever_they_are_cut() {
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
 }
 
+/// What a reply says that a limit cut off behind `text`, which came in these pieces.
+fn cut<'t>(format: &Format, opened: bool, pieces: impl IntoIterator<Item = &'t str>) -> Message {
+    let mut parser = Parser::new(*format, Options { reasoning_opened: opened, tools: true });
+    let mut deltas: Vec<Delta> = pieces.into_iter().flat_map(|piece| parser.push(piece)).collect();
+    deltas.extend(parser.cut());
+    assert!(parser.finish().is_empty());
+    join(deltas)
+}
+
+#[test]
+fn a_reply_cut_anywhere_says_a_beginning_of_the_whole() {
+    for Case { format, title, opened, text, .. } in cases() {
+        let whole = stream(&format, opened, true, [text.as_str()]);
+        for at in text.char_indices().map(|(i, _)| i) {
+            let before = &text[..at];
+            let said = cut(&format, opened, [before]);
+            let singly = before.char_indices().map(|(i, c)| &before[i..i + c.len_utf8()]);
+            assert_eq!(cut(&format, opened, singly), said, "{title}, cut at {at}, in pieces");
+            let fits = whole.content.starts_with(said.content.trim_end())
+                && whole.reasoning.starts_with(said.reasoning.trim_end())
+                && said.calls.len() <= whole.calls.len()
+                && said
+                    .calls
+                    .iter()
+                    .zip(&whole.calls)
+                    .all(|(said, whole)| said.name == whole.name && whole.arguments.starts_with(&said.arguments));
+            assert!(fits, "{title}, cut at {at}: {before:?}\n  {said:?}\n  {whole:?}");
+        }
+    }
+}
+
+/// The plainest call of each format, written as its grammar has it: no part of it is ever content.
+#[test]
+fn the_markup_of_a_call_that_was_cut_is_never_content() {
+    for format in Format::names().filter_map(Format::by_name) {
+        let Some(syntax) = format.syntax() else { continue };
+        let arguments = if syntax.json { "{\"a\": [1, \"<x>\"]}" } else { "" };
+        let call = format!("{}add{}{arguments}{}", syntax.begin, syntax.middle, syntax.end);
+        let calls = format!("{}{call}{}{call}{}", syntax.open, syntax.between, syntax.close);
+        let said = if format.name() == "llama3" { "" } else { "Adding. " };
+        let text = format!("{said}{calls}");
+        for at in said.len()..=text.len() {
+            let Some(before) = text.get(..at) else { continue };
+            let message = cut(&format, false, [before]);
+            assert_eq!(message.content.trim_end(), said.trim_end(), "{}: {before:?}", format.name());
+            assert!(message.calls.iter().all(|c| c.name == "add"), "{message:?}");
+        }
+    }
+}
+
 /// Pieces from which broken replies are made.
 fn fragments(format: &Format) -> Vec<String> {
     let mut pieces: Vec<String> = [
