@@ -84,7 +84,7 @@ pub struct Restore {
 pub struct Begun {
     /// Which.
     pub id: Id,
-    /// Tokens of its prompt that are in the cache, or will be once they are restored.
+    /// Tokens of its prompt that are in the cache, or will be once they are restored; [`Scheduler::found`] tells what came of that.
     pub cached: usize,
     /// Where it first differs from a prompt that was served before, where that is known.
     pub differs_at: Option<usize>,
@@ -118,6 +118,8 @@ pub struct Unit {
     pub key: Key,
     /// Where it lies.
     pub page: u32,
+    /// Position after its last token.
+    pub end: usize,
 }
 
 /// Why a request was not taken.
@@ -607,7 +609,7 @@ fn offer(bounds: &Bounds, pages: &mut SharedPages, request: &mut Request) -> Vec
         let (key, page) = (request.keys[unit], request.pages[unit]);
         let before = if unit == 0 { request.arrival.root } else { request.keys[unit - 1] };
         if pages.publish(page, key, before, &request.tokens[unit * bounds.page..(unit + 1) * bounds.page]) {
-            units.push(Unit { key, page });
+            units.push(Unit { key, page, end: (unit + 1) * bounds.page });
         }
     }
     request.published = request.published.max(whole);

@@ -70,17 +70,25 @@ pub trait Constraint: Send {
 /// A token's log-probability, and the likeliest ids with theirs.
 pub type Scores = (f32, Vec<(u32, f32)>);
 
-/// What comes of a request, in order: `Started`, the prompt's scores, tokens, then one `End` or `Failed`.
+/// What comes of a request, in order: `Started`, the prompt's scores, `Read`, tokens, then one `End` or `Failed`. `Failed` may come at
+/// any time; `Started` comes before every other event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It left the queue.
+    /// It left the queue, and what the cache has of its prompt is in memory: its first token is computed now.
     Started {
         /// With it the text can be made again.
         seed: u64,
-        /// Tokens of the prompt that were in the cache.
+        /// Tokens of the prompt that were in the cache and need no computing.
         cached: usize,
         /// Where the prompt first differs from one that was served before and shares its beginning, where that is known.
         differs_at: Option<usize>,
+        /// Time in the queue.
+        waited: Duration,
+    },
+    /// The prompt was computed.
+    Read {
+        /// Tokens of the prompt that were added to the cache, in whole units; with `cached` no more than the prompt has.
+        written: usize,
     },
     /// Scores of prompt tokens, in order, several events for a long prompt. The first token of a prompt has none and is left out.
     Prompt(Vec<Scores>),
@@ -126,6 +134,9 @@ pub enum Refused {
     /// The service is ending.
     #[error("the server is shutting down")]
     Ending,
+    /// The engine's thread has panicked: this service computes nothing any more.
+    #[error("the engine has stopped after a fault inside: {0}; the server has to be restarted")]
+    Stopped(String),
     /// The prompt cannot be.
     #[error(transparent)]
     Prompt(#[from] EngineError),
@@ -146,6 +157,10 @@ impl std::fmt::Debug for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
+        if state.fault.is_some() {
+            // Every request was ended, and the schedule is not to be trusted.
+            return;
+        }
         state.scheduler.leave(self.id);
         // One that never began is not known to the worker.
         let unknown = state.arrived.iter().position(|(id, _)| *id == self.id);
@@ -169,6 +184,8 @@ pub struct Settings {
     pub step: Duration,
     /// Where prefixes are kept, and how many bytes of them; `None`: in memory only.
     pub disk: Option<Disk>,
+    /// Called once if the engine's thread panics, on that thread, after every request has got its error.
+    pub fault: Option<Box<dyn Fn(&str) + Send>>,
 }
 
 /// A cache on disk.
@@ -183,7 +200,7 @@ pub struct Disk {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { waiting: 128, running: 32, step: Duration::from_secs(1), disk: None }
+        Settings { waiting: 128, running: 32, step: Duration::from_secs(1), disk: None, fault: None }
     }
 }
 
@@ -208,9 +225,9 @@ pub struct Statistics {
     pub rows: u64,
     /// Time in forwards.
     pub busy: Duration,
-    /// Prompt tokens that were computed, and that were in the cache.
+    /// Prompt tokens that were computed.
     pub prompt_tokens: u64,
-    /// Prompt tokens that were in the cache.
+    /// Prompt tokens that were in the cache, as `Event::Started` tells each request.
     pub cached_tokens: u64,
     /// Tokens that were generated.
     pub generated_tokens: u64,
@@ -234,6 +251,8 @@ pub(crate) struct State {
     pub ending: bool,
     /// Something came from disk.
     pub woken: bool,
+    /// What the engine's thread said when it panicked.
+    pub fault: Option<String>,
     pub statistics: Statistics,
     next_id: Id,
 }
@@ -268,7 +287,7 @@ impl Service {
     /// Serve with this engine. All pages of its cache are the service's.
     pub fn start(engine: Engine, settings: Settings) -> Service {
         let (limits, vocab, fingerprint) = (engine.limits(), engine.model().structure.vocab, engine.fingerprint());
-        let Settings { waiting, running, step, disk } = settings;
+        let Settings { waiting, running, step, disk, fault } = settings;
         let bounds = Bounds {
             page: PAGE,
             form_block: engine.model().form_block(),
@@ -287,13 +306,14 @@ impl Service {
             gone: Vec::new(),
             ending: false,
             woken: false,
+            fault: None,
             statistics: Statistics::default(),
             next_id: 0,
         };
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), store, started: Instant::now() };
         let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
-        let worker = std::thread::spawn(move || work(engine, theirs, step));
+        let worker = std::thread::spawn(move || work(engine, theirs, step, fault));
         Service { shared, limits, vocab, fingerprint, worker: Some(worker) }
     }
 
@@ -364,10 +384,16 @@ impl Service {
             timing: Timing::default(),
             arrived: Instant::now(),
             begun: None,
+            started: false,
+            differs_at: None,
+            written: (0, 0),
             left: false,
             broken: None,
         };
         let mut state = self.shared.lock();
+        if let Some(fault) = &state.fault {
+            return Err(Refused::Stopped(fault.clone()));
+        }
         if state.ending {
             return Err(Refused::Ending);
         }
@@ -378,6 +404,11 @@ impl Service {
         drop(state);
         self.shared.changed.notify_all();
         Ok(Ticket { id, shared: Arc::clone(&self.shared) })
+    }
+
+    /// What the engine's thread said when it panicked. Such a service answers no request any more.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.lock().fault.clone()
     }
 
     /// Take no more requests; those that were taken go on.

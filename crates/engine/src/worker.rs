@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use model::cache::PAGE;
 use model::{Batch, Span, Wanted};
 
 use crate::engine::{Engine, EngineError, Finish, Timing, numbers};
@@ -45,6 +46,12 @@ pub(crate) struct Job {
     pub arrived: Instant,
     /// When it first ran, and when its last token came.
     pub begun: Option<(Instant, Instant)>,
+    /// `Event::Started` was given.
+    pub started: bool,
+    /// Where its prompt first differs from one that was served before.
+    pub differs_at: Option<usize>,
+    /// Tokens of its prompt that it added to the cache, and the position after the last of them.
+    pub written: (usize, usize),
     /// Its sink wants no more.
     pub left: bool,
     /// What its sink said when it panicked.
@@ -63,8 +70,19 @@ impl Job {
         }
     }
 
+    /// The first event: so many tokens of the prompt were in the cache.
+    fn start(&mut self, cached: usize) {
+        self.started = true;
+        self.timing.cached_tokens = cached;
+        let (seed, differs_at, waited) = (self.sampler.seed(), self.differs_at, self.timing.waited);
+        self.give(Event::Started { seed, cached, differs_at, waited });
+    }
+
     /// The last event.
     fn end(mut self, finish: Finish) {
+        if !self.started {
+            self.start(0);
+        }
         if let Some(said) = self.broken.take() {
             return self.fail(EngineError::Fault(said));
         }
@@ -133,16 +151,38 @@ struct Worker {
     step: Duration,
 }
 
-/// Serve until the service ends and nothing is left to do.
-pub(crate) fn work(engine: Engine, shared: Arc<Shared>, step: Duration) {
+/// Serve until the service ends and nothing is left to do. A panic ends it too: then every request gets an error, and `fault` is told.
+pub(crate) fn work(engine: Engine, shared: Arc<Shared>, step: Duration, fault: Option<Box<dyn Fn(&str) + Send>>) {
     let (jobs, coming) = (HashMap::new(), HashMap::new());
     let mut worker = Worker { engine, shared, jobs, coming, logits: Vec::new(), pace: Pace::default(), step };
-    while let Some(step) = worker.receive() {
-        worker.follow(step);
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        while let Some(step) = worker.receive() {
+            worker.follow(step);
+        }
+    }));
+    if let Err(payload) = served {
+        let said = said(&*payload);
+        worker.stop(&said);
+        if let Some(fault) = fault {
+            fault(&said);
+        }
     }
 }
 
 impl Worker {
+    /// The thread panicked: whatever was asked for ends with an error, and nothing is taken any more.
+    fn stop(&mut self, said: &str) {
+        let mut state = self.shared.lock();
+        state.fault = Some(said.to_string());
+        let arrived: Vec<Job> = state.arrived.drain(..).map(|(_, job)| job).collect();
+        drop(state);
+        self.coming.clear();
+        for job in self.jobs.drain().map(|(_, job)| job).chain(arrived) {
+            // Whatever panicked may do so again.
+            let _ = catch_unwind(AssertUnwindSafe(|| job.fail(EngineError::Fault(said.to_string()))));
+        }
+    }
+
     /// What to do now; waits until there is something. `None` at the end.
     fn receive(&mut self) -> Option<(Step, Vec<Row>, Vec<u32>)> {
         let shared = Arc::clone(&self.shared);
@@ -241,6 +281,7 @@ impl Worker {
         }
         self.restore();
         if !rows.is_empty() {
+            self.start(&rows);
             self.compute(rows, &tokens);
         }
     }
@@ -250,9 +291,19 @@ impl Worker {
         let now = Instant::now();
         job.begun = Some((now, now));
         job.timing.waited = now - job.arrived;
-        job.timing.cached_tokens = begun.cached;
-        let seed = job.sampler.seed();
-        job.give(Event::Started { seed, cached: begun.cached, differs_at: begun.differs_at });
+        job.differs_at = begun.differs_at;
+    }
+
+    /// Requests whose first tokens are computed now: what they found in the cache is known.
+    fn start(&mut self, rows: &[Row]) {
+        for row in rows {
+            let Some(job) = self.jobs.get_mut(&row.part.id).filter(|job| !job.started) else { continue };
+            let mut state = self.shared.lock();
+            let cached = state.scheduler.found(row.part.id);
+            state.statistics.cached_tokens += cached as u64;
+            drop(state);
+            job.start(cached);
+        }
     }
 
     /// Units that came from disk, into their pages.
@@ -273,9 +324,6 @@ impl Worker {
                 let there = state.scheduler.sequence(id).is_some();
                 let came = there && unit.is_some_and(|unit| self.engine.cache().set_page(page, &unit));
                 let more = state.scheduler.restored(id, came);
-                if let (false, Some(job)) = (came, self.jobs.get_mut(&id)) {
-                    job.timing.cached_tokens = job.timing.cached_tokens.min(state.scheduler.found(id));
-                }
                 if !more || coming.wanted.is_empty() {
                     done.push(id);
                     break;
@@ -330,8 +378,12 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         for row in rows {
-            units.extend(state.scheduler.computed(row.part.id, row.part.len));
-            let Part { position, len, .. } = row.part;
+            let Part { id, position, len, .. } = row.part;
+            let now = state.scheduler.computed(id, len);
+            if let Some(job) = self.jobs.get_mut(&id) {
+                now.iter().for_each(|unit| job.wrote(unit.end));
+            }
+            units.extend(now);
             state.statistics.prompt_tokens += row.prompt.saturating_sub(position).min(len) as u64;
         }
         state.statistics.steps += 1;
@@ -386,7 +438,6 @@ impl Worker {
             return;
         }
         state.scheduler.leave(id);
-        state.statistics.cached_tokens += job.timing.cached_tokens as u64;
         drop(state);
         let job = self.jobs.remove(&id).expect("it was just there");
         match outcome {
@@ -405,6 +456,14 @@ struct Choice<'a> {
 }
 
 impl Job {
+    /// A unit that ends there was added to the cache by this request. One that it computes again, because it had to give way, does not count.
+    fn wrote(&mut self, end: usize) {
+        let (written, last) = self.written;
+        if end <= self.prompt && end > last.max(self.timing.cached_tokens) {
+            self.written = (written + PAGE, end);
+        }
+    }
+
     /// The scores and the token that follow from the logits of a part.
     fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) -> Result<Option<Finish>, EngineError> {
         let Part { position, len, logits: last, .. } = row.part;
@@ -417,6 +476,9 @@ impl Job {
         }
         if !last {
             return Ok(None);
+        }
+        if self.tokens.len() == self.prompt {
+            self.give(Event::Read { written: self.written.0 });
         }
         let chosen = catch_unwind(AssertUnwindSafe(|| self.choose(&logits[logits.len() - vocab..])));
         let now = Instant::now();

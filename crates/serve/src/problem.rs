@@ -191,6 +191,7 @@ impl From<Refused> for Problem {
         match &refused {
             Refused::Prompt(error) => Problem::from(error),
             Refused::Busy { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refused.to_string()),
+            Refused::Stopped(_) => Problem::fault(refused.to_string()),
             Refused::Ending => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", refused.to_string()),
         }
     }
