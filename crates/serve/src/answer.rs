@@ -248,7 +248,7 @@ impl Answer {
         };
         let (sum, count) = self.sum;
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
-        let end = End { finish, stop, timing, reasoning: self.count.reasoning, mean };
+        let end = End { finish, stop, timing, mean };
         let _ = self.send(Part::End(end));
     }
 }
@@ -319,8 +319,8 @@ mod tests {
         Timing { prompt_tokens: 1, prefill: none, generated: 0, decode: none, cached_tokens: 0, waited: none }
     }
 
-    /// The parts of an answer whose tokens are these; the engine is told to stop where a sink says so.
-    fn parts(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Part> {
+    /// The parts of an answer whose tokens are these, with their counts; the engine is told to stop where a sink says so.
+    fn given(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Given> {
         let (sender, mut parts) = unbounded_channel();
         let mut answer = Answer::new(tokenizer(), reading, 0, sender);
         assert!(
@@ -337,7 +337,11 @@ mod tests {
             }
         }
         assert!(answer.take(Event::End { finish, timing: timing() }).is_continue());
-        std::iter::from_fn(|| parts.try_recv().ok().map(|(_, _, part)| part)).collect()
+        std::iter::from_fn(|| parts.try_recv().ok()).collect()
+    }
+
+    fn parts(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Part> {
+        given(reading, ids, finish).into_iter().map(|(_, _, part)| part).collect()
     }
 
     fn whole(reading: Reading, text: &str) -> Whole {
@@ -364,7 +368,12 @@ mod tests {
     fn reasoning_comes_first_and_never_with_text() {
         let reading = Reading { stops: vec!["cat".to_string()], ..parsed("hermes", true) };
         let ids = tokenizer().encode("A cat?</think>\n\nThe dog and the cat", false).unwrap();
-        let parts = parts(reading, &ids, Ended::Length);
+        let given = given(reading, &ids, Ended::Length);
+        // A part counts the tokens up to it, so that it can be the last; the end counts all, those of the stop string too.
+        assert!(given.windows(2).all(|w| w[0].1.tokens <= w[1].1.tokens));
+        let Some((_, Count { tokens, reasoning }, Part::End(_))) = given.last() else { panic!("{given:?}") };
+        assert!(*tokens == ids.len() && (3..ids.len()).contains(reasoning));
+        let parts: Vec<Part> = given.into_iter().map(|(_, _, part)| part).collect();
         let reasoned = parts.iter().rposition(|p| matches!(p, Part::Reasoning { .. })).unwrap();
         let said = parts.iter().position(|p| matches!(p, Part::Text { .. })).unwrap();
         assert!(reasoned < said, "{parts:?}");
@@ -373,7 +382,7 @@ mod tests {
         // A stop string ends the text, not the reasoning.
         assert_eq!((whole.reasoning.as_str(), whole.text.as_str()), ("A cat?", "The dog and the "));
         let end = whole.end.as_ref().unwrap();
-        assert!(end.finish == Finish::Stop && end.reasoning > 2 && end.mean == -1.0);
+        assert!(end.finish == Finish::Stop && end.mean == -1.0);
         assert!(!whole.reasoning_scored.is_empty());
     }
 

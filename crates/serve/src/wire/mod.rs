@@ -72,8 +72,6 @@ pub struct End {
     /// The string that ended it.
     pub stop: Option<String>,
     pub timing: Timing,
-    /// Tokens of reasoning among those generated.
-    pub reasoning: usize,
     /// Mean log-probability of its tokens, where it was computed.
     pub mean: f64,
 }

@@ -32,7 +32,7 @@ fn parts() -> Vec<Part> {
         arguments(0, "1}"),
         call(1, "stay"),
         arguments(1, "{}"),
-        Part::End(End { finish: Finish::Calls, stop: None, timing, reasoning: 2, mean: -0.5 }),
+        Part::End(End { finish: Finish::Calls, stop: None, timing, mean: -0.5 }),
     ]
 }
 
