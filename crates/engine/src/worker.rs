@@ -14,7 +14,7 @@ use crate::engine::{Engine, EngineError, Finish, Timing, numbers};
 use crate::sampler::{Sampler, log_probabilities};
 use crate::scheduler::{Begun, Id, Part, Restore, Step};
 use crate::service::{Constraint, Event, Jobs, Scores, Shared, Sink};
-use crate::store::Fetch;
+use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
 const READ_MAX: usize = 512;
@@ -196,6 +196,14 @@ impl Worker {
                 state = shared.lock();
                 continue;
             }
+            if !std::mem::replace(&mut state.stored, true) {
+                // The cache on disk has come into use: what is in memory goes there too.
+                let units: Vec<(Key, u32)> = state.scheduler.pages().each_unit().collect();
+                drop(state);
+                self.store(&units);
+                state = shared.lock();
+                continue;
+            }
             if state.scheduler.is_idle() && state.ending {
                 return None;
             }
@@ -203,7 +211,7 @@ impl Worker {
             let budget = self.budget();
             let step = state
                 .scheduler
-                .step(now, budget, &mut |key| shared.store.as_ref().is_some_and(|store| store.contains(key)));
+                .step(now, budget, &mut |key| shared.store.get().is_some_and(|store| store.contains(key)));
             let Step { expired, overdue, begun, restores, parts, preempted, .. } = &step;
             let lists = [expired.len(), overdue.len(), begun.len(), restores.len(), parts.len(), preempted.len()];
             if !state.woken && lists.iter().all(|&n| n == 0) {
@@ -267,17 +275,17 @@ impl Worker {
         for &(from, to) in &step.copies {
             self.engine.cache().copy_page(from, to);
         }
-        let store = self.shared.store.as_ref();
+        let store = self.shared.store.get();
         step.used.iter().for_each(|keys| store.into_iter().for_each(|store| store.touch(keys)));
         for (id, restores) in step.restores {
-            let Some(store) = &self.shared.store else { continue };
             let shared = Arc::clone(&self.shared);
-            let wake = move || {
-                shared.lock().woken = true;
-                shared.changed.notify_all();
-            };
-            let keys = restores.iter().map(|r| r.key).collect();
-            self.coming.insert(id, Coming { fetch: store.fetch(keys, wake), wanted: restores.into() });
+            let keys: Vec<Key> = restores.iter().map(|r| r.key).collect();
+            let store = self.shared.store.get().filter(|store| store.is_usable());
+            match store.and_then(|store| store.fetch(&keys, move || shared.wake())) {
+                Some(fetch) => drop(self.coming.insert(id, Coming { fetch, wanted: restores.into() })),
+                // The cache on disk has ended a moment ago: all is computed.
+                None => drop(self.shared.lock().scheduler.restored(id, false)),
+            }
         }
         self.restore();
         if !rows.is_empty() {
@@ -391,9 +399,19 @@ impl Worker {
         state.statistics.busy += took;
         self.engine.expert_counts().clone_into(&mut state.statistics.experts);
         drop(state);
-        let Some(store) = &shared.store else { return };
-        for unit in units.iter().filter(|unit| !store.contains(&unit.key)) {
-            store.put(unit.key, self.engine.cache().page_bytes(unit.page));
+        let units: Vec<(Key, u32)> = units.iter().map(|unit| (unit.key, unit.page)).collect();
+        self.store(&units);
+    }
+
+    /// Units to disk, where that is in use.
+    fn store(&mut self, units: &[(Key, u32)]) {
+        let Some(store) = self.shared.store.get() else { return };
+        let new: Vec<_> = units.iter().filter(|(key, _)| !store.contains(key)).collect();
+        if new.is_empty() || !store.is_usable() {
+            return;
+        }
+        for (key, page) in new {
+            store.put(key, self.engine.cache().page_bytes(*page));
         }
     }
 
