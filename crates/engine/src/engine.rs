@@ -85,6 +85,14 @@ pub enum EngineError {
     /// The text cannot go on as it must.
     #[error("the text cannot go on within its constraint: {0}")]
     Constraint(String),
+    /// Its constraint took too long over one token. That budget is the clock's; those of the constraint's own work end in `Constraint`.
+    #[error(
+        "the constraint took more than {seconds:.0} s to say what may come next; make the schema or grammar simpler"
+    )]
+    ConstraintLate {
+        /// So long.
+        seconds: f64,
+    },
     /// A mistake in this program, caught.
     #[error("a fault inside: {0}; please report it")]
     Fault(String),
@@ -290,7 +298,8 @@ impl Engine {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let mut hasher = blake3::Hasher::new_derive_key("Farthing, model and arithmetic, version 2");
         hasher.update(&ARITHMETIC.to_le_bytes());
-        let name = CacheFormat::ALL.iter().find(|(format, _)| *format == self.cache.format()).map_or("", |(_, name)| name);
+        let name =
+            CacheFormat::ALL.iter().find(|(format, _)| *format == self.cache.format()).map_or("", |(_, name)| name);
         hasher.update(name.as_bytes()).update(&[0]);
         self.model.structure.identify(&mut |bytes| drop(hasher.update(bytes)));
         Fingerprint(hasher)

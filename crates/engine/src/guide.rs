@@ -33,10 +33,7 @@ pub(crate) struct Guide {
 
 impl Guide {
     /// Begin with the first mask. `wake` is called on the thread after each reply.
-    pub fn start(
-        mut constraint: Box<dyn Constraint>,
-        wake: impl Fn() + Send + 'static,
-    ) -> Result<Guide, EngineError> {
+    pub fn start(mut constraint: Box<dyn Constraint>, wake: impl Fn() + Send + 'static) -> Result<Guide, EngineError> {
         let (tokens, chosen) = channel();
         let (sender, replies) = channel();
         let stop = constraint.stopper();

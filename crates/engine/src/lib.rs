@@ -4,6 +4,7 @@
 
 mod disk;
 mod engine;
+mod guide;
 pub mod identity;
 mod pages;
 pub mod sampler;

@@ -53,7 +53,8 @@ pub struct Request {
     pub time_max: Option<Duration>,
 }
 
-/// What a text must obey, token by token: a grammar, say.
+/// What a text must obey, token by token: a grammar, say. It works on a thread of its own, beside the forward: who takes long delays its own request
+/// only. What it says must follow from the tokens alone, so that a request gives the same text at any load.
 pub trait Constraint: Send {
     /// The ids that may come next, as bits: id `i` is bit `i % 32` of word `i / 32`; ids beyond the words may not.
     ///
@@ -69,6 +70,9 @@ pub trait Constraint: Send {
 
     /// Whether nothing may follow but the end.
     fn is_done(&self) -> bool;
+
+    /// What stops `allowed` or `accept` while they run on another thread; nobody asks for their answers any more.
+    fn stopper(&self) -> Box<dyn Fn() + Send>;
 }
 
 /// A token's log-probability, and the likeliest ids with theirs.
@@ -186,6 +190,8 @@ pub struct Settings {
     pub running: usize,
     /// How long a step may take while somebody decodes: prompts are read in pieces for that. One token of each takes what it takes.
     pub step: Duration,
+    /// How long a constraint may take over one token before its request ends with an error.
+    pub constraint: Duration,
     /// Where prefixes are kept, and how many bytes of them; `None`: in memory only.
     pub disk: Option<Disk>,
     /// Called once if the engine's thread panics, on that thread, after every request has got its error.
@@ -204,7 +210,14 @@ pub struct Disk {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { waiting: 128, running: 32, step: Duration::from_secs(1), disk: None, fault: None }
+        Settings {
+            waiting: 128,
+            running: 32,
+            step: Duration::from_secs(1),
+            constraint: Duration::from_secs(30),
+            disk: None,
+            fault: None,
+        }
     }
 }
 
@@ -233,8 +246,6 @@ pub struct Statistics {
     pub prompt_tokens: u64,
     /// Prompt tokens that were in the cache, as `Event::Started` tells each request.
     pub cached_tokens: u64,
-    /// Tokens that were generated.
-    pub generated_tokens: u64,
     /// Times a request gave back its pages and waited again.
     pub preempted: u64,
     /// Requests that waited too long.
@@ -298,7 +309,7 @@ impl Service {
     /// Serve with this engine. All pages of its cache are the service's.
     pub fn start(engine: Engine, settings: Settings) -> Service {
         let (limits, vocab) = (engine.limits(), engine.model().structure.vocab);
-        let Settings { waiting, running, step, disk, fault } = settings;
+        let Settings { waiting, running, step, constraint, disk, fault } = settings;
         let bounds = Bounds {
             page: PAGE,
             form_block: engine.model().form_block(),
@@ -333,7 +344,7 @@ impl Service {
             let _ = shared.store.set(LateStore::start(disk, files, engine.fingerprint(), unit_bytes, wake));
         }
         let theirs = Arc::clone(&shared);
-        let worker = std::thread::spawn(move || work(engine, theirs, step, fault));
+        let worker = std::thread::spawn(move || work(engine, theirs, (step, constraint), fault));
         Service { shared, limits, vocab, worker: Some(worker) }
     }
 
@@ -400,6 +411,9 @@ impl Service {
             prompt_log_probabilities: request.prompt_log_probabilities,
             scored: 0,
             constraint: request.constraint,
+            guide: None,
+            held: None,
+            read: false,
             sink: Box::new(sink),
             timing: Timing::default(),
             arrived: Instant::now(),

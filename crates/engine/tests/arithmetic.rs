@@ -43,8 +43,11 @@ fn bits(model: &str, format: CacheFormat) -> String {
 #[test]
 fn bits_do_not_change_without_the_version() {
     let now = RECORDED.map(|(model, format, _)| bits(model, format));
-    let lines: Vec<String> =
-        RECORDED.iter().zip(&now).map(|((model, format, _), bits)| format!("(\"{model}\", CacheFormat::{format:?}, \"{bits}\"),")).collect();
+    let lines: Vec<String> = RECORDED
+        .iter()
+        .zip(&now)
+        .map(|((model, format, _), bits)| format!("(\"{model}\", CacheFormat::{format:?}, \"{bits}\"),"))
+        .collect();
     let lines = lines.join("\n");
     assert_eq!(RECORDED_FOR, ARITHMETIC, "the version was raised: record what the forward gives now:\n{lines}");
     let recorded = RECORDED.map(|(_, _, bits)| bits);

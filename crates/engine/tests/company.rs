@@ -265,6 +265,10 @@ impl Constraint for Even {
     fn is_done(&self) -> bool {
         self.1 == 5
     }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send> {
+        Box::new(|| {})
+    }
 }
 
 #[test]

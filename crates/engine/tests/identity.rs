@@ -59,7 +59,10 @@ fn a_hash_is_made_once_and_follows_from_every_byte() {
     patch(&path, 5, &[7]);
     let changed = file_hash(&mapping, &records, &AtomicBool::new(false));
     assert!(matches!(changed, Err(NoHash::Changed(_))), "{changed:?}");
-    assert_eq!(file_hash(&Mapping::held("held", vec![1, 2]), &records, &AtomicBool::new(false)).unwrap(), *blake3::hash(&[1, 2]).as_bytes());
+    assert_eq!(
+        file_hash(&Mapping::held("held", vec![1, 2]), &records, &AtomicBool::new(false)).unwrap(),
+        *blake3::hash(&[1, 2]).as_bytes()
+    );
 }
 
 #[test]
@@ -148,7 +151,12 @@ fn a_patched_model_finds_nothing_of_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let (model, dir) = (folder.path().join("model"), folder.path().join("units"));
     let weights = copied(&model);
-    File::options().write(true).open(&weights).unwrap().set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+    File::options()
+        .write(true)
+        .open(&weights)
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
+        .unwrap();
     // The file is young: its hash waits until a change would show. Nobody else does, and what was computed meanwhile is kept in the end.
     let first = service(&model, &dir);
     let (text, found) = asked(&first);
@@ -156,7 +164,9 @@ fn a_patched_model_finds_nothing_of_the_old_one() {
     until("the units of memory go to disk", || first.statistics().disk.is_some_and(|disk| disk.written >= 4));
     drop(first);
     let again = service(&model, &dir);
-    until("the hash is kept, so that the units are found", || again.statistics().disk.is_some_and(|disk| disk.units >= 4));
+    until("the hash is kept, so that the units are found", || {
+        again.statistics().disk.is_some_and(|disk| disk.units >= 4)
+    });
     assert_eq!(asked(&again), (text.clone(), 256));
     drop(again);
     // Some weights in the middle become zeros, in no place that a sample of 64 pieces would see.
@@ -199,7 +209,11 @@ fn a_model_that_changes_in_use_ends_the_cache_on_disk() {
 /// is renamed or moved changes nothing.
 #[test]
 fn structures_are_written_as_they_were() {
-    for (model, expected) in [("../../models/seed-5.7m", ""), ("../model/tests/data/oracle/llama-gqa", ""), ("../model/tests/data/oracle/qwen3-moe", "")] {
+    for (model, expected) in [
+        ("../../models/seed-5.7m", ""),
+        ("../model/tests/data/oracle/llama-gqa", ""),
+        ("../model/tests/data/oracle/qwen3-moe", ""),
+    ] {
         let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(model)).unwrap();
         let mut hasher = blake3::Hasher::new();
         checkpoint.structure.identify(&mut |bytes| drop(hasher.update(bytes)));

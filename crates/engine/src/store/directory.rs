@@ -123,7 +123,10 @@ pub(crate) fn private(path: &Path) -> io::Result<()> {
         use std::os::unix::fs::MetadataExt;
         let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
         if owner != own && owner != 0 {
-            return Err(refusal(path, &format!("belongs to user {owner}, who may write there; give another directory")));
+            return Err(refusal(
+                path,
+                &format!("belongs to user {owner}, who may write there; give another directory"),
+            ));
         }
         if metadata.mode() & 0o022 != 0 {
             return Err(refusal(path, "may be written to by others than its owner (chmod go-w helps)"));
