@@ -164,7 +164,12 @@ impl Request {
         self.arrival.prompt.len()
     }
 
-    /// Whether it only waits for its next token.
+    /// Whether its next token is to be chosen.
+    fn awaits(&self) -> bool {
+        self.computed == self.tokens.len()
+    }
+
+    /// Whether it only waits for its next token to be computed.
     fn decodes(&self) -> bool {
         self.computed + 1 == self.tokens.len() && self.computed >= self.prompt()
     }
@@ -493,7 +498,8 @@ impl Scheduler {
 
     /// Prompts, and what was generated before a request had to wait again.
     fn read(&mut self, mut budget: usize, step: &mut Step) {
-        let reads = |r: &&Request| r.restoring.is_empty() && !r.decodes();
+        // One whose next token is still to be chosen has nothing to read.
+        let reads = |r: &&Request| r.restoring.is_empty() && !r.decodes() && !r.awaits();
         let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
         order.sort_unstable();
         for (_, _, _, id) in order {
@@ -533,6 +539,11 @@ impl Scheduler {
         let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return };
         assert!(request.computed == request.tokens.len() && request.tokens.len() < self.bounds.context);
         request.tokens.push(token);
+    }
+
+    /// Whether a request runs and waits for `push`. It may wait while others go on.
+    pub fn awaits(&self, id: Id) -> bool {
+        self.running.iter().any(|r| r.id == id && r.awaits())
     }
 
     /// The next unit of a request came from disk into its page, or did not: then it and what follows are computed. False where the

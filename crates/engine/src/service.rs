@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,15 @@ use model::Cache;
 use model::cache::PAGE;
 use thiserror::Error;
 
+use crate::disk::LateStore;
 use crate::engine::{Engine, EngineError, Finish, Limits, Timing, check};
 use crate::sampler::{Sampler, Sampling};
 use crate::scheduler::{Arrival, Bounds, Id, QueueFull, Scheduler};
-use crate::store::{self, Store, root};
+use crate::store::{self, root};
 use crate::worker::{Job, work};
+
+/// Keys in memory need no fingerprint: all units there are of one model.
+const IN_MEMORY: [u8; 32] = [0; 32];
 
 /// What to generate.
 #[derive(Default)]
@@ -49,7 +53,8 @@ pub struct Request {
     pub time_max: Option<Duration>,
 }
 
-/// What a text must obey, token by token: a grammar, say.
+/// What a text must obey, token by token: a grammar, say. It works on a thread of its own, beside the forward: who takes long delays its own request
+/// only. What it says must follow from the tokens alone, so that a request gives the same text at any load.
 pub trait Constraint: Send {
     /// The ids that may come next, as bits: id `i` is bit `i % 32` of word `i / 32`; ids beyond the words may not.
     ///
@@ -65,6 +70,9 @@ pub trait Constraint: Send {
 
     /// Whether nothing may follow but the end.
     fn is_done(&self) -> bool;
+
+    /// What stops `allowed` or `accept` while they run on another thread; nobody asks for their answers any more.
+    fn stopper(&self) -> Box<dyn Fn() + Send>;
 }
 
 /// A token's log-probability, and the likeliest ids with theirs.
@@ -182,6 +190,8 @@ pub struct Settings {
     pub running: usize,
     /// How long a step may take while somebody decodes: prompts are read in pieces for that. One token of each takes what it takes.
     pub step: Duration,
+    /// How long a constraint may take over one token before its request ends with an error.
+    pub constraint: Duration,
     /// Where prefixes are kept, and how many bytes of them; `None`: in memory only.
     pub disk: Option<Disk>,
     /// Called once if the engine's thread panics, on that thread, after every request has got its error.
@@ -200,7 +210,14 @@ pub struct Disk {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { waiting: 128, running: 32, step: Duration::from_secs(1), disk: None, fault: None }
+        Settings {
+            waiting: 128,
+            running: 32,
+            step: Duration::from_secs(1),
+            constraint: Duration::from_secs(30),
+            disk: None,
+            fault: None,
+        }
     }
 }
 
@@ -229,15 +246,13 @@ pub struct Statistics {
     pub prompt_tokens: u64,
     /// Prompt tokens that were in the cache, as `Event::Started` tells each request.
     pub cached_tokens: u64,
-    /// Tokens that were generated.
-    pub generated_tokens: u64,
     /// Times a request gave back its pages and waited again.
     pub preempted: u64,
     /// Requests that waited too long.
     pub expired: u64,
     /// Of each layer with experts, how often each was chosen.
     pub experts: Vec<Vec<u64>>,
-    /// The cache on disk.
+    /// The cache on disk; `None` where there is none, and until the model's files are hashed.
     pub disk: Option<store::Statistics>,
 }
 
@@ -251,6 +266,8 @@ pub(crate) struct State {
     pub ending: bool,
     /// Something came from disk.
     pub woken: bool,
+    /// What is in memory was put on disk, when that came into use.
+    pub stored: bool,
     /// What the engine's thread said when it panicked.
     pub fault: Option<String>,
     pub statistics: Statistics,
@@ -260,13 +277,19 @@ pub(crate) struct State {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub changed: Condvar,
-    pub store: Option<Store>,
+    pub store: OnceLock<LateStore>,
     pub started: Instant,
 }
 
 impl Shared {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Have the worker look at what came.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
     }
 
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
@@ -279,15 +302,14 @@ pub struct Service {
     shared: Arc<Shared>,
     limits: Limits,
     vocab: usize,
-    fingerprint: [u8; 32],
     worker: Option<JoinHandle<()>>,
 }
 
 impl Service {
     /// Serve with this engine. All pages of its cache are the service's.
     pub fn start(engine: Engine, settings: Settings) -> Service {
-        let (limits, vocab, fingerprint) = (engine.limits(), engine.model().structure.vocab, engine.fingerprint());
-        let Settings { waiting, running, step, disk, fault } = settings;
+        let (limits, vocab) = (engine.limits(), engine.model().structure.vocab);
+        let Settings { waiting, running, step, constraint, disk, fault } = settings;
         let bounds = Bounds {
             page: PAGE,
             form_block: engine.model().form_block(),
@@ -297,24 +319,33 @@ impl Service {
         };
         let scheduler = Scheduler::new(bounds, engine.pages());
         let unit_bytes = Cache::bytes_per_page(&engine.model().structure, engine.format());
-        let store = disk.map(|Disk { dir, bytes_max, warn }| {
-            Store::open(store::Settings { dir, bytes_max, fingerprint, unit_bytes }, warn)
-        });
         let state = State {
             scheduler,
             arrived: Vec::new(),
             gone: Vec::new(),
             ending: false,
             woken: false,
+            stored: true,
             fault: None,
             statistics: Statistics::default(),
             next_id: 0,
         };
-        let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), store, started: Instant::now() };
-        let shared = Arc::new(shared);
+        let (state, changed, store) = (Mutex::new(state), Condvar::new(), OnceLock::new());
+        let shared = Arc::new(Shared { state, changed, store, started: Instant::now() });
+        if let Some(disk) = disk {
+            let theirs = Arc::downgrade(&shared);
+            let wake = move || {
+                if let Some(shared) = theirs.upgrade() {
+                    shared.lock().stored = false;
+                    shared.wake();
+                }
+            };
+            let files = engine.model().files().to_vec();
+            let _ = shared.store.set(LateStore::start(disk, files, engine.fingerprint(), unit_bytes, wake));
+        }
         let theirs = Arc::clone(&shared);
-        let worker = std::thread::spawn(move || work(engine, theirs, step, fault));
-        Service { shared, limits, vocab, fingerprint, worker: Some(worker) }
+        let worker = std::thread::spawn(move || work(engine, theirs, (step, constraint), fault));
+        Service { shared, limits, vocab, worker: Some(worker) }
     }
 
     /// Bounds of the engine.
@@ -346,7 +377,7 @@ impl Service {
             ..state.statistics.clone()
         };
         drop(state);
-        now.disk = self.shared.store.as_ref().map(Store::statistics);
+        now.disk = self.shared.store.get().and_then(LateStore::statistics);
         now
     }
 
@@ -360,7 +391,7 @@ impl Service {
         let deadline = |time: Option<Duration>| time.map(|t| now.saturating_add(t));
         let arrival = Arrival {
             prompt: request.prompt.clone(),
-            root: root(&self.fingerprint, &request.salt),
+            root: root(&IN_MEMORY, &request.salt),
             account: request.account,
             priority: request.priority,
             whole: request.prompt_log_probabilities.is_some(),
@@ -380,6 +411,9 @@ impl Service {
             prompt_log_probabilities: request.prompt_log_probabilities,
             scored: 0,
             constraint: request.constraint,
+            guide: None,
+            held: None,
+            read: false,
             sink: Box::new(sink),
             timing: Timing::default(),
             arrived: Instant::now(),
@@ -425,7 +459,8 @@ impl Drop for Service {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
-        if let Some(store) = &self.shared.store {
+        if let Some(store) = self.shared.store.get() {
+            store.stop();
             store.flush();
         }
     }

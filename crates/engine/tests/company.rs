@@ -164,7 +164,9 @@ fn with_disk(model: &str, dir: &Path) -> (Service, Arc<std::sync::Mutex<Vec<Stri
         warn: Box::new(move |line| theirs.lock().unwrap().push(line.to_string())),
     };
     let settings = Settings { disk: Some(disk), ..Settings::default() };
-    (Service::start(engine(model, CacheFormat::Bf16, 1024, 1024), settings), warnings)
+    let service = Service::start(engine(model, CacheFormat::Bf16, 1024, 1024), settings);
+    knows(&service, 0);
+    (service, warnings)
 }
 
 /// A service that knows what is on disk by now.
@@ -222,7 +224,8 @@ fn a_prompt_is_found_on_disk_by_the_next_service() {
 
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    let all = entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_some_and(|e| e == "unit")).collect()
 }
 
 #[test]
@@ -261,6 +264,10 @@ impl Constraint for Even {
 
     fn is_done(&self) -> bool {
         self.1 == 5
+    }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send> {
+        Box::new(|| {})
     }
 }
 

@@ -115,9 +115,19 @@ fn an_engine_that_panics_ends_the_server_with_an_error() {
 
 fn units(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path());
-    let mut all: Vec<_> = entries.flat_map(|p| if p.is_dir() { units(&p) } else { vec![p] }).collect();
+    let all = entries.flat_map(|p| if p.is_dir() { units(&p) } else { vec![p] });
+    let mut all: Vec<_> = all.filter(|p| p.extension().is_some_and(|e| e == "unit")).collect();
     all.sort();
     all
+}
+
+/// Wait until the cache on disk is in use and knows so many units.
+fn hashed(server: &Server, units: u64) {
+    let started = Instant::now();
+    while counter(server, "farthing_disk_cache_in_use") == 0 || counter(server, "farthing_disk_cache_units") < units {
+        assert!(started.elapsed() < Duration::from_secs(60), "the cache on disk is not used");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -127,6 +137,7 @@ fn what_the_cache_had_is_one_number_everywhere() {
     let words = "once upon a time there was a little girl who went to the park with her dog and ".repeat(24);
     let chat = json!({"messages": [{"role": "user", "content": words}], "max_tokens": 3, "temperature": 0});
     let server = Server::start(&args);
+    hashed(&server, 0);
     let asked = |server: &Server, path: &str, body_: &Value| -> (Value, u64, u64) {
         let names = ["farthing_cached_tokens_total", "farthing_prefix_cache_hit_tokens_total"];
         let before = names.map(|name| counter(server, name));
@@ -150,11 +161,7 @@ fn what_the_cache_had_is_one_number_everywhere() {
     bytes[middle] ^= 1;
     std::fs::write(&all[1], bytes).unwrap();
     let server = Server::start(&args);
-    let known = Instant::now();
-    while counter(&server, "farthing_disk_cache_units") < all.len() as u64 {
-        assert!(known.elapsed() < Duration::from_secs(30), "the units are not found");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    hashed(&server, all.len() as u64);
     let (usage, cached, _) = asked(&server, "/v1/chat/completions", &chat);
     assert!(cached < prompt / 64 * 64 && cached % 64 == 0, "{cached}");
     assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], cached);

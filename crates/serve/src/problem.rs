@@ -179,6 +179,7 @@ impl From<&EngineError> for Problem {
             }
             EngineError::Vocabulary { .. } => Problem::bad("invalid_value", format!("prompt: {error}")),
             EngineError::Constraint(_) => Problem::bad("constraint_failed", error.to_string()),
+            EngineError::ConstraintLate { .. } => Problem::bad("constraint_timeout", error.to_string()),
             EngineError::Waited { .. } => overloaded("waited_too_long"),
             EngineError::Full { .. } => overloaded("cache_full"),
             _ => Problem::fault(error.to_string()),
