@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use model::mmap::Mapping;
@@ -19,7 +19,7 @@ use crate::store::{Fetch, Key, Settings, Statistics, Store};
 /// A cache on disk that comes when it can.
 pub(crate) struct LateStore {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -62,7 +62,7 @@ impl LateStore {
         if let Err(error) = &thread {
             (shared.warn)(&format!("the cache on disk is not used: no thread to hash the model's files: {error}"));
         }
-        LateStore { shared, thread: thread.ok() }
+        LateStore { shared, thread: Mutex::new(thread.ok()) }
     }
 
     fn now(&self) -> Option<&(Store, [u8; 32])> {
@@ -116,27 +116,16 @@ impl LateStore {
         self.shared.store.get().map(|(store, _)| store.statistics())
     }
 
-    /// Wait until all that was put is written or dropped.
-    pub fn flush(&self) {
+    /// The service ends: hashing does too, at its next piece, and all that was put is written or dropped when this returns.
+    pub fn end(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
         if let Some((store, _)) = self.shared.store.get() {
             store.flush();
         }
-    }
-}
-
-impl Drop for LateStore {
-    fn drop(&mut self) {
-        self.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl LateStore {
-    /// The service ends: hashing does too, at its next piece.
-    pub fn stop(&self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
     }
 }
 

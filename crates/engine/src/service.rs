@@ -460,8 +460,7 @@ impl Drop for Service {
             let _ = worker.join();
         }
         if let Some(store) = self.shared.store.get() {
-            store.stop();
-            store.flush();
+            store.end();
         }
     }
 }

@@ -221,6 +221,11 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
+            if self.jobs.values().any(|job| job.held.is_some()) {
+                drop(state);
+                self.resume();
+                state = shared.lock();
+            }
             self.jobs.extend(state.arrived.drain(..));
             let gone = std::mem::take(&mut state.gone);
             if !gone.is_empty() {
@@ -236,11 +241,6 @@ impl Worker {
                 self.store(&units);
                 state = shared.lock();
                 continue;
-            }
-            if self.jobs.values().any(|job| job.held.is_some()) {
-                drop(state);
-                self.resume();
-                state = shared.lock();
             }
             if state.scheduler.is_idle() && state.ending {
                 return None;
