@@ -84,7 +84,7 @@ pub struct Restore {
 pub struct Begun {
     /// Which.
     pub id: Id,
-    /// Tokens of its prompt that are in the cache, or will be once they are restored; [`Scheduler::found`] tells what came of that.
+    /// Tokens of its prompt that are in the cache, or will be if they are restored: the position of its first part says what came of that.
     pub cached: usize,
     /// Where it first differs from a prompt that was served before, where that is known.
     pub differs_at: Option<usize>,
@@ -559,12 +559,6 @@ impl Scheduler {
         settle(self.bounds.page, request);
         offer(&self.bounds, &mut self.pages, request);
         came
-    }
-
-    /// Tokens of a running request that were found in the cache when it began, or that are still to come from disk.
-    pub fn found(&self, id: Id) -> usize {
-        let found = |r: &Request| (r.found * self.bounds.page).min(r.tokens.len() - 1);
-        self.running.iter().find(|r| r.id == id).map_or(0, found)
     }
 
     /// What must always hold.

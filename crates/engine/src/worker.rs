@@ -376,15 +376,12 @@ impl Worker {
         }
     }
 
-    /// Requests whose first tokens are computed now: what they found in the cache is known.
+    /// Requests whose first tokens are computed now: what is before them was in the cache.
     fn start(&mut self, rows: &[Row]) {
-        for row in rows {
-            let Some(job) = self.jobs.get_mut(&row.part.id).filter(|job| !job.started) else { continue };
-            let mut state = self.shared.lock();
-            let cached = state.scheduler.found(row.part.id);
-            state.statistics.cached_tokens += cached as u64;
-            drop(state);
-            job.start(cached);
+        for Part { id, position, .. } in rows.iter().map(|row| row.part) {
+            let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.started) else { continue };
+            self.shared.lock().statistics.cached_tokens += position as u64;
+            job.start(position);
         }
     }
 
