@@ -301,7 +301,9 @@ impl Engine {
         let name =
             CacheFormat::ALL.iter().find(|(format, _)| *format == self.cache.format()).map_or("", |(_, name)| name);
         hasher.update(name.as_bytes()).update(&[0]);
-        self.model.structure.identify(&mut |bytes| drop(hasher.update(bytes)));
+        self.model.structure.identify(&mut |bytes| {
+            hasher.update(bytes);
+        });
         Fingerprint(hasher)
     }
 
@@ -393,7 +395,9 @@ pub(crate) struct Fingerprint(blake3::Hasher);
 impl Fingerprint {
     /// The whole of it, with the files in the order of `Transformer::files`.
     pub fn with(mut self, files: &[FileHash]) -> [u8; 32] {
-        files.iter().for_each(|hash| drop(self.0.update(hash)));
+        for hash in files {
+            self.0.update(hash);
+        }
         *self.0.finalize().as_bytes()
     }
 }

@@ -29,7 +29,11 @@ fn bits(model: &str, format: CacheFormat) -> String {
     let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), format, limits);
     let tokens: Vec<u32> = (0..200u32).map(|i| (i * 37 + i * i % 13) % 250).collect();
     let mut hasher = blake3::Hasher::new();
-    let mut add = |logits: &[f32]| logits.iter().for_each(|x| drop(hasher.update(&x.to_bits().to_le_bytes())));
+    let mut add = |logits: &[f32]| {
+        logits.iter().for_each(|x| {
+            hasher.update(&x.to_bits().to_le_bytes());
+        })
+    };
     add(engine.logits(&tokens).unwrap());
     let mut sequence = engine.sequence();
     add(engine.prefill(&mut sequence, &tokens, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap());
