@@ -44,24 +44,24 @@ fn settled(server: &Server, before: u64) -> u64 {
     tokens
 }
 
-const LONG: [&str; 4] = ["--disk-cache", "off", "--context", "16384"];
+const LONG: [&str; 4] = ["--disk-cache", "off", "--context", "2048"];
 
 #[test]
 fn tokens_count_when_they_are_delivered_whatever_ends_the_request() {
     let server = Server::start(&LONG);
     // A client that leaves its stream.
     let mut stream = server.connect();
-    stream.write_all(post("/v1/chat/completions", &story(true, 15_000)).as_bytes()).unwrap();
+    stream.write_all(post("/v1/chat/completions", &story(true, 1900)).as_bytes()).unwrap();
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let chunks =
         lines.by_ref().filter(|l| l.contains("\"content\":\"") && !l.contains("\"content\":\"\"")).take(40).count();
     assert_eq!(chunks, 40);
     drop(lines);
     let tokens = settled(&server, 0);
-    assert!((40..15_000).contains(&tokens), "{tokens}");
+    assert!((40..=1900).contains(&tokens), "{tokens}");
     // One that leaves before its whole answer is there.
     let (rows, mut stream) = (counter(&server, "farthing_forward_rows_total"), server.connect());
-    stream.write_all(post("/v1/chat/completions", &story(false, 15_000)).as_bytes()).unwrap();
+    stream.write_all(post("/v1/chat/completions", &story(false, 1900)).as_bytes()).unwrap();
     let started = Instant::now();
     while counter(&server, "farthing_forward_rows_total") < rows + 50 {
         assert!(started.elapsed() < Duration::from_secs(60), "nothing is computed");
@@ -69,34 +69,32 @@ fn tokens_count_when_they_are_delivered_whatever_ends_the_request() {
     }
     drop(stream);
     let more = settled(&server, tokens);
-    assert!((1..15_000).contains(&more), "{more}");
+    assert!((1..=1900).contains(&more), "{more}");
     // A deadline: what there is by then is the answer, and what it counts.
-    let request = post("/v1/chat/completions", &story(false, 15_000));
-    let answer = server.raw(&request.replacen("\r\n", "\r\nx-request-timeout: 0.5\r\n", 1));
+    let request = post("/v1/chat/completions", &story(false, 1900));
+    let answer = server.raw(&request.replacen("\r\n", "\r\nx-request-timeout: 2\r\n", 1));
     let usage = body(&answer)["usage"]["completion_tokens"].as_u64().unwrap();
     assert_eq!(settled(&server, tokens + more), usage);
     // One that the queue does not take counts nothing.
-    let small = Server::start(&["--disk-cache", "off", "--parallel", "1", "--queue", "0"]);
+    let small = Server::start(&[&LONG[..], &["--parallel", "1", "--queue", "0"]].concat());
     let mut first = small.connect();
-    first.write_all(post("/v1/chat/completions", &story(true, 400)).as_bytes()).unwrap();
-    let mut byte = [0];
-    first.read_exact(&mut byte).unwrap();
+    first.write_all(post("/v1/chat/completions", &story(true, 1900)).as_bytes()).unwrap();
+    first.read_exact(&mut [0]).unwrap();
     let refused = small.post("/v1/chat/completions", &story(false, 5));
-    if refused.starts_with("HTTP/1.1 429") {
-        let line = small.logged(" 429").replace("status=429", " status=429");
-        assert_eq!((told(&line, "prompt_tokens"), told(&line, "completion_tokens")), (None, None), "{line}");
-    }
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    let line = small.logged("status=429");
+    assert_eq!((told(&line, "prompt_tokens"), told(&line, "completion_tokens")), (None, None), "{line}");
 }
 
 #[test]
 #[cfg(debug_assertions)] // the fault is planted in such builds only
 fn an_engine_that_panics_ends_the_server_with_an_error() {
-    let mut server = Server::start_with(&LONG, &[("FARTHING_PLANTED_PANIC", "100")]);
+    let mut server = Server::start_with(&LONG, &[("FARTHING_PLANTED_PANIC", "300")]);
     // A request that is not whole yet keeps the server from ending at once.
     let mut slow = server.connect();
     let whole = post("/v1/completions", "{\"prompt\": \"x\"}");
     slow.write_all(&whole.as_bytes()[..whole.len() - 3]).unwrap();
-    let answer = server.post("/v1/chat/completions", &story(true, 15_000));
+    let answer = server.post("/v1/chat/completions", &story(true, 1900));
     assert!(answer.contains("data: {\"error\"") && answer.contains("planted"), "{answer}");
     let chunks =
         answer.lines().filter(|l| l.contains("\"content\":\"") && !l.contains("\"content\":\"\"")).count() as u64;
