@@ -222,3 +222,31 @@ fn structures_are_written_as_they_were() {
         assert_eq!(&hasher.finalize().to_hex()[..16], expected, "{model}");
     }
 }
+
+/// `cargo test -p engine --test identity -- --ignored --nocapture`, with `FARTHING_HASHED` naming a file in the page cache, else one of 1 GiB is made.
+#[test]
+#[ignore = "a measurement"]
+fn how_fast_files_are_hashed() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = folder.path().join("file");
+    let path = std::env::var_os("FARTHING_HASHED").map_or_else(|| made.clone(), PathBuf::from);
+    if path == made {
+        fs::write(&made, vec![1; 1 << 30]).unwrap();
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    let mapping = Mapping::open(&path).unwrap();
+    for run in 0..5 {
+        let begun = Instant::now();
+        let records = folder.path().join(format!("records {run}"));
+        file_hash(&mapping, &records, &AtomicBool::new(false)).unwrap();
+        let seconds = begun.elapsed().as_secs_f64();
+        println!(
+            "{:.2} GB/s: {} bytes in {seconds:.3} s",
+            mapping.bytes().len() as f64 / seconds / 1e9,
+            mapping.bytes().len()
+        );
+        let begun = Instant::now();
+        file_hash(&mapping, &records, &AtomicBool::new(false)).unwrap();
+        println!("from its record: {:.1} us", begun.elapsed().as_secs_f64() * 1e6);
+    }
+}
