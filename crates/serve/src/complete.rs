@@ -220,12 +220,11 @@ async fn answer(
     record: &Record,
 ) -> Result<Response, Problem> {
     let (served, plan, mut wire) = planned(state, request, kind).await?;
-    record.fill(|f| {
-        f.prompt_tokens = Some(plan.prompt_tokens());
-        f.unknown = plan.wanted.unknown.clone();
-    });
-    let (stream, unkept) = (plan.wanted.stream, unkept(plan.unkept()));
+    record.fill(|f| f.unknown = plan.wanted.unknown.clone());
+    let (stream, prompt_tokens, unkept) = (plan.wanted.stream, plan.prompt_tokens(), unkept(plan.unkept()));
     let running = Running::start(Arc::clone(state), served, plan, record.clone())?;
+    // One that the queue does not take counts no tokens.
+    record.fill(|f| f.prompt_tokens = Some(prompt_tokens));
     if stream {
         let ready = wire.opening();
         let mut response = Body::new(Streamed::new(running, wire, ready)).into_response();

@@ -12,7 +12,7 @@ use text::grammar::Matcher;
 use text::reply::{Format, Options, Parser};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::answer::{Answer, Echo, Reading};
+use crate::answer::{Answer, Echo, Given, Reading};
 use crate::ask::{Ask, Input, Prompt, Wanted};
 use crate::calling::Calling;
 use crate::infill;
@@ -20,7 +20,6 @@ use crate::loaded::{Loaded, Obeys};
 use crate::problem::Problem;
 use crate::turn::Turn;
 use crate::validate::Invalid;
-use crate::wire::Part;
 
 /// What a connection adds to a request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,7 +121,7 @@ impl Plan {
     }
 
     /// One choice: what the engine does, and what is made of its events.
-    pub fn choice(&self, choice: usize, parts: UnboundedSender<(usize, Part)>) -> (service::Request, Answer) {
+    pub fn choice(&self, choice: usize, parts: UnboundedSender<Given>) -> (service::Request, Answer) {
         let (w, served) = (&self.wanted, &self.served);
         let prompt = &self.prompts[choice / w.best_of];
         let room = served.service.limits().context.saturating_sub(prompt.ids.len());
