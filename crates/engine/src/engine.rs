@@ -8,6 +8,7 @@ use model::cache::PAGE;
 use model::{Batch, Cache, CacheFormat, Scratch, Span, Trace, Transformer, Wanted};
 use thiserror::Error;
 
+use crate::identity::FileHash;
 use crate::pages::{Free, Pages};
 use crate::sampler::{Sampler, log_probabilities};
 
@@ -23,9 +24,9 @@ pub struct Limits {
 /// Tokens of a prompt that are computed together. A multiple of the blocks that latent attention expands.
 const CHUNK: usize = 512;
 
-/// Names the order of sums in the forward: it changes whenever the same weights and tokens give other bits than before, so that pages kept
-/// on disk by an earlier version are not found.
-const ARITHMETIC: &[u8] = b"2";
+/// Names the order of sums in the forward: raise it whenever the same weights and tokens give other bits than before, so that pages kept
+/// on disk by an earlier version are not found. `tests/arithmetic.rs` fails when that was forgotten.
+pub const ARITHMETIC: u64 = 2;
 
 /// What a sequence can be refused for.
 #[derive(Clone, Debug, Error, PartialEq)]
@@ -84,6 +85,14 @@ pub enum EngineError {
     /// The text cannot go on as it must.
     #[error("the text cannot go on within its constraint: {0}")]
     Constraint(String),
+    /// Its constraint took too long over one token. That budget is the clock's; those of the constraint's own work end in `Constraint`.
+    #[error(
+        "the constraint took more than {seconds:.0} s to say what may come next; make the schema or grammar simpler"
+    )]
+    ConstraintLate {
+        /// So long.
+        seconds: f64,
+    },
     /// A mistake in this program, caught.
     #[error("a fault inside: {0}; please report it")]
     Fault(String),
@@ -284,16 +293,18 @@ impl Engine {
         self.scratch.picks()
     }
 
-    /// What the numbers of a page follow from, apart from the tokens: model, arithmetic, format.
-    pub fn fingerprint(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new_derive_key("farthing model and arithmetic");
-        hasher.update(ARITHMETIC);
-        hasher.update(format!("{:?}", self.cache.format()).as_bytes());
-        self.model.identify(&mut |bytes| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
+    /// What the numbers of a page follow from, apart from the tokens: the arithmetic, the cache's format, the structure of the model, and its
+    /// files, whose hashes are still to come.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let mut hasher = blake3::Hasher::new_derive_key("Farthing, model and arithmetic, version 2");
+        hasher.update(&ARITHMETIC.to_le_bytes());
+        let name =
+            CacheFormat::ALL.iter().find(|(format, _)| *format == self.cache.format()).map_or("", |(_, name)| name);
+        hasher.update(name.as_bytes()).update(&[0]);
+        self.model.structure.identify(&mut |bytes| {
             hasher.update(bytes);
         });
-        *hasher.finalize().as_bytes()
+        Fingerprint(hasher)
     }
 
     /// Another sequence that has read what this one has. Its entries are copied, page by page.
@@ -375,6 +386,19 @@ impl Engine {
         let batch = Batch { tokens, spans: &[span] };
         self.model.forward(&self.pool, &batch, &mut self.cache, &mut self.scratch, Some(&mut trace));
         Ok((self.scratch.logits().to_vec(), trace))
+    }
+}
+
+/// A fingerprint that lacks the hashes of the model's files.
+pub(crate) struct Fingerprint(blake3::Hasher);
+
+impl Fingerprint {
+    /// The whole of it, with the files in the order of `Transformer::files`.
+    pub fn with(mut self, files: &[FileHash]) -> [u8; 32] {
+        for hash in files {
+            self.0.update(hash);
+        }
+        *self.0.finalize().as_bytes()
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Token ids only: no text, no HTTP, no JSON, no async.
 
+mod disk;
 mod engine;
+mod guide;
+pub mod identity;
 mod pages;
 pub mod sampler;
 pub mod scheduler;
@@ -11,6 +14,6 @@ pub mod shared;
 pub mod store;
 mod worker;
 
-pub use engine::{Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
+pub use engine::{ARITHMETIC, Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
 pub use model::cache::PAGE;
 pub use sampler::{Sampler, Sampling, SamplingError};

@@ -84,7 +84,7 @@ pub struct Restore {
 pub struct Begun {
     /// Which.
     pub id: Id,
-    /// Tokens of its prompt that are in the cache, or will be once they are restored.
+    /// Tokens of its prompt that are in the cache, or will be if they are restored: the position of its first part says what came of that.
     pub cached: usize,
     /// Where it first differs from a prompt that was served before, where that is known.
     pub differs_at: Option<usize>,
@@ -118,6 +118,8 @@ pub struct Unit {
     pub key: Key,
     /// Where it lies.
     pub page: u32,
+    /// Position after its last token.
+    pub end: usize,
 }
 
 /// Why a request was not taken.
@@ -162,7 +164,12 @@ impl Request {
         self.arrival.prompt.len()
     }
 
-    /// Whether it only waits for its next token.
+    /// Whether its next token is to be chosen.
+    fn awaits(&self) -> bool {
+        self.computed == self.tokens.len()
+    }
+
+    /// Whether it only waits for its next token to be computed.
     fn decodes(&self) -> bool {
         self.computed + 1 == self.tokens.len() && self.computed >= self.prompt()
     }
@@ -491,7 +498,8 @@ impl Scheduler {
 
     /// Prompts, and what was generated before a request had to wait again.
     fn read(&mut self, mut budget: usize, step: &mut Step) {
-        let reads = |r: &&Request| r.restoring.is_empty() && !r.decodes();
+        // One whose next token is still to be chosen has nothing to read.
+        let reads = |r: &&Request| r.restoring.is_empty() && !r.decodes() && !r.awaits();
         let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
         order.sort_unstable();
         for (_, _, _, id) in order {
@@ -533,6 +541,11 @@ impl Scheduler {
         request.tokens.push(token);
     }
 
+    /// Whether a request runs and waits for `push`. It may wait while others go on.
+    pub fn awaits(&self, id: Id) -> bool {
+        self.running.iter().any(|r| r.id == id && r.awaits())
+    }
+
     /// The next unit of a request came from disk into its page, or did not: then it and what follows are computed. False where the
     /// request wants no more.
     pub fn restored(&mut self, id: Id, came: bool) -> bool {
@@ -546,12 +559,6 @@ impl Scheduler {
         settle(self.bounds.page, request);
         offer(&self.bounds, &mut self.pages, request);
         came
-    }
-
-    /// Tokens of a running request that were found in the cache when it began, or that are still to come from disk.
-    pub fn found(&self, id: Id) -> usize {
-        let found = |r: &Request| (r.found * self.bounds.page).min(r.tokens.len() - 1);
-        self.running.iter().find(|r| r.id == id).map_or(0, found)
     }
 
     /// What must always hold.
@@ -607,7 +614,7 @@ fn offer(bounds: &Bounds, pages: &mut SharedPages, request: &mut Request) -> Vec
         let (key, page) = (request.keys[unit], request.pages[unit]);
         let before = if unit == 0 { request.arrival.root } else { request.keys[unit - 1] };
         if pages.publish(page, key, before, &request.tokens[unit * bounds.page..(unit + 1) * bounds.page]) {
-            units.push(Unit { key, page });
+            units.push(Unit { key, page, end: (unit + 1) * bounds.page });
         }
     }
     request.published = request.published.max(whole);

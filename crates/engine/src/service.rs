@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,15 @@ use model::Cache;
 use model::cache::PAGE;
 use thiserror::Error;
 
+use crate::disk::LateStore;
 use crate::engine::{Engine, EngineError, Finish, Limits, Timing, check};
 use crate::sampler::{Sampler, Sampling};
 use crate::scheduler::{Arrival, Bounds, Id, QueueFull, Scheduler};
-use crate::store::{self, Store, root};
+use crate::store::{self, root};
 use crate::worker::{Job, work};
+
+/// Keys in memory need no fingerprint: all units there are of one model.
+const IN_MEMORY: [u8; 32] = [0; 32];
 
 /// What to generate.
 #[derive(Default)]
@@ -49,7 +53,8 @@ pub struct Request {
     pub time_max: Option<Duration>,
 }
 
-/// What a text must obey, token by token: a grammar, say.
+/// What a text must obey, token by token: a grammar, say. It works on a thread of its own, beside the forward: who takes long delays its own request
+/// only. What it says must follow from the tokens alone, so that a request gives the same text at any load.
 pub trait Constraint: Send {
     /// The ids that may come next, as bits: id `i` is bit `i % 32` of word `i / 32`; ids beyond the words may not.
     ///
@@ -65,22 +70,33 @@ pub trait Constraint: Send {
 
     /// Whether nothing may follow but the end.
     fn is_done(&self) -> bool;
+
+    /// What stops `allowed` or `accept` while they run on another thread; nobody asks for their answers any more.
+    fn stopper(&self) -> Box<dyn Fn() + Send>;
 }
 
 /// A token's log-probability, and the likeliest ids with theirs.
 pub type Scores = (f32, Vec<(u32, f32)>);
 
-/// What comes of a request, in order: `Started`, the prompt's scores, tokens, then one `End` or `Failed`.
+/// What comes of a request, in order: `Started`, the prompt's scores, `Read`, tokens, then one `End` or `Failed`. `Failed` may come at
+/// any time; `Started` comes before every other event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// It left the queue.
+    /// It left the queue, and what the cache has of its prompt is in memory: its first token is computed now.
     Started {
         /// With it the text can be made again.
         seed: u64,
-        /// Tokens of the prompt that were in the cache.
+        /// Tokens of the prompt that were in the cache and need no computing.
         cached: usize,
         /// Where the prompt first differs from one that was served before and shares its beginning, where that is known.
         differs_at: Option<usize>,
+        /// Time in the queue.
+        waited: Duration,
+    },
+    /// The prompt was computed.
+    Read {
+        /// Tokens of the prompt that were added to the cache, in whole units; with `cached` no more than the prompt has.
+        written: usize,
     },
     /// Scores of prompt tokens, in order, several events for a long prompt. The first token of a prompt has none and is left out.
     Prompt(Vec<Scores>),
@@ -126,6 +142,9 @@ pub enum Refused {
     /// The service is ending.
     #[error("the server is shutting down")]
     Ending,
+    /// The engine's thread has panicked: this service computes nothing any more.
+    #[error("the engine has stopped after a fault inside: {0}; the server has to be restarted")]
+    Stopped(String),
     /// The prompt cannot be.
     #[error(transparent)]
     Prompt(#[from] EngineError),
@@ -146,6 +165,10 @@ impl std::fmt::Debug for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
+        if state.fault.is_some() {
+            // Every request was ended, and the schedule is not to be trusted.
+            return;
+        }
         state.scheduler.leave(self.id);
         // One that never began is not known to the worker.
         let unknown = state.arrived.iter().position(|(id, _)| *id == self.id);
@@ -167,8 +190,12 @@ pub struct Settings {
     pub running: usize,
     /// How long a step may take while somebody decodes: prompts are read in pieces for that. One token of each takes what it takes.
     pub step: Duration,
+    /// How long a constraint may take over one token before its request ends with an error.
+    pub constraint: Duration,
     /// Where prefixes are kept, and how many bytes of them; `None`: in memory only.
     pub disk: Option<Disk>,
+    /// Called once if the engine's thread panics, on that thread, after every request has got its error.
+    pub fault: Option<Box<dyn Fn(&str) + Send>>,
 }
 
 /// A cache on disk.
@@ -183,7 +210,14 @@ pub struct Disk {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { waiting: 128, running: 32, step: Duration::from_secs(1), disk: None }
+        Settings {
+            waiting: 128,
+            running: 32,
+            step: Duration::from_secs(1),
+            constraint: Duration::from_secs(30),
+            disk: None,
+            fault: None,
+        }
     }
 }
 
@@ -208,19 +242,17 @@ pub struct Statistics {
     pub rows: u64,
     /// Time in forwards.
     pub busy: Duration,
-    /// Prompt tokens that were computed, and that were in the cache.
+    /// Prompt tokens that were computed.
     pub prompt_tokens: u64,
-    /// Prompt tokens that were in the cache.
+    /// Prompt tokens that were in the cache, as `Event::Started` tells each request.
     pub cached_tokens: u64,
-    /// Tokens that were generated.
-    pub generated_tokens: u64,
     /// Times a request gave back its pages and waited again.
     pub preempted: u64,
     /// Requests that waited too long.
     pub expired: u64,
     /// Of each layer with experts, how often each was chosen.
     pub experts: Vec<Vec<u64>>,
-    /// The cache on disk.
+    /// The cache on disk; `None` where there is none, and until the model's files are hashed.
     pub disk: Option<store::Statistics>,
 }
 
@@ -234,6 +266,10 @@ pub(crate) struct State {
     pub ending: bool,
     /// Something came from disk.
     pub woken: bool,
+    /// What is in memory was put on disk, when that came into use.
+    pub stored: bool,
+    /// What the engine's thread said when it panicked.
+    pub fault: Option<String>,
     pub statistics: Statistics,
     next_id: Id,
 }
@@ -241,13 +277,19 @@ pub(crate) struct State {
 pub(crate) struct Shared {
     state: Mutex<State>,
     pub changed: Condvar,
-    pub store: Option<Store>,
+    pub store: OnceLock<LateStore>,
     pub started: Instant,
 }
 
 impl Shared {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Have the worker look at what came.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
     }
 
     pub fn wait<'a>(&self, state: MutexGuard<'a, State>, most: Duration) -> MutexGuard<'a, State> {
@@ -260,15 +302,14 @@ pub struct Service {
     shared: Arc<Shared>,
     limits: Limits,
     vocab: usize,
-    fingerprint: [u8; 32],
     worker: Option<JoinHandle<()>>,
 }
 
 impl Service {
     /// Serve with this engine. All pages of its cache are the service's.
     pub fn start(engine: Engine, settings: Settings) -> Service {
-        let (limits, vocab, fingerprint) = (engine.limits(), engine.model().structure.vocab, engine.fingerprint());
-        let Settings { waiting, running, step, disk } = settings;
+        let (limits, vocab) = (engine.limits(), engine.model().structure.vocab);
+        let Settings { waiting, running, step, constraint, disk, fault } = settings;
         let bounds = Bounds {
             page: PAGE,
             form_block: engine.model().form_block(),
@@ -278,23 +319,33 @@ impl Service {
         };
         let scheduler = Scheduler::new(bounds, engine.pages());
         let unit_bytes = Cache::bytes_per_page(&engine.model().structure, engine.format());
-        let store = disk.map(|Disk { dir, bytes_max, warn }| {
-            Store::open(store::Settings { dir, bytes_max, fingerprint, unit_bytes }, warn)
-        });
         let state = State {
             scheduler,
             arrived: Vec::new(),
             gone: Vec::new(),
             ending: false,
             woken: false,
+            stored: true,
+            fault: None,
             statistics: Statistics::default(),
             next_id: 0,
         };
-        let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), store, started: Instant::now() };
-        let shared = Arc::new(shared);
+        let (state, changed, store) = (Mutex::new(state), Condvar::new(), OnceLock::new());
+        let shared = Arc::new(Shared { state, changed, store, started: Instant::now() });
+        if let Some(disk) = disk {
+            let theirs = Arc::downgrade(&shared);
+            let wake = move || {
+                if let Some(shared) = theirs.upgrade() {
+                    shared.lock().stored = false;
+                    shared.wake();
+                }
+            };
+            let files = engine.model().files().to_vec();
+            let _ = shared.store.set(LateStore::start(disk, files, engine.fingerprint(), unit_bytes, wake));
+        }
         let theirs = Arc::clone(&shared);
-        let worker = std::thread::spawn(move || work(engine, theirs, step));
-        Service { shared, limits, vocab, fingerprint, worker: Some(worker) }
+        let worker = std::thread::spawn(move || work(engine, theirs, (step, constraint), fault));
+        Service { shared, limits, vocab, worker: Some(worker) }
     }
 
     /// Bounds of the engine.
@@ -326,7 +377,7 @@ impl Service {
             ..state.statistics.clone()
         };
         drop(state);
-        now.disk = self.shared.store.as_ref().map(Store::statistics);
+        now.disk = self.shared.store.get().and_then(LateStore::statistics);
         now
     }
 
@@ -340,7 +391,7 @@ impl Service {
         let deadline = |time: Option<Duration>| time.map(|t| now.saturating_add(t));
         let arrival = Arrival {
             prompt: request.prompt.clone(),
-            root: root(&self.fingerprint, &request.salt),
+            root: root(&IN_MEMORY, &request.salt),
             account: request.account,
             priority: request.priority,
             whole: request.prompt_log_probabilities.is_some(),
@@ -360,14 +411,23 @@ impl Service {
             prompt_log_probabilities: request.prompt_log_probabilities,
             scored: 0,
             constraint: request.constraint,
+            guide: None,
+            held: None,
+            read: false,
             sink: Box::new(sink),
             timing: Timing::default(),
             arrived: Instant::now(),
             begun: None,
+            started: false,
+            differs_at: None,
+            written: (0, 0),
             left: false,
             broken: None,
         };
         let mut state = self.shared.lock();
+        if let Some(fault) = &state.fault {
+            return Err(Refused::Stopped(fault.clone()));
+        }
         if state.ending {
             return Err(Refused::Ending);
         }
@@ -378,6 +438,11 @@ impl Service {
         drop(state);
         self.shared.changed.notify_all();
         Ok(Ticket { id, shared: Arc::clone(&self.shared) })
+    }
+
+    /// What the engine's thread said when it panicked. Such a service answers no request any more.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.lock().fault.clone()
     }
 
     /// Take no more requests; those that were taken go on.
@@ -394,8 +459,8 @@ impl Drop for Service {
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
         }
-        if let Some(store) = &self.shared.store {
-            store.flush();
+        if let Some(store) = self.shared.store.get() {
+            store.end();
         }
     }
 }

@@ -60,6 +60,11 @@ impl SharedPages {
         self.units.len()
     }
 
+    /// All units that can be found, with their pages, in no order.
+    pub fn each_unit(&self) -> impl Iterator<Item = (Key, u32)> {
+        self.units.iter().map(|(&key, &page)| (key, page))
+    }
+
     /// Units that were given up for room.
     pub fn evicted(&self) -> u64 {
         self.evicted

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use model::cache::PAGE;
 use model::{Batch, Span, Wanted};
 
 use crate::engine::{Engine, EngineError, Finish, Timing, numbers};
+use crate::guide::Guide;
 use crate::sampler::{Sampler, log_probabilities};
-use crate::scheduler::{Begun, Id, Part, Restore, Step};
+use crate::scheduler::{Begun, Id, Part, Restore, Scheduler, Step};
 use crate::service::{Constraint, Event, Jobs, Scores, Shared, Sink};
-use crate::store::Fetch;
+use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
 const READ_MAX: usize = 512;
@@ -39,16 +41,46 @@ pub(crate) struct Job {
     pub prompt_log_probabilities: Option<usize>,
     /// Prompt positions whose logits were looked at.
     pub scored: usize,
+    /// What its text must obey, until it runs; from then on at work.
     pub constraint: Option<Box<dyn Constraint>>,
+    pub guide: Option<Guide>,
+    /// What waits for the constraint.
+    pub held: Option<Held>,
+    /// `Event::Read` was given.
+    pub read: bool,
     pub sink: Box<dyn Sink>,
     pub timing: Timing,
     pub arrived: Instant,
     /// When it first ran, and when its last token came.
     pub begun: Option<(Instant, Instant)>,
+    /// `Event::Started` was given.
+    pub started: bool,
+    /// Where its prompt first differs from one that was served before.
+    pub differs_at: Option<usize>,
+    /// Tokens of its prompt that it added to the cache, and the position after the last of them.
+    pub written: (usize, usize),
     /// Its sink wants no more.
     pub left: bool,
     /// What its sink said when it panicked.
     pub broken: Option<String>,
+}
+
+/// What of a request waits for its constraint.
+pub(crate) enum Held {
+    /// Logits, for what may come next.
+    Logits(Vec<f32>),
+    /// A token that was chosen and given, for whether it ends the text.
+    Token,
+}
+
+/// What came of a request's part.
+enum Chosen {
+    /// No token was wanted, or it is late.
+    Nothing,
+    /// The next token is known.
+    Token,
+    /// The text has ended.
+    End(Finish),
 }
 
 impl Job {
@@ -63,8 +95,19 @@ impl Job {
         }
     }
 
+    /// The first event: so many tokens of the prompt were in the cache.
+    fn start(&mut self, cached: usize) {
+        self.started = true;
+        self.timing.cached_tokens = cached;
+        let (seed, differs_at, waited) = (self.sampler.seed(), self.differs_at, self.timing.waited);
+        self.give(Event::Started { seed, cached, differs_at, waited });
+    }
+
     /// The last event.
     fn end(mut self, finish: Finish) {
+        if !self.started {
+            self.start(0);
+        }
         if let Some(said) = self.broken.take() {
             return self.fail(EngineError::Fault(said));
         }
@@ -131,28 +174,71 @@ struct Worker {
     logits: Vec<f32>,
     pace: Pace,
     step: Duration,
+    /// How long a constraint may take over one token.
+    constraint: Duration,
 }
 
-/// Serve until the service ends and nothing is left to do.
-pub(crate) fn work(engine: Engine, shared: Arc<Shared>, step: Duration) {
+/// Serve until the service ends and nothing is left to do. A panic ends it too: then every request gets an error, and `fault` is told.
+pub(crate) fn work(
+    engine: Engine,
+    shared: Arc<Shared>,
+    (step, constraint): (Duration, Duration),
+    fault: Option<Box<dyn Fn(&str) + Send>>,
+) {
     let (jobs, coming) = (HashMap::new(), HashMap::new());
-    let mut worker = Worker { engine, shared, jobs, coming, logits: Vec::new(), pace: Pace::default(), step };
-    while let Some(step) = worker.receive() {
-        worker.follow(step);
+    let (logits, pace) = (Vec::new(), Pace::default());
+    let mut worker = Worker { engine, shared, jobs, coming, logits, pace, step, constraint };
+    let served = catch_unwind(AssertUnwindSafe(|| {
+        while let Some(step) = worker.receive() {
+            worker.follow(step);
+        }
+    }));
+    if let Err(payload) = served {
+        let said = said(&*payload);
+        worker.stop(&said);
+        if let Some(fault) = fault {
+            fault(&said);
+        }
     }
 }
 
 impl Worker {
+    /// The thread panicked: whatever was asked for ends with an error, and nothing is taken any more.
+    fn stop(&mut self, said: &str) {
+        let mut state = self.shared.lock();
+        state.fault = Some(said.to_string());
+        let arrived: Vec<Job> = state.arrived.drain(..).map(|(_, job)| job).collect();
+        drop(state);
+        self.coming.clear();
+        for job in self.jobs.drain().map(|(_, job)| job).chain(arrived) {
+            // Whatever panicked may do so again.
+            let _ = catch_unwind(AssertUnwindSafe(|| job.fail(EngineError::Fault(said.to_string()))));
+        }
+    }
+
     /// What to do now; waits until there is something. `None` at the end.
     fn receive(&mut self) -> Option<(Step, Vec<Row>, Vec<u32>)> {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         loop {
+            if self.jobs.values().any(|job| job.held.is_some()) {
+                drop(state);
+                self.resume();
+                state = shared.lock();
+            }
             self.jobs.extend(state.arrived.drain(..));
             let gone = std::mem::take(&mut state.gone);
             if !gone.is_empty() {
                 drop(state);
                 gone.into_iter().for_each(|id| self.cancelled(id));
+                state = shared.lock();
+                continue;
+            }
+            if !std::mem::replace(&mut state.stored, true) {
+                // The cache on disk has come into use: what is in memory goes there too.
+                let units: Vec<(Key, u32)> = state.scheduler.pages().each_unit().collect();
+                drop(state);
+                self.store(&units);
                 state = shared.lock();
                 continue;
             }
@@ -163,11 +249,12 @@ impl Worker {
             let budget = self.budget();
             let step = state
                 .scheduler
-                .step(now, budget, &mut |key| shared.store.as_ref().is_some_and(|store| store.contains(key)));
+                .step(now, budget, &mut |key| shared.store.get().is_some_and(|store| store.contains(key)));
             let Step { expired, overdue, begun, restores, parts, preempted, .. } = &step;
             let lists = [expired.len(), overdue.len(), begun.len(), restores.len(), parts.len(), preempted.len()];
             if !state.woken && lists.iter().all(|&n| n == 0) {
                 let until = state.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
+                let until = until.min(self.patience(&state.scheduler));
                 state = shared.wait(state, until.max(Duration::from_millis(1)));
                 continue;
             }
@@ -195,6 +282,31 @@ impl Worker {
         let decoding = self.jobs.values().filter(|job| job.tokens.len() > job.prompt).count();
         let share = (self.jobs.len() as f64 / decoding.max(1) as f64).min(SHARE_MAX);
         if decoding == 0 { READ_MAX } else { self.pace.within(self.step.as_secs_f64() * share) }
+    }
+
+    /// Requests whose constraints have answered go on; those whose constraints take too long end.
+    fn resume(&mut self) {
+        let mut outcomes = Vec::new();
+        for (&id, job) in self.jobs.iter_mut().filter(|(_, job)| job.held.is_some()) {
+            // One that had to give way goes on when it has its pages again.
+            if !self.shared.lock().scheduler.awaits(id) {
+                continue;
+            }
+            let outcome = job.guarded(Job::go_on);
+            let late = job.guide.as_ref().and_then(Guide::late_since).map(|since| since.elapsed());
+            match late.filter(|late| *late >= self.constraint && matches!(outcome, Ok(Chosen::Nothing))) {
+                Some(late) => outcomes.push((id, Err(EngineError::ConstraintLate { seconds: late.as_secs_f64() }))),
+                None => outcomes.push((id, outcome)),
+            }
+        }
+        outcomes.into_iter().for_each(|(id, outcome)| self.settle(id, outcome));
+    }
+
+    /// How long the worker can sleep before a constraint has taken too long.
+    fn patience(&self, scheduler: &Scheduler) -> Duration {
+        let held = self.jobs.iter().filter(|(id, job)| job.held.is_some() && scheduler.awaits(**id));
+        let late = held.filter_map(|(_, job)| job.guide.as_ref()?.late_since());
+        late.map(|since| self.constraint.saturating_sub(since.elapsed())).min().unwrap_or(SLEEP)
     }
 
     fn cancelled(&mut self, id: Id) {
@@ -227,20 +339,21 @@ impl Worker {
         for &(from, to) in &step.copies {
             self.engine.cache().copy_page(from, to);
         }
-        let store = self.shared.store.as_ref();
+        let store = self.shared.store.get();
         step.used.iter().for_each(|keys| store.into_iter().for_each(|store| store.touch(keys)));
         for (id, restores) in step.restores {
-            let Some(store) = &self.shared.store else { continue };
             let shared = Arc::clone(&self.shared);
-            let wake = move || {
-                shared.lock().woken = true;
-                shared.changed.notify_all();
-            };
-            let keys = restores.iter().map(|r| r.key).collect();
-            self.coming.insert(id, Coming { fetch: store.fetch(keys, wake), wanted: restores.into() });
+            let keys: Vec<Key> = restores.iter().map(|r| r.key).collect();
+            let store = self.shared.store.get().filter(|store| store.is_usable());
+            match store.and_then(|store| store.fetch(&keys, move || shared.wake())) {
+                Some(fetch) => drop(self.coming.insert(id, Coming { fetch, wanted: restores.into() })),
+                // The cache on disk has ended a moment ago: all is computed.
+                None => drop(self.shared.lock().scheduler.restored(id, false)),
+            }
         }
         self.restore();
         if !rows.is_empty() {
+            self.start(&rows);
             self.compute(rows, &tokens);
         }
     }
@@ -250,9 +363,26 @@ impl Worker {
         let now = Instant::now();
         job.begun = Some((now, now));
         job.timing.waited = now - job.arrived;
-        job.timing.cached_tokens = begun.cached;
-        let seed = job.sampler.seed();
-        job.give(Event::Started { seed, cached: begun.cached, differs_at: begun.differs_at });
+        job.differs_at = begun.differs_at;
+        let shared = Arc::clone(&self.shared);
+        match job.constraint.take().map(|constraint| Guide::start(constraint, move || shared.wake())).transpose() {
+            Ok(guide) => job.guide = guide,
+            Err(error) => {
+                self.shared.lock().scheduler.leave(begun.id);
+                if let Some(job) = self.jobs.remove(&begun.id) {
+                    job.fail(error);
+                }
+            }
+        }
+    }
+
+    /// Requests whose first tokens are computed now: what is before them was in the cache.
+    fn start(&mut self, rows: &[Row]) {
+        for Part { id, position, .. } in rows.iter().map(|row| row.part) {
+            let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.started) else { continue };
+            self.shared.lock().statistics.cached_tokens += position as u64;
+            job.start(position);
+        }
     }
 
     /// Units that came from disk, into their pages.
@@ -273,9 +403,6 @@ impl Worker {
                 let there = state.scheduler.sequence(id).is_some();
                 let came = there && unit.is_some_and(|unit| self.engine.cache().set_page(page, &unit));
                 let more = state.scheduler.restored(id, came);
-                if let (false, Some(job)) = (came, self.jobs.get_mut(&id)) {
-                    job.timing.cached_tokens = job.timing.cached_tokens.min(state.scheduler.found(id));
-                }
                 if !more || coming.wanted.is_empty() {
                     done.push(id);
                     break;
@@ -330,8 +457,12 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         for row in rows {
-            units.extend(state.scheduler.computed(row.part.id, row.part.len));
-            let Part { position, len, .. } = row.part;
+            let Part { id, position, len, .. } = row.part;
+            let now = state.scheduler.computed(id, len);
+            if let Some(job) = self.jobs.get_mut(&id) {
+                now.iter().for_each(|unit| job.wrote(unit.end));
+            }
+            units.extend(now);
             state.statistics.prompt_tokens += row.prompt.saturating_sub(position).min(len) as u64;
         }
         state.statistics.steps += 1;
@@ -339,9 +470,19 @@ impl Worker {
         state.statistics.busy += took;
         self.engine.expert_counts().clone_into(&mut state.statistics.experts);
         drop(state);
-        let Some(store) = &shared.store else { return };
-        for unit in units.iter().filter(|unit| !store.contains(&unit.key)) {
-            store.put(unit.key, self.engine.cache().page_bytes(unit.page));
+        let units: Vec<(Key, u32)> = units.iter().map(|unit| (unit.key, unit.page)).collect();
+        self.store(&units);
+    }
+
+    /// Units to disk, where that is in use.
+    fn store(&mut self, units: &[(Key, u32)]) {
+        let Some(store) = self.shared.store.get() else { return };
+        let new: Vec<_> = units.iter().filter(|(key, _)| !store.contains(key)).collect();
+        if new.is_empty() || !store.is_usable() {
+            return;
+        }
+        for (key, page) in new {
+            store.put(key, self.engine.cache().page_bytes(*page));
         }
     }
 
@@ -357,7 +498,7 @@ impl Worker {
         let mut tasks: Vec<Choice> = Vec::with_capacity(rows.len());
         for (id, job) in &mut self.jobs {
             if let Some(&(row, logits)) = wanted.get(id) {
-                tasks.push(Choice { job, row, logits, outcome: Ok(None) });
+                tasks.push(Choice { job, row, logits, outcome: Ok(Chosen::Nothing) });
             }
         }
         let one = |task: &mut Choice| task.outcome = task.job.deliver(task.row, task.logits, vocab);
@@ -365,33 +506,28 @@ impl Worker {
             [only] => one(only),
             all => self.engine.pool().each(all, one),
         }
-        let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.row.part, t.outcome)).collect();
-        for (part, outcome) in outcomes {
-            self.settle(part.id, part.logits, outcome);
-        }
+        let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.row.part.id, t.outcome)).collect();
+        outcomes.into_iter().for_each(|(id, outcome)| self.settle(id, outcome));
     }
 
     /// A request goes on with its next token, or ends.
-    fn settle(&mut self, id: Id, last: bool, outcome: Result<Option<Finish>, EngineError>) {
+    fn settle(&mut self, id: Id, outcome: Result<Chosen, EngineError>) {
         let job = self.jobs.get_mut(&id).expect("it was just there");
-        let ends = matches!(outcome, Ok(Some(_)) | Err(_)) || job.left;
+        let ends = matches!(outcome, Ok(Chosen::End(_)) | Err(_)) || job.left;
         let mut state = self.shared.lock();
-        if last && !matches!(outcome, Ok(Some(Finish::Stop(_))) | Err(_)) && job.timing.generated > 0 {
-            state.statistics.generated_tokens += 1;
-        }
         if !ends {
-            if last {
+            if matches!(outcome, Ok(Chosen::Token)) {
                 state.scheduler.push(id, *job.tokens.last().expect("one was chosen"));
             }
             return;
         }
         state.scheduler.leave(id);
-        state.statistics.cached_tokens += job.timing.cached_tokens as u64;
         drop(state);
         let job = self.jobs.remove(&id).expect("it was just there");
         match outcome {
             Err(error) => job.fail(error),
-            Ok(finish) => job.end(finish.unwrap_or(Finish::Cancelled)),
+            Ok(Chosen::End(finish)) => job.end(finish),
+            Ok(Chosen::Nothing | Chosen::Token) => job.end(Finish::Cancelled),
         }
     }
 }
@@ -401,12 +537,20 @@ struct Choice<'a> {
     job: &'a mut Job,
     row: &'a Row,
     logits: &'a [f32],
-    outcome: Result<Option<Finish>, EngineError>,
+    outcome: Result<Chosen, EngineError>,
 }
 
 impl Job {
+    /// A unit that ends there was added to the cache by this request. One that it computes again, because it had to give way, does not count.
+    fn wrote(&mut self, end: usize) {
+        let (written, last) = self.written;
+        if end <= self.prompt && end > last.max(self.timing.cached_tokens) {
+            self.written = (written + PAGE, end);
+        }
+    }
+
     /// The scores and the token that follow from the logits of a part.
-    fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) -> Result<Option<Finish>, EngineError> {
+    fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) -> Result<Chosen, EngineError> {
         let Part { position, len, logits: last, .. } = row.part;
         if self.tokens.len() == self.prompt {
             self.timing.prompt_tokens += row.prompt.saturating_sub(position).min(len);
@@ -416,16 +560,30 @@ impl Job {
             self.score(position, logits, vocab);
         }
         if !last {
-            return Ok(None);
+            return Ok(Chosen::Nothing);
         }
-        let chosen = catch_unwind(AssertUnwindSafe(|| self.choose(&logits[logits.len() - vocab..])));
+        if !std::mem::replace(&mut self.read, true) {
+            self.give(Event::Read { written: self.written.0 });
+        }
+        // One that had to give way while it was held has the same logits again.
+        if self.held.is_some() {
+            return self.guarded(Job::go_on);
+        }
+        self.guarded(|job| job.choose(&logits[logits.len() - vocab..]))
+    }
+
+    /// Work that may panic, timed as far as it gives tokens.
+    fn guarded(&mut self, work: impl FnOnce(&mut Job) -> Result<Chosen, EngineError>) -> Result<Chosen, EngineError> {
+        let before = self.timing.generated;
+        let chosen = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let ended = !matches!(chosen, Ok(Ok(Chosen::Nothing)));
         let now = Instant::now();
-        if let Some((begun, before)) = &mut self.begun {
+        if let Some((begun, last)) = self.begun.as_mut().filter(|_| ended || self.timing.generated > before) {
             match self.timing.generated {
-                0 | 1 => self.timing.prefill = now - *begun,
-                _ => self.timing.decode += now - *before,
+                0 | 1 if before == 0 => self.timing.prefill = now - *begun,
+                _ => self.timing.decode += now - *last,
             }
-            *before = now;
+            *last = now;
         }
         chosen.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))
     }
@@ -447,33 +605,62 @@ impl Job {
     }
 
     /// The next token from a row of logits; the end where it ends the text.
-    fn choose(&mut self, logits: &[f32]) -> Result<Option<Finish>, EngineError> {
+    fn choose(&mut self, logits: &[f32]) -> Result<Chosen, EngineError> {
         if self.tokens_max == 0 {
-            return Ok(Some(Finish::Length));
+            return Ok(Chosen::End(Finish::Length));
         }
-        let wrong = EngineError::Constraint;
-        let allowed = self.constraint.as_mut().map(|c| c.allowed()).transpose().map_err(wrong)?;
-        let token = self.sampler.sample_of(logits, &self.tokens, allowed);
+        let allowed = match &mut self.guide {
+            None => None,
+            Some(guide) => match guide.mask()? {
+                Some(mask) => Some(mask),
+                None => {
+                    self.held = Some(Held::Logits(logits.to_vec()));
+                    return Ok(Chosen::Nothing);
+                }
+            },
+        };
+        let token = self.sampler.sample_of(logits, &self.tokens, allowed.as_deref());
         let token = token.ok_or_else(|| EngineError::Constraint("no token is allowed here".to_string()))?;
         if self.stops.contains(&token) {
-            return Ok(Some(Finish::Stop(token)));
+            return Ok(Chosen::End(Finish::Stop(token)));
         }
         self.tokens.push(token);
         self.timing.generated += 1;
         let log_probabilities = self.log_probabilities.map(|most| log_probabilities(logits, token, most));
         self.give(Event::Token { id: token, log_probabilities });
-        if let Some(constraint) = &mut self.constraint {
-            constraint.accept(token).map_err(wrong)?;
-            if constraint.is_done() {
-                return Ok(Some(Finish::Complete));
+        if let Some(guide) = &mut self.guide {
+            guide.chose(token);
+        }
+        self.judged()
+    }
+
+    /// What comes of the token that was chosen.
+    fn judged(&mut self) -> Result<Chosen, EngineError> {
+        if let Some(guide) = &mut self.guide {
+            match guide.accepted()? {
+                None => {
+                    self.held = Some(Held::Token);
+                    return Ok(Chosen::Nothing);
+                }
+                Some(true) => return Ok(Chosen::End(Finish::Complete)),
+                Some(false) => {}
             }
         }
-        Ok((self.timing.generated >= self.tokens_max).then_some(self.full))
+        if self.timing.generated >= self.tokens_max { Ok(Chosen::End(self.full)) } else { Ok(Chosen::Token) }
+    }
+
+    /// On from where it waited for its constraint.
+    fn go_on(&mut self) -> Result<Chosen, EngineError> {
+        match self.held.take() {
+            None => Ok(Chosen::Nothing),
+            Some(Held::Logits(logits)) => self.choose(&logits),
+            Some(Held::Token) => self.judged(),
+        }
     }
 }
 
 /// What a panic said.
-fn said(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").replace('\n', " ")
 }

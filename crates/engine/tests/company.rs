@@ -50,9 +50,18 @@ fn all(service: &Service, request: Request) -> Vec<Event> {
 fn cached(events: &[Event]) -> usize {
     match (&events[0], events.last()) {
         (Event::Started { cached, .. }, Some(Event::End { timing, .. })) => {
-            assert!(timing.cached_tokens <= *cached);
+            assert_eq!(timing.cached_tokens, *cached, "what is told at the beginning holds at the end");
             timing.cached_tokens
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Tokens of the prompt that were added to the cache, as was told before the first token.
+fn written(events: &[Event]) -> usize {
+    let reads: Vec<_> = events.iter().filter(|e| !matches!(e, Event::Prompt(_))).skip(1).take(1).collect();
+    match &reads[..] {
+        [Event::Read { written }] => *written,
         other => panic!("{other:?}"),
     }
 }
@@ -128,6 +137,7 @@ fn a_prompt_that_was_read_before_is_not_read_again() {
         let first = all(&service, request(prompt(512, 1), 30, 5));
         let again = all(&service, request(prompt(512, 1), 30, 5));
         assert_eq!((cached(&first), cached(&again)), (0, 511), "{model}");
+        assert_eq!((written(&first), written(&again)), (512, 0), "{model}");
         assert_eq!(ids(&first), ids(&again), "{model}");
         // Another salt shares nothing, but has the same text.
         let other = all(&service, Request { salt: [7; 32], ..request(prompt(512, 1), 30, 5) });
@@ -154,7 +164,9 @@ fn with_disk(model: &str, dir: &Path) -> (Service, Arc<std::sync::Mutex<Vec<Stri
         warn: Box::new(move |line| theirs.lock().unwrap().push(line.to_string())),
     };
     let settings = Settings { disk: Some(disk), ..Settings::default() };
-    (Service::start(engine(model, CacheFormat::Bf16, 1024, 1024), settings), warnings)
+    let service = Service::start(engine(model, CacheFormat::Bf16, 1024, 1024), settings);
+    knows(&service, 0);
+    (service, warnings)
 }
 
 /// A service that knows what is on disk by now.
@@ -183,27 +195,37 @@ fn a_prompt_is_found_on_disk_by_the_next_service() {
         assert_eq!((cached(&again), ids(&again)), (576, ids(&first)), "{model}");
         assert!(service.statistics().disk.unwrap().hits >= 9);
         drop(service);
-        // One unit in the middle is damaged: what is before it is used, the rest is computed, the text is the same.
-        let mut files: Vec<_> = walk(dir.path());
-        files.sort();
-        for file in files.iter().skip(1).step_by(3) {
-            let mut bytes = std::fs::read(file).unwrap();
+        // One unit is damaged, each in turn: what is before it is used and told, no more; the rest is computed, the text is the same.
+        let mut told = Vec::new();
+        for file in walk(dir.path()) {
+            let mut bytes = std::fs::read(&file).unwrap();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            std::fs::write(file, bytes).unwrap();
+            std::fs::write(&file, bytes).unwrap();
+            let (service, _) = with_disk(model, dir.path());
+            knows(&service, 9);
+            let again = all(&service, request(prompt(600, 1), 30, 5));
+            assert_eq!(ids(&again), ids(&first), "{model}");
+            let statistics = service.statistics();
+            let disk = statistics.disk.unwrap();
+            assert_eq!(
+                (statistics.cached_tokens, disk.hits * 64, disk.damaged),
+                (cached(&again) as u64, cached(&again) as u64, 1)
+            );
+            assert_eq!(statistics.prompt_tokens, 600 - statistics.cached_tokens);
+            assert_eq!(cached(&again) + written(&again), 576);
+            told.push(cached(&again));
         }
-        let (service, _) = with_disk(model, dir.path());
-        knows(&service, 9);
-        let again = all(&service, request(prompt(600, 1), 30, 5));
-        assert!(cached(&again) < 576, "{model}");
-        assert_eq!(ids(&again), ids(&first), "{model}");
+        told.sort_unstable();
+        assert_eq!(told, (0..9).map(|unit| unit * 64).collect::<Vec<_>>(), "{model}");
         assert!(warnings.lock().unwrap().is_empty());
     }
 }
 
 fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    let all = entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] });
+    all.filter(|path| path.extension().is_some_and(|e| e == "unit")).collect()
 }
 
 #[test]
@@ -242,6 +264,10 @@ impl Constraint for Even {
 
     fn is_done(&self) -> bool {
         self.1 == 5
+    }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send> {
+        Box::new(|| {})
     }
 }
 

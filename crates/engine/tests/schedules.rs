@@ -1,7 +1,7 @@
 //! A simulated engine under random schedules: arrivals, cancellations, preemptions, evictions, units from disk and faults. Pages hold
 //! numbers that follow from tokens and forms as a model's do, so that a wrong page is a wrong text. `FARTHING_SCHEDULES=N` tries N.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use engine::scheduler::{Arrival, Bounds, Id, Restore, Scheduler};
@@ -64,6 +64,8 @@ struct Client {
     prompt: Vec<u32>,
     wanted: usize,
     text: Vec<u32>,
+    /// What the cache was said to have of its prompt, until its first part.
+    cached: Option<usize>,
     /// Times it was told that it begins, and where it must compute everything.
     begun: usize,
     whole: bool,
@@ -79,6 +81,8 @@ struct World {
     /// Units on their way.
     restores: VecDeque<(Id, Restore)>,
     clients: HashMap<Id, Client>,
+    /// Tokens that are chosen but not pushed yet: a constraint thinks about them.
+    late: BTreeMap<Id, u32>,
     next_id: Id,
     now: u64,
     seen: Seen,
@@ -99,6 +103,10 @@ struct Seen {
     expired: usize,
     overdue: usize,
     failed: usize,
+    /// Requests whose first part began where the cache ended, as was said.
+    told: usize,
+    /// Tokens that came some steps after their logits.
+    late: usize,
     steps: usize,
 }
 
@@ -118,6 +126,7 @@ impl World {
             disk: HashMap::new(),
             restores: VecDeque::new(),
             clients: HashMap::new(),
+            late: BTreeMap::new(),
             next_id: 0,
             now: 0,
             seen: Seen::default(),
@@ -149,7 +158,7 @@ impl World {
         let id = self.next_id;
         self.next_id += 1;
         if self.scheduler.arrive(id, arrival).is_ok() {
-            self.clients.insert(id, Client { prompt, wanted, text: Vec::new(), begun: 0, whole });
+            self.clients.insert(id, Client { prompt, wanted, text: Vec::new(), cached: None, begun: 0, whole });
         } else {
             self.seen.refused += 1;
         }
@@ -173,6 +182,7 @@ impl World {
 
     fn gone(&mut self, id: Id) {
         self.clients.remove(&id).expect("a request ends once");
+        self.late.remove(&id);
         self.restores.retain(|(who, _)| *who != id);
     }
 
@@ -191,6 +201,7 @@ impl World {
         for begun in &step.begun {
             let client = self.clients.get_mut(&begun.id).expect("those who begin are there");
             client.begun += 1;
+            client.cached = Some(begun.cached);
             assert_eq!(client.begun, 1);
             assert!(begun.cached < client.prompt.len() && !(client.whole && begun.cached > 0));
             assert!(begun.differs_at.is_none_or(|at| at >= begun.cached && at < client.prompt.len()));
@@ -218,6 +229,12 @@ impl World {
         let mut who = HashSet::new();
         for part in parts {
             assert!(who.insert(part.id), "one part a request");
+            let client = self.clients.get_mut(&part.id).expect("parts are of those who are there");
+            // What was not restored, or went while it waited again, is computed: never more is found than was said.
+            if let Some(cached) = client.cached.take() {
+                assert!(part.position <= cached || self.seen.preempted > 0, "{} of {cached}", part.position);
+                self.seen.told += usize::from(part.position == cached && cached > 0);
+            }
             let client = &self.clients[&part.id];
             let (tokens, pages) = self.scheduler.sequence(part.id).expect("parts are of those who run");
             assert!(part.position + part.len <= tokens.len());
@@ -266,6 +283,29 @@ impl World {
         let page = self.bounds.page;
         let (_, pages) = self.scheduler.sequence(id).expect("it was just computed");
         let token = next_token(self.pages[pages[last / page] as usize][last % page]);
+        // One that had to give way while its token was late comes to the same token again.
+        assert!(self.late.get(&id).is_none_or(|late| *late == token));
+        if id.is_multiple_of(3) && self.random.chance(40) {
+            self.late.insert(id, token);
+        } else {
+            self.late.remove(&id);
+            self.took(id, token);
+        }
+    }
+
+    /// Late tokens of those who still wait for them.
+    fn catch_up(&mut self) {
+        for (id, token) in self.late.clone() {
+            if self.scheduler.awaits(id) && self.random.chance(50) {
+                self.late.remove(&id);
+                self.seen.late += 1;
+                self.took(id, token);
+            }
+        }
+    }
+
+    fn took(&mut self, id: Id, token: u32) {
+        assert!(self.scheduler.awaits(id));
         let client = self.clients.get_mut(&id).expect("it is there");
         client.text.push(token);
         if client.text.len() == client.wanted {
@@ -292,7 +332,10 @@ impl World {
                         self.seen.cancelled += 1;
                     }
                 }
-                5 => self.restore(),
+                5 => {
+                    self.restore();
+                    self.catch_up();
+                }
                 6 if self.random.chance(10) => self.disk.clear(),
                 _ => {
                     let budget = 1 + self.random.below(24);
@@ -307,6 +350,7 @@ impl World {
                 break;
             }
             self.restore();
+            self.catch_up();
             self.step(8);
         }
         assert!(self.scheduler.is_idle() && self.clients.is_empty(), "all requests end: {:?}", self.scheduler.load());
@@ -342,12 +386,14 @@ fn every_schedule_gives_the_text_of_a_request_alone() {
         all.expired += seen.expired;
         all.overdue += seen.overdue;
         all.failed += seen.failed;
+        all.told += seen.told;
+        all.late += seen.late;
         all.steps += seen.steps;
     }
     println!("{all:?}");
     let cache = [all.preempted, all.shared, all.copied, all.restored, all.missed, all.evicted as usize];
     let ends = [all.finished, all.cancelled, all.refused, all.expired, all.overdue, all.failed];
-    assert!(cache.iter().chain(&ends).all(|&n| n > 100), "{all:?}");
+    assert!(cache.iter().chain(&ends).chain(&[all.told, all.late]).all(|&n| n > 100), "{all:?}");
 }
 
 fn bounds() -> Bounds {

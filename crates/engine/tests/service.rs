@@ -60,7 +60,7 @@ fn requests_run_in_order_and_the_queue_is_bounded() {
     assert!(matches!(rest.last(), Some(Event::End { finish: Finish::Cancelled, .. })) && ids(&rest).len() < 400);
     let all: Vec<Event> = thirds.iter().collect();
     assert_eq!(ids(&all).len(), 2);
-    let Event::Token { log_probabilities: Some((chosen, top)), id } = &all[1] else { panic!("{all:?}") };
+    let Event::Token { log_probabilities: Some((chosen, top)), id } = &all[2] else { panic!("{all:?}") };
     assert!(top.len() == 2 && top[0] == (*id, *chosen));
     assert!(matches!(all.last(), Some(Event::End { finish: Finish::Length, timing }) if timing.generated == 2));
     drop(third);
@@ -109,7 +109,7 @@ fn a_sink_that_panics_or_stops_harms_nobody_else() {
     let _stops = service.submit(request(50), move |event| {
         seen += 1;
         let _ = sender.send(event);
-        if seen == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if seen == 5 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     let events: Vec<Event> = receiver.iter().collect();
     assert_eq!(ids(&events).len(), 3);
@@ -181,4 +181,42 @@ fn weights_that_are_no_numbers_are_an_error() {
     let error = engine.prefill(&mut sequence, &[0, 655], &mut |_, _| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, EngineError::NotFinite { .. }) && error.to_string().contains("--check"), "{error}");
     let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Whose end is a panic, where nothing guards the engine's thread.
+struct Planted;
+
+impl engine::service::Sink for Planted {
+    fn take(&mut self, _: Event) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        panic!("planted")
+    }
+}
+
+#[test]
+fn a_panic_of_the_engine_ends_every_request_with_an_error() {
+    let (sender, told) = channel();
+    let fault: Option<Box<dyn Fn(&str) + Send>> = Some(Box::new(move |said| sender.send(said.to_string()).unwrap()));
+    let settings = Settings { running: 2, fault, ..Settings::default() };
+    let service = Service::start(engine(&bundled(), 512), settings);
+    assert_eq!(service.fault(), None);
+    let (runs, running) = submit(&service, request(500));
+    assert!(matches!(running.recv().unwrap(), Event::Started { .. }));
+    let planted = service.submit(request(3), Planted).unwrap();
+    let (waits, waiting) = submit(&service, request(500));
+    for events in [running, waiting] {
+        let last = events.iter().last();
+        assert!(matches!(&last, Some(Event::Failed(EngineError::Fault(said))) if said == "planted"), "{last:?}");
+    }
+    assert_eq!(told.recv_timeout(Duration::from_secs(60)).as_deref(), Ok("planted"));
+    let refused = service.submit(request(1), |_| ControlFlow::Continue(())).unwrap_err();
+    assert_eq!(refused, Refused::Stopped("planted".to_string()));
+    drop((runs, planted, waits));
+    assert_eq!(service.fault().as_deref(), Some("planted"));
+    drop(service);
 }

@@ -215,17 +215,56 @@ fn only_the_owner_can_enter() {
         let path = file(&dir, key);
         assert_eq!([mode(&path), mode(path.parent().unwrap()), mode(&dir)], [0o600, 0o700, 0o700]);
     }
-    // Where everybody may write, everybody may choose what the model remembers.
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
-    let (wide, wide_warnings) = open_counting(&dir, 1 << 30);
-    assert_eq!(fetched(&wide, &keys), 0);
-    put(&wide, &keys);
-    assert_eq!((wide.statistics().units, wide_warnings.lock().unwrap().len()), (0, 1));
-    assert!(wide_warnings.lock().unwrap()[0].contains("chmod o-w"));
-    until("the one that is open sees it too", || fetched(&store, &keys) == 0);
-    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-    until("it is used again", || fetched(&wide, &keys) == 3);
+    // Where others may write, others may choose what the model remembers.
+    for wide_mode in [0o777, 0o770, 0o720] {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(wide_mode)).unwrap();
+        let (wide, wide_warnings) = open_counting(&dir, 1 << 30);
+        assert_eq!(fetched(&wide, &keys), 0);
+        put(&wide, &keys);
+        assert_eq!((wide.statistics().units, wide_warnings.lock().unwrap().len()), (0, 1));
+        assert!(wide_warnings.lock().unwrap()[0].contains("chmod go-w"));
+        until("the one that is open sees it too", || fetched(&store, &keys) == 0);
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        until("it is used again", || fetched(&wide, &keys) == 3);
+        until("by the one that is open too", || fetched(&store, &keys) == 3);
+    }
     assert!(warnings.lock().unwrap().is_empty());
+}
+
+/// Each of the 256 folders is judged as the top one is.
+#[cfg(unix)]
+#[test]
+fn a_folder_where_others_may_write_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, elsewhere) = (folder.path().join("cache"), folder.path().join("elsewhere"));
+    let keys = keys("folders", 1);
+    put(&open(&dir, 1 << 30), &keys);
+    let inner = file(&dir, &keys[0]).parent().unwrap().to_path_buf();
+    let rejected = |why: &str| {
+        let (store, warnings) = open_counting(&dir, 1 << 30);
+        assert_eq!((fetched(&store, &keys), store.statistics().units), (0, 0), "{why}");
+        put(&store, &keys);
+        assert_eq!(warnings.lock().unwrap().len(), 1, "{why}");
+        assert!(warnings.lock().unwrap()[0].contains(why), "{:?}", warnings.lock().unwrap());
+    };
+    fs::set_permissions(&inner, fs::Permissions::from_mode(0o770)).unwrap();
+    rejected("chmod go-w");
+    fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(&inner, &elsewhere).unwrap();
+    symlink(&elsewhere, &inner).unwrap();
+    rejected("is a link");
+    fs::remove_file(&inner).unwrap();
+    fs::rename(&elsewhere, &inner).unwrap();
+    // Only root can give a folder away.
+    if chown(&inner, Some(4321), None).is_ok() {
+        rejected("belongs to user 4321");
+        chown(&inner, Some(rustix::process::geteuid().as_raw()), None).unwrap();
+        chown(&dir, Some(4321), None).unwrap();
+        rejected("belongs to user 4321");
+        chown(&dir, Some(rustix::process::geteuid().as_raw()), None).unwrap();
+    }
+    assert_eq!(fetched(&open(&dir, 1 << 30), &keys), 1);
 }
 
 /// Many threads at one store: whatever comes is right.

@@ -54,7 +54,10 @@ pub fn run(a: Arguments) -> Outcome {
         eprintln!("measuring for some seconds ...");
     }
     let one = Machine::measure(&Pool::new(1));
-    let all = if threads > 1 { Machine::measure(&Pool::new(threads)) } else { one };
+    let pool = Pool::new(threads);
+    let all = if threads > 1 { Machine::measure(&pool) } else { one };
+    let per_gib = speed::decoding_rate(&pool) / f64::from(1u32 << 30);
+    drop(pool);
     let load = first_line("/proc/loadavg").and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
     let (total, available) = (memory_total(), model::plan::available());
     let settings = Settings::from_env();
@@ -66,7 +69,6 @@ pub fn run(a: Arguments) -> Outcome {
 
     // A 4-bit model: the largest that fits, and the speed at which its active part is read.
     let fits = available.map(|a| a.saturating_sub(a / 10));
-    let per_gib = all.bandwidth * speed::DECODE_SHARE / f64::from(1u32 << 30);
     let mut advice: Vec<String> = Vec::new();
     if set == "scalar" {
         advice.push("no vector instructions are used: expect a tenth of the speed (FARTHING_ISA pins a set; AVX2 or AVX-512 is wanted)".to_string());

@@ -15,6 +15,7 @@ use serve::client::Proxy;
 use serve::hosts::{Host, Hosts};
 use serve::models::{Description, Models};
 use serve::{Access, Bounds, Loaded, Origin, Served, State, Tls};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, told, xdg};
 use crate::logging::{self, Format, Level};
@@ -312,8 +313,12 @@ fn tls(a: &Arguments) -> Result<Option<Arc<Tls>>, Failure> {
     }
 }
 
-/// Loads a candidate, on the thread of whoever asked for it.
-fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<Loaded, String> + use<> {
+/// Loads a candidate, on the thread of whoever asked for it. `faults` hears of an engine that panics.
+fn loader(
+    a: &Arguments,
+    all: &[Candidate],
+    faults: UnboundedSender<String>,
+) -> impl Fn(&Description) -> Result<Loaded, String> + use<> {
     let known: Vec<(String, PathBuf, Load)> =
         all.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
     let (choose, running, waiting, disk) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue), disk(a));
@@ -328,9 +333,18 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
         tracing::info!(target: "farthing", model = name, "loaded");
         let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
         let disk = disk.clone().map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
+        let (model, faults) = (name.clone(), faults.clone());
+        let fault = move |said: &str| {
+            tracing::error!(target: "farthing", model, "the engine has stopped after a fault inside, which please report: {said}");
+            let _ = faults.send(format!("the engine of {model} has stopped after a fault inside: {said}"));
+        };
+        let settings = Settings { running, waiting, disk, fault: Some(Box::new(fault)), ..Settings::default() };
+        let service = Service::start(m.engine, settings);
+        #[cfg(debug_assertions)]
+        planted::panic(&service);
         Ok(Loaded::new(Served {
             name: name.clone(),
-            service: Service::start(m.engine, Settings { running, waiting, disk, ..Settings::default() }),
+            service,
             tokenizer: Arc::new(m.tokenizer),
             template: m.template,
             bos: m.bos,
@@ -339,6 +353,42 @@ fn loader(a: &Arguments, all: &[Candidate]) -> impl Fn(&Description) -> Result<L
             stops: m.stops,
             trials: Arc::clone(&trials),
         }))
+    }
+}
+
+/// For the tests, in builds with assertions only: an engine that panics, to see what a server does then.
+#[cfg(debug_assertions)]
+mod planted {
+    use std::ops::ControlFlow;
+    use std::time::Duration;
+
+    use engine::service::{Event, Request, Service, Sink};
+
+    struct Planted;
+
+    impl Sink for Planted {
+        fn take(&mut self, event: Event) -> ControlFlow<()> {
+            // Some time is left to those that run beside it.
+            if matches!(event, Event::Token { .. }) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            panic!("planted");
+        }
+    }
+
+    /// Ends the engine's thread after so many tokens of a request of its own as the variable says.
+    pub fn panic(service: &Service) {
+        let wanted = std::env::var("FARTHING_PLANTED_PANIC").ok().and_then(|n| n.parse().ok());
+        let Some(tokens_max) = wanted else { return };
+        let request = Request { prompt: vec![2], tokens_max, ..Request::default() };
+        // Its ticket would cancel it.
+        std::mem::forget(service.submit(request, Planted));
     }
 }
 
@@ -402,12 +452,20 @@ async fn serve(
         ..Bounds::default()
     };
     let keys = access.keys.len();
-    let loader = Box::new(loader(a, &all));
+    let (faults, mut fault) = unbounded_channel();
+    let loader = Box::new(loader(a, &all, faults));
     let names: Vec<String> = all.iter().map(|c| c.description.name.clone()).collect();
     let models = Models::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
     let state = State::new(bounds, access, models);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let end = signals::until_told(tls.clone(), bounds.drain, say)?;
+    let told = signals::until_told(tls.clone(), bounds.drain, say)?;
+    let end = async move {
+        tokio::select! {
+            () = told => None,
+            // A service manager starts it again; here nothing can be computed any more.
+            said = fault.recv() => said,
+        }
+    };
     let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
     state.start().await.map_err(|e| match e {
         serve::models::NoModel::Failed { cause, .. } => Failure(cause),
@@ -422,11 +480,14 @@ async fn serve(
         say("warning: there is no TLS; keys and texts can be read on their way");
     }
     notify("READY=1");
-    let finished = server.await?;
+    let (finished, fault) = server.await?;
     if let Some(idle) = idle {
         // It holds the models: what waits to be written to disk is written when they go.
         idle.abort();
         let _ = idle.await;
+    }
+    if let Some(said) = fault {
+        return Err(Failure(said));
     }
     if !finished {
         return Err(Failure("some requests were not done in time and were left".to_string()));

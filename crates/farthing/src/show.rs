@@ -12,14 +12,14 @@ use model::tensors::Stored;
 use serde_json::json;
 
 use crate::loading::{self, Load};
-use crate::speed::{self, Machine};
+use crate::speed;
 use crate::terminal::{STOPPED, bytes, catch_interrupts, count, interrupt_pending, put};
 use crate::{Failure, Outcome, pulling};
 
 /// Show what a model is, what it takes and what it will do here; no weight is read
 ///
-/// Structure, parameters, bytes, cache per token, memory plan, the longest context that fits, and the speed to expect from this
-/// machine's bandwidth and arithmetic, measured in a second. Works on files that do not fit in memory, and on names at the hub
+/// Structure, parameters, bytes, cache per token, memory plan, the longest context that fits, and the speed to expect here,
+/// from products with the model's formats of weights, measured in about a second. Works on files that do not fit in memory, and on names at the hub
 /// before anything but headers is fetched.
 #[derive(Args)]
 #[command(after_long_help = "\
@@ -142,7 +142,7 @@ pub fn run(a: Arguments) -> Outcome {
         return Err(Failure(format!("--check reads every weight: `farthing pull {}` first", a.model)));
     }
     let pool = Pool::new(a.load.threads.map_or_else(loading::cores, usize::from));
-    let expected = (!a.no_speed).then(|| speed::expected(&checkpoint, &Machine::measure(&pool)));
+    let expected = if a.no_speed { None } else { speed::expected(&checkpoint, &pool) };
     drop(pool);
     let s = &checkpoint.structure;
     let format = loading::cache_format(&checkpoint, &a.load)?;

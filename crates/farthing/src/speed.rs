@@ -1,12 +1,17 @@
 //! Tokens per second to expect, from what this machine shows and what a model needs.
 
-use kernels::{Format, Pool, measure};
+use kernels::measure::{self, ProductRates};
+use kernels::{Format, Pool};
 use model::Checkpoint;
 use model::tensors::Stored;
 
-/// Shares of the measured limits that the engine reaches with models larger than the caches (LOG.md). `farthing bench` measures.
-pub const DECODE_SHARE: f64 = 0.8;
-const PREFILL_SHARE: f64 = 0.33;
+/// Shares that products take of the time of a token, of an answer and of a prompt, with models larger than the caches: the rest is
+/// attention, experts with few rows and what threads wait for (LOG.md). `farthing bench` measures.
+const DECODE_SHARE: f64 = 0.8;
+const PREFILL_SHARE: f64 = 0.6;
+
+/// Formats that hold less of what a token reads than this are not measured.
+const SHARE_MIN: f64 = 0.02;
 
 /// What a machine shows in a moment.
 #[derive(Clone, Copy, Debug)]
@@ -52,13 +57,36 @@ pub fn prefill_operations(checkpoint: &Checkpoint) -> f64 {
     2.0 * s.parameters().active.saturating_sub((s.vocab * s.hidden) as u64) as f64
 }
 
-/// What to expect of a model on a machine.
-pub fn expected(checkpoint: &Checkpoint, machine: &Machine) -> Expected {
-    let peak = if in_bytes(checkpoint) { machine.int8 } else { machine.f32 };
-    Expected {
-        decode: DECODE_SHARE * machine.bandwidth / (checkpoint.bytes_per_token() as f64).max(1.0),
-        prefill: PREFILL_SHARE * peak / prefill_operations(checkpoint).max(1.0),
+/// What to expect of a model here, from products with weights of its formats that are run now; nothing where
+/// kernels know none of its formats.
+pub fn expected(checkpoint: &Checkpoint, pool: &Pool) -> Option<Expected> {
+    let formats = checkpoint.bytes_per_token_by_format();
+    let all: f64 = formats.iter().map(|(_, bytes)| bytes).sum();
+    let measured: Vec<(Format, f64, ProductRates)> = formats
+        .into_iter()
+        .filter(|(_, bytes)| *bytes >= SHARE_MIN * all)
+        .map(|(format, bytes)| (format, bytes, measure::product_rates(pool, format)))
+        .collect();
+    let weights = |format: Format, bytes: f64| bytes / format.block_bytes() as f64 * format.block_elems() as f64;
+    let (mut reading, mut arithmetic, mut known, mut numbers) = (0.0, 0.0, 0.0, 0.0);
+    for &(format, bytes, rates) in &measured {
+        reading += bytes / rates.bytes;
+        arithmetic += weights(format, bytes) / rates.operations;
+        known += bytes;
+        numbers += weights(format, bytes);
     }
+    if measured.is_empty() {
+        return None;
+    }
+    // What was not measured is taken for the mean of what was.
+    let a_token = reading / known * checkpoint.bytes_per_token() as f64;
+    let a_prompts = arithmetic / numbers * prefill_operations(checkpoint);
+    Some(Expected { decode: DECODE_SHARE / a_token, prefill: PREFILL_SHARE / a_prompts })
+}
+
+/// Bytes of 4-bit weights that answers read per second.
+pub fn decoding_rate(pool: &Pool) -> f64 {
+    DECODE_SHARE * measure::product_rates(pool, Format::Q4K).bytes
 }
 
 /// A rate for people: as exact as an estimate can be.

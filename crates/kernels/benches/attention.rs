@@ -26,6 +26,7 @@ fn case(name: &'static str, (heads, key, value): (usize, usize, usize), stride: 
 }
 
 fn main() {
+    kernels::instruction_set_from_env().expect("an instruction set of this processor");
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
     let pool = Pool::new(threads);
     let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();

@@ -19,6 +19,7 @@ struct Case {
 }
 
 fn main() {
+    kernels::instruction_set_from_env().expect("an instruction set of this processor");
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
     let inputs: Vec<usize> = match std::env::var("INPUTS") {
         Ok(list) => list.split(',').map(|n| n.parse().expect("a number of input rows")).collect(),

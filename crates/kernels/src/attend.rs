@@ -128,14 +128,19 @@ pub(crate) fn prefetch_row<V: Vectors>(x: Numbers, stride: usize, width: usize, 
     }
 }
 
-/// Products of `H` queries with positions `FROM..FROM + K` of a block, into `acc[4 * position + query]`.
+/// Products of `H` queries, from `first` on, with `K` positions of a block, from `from` on, into `acc[4 * position + query]`.
 #[inline(always)]
-fn tile<V: Vectors, const H: usize, const K: usize>(q: &[f32], k: &[f32], from: usize, acc: &mut [V::F; 16]) {
+fn tile<V: Vectors, const H: usize, const K: usize>(
+    q: &[f32],
+    k: &[f32],
+    (first, from): (usize, usize),
+    acc: &mut [V::F; 16],
+) {
     let mut sums = [[V::splat(0.0); H]; K];
     for (q, k) in q.as_chunks::<64>().0.iter().zip(k.as_chunks::<64>().0) {
         let kv: [V::F; K] = array!(K, b, V::load(&k[16 * (from + b)..16 * (from + b) + 16]));
         for a in 0..H {
-            let qv = V::load(&q[16 * a..16 * a + 16]);
+            let qv = V::load(&q[16 * (first + a)..16 * (first + a) + 16]);
             for b in 0..K {
                 sums[b][a] = V::fma(qv, kv[b], sums[b][a]);
             }
@@ -143,7 +148,7 @@ fn tile<V: Vectors, const H: usize, const K: usize>(q: &[f32], k: &[f32], from: 
     }
     for b in 0..K {
         for a in 0..H {
-            acc[4 * (from + b) + a] = sums[b][a];
+            acc[4 * (from + b) + first + a] = sums[b][a];
         }
     }
 }
@@ -153,10 +158,13 @@ fn tile<V: Vectors, const H: usize, const K: usize>(q: &[f32], k: &[f32], from: 
 fn scores<V: Vectors, const H: usize>(q: &[f32], k: &[f32], scale: f32, out: &mut [f32]) {
     let mut acc = [V::splat(0.0); 16];
     if V::MANY_REGISTERS {
-        tile::<V, H, 4>(q, k, 0, &mut acc);
+        tile::<V, H, 4>(q, k, (0, 0), &mut acc);
+    } else if H == 1 {
+        tile::<V, 1, 4>(q, k, (0, 0), &mut acc);
     } else {
-        for b in 0..FOUR {
-            tile::<V, H, 1>(q, k, b, &mut acc);
+        // As many loads as multiply-adds.
+        for (a, b) in [(0, 0), (0, 2), (2, 0), (2, 2)] {
+            tile::<V, 2, 2>(q, k, (a, b), &mut acc);
         }
     }
     V::store(V::mul(V::sums(&acc), V::splat(scale)), out);

@@ -5,24 +5,30 @@ use std::arch::x86_64::*;
 use crate::dispatch::{Table, kernels};
 use crate::vectors::{Vectors, array};
 
+mod lanes;
+mod quantised;
+
 /// Whether this processor (and system) has it.
 pub fn available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
-/// To the nearest integers, held within those of eight bits; a NaN to zero.
+/// To the nearest integers within -127..=127; a NaN to zero.
 #[inline(always)]
 fn whole(v: __m256) -> __m256i {
     // SAFETY: inlined into the kernels of `TABLE`, as the methods below.
     unsafe {
-        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-128.0));
+        let held = _mm256_max_ps(_mm256_min_ps(v, _mm256_set1_ps(127.0)), _mm256_set1_ps(-127.0));
         let number = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_ORD_Q>(v, v));
         _mm256_and_si256(_mm256_cvtps_epi32(held), number)
     }
 }
 
-/// Kernels.
-pub static TABLE: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
+/// Kernels; products with block formats have inner loops of their own.
+pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
+
+/// Every kernel from the common source.
+const GENERIC: Table = kernels!("avx2", Avx2, "avx2,fma,f16c");
 
 #[derive(Clone, Copy)]
 pub struct Avx2;
@@ -36,6 +42,57 @@ impl Vectors for Avx2 {
     type F = Pair;
     type I = (__m256i, __m256i);
     const MANY_REGISTERS: bool = false;
+    const TILE_ROWS: usize = 3;
+
+    /// Lanes 0 to 8 of all columns, then lanes 8 to 16: twelve sums, three inputs and a weight fill the registers.
+    #[inline(always)]
+    fn dot_tile<const O: usize, const R: usize>(w: [&[f32]; O], x: [&[f32]; R], acc: &mut [[Pair; R]; O]) {
+        let len = w[0].len();
+        assert!(len.is_multiple_of(16));
+        for a in 0..O {
+            assert!(w[a].len() == len);
+        }
+        for r in 0..R {
+            assert!(x[r].len() == len);
+        }
+        let mut sums = [[unsafe { _mm256_setzero_ps() }; R]; O];
+        for half in [0, 8] {
+            for a in 0..O {
+                for r in 0..R {
+                    sums[a][r] = if half == 0 { acc[a][r].0 } else { acc[a][r].1 };
+                }
+            }
+            for k in (half..len).step_by(16) {
+                let xv = array!(R, r, unsafe { _mm256_loadu_ps(x[r].as_ptr().add(k)) });
+                for a in 0..O {
+                    let wv = unsafe { _mm256_loadu_ps(w[a].as_ptr().add(k)) };
+                    for r in 0..R {
+                        sums[a][r] = unsafe { _mm256_fmadd_ps(wv, xv[r], sums[a][r]) };
+                    }
+                }
+            }
+            for a in 0..O {
+                for r in 0..R {
+                    if half == 0 {
+                        acc[a][r].0 = sums[a][r];
+                    } else {
+                        acc[a][r].1 = sums[a][r];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Halves are added until one lane is left.
+    #[inline(always)]
+    fn sum(v: Pair) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(v.0, v.1);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
 
     /// Halves added as in `sum`, of two, four and eight vectors side by side.
     #[inline(always)]
@@ -89,19 +146,15 @@ impl Vectors for Avx2 {
     fn load_e4m3(x: &[u8]) -> Pair {
         let x = &x[..16];
         unsafe {
-            let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
-            let low7 = _mm256_set1_epi16(0x7f);
-            let magnitude = _mm256_and_si256(wide, low7);
-            let sign = _mm256_slli_epi16::<8>(_mm256_andnot_si256(low7, wide));
-            let half = _mm256_or_si256(sign, _mm256_slli_epi16::<7>(magnitude));
-            let nan = _mm256_cmpeq_epi16(magnitude, low7);
-            let one = |half: __m128i, nan: __m128i| {
-                let value = _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0));
-                let nan = _mm256_castsi256_ps(_mm256_cvtepi16_epi32(nan));
-                _mm256_blendv_ps(value, _mm256_set1_ps(f32::NAN), nan)
-            };
-            let low = one(_mm256_castsi256_si128(half), _mm256_castsi256_si128(nan));
-            (low, one(_mm256_extracti128_si256::<1>(half), _mm256_extracti128_si256::<1>(nan)))
+            // Sign and magnitude to where f16 has them; exponents then differ by eight.
+            let wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+            let half = _mm256_and_si256(_mm256_slli_epi16::<7>(wide), _mm256_set1_epi16(0xbf80_u16 as i16));
+            let none = _mm256_set1_epi16(0xbf80_u16 as i16);
+            let nan = _mm256_cmpeq_epi16(_mm256_or_si256(half, _mm256_set1_epi16(i16::MIN)), none);
+            let half = _mm256_blendv_epi8(half, _mm256_set1_epi16(0x7e00), nan);
+            let scale = _mm256_set1_ps(256.0);
+            let low = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(half)), scale);
+            (low, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(half)), scale))
         }
     }
     #[inline(always)]
@@ -218,6 +271,18 @@ impl Vectors for Avx2 {
             let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));
             let x_odd = _mm256_srai_epi16::<8>(x);
             (step(acc.0, &tile[..32], x_even, x_odd), step(acc.1, &tile[32..], x_even, x_odd))
+        }
+    }
+    /// Products of 16 bits, which do not saturate below 64 * 127 * 4, are added as they are.
+    #[inline(always)]
+    fn dot_two_steps(acc: (__m256i, __m256i), tile: &[u8], x: &[i8]) -> (__m256i, __m256i) {
+        let (tile, x) = (&tile[..128], &x[..8]);
+        unsafe {
+            let (a, b) = (
+                _mm256_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned()),
+                _mm256_set1_epi32(x.as_ptr().add(4).cast::<i32>().read_unaligned()),
+            );
+            (two_steps(acc.0, tile, a, b), two_steps(acc.1, &tile[32..], a, b))
         }
     }
     #[inline(always)]
@@ -372,5 +437,18 @@ fn step(acc: __m256i, tile: &[u8], x_even: __m256i, x_odd: __m256i) -> __m256i {
         let odd = _mm256_srli_epi16::<8>(t);
         let dot = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
         _mm256_add_epi32(acc, dot)
+    }
+}
+
+/// As `step` for bytes below 64, at 0 and at 64 of a tile.
+#[inline(always)]
+fn two_steps(acc: __m256i, tile: &[u8], a: __m256i, b: __m256i) -> __m256i {
+    let tile = &tile[..96];
+    // SAFETY: inlined into kernels that run only where `available()`; loads are within the slice.
+    unsafe {
+        let first = _mm256_maddubs_epi16(_mm256_loadu_si256(tile.as_ptr().cast()), a);
+        let second = _mm256_maddubs_epi16(_mm256_loadu_si256(tile.as_ptr().add(64).cast()), b);
+        let pairs = _mm256_add_epi16(first, second);
+        _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
     }
 }

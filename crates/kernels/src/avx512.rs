@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use crate::dispatch::{Table, kernels};
 use crate::vectors::Vectors;
 
-mod blocks;
+pub(crate) mod lanes;
 mod quantised;
 
 /// Whether this processor (and system) has it.
@@ -173,7 +173,7 @@ impl Vectors for Avx512 {
     fn to_bytes(v: __m512, out: &mut [i8]) -> i32 {
         let out = &mut out[..16];
         unsafe {
-            let held = _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(127.0)), _mm512_set1_ps(-128.0));
+            let held = _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(127.0)), _mm512_set1_ps(-127.0));
             let whole = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), held);
             _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole));
             _mm512_reduce_add_epi32(whole)
@@ -246,11 +246,11 @@ impl Vectors for Avx512 {
     }
     #[inline(always)]
     fn transpose(v: &mut [__m512i; 16]) {
-        unsafe { blocks::transpose(v) }
+        unsafe { lanes::transpose(v) }
     }
     #[inline(always)]
     fn by_four(v: [__m512; 4]) -> [__m512; 4] {
-        unsafe { blocks::by_four(v) }
+        unsafe { lanes::by_four(v) }
     }
 
     /// A 16x16 transposition of 4-byte pieces.

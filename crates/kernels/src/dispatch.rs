@@ -26,9 +26,9 @@ pub struct Table {
     pub(crate) sigmoid: unsafe fn(&mut [f32]),
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
-    /// Dot products of bytes as fast as they go; returns a number that depends on all, and does `rounds * 16 * 64 * 2` operations.
+    /// Dot products of bytes as fast as they go; returns a number that depends on all.
     pub(crate) spin_int8: unsafe fn(u64) -> i64,
-    /// Multiply-adds of f32 as fast as they go: `rounds * 16 * 16 * 2` operations.
+    /// Multiply-adds of f32 as fast as they go.
     pub(crate) spin_f32: unsafe fn(u64) -> f32,
 }
 
@@ -40,8 +40,8 @@ macro_rules! kernels {
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         $(#[target_feature(enable = $feature)])?
-        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, _: Hints, out: &Out) {
-            $crate::products::product::<$V>(w, range, input, rows, out)
+        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &Out) {
+            $crate::products::product::<$V>(w, range, input, rows, hints.1, out)
         }
         $(#[target_feature(enable = $feature)])?
         fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &Out) {

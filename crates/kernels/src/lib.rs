@@ -15,13 +15,16 @@ pub mod blocks;
 pub mod dispatch;
 mod elements;
 mod fixed;
+mod floats;
 pub mod formats;
 mod gated;
+mod lanes;
 pub mod measure;
 mod panels;
 pub mod pool;
 mod products;
 mod small;
+mod unpack;
 #[doc(hidden)]
 pub mod vectors;
 

@@ -2,30 +2,64 @@
 
 use std::time::Instant;
 
-use crate::Pool;
 use crate::dispatch::table;
 use crate::vectors::Vectors;
+use crate::{Format, Input, Matrix, Pool, Product, Quantized, Rows, matmul};
 
+/// Vector multiply-adds of a round of `spin_f32`: a multiple of every number of sums.
+const F32_STEPS: usize = 48;
+
+/// Input rows of a round of `spin_int8`, and bytes of each.
+const INT8_ROWS: usize = 12;
+const INT8_COLUMNS: usize = 32;
+
+/// Sixteen weight rows of 32 bytes with input rows of as many, from the first cache and into registers.
 #[inline(always)]
 pub(crate) fn spin_int8<V: Vectors>(rounds: u64) -> i64 {
-    let tile: [u8; 64] = std::hint::black_box(std::array::from_fn(|i| i as u8));
-    let x: [i8; 4] = std::hint::black_box([1, 2, -3, 4]);
-    let mut acc = [V::splat_i(0); 16];
-    for _ in 0..rounds {
-        for a in &mut acc {
-            *a = V::dot_step(*a, &tile, &x);
+    if V::MANY_REGISTERS { dots::<V, INT8_ROWS>(rounds) } else { dots::<V, 4>(rounds) }
+}
+
+#[inline(always)]
+fn dots<V: Vectors, const N: usize>(rounds: u64) -> i64 {
+    // More than one tile and row, so that no product can be kept from round to round.
+    let mut tiles = [[0u8; 16 * INT8_COLUMNS]; 4];
+    let mut x = [[1i8; INT8_COLUMNS]; 8];
+    for (i, u) in tiles.as_flattened_mut().iter_mut().enumerate() {
+        *u = i as u8 & 63;
+    }
+    for (i, x) in x.as_flattened_mut().iter_mut().enumerate() {
+        *x = i as i8;
+    }
+    let (tiles, x) = (std::hint::black_box(tiles), std::hint::black_box(x));
+    let mut acc = [V::splat_i(0); N];
+    for round in 0..rounds as usize * (INT8_ROWS / N) {
+        let tile = &tiles[round % 4];
+        for step in 0..INT8_COLUMNS / 8 {
+            for r in 0..N {
+                let x = &x[(round / 4 + r) % 8][8 * step..8 * step + 8];
+                acc[r] = V::dot_two_steps(acc[r], &tile[128 * step..128 * step + 128], x);
+            }
         }
     }
     acc.iter().map(|&a| V::sum(V::to_f(a)) as i64).sum()
 }
 
+/// Multiply-adds of registers, in as many chains as fit.
 #[inline(always)]
 pub(crate) fn spin_f32<V: Vectors>(rounds: u64) -> f32 {
+    // Sixteen sums and two operands are 36 of the 16 registers of AVX2.
+    if V::MANY_REGISTERS { chains::<V, 16>(rounds) } else { chains::<V, 6>(rounds) }
+}
+
+#[inline(always)]
+fn chains<V: Vectors, const N: usize>(rounds: u64) -> f32 {
     let (a, b) = (V::splat(std::hint::black_box(0.999)), V::splat(std::hint::black_box(0.001)));
-    let mut acc = [V::splat(1.0); 16];
+    let mut acc = [V::splat(1.0); N];
     for _ in 0..rounds {
-        for v in &mut acc {
-            *v = V::fma(*v, a, b);
+        for _ in 0..F32_STEPS / N {
+            for v in &mut acc {
+                *v = V::fma(*v, a, b);
+            }
         }
     }
     acc.iter().map(|&v| V::sum(v)).sum()
@@ -57,25 +91,97 @@ pub fn read_bandwidth(pool: &Pool, bytes: usize) -> f64 {
     (buffer.len() * 8) as f64 / seconds
 }
 
-fn peak(pool: &Pool, operations_per_round: f64, spin: impl Fn(u64) + Sync) -> f64 {
-    const ROUNDS: u64 = 1 << 18;
-    let pieces = pool.threads() * 8;
-    let seconds = best(3, || pool.run(pieces, |_| spin(ROUNDS)));
-    operations_per_round * ROUNDS as f64 * pieces as f64 / seconds
+/// What products with weights of one format reach, all threads together.
+#[derive(Clone, Copy, Debug)]
+pub struct ProductRates {
+    /// Bytes of weight per second with one input row, from memory.
+    pub bytes: f64,
+    /// Operations per second (a multiply-add counts two) with 128 input rows.
+    pub operations: f64,
 }
 
-/// Operations per second (a multiply-add counts two) of 8-bit dot products, all threads together.
+/// Run the products of the instruction set in use over weights of one format: a tenth of a second, or a few where they are slow.
+pub fn product_rates(pool: &Pool, format: Format) -> ProductRates {
+    const COLUMNS: usize = 2048;
+    const INPUTS: usize = 128;
+    /// More than the caches of most machines.
+    const FAR_BYTES: usize = 96 << 20;
+    const NEAR_ROWS: usize = 512;
+    let row = format.row_bytes(COLUMNS).expect("whole blocks of every format");
+    // The byte makes numbers and scales of moderate size in every format.
+    let bytes = vec![0x2b_u8; FAR_BYTES / row * row];
+    let x: Vec<f32> = (0..INPUTS * COLUMNS).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+    let factors = vec![1.0; (bytes.len() / row).div_ceil(128) * COLUMNS.div_ceil(128)];
+    let run = |weights: usize, inputs: usize| {
+        let (x, bytes) = (&x[..inputs * COLUMNS], &bytes[..weights * row]);
+        let mut quantized = Quantized::new();
+        quantized.quantize(pool, x, inputs, COLUMNS);
+        let weight = match format {
+            Format::F8E4M3 => Matrix::with_scales(weights, COLUMNS, bytes, &factors, 0),
+            _ => Matrix::new(format, weights, COLUMNS, bytes),
+        };
+        let mut out = vec![0.0; inputs * weights];
+        let mut fastest = f64::INFINITY;
+        let begun = Instant::now();
+        for _ in 0..4 {
+            let input = Input { x, rows: inputs, cols: COLUMNS, quantized: Some(&quantized) };
+            let started = Instant::now();
+            matmul(pool, &mut [Product { weight, input, rows: Rows::All, out: &mut out }]);
+            fastest = fastest.min(started.elapsed().as_secs_f64());
+            if begun.elapsed().as_secs_f64() > 0.1 {
+                break;
+            }
+        }
+        std::hint::black_box(&out);
+        fastest
+    };
+    ProductRates {
+        bytes: bytes.len() as f64 / run(bytes.len() / row, 1),
+        operations: (2 * NEAR_ROWS * COLUMNS * INPUTS) as f64 / run(NEAR_ROWS, INPUTS),
+    }
+}
+
+/// Eight pieces a thread of `spin` are timed three times; the best counts. The plain kernels are slow: they take fewer rounds.
+fn peak(pool: &Pool, operations_per_round: f64, spin: impl Fn(u64) + Sync) -> f64 {
+    const ROUNDS: u64 = 1 << 16;
+    let pieces = pool.threads() * 8;
+    let started = Instant::now();
+    spin(ROUNDS >> 8);
+    let rounds = if started.elapsed().as_secs_f64() < 1e-3 { ROUNDS } else { ROUNDS >> 5 };
+    let seconds = best(3, || pool.run(pieces, |_| spin(rounds)));
+    operations_per_round * rounds as f64 * pieces as f64 / seconds
+}
+
+/// Operations per second (a multiply-add counts two) of 8-bit dot products, all threads together: what the instruction set in use can do
+/// with 4- to 6-bit weights that are unpacked and lie in the first cache, without scales. AVX-512 has one instruction for it; AVX2 takes
+/// five for twice as many products of half the width.
 pub fn int8_peak(pool: &Pool) -> f64 {
-    peak(pool, 16.0 * 64.0 * 2.0, |rounds| {
+    peak(pool, (16 * INT8_COLUMNS * INT8_ROWS * 2) as f64, |rounds| {
         // SAFETY: the table holds only functions whose instruction set this processor has.
         std::hint::black_box(unsafe { (table().spin_int8)(rounds) });
     })
 }
 
-/// Operations per second (a multiply-add counts two) of f32 multiply-adds, all threads together.
+/// Operations per second (a multiply-add counts two) of fused f32 multiply-adds between registers, all threads together. The plain kernels
+/// have no instruction for them on old processors, and compute them in f64.
 pub fn f32_peak(pool: &Pool) -> f64 {
-    peak(pool, 16.0 * 16.0 * 2.0, |rounds| {
+    peak(pool, (F32_STEPS * 16 * 2) as f64, |rounds| {
         // SAFETY: the table holds only functions whose instruction set this processor has.
         std::hint::black_box(unsafe { (table().spin_f32)(rounds) });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_format_has_rates() {
+        let pool = Pool::new(1);
+        for format in [Format::F32, Format::F8E4M3, Format::Q4K] {
+            let rates = product_rates(&pool, format);
+            assert!(rates.bytes.is_finite() && rates.bytes > 0.0, "{format:?} {rates:?}");
+            assert!(rates.operations.is_finite() && rates.operations > 0.0, "{format:?} {rates:?}");
+        }
+    }
 }

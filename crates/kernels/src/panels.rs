@@ -279,6 +279,29 @@ impl Panel<'_> {
     }
 }
 
+/// Where a panel has its rows' numbers for a run of columns that starts a block of 32.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Rows of the panel.
+    pub rows: usize,
+    /// `[block][row][32]`
+    pub x: *const i8,
+    /// `[block][row]`
+    pub scales: *const f32,
+    /// `[group][row]`
+    pub starts: *const i32,
+    /// `[group][row]`
+    pub weighted: *const f32,
+}
+
+impl Place {
+    #[inline(always)]
+    pub fn of(panel: &Panel, column: usize) -> Place {
+        let (x, scales, starts, weighted) = panel.at(column);
+        Place { rows: panel.rows(), x, scales, starts, weighted }
+    }
+}
+
 /// What a product may use: its quantised input in panels, and the bytes that the thread will read next.
 pub type Hints<'a> = (&'a [Panel<'a>], &'a [u8]);
 

@@ -1,5 +1,5 @@
 //! Matrix products over stored weights, written once over `Vectors`. The order of every sum follows from format and width alone:
-//! quantised groups are exact integers added in order by fused multiply-add; floats are sixteen partial sums and a fixed tree.
+//! quantised groups are exact integers added in order by fused multiply-add; `floats` has that of floats.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::blocks::{Block, decode_blocks, decode_floats};
 use crate::panels::Row;
 use crate::vectors::{Vectors, array};
-use crate::{Format, Input, Matrix, Out, Quantized, Rows, with_block};
+use crate::{Input, Matrix, Out, Quantized, Rows, with_block};
 
 /// Weight rows that a quantised tile holds: the lanes of a vector.
 pub const TILE: usize = 16;
@@ -36,21 +36,16 @@ pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut
     &mut buffer[..len]
 }
 
-/// Outputs `range` (rows of the weight) of one product.
+/// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
-pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
+pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
     if w.format.wants_quantized_input() {
         let quantized = input.quantized.expect("a quantised weight needs quantised input");
         let mut scratch = SCRATCH.take();
         with_block!(w.format, B, quantised::<V, B>(w, range, quantized, rows, out, &mut scratch));
         SCRATCH.set(scratch);
     } else {
-        match w.format {
-            Format::F32 => floats::<V, F32>(w, range, input, rows, out),
-            Format::F16 => floats::<V, F16>(w, range, input, rows, out),
-            Format::Bf16 => floats::<V, Bf16>(w, range, input, rows, out),
-            _ => floats::<V, E4m3>(w, range, input, rows, out),
-        }
+        crate::floats::product::<V>(w, range, input, rows, ahead, out)
     }
 }
 
@@ -187,111 +182,6 @@ fn tile_rows<V: Vectors, B: Block, const R: usize>(
     }
 }
 
-/// How 16 stored floats are loaded.
-trait Float {
-    const BYTES: usize;
-    /// Whether every 128 columns have a factor.
-    const SCALED: bool;
-    fn load<V: Vectors>(bytes: &[u8]) -> V::F;
-}
-
-macro_rules! float {
-    ($name:ident, $bytes:expr, $scaled:expr, $load:ident) => {
-        struct $name;
-        impl Float for $name {
-            const BYTES: usize = $bytes;
-            const SCALED: bool = $scaled;
-            #[inline(always)]
-            fn load<V: Vectors>(bytes: &[u8]) -> V::F {
-                V::$load(bytes)
-            }
-        }
-    };
-}
-float!(F32, 4, false, load_f32_bytes);
-float!(F16, 2, false, load_f16_bytes);
-float!(Bf16, 2, false, load_bf16_bytes);
-float!(E4m3, 1, true, load_e4m3);
-
-#[inline(always)]
-fn floats<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, out: &Out) {
-    let n = rows.len(input.rows);
-    let mut o = range.start;
-    while o < range.end {
-        let four = o + 4 <= range.end;
-        let mut i = 0;
-        while i < n {
-            let wide = i + 4 <= n;
-            match (four, wide) {
-                (true, true) => dots::<V, T, 4, 4>(w, o, input, rows, i, out),
-                (true, false) => dots::<V, T, 4, 1>(w, o, input, rows, i, out),
-                (false, true) => dots::<V, T, 1, 4>(w, o, input, rows, i, out),
-                (false, false) => dots::<V, T, 1, 1>(w, o, input, rows, i, out),
-            }
-            i += if wide { 4 } else { 1 };
-        }
-        o += if four { 4 } else { 1 };
-    }
-}
-
-#[inline(always)]
-fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
-    w: &Matrix,
-    o: usize,
-    input: &Input,
-    rows: Rows,
-    i: usize,
-    out: &Out,
-) {
-    let cols = w.cols;
-    let bytes: [&[u8]; O] = array!(O, a, w.row(o + a));
-    let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
-    let mut total = [[V::splat(0.0); R]; O];
-    let block = if T::SCALED { 128 } else { cols.max(1) };
-    let mut from = 0;
-    while from < cols {
-        let to = (from + block).min(cols);
-        let mut acc = [[V::splat(0.0); R]; O];
-        let mut k = from;
-        while k + 16 <= to {
-            let xv: [V::F; R] = array!(R, r, V::load(&x[r][k..k + 16]));
-            for a in 0..O {
-                let wv = T::load::<V>(&bytes[a][k * T::BYTES..(k + 16) * T::BYTES]);
-                for r in 0..R {
-                    acc[a][r] = V::fma(wv, xv[r], acc[a][r]);
-                }
-            }
-            k += 16;
-        }
-        if k < to {
-            let xv: [V::F; R] = array!(R, r, V::load_part(&x[r][k..to]));
-            for a in 0..O {
-                let mut tail = [0u8; 64];
-                tail[..(to - k) * T::BYTES].copy_from_slice(&bytes[a][k * T::BYTES..to * T::BYTES]);
-                let wv = T::load::<V>(&tail[..16 * T::BYTES]);
-                for r in 0..R {
-                    acc[a][r] = V::fma(wv, xv[r], acc[a][r]);
-                }
-            }
-        }
-        if !T::SCALED {
-            total = acc;
-        } else {
-            for a in 0..O {
-                let scale = V::splat(w.scales_of_row(o + a)[from / 128]);
-                for r in 0..R {
-                    total[a][r] = V::fma(acc[a][r], scale, total[a][r]);
-                }
-            }
-        }
-        from = to;
-    }
-    for r in 0..R {
-        let sums: [f32; O] = array!(O, a, V::sum(total[a][r]));
-        out.write(i + r, o, &sums);
-    }
-}
-
 /// Weight rows decoded at a time by `transposed`.
 const DECODED: usize = 32;
 
@@ -311,13 +201,17 @@ pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &
         let decoded = &decoded[..count * width];
         let mut r = range.start;
         while r < range.end {
-            let four = V::MANY_REGISTERS && r + 4 <= range.end;
+            let four = r + 4 <= range.end;
             let mut c = 0;
             while c + 64 <= cols {
-                if four {
-                    transposed_tile::<V, 4>(decoded, width, c, w.rows, x, r, first, out);
+                if four && V::MANY_REGISTERS {
+                    transposed_tile::<V, 4, 4>(decoded, width, c, w.rows, x, r, first, out);
+                } else if four {
+                    for c in (c..c + 64).step_by(16) {
+                        transposed_tile::<V, 4, 1>(decoded, width, c, w.rows, x, r, first, out);
+                    }
                 } else {
-                    transposed_tile::<V, 1>(decoded, width, c, w.rows, x, r, first, out);
+                    transposed_tile::<V, 1, 4>(decoded, width, c, w.rows, x, r, first, out);
                 }
                 c += 64;
             }
@@ -346,10 +240,10 @@ pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &
     SCRATCH.set(scratch);
 }
 
-/// Columns `c..c + 64` of `R` rows, from r on: decoded rows, whose first is number `first`, are added in order.
+/// `P` vectors of columns from `c` on, of `R` rows from r on: decoded rows, whose first is number `first`, are added in order.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
-fn transposed_tile<V: Vectors, const R: usize>(
+fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
     decoded: &[f32],
     width: usize,
     c: usize,
@@ -361,28 +255,28 @@ fn transposed_tile<V: Vectors, const R: usize>(
 ) {
     let count = decoded.len() / width;
     let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * w_rows + first..][..count]);
-    let (mut v, mut lanes) = ([[V::splat(0.0); 4]; R], [0f32; 64]);
+    let (mut v, mut lanes) = ([[V::splat(0.0); P]; R], [0f32; 64]);
     if first > 0 {
         for a in 0..R {
-            out.read(r + a, c, &mut lanes);
-            v[a] = array!(4, p, V::load(&lanes[16 * p..16 * p + 16]));
+            out.read(r + a, c, &mut lanes[..16 * P]);
+            v[a] = array!(P, p, V::load(&lanes[16 * p..16 * p + 16]));
         }
     }
     for (j, row) in decoded.chunks_exact(width).enumerate() {
-        let row = &row[c..c + 64];
-        let row: [V::F; 4] = array!(4, p, V::load(&row[16 * p..16 * p + 16]));
+        let row = &row[c..c + 16 * P];
+        let row: [V::F; P] = array!(P, p, V::load(&row[16 * p..16 * p + 16]));
         for a in 0..R {
             let xj = V::splat(xs[a][j]);
-            for p in 0..4 {
+            for p in 0..P {
                 v[a][p] = V::fma(xj, row[p], v[a][p]);
             }
         }
     }
     for a in 0..R {
-        for p in 0..4 {
+        for p in 0..P {
             V::store(v[a][p], &mut lanes[16 * p..16 * p + 16]);
         }
-        out.write(r + a, c, &lanes);
+        out.write(r + a, c, &lanes[..16 * P]);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Methods of other instruction sets may only run where the processor has been asked; the table in `dispatch` sees to that.
 
+use std::mem::transmute;
+
 use crate::blocks;
 
 /// `[f(0), f(1), ..]` of numbers that copy. Not `std::array::from_fn`: a closure is compiled without the instruction set of the
@@ -30,6 +32,8 @@ pub trait Vectors: Copy + 'static {
     type I: Copy;
     /// Whether a kernel may hold sixteen sums and their operands in registers.
     const MANY_REGISTERS: bool;
+    /// Input rows of a tile of `dot_tile` with four weight rows, at most 4.
+    const TILE_ROWS: usize = 4;
 
     /// All lanes the same.
     fn splat(x: f32) -> Self::F;
@@ -81,11 +85,17 @@ pub trait Vectors: Copy + 'static {
     /// Per lane r: `acc + sum_{k<4} tile[4 r + k] * x[k]`; `tile` has 64 bytes.
     fn dot_step(acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I;
 
+    /// Per lane r: `acc + sum_{k<4} (tile[4 r + k] * x[k] + tile[64 + 4 r + k] * x[4 + k])`; `tile` has 128 bytes, all below 64.
+    #[inline(always)]
+    fn dot_two_steps(acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I {
+        Self::dot_step(Self::dot_step(acc, &tile[..64], &x[..4]), &tile[64..128], &x[4..8])
+    }
+
     /// The first 16 numbers.
     fn load_i(x: &[i32]) -> Self::I;
     /// To the first 16 places.
     fn store_i(v: Self::I, out: &mut [i32]);
-    /// To the nearest integer, ties to even; undefined for what no i32 holds.
+    /// To the nearest integer, ties to even; undefined from 2^22 on.
     fn to_i(v: Self::F) -> Self::I;
     /// Numbers of 32 lanes to pairs of 16 bits, saturated. For each l < 4: `a[4l..4l + 4]`, then `b[4l..4l + 4]`.
     fn pack(a: Self::I, b: Self::I) -> Self::I;
@@ -97,6 +107,22 @@ pub trait Vectors: Copy + 'static {
     fn dot_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// `v[i][j]` to `v[j][i]`
     fn transpose(v: &mut [Self::I; 16]);
+
+    /// Sixteen partial sums of every `w` with every `x`, added to `acc`; all have the same whole number of vectors.
+    #[inline(always)]
+    fn dot_tile<const O: usize, const R: usize>(w: [&[f32]; O], x: [&[f32]; R], acc: &mut [[Self::F; R]; O]) {
+        let mut sums = *acc;
+        for k in (0..w[0].len()).step_by(16) {
+            let xv: [Self::F; R] = array!(R, r, Self::load(&x[r][k..]));
+            for a in 0..O {
+                let wv = Self::load(&w[a][k..]);
+                for r in 0..R {
+                    sums[a][r] = Self::fma(wv, xv[r], sums[a][r]);
+                }
+            }
+        }
+        *acc = sums;
+    }
 
     /// `v[query][position]` to four vectors `[4 positions][4 queries]`.
     #[inline(always)]
@@ -140,14 +166,15 @@ pub trait Vectors: Copy + 'static {
         f32::from_bits(most)
     }
 
-    /// To the nearest 8-bit integers, ties to even, those beyond to the last, a NaN to zero; and their sum.
+    /// To the nearest integers within -127..=127, ties to even, those beyond to the last, a NaN to zero; and their sum. Never -128: its
+    /// magnitude has no signed byte, which products by signs need.
     #[inline(always)]
     fn to_bytes(v: Self::F, out: &mut [i8]) -> i32 {
         let mut lanes = [0f32; 16];
         Self::store(v, &mut lanes);
         let mut sum = 0;
         for (x, out) in lanes.iter().zip(&mut out[..16]) {
-            *out = x.round_ties_even() as i8;
+            *out = (x.round_ties_even() as i8).max(-127);
             sum += *out as i32;
         }
         sum
@@ -258,11 +285,11 @@ impl Vectors for Scalar {
     }
     #[inline(always)]
     fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        map(|i| a[i].mul_add(b[i], c[i]))
+        map(|i| fused(a[i], b[i], c[i]))
     }
     #[inline(always)]
     fn fnma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        map(|i| (-a[i]).mul_add(b[i], c[i]))
+        map(|i| fused(-a[i], b[i], c[i]))
     }
     #[inline(always)]
     fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
@@ -274,11 +301,11 @@ impl Vectors for Scalar {
     }
     #[inline(always)]
     fn round(a: [f32; 16]) -> [f32; 16] {
-        map(|i| a[i].round_ties_even())
+        map(|i| rounded(a[i]))
     }
     #[inline(always)]
     fn exp2(n: [f32; 16]) -> [f32; 16] {
-        map(|i| f32::from_bits(((n[i] as i32 + 127) as u32) << 23))
+        map(|i| f32::from_bits((integer(n[i]).wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
     fn below(x: [f32; 16], bound: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
@@ -314,7 +341,7 @@ impl Vectors for Scalar {
     }
     #[inline(always)]
     fn to_i(v: [f32; 16]) -> [i32; 16] {
-        array!(16, i, v[i].round_ties_even() as i32)
+        array!(16, i, integer(v[i]))
     }
     #[inline(always)]
     fn pack(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
@@ -332,14 +359,75 @@ impl Vectors for Scalar {
     }
     #[inline(always)]
     fn dot_pairs(acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        let product = |i: usize, k: usize| i32::from(half(&a, 2 * i + k)) * i32::from(half(&b, 2 * i + k));
-        std::array::from_fn(|i| acc[i].wrapping_add(product(i, 0).wrapping_add(product(i, 1))))
+        // As numbers of 16 bits, which the compiler turns into one instruction for both products; their order is of no account.
+        // SAFETY: both are 64 bytes of plain numbers.
+        let (a, b) = unsafe { (transmute::<[i32; 16], [i16; 32]>(a), transmute::<[i32; 16], [i16; 32]>(b)) };
+        let mut sums = acc;
+        for i in 0..16 {
+            let (low, high) =
+                (i32::from(a[2 * i]) * i32::from(b[2 * i]), i32::from(a[2 * i + 1]) * i32::from(b[2 * i + 1]));
+            sums[i] = sums[i].wrapping_add(low.wrapping_add(high));
+        }
+        sums
+    }
+    #[inline(always)]
+    fn largest(a: [f32; 16], b: [f32; 16]) -> f32 {
+        let mut most = 0;
+        for x in a.into_iter().chain(b) {
+            most = most.max((x.to_bits() & 0x7fff_ffff) as i32);
+        }
+        f32::from_bits(most as u32)
+    }
+    #[inline(always)]
+    fn to_bytes(v: [f32; 16], out: &mut [i8]) -> i32 {
+        let (out, mut sum) = (&mut out[..16], 0);
+        for i in 0..16 {
+            let number = if v[i].is_nan() { 0.0 } else { v[i] };
+            let held = if number < 127.0 { number } else { 127.0 };
+            let whole = integer(if held > -127.0 { held } else { -127.0 });
+            out[i] = whole as i8;
+            sum += whole;
+        }
+        sum
     }
     #[inline(always)]
     fn transpose(v: &mut [[i32; 16]; 16]) {
         let rows = *v;
         *v = std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]));
     }
+}
+
+/// `a * b + c`, rounded once. Where the target has no such instruction, in f64: the product is exact there; the sum is rounded to odd, so
+/// that its own rounding never decides that to f32 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+#[inline(always)]
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        return a.mul_add(b, c);
+    }
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    let part = sum - product;
+    // What the sum lost; a NaN where it is no number or infinite, which is then left as it is.
+    let lost = (product - (sum - part)) + (c - part);
+    let inexact = 0u64.wrapping_sub(u64::from(lost.abs() > 0.0));
+    let beyond = (lost.to_bits() ^ sum.to_bits()) >> 63;
+    f64::from_bits(sum.to_bits().wrapping_sub(beyond & inexact) | (inexact & 1)) as f32
+}
+
+/// To the nearest integer, ties to even, without a call where the target has no such instruction.
+#[inline(always)]
+fn rounded(x: f32) -> f32 {
+    const WHOLE: f32 = 8_388_608.0; // from 2^23 on all numbers are integers
+    let shift = WHOLE.copysign(x);
+    let near = ((x + shift) - shift).copysign(x);
+    if x.abs() < WHOLE { near } else { x }
+}
+
+/// To the nearest integer, ties to even; for magnitudes below 2^22.
+#[inline(always)]
+fn integer(x: f32) -> i32 {
+    const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23: the last bits of a sum are the integer
+    (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
 /// Two numbers of 16 bits in one lane, the first below.
@@ -357,4 +445,78 @@ fn half(v: &[i32; 16], i: usize) -> i16 {
 #[inline(always)]
 fn saturated(x: i32) -> i16 {
     x.clamp(i16::MIN.into(), i16::MAX.into()) as i16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bits of every kind: special, of one sign or exponent, with few bits set, at the ends of the range.
+    fn number(random: u64) -> f32 {
+        const SPECIAL: [u32; 12] = [
+            0,
+            0x8000_0000,
+            1,
+            0x8000_0001,
+            0x007f_ffff,
+            0x0080_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0xff80_0000,
+            0x3f80_0000,
+            0x3380_0000,
+            0x7fc0_0000,
+        ];
+        let bits = (random >> 32) as u32;
+        f32::from_bits(match random % 7 {
+            0 => SPECIAL[(random >> 8) as usize % SPECIAL.len()],
+            1 => bits,
+            2 => bits & 0x807f_ffff | 0x3f00_0000,
+            3 => bits & 0x8000_0fff | 0x3f80_0000,
+            4 => bits & 0x80ff_ffff,
+            5 => bits & 0x8f7f_f000 | 0x3000_0000,
+            _ => bits & 0x807f_ffff | 0x1f00_0000,
+        })
+    }
+
+    #[test]
+    fn a_fused_multiply_add_is_rounded_once() {
+        let mut state = 1u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for i in 0..4_000_000u32 {
+            let (a, b) = (number(random()), number(random()));
+            // A third of the sums cancels, or adds a half of a last place.
+            let near = i / 3 % 50;
+            let product = (-a * b).to_bits();
+            let c = match i % 3 {
+                0 => f32::from_bits(if near < 25 {
+                    product
+                } else {
+                    product.wrapping_sub((near.wrapping_sub(12)) << 23)
+                }),
+                _ => number(random()),
+            };
+            let (got, want) = (fused(a, b, c), a.mul_add(b, c));
+            assert!(
+                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                "{a:e} * {b:e} + {c:e}: {got:e}, not {want:e}"
+            );
+        }
+    }
+
+    #[test]
+    fn integers_are_the_nearest_and_even_between_two() {
+        for i in 0..1u32 << 20 {
+            let x = f32::from_bits(i.wrapping_mul(4097));
+            assert!(rounded(x).to_bits() == x.round_ties_even().to_bits() || x.is_nan(), "{x}");
+            if x.abs() < 4_194_304.0 {
+                assert_eq!(integer(x), x.round_ties_even() as i32, "{x}");
+            }
+        }
+    }
 }

@@ -214,6 +214,36 @@ fn extreme_exponents() {
     }
 }
 
+/// Inputs so small that the inverse of their scale is infinite, and the largest quants of both signs on both sides.
+#[test]
+fn extreme_quants() {
+    let pool = Pool::new(1);
+    let (rows, cols) = (21, 128);
+    for format in Format::ALL.into_iter().filter(|f| f.wants_quantized_input()) {
+        let cols = cols / format.block_elems().min(cols) * format.block_elems();
+        for fill in [0x00, 0x7f, 0x80, 0x81, 0xff] {
+            let mut stored = weight(format, rows, cols, &mut Random(3));
+            for (i, byte) in stored.iter_mut().enumerate() {
+                // Quants of one kind, scales as they were.
+                if format == Format::Q8_0 && i % 34 >= 2 || format == Format::Q6K && i % 210 < 192 {
+                    *byte = fill;
+                }
+            }
+            let w = Matrix::new(format, rows, cols, &stored);
+            for size in [1e-40, 1.0, 1e30] {
+                for signs in [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]] {
+                    let x: Vec<f32> = (0..5 * cols).map(|i| size * signs[i % 2]).collect();
+                    let scalar = with_table(tables().last().unwrap(), || product(&pool, w, &x, 5, Rows::All));
+                    for table in tables() {
+                        let got = with_table(table, || product(&pool, w, &x, 5, Rows::All));
+                        assert_eq!(bits(&got), bits(&scalar), "{} {format:?} {fill:#x} {size}", table.name);
+                    }
+                }
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 

@@ -7,7 +7,40 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+
+/// What the system says of a file. `changed` moves whenever the file's bytes, names or rights do, and nobody can put it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The file system it lies on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// Bytes.
+    pub length: u64,
+    /// When it was last written, as seconds and nanoseconds since 1970. Anybody who may write to it can set this.
+    pub written: (i64, i64),
+    /// When it last changed, likewise.
+    pub changed: (i64, i64),
+}
+
+impl Stamp {
+    #[cfg(unix)]
+    fn of(about: &Metadata) -> Option<Stamp> {
+        use std::os::unix::fs::MetadataExt;
+        Some(Stamp {
+            device: about.dev(),
+            inode: about.ino(),
+            length: about.len(),
+            written: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &Metadata) -> Option<Stamp> {
+        None
+    }
+}
 
 /// A whole file, mapped read-only (or bytes held in memory, for tests).
 pub struct Mapping {
@@ -21,8 +54,7 @@ enum Bytes {
         guard: guard::Guard,
         map: memmap2::Mmap,
         file: File,
-        length: u64,
-        written: Option<SystemTime>,
+        about: Metadata,
     },
     Held(Vec<u8>),
 }
@@ -47,7 +79,7 @@ impl Mapping {
             #[cfg(target_os = "linux")]
             let _ = map.advise(memmap2::Advice::HugePage);
             let guard = guard::Guard::new(map.as_ptr() as usize, map.len())?;
-            Bytes::Mapped { guard, map, file, length: about.len(), written: about.modified().ok() }
+            Bytes::Mapped { guard, map, file, about }
         };
         Ok(Mapping { path: path.to_path_buf(), bytes })
     }
@@ -80,21 +112,35 @@ impl Mapping {
         }
     }
 
-    /// Give `take` what tells this file from others: its length, when it was written, its first bytes and pieces from all over. Two files
-    /// that differ only between the pieces are told apart by the time.
-    pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
-        const HEAD: usize = 1 << 20;
-        const PIECE: usize = 4 << 10;
-        const PIECES: usize = 64;
-        let bytes = self.bytes();
-        take(&(bytes.len() as u64).to_le_bytes());
-        if let Bytes::Mapped { written, .. } = &self.bytes {
-            let since = written.and_then(|w| w.duration_since(SystemTime::UNIX_EPOCH).ok());
-            take(&since.map_or(0, |d| d.as_nanos()).to_le_bytes());
+    /// What the system said of the file when it was opened; `None` for bytes in memory, and where the system tells no time of change.
+    pub fn opened(&self) -> Option<Stamp> {
+        match &self.bytes {
+            Bytes::Mapped { about, .. } => Stamp::of(about),
+            Bytes::Held(_) => None,
         }
-        take(&bytes[..bytes.len().min(HEAD)]);
-        let step = (bytes.len() / PIECES).max(PIECE);
-        (0..bytes.len()).step_by(step).for_each(|at| take(&bytes[at..bytes.len().min(at + PIECE)]));
+    }
+
+    /// What the system says of the file now. One system call.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match &self.bytes {
+            Bytes::Mapped { file, .. } => file.metadata().ok().as_ref().and_then(Stamp::of),
+            Bytes::Held(_) => None,
+        }
+    }
+
+    /// Read from byte `at` on, past the mapping: how many bytes came, 0 at the end.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_at(&self, to: &mut [u8], at: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        if let Bytes::Mapped { file, .. } = &self.bytes {
+            return std::os::unix::fs::FileExt::read_at(file, to, at);
+        }
+        let bytes = usize::try_from(at).ok().and_then(|at| self.bytes().get(at..)).unwrap_or_default();
+        let count = bytes.len().min(to.len());
+        to[..count].copy_from_slice(&bytes[..count]);
+        Ok(count)
     }
 
     /// Where the bytes come from, for messages.
@@ -110,8 +156,9 @@ impl Mapping {
     /// Whether the file is no longer what was opened: shortened or written to. One system call.
     pub fn changed(&self) -> bool {
         match &self.bytes {
-            Bytes::Mapped { guard, file, length, written, .. } => {
-                guard.lost() || file.metadata().is_ok_and(|now| now.len() != *length || now.modified().ok() != *written)
+            Bytes::Mapped { guard, file, about, .. } => {
+                let differs = |now: Metadata| now.len() != about.len() || now.modified().ok() != about.modified().ok();
+                guard.lost() || file.metadata().is_ok_and(differs)
             }
             Bytes::Held(_) => false,
         }

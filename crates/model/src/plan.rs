@@ -1,8 +1,11 @@
 //! What a model will take, computed from its structure and file headers before anything is loaded.
 
+use kernels::Format;
+
 use crate::cache::{CacheFormat, PAGE};
 use crate::checkpoint::Checkpoint;
 use crate::structure::{Attention, FeedForward, Layer, Structure};
+use crate::tensors::Stored;
 
 /// Room for buffers and the program itself, besides weights and cache.
 const SCRATCH_BYTES: u64 = 384 << 20;
@@ -169,15 +172,32 @@ impl Checkpoint {
     /// Bytes of weights that one step of `rows` tokens reads: dense matrices once, and of each mixture the experts that so many
     /// tokens reach between them when each chooses evenly, `experts (1 - (1 - active / experts)^rows)`.
     pub fn bytes_per_step(&self, rows: usize) -> u64 {
+        self.reads_per_step(rows).map(|(_, bytes)| bytes).sum::<f64>() as u64
+    }
+
+    /// Bytes of each format that kernels know, of those that one decoded token reads.
+    pub fn bytes_per_token_by_format(&self) -> Vec<(Format, f64)> {
+        let mut sums: Vec<(Format, f64)> = Vec::new();
+        for (stored, bytes) in self.reads_per_step(1) {
+            let Stored::As(format) = stored else { continue };
+            match sums.iter_mut().find(|(f, _)| f == format) {
+                Some((_, sum)) => *sum += bytes,
+                None => sums.push((*format, bytes)),
+            }
+        }
+        sums
+    }
+
+    /// Every tensor's format and the bytes that a step of `rows` tokens reads of it.
+    fn reads_per_step(&self, rows: usize) -> impl Iterator<Item = (&Stored, f64)> {
         let structure = &self.structure;
-        let reached = |layer: usize| match structure.layers.get(layer).map(|l| &l.feed_forward) {
+        let reached = move |layer: usize| match structure.layers.get(layer).map(|l| &l.feed_forward) {
             Some(FeedForward::Moe { experts, active, .. }) => {
                 1.0 - (1.0 - *active as f64 / *experts as f64).powf(rows as f64)
             }
             _ => 1.0,
         };
-        let mut sum = 0.0;
-        for (name, tensor) in &self.tensors.by_name {
+        self.tensors.by_name.iter().map(move |(name, tensor)| {
             let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
             let embedding = name == "model.embed_tokens.weight" || name == "token_embd.weight";
             let routed = name.contains("_exps") || (name.contains(".experts.") && !name.contains("shared"));
@@ -187,9 +207,8 @@ impl Checkpoint {
                 _ if embedding && !structure.tied => (rows as f64 / structure.vocab as f64).min(1.0),
                 _ => 1.0,
             };
-            sum += tensor.bytes as f64 * share;
-        }
-        sum as u64
+            (&tensor.stored, tensor.bytes as f64 * share)
+        })
     }
 }
 

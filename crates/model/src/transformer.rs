@@ -1,6 +1,7 @@
 //! The forward. Read this first: embed; per layer attention and feed-forward on the residual stream; norm; head.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 
@@ -8,6 +9,7 @@ use crate::attention::{self, Call, Form};
 use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::feed_forward::{self, Routes, quantized_wanted};
+use crate::mmap::Mapping;
 use crate::structure::{FeedForward, Structure};
 use crate::weight::{AttentionWeights, FeedForwardWeights, LayerWeights, MlaQuery, Weight, Weights};
 
@@ -81,10 +83,9 @@ impl Transformer {
         self.weights.files.iter().find(|f| f.changed()).map(|f| f.path())
     }
 
-    /// Give `take` all that the model's numbers follow from, in short: its structure and its files.
-    pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
-        take(format!("{:?}", self.structure).as_bytes());
-        self.weights.files.iter().for_each(|file| file.identify(take));
+    /// The files of the weights. With the structure they are all that the model's numbers follow from.
+    pub fn files(&self) -> &[Arc<Mapping>] {
+        &self.weights.files
     }
 
     /// Aligned blocks of so many prompt positions are computed in a form of their own, where attention has two; see `batch::Span`.

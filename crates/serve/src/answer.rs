@@ -11,6 +11,18 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::wire::{End, Finish, Part, Scored};
 
+/// Tokens of a choice so far; sent with each of its parts, so that tokens count when what they say is taken out of the channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Tokens generated.
+    pub tokens: usize,
+    /// Of these, tokens of reasoning.
+    pub reasoning: usize,
+}
+
+/// A part of a choice, the number of the choice, and its tokens up to this part.
+pub type Given = (usize, Count, Part);
+
 /// How one choice is read.
 pub struct Reading {
     /// Tokens of the prompt.
@@ -55,7 +67,7 @@ pub struct Answer {
     reading: Reading,
     stops: Stops,
     choice: usize,
-    parts: UnboundedSender<(usize, Part)>,
+    parts: UnboundedSender<Given>,
     /// Scores of tokens whose text is held back, each with where its text begins in bytes.
     held: Vec<(usize, Scored)>,
     /// Bytes of text decoded, bytes given, characters decoded.
@@ -66,7 +78,7 @@ pub struct Answer {
     prompt: Vec<Scores>,
     calls: usize,
     in_reasoning: bool,
-    reasoning: usize,
+    count: Count,
     /// Sum of log-probabilities, and how many.
     sum: (f64, usize),
     /// An end came as a token.
@@ -78,7 +90,7 @@ impl Answer {
         tokenizer: Arc<Tokenizer>,
         mut reading: Reading,
         choice: usize,
-        parts: UnboundedSender<(usize, Part)>,
+        parts: UnboundedSender<Given>,
     ) -> Answer {
         // Special tokens are passed over here, but for those that the parser must see.
         let stream = Stream::continuing(Arc::clone(&tokenizer), false);
@@ -97,7 +109,7 @@ impl Answer {
             prompt: Vec::new(),
             calls: 0,
             in_reasoning: false,
-            reasoning: 0,
+            count: Count::default(),
             sum: (0.0, 0),
             ended: false,
         }
@@ -105,7 +117,11 @@ impl Answer {
 
     /// Nobody listens any more, or the text has ended: break.
     fn send(&self, part: Part) -> ControlFlow<()> {
-        if self.parts.send((self.choice, part)).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.parts.send((self.choice, self.count, part)).is_err() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn scored(&self, id: u32, scores: Option<Scores>, offset: usize) -> Scored {
@@ -144,6 +160,7 @@ impl Answer {
     }
 
     fn token(&mut self, id: u32, scores: Option<Scores>) -> ControlFlow<()> {
+        self.count.tokens += 1;
         if let Some(scores) = scores {
             self.sum = (self.sum.0 + f64::from(scores.0), self.sum.1 + 1);
             let scored = self.scored(id, Some(scores), self.characters);
@@ -155,7 +172,7 @@ impl Answer {
         }
         let text = if self.is_seen(id) { self.stream.push(id) } else { String::new() };
         let flow = self.read(text, Last::Not);
-        self.reasoning += usize::from(self.in_reasoning);
+        self.count.reasoning += usize::from(self.in_reasoning);
         flow
     }
 
@@ -244,7 +261,7 @@ impl Answer {
         };
         let (sum, count) = self.sum;
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
-        let end = End { finish, stop, timing, reasoning: self.reasoning, mean };
+        let end = End { finish, stop, timing, mean };
         let _ = self.send(Part::End(end));
     }
 }
@@ -252,14 +269,15 @@ impl Answer {
 impl Sink for Answer {
     fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
-            Event::Started { cached, differs_at, .. } => {
-                self.send(Part::Started { prompt: self.reading.prompt, cached, differs_at })?;
+            Event::Started { cached, differs_at, waited, .. } => {
+                self.send(Part::Started { prompt: self.reading.prompt, cached, differs_at, waited })?;
                 if self.reading.echo.as_ref().is_some_and(|e| !e.scored) {
                     self.echo()
                 } else {
                     ControlFlow::Continue(())
                 }
             }
+            Event::Read { written } => self.send(Part::Read { written }),
             Event::Prompt(scores) => {
                 self.prompt.extend(scores);
                 ControlFlow::Continue(())
@@ -314,11 +332,15 @@ mod tests {
         Timing { prompt_tokens: 1, prefill: none, generated: 0, decode: none, cached_tokens: 0, waited: none }
     }
 
-    /// The parts of an answer whose tokens are these; the engine is told to stop where a sink says so.
-    fn parts(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Part> {
+    /// The parts of an answer whose tokens are these, with their counts; the engine is told to stop where a sink says so.
+    fn given(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Given> {
         let (sender, mut parts) = unbounded_channel();
         let mut answer = Answer::new(tokenizer(), reading, 0, sender);
-        assert!(answer.take(Event::Started { seed: 1, cached: 0, differs_at: None }).is_continue());
+        assert!(
+            answer
+                .take(Event::Started { seed: 1, cached: 0, differs_at: None, waited: std::time::Duration::ZERO })
+                .is_continue()
+        );
         let mut finish = finish;
         for &id in ids {
             let log_probabilities = Some((-1.0, vec![(id, -1.0)]));
@@ -328,7 +350,11 @@ mod tests {
             }
         }
         assert!(answer.take(Event::End { finish, timing: timing() }).is_continue());
-        std::iter::from_fn(|| parts.try_recv().ok().map(|(_, part)| part)).collect()
+        std::iter::from_fn(|| parts.try_recv().ok()).collect()
+    }
+
+    fn parts(reading: Reading, ids: &[u32], finish: Ended) -> Vec<Part> {
+        given(reading, ids, finish).into_iter().map(|(_, _, part)| part).collect()
     }
 
     fn whole(reading: Reading, text: &str) -> Whole {
@@ -355,7 +381,12 @@ mod tests {
     fn reasoning_comes_first_and_never_with_text() {
         let reading = Reading { stops: vec!["cat".to_string()], ..parsed("hermes", true) };
         let ids = tokenizer().encode("A cat?</think>\n\nThe dog and the cat", false).unwrap();
-        let parts = parts(reading, &ids, Ended::Length);
+        let given = given(reading, &ids, Ended::Length);
+        // A part counts the tokens up to it, so that it can be the last; the end counts all, those of the stop string too.
+        assert!(given.windows(2).all(|w| w[0].1.tokens <= w[1].1.tokens));
+        let Some((_, Count { tokens, reasoning }, Part::End(_))) = given.last() else { panic!("{given:?}") };
+        assert!(*tokens == ids.len() && (3..ids.len()).contains(reasoning));
+        let parts: Vec<Part> = given.into_iter().map(|(_, _, part)| part).collect();
         let reasoned = parts.iter().rposition(|p| matches!(p, Part::Reasoning { .. })).unwrap();
         let said = parts.iter().position(|p| matches!(p, Part::Text { .. })).unwrap();
         assert!(reasoned < said, "{parts:?}");
@@ -364,7 +395,7 @@ mod tests {
         // A stop string ends the text, not the reasoning.
         assert_eq!((whole.reasoning.as_str(), whole.text.as_str()), ("A cat?", "The dog and the "));
         let end = whole.end.as_ref().unwrap();
-        assert!(end.finish == Finish::Stop && end.reasoning > 2 && end.mean == -1.0);
+        assert!(end.finish == Finish::Stop && end.mean == -1.0);
         assert!(!whole.reasoning_scored.is_empty());
     }
 
@@ -399,7 +430,7 @@ mod tests {
         let reading = Reading { echo: Some(echo), ends: vec![1], ..plain() };
         let mut answer = Answer::new(tokenizer(), reading, 3, sender);
         for event in [
-            Event::Started { seed: 1, cached: 0, differs_at: None },
+            Event::Started { seed: 1, cached: 0, differs_at: None, waited: std::time::Duration::ZERO },
             Event::Prompt(vec![(-0.5, vec![(7, -0.1)])]),
             // The end of the text, as a token: its score counts, its text does not.
             Event::Token { id: 1, log_probabilities: Some((-2.0, Vec::new())) },
@@ -408,7 +439,7 @@ mod tests {
             let _ = answer.take(event);
         }
         let mut whole = Whole::default();
-        while let Ok((choice, part)) = parts.try_recv() {
+        while let Ok((choice, _, part)) = parts.try_recv() {
             assert_eq!(choice, 3);
             whole.add(part);
         }

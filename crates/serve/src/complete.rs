@@ -280,12 +280,11 @@ async fn answer(
     record: &Record,
 ) -> Result<Response, Problem> {
     let (served, plan, mut wire) = planned(state, request, kind).await?;
-    record.fill(|f| {
-        f.prompt_tokens = Some(plan.prompt_tokens());
-        f.unknown = plan.wanted.unknown.clone();
-    });
-    let (stream, unkept) = (plan.wanted.stream, unkept(plan.unkept()));
+    record.fill(|f| f.unknown = plan.wanted.unknown.clone());
+    let (stream, prompt_tokens, unkept) = (plan.wanted.stream, plan.prompt_tokens(), unkept(plan.unkept()));
     let running = Running::start(Arc::clone(state), served, plan, record.clone())?;
+    // One that the queue does not take counts no tokens.
+    record.fill(|f| f.prompt_tokens = Some(prompt_tokens));
     if stream {
         let ready = wire.opening();
         let mut response = Body::new(Streamed::new(running, wire, ready)).into_response();
@@ -326,7 +325,11 @@ fn unkept(lines: &[String]) -> Option<(HeaderName, HeaderValue)> {
             .map(|c| {
                 let mut pair = [0; 2];
                 let escape = |unit: &u16| format!("\\u{unit:04x}");
-                if (' '..='~').contains(&c) { c.into() } else { c.encode_utf16(&mut pair).iter().map(escape).collect() }
+                if (' '..='~').contains(&c) {
+                    String::from(c)
+                } else {
+                    c.encode_utf16(&mut pair).iter().map(escape).collect()
+                }
             })
             .collect();
         if text.len() + ascii.len() > BYTES_MAX {

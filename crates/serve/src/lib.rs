@@ -199,9 +199,15 @@ impl State {
         Ok(())
     }
 
-    /// Whether requests are answered: the first model was loaded, and the server is not ending.
+    /// Whether requests are answered: the first model was loaded, its engine and the others' run, and the server is not ending.
     pub fn ready(&self) -> bool {
-        self.started.load(Ordering::Acquire) && !self.gate.ending()
+        self.started.load(Ordering::Acquire) && !self.gate.ending() && self.fault().is_none()
+    }
+
+    /// A model whose engine has panicked, and what it said: the process has to be restarted.
+    pub fn fault(&self) -> Option<(String, String)> {
+        let stopped = |(name, model): (String, Arc<Loaded>)| model.service.fault().map(|said| (name, said));
+        self.models.loaded().into_iter().find_map(stopped)
     }
 
     /// The model of this name, the first without one; loaded where it must be.

@@ -30,23 +30,23 @@ const HEADERS_MAX: usize = 100;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Serve until `end` comes, with TLS where there is a certificate. Then new requests are refused while those that were taken are
-/// finished, but no longer than the bounds allow. True when all was finished.
-pub async fn listen(
+/// finished, but no longer than the bounds allow. Gives whether all was finished, and what `end` gave.
+pub async fn listen<T>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     state: Arc<State>,
-    end: impl Future<Output = ()>,
-) -> bool {
+    end: impl Future<Output = T>,
+) -> (bool, T) {
     let bounds = state.bounds;
     let connections = Connections::new(bounds.connections);
     let (ending, ended) = watch::channel(false);
     let app = around(router(Arc::clone(&state)), &state);
     let mut end = pin!(async {
-        end.await;
+        let why = end.await;
         state.gate.end();
-        tokio::time::timeout(bounds.drain, state.gate.idle()).await.is_ok()
+        (tokio::time::timeout(bounds.drain, state.gate.idle()).await.is_ok(), why)
     });
-    let finished = loop {
+    let (finished, why) = loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &connections) => accepted,
             finished = &mut end => break finished,
@@ -73,7 +73,8 @@ pub async fn listen(
         model.service.end();
     }
     // What is left are connections without a request.
-    tokio::time::timeout(bounds.patience.min(FAREWELL), connections.empty()).await.is_ok() && finished
+    let closed = tokio::time::timeout(bounds.patience.min(FAREWELL), connections.empty()).await.is_ok();
+    (closed && finished, why)
 }
 
 /// A connection, then a place for it.

@@ -85,4 +85,8 @@ impl engine::service::Constraint for Obeys {
     fn is_done(&self) -> bool {
         self.0.is_done()
     }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send> {
+        Box::new(self.0.stopper())
+    }
 }

@@ -104,7 +104,7 @@ const REQUEST_SECONDS: [f64; 16] =
 /// Experts of a model, over all layers, that are counted one by one; of larger models only how even they are used.
 const EXPERTS_MAX: usize = 4096;
 
-const NOW: [(&str, &str); 7] = [
+const NOW: [(&str, &str); 8] = [
     ("requests_running", "Requests that are computed"),
     ("requests_waiting", "Requests in the queue"),
     ("cache_pages", "Pages of the cache"),
@@ -112,12 +112,14 @@ const NOW: [(&str, &str); 7] = [
     ("cache_units", "Units of 64 tokens that can be found in the cache"),
     ("disk_cache_units", "Units of the cache on disk"),
     ("disk_cache_bytes", "Bytes of the cache on disk"),
+    ("disk_cache_in_use", "1 once the model's files are hashed and its cache on disk is used"),
 ];
 
 fn now(s: &Statistics) -> [u64; NOW.len()] {
+    let in_use = u64::from(s.disk.is_some());
     let disk = s.disk.unwrap_or_default();
     let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.units].map(|n| n as u64);
-    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.units, disk.bytes]
+    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.units, disk.bytes, in_use]
 }
 
 const TOTALS: [(&str, &str); 13] = [

@@ -14,7 +14,7 @@ use text::reply::{Format, Options, Parser};
 use text::tokenizer::Within;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::answer::{Answer, Echo, Reading};
+use crate::answer::{Answer, Echo, Given, Reading};
 use crate::ask::{Ask, Input, Prompt, Wanted};
 use crate::calling::Calling;
 use crate::infill;
@@ -23,7 +23,6 @@ use crate::problem::Problem;
 use crate::thinking::Budget;
 use crate::turns::Turn;
 use crate::validate::Invalid;
-use crate::wire::Part;
 
 /// What a connection adds to a request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -114,7 +113,7 @@ impl Plan {
 
     /// What of a schema is not kept, a line each with its path.
     pub fn unkept(&self) -> &[String] {
-        self.matcher.as_ref().map_or(&[], Matcher::warnings)
+        self.matcher.as_ref().map(Matcher::warnings).unwrap_or_default()
     }
 
     /// Choices in all.
@@ -148,7 +147,7 @@ impl Plan {
     }
 
     /// One choice: what the engine does, and what is made of its events.
-    pub fn choice(&self, choice: usize, parts: UnboundedSender<(usize, Part)>) -> (service::Request, Answer) {
+    pub fn choice(&self, choice: usize, parts: UnboundedSender<Given>) -> (service::Request, Answer) {
         let (w, served) = (&self.wanted, &self.served);
         let prompt = &self.prompts[choice / w.best_of];
         let room = served.service.limits().context.saturating_sub(prompt.ids.len());

@@ -188,6 +188,7 @@ impl From<&EngineError> for Problem {
             }
             EngineError::Vocabulary { .. } => Problem::bad("invalid_value", format!("prompt: {error}")),
             EngineError::Constraint(_) => Problem::bad("constraint_failed", error.to_string()),
+            EngineError::ConstraintLate { .. } => Problem::bad("constraint_timeout", error.to_string()),
             EngineError::Waited { .. } => overloaded("waited_too_long"),
             EngineError::Full { .. } => overloaded("cache_full"),
             _ => Problem::fault(error.to_string()),
@@ -200,6 +201,7 @@ impl From<Refused> for Problem {
         match &refused {
             Refused::Prompt(error) => Problem::from(error),
             Refused::Busy { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refused.to_string()),
+            Refused::Stopped(_) => Problem::fault(refused.to_string()),
             Refused::Ending => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", refused.to_string()),
         }
     }

@@ -93,8 +93,12 @@ fn refused(problem: Problem, head: &Parts) -> Response {
     problem.noted(head).respond(Dialect::of(head.uri.path()), id_of(head).as_deref())
 }
 
-async fn health() -> Response {
-    axum::Json(json!({"status": "ok"})).into_response()
+async fn health(Shared(state): Shared<Arc<State>>) -> Response {
+    match state.fault() {
+        None => axum::Json(json!({"status": "ok"})).into_response(),
+        // What it said is in the log: the route is open to everybody.
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"status": "failed"}))).into_response(),
+    }
 }
 
 async fn ready(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
@@ -179,7 +183,7 @@ mod tests {
                 named.insert((method.to_uppercase(), path.clone()));
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
-                    (_, "/health") => &["200", "421", "501"],
+                    (_, "/health") => &["200", "421", "501", "503"],
                     ("post", "/v1/embeddings") => {
                         &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }

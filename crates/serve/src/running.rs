@@ -1,4 +1,7 @@
 //! The choices of one request while they run: those the queue takes at once, the others when some have ended.
+//!
+//! A token counts when the part that it belongs to is taken from here, to be given. So whatever ends a request (its client leaves, a deadline, a
+//! fault), its record has the tokens that were given until then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +11,7 @@ use engine::service::{Refused, Ticket};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::State;
+use crate::answer::{Count, Given};
 use crate::loaded::Loaded;
 use crate::pace::UnderWay;
 use crate::prepare::Plan;
@@ -21,9 +25,11 @@ pub struct Running {
     served: Arc<Loaded>,
     plan: Plan,
     tickets: Vec<Option<Ticket>>,
-    sender: UnboundedSender<(usize, Part)>,
-    parts: UnboundedReceiver<(usize, Part)>,
+    sender: UnboundedSender<Given>,
+    parts: UnboundedReceiver<Given>,
+    /// Tokens of the prompts; those of the choices are in `counts`.
     usage: Usage,
+    counts: Vec<Count>,
     ended: usize,
     record: Record,
     /// Of each choice that left the queue.
@@ -38,8 +44,10 @@ impl Running {
     pub fn start(state: Arc<State>, served: Arc<Loaded>, plan: Plan, record: Record) -> Result<Running, Problem> {
         let (sender, parts) = unbounded_channel();
         let usage = Usage { prompt: plan.prompt_tokens(), ..Usage::default() };
+        let counts = vec![Count::default(); plan.choices()];
         let (tickets, under_way) = (Vec::new(), HashMap::new());
-        let mut running = Running { state, served, plan, tickets, sender, parts, usage, ended: 0, record, under_way };
+        let mut running =
+            Running { state, served, plan, tickets, sender, parts, usage, counts, ended: 0, record, under_way };
         running.submit()?;
         Ok(running)
     }
@@ -78,23 +86,27 @@ impl Running {
             Poll::Pending => Poll::Pending,
             // It has a sender of its own, so the channel does not end.
             Poll::Ready(None) => Poll::Ready(Some(Err(Problem::fault("the engine ended without an answer")))),
-            Poll::Ready(Some((choice, part))) => Poll::Ready(Some(self.took(choice, part))),
+            Poll::Ready(Some(given)) => Poll::Ready(Some(self.took(given))),
         }
     }
 
-    fn took(&mut self, choice: usize, part: Part) -> Result<(usize, Part), Problem> {
+    fn took(&mut self, (choice, count, part): Given) -> Result<(usize, Part), Problem> {
         if matches!(part, Part::Started { .. }) {
             self.under_way.insert(choice, self.state.pace.began());
         }
+        self.counts[choice] = count;
+        // The choices of one prompt share its computation: what the first found in the cache is what the request saved.
+        let first = choice.is_multiple_of(self.plan.wanted.best_of);
         match &part {
-            // The choices of one prompt share its computation: what the first found in the cache is what the request saved.
-            Part::Started { cached, differs_at, .. } if choice.is_multiple_of(self.plan.wanted.best_of) => {
-                self.usage.cached += cached;
-                self.usage.differs_at = self.usage.differs_at.or(*differs_at);
+            Part::Started { cached, differs_at, waited, .. } => {
+                self.record.fill(|f| f.queued = f.queued.or(Some(*waited)));
+                if first {
+                    self.usage.cached += cached;
+                    self.usage.differs_at = self.usage.differs_at.or(*differs_at);
+                }
             }
+            Part::Read { written } if first => self.usage.written += written,
             Part::End(end) => {
-                self.usage.completion += end.timing.generated;
-                self.usage.reasoning += end.reasoning;
                 self.under_way.remove(&choice);
                 self.state.pace.ended(end.timing.prefill + end.timing.decode);
                 self.told(end);
@@ -115,11 +127,8 @@ impl Running {
 
     /// The end of a choice, for the record: of several choices the sums, and the last one's end.
     fn told(&self, end: &End) {
-        let (usage, timing) = (self.usage, end.timing);
+        let timing = end.timing;
         self.record.fill(|f| {
-            f.completion_tokens = Some(usage.completion);
-            f.cached_tokens = Some(usage.cached);
-            f.queued = f.queued.or(Some(timing.waited));
             f.prefill = Some(f.prefill.unwrap_or_default() + timing.prefill);
             f.decode = Some(f.decode.unwrap_or_default() + timing.decode);
             f.finish = Some(end.finish.word());
@@ -128,7 +137,8 @@ impl Running {
 
     /// Tokens so far.
     pub fn usage(&self) -> Usage {
-        self.usage
+        let sum = |of: fn(&Count) -> usize| self.counts.iter().map(of).sum();
+        Usage { completion: sum(|c| c.tokens), reasoning: sum(|c| c.reasoning), ..self.usage }
     }
 
     /// All choices; of those that were made for one prompt, the likeliest.
@@ -152,5 +162,19 @@ impl Running {
             best.extend(group[..given].iter().cloned());
         }
         Ok(best)
+    }
+}
+
+impl Drop for Running {
+    /// However the request ended, this is what it had. One that was never queued had nothing.
+    fn drop(&mut self) {
+        if self.tickets.is_empty() {
+            return;
+        }
+        let usage = self.usage();
+        self.record.fill(|f| {
+            f.completion_tokens = Some(usage.completion);
+            f.cached_tokens = Some(usage.cached);
+        });
     }
 }

@@ -107,6 +107,13 @@ impl Constraint for Budget {
     fn is_done(&self) -> bool {
         self.inner.as_ref().is_some_and(|inner| inner.is_done())
     }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send> {
+        match &self.inner {
+            Some(inner) => inner.stopper(),
+            None => Box::new(|| {}),
+        }
+    }
 }
 
 #[cfg(test)]

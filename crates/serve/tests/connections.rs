@@ -94,7 +94,7 @@ async fn tls_serves_and_reads_its_certificate_anew() {
     assert!(said.contains("cert.pem: no certificate in it"), "{said}");
     assert!(over_tls(address, &second, true).await.is_ok());
     end.send(()).unwrap();
-    assert!(server.await.unwrap());
+    assert!(server.await.unwrap().0);
 }
 
 #[test]
@@ -119,7 +119,7 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let state = state();
-    tokio::spawn(listen(listener, None, Arc::clone(&state), std::future::pending()));
+    tokio::spawn(listen(listener, None, Arc::clone(&state), std::future::pending::<()>()));
     assert!(state.start().await.unwrap_err().to_string().contains("m could not be loaded: there is none"));
     let get = async |path: &str| {
         plain(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await

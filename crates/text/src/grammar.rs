@@ -298,7 +298,7 @@ impl Grammars {
         let compiled = self.parser(grammars)?;
         let compiled = compiled.map_err(|e| refusal(wanted, &e))?;
         pieces::check(compiled.parser.grammar().lexer_spec().regex_builder.exprset())?;
-        let mut parser = Parser::new(Ok(compiled));
+        let mut parser = Parser::new(Ok(compiled)).into_cancellable();
         warnings.extend(parser.grammar_warnings().into_iter().map(|w| one_line(&w)));
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
@@ -541,6 +541,16 @@ impl Matcher {
             }
             Ok(_) => Err(GrammarError::NotAllowed(id)),
             Err(e) => Err(broken(self.parser.stop_reason(), &e.to_string())),
+        }
+    }
+
+    /// What stops `allowed` or `accept` while another thread runs them: they fail within milliseconds, and the matcher is of no further use.
+    pub fn stopper(&self) -> impl Fn() + Send + use<> {
+        let handle = self.parser.cancellation_handle();
+        move || {
+            if let Some(handle) = &handle {
+                handle.cancel();
+            }
         }
     }
 

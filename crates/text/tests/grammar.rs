@@ -775,3 +775,16 @@ fn a_trial_says_what_compiling_says() {
         assert_eq!(trial(&strict(wrong)), here);
     }
 }
+
+/// A mask may take long within its limits: who no longer waits for it stops it from another thread, and other matchers go on.
+#[test]
+fn work_on_an_output_can_be_stopped() {
+    let (_, grammars) = bundled();
+    let compiled = grammars.compile(&Constraint::JsonObject).unwrap();
+    let (mut one, mut other) = (compiled.clone(), compiled.clone());
+    let stop = one.stopper();
+    assert!(one.allowed().is_ok());
+    std::thread::spawn(stop).join().unwrap();
+    assert!(one.allowed().is_err() && one.accept(5).is_err());
+    assert!(other.allowed().is_ok() && compiled.clone().allowed().is_ok());
+}

@@ -38,20 +38,18 @@ impl Directory {
         self.folder(key.0[0]).join(format!("{key}.unit"))
     }
 
-    /// The directory exists and nobody else can put files there: whoever can, chooses what the model remembers.
+    /// The directory exists and nobody else can put files there.
     pub fn check(&self) -> io::Result<()> {
-        let metadata = fs::metadata(&self.0)?;
-        if !metadata.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
+        private(&self.0)
+    }
+
+    /// The folder of all keys that begin with a byte is a folder, not a link to one, and nobody else can put files there.
+    pub fn check_folder(&self, byte: u8) -> io::Result<()> {
+        let folder = self.folder(byte);
+        if fs::symlink_metadata(&folder)?.is_symlink() {
+            return Err(refusal(&folder, "is a link, which others may lead elsewhere; remove it"));
         }
-        #[cfg(unix)]
-        if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o002 != 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "every user may write there (chmod o-w helps)",
-            ));
-        }
-        Ok(())
+        private(&folder)
     }
 
     /// Make the directory, and see that it is what it should be.
@@ -64,12 +62,14 @@ impl Directory {
     pub fn prepare_for(&self, key: &Key) -> io::Result<PathBuf> {
         let folder = self.folder(key.0[0]);
         create(&folder)?;
+        self.check_folder(key.0[0])?;
         Ok(folder)
     }
 
     /// Read the names in a folder. Removes what a killed process or a lost block left behind: unfinished files of long ago, and files too short to
     /// be a unit.
     pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<Listing> {
+        self.check_folder(byte)?;
         let (mut listing, now) = (Listing::default(), SystemTime::now());
         for entry in fs::read_dir(self.folder(byte))?.take(NAMES_MAX) {
             let entry = entry?;
@@ -105,6 +105,40 @@ impl Directory {
         let path = self.file(key);
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
     }
+}
+
+fn refusal(path: &Path, what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {what}", path.display()))
+}
+
+/// It is a directory, and nobody but its owner, who is this process's user or root, can put files there: whoever can, chooses what the model
+/// remembers.
+pub(crate) fn private(path: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let (owner, own) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != own && owner != 0 {
+            return Err(refusal(
+                path,
+                &format!("belongs to user {owner}, who may write there; give another directory"),
+            ));
+        }
+        if metadata.mode() & 0o022 != 0 {
+            return Err(refusal(path, "may be written to by others than its owner (chmod go-w helps)"));
+        }
+    }
+    Ok(())
+}
+
+/// Make a directory where it is missing, and see that it is private.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    create(path)?;
+    private(path)
 }
 
 /// A directory that only its owner may enter, and all above it that are missing.

@@ -99,7 +99,7 @@ pub(super) fn used(start: u64, at: usize) -> u64 {
 }
 
 fn open(shared: &Shared, key: &Key) -> Result<File, Missed> {
-    if !shared.usable.load(Ordering::Relaxed) {
+    if !shared.usable.load(Ordering::Relaxed) || shared.directory.check_folder(key.0[0]).is_err() {
         return Err(Missed::Absent);
     }
     let file = unit::open(&shared.directory.file(key));

@@ -24,6 +24,14 @@ impl Key {
         }
         Some(Key(key))
     }
+
+    /// What the unit of this key is called on disk, where units of other models lie too, given the fingerprint of its model. In memory, where all
+    /// units are of one model, keys do without it, so that nobody waits for the files to be hashed.
+    pub(crate) fn on_disk(&self, fingerprint: &[u8; 32]) -> Key {
+        let mut hasher = blake3::Hasher::new_derive_key("Farthing, context cache, version 1: unit on disk");
+        hasher.update(fingerprint).update(&self.0);
+        Key(hasher.finalize().into())
+    }
 }
 
 impl fmt::Display for Key {

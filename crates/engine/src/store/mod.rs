@@ -8,7 +8,8 @@
 //! file that is cut off, changed, of another model or under another name, or no file at all, is a [`Missed`], and damaged ones are removed. Neither
 //! putting nor fetching waits for the disk; memory is bounded: 128 MiB or one unit that wait to be written, six units a fetch, some hundred bytes a
 //! unit known. A disk that is full, read-only or gone costs one warning and the units that could not be written; it is tried again every two seconds.
-//! Files and directories can be entered by their owner only, and a directory where every user may write is not used.
+//! Files and directories can be entered by their owner only, and a directory (the top one, or one of its 256) that belongs to somebody else than this user
+//! or root, or where others than its owner may write, is not used.
 //!
 //! **What it does not.** That anything put can be fetched later: units are dropped when the disk is too slow, evicted, or lost with the power. That
 //! the bound holds to the byte: files count as whole blocks of 4 KiB, folders and up to ten minutes of unfinished files of killed processes do not
@@ -44,6 +45,7 @@ pub use fetch::Fetch;
 pub use key::{Key, chain, root};
 
 use directory::Directory;
+pub(crate) use directory::{make_private, private};
 use index::Index;
 use queue::{Job, Queue};
 use unit::Form;

@@ -21,7 +21,8 @@ for base in (BASE, BASE + "/anthropic"):
     whole = client.messages.create(**plain)
     assert whole.stop_reason == "end_turn" and whole.stop_sequence is None and whole.content[0].type == "text", whole
     count = client.messages.count_tokens(model=model, messages=MESSAGES).input_tokens
-    assert whole.usage.input_tokens + whole.usage.cache_read_input_tokens == count
+    used = whole.usage
+    assert used.input_tokens + used.cache_creation_input_tokens + used.cache_read_input_tokens == count
 
     with client.messages.stream(**plain) as stream:
         kinds = [event.type for event in stream]

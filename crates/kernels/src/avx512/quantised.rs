@@ -8,9 +8,16 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::blocks::{self, Blocks, Grid, LANES, STEP};
-use crate::panels::{Hints, PANEL_ROWS, Panel};
-use crate::{Format, Input, Matrix, Out, Rows};
+use super::lanes::Sixteen;
+use crate::panels::{Hints, PANEL_ROWS, Panel, Place};
+use crate::unpack::{self, STEP, Unpack, advance, starts, with_unpack};
+use crate::{Input, Matrix, Out, Rows};
+
+/// Weight rows treated together: one lane each.
+const LANES: usize = 16;
+
+/// Scales or minima of a step.
+type Grid = unpack::Grid<LANES>;
 
 /// From how many input rows on two tiles of sixteen weight rows go together.
 const TWO_FROM: usize = 9;
@@ -42,22 +49,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
         let range = range.clone();
         // Weights come once more for each panel; then what the thread reads after them.
         let ahead = if i + 1 == panels.len() { ahead } else { w.rows_from(range.start) };
-        match w.format {
-            Format::Q4K => by_panel::<blocks::Q4K>(w, range, (panel, ahead), from, out),
-            Format::Q5K => by_panel::<blocks::Q5K>(w, range, (panel, ahead), from, out),
-            Format::Q6K => by_panel::<blocks::Q6K>(w, range, (panel, ahead), from, out),
-            Format::Q2K => by_panel::<blocks::Q2K>(w, range, (panel, ahead), from, out),
-            Format::Q3K => by_panel::<blocks::Q3K>(w, range, (panel, ahead), from, out),
-            Format::Iq4Xs => by_panel::<blocks::Iq4Xs>(w, range, (panel, ahead), from, out),
-            Format::Q8_0 => by_panel::<blocks::Q8_0>(w, range, (panel, ahead), from, out),
-            Format::Q4_0 => by_panel::<blocks::Q4_0>(w, range, (panel, ahead), from, out),
-            Format::Q4_1 => by_panel::<blocks::Q4_1>(w, range, (panel, ahead), from, out),
-            Format::Q5_0 => by_panel::<blocks::Q5_0>(w, range, (panel, ahead), from, out),
-            Format::Q5_1 => by_panel::<blocks::Q5_1>(w, range, (panel, ahead), from, out),
-            Format::Iq4Nl => by_panel::<blocks::Iq4Nl>(w, range, (panel, ahead), from, out),
-            Format::Mxfp4 => by_panel::<blocks::Mxfp4>(w, range, (panel, ahead), from, out),
-            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => unreachable!("panels are of quantised input"),
-        }
+        with_unpack!(w.format, B, by_panel::<B>(w, range, (panel, ahead), from, out));
         from += panel.rows();
     }
 }
@@ -65,7 +57,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 /// Outputs of one panel, whose first row is row `from` of the output.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &Out) {
+fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &Out) {
     assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
     let n = panel.rows();
     assert!(n <= PANEL_ROWS);
@@ -109,7 +101,7 @@ fn by_panel<B: Blocks>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel,
 /// # Safety
 /// The panel has `w.cols` columns, and `sums` as many rows as the panel.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn one_tile<B: Blocks>(
+unsafe fn one_tile<B: Unpack>(
     w: &Matrix,
     first: usize,
     count: usize,
@@ -128,11 +120,11 @@ unsafe fn one_tile<B: Blocks>(
             }
         }
         // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-        unsafe { B::scales(&at, &mut scales, &mut minima) };
+        unsafe { B::scales::<Sixteen, LANES>(&at, &mut scales, &mut minima) };
         for c in 0..chunks {
             fetch::<B>(&mut next);
             // SAFETY: the 64 columns of chunk `c` are within each row.
-            let v = unsafe { B::interleaved(&at, c, &mut scales, &mut minima) };
+            let v = unsafe { B::interleaved::<Sixteen, LANES>(&at, c, &mut scales, &mut minima) };
             let (s, m) = (&scales[c * per_chunk..][..per_chunk], &minima[c * per_chunk..][..per_chunk]);
             let place = Place::of(panel, k + 64 * c);
             // SAFETY: the panel has 64 columns from there on, and `sums` its rows.
@@ -173,7 +165,7 @@ struct Unpacked {
 /// # Safety
 /// As for `one_tile`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn two_tiles<B: Blocks>(
+unsafe fn two_tiles<B: Unpack>(
     w: &Matrix,
     first: usize,
     count: usize,
@@ -189,11 +181,11 @@ unsafe fn two_tiles<B: Blocks>(
         let chunks = ((cols - k) / 64).min(4);
         for t in 0..2 {
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-            unsafe { B::scales(&at[t], &mut u.scales[t], &mut u.minima[t]) };
+            unsafe { B::scales::<Sixteen, LANES>(&at[t], &mut u.scales[t], &mut u.minima[t]) };
             for c in 0..chunks {
                 fetch::<B>(&mut next);
                 // SAFETY: the 64 columns of chunk `c` are within each row.
-                let v = unsafe { B::interleaved(&at[t], c, &mut u.scales[t], &mut u.minima[t]) };
+                let v = unsafe { B::interleaved::<Sixteen, LANES>(&at[t], c, &mut u.scales[t], &mut u.minima[t]) };
                 for j in 0..16 {
                     u.quants[16 * c + j][t] = v[j];
                 }
@@ -229,7 +221,7 @@ unsafe fn two_tiles<B: Blocks>(
 /// `place` has these groups and rows, and `sums` the rows.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-unsafe fn many<B: Blocks, const R: usize>(
+unsafe fn many<B: Unpack, const R: usize>(
     u: &Unpacked,
     groups: usize,
     place: Place,
@@ -284,35 +276,13 @@ unsafe fn many<B: Blocks, const R: usize>(
     }
 }
 
-/// Where a panel has its rows' numbers for a run of columns that starts a block of 32.
-#[derive(Clone, Copy)]
-struct Place {
-    rows: usize,
-    /// `[block][row][32]`
-    x: *const i8,
-    /// `[block][row]`
-    scales: *const f32,
-    /// `[group][row]`
-    starts: *const i32,
-    /// `[group][row]`
-    weighted: *const f32,
-}
-
-impl Place {
-    #[inline(always)]
-    fn of(panel: &Panel, column: usize) -> Place {
-        let (x, scales, starts, weighted) = panel.at(column);
-        Place { rows: panel.rows(), x, scales, starts, weighted }
-    }
-}
-
 /// Input rows `row..row + R` with 64 columns of sixteen weight rows.
 ///
 /// # Safety
 /// `place` has 64 columns and as many rows as `sums`, and these are among them; `s` and `m` are of these columns' groups.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn chunk<B: Blocks, const R: usize>(
+unsafe fn chunk<B: Unpack, const R: usize>(
     v: &[__m512i; 16],
     s: &[[f32; LANES]],
     m: &[[f32; LANES]],
@@ -344,7 +314,7 @@ unsafe fn chunk<B: Blocks, const R: usize>(
 /// As for `chunk`.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline]
-unsafe fn group<B: Blocks, const R: usize, const J: usize>(
+unsafe fn group<B: Unpack, const R: usize, const J: usize>(
     v: &[__m512i; 16],
     s: &[f32; LANES],
     m: &[f32; LANES],
@@ -382,28 +352,10 @@ unsafe fn group<B: Blocks, const R: usize, const J: usize>(
     }
 }
 
-/// Starts of sixteen weight rows; the last of `count` stands in for those beyond it.
-#[inline(always)]
-fn starts(w: &Matrix, first: usize, count: usize) -> blocks::Rows {
-    let mut rows = [std::ptr::null(); LANES];
-    for (r, start) in rows.iter_mut().enumerate() {
-        *start = w.row(first + r.min(count - 1)).as_ptr();
-    }
-    rows
-}
-
-/// The same place in each row, `bytes` further.
-#[inline(always)]
-fn advance(rows: &mut blocks::Rows, bytes: usize) {
-    for row in rows {
-        *row = row.wrapping_add(bytes);
-    }
-}
-
 /// Asks for a quarter of a step of the next sixteen rows, into the second cache: the first holds the rows at hand.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn fetch<B: Blocks>(next: &mut *const u8) {
+fn fetch<B: Unpack>(next: &mut *const u8) {
     for line in (0..LANES * B::STEP_BYTES / 4).step_by(LINE) {
         _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
     }

@@ -99,7 +99,7 @@ impl Wire for Chat {
                 self.delta(choice, json!({ "tool_calls": [call] }), Value::Null, None)
             }
             Part::End(end) => self.delta(choice, json!({}), Value::Null, Some(self.finish(end.finish))),
-            Part::Failed(_) => Vec::new(),
+            Part::Read { .. } | Part::Failed(_) => Vec::new(),
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Messages {
     open: Option<Block>,
     /// Why it ended, and at which string.
     ended: (Finish, Option<String>),
+    /// What is known of the prompt while `message_start` waits for it to be read: only then is it known what the cache had and took.
+    waiting: Option<Usage>,
 }
 
 /// Nobody checks it here, but clients send thinking back only with one.
@@ -29,8 +31,8 @@ const SIGNATURE: &str = "farthing";
 
 fn usage(usage: &Usage) -> Value {
     json!({
-        "input_tokens": usage.prompt.saturating_sub(usage.cached),
-        "cache_creation_input_tokens": 0,
+        "input_tokens": usage.prompt.saturating_sub(usage.cached + usage.written),
+        "cache_creation_input_tokens": usage.written,
         "cache_read_input_tokens": usage.cached,
         "output_tokens": usage.completion,
     })
@@ -56,7 +58,7 @@ fn input(call: &Call) -> Value {
 
 impl Messages {
     pub fn new(head: Head) -> Messages {
-        Messages { head, begun: 0, open: None, ended: (Finish::Stop, None) }
+        Messages { head, begun: 0, open: None, ended: (Finish::Stop, None), waiting: None }
     }
 
     fn message(&self, content: Vec<Value>, reason: Value, stop: Option<&str>, usage: Value) -> Value {
@@ -70,6 +72,14 @@ impl Messages {
             "stop_sequence": stop,
             "usage": usage,
         })
+    }
+
+    /// The message begins, once.
+    fn start(&mut self, written: usize, events: &mut Vec<Bytes>) {
+        let Some(known) = self.waiting.take() else { return };
+        let message = self.message(Vec::new(), Value::Null, None, usage(&Usage { written, ..known }));
+        events.push(named(&json!({"type": "message_start", "message": message})));
+        events.push(named(&json!({"type": "ping"})));
     }
 
     fn delta(&self, delta: Value) -> Bytes {
@@ -105,11 +115,9 @@ impl Wire for Messages {
         let mut events = Vec::new();
         match part {
             Part::Started { prompt, cached, .. } => {
-                let begun = Usage { prompt: *prompt, cached: *cached, ..Usage::default() };
-                let message = self.message(Vec::new(), Value::Null, None, usage(&begun));
-                events.push(named(&json!({"type": "message_start", "message": message})));
-                events.push(named(&json!({"type": "ping"})));
+                self.waiting = Some(Usage { prompt: *prompt, cached: *cached, ..Usage::default() });
             }
+            Part::Read { written } => self.start(*written, &mut events),
             Part::Text { text, .. } if text.is_empty() => {}
             Part::Text { text, .. } => {
                 self.within(Block::Text, json!({"type": "text", "text": ""}), &mut events);
@@ -128,6 +136,8 @@ impl Wire for Messages {
                 events.push(self.delta(json!({"type": "input_json_delta", "partial_json": text})));
             }
             Part::End(end) => {
+                // It may end before its prompt was read.
+                self.start(0, &mut events);
                 self.close(&mut events);
                 self.ended = (end.finish, end.stop.clone());
             }

@@ -5,6 +5,8 @@ mod completion;
 mod messages;
 mod responses;
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use engine::EngineError;
 use engine::Timing;
@@ -26,13 +28,19 @@ pub struct Head {
     pub model: String,
 }
 
-/// What comes of one choice: `Started`, its text in parts, then one `End` or `Failed`.
+/// What comes of one choice: `Started`, `Read`, its text in parts, then one `End` or `Failed`.
 #[derive(Clone, Debug)]
 pub enum Part {
     Started {
         prompt: usize,
         cached: usize,
         differs_at: Option<usize>,
+        /// Time in the queue.
+        waited: Duration,
+    },
+    /// The prompt was read, and so many of its tokens were added to the cache.
+    Read {
+        written: usize,
     },
     Text {
         text: String,
@@ -64,8 +72,6 @@ pub struct End {
     /// The string that ended it.
     pub stop: Option<String>,
     pub timing: Timing,
-    /// Tokens of reasoning among those generated.
-    pub reasoning: usize,
     /// Mean log-probability of its tokens, where it was computed.
     pub mean: f64,
 }
@@ -113,6 +119,9 @@ pub struct Usage {
     pub prompt: usize,
     /// Of the prompt, those that were in the cache.
     pub cached: usize,
+    /// Of the prompt, those that were added to the cache.
+    pub written: usize,
+    /// Tokens that were given: of a choice that goes on, those so far.
     pub completion: usize,
     /// Of the completion, those of reasoning.
     pub reasoning: usize,
@@ -162,7 +171,7 @@ impl Whole {
     /// A part more of it.
     pub fn add(&mut self, part: Part) {
         match part {
-            Part::Started { .. } | Part::Failed(_) => {}
+            Part::Started { .. } | Part::Read { .. } | Part::Failed(_) => {}
             Part::Text { text, scored } => {
                 self.text.push_str(&text);
                 self.scored.extend(scored);

@@ -32,7 +32,7 @@ fn usage(usage: &Usage) -> Value {
         "input_tokens": usage.prompt,
         "input_tokens_details": {
             "cached_tokens": usage.cached,
-            "cache_write_tokens": usage.prompt.saturating_sub(usage.cached),
+            "cache_write_tokens": usage.written,
         },
         "output_tokens": usage.completion,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
@@ -190,7 +190,7 @@ impl Wire for Responses {
     fn part(&mut self, _choice: usize, part: &Part) -> Vec<Bytes> {
         let mut events = Vec::new();
         match part {
-            Part::Started { .. } | Part::Failed(_) => {}
+            Part::Started { .. } | Part::Read { .. } | Part::Failed(_) => {}
             Part::Text { text, scored } => self.text(text, scored, &mut events),
             Part::Reasoning { text, .. } => self.reasoning(text, &mut events),
             Part::Call { id: call_id, name, .. } => {

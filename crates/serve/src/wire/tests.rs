@@ -21,7 +21,8 @@ fn parts() -> Vec<Part> {
     let call = |index, name: &str| Part::Call { index, id: format!("call_{index}"), name: name.to_string() };
     let arguments = |index, text: &str| Part::Arguments { index, text: text.to_string() };
     vec![
-        Part::Started { prompt: 9, cached: 4, differs_at: Some(6) },
+        Part::Started { prompt: 9, cached: 4, differs_at: Some(6), waited: none },
+        Part::Read { written: 3 },
         Part::Reasoning { text: "Hm".to_string(), scored: scored("Hm") },
         Part::Reasoning { text: ", so.".to_string(), scored: scored(", so.") },
         Part::Text { text: "I ".to_string(), scored: scored("I ") },
@@ -31,11 +32,11 @@ fn parts() -> Vec<Part> {
         arguments(0, "1}"),
         call(1, "stay"),
         arguments(1, "{}"),
-        Part::End(End { finish: Finish::Calls, stop: None, timing, reasoning: 2, mean: -0.5 }),
+        Part::End(End { finish: Finish::Calls, stop: None, timing, mean: -0.5 }),
     ]
 }
 
-const USAGE: Usage = Usage { prompt: 9, cached: 4, completion: 5, reasoning: 2, differs_at: Some(6) };
+const USAGE: Usage = Usage { prompt: 9, cached: 4, written: 3, completion: 5, reasoning: 2, differs_at: Some(6) };
 
 /// A stream's events, as (name, data).
 fn streamed(wire: &mut dyn Wire) -> Vec<(Option<String>, Value)> {
@@ -108,13 +109,13 @@ fn chat() {
 
 #[test]
 fn messages() {
-    let (mut blocks, mut last, mut kinds) = (Vec::<Value>::new(), Value::Null, Vec::new());
+    let (mut blocks, mut last, mut kinds, mut started) = (Vec::<Value>::new(), Value::Null, Vec::new(), Value::Null);
     for (name, event) in streamed(&mut Messages::new(head())) {
         let kind = event["type"].as_str().unwrap().to_string();
         assert_eq!(name.as_deref(), Some(kind.as_str()));
         let index = event["index"].as_u64().unwrap_or_default() as usize;
         match kind.as_str() {
-            "message_start" => assert_eq!(event["message"]["usage"]["input_tokens"], 5),
+            "message_start" => started = event["message"]["usage"].clone(),
             "content_block_start" => {
                 assert_eq!(index, blocks.len());
                 blocks.push(event["content_block"].clone());
@@ -138,6 +139,12 @@ fn messages() {
     let whole = whole(&mut Messages::new(head()));
     assert_eq!(whole["content"], Value::from(blocks));
     assert_eq!((&whole["stop_reason"], &whole["usage"]), (&last["delta"]["stop_reason"], &last["usage"]));
+    // The beginning tells of the prompt what the end tells; nothing was generated then.
+    started["output_tokens"] = 5.into();
+    assert_eq!(started, last["usage"]);
+    let told =
+        json!({"input_tokens": 2, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 5});
+    assert_eq!(started, told);
     assert_eq!((kinds[0].as_str(), kinds.last().unwrap().as_str()), ("message_start", "message_stop"));
     let (started, stopped) = ("content_block_start", "content_block_stop");
     assert_eq!(kinds.iter().filter(|k| *k == started).count(), 4);
@@ -181,4 +188,17 @@ fn completion() {
     let whole = whole(&mut make());
     assert_eq!(whole["choices"][0]["text"], joined);
     assert_eq!(whole["choices"][0]["logprobs"]["token_logprobs"], json!([-0.5, -0.5]));
+}
+
+/// An answer that ends before its prompt was read (its time was over, say) has a beginning all the same.
+#[test]
+fn a_message_begins_before_it_ends() {
+    let mut wire = Messages::new(head());
+    let begun = Part::Started { prompt: 9, cached: 4, differs_at: None, waited: Duration::ZERO };
+    assert!(wire.part(0, &begun).is_empty(), "what the prompt adds to the cache is not known yet");
+    let mut bytes = wire.part(0, parts().last().unwrap());
+    bytes.extend(wire.closing(&USAGE));
+    let text = String::from_utf8(bytes.concat()).unwrap();
+    let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    assert_eq!(names, ["message_start", "ping", "message_delta", "message_stop"]);
 }

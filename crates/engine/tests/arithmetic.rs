@@ -1,0 +1,62 @@
+//! The bits of the forward, recorded beside the version of the arithmetic: pages on disk are found by that version, so when bits change it must.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use engine::{ARITHMETIC, Engine, Limits};
+use kernels::Pool;
+use model::{CacheFormat, Checkpoint, Transformer};
+
+/// The version that `RECORDED` was made with.
+const RECORDED_FOR: u64 = 2;
+
+/// Model, format of the cache, and the beginning of a BLAKE3 hash over the logits of a prompt of 200 tokens and of four tokens after it.
+const RECORDED: [(&str, CacheFormat, &str); 9] = [
+    ("../../models/seed-5.7m", CacheFormat::F32, ""),
+    ("../../models/seed-5.7m", CacheFormat::Bf16, ""),
+    ("../../models/seed-5.7m", CacheFormat::Eight, ""),
+    ("../../models/seed-5.7m", CacheFormat::Six, ""),
+    ("../model/tests/data/oracle/deepseek-v3-fp8", CacheFormat::Bf16, ""),
+    ("../model/tests/data/oracle/llama-gqa", CacheFormat::F32, ""),
+    ("../model/tests/data/oracle/llama-gqa", CacheFormat::Eight, ""),
+    ("../model/tests/data/oracle/qwen3-moe", CacheFormat::Bf16, ""),
+    ("../model/tests/data/stories260K/model-q8_0.gguf", CacheFormat::Bf16, ""),
+];
+
+fn bits(model: &str, format: CacheFormat) -> String {
+    let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(model)).unwrap();
+    let (weights, limits) = (checkpoint.weights().unwrap(), Limits { context: 256, cached: 512 });
+    let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), format, limits);
+    let tokens: Vec<u32> = (0..200u32).map(|i| (i * 37 + i * i % 13) % 250).collect();
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |logits: &[f32]| {
+        logits.iter().for_each(|x| {
+            hasher.update(&x.to_bits().to_le_bytes());
+        })
+    };
+    add(engine.logits(&tokens).unwrap());
+    let mut sequence = engine.sequence();
+    add(engine.prefill(&mut sequence, &tokens, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap());
+    for token in [3, 77, 120, 9] {
+        add(engine.decode(&mut [(&mut sequence, token)]).unwrap());
+    }
+    hasher.finalize().to_hex()[..16].to_string()
+}
+
+/// Every instruction set gives the same bits, so these hold on every machine.
+#[test]
+fn bits_do_not_change_without_the_version() {
+    let now = RECORDED.map(|(model, format, _)| bits(model, format));
+    let lines: Vec<String> = RECORDED
+        .iter()
+        .zip(&now)
+        .map(|((model, format, _), bits)| format!("(\"{model}\", CacheFormat::{format:?}, \"{bits}\"),"))
+        .collect();
+    let lines = lines.join("\n");
+    assert_eq!(RECORDED_FOR, ARITHMETIC, "the version was raised: record what the forward gives now:\n{lines}");
+    let recorded = RECORDED.map(|(_, _, bits)| bits);
+    assert!(
+        now.each_ref().map(String::as_str) == recorded,
+        "the forward gives other bits than version {ARITHMETIC} did: raise engine::ARITHMETIC, or every cache on disk mixes pages of both. Now:\n{lines}"
+    );
+}

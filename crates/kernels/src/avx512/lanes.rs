@@ -1,0 +1,271 @@
+//! Sixteen lanes in a register of AVX-512, and the turns of whole registers that other kernels share.
+
+use std::arch::x86_64::*;
+
+use crate::lanes::Lanes;
+use crate::unpack::Starts;
+use crate::vectors::array;
+
+/// 32 bytes.
+///
+/// # Safety
+/// 32 bytes at `p` are readable.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn load_y(p: *const u8) -> __m256i {
+    // SAFETY: as the caller's; the load is unaligned.
+    unsafe { _mm256_loadu_si256(p.cast()) }
+}
+
+/// Two runs of 32 bytes.
+///
+/// # Safety
+/// 32 bytes at each pointer are readable.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn load_y2(a: *const u8, b: *const u8) -> __m512i {
+    // SAFETY: as the caller's.
+    let (a, b) = unsafe { (load_y(a), load_y(b)) };
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)
+}
+
+/// Four runs of sixteen bytes, one per 128-bit lane.
+///
+/// # Safety
+/// Sixteen bytes at each pointer are readable.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn load_x4(p: [*const u8; 4]) -> __m512i {
+    // SAFETY: as the caller's; the loads are unaligned.
+    let [a, b, c, d] = unsafe { array!(4, i, _mm_loadu_si128(p[i].cast())) };
+    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+/// Transposes sixteen vectors of sixteen 32-bit numbers.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(super) fn transpose(v: &mut [__m512i; 16]) {
+    let mut t = *v;
+    for i in 0..4 {
+        let [a, b, c, d] = [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        t[4 * i] = _mm512_unpacklo_epi64(ab, cd);
+        t[4 * i + 1] = _mm512_unpackhi_epi64(ab, cd);
+        t[4 * i + 2] = _mm512_unpacklo_epi64(ab2, cd2);
+        t[4 * i + 3] = _mm512_unpackhi_epi64(ab2, cd2);
+    }
+    // t[4i + j], 128-bit lane l = element 4l + j of rows 4i..4i+4
+    for j in 0..4 {
+        let w = quarters(t[j], t[4 + j], t[8 + j], t[12 + j]);
+        for l in 0..4 {
+            v[4 * l + j] = w[l];
+        }
+    }
+}
+
+/// Transposes a 4x4 grid of 128-bit lanes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn quarters(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
+    let ab_even = _mm512_shuffle_i32x4::<0x88>(a, b);
+    let ab_odd = _mm512_shuffle_i32x4::<0xdd>(a, b);
+    let cd_even = _mm512_shuffle_i32x4::<0x88>(c, d);
+    let cd_odd = _mm512_shuffle_i32x4::<0xdd>(c, d);
+    [
+        _mm512_shuffle_i32x4::<0x88>(ab_even, cd_even),
+        _mm512_shuffle_i32x4::<0x88>(ab_odd, cd_odd),
+        _mm512_shuffle_i32x4::<0xdd>(ab_even, cd_even),
+        _mm512_shuffle_i32x4::<0xdd>(ab_odd, cd_odd),
+    ]
+}
+
+/// `v[query][position]` to four vectors `[4 positions][4 queries]`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub(super) fn by_four(v: [__m512; 4]) -> [__m512; 4] {
+    let v = array!(4, i, _mm512_castps_si512(v[i]));
+    let [a, b, c, d] = words(v);
+    let v = quarters(a, b, c, d);
+    array!(4, i, _mm512_castsi512_ps(v[i]))
+}
+
+/// Transposes a 4x4 grid of 32-bit words in each 128-bit lane.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn words(v: [__m512i; 4]) -> [__m512i; 4] {
+    let (ab, cd) = (_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpacklo_epi32(v[2], v[3]));
+    let (ab2, cd2) = (_mm512_unpackhi_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[2], v[3]));
+    [
+        _mm512_unpacklo_epi64(ab, cd),
+        _mm512_unpackhi_epi64(ab, cd),
+        _mm512_unpacklo_epi64(ab2, cd2),
+        _mm512_unpackhi_epi64(ab2, cd2),
+    ]
+}
+
+/// Sixteen bytes of each of sixteen rows as four vectors of 32-bit words, lane = row.
+///
+/// # Safety
+/// Sixteen bytes at `offset` of every row are readable.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn words_16(rows: &Starts<16>, offset: usize) -> [__m512i; 4] {
+    let mut v = [_mm512_setzero_si512(); 4];
+    for (i, v) in v.iter_mut().enumerate() {
+        // SAFETY: the caller vouches for sixteen bytes at `offset` of every row.
+        unsafe {
+            *v = load_x4([
+                rows[i].add(offset),
+                rows[4 + i].add(offset),
+                rows[8 + i].add(offset),
+                rows[12 + i].add(offset),
+            ]);
+        }
+    }
+    words(v)
+}
+
+/// 32 bytes of each of sixteen rows as eight vectors of 32-bit words, lane = row.
+///
+/// # Safety
+/// 32 bytes at `offset` of every row are readable.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn words_32(rows: &Starts<16>, offset: usize) -> [__m512i; 8] {
+    let (mut a, mut b) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
+    for i in 0..4 {
+        // SAFETY: the caller vouches for 32 bytes at `offset` of every row.
+        unsafe {
+            a[i] = load_y2(rows[i].add(offset), rows[4 + i].add(offset));
+            b[i] = load_y2(rows[8 + i].add(offset), rows[12 + i].add(offset));
+        }
+    }
+    // 128-bit lanes of a[j]: words j and 4 + j of rows 0 to 4, the same of rows 4 to 8
+    let (a, b) = (words(a), words(b));
+    [
+        _mm512_shuffle_i32x4::<0x88>(a[0], b[0]),
+        _mm512_shuffle_i32x4::<0x88>(a[1], b[1]),
+        _mm512_shuffle_i32x4::<0x88>(a[2], b[2]),
+        _mm512_shuffle_i32x4::<0x88>(a[3], b[3]),
+        _mm512_shuffle_i32x4::<0xdd>(a[0], b[0]),
+        _mm512_shuffle_i32x4::<0xdd>(a[1], b[1]),
+        _mm512_shuffle_i32x4::<0xdd>(a[2], b[2]),
+        _mm512_shuffle_i32x4::<0xdd>(a[3], b[3]),
+    ]
+}
+
+/// 16 where a bit is set: bit `4 * j + i` of lane r is for byte i of lane r of vector j.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn fifth_bits(bits: __m512i) -> [__m512i; 8] {
+    let (low, high) = (_mm512_set1_epi32(0x0804_0201), _mm512_set1_epi32(0x8040_2010u32 as i32));
+    let sixteen = _mm512_set1_epi8(16);
+    let first = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+    let mut v = [bits; 8];
+    for p in 0..4 {
+        // byte p of each lane, four times
+        let bytes = _mm512_shuffle_epi8(bits, _mm512_add_epi8(first, _mm512_set1_epi8(p as i8)));
+        v[2 * p] = _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(bytes, low), sixteen);
+        v[2 * p + 1] = _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(bytes, high), sixteen);
+    }
+    v
+}
+
+/// Sixteen weight rows.
+pub(crate) struct Sixteen;
+
+// SAFETY (all blocks of this impl): methods are inlined into kernels that run only where AVX-512 (F, BW, DQ, VL) and F16C are; loads and
+// stores are unaligned ones, of arrays, or of what the caller vouches for.
+#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Lanes<16> for Sixteen {
+    type I = __m512i;
+    type F = __m512;
+
+    #[inline(always)]
+    unsafe fn words_16(rows: &Starts<16>, offset: usize) -> [__m512i; 4] {
+        unsafe { words_16(rows, offset) }
+    }
+    #[inline(always)]
+    unsafe fn words_32(rows: &Starts<16>, offset: usize) -> [__m512i; 8] {
+        unsafe { words_32(rows, offset) }
+    }
+    #[inline(always)]
+    fn splat(x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+    #[inline(always)]
+    fn and(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+    #[inline(always)]
+    fn xor(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+    #[inline(always)]
+    fn or_masked(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
+        unsafe { _mm512_ternarylogic_epi32::<0xf8>(a, b, mask) }
+    }
+    #[inline(always)]
+    fn add(a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+    #[inline(always)]
+    fn left(v: __m512i, by: i32) -> __m512i {
+        unsafe { _mm512_sll_epi32(v, _mm_cvtsi32_si128(by)) }
+    }
+    #[inline(always)]
+    fn right(v: __m512i, by: i32) -> __m512i {
+        unsafe { _mm512_srl_epi32(v, _mm_cvtsi32_si128(by)) }
+    }
+    #[inline(always)]
+    fn right_signed(v: __m512i, by: i32) -> __m512i {
+        unsafe { _mm512_sra_epi32(v, _mm_cvtsi32_si128(by)) }
+    }
+    #[inline(always)]
+    fn shifted(v: __m512i, by: i32) -> __m512i {
+        unsafe { _mm512_rolv_epi32(v, _mm512_set1_epi32(by)) }
+    }
+    #[inline(always)]
+    fn below(x: __m512i, bound: i32, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_mask_mov_epi32(b, _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(bound)), a) }
+    }
+    #[inline(always)]
+    fn look_up(table: &[u8; 16], v: __m512i) -> __m512i {
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v) }
+    }
+    #[inline(always)]
+    fn fifth_bits(bits: __m512i) -> [__m512i; 8] {
+        unsafe { fifth_bits(bits) }
+    }
+    #[inline(always)]
+    fn to_f(v: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+    #[inline(always)]
+    fn as_f(v: __m512i) -> __m512 {
+        unsafe { _mm512_castsi512_ps(v) }
+    }
+    #[inline(always)]
+    fn low_halves(v: __m512i) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)) }
+    }
+    #[inline(always)]
+    fn mul(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn negate(a: __m512) -> __m512 {
+        unsafe { _mm512_xor_ps(a, _mm512_set1_ps(-0.0)) }
+    }
+    #[inline(always)]
+    fn put(out: &mut [f32; 16], v: __m512) {
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+    }
+}

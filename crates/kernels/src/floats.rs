@@ -1,0 +1,309 @@
+//! Products with weights stored as floats. An output is sixteen partial sums (lane `k mod 16`) and one tree; FP8 adds blocks of 128 columns,
+//! each times its factor.
+//!
+//! A few rows multiply with numbers as they are loaded. Where there are more, some weight rows are widened to f32 first and used for all
+//! input rows, in tiles that the registers hold.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::products::sized;
+use crate::vectors::{Vectors, array};
+use crate::{Format, Input, Matrix, Out, Rows};
+
+/// Weight rows of a tile.
+const TILE: usize = 4;
+
+/// Bytes that the widened rows should take at most, for the second cache.
+const WIDENED_BYTES: usize = 128 << 10;
+
+/// Columns that a tile multiplies at a time, so that they stay in the first cache.
+const NEAR: usize = 128;
+
+/// Columns of an FP8 factor.
+const SCALED: usize = 128;
+
+thread_local! {
+    // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
+    static WIDENED: Cell<Vec<f32>> = Cell::default();
+}
+
+/// How 16 stored floats are loaded.
+trait Float {
+    const BYTES: usize;
+    /// Whether every 128 columns have a factor.
+    const SCALED: bool;
+    /// From how many input rows on weights are widened before use.
+    const WIDEN_FROM: usize;
+    fn load<V: Vectors>(bytes: &[u8]) -> V::F;
+}
+
+macro_rules! float {
+    ($name:ident, $bytes:expr, $scaled:expr, $widen:expr, $load:ident) => {
+        struct $name;
+        impl Float for $name {
+            const BYTES: usize = $bytes;
+            const SCALED: bool = $scaled;
+            const WIDEN_FROM: usize = $widen;
+            #[inline(always)]
+            fn load<V: Vectors>(bytes: &[u8]) -> V::F {
+                V::$load(bytes)
+            }
+        }
+    };
+}
+float!(F32, 4, false, 9, load_f32_bytes);
+float!(F16, 2, false, 9, load_f16_bytes);
+float!(Bf16, 2, false, 9, load_bf16_bytes);
+float!(E4m3, 1, true, 3, load_e4m3);
+
+/// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
+#[inline(always)]
+pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
+    match w.format {
+        Format::F32 => of_format::<V, F32>(w, range, input, rows, ahead, out),
+        Format::F16 => of_format::<V, F16>(w, range, input, rows, ahead, out),
+        Format::Bf16 => of_format::<V, Bf16>(w, range, input, rows, ahead, out),
+        _ => of_format::<V, E4m3>(w, range, input, rows, ahead, out),
+    }
+}
+
+#[inline(always)]
+fn of_format<V: Vectors, T: Float>(
+    w: &Matrix,
+    range: Range<usize>,
+    input: &Input,
+    rows: Rows,
+    ahead: &[u8],
+    out: &Out,
+) {
+    let n = rows.len(input.rows);
+    if n >= T::WIDEN_FROM {
+        return many::<V, T>(w, range, input, rows, ahead, out);
+    }
+    let mut o = range.start;
+    while o < range.end {
+        let four = o + 4 <= range.end;
+        // The rows that come after these, or the next piece.
+        let next = if o + 4 < range.end { w.rows_from(o + 4) } else { ahead };
+        let mut i = 0;
+        while i < n {
+            let two = i + 2 <= n;
+            // Memory is read with the first rows.
+            let next = if i == 0 { next } else { &[] };
+            match (four, two) {
+                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(w, o, input, rows, i, next, out),
+                (true, true) => {
+                    dots::<V, T, 2, 2>(w, o, input, rows, i, next, out);
+                    let next = next.get(2 * w.cols * T::BYTES..).unwrap_or_default();
+                    dots::<V, T, 2, 2>(w, o + 2, input, rows, i, next, out);
+                }
+                (true, false) => dots::<V, T, 4, 1>(w, o, input, rows, i, next, out),
+                (false, true) => dots::<V, T, 1, 2>(w, o, input, rows, i, next, out),
+                (false, false) => dots::<V, T, 1, 1>(w, o, input, rows, i, next, out),
+            }
+            i += if two { 2 } else { 1 };
+        }
+        o += if four { 4 } else { 1 };
+    }
+}
+
+/// `R` input rows, from `i` on, with `O` weight rows from `o` on. Asks for the first rows of `next`, a line when one of these is read.
+#[inline(always)]
+fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
+    w: &Matrix,
+    o: usize,
+    input: &Input,
+    rows: Rows,
+    i: usize,
+    next: &[u8],
+    out: &Out,
+) {
+    const LINE: usize = 64;
+    let cols = w.cols;
+    let row = cols * T::BYTES;
+    let bytes: [&[u8]; O] = array!(O, a, w.row(o + a));
+    let next: [&[u8]; O] = array!(O, a, next.get(a * row..).unwrap_or_default());
+    let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
+    let mut total = [[V::splat(0.0); R]; O];
+    let block = if T::SCALED { SCALED } else { cols.max(1) };
+    let mut from = 0;
+    while from < cols {
+        let to = (from + block).min(cols);
+        let mut acc = [[V::splat(0.0); R]; O];
+        let mut k = from;
+        while k + 16 <= to {
+            if (k * T::BYTES).is_multiple_of(LINE) {
+                for a in 0..O {
+                    if let Some(line) = next[a].get(k * T::BYTES..) {
+                        V::prefetch(line);
+                    }
+                }
+            }
+            let xv: [V::F; R] = array!(R, r, V::load(&x[r][k..k + 16]));
+            for a in 0..O {
+                let wv = T::load::<V>(&bytes[a][k * T::BYTES..(k + 16) * T::BYTES]);
+                for r in 0..R {
+                    acc[a][r] = V::fma(wv, xv[r], acc[a][r]);
+                }
+            }
+            k += 16;
+        }
+        if k < to {
+            for a in 0..O {
+                let wv = last::<V, T>(bytes[a], k);
+                for r in 0..R {
+                    acc[a][r] = V::fma(wv, V::load_part(&x[r][k..to]), acc[a][r]);
+                }
+            }
+        }
+        add_block::<V, T, O, R>(w, o, from, &acc, &mut total);
+        from = to;
+    }
+    for r in 0..R {
+        let sums: [f32; O] = array!(O, a, V::sum(total[a][r]));
+        out.write(i + r, o, &sums);
+    }
+}
+
+/// The last columns of a row, from `k` on and fewer than 16, and zeros.
+#[inline(always)]
+fn last<V: Vectors, T: Float>(bytes: &[u8], k: usize) -> V::F {
+    let (mut tail, rest) = ([0u8; 64], &bytes[k * T::BYTES..]);
+    tail[..rest.len()].copy_from_slice(rest);
+    T::load::<V>(&tail[..16 * T::BYTES])
+}
+
+/// A block of columns to the sums of a tile, with the factors of its weight rows where they have some.
+#[inline(always)]
+fn add_block<V: Vectors, T: Float, const O: usize, const R: usize>(
+    w: &Matrix,
+    o: usize,
+    from: usize,
+    acc: &[[V::F; R]; O],
+    total: &mut [[V::F; R]; O],
+) {
+    if !T::SCALED {
+        *total = *acc;
+        return;
+    }
+    for a in 0..O {
+        let scale = V::splat(w.scales_of_row(o + a)[from / SCALED]);
+        for r in 0..R {
+            total[a][r] = V::fma(acc[a][r], scale, total[a][r]);
+        }
+    }
+}
+
+/// Widened weight rows, and where their tiles stand.
+#[derive(Clone, Copy)]
+struct Widened<'a> {
+    /// `[row][stride]`, zeros beyond the columns, to a multiple of 16.
+    rows: &'a [f32],
+    /// The first of them.
+    first: usize,
+    /// Numbers from one row to the next.
+    stride: usize,
+}
+
+#[inline(always)]
+fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
+    let (n, row) = (rows.len(input.rows), w.cols * T::BYTES);
+    let width = w.cols.next_multiple_of(16);
+    // An odd number of lines, so that rows do not share a few sets of the first cache.
+    let stride = 16 * ((width / 16) | 1);
+    let together = (WIDENED_BYTES / (4 * stride)).clamp(TILE, 32) / TILE * TILE;
+    let mut buffer = WIDENED.take();
+    let mut first = range.start;
+    while first < range.end {
+        let count = together.min(range.end - first);
+        let widened = sized(&mut buffer, count * stride);
+        for (r, out) in widened.chunks_exact_mut(stride).enumerate() {
+            let bytes = w.row(first + r);
+            for (bytes, out) in bytes.chunks_exact(16 * T::BYTES).zip(out.chunks_exact_mut(16)) {
+                V::store(T::load::<V>(bytes), out);
+            }
+            if width > w.cols {
+                V::store(last::<V, T>(bytes, width - 16), &mut out[width - 16..width]);
+            }
+        }
+        let after = first + count;
+        let next = if after < range.end { w.rows_from(after) } else { ahead };
+        let mut next = next[..next.len().min(together.min(w.rows) * row)].chunks(64);
+        let tiles = count.div_ceil(TILE) * n.div_ceil(V::TILE_ROWS);
+        let lines = next.len().div_ceil(tiles);
+        let widened = Widened { rows: widened, first, stride };
+        let mut i = 0;
+        while i < n {
+            // A last row alone would leave most of the arithmetic idle.
+            let most = if n - i == V::TILE_ROWS + 1 { V::TILE_ROWS - 1 } else { V::TILE_ROWS };
+            let some = most.min(n - i);
+            for o in (0..count).step_by(TILE) {
+                for line in next.by_ref().take(lines) {
+                    V::prefetch(line);
+                }
+                let weights = TILE.min(count - o);
+                match (weights == TILE, some) {
+                    (true, 4) => tile::<V, T, TILE, 4>(w, widened, o, input, rows, i, out),
+                    (true, 3) => tile::<V, T, TILE, 3>(w, widened, o, input, rows, i, out),
+                    (true, 2) => tile::<V, T, TILE, 2>(w, widened, o, input, rows, i, out),
+                    (true, _) => tile::<V, T, TILE, 1>(w, widened, o, input, rows, i, out),
+                    (false, _) => {
+                        for o in o..o + weights {
+                            for i in i..i + some {
+                                tile::<V, T, 1, 1>(w, widened, o, input, rows, i, out);
+                            }
+                        }
+                    }
+                }
+            }
+            i += some;
+        }
+        first = after;
+    }
+    WIDENED.set(buffer);
+}
+
+/// `R` input rows, from `i` on, with `O` widened rows from number `o` on.
+#[inline(always)]
+fn tile<V: Vectors, T: Float, const O: usize, const R: usize>(
+    w: &Matrix,
+    widened: Widened,
+    o: usize,
+    input: &Input,
+    rows: Rows,
+    i: usize,
+    out: &Out,
+) {
+    let (cols, Widened { first, stride, .. }) = (w.cols, widened);
+    let ws: [&[f32]; O] = array!(O, a, &widened.rows[(o + a) * stride..][..stride]);
+    let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
+    let mut total = [[V::splat(0.0); R]; O];
+    let block = if T::SCALED { SCALED } else { cols.max(1) };
+    let mut from = 0;
+    while from < cols {
+        let to = (from + block).min(cols);
+        let whole = from + (to - from) / 16 * 16;
+        let mut acc = [[V::splat(0.0); R]; O];
+        let mut k = from;
+        while k < whole {
+            let end = whole.min(k + NEAR);
+            V::dot_tile(array!(O, a, &ws[a][k..end]), array!(R, r, &x[r][k..end]), &mut acc);
+            k = end;
+        }
+        if whole < to {
+            for a in 0..O {
+                let wv = V::load(&ws[a][whole..]);
+                for r in 0..R {
+                    acc[a][r] = V::fma(wv, V::load_part(&x[r][whole..to]), acc[a][r]);
+                }
+            }
+        }
+        add_block::<V, T, O, R>(w, first + o, from, &acc, &mut total);
+        from = to;
+    }
+    for r in 0..R {
+        let sums: [f32; O] = array!(O, a, V::sum(total[a][r]));
+        out.write(i + r, first + o, &sums);
+    }
+}
