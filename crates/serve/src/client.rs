@@ -129,7 +129,9 @@ mod tests {
 
     fn found(peer: &str, headers: &[(&'static str, &str)], trusted: &[&str]) -> String {
         let mut map = HeaderMap::new();
-        headers.iter().for_each(|(name, value)| drop(map.append(*name, value.parse().unwrap())));
+        headers.iter().for_each(|(name, value)| {
+            map.append(*name, value.parse().unwrap());
+        });
         let trusted: Vec<Proxy> = trusted.iter().map(|t| t.parse().unwrap()).collect();
         address(peer.parse().unwrap(), &map, &trusted).to_string()
     }

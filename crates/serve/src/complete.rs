@@ -339,7 +339,7 @@ fn unkept(lines: &[String]) -> Option<(HeaderName, HeaderValue)> {
         text.push_str(&ascii);
     }
     let value = HeaderValue::try_from(text + "]").ok()?;
-    (!lines.is_empty() && value != "]").then(|| (NOT_KEPT, value))
+    (!lines.is_empty() && value != "]").then_some((NOT_KEPT, value))
 }
 
 /// All of an answer. Dropping it cancels it.

@@ -164,7 +164,7 @@ async fn silent_connections_give_way() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let bounds = Bounds { patience: Duration::from_secs(60), connections: 4, ..Bounds::default() };
-    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending()));
+    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending::<()>()));
     for request in [String::new(), "GET /health HTTP/1.1\r\n".to_string(), head(50) + "{"] {
         let mut silent = Vec::new();
         for _ in 0..6 {
@@ -186,7 +186,7 @@ async fn announced_and_unfinished_bodies_do_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let bounds = Bounds { patience: Duration::from_secs(60), bodies_bytes: 1 << 20, ..Bounds::default() };
-    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending()));
+    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending::<()>()));
     let mut announced = Vec::new();
     for _ in 0..16 {
         let mut stream = from([127, 0, 0, 2], address).await;

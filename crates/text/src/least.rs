@@ -95,7 +95,7 @@ impl Least {
         let rest_vanishes = effects.joins || parts["bytes"] == false;
         for (byte, counted) in (0..=u8::MAX).zip(&mut counted) {
             let group = group(byte);
-            *counted &= !(effects.drops_space && group == SPACE) && !(rest_vanishes && group == REST);
+            *counted &= !(effects.drops_space && group == SPACE || rest_vanishes && group == REST);
         }
         Some(Least { most, counted, joins: effects.joins })
     }
