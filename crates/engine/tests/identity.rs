@@ -209,18 +209,17 @@ fn a_model_that_changes_in_use_ends_the_cache_on_disk() {
 /// is renamed or moved changes nothing.
 #[test]
 fn structures_are_written_as_they_were() {
-    for (model, expected) in [
-        ("../../models/seed-5.7m", ""),
-        ("../model/tests/data/oracle/llama-gqa", ""),
-        ("../model/tests/data/oracle/qwen3-moe", ""),
-    ] {
+    let models =
+        ["../../models/seed-5.7m", "../model/tests/data/oracle/llama-gqa", "../model/tests/data/oracle/qwen3-moe"];
+    let written = models.map(|model| {
         let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(model)).unwrap();
         let mut hasher = blake3::Hasher::new();
         checkpoint.structure.identify(&mut |bytes| {
             hasher.update(bytes);
         });
-        assert_eq!(&hasher.finalize().to_hex()[..16], expected, "{model}");
-    }
+        hasher.finalize().to_hex()[..16].to_string()
+    });
+    assert_eq!(written, ["", "", ""]);
 }
 
 /// `cargo test -p engine --test identity -- --ignored --nocapture`, with `FARTHING_HASHED` naming a file in the page cache, else one of 1 GiB is made.

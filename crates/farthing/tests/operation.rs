@@ -337,6 +337,8 @@ fn what_would_tell_accounts_of_each_other_needs_an_administrators_key() {
     let detailed = |text: &str| text.contains("farthing_expert_tokens");
     let shown = |text: &str| text.starts_with("HTTP/1.1 200") && text.contains("farthing_requests_running");
     let server = Server::start(&["--api-key", SECRET, "--admin-key-file", admins.to_str().unwrap()]);
+    let answer = server.raw(&with_key("POST", "/v1/completions", &format!("x-api-key: {SECRET}"), SMALL));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let (own, admin) = (metrics(&server, &format!("x-api-key: {SECRET}")), metrics(&server, "x-api-key: sk-admin"));
     assert!(shown(&own) && !detailed(&own) && shown(&admin) && detailed(&admin), "{own}\n{admin}");
     assert!(metrics(&server, "x-api-key: none").starts_with("HTTP/1.1 401"));

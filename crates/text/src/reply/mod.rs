@@ -179,7 +179,8 @@ impl Parser {
     /// markup, whatever would have followed.
     pub fn cut(&mut self) -> Vec<Delta> {
         self.drain();
-        let begun = !std::mem::take(&mut self.held).is_empty() || self.block.take().is_some();
+        let (held, block) = (std::mem::take(&mut self.held), self.block.take());
+        let begun = !held.is_empty() || block.is_some();
         self.candidate.clear();
         if begun && self.space.ends_with(self.format.gap) {
             self.space.truncate(self.space.len() - self.format.gap.len());
