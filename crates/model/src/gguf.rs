@@ -7,9 +7,10 @@ use std::sync::Arc;
 use kernels::Format;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
-use crate::families::{self, Settings, count, count_or, positive_or};
+use crate::families;
 use crate::mmap::Mapping;
 use crate::rope::{Scaling, yarn_temperature};
+use crate::settings::*;
 use crate::structure::*;
 use crate::tensors::{DIMENSION_MAX, Stored, Tensor, Tensors};
 
@@ -46,9 +47,13 @@ impl Value {
             Value::U64(v) => Some(v as f64),
             Value::I64(v) => Some(v as f64),
             Value::F64(v) => Some(v),
-            Value::Bool(v) => Some(v as u8 as f64),
             _ => None,
         }
+    }
+
+    /// As a truth value, where it is one.
+    pub fn boolean(&self) -> Option<bool> {
+        if let Value::Bool(v) = *self { Some(v) } else { None }
     }
 
     /// As text, where it is one.
@@ -324,7 +329,13 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             return Err(r.damaged(format!("tensors {} and {} overlap", pair[0].2, pair[1].2)));
         }
     }
-    let architecture = values.get("general.architecture").and_then(Value::text).unwrap_or_default().to_string();
+    let architecture = match values.get("general.architecture") {
+        None => String::new(),
+        Some(Value::Text(architecture)) => architecture.clone(),
+        other => {
+            return Err(r.damaged(format!("general.architecture is {}; it must be a text", shown(other))));
+        }
+    };
     Ok(Metadata { path: path.to_path_buf(), values, prefix: architecture })
 }
 
@@ -360,10 +371,9 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
 /// # Errors
 /// An architecture that is not supported, keys that contradict each other.
 pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
-    if let Some(announced) = metadata.values.get("split.count").and_then(Value::number)
-        && announced > 1.0
-        && announced as usize != tensors.files.len()
-    {
+    let general = General { metadata: &metadata };
+    let announced = count_or(&general, "split.count", 0, FILES_MAX)?;
+    if announced > 1 && announced != tensors.files.len() {
         let what = format!(
             "split.count is {announced}, but the name says {}; keep the names NAME-00001-of-0000N.gguf",
             tensors.files.len()
@@ -372,22 +382,13 @@ pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Che
     }
     let (structure, skipped_layers) = structure(&metadata, &tensors)?;
     let structure = families::consistent(path, structure)?;
-    // Some files say -1 for none.
-    let id = |key: &str| {
-        metadata
-            .values
-            .get(key)
-            .and_then(Value::number)
-            .filter(|&v| v >= 0.0)
-            .map(|v| v as u32)
-            .filter(|&v| v != u32::MAX)
-    };
-    let mut eos: Vec<u32> = ["eos_token_id", "eot_token_id", "eom_token_id"]
-        .iter()
-        .filter_map(|k| id(&format!("tokenizer.ggml.{k}")))
-        .collect();
+    let mut eos = Vec::new();
+    for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+        eos.extend(general.token_id(&format!("tokenizer.ggml.{key}"))?);
+    }
     eos.dedup();
-    let generation = Generation { eos, bos: id("tokenizer.ggml.bos_token_id"), ..Generation::default() };
+    let bos = general.token_id("tokenizer.ggml.bos_token_id")?;
+    let generation = Generation { eos, bos, ..Generation::default() };
     checkpoint::known_ids(path, &generation, structure.vocab)?;
     let keys: BTreeMap<_, _> = metadata.values.into_iter().filter(|(k, _)| k.starts_with("tokenizer.")).collect();
     let tokenizer =
@@ -403,17 +404,79 @@ pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Che
     })
 }
 
+impl Metadata {
+    fn under_prefix(&self, key: &str) -> Option<&Value> {
+        self.values.get(&format!("{}.{key}", self.prefix))
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None => "absent".to_string(),
+        Some(Value::Text(text)) => format!("{:?}", text.chars().take(80).collect::<String>()),
+        Some(Value::Bool(value)) => value.to_string(),
+        Some(value) => value.number().map_or_else(|| "not a number".to_string(), |v| v.to_string()),
+    }
+}
+
+/// The architecture's keys, without its name before them.
 impl Settings for Metadata {
     fn path(&self) -> &Path {
         &self.path
     }
     fn number(&self, key: &str) -> Option<f64> {
-        self.values.get(&format!("{}.{key}", self.prefix)).and_then(Value::number)
+        self.under_prefix(key).and_then(Value::number)
+    }
+    fn boolean(&self, key: &str) -> Option<bool> {
+        self.under_prefix(key).and_then(Value::boolean)
+    }
+    fn text(&self, key: &str) -> Option<&str> {
+        self.under_prefix(key).and_then(Value::text)
+    }
+    fn absent(&self, key: &str) -> bool {
+        self.under_prefix(key).is_none()
     }
     fn shown(&self, key: &str) -> String {
-        match self.values.get(&format!("{}.{key}", self.prefix)) {
-            None => "absent".to_string(),
-            Some(value) => value.number().map_or_else(|| "not a number".to_string(), |v| v.to_string()),
+        shown(self.under_prefix(key))
+    }
+}
+
+/// All keys by their whole names.
+struct General<'a> {
+    metadata: &'a Metadata,
+}
+
+impl Settings for General<'_> {
+    fn path(&self) -> &Path {
+        &self.metadata.path
+    }
+    fn number(&self, key: &str) -> Option<f64> {
+        self.metadata.values.get(key).and_then(Value::number)
+    }
+    fn boolean(&self, key: &str) -> Option<bool> {
+        self.metadata.values.get(key).and_then(Value::boolean)
+    }
+    fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.values.get(key).and_then(Value::text)
+    }
+    fn absent(&self, key: &str) -> bool {
+        !self.metadata.values.contains_key(key)
+    }
+    fn shown(&self, key: &str) -> String {
+        shown(self.metadata.values.get(key))
+    }
+}
+
+impl General<'_> {
+    /// A token's id. Some files say -1 for none, in 32 bits without a sign too.
+    fn token_id(&self, key: &str) -> Result<Option<u32>, CheckpointError> {
+        if self.absent(key) {
+            return Ok(None);
+        }
+        match self.number(key) {
+            Some(v) if v == -1.0 || v == u32::MAX as f64 => Ok(None),
+            Some(v) if v.fract() == 0.0 && (0.0..u32::MAX as f64).contains(&v) => Ok(Some(v as u32)),
+            _ => Err(wrong(self, key, "a token's id")),
         }
     }
 }
@@ -438,9 +501,10 @@ fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), Chec
     let experts = count_or(m, "expert_count", 0, 1 << 14)?;
     let theta = positive_or(m, "rope.freq_base", 10_000.0)?;
     let scaling = scaling(m, tensors, s.context)?;
+    only_neutral(m, arch, s.context)?;
     let latent = arch == "deepseek2";
     let (head_dim, rope_dim) = if latent {
-        (0, count_or(m, "rope.dimension_count", 64, head_max)?)
+        (0, count(m, "rope.dimension_count", 2, head_max)?)
     } else {
         let default = if s.hidden.is_multiple_of(heads) { s.hidden / heads } else { 0 };
         let head = count_or(m, "attention.key_length", default, head_max)?;
@@ -461,48 +525,23 @@ fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), Chec
     let attention = if latent {
         latent_attention(m, heads, rope_dim, theta, &scaling)?
     } else {
-        grouped(m, arch, heads, head_dim, theta, &scaling, tensors)?
-    };
-    let feed_forward = |layer: usize| -> Result<FeedForward, CheckpointError> {
-        if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
-            return Ok(FeedForward::Dense { hidden: count(m, "feed_forward_length", 1, width)? });
-        }
-        let inner = if m.number("expert_feed_forward_length").is_some() {
-            "expert_feed_forward_length"
-        } else {
-            "feed_forward_length"
-        };
-        let inner = count(m, inner, 1, width)?;
-        let active = count(m, "expert_used_count", 1, experts)?;
-        if !latent {
-            return families::mixture(m, experts, active, inner, 0, families::softmax_router(true));
-        }
-        let bias = tensors.has(&format!("blk.{layer}.exp_probs_b.bias"));
-        let score = match count_or(m, "expert_gating_func", 0, 8)? {
-            0 if bias => Score::Sigmoid,
-            0 | 1 => Score::Softmax,
-            2 => Score::Sigmoid,
-            other => {
-                return Err(unsupported(format!(
-                    "expert_gating_func {other}; supported are 1 (softmax) and 2 (sigmoid)"
-                )));
-            }
-        };
-        let v3 = score == Score::Sigmoid;
-        let groups = count_or(m, "expert_group_count", if v3 && experts == 256 { 8 } else { 1 }, experts)?.max(1);
-        let groups_active = count_or(m, "expert_group_used_count", if groups == 8 { 4 } else { 1 }, groups)?.max(1);
-        let normalize = m.number("expert_weights_norm").is_some_and(|v| v != 0.0) && active > 1;
-        let scale = match m.number("expert_weights_scale") {
-            Some(v) if v != 0.0 => positive_or(m, "expert_weights_scale", 1.0)? as f32,
-            _ => 1.0,
-        };
-        let group_score = if v3 { GroupScore::TopTwo } else { GroupScore::Max };
-        let router = Router { score, groups, groups_active, group_score, bias, normalize, scale };
-        let shared = count_or(m, "expert_shared_count", 0, 1 << 14)?;
-        families::mixture(m, experts, active, inner, shared * inner, router)
+        grouped(m, arch, heads, head_dim, theta, &scaling)?
     };
     let layers = (0..layers)
-        .map(|i| Ok(Layer { attention: attention.clone(), feed_forward: feed_forward(i)? }))
+        .map(|i| {
+            let any = |parts: &[&str]| parts.iter().any(|part| tensors.has(&format!("blk.{i}.{part}.bias")));
+            // No key tells of biases: what is stored is used, by the whole groups that the structure has.
+            let mut attention = attention.clone();
+            match &mut attention {
+                Attention::Gqa { qkv_bias, out_bias, .. } => {
+                    *qkv_bias = arch == "qwen2" || any(&["attn_q", "attn_k", "attn_v"]);
+                    *out_bias = any(&["attn_output"]);
+                }
+                Attention::Mla { bias, .. } => *bias = any(&["attn_kv_a_mqa"]),
+            }
+            let bias = any(&["ffn_gate", "ffn_up", "ffn_down"]);
+            Ok(Layer { attention, feed_forward: feed_forward(m, tensors, i, experts, bias)? })
+        })
         .collect::<Result<_, CheckpointError>>()?;
     let structure = Structure {
         architecture: arch.to_string(),
@@ -516,23 +555,123 @@ fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), Chec
     Ok((structure, skipped))
 }
 
+/// The feed-forward of a layer; `bias` is of a dense block.
+fn feed_forward(
+    m: &Metadata,
+    tensors: &Tensors,
+    layer: usize,
+    experts: usize,
+    bias: bool,
+) -> Result<FeedForward, CheckpointError> {
+    let width = families::width_max();
+    if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
+        return Ok(FeedForward::Dense { hidden: count(m, "feed_forward_length", 1, width)?, bias });
+    }
+    let inner = match m.absent("expert_feed_forward_length") {
+        true => "feed_forward_length",
+        false => "expert_feed_forward_length",
+    };
+    let inner = count(m, inner, 1, width)?;
+    let active = count(m, "expert_used_count", 1, experts)?;
+    if m.prefix != "deepseek2" {
+        return families::mixture(m, experts, active, inner, 0, families::softmax_router(true));
+    }
+    let bias = tensors.has(&format!("blk.{layer}.exp_probs_b.bias"));
+    let gating = "expert_gating_func";
+    let score = match count_or(m, gating, 0, usize::from(u16::MAX))? {
+        // Files from before the key are of V2, whose routers have no bias.
+        0 if bias => return Err(wrong(m, gating, "1 (softmax) or 2 (sigmoid), as the router has a bias")),
+        0 | 1 => Score::Softmax,
+        2 => Score::Sigmoid,
+        other => {
+            let what = format!("expert_gating_func {other}; supported are 1 (softmax) and 2 (sigmoid)");
+            return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+        }
+    };
+    // Routers with sigmoid scores differ in these, and nothing else in a file tells them: no value is assumed.
+    if score == Score::Sigmoid {
+        let keys = [
+            ("expert_group_count", "the published n_group (DeepSeek-V3: 8; Kimi-K2: 1)"),
+            ("expert_weights_norm", "the published norm_topk_prob"),
+            ("expert_weights_scale", "the published routed_scaling_factor"),
+        ];
+        if let Some((key, expected)) = keys.into_iter().find(|(key, _)| m.absent(key)) {
+            return Err(wrong(m, key, format!("{expected}: take a newer conversion, or write the key into the file")));
+        }
+    }
+    let groups = count_or(m, "expert_group_count", 1, experts)?.max(1);
+    let groups_active = match groups {
+        1 => count_or(m, "expert_group_used_count", 1, 1)?.max(1),
+        _ => count(m, "expert_group_used_count", 1, groups)?,
+    };
+    let normalize = flag_or(m, "expert_weights_norm", false)? && active > 1;
+    // Converters write 0 for none.
+    let scale = match m.number("expert_weights_scale") {
+        Some(0.0) => 1.0,
+        _ => positive_or(m, "expert_weights_scale", 1.0)? as f32,
+    };
+    let group_score = if score == Score::Sigmoid { GroupScore::TopTwo } else { GroupScore::Max };
+    let router = Router { score, groups, groups_active, group_score, bias, normalize, scale };
+    let shared = count_or(m, "expert_shared_count", 0, 1 << 14)?;
+    families::mixture(m, experts, active, inner, shared * inner, router)
+}
+
+/// Keys that would change the numbers, and are not read: they may be there with the value that changes nothing.
+fn only_neutral(m: &Metadata, arch: &str, context: usize) -> Result<(), CheckpointError> {
+    let unsupported = |key: &str, supported: &str| {
+        let what = format!("{key} {}; supported is {supported}", m.shown(key));
+        Err(CheckpointError::Unsupported { path: m.path.clone(), what })
+    };
+    let factors = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"];
+    if let Some(key) = factors.into_iter().find(|key| !m.absent(key) && m.number(key) != Some(1.0)) {
+        return unsupported(key, "1");
+    }
+    if !m.absent("attention.sliding_window_pattern") {
+        return unsupported("attention.sliding_window_pattern", "one window of all layers");
+    }
+    // A window of the whole context hides nothing.
+    let window = count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?;
+    if arch != "llama" && window > 0 && window < context {
+        return unsupported("attention.sliding_window", &format!("none, or {context}, of architecture {arch}"));
+    }
+    Ok(())
+}
+
 fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, CheckpointError> {
-    let kind = m.values.get(&format!("{}.rope.scaling.type", m.prefix)).and_then(Value::text).unwrap_or("none");
-    let factor = positive_or(m, "rope.scaling.factor", 1.0)?;
+    let factor = "rope.scaling.factor";
+    // A factor without a kind is a linear scaling, as in files from before the kind had a key.
+    let kind = match text(m, "rope.scaling.type")? {
+        Some(kind) => kind,
+        None if m.number(factor).is_some_and(|f| f != 0.0 && f != 1.0) => "linear",
+        None if !m.absent("rope.scale_linear") => "linear",
+        None => "none",
+    };
     let original = positive_or(m, "rope.scaling.original_context_length", context as f64)?;
+    let stored = tensors.by_name.get("rope_freqs.weight");
+    if stored.is_some() && kind != "none" {
+        let what = format!("rope_freqs.weight together with rope scaling {kind:?}");
+        return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+    }
     Ok(match kind {
-        "none" => match tensors.by_name.get("rope_freqs.weight") {
-            Some(t) if t.shape.len() == 1 => Scaling::Factors(tensors.vector("rope_freqs.weight", t.shape[0])?),
-            _ => Scaling::None,
+        "none" => match stored {
+            Some(t) => {
+                let length = t.shape.first().copied().unwrap_or(0).min(families::head_dim_max());
+                Scaling::Factors(tensors.vector("rope_freqs.weight", length)?)
+            }
+            None => Scaling::None,
         },
-        "linear" => Scaling::Linear { factor },
+        "linear" if m.absent(factor) && !m.absent("rope.scale_linear") => {
+            Scaling::Linear { factor: positive(m, "rope.scale_linear")? }
+        }
+        "linear" => Scaling::Linear { factor: positive(m, factor)? },
         "yarn" => Scaling::Yarn {
-            factor,
+            factor: positive(m, factor)?,
             original,
             beta_fast: positive_or(m, "rope.scaling.yarn_beta_fast", 32.0)?,
             beta_slow: positive_or(m, "rope.scaling.yarn_beta_slow", 1.0)?,
         },
         other => {
+            let other: String = other.chars().take(80).collect();
             let what = format!("rope scaling {other:?}; supported are none, linear, yarn");
             return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
         }
@@ -548,7 +687,7 @@ fn latent_attention(
 ) -> Result<Attention, CheckpointError> {
     let (width, head_max) = (families::width_max(), families::head_dim_max());
     // New files call the widths of a head `*_mla`, and the cache's `key_length`; old files have only the head's.
-    let (key, value) = if m.number("attention.key_length_mla").is_some() {
+    let (key, value) = if !m.absent("attention.key_length_mla") {
         (count(m, "attention.key_length_mla", 1, head_max)?, count(m, "attention.value_length_mla", 1, head_max)?)
     } else {
         (count(m, "attention.key_length", 1, head_max)?, count(m, "attention.value_length", 1, head_max)?)
@@ -558,10 +697,9 @@ fn latent_attention(
         return Err(CheckpointError::Damaged { path: m.path.clone(), what });
     }
     // The key holds 0.1 mscale_all_dim; without it there is no correction. mscale is taken to be equal: the amplitude is 1.
-    let correction = match (scaling, m.number("rope.scaling.yarn_log_multiplier")) {
-        (Scaling::Yarn { factor, .. }, Some(multiplier)) if multiplier != 0.0 => {
-            yarn_temperature(*factor, multiplier / 0.1)
-        }
+    let multiplier = number_or(m, "rope.scaling.yarn_log_multiplier", 0.0)?;
+    let correction = match scaling {
+        Scaling::Yarn { factor, .. } if multiplier != 0.0 => yarn_temperature(*factor, multiplier / 0.1),
         _ => 1.0,
     };
     Ok(Attention::Mla {
@@ -584,7 +722,6 @@ fn grouped(
     head_dim: usize,
     theta: f64,
     scaling: &Scaling,
-    tensors: &Tensors,
 ) -> Result<Attention, CheckpointError> {
     let kv_heads = count_or(m, "attention.head_count_kv", heads, heads)?;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -602,8 +739,8 @@ fn grouped(
         kv_heads,
         head_dim,
         qk_norm: arch.starts_with("qwen3"),
-        qkv_bias: tensors.has("blk.0.attn_q.bias"),
-        out_bias: tensors.has("blk.0.attn_output.bias"),
+        qkv_bias: false,
+        out_bias: false,
         window: Some(count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?)
             .filter(|&w| w > 0 && arch == "llama"),
         rope: families::plain_rope(head_dim, head_dim, theta, scaling, pairing, temperature),

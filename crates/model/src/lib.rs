@@ -13,6 +13,7 @@ mod loader;
 pub mod mmap;
 pub mod plan;
 mod rope;
+pub mod settings;
 pub mod structure;
 pub mod tensors;
 pub mod transformer;
