@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod families;
 pub mod feed_forward;
 pub mod gguf;
+mod gguf_keys;
 mod loader;
 pub mod mmap;
 pub mod plan;
