@@ -190,6 +190,18 @@ fn five_bits<L: Lanes<R>, const R: usize>(low: [L::I; 4], bits: L::I) -> [L::I; 
     array!(8, j, L::or_masked(fifth[j], if j < 4 { low[j % 4] } else { L::right(low[j % 4], 4) }, mask))
 }
 
+/// One block of Q5_0 of every row: scale and quants.
+///
+/// # Safety
+/// 22 bytes at `offset` of every row are readable.
+#[inline(always)]
+unsafe fn q5_0_block<L: Lanes<R>, const R: usize>(rows: &Starts<R>, offset: usize, scale: &mut [f32; R]) -> [L::I; 8] {
+    // SAFETY: as the caller's. The f16 scale and 32 fifth bits are in the first two words, 16 bytes of nibbles follow.
+    let ([first, second, ..], low) = unsafe { (L::words_16(rows, offset), L::words_16(rows, offset + 6)) };
+    L::put(scale, L::low_halves(first));
+    five_bits::<L, R>(low, L::or(L::right(first, 16), L::left(second, 16)))
+}
+
 /// Bytes to those that a table has for them.
 #[inline(always)]
 fn look_up<L: Lanes<R>, const R: usize>(table: &[u8; 16], v: [L::I; 16]) -> [L::I; 16] {
@@ -367,15 +379,9 @@ impl Unpack for Q5_0 {
         scales: &mut Grid<R>,
         _minima: &mut Grid<R>,
     ) -> [L::I; 16] {
-        let mut v = [[L::splat(0); 8]; 2];
-        for b in 0..2 {
-            let at = 44 * chunk + 22 * b;
-            // SAFETY: two blocks of 22 bytes: the f16 scale and 32 fifth bits are in the first two words, 16 bytes of nibbles follow.
-            let ([first, second, ..], low) = unsafe { (L::words_16(rows, at), L::words_16(rows, at + 6)) };
-            L::put(&mut scales[2 * chunk + b], L::low_halves(first));
-            v[b] = five_bits::<L, R>(low, L::or(L::right(first, 16), L::left(second, 16)));
-        }
-        join(v[0], v[1])
+        let [first, second] = &mut scales[2 * chunk..2 * chunk + 2] else { unreachable!() };
+        // SAFETY: two blocks of 22 bytes.
+        unsafe { join(q5_0_block::<L, R>(rows, 44 * chunk, first), q5_0_block::<L, R>(rows, 44 * chunk + 22, second)) }
     }
 }
 
@@ -419,15 +425,14 @@ impl Unpack for Q5_1 {
         scales: &mut Grid<R>,
         minima: &mut Grid<R>,
     ) -> [L::I; 16] {
-        let mut v = [[L::splat(0); 8]; 2];
-        for b in 0..2 {
-            let (at, group) = (48 * chunk + 24 * b, 2 * chunk + b);
-            // SAFETY: two blocks of 24 bytes: f16 scale and minimum, 32 fifth bits, 16 bytes of nibbles.
-            let ([first, bits, ..], low) = unsafe { (L::words_16(rows, at), L::words_16(rows, at + 8)) };
-            scale_and_minimum::<L, R>(first, &mut scales[group], &mut minima[group]);
-            v[b] = five_bits::<L, R>(low, bits);
-        }
-        join(v[0], v[1])
+        let [at, next] = [48 * chunk, 48 * chunk + 24];
+        // SAFETY: two blocks of 24 bytes: f16 scale and minimum, 32 fifth bits, 16 bytes of nibbles.
+        let ([a, bits_a, ..], low_a, [b, bits_b, ..], low_b) = unsafe {
+            (L::words_16(rows, at), L::words_16(rows, at + 8), L::words_16(rows, next), L::words_16(rows, next + 8))
+        };
+        scale_and_minimum::<L, R>(a, &mut scales[2 * chunk], &mut minima[2 * chunk]);
+        scale_and_minimum::<L, R>(b, &mut scales[2 * chunk + 1], &mut minima[2 * chunk + 1]);
+        join(five_bits::<L, R>(low_a, bits_a), five_bits::<L, R>(low_b, bits_b))
     }
 }
 

@@ -172,8 +172,8 @@ unsafe fn tile<B: Unpack>(
     }
 }
 
-/// Unpacks `chunks` times 64 columns of one half of a tile, and asks for its share of what comes next, into the second cache: the first
-/// holds the rows at hand.
+/// Unpacks `chunks` times 64 columns of one half of a tile, and asks for its share of what comes next, not into the first cache: that
+/// holds the rows at hand. On Zen 4 the hint of the third level decodes 6 % faster than that of the second, which Intel does not tell apart.
 ///
 /// # Safety
 /// Each row has these columns, and `u` can be written.
@@ -186,7 +186,7 @@ unsafe fn step<B: Unpack>(at: &Starts<LANES>, chunks: usize, next: &mut *const u
         B::scales::<Eight, LANES>(at, scales, minima);
         for c in 0..chunks {
             for line in (0..LANES * B::STEP_BYTES / 4).step_by(LINE) {
-                _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(line).cast());
+                _mm_prefetch::<_MM_HINT_T2>(next.wrapping_add(line).cast());
             }
             *next = next.wrapping_add(LANES * B::STEP_BYTES / 4);
             let v = B::interleaved::<Eight, LANES>(at, c, scales, minima);
