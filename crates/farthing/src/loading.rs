@@ -235,6 +235,16 @@ pub fn told(plan: &MemoryPlan) -> String {
     )
 }
 
+/// What would fit where not even the weights do: their largest size, and what that is a weight of this model.
+fn would_fit(checkpoint: &Checkpoint, plan: &MemoryPlan) -> String {
+    let room = plan.largest_weights().unwrap_or(0);
+    let bits = room as f64 * 8.0 / checkpoint.structure.parameters().total.max(1) as f64;
+    format!(
+        "not even the weights fit: files of at most {} would, a quantisation of this model with {bits:.1} bits a weight or a smaller model",
+        bytes(room)
+    )
+}
+
 /// Say what a model will take, and refuse what does not fit.
 pub fn plan(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFormat), Failure> {
     let (plan, format) = planned(checkpoint, load)?;
@@ -242,7 +252,7 @@ pub fn plan(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFo
     let available = plan.available.map_or_else(|| "unknown".to_string(), bytes);
     if !plan.fits() {
         let advice = match plan.longest_context {
-            0 => "not even the weights fit: take a smaller or more strongly quantised model".to_string(),
+            0 => would_fit(checkpoint, &plan),
             longest => format!("what fits is --context {longest}"),
         };
         return Err(Failure(format!("it needs {parts}, but {available} are available; {advice}")));
@@ -253,28 +263,47 @@ pub fn plan(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFo
     Ok((plan, format))
 }
 
-fn vocabulary(keys: &BTreeMap<String, Value>) -> Vocabulary {
-    let key = |name: &str| keys.get(&format!("tokenizer.ggml.{name}"));
-    let id = |name: &str| key(name).and_then(Value::number).map(|v| v as u32);
-    let flag = |name: &str| key(name).and_then(Value::number).map(|v| v != 0.0);
-    let texts = |name: &str| match key(name) {
-        Some(Value::Texts(texts)) => texts.clone(),
-        _ => Vec::new(),
-    };
-    Vocabulary {
-        model: key("model").and_then(Value::text).unwrap_or_default().to_string(),
-        pre: key("pre").and_then(Value::text).map(str::to_string),
-        tokens: texts("tokens"),
-        scores: if let Some(Value::Floats(scores)) = key("scores") { scores.clone() } else { Vec::new() },
-        types: if let Some(Value::Integers(types)) = key("token_type") { types.clone() } else { Vec::new() },
-        merges: texts("merges"),
-        bos: id("bos_token_id"),
-        eos: id("eos_token_id"),
-        unknown: id("unknown_token_id"),
-        add_bos: flag("add_bos_token"),
-        add_eos: flag("add_eos_token"),
-        add_space_prefix: flag("add_space_prefix"),
+fn vocabulary(path: &Path, keys: &BTreeMap<String, Value>) -> Result<Vocabulary, Failure> {
+    /// A key's value by `read`, nothing where the key is absent, or an error that names it.
+    fn of<'a, T>(
+        path: &Path,
+        keys: &'a BTreeMap<String, Value>,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Failure> {
+        let name = format!("tokenizer.ggml.{name}");
+        let Some(value) = keys.get(&name) else { return Ok(None) };
+        let wrong = || Failure(format!("{}: {name} is of another type; it must be {expected}", path.display()));
+        read(value).map(Some).ok_or_else(wrong)
     }
+    // -1 says none, in 32 bits without a sign too.
+    let id = |name: &str| {
+        let id = of(path, keys, name, "a token's id", |v| v.number().filter(|n| n.fract() == 0.0))?;
+        Ok::<_, Failure>(id.filter(|&v| (0.0..u32::MAX as f64).contains(&v)).map(|v| v as u32))
+    };
+    let flag = |name: &str| of(path, keys, name, "true or false", Value::boolean);
+    let text = |name: &str| of(path, keys, name, "a text", |v| v.text().map(str::to_string));
+    let texts = |name: &str| {
+        let read = |v: &Value| if let Value::Texts(texts) = v { Some(texts.clone()) } else { None };
+        of(path, keys, name, "a list of texts", read).map(Option::unwrap_or_default)
+    };
+    let floats = |v: &Value| if let Value::Floats(scores) = v { Some(scores.clone()) } else { None };
+    let integers = |v: &Value| if let Value::Integers(types) = v { Some(types.clone()) } else { None };
+    Ok(Vocabulary {
+        model: text("model")?.unwrap_or_default(),
+        pre: text("pre")?,
+        tokens: texts("tokens")?,
+        scores: of(path, keys, "scores", "a list of numbers", floats)?.unwrap_or_default(),
+        types: of(path, keys, "token_type", "a list of whole numbers", integers)?.unwrap_or_default(),
+        merges: texts("merges")?,
+        bos: id("bos_token_id")?,
+        eos: id("eos_token_id")?,
+        unknown: id("unknown_token_id")?,
+        add_bos: flag("add_bos_token")?,
+        add_eos: flag("add_eos_token")?,
+        add_space_prefix: flag("add_space_prefix")?,
+    })
 }
 
 /// The tokenizer of a checkpoint, its chat template and the spelling of bos and eos.
@@ -299,7 +328,7 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, 
         }
         TokenizerSource::Gguf(keys) => {
             let named = |e: text::TextError| Failure(format!("{}: {e}", checkpoint.path.display()));
-            let parsed = Tokenizer::from_vocabulary(&vocabulary(keys)).map_err(named)?;
+            let parsed = Tokenizer::from_vocabulary(&vocabulary(&checkpoint.path, keys)?).map_err(named)?;
             let template = keys.get("tokenizer.chat_template").and_then(Value::text).map(str::to_string);
             (parsed, template, String::new(), String::new())
         }

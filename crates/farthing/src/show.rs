@@ -108,7 +108,7 @@ fn attention(a: &Attention) -> String {
 
 fn feed_forward(f: &FeedForward) -> String {
     match f {
-        FeedForward::Dense { hidden } => format!("dense {hidden}"),
+        FeedForward::Dense { hidden, bias } => format!("dense {hidden}{}", if *bias { ", biases" } else { "" }),
         FeedForward::Moe { experts, active, hidden, shared_hidden, router } => {
             let score = if router.score == Score::Softmax { "softmax" } else { "sigmoid" };
             let groups = if router.groups > 1 {

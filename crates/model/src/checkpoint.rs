@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::families;
 use crate::gguf;
 use crate::loader;
+use crate::settings::*;
 use crate::structure::Structure;
 use crate::tensors::{self, Stored, Tensors};
 use crate::weight::Weights;
@@ -59,6 +60,20 @@ pub enum CheckpointError {
         /// Name.
         tensor: String,
     },
+    /// A tensor that the structure has no use for.
+    #[error(
+        "{}: tensor {tensor}{} is in the checkpoint, but the model as its configuration describes it does not use it; \
+        check the two against each other (biases, layers, kind of router), or take another checkpoint",
+        path.display(), and_others(*others)
+    )]
+    Unused {
+        /// File.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// Other tensors of which the same is true.
+        others: usize,
+    },
     /// A tensor's shape contradicts the configuration.
     #[error("{}: tensor {tensor} has shape {found:?}, the configuration says {expected:?}", path.display())]
     Shape {
@@ -71,6 +86,10 @@ pub enum CheckpointError {
         /// By the configuration.
         expected: Vec<usize>,
     },
+}
+
+fn and_others(others: usize) -> String {
+    if others == 0 { String::new() } else { format!(" (and {others} more)") }
 }
 
 impl CheckpointError {
@@ -158,8 +177,7 @@ impl Checkpoint {
     pub fn of_parts(path: &Path, config: &serde_json::Value, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
         let (structure, skipped_layers) = families::from_config(path, config)?;
         let mut generation = Generation::default();
-        take_generation(&mut generation, config);
-        let structure = Structure { tied: structure.tied || !tensors.has("lm_head.weight"), ..structure };
+        take_generation(path, &mut generation, config)?;
         known_ids(path, &generation, structure.vocab)?;
         let (path, tokenizer) = (path.to_path_buf(), TokenizerSource::None);
         Ok(Checkpoint { path, kind: Kind::Safetensors, structure, tokenizer, generation, tensors, skipped_layers })
@@ -168,9 +186,9 @@ impl Checkpoint {
     /// Views of all weights. Vectors are widened; matrices stay where they are.
     ///
     /// # Errors
-    /// A tensor that is missing, of another shape, or of an unsupported type.
+    /// A tensor that is missing, of another shape, of an unsupported type, or of no use to the structure.
     pub fn weights(&self) -> Result<Weights, CheckpointError> {
-        loader::load(&self.structure, &self.tensors, self.kind)
+        loader::load(&self.structure, &self.tensors, self.kind, self.skipped_layers)
     }
 
     /// Bytes of all files.
@@ -222,7 +240,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
         };
     }
     if let Some(file) = existing("generation_config.json") {
-        take_generation(&mut checkpoint.generation, &read_json(&file)?);
+        take_generation(&file, &mut checkpoint.generation, &read_json(&file)?)?;
         known_ids(&file, &checkpoint.generation, checkpoint.structure.vocab)?;
     }
     Ok(checkpoint)
@@ -248,22 +266,40 @@ pub(crate) fn known_ids(path: &Path, generation: &Generation, vocab: usize) -> R
     Ok(())
 }
 
-fn take_generation(generation: &mut Generation, json: &serde_json::Value) {
+/// What a configuration says of generation, over what is known already. `null` says nothing.
+fn take_generation(path: &Path, generation: &mut Generation, json: &serde_json::Value) -> Result<(), CheckpointError> {
+    let c = Json { path, json };
     let id = |v: &serde_json::Value| v.as_u64().and_then(|v| u32::try_from(v).ok());
     match json.get("eos_token_id") {
-        Some(serde_json::Value::Array(ids)) => generation.eos = ids.iter().filter_map(id).collect(),
-        Some(one) => generation.eos = id(one).into_iter().collect(),
-        None => {}
+        None | Some(serde_json::Value::Null) => {}
+        Some(given) => {
+            let ids = given.as_array().map_or(std::slice::from_ref(given), Vec::as_slice);
+            let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
+            generation.eos = ids.ok_or_else(|| wrong(&c, "eos_token_id", "a token's id, or a list of them"))?;
+        }
     }
-    if let Some(bos) = json.get("bos_token_id") {
-        generation.bos = id(bos);
+    if !c.absent("bos_token_id") {
+        let bos = id(&json["bos_token_id"]).ok_or_else(|| wrong(&c, "bos_token_id", "a token's id"))?;
+        generation.bos = Some(bos);
     }
-    let number = |key: &str| json.get(key).and_then(|v| v.as_f64()).filter(|v| v.is_finite()).map(|v| v as f32);
-    generation.temperature = number("temperature").or(generation.temperature);
-    generation.top_p = number("top_p").or(generation.top_p);
-    generation.repetition_penalty = number("repetition_penalty").or(generation.repetition_penalty);
-    generation.top_k = number("top_k").map(|k| k.max(0.0) as usize).or(generation.top_k);
-    if json.get("do_sample").and_then(|v| v.as_bool()) == Some(false) {
+    let number = |key: &str, sound: fn(f64) -> bool, expected: &str| {
+        let value = number_or(&c, key, f64::NAN)?;
+        if c.absent(key) {
+            return Ok(None);
+        }
+        if sound(value) { Ok(Some(value as f32)) } else { Err(wrong(&c, key, expected)) }
+    };
+    let temperature = number("temperature", |v| v >= 0.0, "a number from 0 on")?;
+    generation.temperature = temperature.or(generation.temperature);
+    let top_p = number("top_p", |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")?;
+    generation.top_p = top_p.or(generation.top_p);
+    let penalty = number("repetition_penalty", |v| v > 0.0, "a number above 0")?;
+    generation.repetition_penalty = penalty.or(generation.repetition_penalty);
+    // -1 is a common spelling of none.
+    let top_k = number("top_k", |v| v.fract() == 0.0 && (-1.0..=1e9).contains(&v), "a whole number")?;
+    generation.top_k = top_k.map(|k| k.max(0.0) as usize).or(generation.top_k);
+    if !flag_or(&c, "do_sample", true)? {
         generation.temperature = Some(0.0);
     }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::checkpoint::CheckpointError;
 use crate::rope::{Scaling, frequencies, yarn_temperature};
+use crate::settings::*;
 use crate::structure::*;
 
 /// Limits that no sound model passes.
@@ -17,45 +18,6 @@ const CONTEXT_MAX: usize = 1 << 28;
 const HEADS_MAX: usize = 1 << 14;
 const HEAD_DIM_MAX: usize = 1 << 13;
 const EXPERTS_IN_ALL_MAX: usize = 1 << 18;
-
-/// A configuration's values, whatever file they come from.
-pub trait Settings {
-    /// The file, for messages.
-    fn path(&self) -> &Path;
-    /// A number.
-    fn number(&self, key: &str) -> Option<f64>;
-    /// A value as people would see it.
-    fn shown(&self, key: &str) -> String;
-}
-
-fn wrong<S: Settings>(s: &S, key: &str, expected: impl Into<String>) -> CheckpointError {
-    CheckpointError::Config {
-        path: s.path().to_path_buf(),
-        key: key.to_string(),
-        value: s.shown(key),
-        expected: expected.into(),
-    }
-}
-
-/// A whole number in `low..=high`.
-pub fn count<S: Settings>(s: &S, key: &str, low: usize, high: usize) -> Result<usize, CheckpointError> {
-    let value = s.number(key).filter(|v| v.fract() == 0.0 && *v >= low as f64 && *v <= high as f64);
-    value.map(|v| v as usize).ok_or_else(|| wrong(s, key, format!("a whole number from {low} to {high}")))
-}
-
-/// As `count`, or `default` where the key is absent.
-pub fn count_or<S: Settings>(s: &S, key: &str, default: usize, high: usize) -> Result<usize, CheckpointError> {
-    if s.number(key).is_none() && s.shown(key) == "absent" { Ok(default) } else { count(s, key, 0, high) }
-}
-
-/// A positive finite number, or `default` where the key is absent.
-pub fn positive_or<S: Settings>(s: &S, key: &str, default: f64) -> Result<f64, CheckpointError> {
-    match s.number(key) {
-        Some(v) if v.is_finite() && v > 0.0 => Ok(v),
-        None if s.shown(key) == "absent" => Ok(default),
-        _ => Err(wrong(s, key, "a number above 0")),
-    }
-}
 
 /// Sizes that every family has.
 pub struct Sizes {
@@ -187,83 +149,133 @@ pub fn latent_rope(rope: usize, head: usize, theta: f64, scaling: &Scaling, ampl
     }
 }
 
-struct Config<'a> {
-    path: &'a Path,
-    json: &'a Value,
+fn unsupported(c: &Json, what: String) -> CheckpointError {
+    CheckpointError::Unsupported { path: c.path.to_path_buf(), what }
 }
 
-impl Settings for Config<'_> {
-    fn path(&self) -> &Path {
-        self.path
-    }
-    fn number(&self, key: &str) -> Option<f64> {
-        self.json.get(key).and_then(Value::as_f64)
-    }
-    fn shown(&self, key: &str) -> String {
-        match self.json.get(key) {
-            None | Some(Value::Null) => "absent".to_string(),
-            Some(value) => {
-                let mut text = value.to_string();
-                if let Some((end, _)) = text.char_indices().nth(80) {
-                    text.truncate(end);
-                }
-                text
-            }
+/// Theta, scaling, and the scaling's own settings, in either style (`rope_theta` + `rope_scaling`, or `rope_parameters`).
+/// `theta` is the family's default.
+fn rope<'a>(c: &Json<'a>, theta: f64, context: usize) -> Result<(f64, Scaling, Option<Json<'a>>), CheckpointError> {
+    const KINDS: &str = "default, linear, llama3 or yarn";
+    let (scaling, parameters) = (c.nested("rope_scaling")?, c.nested("rope_parameters")?);
+    let inner = scaling.or(parameters);
+    let theta = match &inner {
+        Some(inner) if c.absent("rope_theta") => positive_or(inner, "rope_theta", theta)?,
+        _ => positive_or(c, "rope_theta", theta)?,
+    };
+    for settings in [Some(*c), inner].into_iter().flatten() {
+        if number_or(&settings, "partial_rotary_factor", 1.0)? != 1.0 {
+            let what = format!("partial_rotary_factor {}; supported is 1", settings.shown("partial_rotary_factor"));
+            return Err(unsupported(c, what));
         }
     }
+    let Some(inner) = inner else { return Ok((theta, Scaling::None, None)) };
+    let kind = match (text(&inner, "rope_type")?, text(&inner, "type")?) {
+        (Some(kind), _) | (None, Some(kind)) => kind.to_string(),
+        // Without a kind nothing may be given that only a kind has.
+        (None, None) => {
+            let known = ["rope_theta", "partial_rotary_factor", "rope_type", "type"];
+            let keys = inner.json.as_object().into_iter().flat_map(|o| o.keys());
+            if keys.into_iter().any(|k| !known.contains(&k.as_str())) {
+                return Err(wrong(&inner, "rope_type", KINDS));
+            }
+            "default".to_string()
+        }
+    };
+    let parsed = match kind.as_str() {
+        "default" => return Ok((theta, Scaling::None, None)),
+        "linear" => Scaling::Linear { factor: positive(&inner, "factor")? },
+        "llama3" => Scaling::Llama3 {
+            factor: positive(&inner, "factor")?,
+            low: positive(&inner, "low_freq_factor")?,
+            high: positive(&inner, "high_freq_factor")?,
+            original: positive(&inner, "original_max_position_embeddings")?,
+        },
+        "yarn" if !flag_or(&inner, "truncate", true)? => {
+            return Err(unsupported(c, "rope scaling yarn with truncate false".to_string()));
+        }
+        "yarn" => Scaling::Yarn {
+            factor: positive(&inner, "factor")?,
+            original: positive_or(&inner, "original_max_position_embeddings", context as f64)?,
+            beta_fast: positive_or(&inner, "beta_fast", 32.0)?,
+            beta_slow: positive_or(&inner, "beta_slow", 1.0)?,
+        },
+        other => {
+            let other: String = other.chars().take(80).collect();
+            return Err(unsupported(c, format!("rope scaling {other:?}; supported are {KINDS}")));
+        }
+    };
+    Ok((theta, parsed, Some(inner)))
 }
 
-impl Config<'_> {
-    fn flag(&self, key: &str, default: bool) -> bool {
-        self.json.get(key).and_then(Value::as_bool).unwrap_or(default)
+/// YaRN's factor on cos and sin, outside of DeepSeek: given, or of `mscale` where both are, or the paper's.
+fn yarn_amplitude(inner: &Json, factor: f64) -> Result<f64, CheckpointError> {
+    if !inner.absent("attention_factor") {
+        return positive(inner, "attention_factor");
     }
-    fn text(&self, key: &str) -> Option<&str> {
-        self.json.get(key).and_then(Value::as_str)
-    }
-    fn unsupported(&self, what: String) -> CheckpointError {
-        CheckpointError::Unsupported { path: self.path.to_path_buf(), what }
-    }
+    let (mscale, all) = (number_or(inner, "mscale", 0.0)?, number_or(inner, "mscale_all_dim", 0.0)?);
+    Ok(match mscale != 0.0 && all != 0.0 {
+        true => yarn_temperature(factor, mscale) / yarn_temperature(factor, all),
+        false => yarn_temperature(factor, 1.0),
+    })
+}
 
-    /// Theta, scaling, and the scaling's own settings, in either style (`rope_theta` + `rope_scaling`, or `rope_parameters`).
-    fn rope(&self) -> Result<(f64, Scaling, Option<Config<'_>>), CheckpointError> {
-        let nested = |key| self.json.get(key).filter(|v| v.is_object()).map(|json| Config { path: self.path, json });
-        let scaling = nested("rope_scaling").or_else(|| nested("rope_parameters"));
-        let theta = match &scaling {
-            Some(inner) if self.number("rope_theta").is_none() => positive_or(inner, "rope_theta", 10_000.0)?,
-            _ => positive_or(self, "rope_theta", 10_000.0)?,
-        };
-        let Some(inner) = scaling else { return Ok((theta, Scaling::None, None)) };
-        let kind = inner.text("rope_type").or(inner.text("type")).unwrap_or("default").to_string();
-        let original = || {
-            positive_or(
-                &inner,
-                "original_max_position_embeddings",
-                self.number("max_position_embeddings").unwrap_or(4096.0),
-            )
-        };
-        let parsed = match kind.as_str() {
-            "default" => return Ok((theta, Scaling::None, None)),
-            "linear" => Scaling::Linear { factor: positive_or(&inner, "factor", 1.0)? },
-            "llama3" => Scaling::Llama3 {
-                factor: positive_or(&inner, "factor", 8.0)?,
-                low: positive_or(&inner, "low_freq_factor", 1.0)?,
-                high: positive_or(&inner, "high_freq_factor", 4.0)?,
-                original: original()?,
-            },
-            "yarn" => Scaling::Yarn {
-                factor: positive_or(&inner, "factor", 1.0)?,
-                original: original()?,
-                beta_fast: positive_or(&inner, "beta_fast", 32.0)?,
-                beta_slow: positive_or(&inner, "beta_slow", 1.0)?,
-            },
-            other => {
-                return Err(
-                    self.unsupported(format!("rope scaling {other:?}; supported are default, linear, llama3, yarn"))
-                );
-            }
-        };
-        Ok((theta, parsed, Some(inner)))
+/// The listed kind of each layer's attention (true: windowed), where the configuration lists them.
+fn layer_types(c: &Json, layers: usize) -> Result<Option<Vec<bool>>, CheckpointError> {
+    if c.absent("layer_types") {
+        return Ok(None);
     }
+    let types = c.list("layer_types")?;
+    if types.len() != layers {
+        return Err(wrong(c, "layer_types", format!("a list of {layers} kinds, one a layer")));
+    }
+    let windowed = |kind: &Value| match kind.as_str() {
+        Some("full_attention") => Ok(false),
+        Some("sliding_attention") => Ok(true),
+        _ => {
+            let kind: String = kind.to_string().chars().take(80).collect();
+            Err(unsupported(c, format!("layer_types with {kind}; supported are full_attention and sliding_attention")))
+        }
+    };
+    types.iter().map(windowed).collect::<Result<_, _>>().map(Some)
+}
+
+/// The window of each layer. A listed kind counts where the family's own code reads it; elsewhere it may only agree.
+fn windows(c: &Json, family: &str, layers: usize) -> Result<Vec<Option<usize>>, CheckpointError> {
+    let size = |default: usize| {
+        let size = c.count_or_null("sliding_window", default, 0, CONTEXT_MAX)?;
+        if size == 0 && !c.absent("sliding_window") {
+            return Err(wrong(c, "sliding_window", "at least 1, or null for none"));
+        }
+        Ok(Some(size).filter(|&w| w > 0))
+    };
+    let qwen = family.starts_with("qwen");
+    let window = match family {
+        "mistral" => size(4096)?,
+        "mixtral" => size(0)?,
+        _ if qwen && flag_or(c, "use_sliding_window", false)? => size(4096)?,
+        _ => None,
+    };
+    let first = match family {
+        "qwen2" | "qwen3" => count_or(c, "max_window_layers", 28, LAYERS_MAX)?,
+        "qwen3_moe" => count_or(c, "max_window_layers", 0, LAYERS_MAX)?,
+        _ => 0,
+    };
+    let own: Vec<bool> = (0..layers).map(|i| window.is_some() && i >= first).collect();
+    let windowed = match layer_types(c, layers)? {
+        None => own,
+        Some(listed) if listed == own => own,
+        Some(listed) if matches!(family, "qwen2" | "qwen3") && window.is_some() => listed,
+        Some(_) => {
+            let what = format!(
+                "layer_types that disagree with sliding_window {}: architecture {family} {}",
+                c.shown("sliding_window"),
+                if window.is_some() { "windows other layers" } else { "as configured windows none" }
+            );
+            return Err(unsupported(c, what));
+        }
+    };
+    Ok(windowed.into_iter().map(|w| window.filter(|_| w)).collect())
 }
 
 /// The names of all architectures that are read, for messages.
@@ -271,8 +283,8 @@ const KNOWN: &str = "llama, mistral, qwen2, qwen3, mixtral, qwen3_moe, deepseek_
 
 /// Structure from a Hugging Face `config.json`, and the number of multi-token-prediction layers to skip.
 pub fn from_config(path: &Path, json: &Value) -> Result<(Structure, usize), CheckpointError> {
-    let c = Config { path, json };
-    let Some(family) = c.text("model_type") else {
+    let c = Json { path, json };
+    let Some(family) = text(&c, "model_type")? else {
         return Err(wrong(&c, "model_type", format!("one of {KNOWN}")));
     };
     let (structure, skipped) = match family {
@@ -280,34 +292,42 @@ pub fn from_config(path: &Path, json: &Value) -> Result<(Structure, usize), Chec
         "deepseek_v2" | "deepseek_v3" => latent(&c, family == "deepseek_v3")?,
         "deepseek_v32" | "deepseek_v4" | "deepseek_v41" => {
             let what = format!("architecture {family} is recognised but not supported yet; supported are {KNOWN}");
-            return Err(c.unsupported(what));
+            return Err(unsupported(&c, what));
         }
         other => {
             let other: String = other.chars().take(80).collect();
-            return Err(c.unsupported(format!("architecture {other:?}; supported are {KNOWN}")));
+            return Err(unsupported(&c, format!("architecture {other:?}; supported are {KNOWN}")));
         }
     };
     Ok((consistent(path, structure)?, skipped))
 }
 
-fn common(c: &Config) -> Result<Sizes, CheckpointError> {
-    if let Some(act) = c.text("hidden_act")
+fn common(c: &Json) -> Result<Sizes, CheckpointError> {
+    if let Some(act) = text(c, "hidden_act")?
         && act != "silu"
     {
-        return Err(c.unsupported(format!("hidden_act {act:?}; supported is silu")));
+        let act: String = act.chars().take(80).collect();
+        return Err(unsupported(c, format!("hidden_act {act:?}; supported is silu")));
     }
     let vocab = count(c, "vocab_size", 1, VOCAB_MAX)?;
     sizes(c, ["num_hidden_layers", "hidden_size", "max_position_embeddings"], vocab)
 }
 
-fn grouped(c: &Config, family: &str) -> Result<Structure, CheckpointError> {
+fn grouped(c: &Json, family: &str) -> Result<Structure, CheckpointError> {
     let Sizes { layers, hidden, vocab, context } = common(c)?;
     let heads = count(c, "num_attention_heads", 1, HEADS_MAX)?;
-    let kv_heads = count_or(c, "num_key_value_heads", heads, HEADS_MAX)?;
+    let kv_default = match family {
+        "mistral" | "mixtral" => 8,
+        "qwen2" | "qwen3" => 32,
+        "qwen3_moe" => 4,
+        _ => heads,
+    };
+    let kv_heads = c.count_or_null("num_key_value_heads", kv_default, heads, HEADS_MAX)?;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(wrong(c, "num_key_value_heads", format!("a divisor of num_attention_heads ({heads})")));
     }
-    let head_dim = match count_or(c, "head_dim", 0, HEAD_DIM_MAX)? {
+    let head_dim = match c.count_or_null("head_dim", if family == "qwen3" { 128 } else { 0 }, 0, HEAD_DIM_MAX)? {
+        0 if !c.absent("head_dim") => return Err(wrong(c, "head_dim", "above 0")),
         0 if hidden.is_multiple_of(heads) => hidden / heads,
         0 => return Err(wrong(c, "num_attention_heads", format!("a divisor of hidden_size ({hidden})"))),
         d => d,
@@ -315,24 +335,17 @@ fn grouped(c: &Config, family: &str) -> Result<Structure, CheckpointError> {
     if !head_dim.is_multiple_of(2) {
         return Err(wrong(c, "head_dim", "even"));
     }
-    if c.flag("mlp_bias", false) {
-        return Err(c.unsupported("mlp_bias".to_string()));
+    let mlp_bias = flag_or(c, "mlp_bias", false)?;
+    if mlp_bias && family != "llama" {
+        return Err(unsupported(c, format!("mlp_bias of architecture {family}; it is supported of llama")));
     }
-    let (theta, scaling, inner) = c.rope()?;
+    let (theta, scaling, inner) = rope(c, if family == "mixtral" { 1e6 } else { 1e4 }, context)?;
     let temperature = match (&scaling, &inner) {
-        (Scaling::Yarn { factor, .. }, Some(inner)) => match inner.number("attention_factor") {
-            Some(given) => given,
-            None => yarn_temperature(*factor, 1.0),
-        },
+        (Scaling::Yarn { factor, .. }, Some(inner)) => yarn_amplitude(inner, *factor)?,
         _ => 1.0,
     };
-    let biased = c.flag("attention_bias", false);
-    let window_used = match family {
-        "mistral" | "mixtral" => true,
-        _ => c.flag("use_sliding_window", false),
-    };
-    let window = if window_used { c.number("sliding_window").map(|w| w as usize).filter(|&w| w > 0) } else { None };
-    let full_layers = if family.starts_with("qwen") { count_or(c, "max_window_layers", 0, LAYERS_MAX)? } else { 0 };
+    let biased = flag_or(c, "attention_bias", false)?;
+    let windows = windows(c, family, layers)?;
     let attention = |layer: usize| Attention::Gqa {
         heads,
         kv_heads,
@@ -340,28 +353,32 @@ fn grouped(c: &Config, family: &str) -> Result<Structure, CheckpointError> {
         qk_norm: family.starts_with("qwen3"),
         qkv_bias: biased || family == "qwen2",
         out_bias: biased && family != "qwen2",
-        window: window.filter(|_| layer >= full_layers),
+        window: windows[layer],
         rope: plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature),
     };
     let feed_forward = |layer: usize| -> Result<FeedForward, CheckpointError> {
-        let dense = || Ok(FeedForward::Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)? });
+        let dense = || Ok(FeedForward::Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias: mlp_bias });
         match family {
             "mixtral" => {
-                let experts = count(c, "num_local_experts", 1, EXPERTS_MAX)?;
-                let active = count(c, "num_experts_per_tok", 1, EXPERTS_MAX)?;
+                let experts = count_or(c, "num_local_experts", 8, EXPERTS_MAX)?;
+                let active = count_or(c, "num_experts_per_tok", 2, EXPERTS_MAX)?;
                 mixture(c, experts, active, count(c, "intermediate_size", 1, WIDTH_MAX)?, 0, softmax_router(true))
             }
             "qwen3_moe" => {
-                let listed = c.json.get("mlp_only_layers").and_then(Value::as_array);
-                let dense_layer = listed.is_some_and(|l| l.iter().any(|v| v.as_u64() == Some(layer as u64)));
-                let step = count_or(c, "decoder_sparse_step", 1, LAYERS_MAX)?.max(1);
+                let listed = c.list("mlp_only_layers")?;
+                if listed.iter().any(|v| !v.is_u64()) {
+                    return Err(wrong(c, "mlp_only_layers", "a list of layers' numbers"));
+                }
+                let dense_layer = listed.iter().any(|v| v.as_u64() == Some(layer as u64));
+                let step =
+                    if c.absent("decoder_sparse_step") { 1 } else { count(c, "decoder_sparse_step", 1, LAYERS_MAX)? };
                 if dense_layer || !(layer + 1).is_multiple_of(step) {
                     return dense();
                 }
-                let key = if c.number("num_experts").is_some() { "num_experts" } else { "num_local_experts" };
-                let experts = count(c, key, 1, EXPERTS_MAX)?;
-                let active = count(c, "num_experts_per_tok", 1, EXPERTS_MAX)?;
-                let normalize = c.flag("norm_topk_prob", false);
+                let key = if c.absent("num_experts") { "num_local_experts" } else { "num_experts" };
+                let experts = count_or(c, key, 128, EXPERTS_MAX)?;
+                let active = count_or(c, "num_experts_per_tok", 8, EXPERTS_MAX)?;
+                let normalize = flag_or(c, "norm_topk_prob", false)?;
                 mixture(
                     c,
                     experts,
@@ -383,15 +400,15 @@ fn grouped(c: &Config, family: &str) -> Result<Structure, CheckpointError> {
         hidden,
         layers,
         context,
-        norm_eps: positive_or(c, "rms_norm_eps", 1e-6)? as f32,
-        tied: c.flag("tie_word_embeddings", false),
+        norm_eps: positive_or(c, "rms_norm_eps", if family == "mixtral" { 1e-5 } else { 1e-6 })? as f32,
+        tied: flag_or(c, "tie_word_embeddings", false)?,
     })
 }
 
-fn latent(c: &Config, v3: bool) -> Result<(Structure, usize), CheckpointError> {
+fn latent(c: &Json, v3: bool) -> Result<(Structure, usize), CheckpointError> {
     let Sizes { layers, hidden, vocab, context } = common(c)?;
     let heads = count(c, "num_attention_heads", 1, HEADS_MAX)?;
-    let q_rank = Some(count_or(c, "q_lora_rank", 0, WIDTH_MAX)?).filter(|&r| r > 0);
+    let q_rank = Some(c.count_or_null("q_lora_rank", 1536, 0, WIDTH_MAX)?).filter(|&r| r > 0);
     let kv_rank = count(c, "kv_lora_rank", 1, WIDTH_MAX)?;
     let nope_dim = count(c, "qk_nope_head_dim", 1, HEAD_DIM_MAX)?;
     let rope_dim = count(c, "qk_rope_head_dim", 2, HEAD_DIM_MAX)?;
@@ -399,48 +416,61 @@ fn latent(c: &Config, v3: bool) -> Result<(Structure, usize), CheckpointError> {
     if !rope_dim.is_multiple_of(2) {
         return Err(wrong(c, "qk_rope_head_dim", "even"));
     }
-    let (theta, scaling, inner) = c.rope()?;
+    for (key, neutral) in [("mlp_bias", false), ("rope_interleave", true)] {
+        if flag_or(c, key, neutral)? != neutral {
+            return Err(unsupported(c, format!("{key} {}; supported is {neutral}", !neutral)));
+        }
+    }
+    if layer_types(c, layers)?.is_some_and(|types| types.contains(&true)) {
+        return Err(unsupported(c, "layer_types with sliding_attention under latent attention".to_string()));
+    }
+    let (theta, scaling, inner) = rope(c, 1e4, context)?;
     let (amplitude, correction) = match (&scaling, &inner) {
         (Scaling::Yarn { factor, .. }, Some(inner)) => {
-            let m = |key, default| inner.number(key).unwrap_or(default);
-            let all = yarn_temperature(*factor, m("mscale_all_dim", 0.0));
-            (yarn_temperature(*factor, m("mscale", 1.0)) / all, if m("mscale_all_dim", 0.0) == 0.0 { 1.0 } else { all })
+            let (mscale, all_dim) = (number_or(inner, "mscale", 1.0)?, number_or(inner, "mscale_all_dim", 0.0)?);
+            let all = yarn_temperature(*factor, all_dim);
+            (yarn_temperature(*factor, mscale) / all, if all_dim == 0.0 { 1.0 } else { all })
         }
         _ => (1.0, 1.0),
     };
     let rope = latent_rope(rope_dim, nope_dim + rope_dim, theta, &scaling, amplitude, correction);
-    let bias = c.flag("attention_bias", false);
-    let dense_layers = count_or(c, "first_k_dense_replace", 0, LAYERS_MAX)?;
-    let every = count_or(c, "moe_layer_freq", 1, LAYERS_MAX)?.max(1);
-    let experts = count_or(c, "n_routed_experts", 0, EXPERTS_MAX)?;
+    let bias = flag_or(c, "attention_bias", false)?;
+    // Absent keys are the published configuration classes' defaults, which differ between V2 and V3.
+    let or = |v3_default, v2_default| if v3 { v3_default } else { v2_default };
+    let dense_layers = count_or(c, "first_k_dense_replace", or(3, 0), LAYERS_MAX)?;
+    let every = if c.absent("moe_layer_freq") { 1 } else { count(c, "moe_layer_freq", 1, LAYERS_MAX)? };
+    let experts = c.count_or_null("n_routed_experts", or(256, 64), 0, EXPERTS_MAX)?;
     let feed_forward = |layer: usize| -> Result<FeedForward, CheckpointError> {
         if experts == 0 || layer < dense_layers || !layer.is_multiple_of(every) {
-            return Ok(FeedForward::Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)? });
+            return Ok(FeedForward::Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias: false });
         }
         let inner = count(c, "moe_intermediate_size", 1, WIDTH_MAX)?;
-        let shared = count_or(c, "n_shared_experts", 0, EXPERTS_MAX)?;
-        let groups = count_or(c, "n_group", 1, EXPERTS_MAX)?.max(1);
-        let groups_active = count_or(c, "topk_group", 1, EXPERTS_MAX)?.max(1);
-        let method = c.text("topk_method").unwrap_or(match (v3, groups) {
-            (true, _) => "noaux_tc",
-            (false, 1) => "greedy",
-            (false, _) => "group_limited_greedy",
-        });
+        let shared = c.count_or_null("n_shared_experts", or(1, 2), 0, EXPERTS_MAX)?;
+        let groups = c.count_or_null("n_group", or(8, 1), 1, EXPERTS_MAX)?.max(1);
+        let groups_active = c.count_or_null("topk_group", or(4, 1), 1, EXPERTS_MAX)?.max(1);
+        let method = text(c, "topk_method")?.unwrap_or(if v3 { "noaux_tc" } else { "greedy" });
         let (grouped, group_score, biased) = match method {
             "greedy" => (false, GroupScore::Max, false),
             "group_limited_greedy" => (true, GroupScore::Max, false),
             "noaux_tc" => (true, GroupScore::TopTwo, true),
             _ => return Err(wrong(c, "topk_method", "greedy, group_limited_greedy or noaux_tc")),
         };
-        let score = match c.text("scoring_func").unwrap_or(if v3 { "sigmoid" } else { "softmax" }) {
+        let score = match text(c, "scoring_func")?.unwrap_or(if v3 { "sigmoid" } else { "softmax" }) {
             "softmax" => Score::Softmax,
             "sigmoid" => Score::Sigmoid,
             _ => return Err(wrong(c, "scoring_func", "softmax or sigmoid")),
         };
-        let active = count(c, "num_experts_per_tok", 1, EXPERTS_MAX)?;
-        let normalize = c.flag("norm_topk_prob", v3) && active > 1;
+        let active = match c.absent("num_experts_per_tok") && v3 {
+            true => 8,
+            false => count(c, "num_experts_per_tok", 1, EXPERTS_MAX)?,
+        };
+        let normalize = flag_or(c, "norm_topk_prob", v3)? && active > 1;
         // Published V2 code normalises or scales, V3's does both.
-        let scale = if normalize && !v3 { 1.0 } else { positive_or(c, "routed_scaling_factor", 1.0)? as f32 };
+        let scale = if normalize && !v3 {
+            1.0
+        } else {
+            positive_or(c, "routed_scaling_factor", if v3 { 2.5 } else { 1.0 })? as f32
+        };
         let router = Router {
             score,
             groups: if grouped { groups } else { 1 },
@@ -469,13 +499,13 @@ fn latent(c: &Config, v3: bool) -> Result<(Structure, usize), CheckpointError> {
         })
         .collect::<Result<_, CheckpointError>>()?;
     let structure = Structure {
-        architecture: c.text("model_type").unwrap_or_default().to_string(),
+        architecture: if v3 { "deepseek_v3" } else { "deepseek_v2" }.to_string(),
         vocab,
         hidden,
         layers,
         context,
         norm_eps: positive_or(c, "rms_norm_eps", 1e-6)? as f32,
-        tied: c.flag("tie_word_embeddings", false),
+        tied: flag_or(c, "tie_word_embeddings", false)?,
     };
     Ok((structure, count_or(c, "num_nextn_predict_layers", 0, LAYERS_MAX)?))
 }

@@ -1,9 +1,9 @@
 //! What happens to each token alone: a gated block, or a mixture of them behind a router.
 
-use kernels::{Hidden, Input, Pool, Product, Rows, matmul};
+use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
 
 use crate::structure::{GroupScore, Router, Score};
-use crate::weight::{GatedBlock, Weight};
+use crate::weight::{BlockBiases, GatedBlock, Weight};
 
 /// Buffers used again from layer to layer.
 #[derive(Default)]
@@ -11,6 +11,9 @@ pub struct Buffers {
     hidden: Vec<Hidden>,
     down: Vec<f32>,
     scores: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    quantized: Quantized,
 }
 
 /// The chosen experts of every row: `[rows * active]`, ids ascending within a row, and their weights.
@@ -28,10 +31,47 @@ pub(crate) fn quantized_wanted<'a>(weights: impl IntoIterator<Item = &'a Weight>
 }
 
 /// `out[rows, hidden] = block(x[rows, hidden])`
-pub fn dense(pool: &Pool, block: &GatedBlock, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
+pub fn dense(
+    pool: &Pool,
+    block: &GatedBlock,
+    biases: Option<&BlockBiases>,
+    input: Input,
+    buffers: &mut Buffers,
+    out: &mut [f32],
+) {
+    if let Some(biases) = biases {
+        return biased(pool, block, biases, input, buffers, out);
+    }
     let one = [(block, Rows::All, input.rows)];
     gated(pool, &one, input, buffers);
     out.copy_from_slice(&buffers.down[..out.len()]);
+}
+
+/// As `dense`, with biases: the fused kernel has no place for them, so the halves are made one after the other.
+fn biased(pool: &Pool, block: &GatedBlock, biases: &BlockBiases, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
+    let (rows, inner) = (input.rows, block.gate.rows);
+    let Buffers { gate, up, quantized, .. } = buffers;
+    gate.resize(rows * inner, 0.0);
+    up.resize(rows * inner, 0.0);
+    let mut halves = [
+        Product { weight: block.gate.matrix(), input, rows: Rows::All, out: gate },
+        Product { weight: block.up.matrix(), input, rows: Rows::All, out: up },
+    ];
+    matmul(pool, &mut halves);
+    let mut tasks: Vec<_> = gate.chunks_mut(inner).zip(up.chunks_mut(inner)).collect();
+    pool.each(&mut tasks, |(gate, up)| {
+        kernels::add(gate, &biases.gate);
+        kernels::add(up, &biases.up);
+        kernels::silu_mul(gate, up);
+    });
+    drop(tasks);
+    let wanted = block.down.format.wants_quantized_input();
+    if wanted {
+        quantized.quantize(pool, gate, rows, inner);
+    }
+    let input = Input { x: gate, rows, cols: inner, quantized: wanted.then_some(&*quantized) };
+    matmul(pool, &mut [Product { weight: block.down.matrix(), input, rows: Rows::All, out: &mut *out }]);
+    out.chunks_mut(biases.down.len()).for_each(|row| kernels::add(row, &biases.down));
 }
 
 /// `out = sum of the chosen experts' outputs, weighted, in ascending order of expert; then the shared block's`

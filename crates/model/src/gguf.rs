@@ -1,4 +1,4 @@
-//! GGUF v2 and v3, one file or split: metadata, tensor table, and its keys to `Structure`. Every count is checked before it is believed.
+//! GGUF v2 and v3, one file or split: metadata and tensor table. Every count is checked before it is believed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use kernels::Format;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
-use crate::families::{self, Settings, count, count_or, positive_or};
+use crate::families;
+use crate::gguf_keys::{General, shown, structure};
 use crate::mmap::Mapping;
-use crate::rope::{Scaling, yarn_temperature};
-use crate::structure::*;
+use crate::settings::count_or;
 use crate::tensors::{DIMENSION_MAX, Stored, Tensor, Tensors};
 
 /// Limits that no sound file passes.
@@ -46,9 +46,13 @@ impl Value {
             Value::U64(v) => Some(v as f64),
             Value::I64(v) => Some(v as f64),
             Value::F64(v) => Some(v),
-            Value::Bool(v) => Some(v as u8 as f64),
             _ => None,
         }
+    }
+
+    /// As a truth value, where it is one.
+    pub fn boolean(&self) -> Option<bool> {
+        if let Value::Bool(v) = *self { Some(v) } else { None }
     }
 
     /// As text, where it is one.
@@ -228,10 +232,11 @@ fn format_of(id: u32) -> Stored {
 
 /// Metadata of a GGUF file.
 pub struct Metadata {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// All keys.
     pub values: BTreeMap<String, Value>,
-    prefix: String,
+    /// The architecture, which its keys begin with.
+    pub(crate) prefix: String,
 }
 
 /// Read one file: its metadata, and its tensors into `tensors`.
@@ -324,7 +329,13 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             return Err(r.damaged(format!("tensors {} and {} overlap", pair[0].2, pair[1].2)));
         }
     }
-    let architecture = values.get("general.architecture").and_then(Value::text).unwrap_or_default().to_string();
+    let architecture = match values.get("general.architecture") {
+        None => String::new(),
+        Some(Value::Text(architecture)) => architecture.clone(),
+        other => {
+            return Err(r.damaged(format!("general.architecture is {}; it must be a text", shown(other))));
+        }
+    };
     Ok(Metadata { path: path.to_path_buf(), values, prefix: architecture })
 }
 
@@ -360,10 +371,9 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
 /// # Errors
 /// An architecture that is not supported, keys that contradict each other.
 pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
-    if let Some(announced) = metadata.values.get("split.count").and_then(Value::number)
-        && announced > 1.0
-        && announced as usize != tensors.files.len()
-    {
+    let general = General { metadata: &metadata };
+    let announced = count_or(&general, "split.count", 0, FILES_MAX)?;
+    if announced > 1 && announced != tensors.files.len() {
         let what = format!(
             "split.count is {announced}, but the name says {}; keep the names NAME-00001-of-0000N.gguf",
             tensors.files.len()
@@ -372,22 +382,13 @@ pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Che
     }
     let (structure, skipped_layers) = structure(&metadata, &tensors)?;
     let structure = families::consistent(path, structure)?;
-    // Some files say -1 for none.
-    let id = |key: &str| {
-        metadata
-            .values
-            .get(key)
-            .and_then(Value::number)
-            .filter(|&v| v >= 0.0)
-            .map(|v| v as u32)
-            .filter(|&v| v != u32::MAX)
-    };
-    let mut eos: Vec<u32> = ["eos_token_id", "eot_token_id", "eom_token_id"]
-        .iter()
-        .filter_map(|k| id(&format!("tokenizer.ggml.{k}")))
-        .collect();
+    let mut eos = Vec::new();
+    for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+        eos.extend(general.token_id(&format!("tokenizer.ggml.{key}"))?);
+    }
     eos.dedup();
-    let generation = Generation { eos, bos: id("tokenizer.ggml.bos_token_id"), ..Generation::default() };
+    let bos = general.token_id("tokenizer.ggml.bos_token_id")?;
+    let generation = Generation { eos, bos, ..Generation::default() };
     checkpoint::known_ids(path, &generation, structure.vocab)?;
     let keys: BTreeMap<_, _> = metadata.values.into_iter().filter(|(k, _)| k.starts_with("tokenizer.")).collect();
     let tokenizer =
@@ -400,213 +401,6 @@ pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Che
         generation,
         tensors,
         skipped_layers,
-    })
-}
-
-impl Settings for Metadata {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-    fn number(&self, key: &str) -> Option<f64> {
-        self.values.get(&format!("{}.{key}", self.prefix)).and_then(Value::number)
-    }
-    fn shown(&self, key: &str) -> String {
-        match self.values.get(&format!("{}.{key}", self.prefix)) {
-            None => "absent".to_string(),
-            Some(value) => value.number().map_or_else(|| "not a number".to_string(), |v| v.to_string()),
-        }
-    }
-}
-
-const KNOWN: &str = "llama, qwen2, qwen3, qwen3moe, deepseek2";
-
-fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
-    let (width, head_max) = (families::width_max(), families::head_dim_max());
-    let unsupported = |what: String| CheckpointError::Unsupported { path: m.path.clone(), what };
-    let arch = m.prefix.as_str();
-    if !["llama", "qwen2", "qwen3", "qwen3moe", "deepseek2"].contains(&arch) {
-        return Err(unsupported(format!("GGUF architecture {arch:?}; supported are {KNOWN}")));
-    }
-    let Some(embedding) = tensors.by_name.get("token_embd.weight") else {
-        return Err(CheckpointError::Missing { path: m.path.clone(), tensor: "token_embd.weight".to_string() });
-    };
-    let vocab = embedding.shape.first().copied().unwrap_or(0);
-    let s = families::sizes(m, ["block_count", "embedding_length", "context_length"], vocab)?;
-    let skipped = count_or(m, "nextn_predict_layers", 0, s.layers)?;
-    let layers = s.layers - skipped;
-    let heads = count(m, "attention.head_count", 1, width)?;
-    let experts = count_or(m, "expert_count", 0, 1 << 14)?;
-    let theta = positive_or(m, "rope.freq_base", 10_000.0)?;
-    let scaling = scaling(m, tensors, s.context)?;
-    let latent = arch == "deepseek2";
-    let (head_dim, rope_dim) = if latent {
-        (0, count_or(m, "rope.dimension_count", 64, head_max)?)
-    } else {
-        let default = if s.hidden.is_multiple_of(heads) { s.hidden / heads } else { 0 };
-        let head = count_or(m, "attention.key_length", default, head_max)?;
-        (head, count_or(m, "rope.dimension_count", head, head_max)?)
-    };
-    let rope_sound = rope_dim >= 2 && rope_dim.is_multiple_of(2);
-    if !rope_sound || (!latent && head_dim != rope_dim) {
-        return Err(unsupported(format!("{rope_dim} rotated of {head_dim} channels")));
-    }
-    if let Scaling::Factors(factors) = &scaling
-        && (factors.len() != rope_dim / 2 || factors.iter().any(|f| !f.is_finite() || *f <= 0.0))
-    {
-        return Err(CheckpointError::Damaged {
-            path: m.path.clone(),
-            what: format!("rope_freqs.weight does not hold {} positive factors", rope_dim / 2),
-        });
-    }
-    let attention = if latent {
-        latent_attention(m, heads, rope_dim, theta, &scaling)?
-    } else {
-        grouped(m, arch, heads, head_dim, theta, &scaling, tensors)?
-    };
-    let feed_forward = |layer: usize| -> Result<FeedForward, CheckpointError> {
-        if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
-            return Ok(FeedForward::Dense { hidden: count(m, "feed_forward_length", 1, width)? });
-        }
-        let inner = if m.number("expert_feed_forward_length").is_some() {
-            "expert_feed_forward_length"
-        } else {
-            "feed_forward_length"
-        };
-        let inner = count(m, inner, 1, width)?;
-        let active = count(m, "expert_used_count", 1, experts)?;
-        if !latent {
-            return families::mixture(m, experts, active, inner, 0, families::softmax_router(true));
-        }
-        let bias = tensors.has(&format!("blk.{layer}.exp_probs_b.bias"));
-        let score = match count_or(m, "expert_gating_func", 0, 8)? {
-            0 if bias => Score::Sigmoid,
-            0 | 1 => Score::Softmax,
-            2 => Score::Sigmoid,
-            other => {
-                return Err(unsupported(format!(
-                    "expert_gating_func {other}; supported are 1 (softmax) and 2 (sigmoid)"
-                )));
-            }
-        };
-        let v3 = score == Score::Sigmoid;
-        let groups = count_or(m, "expert_group_count", if v3 && experts == 256 { 8 } else { 1 }, experts)?.max(1);
-        let groups_active = count_or(m, "expert_group_used_count", if groups == 8 { 4 } else { 1 }, groups)?.max(1);
-        let normalize = m.number("expert_weights_norm").is_some_and(|v| v != 0.0) && active > 1;
-        let scale = match m.number("expert_weights_scale") {
-            Some(v) if v != 0.0 => positive_or(m, "expert_weights_scale", 1.0)? as f32,
-            _ => 1.0,
-        };
-        let group_score = if v3 { GroupScore::TopTwo } else { GroupScore::Max };
-        let router = Router { score, groups, groups_active, group_score, bias, normalize, scale };
-        let shared = count_or(m, "expert_shared_count", 0, 1 << 14)?;
-        families::mixture(m, experts, active, inner, shared * inner, router)
-    };
-    let layers = (0..layers)
-        .map(|i| Ok(Layer { attention: attention.clone(), feed_forward: feed_forward(i)? }))
-        .collect::<Result<_, CheckpointError>>()?;
-    let structure = Structure {
-        architecture: arch.to_string(),
-        vocab,
-        hidden: s.hidden,
-        layers,
-        context: s.context,
-        norm_eps: positive_or(m, "attention.layer_norm_rms_epsilon", 1e-6)? as f32,
-        tied: !tensors.has("output.weight"),
-    };
-    Ok((structure, skipped))
-}
-
-fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, CheckpointError> {
-    let kind = m.values.get(&format!("{}.rope.scaling.type", m.prefix)).and_then(Value::text).unwrap_or("none");
-    let factor = positive_or(m, "rope.scaling.factor", 1.0)?;
-    let original = positive_or(m, "rope.scaling.original_context_length", context as f64)?;
-    Ok(match kind {
-        "none" => match tensors.by_name.get("rope_freqs.weight") {
-            Some(t) if t.shape.len() == 1 => Scaling::Factors(tensors.vector("rope_freqs.weight", t.shape[0])?),
-            _ => Scaling::None,
-        },
-        "linear" => Scaling::Linear { factor },
-        "yarn" => Scaling::Yarn {
-            factor,
-            original,
-            beta_fast: positive_or(m, "rope.scaling.yarn_beta_fast", 32.0)?,
-            beta_slow: positive_or(m, "rope.scaling.yarn_beta_slow", 1.0)?,
-        },
-        other => {
-            let what = format!("rope scaling {other:?}; supported are none, linear, yarn");
-            return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
-        }
-    })
-}
-
-fn latent_attention(
-    m: &Metadata,
-    heads: usize,
-    rope_dim: usize,
-    theta: f64,
-    scaling: &Scaling,
-) -> Result<Attention, CheckpointError> {
-    let (width, head_max) = (families::width_max(), families::head_dim_max());
-    // New files call the widths of a head `*_mla`, and the cache's `key_length`; old files have only the head's.
-    let (key, value) = if m.number("attention.key_length_mla").is_some() {
-        (count(m, "attention.key_length_mla", 1, head_max)?, count(m, "attention.value_length_mla", 1, head_max)?)
-    } else {
-        (count(m, "attention.key_length", 1, head_max)?, count(m, "attention.value_length", 1, head_max)?)
-    };
-    if key <= rope_dim {
-        let what = format!("a head of {key} channels with {rope_dim} rotated");
-        return Err(CheckpointError::Damaged { path: m.path.clone(), what });
-    }
-    // The key holds 0.1 mscale_all_dim; without it there is no correction. mscale is taken to be equal: the amplitude is 1.
-    let correction = match (scaling, m.number("rope.scaling.yarn_log_multiplier")) {
-        (Scaling::Yarn { factor, .. }, Some(multiplier)) if multiplier != 0.0 => {
-            yarn_temperature(*factor, multiplier / 0.1)
-        }
-        _ => 1.0,
-    };
-    Ok(Attention::Mla {
-        heads,
-        q_rank: Some(count_or(m, "attention.q_lora_rank", 0, width)?).filter(|&r| r > 0),
-        kv_rank: count(m, "attention.kv_lora_rank", 1, width)?,
-        nope_dim: key - rope_dim,
-        rope_dim,
-        value_dim: value,
-        bias: false,
-        latent_eps: 1e-6,
-        rope: families::latent_rope(rope_dim, key, theta, scaling, 1.0, correction),
-    })
-}
-
-fn grouped(
-    m: &Metadata,
-    arch: &str,
-    heads: usize,
-    head_dim: usize,
-    theta: f64,
-    scaling: &Scaling,
-    tensors: &Tensors,
-) -> Result<Attention, CheckpointError> {
-    let kv_heads = count_or(m, "attention.head_count_kv", heads, heads)?;
-    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        let what = format!("{heads} heads over {kv_heads} key/value heads cannot be");
-        return Err(CheckpointError::Damaged { path: m.path.clone(), what });
-    }
-    let temperature = match scaling {
-        Scaling::Yarn { factor, .. } => yarn_temperature(*factor, 1.0),
-        _ => 1.0,
-    };
-    // Files of arch llama hold q and k rows permuted, so that neighbours are pairs.
-    let pairing = if arch == "llama" { Pairing::Interleaved } else { Pairing::Halves };
-    Ok(Attention::Gqa {
-        heads,
-        kv_heads,
-        head_dim,
-        qk_norm: arch.starts_with("qwen3"),
-        qkv_bias: tensors.has("blk.0.attn_q.bias"),
-        out_bias: tensors.has("blk.0.attn_output.bias"),
-        window: Some(count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?)
-            .filter(|&w| w > 0 && arch == "llama"),
-        rope: families::plain_rope(head_dim, head_dim, theta, scaling, pairing, temperature),
     })
 }
 

@@ -92,7 +92,10 @@ fn rope(rope: &Rope, fields: &mut Fields) {
 
 fn feed_forward(feed_forward: &FeedForward, fields: &mut Fields) {
     match feed_forward {
-        FeedForward::Dense { hidden } => fields.size("dense.hidden", *hidden),
+        FeedForward::Dense { hidden, bias } => {
+            fields.size("dense.hidden", *hidden);
+            fields.flag("dense.bias", *bias);
+        }
         FeedForward::Moe { experts, active, hidden, shared_hidden, router } => {
             fields.size("moe.experts", *experts);
             fields.size("moe.active", *active);

@@ -1,8 +1,13 @@
 //! Tensor names to `Weights`: the published names of Hugging Face checkpoints, and those of GGUF.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use kernels::Format;
+
 use crate::checkpoint::{CheckpointError, Kind};
 use crate::structure::{Attention, FeedForward, Structure};
-use crate::tensors::Tensors;
+use crate::tensors::{Stored, Tensors};
 use crate::weight::*;
 
 /// Names of a layer's tensors: Hugging Face, GGUF.
@@ -33,9 +38,38 @@ const NAMES: &[(&str, &str)] = &[
 struct Names<'a> {
     tensors: &'a Tensors,
     kind: Kind,
+    /// Tensors that became weights; `complete` names the others.
+    used: RefCell<BTreeSet<String>>,
 }
 
 impl Names<'_> {
+    fn note(&self, name: &str) {
+        let mut used = self.used.borrow_mut();
+        if self.tensors.by_name.get(name).is_some_and(|t| t.stored == Stored::As(Format::F8E4M3)) {
+            used.insert(format!("{name}_scale_inv"));
+        }
+        used.insert(name.to_string());
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.tensors.has(name)
+    }
+
+    fn whole(&self, name: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
+        self.note(name);
+        self.tensors.matrix(name, rows, cols)
+    }
+
+    fn stack(&self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Vec<Weight>, CheckpointError> {
+        self.note(name);
+        self.tensors.stack(name, count, rows, cols)
+    }
+
+    fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        self.note(name);
+        self.tensors.vector(name, len)
+    }
+
     /// The stored name of a layer's part (by its Hugging Face name), with its ending.
     fn of(&self, layer: usize, part: &str, ending: &str) -> String {
         match self.kind {
@@ -48,11 +82,15 @@ impl Names<'_> {
     }
 
     fn norm(&self, layer: usize, part: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
-        self.tensors.vector(&self.of(layer, part, "weight"), len)
+        self.vector(&self.of(layer, part, "weight"), len)
     }
 
     fn matrix(&self, layer: usize, part: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
-        self.tensors.matrix(&self.of(layer, part, "weight"), rows, cols)
+        self.whole(&self.of(layer, part, "weight"), rows, cols)
+    }
+
+    fn bias(&self, layer: usize, part: &str, rows: usize) -> Result<Vec<f32>, CheckpointError> {
+        self.vector(&self.of(layer, part, "bias"), rows)
     }
 
     fn linear(
@@ -64,7 +102,7 @@ impl Names<'_> {
         bias: bool,
     ) -> Result<Linear, CheckpointError> {
         let weight = self.matrix(layer, part, rows, cols)?;
-        let bias = bias.then(|| self.tensors.vector(&self.of(layer, part, "bias"), rows)).transpose()?;
+        let bias = bias.then(|| self.bias(layer, part, rows)).transpose()?;
         Ok(Linear { weight, bias })
     }
 
@@ -77,16 +115,19 @@ impl Names<'_> {
     }
 }
 
-/// All weights of the structure.
-pub fn load(structure: &Structure, tensors: &Tensors, kind: Kind) -> Result<Weights, CheckpointError> {
-    let names = Names { tensors, kind };
+/// All weights of the structure. `skipped` layers of multi-token prediction may follow the structure's own.
+///
+/// # Errors
+/// A tensor that is missing, of another shape or type, or that the structure has no use for.
+pub fn load(structure: &Structure, tensors: &Tensors, kind: Kind, skipped: usize) -> Result<Weights, CheckpointError> {
+    let names = Names { tensors, kind, used: RefCell::default() };
     let (vocab, hidden) = (structure.vocab, structure.hidden);
     let (embedding, final_norm, head) = match kind {
         Kind::Safetensors => ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
         Kind::Gguf => ("token_embd.weight", "output_norm.weight", "output.weight"),
     };
-    let embedding = tensors.matrix(embedding, vocab, hidden)?;
-    let head = if structure.tied { embedding.clone() } else { tensors.matrix(head, vocab, hidden)? };
+    let embedding = names.whole(embedding, vocab, hidden)?;
+    let head = if structure.tied { embedding.clone() } else { names.whole(head, vocab, hidden)? };
     let layers = structure
         .layers
         .iter()
@@ -100,13 +141,65 @@ pub fn load(structure: &Structure, tensors: &Tensors, kind: Kind) -> Result<Weig
             })
         })
         .collect::<Result<_, CheckpointError>>()?;
-    Ok(Weights {
-        embedding,
-        layers,
-        final_norm: tensors.vector(final_norm, hidden)?,
-        head,
-        files: tensors.files.clone(),
-    })
+    let final_norm = names.vector(final_norm, hidden)?;
+    complete(&names, structure, skipped)?;
+    Ok(Weights { embedding, layers, final_norm, head, files: tensors.files.clone() })
+}
+
+/// Tensors of a layer that are rightly left alone, by their ending: kind of checkpoint, ending, why.
+const LEFT_ALONE: &[(Kind, &str, &str)] = &[
+    (Kind::Safetensors, "self_attn.rotary_emb.inv_freq", "rotary table: follows from the configuration"),
+    (Kind::Safetensors, "self_attn.rotary_emb.cos_cached", "rotary table: follows from the configuration"),
+    (Kind::Safetensors, "self_attn.rotary_emb.sin_cached", "rotary table: follows from the configuration"),
+    (Kind::Gguf, "attn_rot_embd.weight", "rotary table: follows from the metadata"),
+];
+
+/// As `LEFT_ALONE`, outside of layers.
+const LEFT_ALONE_OUTSIDE: &[(Kind, &str, &str)] = &[
+    (Kind::Safetensors, "model.rotary_emb.inv_freq", "rotary table: follows from the configuration"),
+    (Kind::Gguf, "rope_freqs.weight", "already in the structure's frequencies; refused there where it cannot be"),
+];
+
+/// Every tensor is used or rightly left alone.
+fn complete(names: &Names, structure: &Structure, skipped: usize) -> Result<(), CheckpointError> {
+    let used = names.used.borrow();
+    let mut unused = names.tensors.by_name.keys().filter(|name| !used.contains(*name));
+    let Some(first) = unused.by_ref().find(|name| !left_alone(names, structure, skipped, name)) else { return Ok(()) };
+    let others = unused.filter(|name| !left_alone(names, structure, skipped, name)).count();
+    let file = names.tensors.by_name[first].file;
+    Err(CheckpointError::Unused { path: names.tensors.files[file].path().to_path_buf(), tensor: first.clone(), others })
+}
+
+fn left_alone(names: &Names, structure: &Structure, skipped: usize, name: &str) -> bool {
+    let listed = |list: &[(Kind, &str, &str)], name: &str| list.iter().any(|l| l.0 == names.kind && l.1 == name);
+    let prefix = match names.kind {
+        Kind::Safetensors => "model.layers.",
+        Kind::Gguf => "blk.",
+    };
+    let layer = name.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
+    let Some((layer, part)) = layer.and_then(|(n, part)| Some((n.parse::<usize>().ok()?, part))) else {
+        return listed(LEFT_ALONE_OUTSIDE, name) || (name == "lm_head.weight" && repeats_the_embedding(names));
+    };
+    let layers = structure.layers.len();
+    // Layers of multi-token prediction follow the model's own, and predict what the model is not asked for.
+    if (layers..layers + skipped).contains(&layer) {
+        return true;
+    }
+    // Some converters write MLA's expansion in both layouts; the split one is used.
+    let joint =
+        names.kind == Kind::Gguf && part == "attn_kv_b.weight" && names.has(&format!("blk.{layer}.attn_k_b.weight"));
+    layer < layers && (joint || listed(LEFT_ALONE, part))
+}
+
+/// Whether the output head of a tied model holds the very bytes of the embedding.
+fn repeats_the_embedding(names: &Names) -> bool {
+    let tensors = names.tensors;
+    let (Some(head), Some(embedding)) =
+        (tensors.by_name.get("lm_head.weight"), tensors.by_name.get("model.embed_tokens.weight"))
+    else {
+        return false;
+    };
+    head.stored == embedding.stored && head.shape == embedding.shape && tensors.bytes(head) == tensors.bytes(embedding)
 }
 
 fn attention(names: &Names, i: usize, kind: &Attention, hidden: usize) -> Result<AttentionWeights, CheckpointError> {
@@ -133,10 +226,10 @@ fn attention(names: &Names, i: usize, kind: &Attention, hidden: usize) -> Result
                 },
             };
             let (split_k, split_v) = (format!("blk.{i}.attn_k_b.weight"), format!("blk.{i}.attn_v_b.weight"));
-            let kv_b = if names.kind == Kind::Gguf && names.tensors.has(&split_k) {
+            let kv_b = if names.kind == Kind::Gguf && names.has(&split_k) {
                 MlaExpansion::Split {
-                    k_transposed: names.tensors.stack(&split_k, heads, kv_rank, nope_dim)?,
-                    v: names.tensors.stack(&split_v, heads, value_dim, kv_rank)?,
+                    k_transposed: names.stack(&split_k, heads, kv_rank, nope_dim)?,
+                    v: names.stack(&split_v, heads, value_dim, kv_rank)?,
                 }
             } else {
                 let head = nope_dim + value_dim;
@@ -164,18 +257,25 @@ fn feed_forward(
     hidden: usize,
 ) -> Result<FeedForwardWeights, CheckpointError> {
     let (experts, inner, shared_hidden, biased) = match kind {
-        FeedForward::Dense { hidden: inner } => {
-            return Ok(FeedForwardWeights::Dense(names.block(i, "mlp", *inner, hidden)?));
+        FeedForward::Dense { hidden: inner, bias } => {
+            let biases = || {
+                Ok::<_, CheckpointError>(BlockBiases {
+                    gate: names.bias(i, "mlp.gate_proj", *inner)?,
+                    up: names.bias(i, "mlp.up_proj", *inner)?,
+                    down: names.bias(i, "mlp.down_proj", hidden)?,
+                })
+            };
+            let block = names.block(i, "mlp", *inner, hidden)?;
+            return Ok(FeedForwardWeights::Dense(block, bias.then(biases).transpose()?));
         }
         FeedForward::Moe { experts, hidden, shared_hidden, router, .. } => {
             (*experts, *hidden, *shared_hidden, router.bias)
         }
     };
-    let tensors = names.tensors;
     let mixtral = format!("model.layers.{i}.block_sparse_moe");
-    let old_mixtral = names.kind == Kind::Safetensors && tensors.has(&format!("{mixtral}.gate.weight"));
+    let old_mixtral = names.kind == Kind::Safetensors && names.has(&format!("{mixtral}.gate.weight"));
     let router = if old_mixtral {
-        tensors.matrix(&format!("{mixtral}.gate.weight"), experts, hidden)?
+        names.whole(&format!("{mixtral}.gate.weight"), experts, hidden)?
     } else {
         names.matrix(i, "mlp.gate", experts, hidden)?
     };
@@ -183,13 +283,13 @@ fn feed_forward(
         Kind::Safetensors => format!("model.layers.{i}.mlp.gate.e_score_correction_bias"),
         Kind::Gguf => format!("blk.{i}.exp_probs_b.bias"),
     };
-    let router_bias = biased.then(|| tensors.vector(&bias_name, experts)).transpose()?;
+    let router_bias = biased.then(|| names.vector(&bias_name, experts)).transpose()?;
     let stacked = |part: &str, rows, cols| -> Result<Vec<Weight>, CheckpointError> {
         let together = format!("blk.{i}.ffn_{part}_exps.weight");
-        if tensors.has(&together) || !tensors.has(&format!("blk.{i}.ffn_{part}.0.weight")) {
-            return tensors.stack(&together, experts, rows, cols);
+        if names.has(&together) || !names.has(&format!("blk.{i}.ffn_{part}.0.weight")) {
+            return names.stack(&together, experts, rows, cols);
         }
-        (0..experts).map(|e| tensors.matrix(&format!("blk.{i}.ffn_{part}.{e}.weight"), rows, cols)).collect()
+        (0..experts).map(|e| names.whole(&format!("blk.{i}.ffn_{part}.{e}.weight"), rows, cols)).collect()
     };
     let experts = match names.kind {
         Kind::Gguf => {
@@ -201,9 +301,9 @@ fn feed_forward(
         Kind::Safetensors if old_mixtral => (0..experts)
             .map(|e| {
                 Ok(GatedBlock {
-                    gate: tensors.matrix(&format!("{mixtral}.experts.{e}.w1.weight"), inner, hidden)?,
-                    up: tensors.matrix(&format!("{mixtral}.experts.{e}.w3.weight"), inner, hidden)?,
-                    down: tensors.matrix(&format!("{mixtral}.experts.{e}.w2.weight"), hidden, inner)?,
+                    gate: names.whole(&format!("{mixtral}.experts.{e}.w1.weight"), inner, hidden)?,
+                    up: names.whole(&format!("{mixtral}.experts.{e}.w3.weight"), inner, hidden)?,
+                    down: names.whole(&format!("{mixtral}.experts.{e}.w2.weight"), hidden, inner)?,
                 })
             })
             .collect::<Result<_, CheckpointError>>()?,

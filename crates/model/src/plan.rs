@@ -56,6 +56,14 @@ impl MemoryPlan {
         sum(&[self.weights, self.cache, self.scratch])
     }
 
+    /// Bytes of the largest files that would fit beside their buffers, and beside this cache or a tenth of what is available, whichever is less.
+    pub fn largest_weights(&self) -> Option<u64> {
+        let available = self.available?;
+        let left = available - self.cache.min(available / 10);
+        // The two sides of the buffers' bound.
+        Some(left.saturating_sub(SCRATCH_BYTES).max(left.saturating_sub(16 << 20) / 5 * 4))
+    }
+
     /// Whether it fits, as far as the system says.
     pub fn fits(&self) -> bool {
         self.available.is_none_or(|available| self.total() <= available)
@@ -109,7 +117,11 @@ fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
     };
     let always = sum(&[attention, times(&[2, hidden])]);
     let (total, active) = match &layer.feed_forward {
-        FeedForward::Dense { hidden: inner } => (times(&[3, hidden, *inner]), times(&[3, hidden, *inner])),
+        FeedForward::Dense { hidden: inner, bias } => {
+            let biases = if *bias { times(&[2, *inner]).saturating_add(hidden as u64) } else { 0 };
+            let all = sum(&[times(&[3, hidden, *inner]), biases]);
+            (all, all)
+        }
         FeedForward::Moe { experts, active, hidden: inner, shared_hidden, router } => {
             let bias = if router.bias { *experts as u64 } else { 0 };
             let fixed = sum(&[times(&[*experts, hidden]), times(&[3, hidden, *shared_hidden]), bias]);
@@ -224,7 +236,7 @@ mod tests {
             "model_type": "deepseek_v2", "vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 10944,
             "moe_intermediate_size": 1408, "num_hidden_layers": 27, "num_attention_heads": 16, "kv_lora_rank": 512,
             "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 64, "n_shared_experts": 2,
-            "num_experts_per_tok": 6, "first_k_dense_replace": 1, "max_position_embeddings": 163840
+            "num_experts_per_tok": 6, "q_lora_rank": null, "first_k_dense_replace": 1, "max_position_embeddings": 163840
         });
         let (s, _) = crate::families::from_config(Path::new("config.json"), &json).unwrap();
         let p = s.parameters();
@@ -236,5 +248,20 @@ mod tests {
         assert!(plan.fits() && plan.cache == 4096 * 15_552 * 2);
         assert!(plan.longest_context > 40_000 && plan.longest_context < 60_000);
         assert!(!MemoryPlan::of(&s, 10 << 30, 4096, CacheFormat::Bf16, Some(9 << 30)).fits());
+    }
+
+    /// What a refusal names would fit, and little more would not.
+    #[test]
+    fn largest_weights_fit() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+        let structure = crate::Checkpoint::open(&path).unwrap().structure;
+        for available in [100 << 20, 1 << 30, 3 << 30, 64 << 30] {
+            let of = |weights| MemoryPlan::of(&structure, weights, 256, CacheFormat::Bf16, Some(available));
+            let room = of(1 << 40).largest_weights().unwrap();
+            assert!(!of(1 << 40).fits() && of(room).fits(), "{available}");
+            assert!(!of(room + available / 50).fits(), "{available}");
+        }
+        let unknown = MemoryPlan::of(&structure, 1, 256, CacheFormat::Bf16, None);
+        assert_eq!(unknown.largest_weights(), None);
     }
 }

@@ -102,6 +102,8 @@ pub enum FeedForward {
     Dense {
         /// Inner width.
         hidden: usize,
+        /// Biases on the three projections.
+        bias: bool,
     },
     /// Routed experts, and an always-active shared block when `shared_hidden > 0` (DeepSeekMoE).
     Moe {

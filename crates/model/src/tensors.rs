@@ -226,6 +226,11 @@ impl Tensors {
         })
     }
 
+    /// A tensor's bytes in its file.
+    pub(crate) fn bytes(&self, tensor: &Tensor) -> &[u8] {
+        &self.files[tensor.file].bytes()[tensor.offset..tensor.offset + tensor.bytes]
+    }
+
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
@@ -284,10 +289,9 @@ impl Tensors {
         }
         let cols = tensor.shape.last().copied().unwrap_or(1).max(1);
         let rows = tensor.shape.iter().rev().skip(1).product::<usize>();
-        let file = &self.files[tensor.file];
         // FP8 without its factors: they are checked when they are loaded.
         let ones = vec![1f32; if format == Format::F8E4M3 { rows.div_ceil(128) * cols.div_ceil(128) } else { 0 }];
-        let bytes = &file.bytes()[tensor.offset..tensor.offset + tensor.bytes];
+        let bytes = self.bytes(tensor);
         let matrix = match format {
             Format::F8E4M3 => kernels::Matrix::with_scales(rows, cols, bytes, &ones, 0),
             _ => kernels::Matrix::new(format, rows, cols, bytes),

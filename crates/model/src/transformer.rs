@@ -129,8 +129,8 @@ impl Transformer {
             let input = prepare(pool, normed, rows, hidden, quantized, feed_forward_inputs(weights));
             let mut routes = None;
             match (&layer.feed_forward, &weights.feed_forward) {
-                (FeedForward::Dense { .. }, FeedForwardWeights::Dense(block)) => {
-                    feed_forward::dense(pool, block, input, feed_forward, delta);
+                (FeedForward::Dense { .. }, FeedForwardWeights::Dense(block, biases)) => {
+                    feed_forward::dense(pool, block, biases.as_ref(), input, feed_forward, delta);
                 }
                 (
                     FeedForward::Moe { active, router, .. },
@@ -224,7 +224,7 @@ fn attention_inputs(weights: &LayerWeights) -> Vec<&Weight> {
 
 fn feed_forward_inputs(weights: &LayerWeights) -> Vec<&Weight> {
     match &weights.feed_forward {
-        FeedForwardWeights::Dense(block) => vec![&block.gate, &block.up],
+        FeedForwardWeights::Dense(block, _) => vec![&block.gate, &block.up],
         FeedForwardWeights::Moe { router, experts, shared, .. } => {
             let blocks = experts.iter().chain(shared).flat_map(|b| [&b.gate, &b.up]);
             std::iter::once(router).chain(blocks).collect()

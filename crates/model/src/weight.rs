@@ -157,10 +157,20 @@ pub struct GatedBlock {
     pub down: Weight,
 }
 
+/// Biases of a gated block.
+pub struct BlockBiases {
+    /// `[inner]`
+    pub gate: Vec<f32>,
+    /// `[inner]`
+    pub up: Vec<f32>,
+    /// `[hidden]`
+    pub down: Vec<f32>,
+}
+
 /// Weights of a feed-forward.
 pub enum FeedForwardWeights {
-    /// One block.
-    Dense(GatedBlock),
+    /// One block, and its biases where it has any.
+    Dense(GatedBlock, Option<BlockBiases>),
     /// Routed and shared.
     Moe {
         /// `[experts, hidden]`
@@ -193,7 +203,7 @@ impl Weights {
                 }
             }
             match &mut layer.feed_forward {
-                FeedForwardWeights::Dense(b) => [&mut b.gate, &mut b.up, &mut b.down].into_iter().for_each(&mut *f),
+                FeedForwardWeights::Dense(b, _) => [&mut b.gate, &mut b.up, &mut b.down].into_iter().for_each(&mut *f),
                 FeedForwardWeights::Moe { router, experts, shared, .. } => {
                     f(router);
                     let blocks = experts.iter_mut().chain(shared);

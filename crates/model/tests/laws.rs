@@ -8,7 +8,9 @@ use model::attention::Form;
 use model::cache::PAGE;
 use model::structure::Attention;
 use model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Transformer, Wanted};
-use running::{Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, median_divergence, tokens};
+use running::{
+    Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, largest_difference, median_divergence, tokens,
+};
 
 const STRUCTURES: [&str; 5] =
     ["llama-gqa", "mixtral", "deepseek-v2-lite-shape", "deepseek-v2-shape", "deepseek-v3-fp8"];
@@ -199,7 +201,7 @@ fn a_window_is_what_a_fresh_sequence_of_that_length_sees() {
             let from = (p + 1usize).saturating_sub(window);
             let expected = full.sequence(p + 1 - from).feed(&prompt[from..=p], p + 1 - from);
             let row = &seen[p * vocab..(p + 1) * vocab];
-            let difference = row.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let difference = largest_difference(row, &expected);
             assert!(difference < 1e-3, "window {window} position {p}: {difference}");
         }
         let mut random = Random(window as u64);

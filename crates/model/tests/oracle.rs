@@ -3,15 +3,10 @@
 mod running;
 
 use model::structure::Attention;
-use running::{Runner, case, floats, ids, tensors};
+use running::{Runner, case, floats, ids, largest_difference, tensors};
 use safetensors::SafeTensors;
 
 const TOLERANCE: f32 = 1e-3;
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
 
 fn argmax(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a))).unwrap() as u32

@@ -12,7 +12,8 @@ use model::mmap::Mapping;
 use model::structure::*;
 use model::weight::*;
 use running::{
-    Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, decoded_twin, median_divergence, tokens,
+    Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, decoded_twin, largest_difference,
+    median_divergence, tokens,
 };
 
 const HIDDEN: usize = 256;
@@ -176,7 +177,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             down: matrix(HIDDEN, inner),
         };
         let feed_forward = if dense {
-            FeedForwardWeights::Dense(block(512))
+            FeedForwardWeights::Dense(block(512), None)
         } else {
             let experts = (0..8).map(|_| block(256)).collect();
             let shared = Some(block(512));
@@ -195,7 +196,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         layers,
         final_norm: ones(),
     };
-    let layers = [FeedForward::Dense { hidden: 512 }, moe]
+    let layers = [FeedForward::Dense { hidden: 512, bias: false }, moe]
         .map(|feed_forward| Layer { attention: attention.clone(), feed_forward })
         .to_vec();
     let architecture = "random".to_string();
@@ -238,7 +239,7 @@ fn every_format_computes_what_its_decoded_twin_does() {
                     continue;
                 }
                 let at = row * VOCAB..(row + 1) * VOCAB;
-                worst = a.0[at.clone()].iter().zip(&b.0[at]).map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
+                worst = worst.max(largest_difference(&a.0[at.clone()], &b.0[at]));
             }
             let divergence = median_divergence(&b.0, &a.0, VOCAB);
             let seen =
@@ -316,8 +317,7 @@ fn fp8_weights_equal_their_decoded_twin_up_to_rounding() {
     let path = case("oracle/deepseek-v3-fp8");
     let (stored, twin) = (Runner::open(&path), decoded_twin(&path));
     let prompt = tokens(200, 3);
-    let worst =
-        stored.whole(&prompt).0.iter().zip(&twin.whole(&prompt).0).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let worst = largest_difference(&stored.whole(&prompt).0, &twin.whole(&prompt).0);
     assert!(worst > 0.0 && worst < 1e-4, "{worst}");
 }
 

@@ -122,7 +122,23 @@ pub fn tokens(n: usize, seed: usize) -> Vec<u32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729 + i * i) % 500) as u32).collect()
 }
 
+/// The largest difference of two rows; infinite where either holds what is no number.
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+    differences.fold(0.0, |worst, d| if d.is_nan() { f32::INFINITY } else { worst.max(d) })
+}
+
+#[test]
+fn what_is_no_number_differs() {
+    assert_eq!(largest_difference(&[1.0, f32::NAN, 2.0], &[1.0, 0.0, 2.5]), f32::INFINITY);
+    assert_eq!(largest_difference(&[f32::NAN], &[f32::NAN]), f32::INFINITY);
+    assert_eq!(largest_difference(&[1.0, 2.0], &[1.0, 2.5]), 0.5);
+}
+
+/// Bits of numbers: two rows of NaN would be equal, and are refused.
 pub fn bits(x: &[f32]) -> Vec<u32> {
+    assert!(x.iter().all(|x| !x.is_nan()), "not a number");
     x.iter().map(|x| x.to_bits()).collect()
 }
 
@@ -132,6 +148,7 @@ pub fn argmax(x: &[f32]) -> usize {
 
 /// Median KL divergence of rows of logits.
 pub fn median_divergence(a: &[f32], b: &[f32], vocab: usize) -> f64 {
+    assert!(a.len() == b.len() && a.iter().chain(b).all(|x| x.is_finite()));
     let mut divergences: Vec<f64> = a
         .chunks(vocab)
         .zip(b.chunks(vocab))
