@@ -408,7 +408,9 @@ fn grouped(c: &Json, family: &str) -> Result<Structure, CheckpointError> {
 fn latent(c: &Json, v3: bool) -> Result<(Structure, usize), CheckpointError> {
     let Sizes { layers, hidden, vocab, context } = common(c)?;
     let heads = count(c, "num_attention_heads", 1, HEADS_MAX)?;
-    let q_rank = Some(c.count_or_null("q_lora_rank", 1536, 0, WIDTH_MAX)?).filter(|&r| r > 0);
+    // A null is left out by transformers 5, and V2-Lite's is null; where that is wrong, the tensors of the rank are named as unused.
+    let q_rank = c.count_or_null("q_lora_rank", if v3 { 1536 } else { 0 }, 0, WIDTH_MAX)?;
+    let q_rank = Some(q_rank).filter(|&r| r > 0);
     let kv_rank = count(c, "kv_lora_rank", 1, WIDTH_MAX)?;
     let nope_dim = count(c, "qk_nope_head_dim", 1, HEAD_DIM_MAX)?;
     let rope_dim = count(c, "qk_rope_head_dim", 2, HEAD_DIM_MAX)?;

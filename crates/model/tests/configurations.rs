@@ -227,9 +227,9 @@ fn windows_of_some_layers() {
     assert_eq!(listed.unwrap(), [None, Some(64), None, Some(64)]);
     let from = [used.clone(), size.clone(), ("max_window_layers", json!(3))];
     assert_eq!(family("qwen3", &from).unwrap(), [None, None, None, Some(64)]);
-    assert_eq!(family("qwen2", &[used.clone()]).unwrap(), [None; 4], "28 layers are full by default");
-    assert_eq!(family("qwen2", &[size.clone()]).unwrap(), [None; 4]);
-    assert_eq!(family("mistral", &[size.clone()]).unwrap(), [Some(64); 4]);
+    assert_eq!(family("qwen2", std::slice::from_ref(&used)).unwrap(), [None; 4], "28 layers are full by default");
+    assert_eq!(family("qwen2", std::slice::from_ref(&size)).unwrap(), [None; 4]);
+    assert_eq!(family("mistral", std::slice::from_ref(&size)).unwrap(), [Some(64); 4]);
     assert_eq!(family("mistral", &[("sliding_window", Json::Null)]).unwrap(), [None; 4]);
     assert_eq!(family("llama", &[("layer_types", json!([full, full, full, full]))]).unwrap(), [None; 4]);
     // Windows that would not be honoured are refused.
