@@ -1,4 +1,4 @@
-//! Other people's configuration to `Structure`. This file and `loader` are the only ones that know brands.
+//! Other people's configuration to `Structure`. This file, `gguf_keys` and `loader` are the only ones that know brands.
 
 use std::path::Path;
 
