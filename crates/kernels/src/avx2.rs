@@ -6,7 +6,9 @@ use crate::dispatch::{Table, kernels};
 use crate::vectors::{Vectors, array};
 
 mod lanes;
+pub(crate) mod natural;
 mod quantised;
+pub(crate) mod single;
 
 /// Whether this processor (and system) has it.
 pub fn available() -> bool {

@@ -30,8 +30,7 @@ impl Server {
     /// By a program that runs another, such as nohup.
     pub fn start_under(runner: &[&str], args: &[&str], environment: &[(&str, &str)]) -> Server {
         let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
-        // Whoever runs the tests may ignore SIGHUP; a runner may say so, but nobody else.
-        let program = [&["env", "--default-signal=HUP"], runner, &[env!("CARGO_BIN_EXE_farthing")]].concat();
+        let program = [runner, &[env!("CARGO_BIN_EXE_farthing")]].concat();
         let mut child = Command::new(program[0])
             .args(&program[1..])
             .args(["serve", "--port", "0"])

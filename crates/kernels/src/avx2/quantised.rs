@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::lanes::Eight;
+use super::single;
 use crate::panels::{Hints, PANEL_ROWS, Panel, Place};
 use crate::unpack::{self, STEP, Starts, Unpack, advance, starts, with_unpack};
 use crate::{Input, Matrix, Out, Rows};
@@ -21,7 +22,7 @@ const LANES: usize = 8;
 const TILE: usize = 2 * LANES;
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Scales or minima of a step.
 type Grid = unpack::Grid<LANES>;
@@ -48,7 +49,7 @@ struct Room {
 }
 
 /// Whether quants are made signed: products of two unsigned ones with bytes may not fit in 16 bits.
-const fn signed<B: Unpack>() -> bool {
+pub(super) const fn signed<B: Unpack>() -> bool {
     B::MOST > 127
 }
 
@@ -88,7 +89,13 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
         let range = range.clone();
         // Weights come once more for each panel; then what the thread reads after them.
         let ahead = if i + 1 == panels.len() { ahead } else { w.rows_from(range.start) };
-        with_unpack!(w.format, B, by_panel::<B>(w, range, (panel, ahead), from, out));
+        with_unpack!(w.format, B, {
+            if panel.rows() == 1 {
+                single::product::<B>(w, range, (panel, ahead), from, out)
+            } else {
+                by_panel::<B>(w, range, (panel, ahead), from, out)
+            }
+        });
         from += panel.rows();
     }
 }
@@ -163,8 +170,7 @@ unsafe fn tile<B: Unpack>(
                 match to - row {
                     4 => rows::<B, 4>(&*u, groups, place, row, sums),
                     3 => rows::<B, 3>(&*u, groups, place, row, sums),
-                    2 => rows::<B, 2>(&*u, groups, place, row, sums),
-                    _ => rows::<B, 1>(&*u, groups, place, row, sums),
+                    _ => rows::<B, 2>(&*u, groups, place, row, sums),
                 }
             }
             row = to;
@@ -281,7 +287,7 @@ unsafe fn pairs<B: Unpack, const R: usize>(
 
 #[target_feature(enable = "avx2")]
 #[inline]
-fn load(x: &[f32; LANES]) -> __m256 {
+pub(super) fn load(x: &[f32; LANES]) -> __m256 {
     // SAFETY: eight f32.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }

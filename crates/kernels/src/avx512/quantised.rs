@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::lanes::Sixteen;
+use crate::avx2::single;
 use crate::panels::{Hints, PANEL_ROWS, Panel, Place};
 use crate::unpack::{self, STEP, Unpack, advance, starts, with_unpack};
 use crate::{Input, Matrix, Out, Rows};
@@ -49,7 +50,13 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
         let range = range.clone();
         // Weights come once more for each panel; then what the thread reads after them.
         let ahead = if i + 1 == panels.len() { ahead } else { w.rows_from(range.start) };
-        with_unpack!(w.format, B, by_panel::<B>(w, range, (panel, ahead), from, out));
+        with_unpack!(w.format, B, {
+            if panel.rows() == 1 && single::preferred() {
+                single::product::<B>(w, range, (panel, ahead), from, out);
+            } else {
+                by_panel::<B>(w, range, (panel, ahead), from, out);
+            }
+        });
         from += panel.rows();
     }
 }
