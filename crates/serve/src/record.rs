@@ -117,8 +117,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let total = self.started.elapsed();
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
-        write(known, total);
+        // Whoever reads the line finds it counted.
         count(&self.metrics, known, total);
+        write(known, total);
         self.active.send_modify(|n| *n -= 1);
     }
 }
