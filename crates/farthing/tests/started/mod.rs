@@ -101,7 +101,7 @@ impl Server {
             if !counts.is_empty() && counts.iter().sum::<u64>() == count.parse::<u64>().unwrap() {
                 return;
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "never {wanted}: {metrics}");
+            assert!(started.elapsed() < Duration::from_secs(120), "never {wanted}: {metrics}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -109,7 +109,7 @@ impl Server {
     pub fn logged(&self, wanted: &str) -> String {
         loop {
             let line =
-                self.log.recv_timeout(Duration::from_secs(30)).unwrap_or_else(|_| panic!("never logged {wanted}"));
+                self.log.recv_timeout(Duration::from_secs(120)).unwrap_or_else(|_| panic!("never logged {wanted}"));
             if line.contains(wanted) {
                 return line;
             }
