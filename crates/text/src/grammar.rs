@@ -14,6 +14,7 @@
 //! the limits below permit, whatever the schema says.
 
 mod calls;
+mod dead_ends;
 mod numbers;
 mod outline;
 mod pattern;
@@ -37,6 +38,7 @@ pub use outline::{Outline, Trial};
 
 use crate::{TextError, Tokenizer};
 use numbers::{Numbers, Risky};
+use schema::Screened;
 
 /// Largest JSON Schema, in bytes of JSON.
 pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
@@ -157,6 +159,14 @@ pub enum GrammarError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A part of a schema that no text can be written for: who came to it could not go on.
+    #[error("{path}: no value is valid: {reason}")]
+    Unsatisfiable {
+        /// JSON pointer of the part, after `#`.
+        path: String,
+        /// Why not, as far as it is known.
+        reason: String,
+    },
     /// One of llguidance's limits, while compiling or for one mask.
     #[error("the grammar is too complex ({0}): make it smaller")]
     TooComplex(String),
@@ -248,7 +258,7 @@ impl Grammars {
         let vocab = words.len();
         let size = u32::try_from(vocab).map_err(|_| failed(format!("a vocabulary of {vocab}")))?;
         let plain = words.iter().enumerate().filter(|(_, bytes)| bytes.first() != Some(&TokTrie::SPECIAL_TOKEN_MARKER));
-        let risky = Arc::new(Risky::of(plain.map(|(id, bytes)| (id as u32, bytes.as_slice()))));
+        let risky = Arc::new(Risky::of(plain.map(|(id, bytes)| (id as u32, bytes.as_slice())), first));
         markers.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
         let build = || -> Result<ParserFactory, String> {
             let trie = TokTrie::from(&TokRxInfo::new(size, first), &words).with_eos_tokens(eos);
@@ -295,16 +305,25 @@ impl Grammars {
                 GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
             );
         }
-        let compiled = self.parser(grammars)?;
-        let compiled = compiled.map_err(|e| refusal(wanted, &e))?;
+        let compiled = match self.parser(grammars)? {
+            Ok(compiled) => compiled,
+            Err(NotCompiled::Refused(said)) if !said.contains(UNSATISFIABLE) => return Err(refusal(wanted, &said)),
+            Err(why) => return Err(self.empty_part(wanted).unwrap_or_else(|| refusal(wanted, &why.to_string()))),
+        };
         pieces::check(compiled.parser.grammar().lexer_spec().regex_builder.exprset())?;
         let mut parser = Parser::new(Ok(compiled)).into_cancellable();
         warnings.extend(parser.grammar_warnings().into_iter().map(|w| one_line(&w)));
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
         let numbers = json.then(|| (Numbers::new(), self.risky.clone(), self.factory.tok_env().clone()));
-        let mut matcher =
-            Matcher { numbers, parser, vocab: self.vocab, bits: vec![0; self.vocab.div_ceil(32)], warnings };
+        let mut matcher = Matcher {
+            numbers,
+            beyond: false,
+            parser,
+            vocab: self.vocab,
+            bits: vec![0; self.vocab.div_ceil(32)],
+            warnings,
+        };
         match matcher.allowed() {
             Ok(_) => Ok(matcher),
             Err(GrammarError::DeadEnd) => Err(GrammarError::invalid("grammar", "nothing matches it")),
@@ -312,16 +331,53 @@ impl Grammars {
         }
     }
 
-    /// llguidance's parser of these grammars, or what it says. A thread of its own compiles, so that how deep a schema may be does not
-    /// depend on the caller's stack.
-    fn parser(&self, grammars: Vec<GrammarWithLexer>) -> Result<Result<TokenParser, String>, GrammarError> {
-        let compile =
-            || self.factory.create_parser(TopLevelGrammar { grammars, max_tokens: None }).map_err(|e| e.to_string());
+    /// llguidance's parser of these grammars, or why there is none. A thread of its own compiles, so that how deep a schema may be does
+    /// not depend on the caller's stack.
+    fn parser(&self, grammars: Vec<GrammarWithLexer>) -> Result<Result<TokenParser, NotCompiled>, GrammarError> {
+        let compile = || {
+            let parser = self.factory.create_parser(TopLevelGrammar { grammars, max_tokens: None });
+            let parser = parser.map_err(|e| NotCompiled::Refused(e.to_string()))?;
+            match dead_ends::any(parser.parser.grammar(), self.factory.limits()) {
+                Ok(false) => Ok(parser),
+                Ok(true) => Err(NotCompiled::DeadEnd),
+                Err(said) => Err(NotCompiled::Refused(said)),
+            }
+        };
         std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("grammar".to_string()).stack_size(COMPILE_STACK_BYTES);
             let thread = thread.spawn_scoped(scope, compile).map_err(|e| GrammarError::Fault(e.to_string()))?;
             thread.join().map_err(|_| GrammarError::Fault("it panicked".to_string()))
         })
+    }
+
+    /// The part of a constraint's schemas that no text can be written for.
+    fn empty_part(&self, wanted: &Constraint) -> Option<GrammarError> {
+        match wanted {
+            Constraint::JsonSchema { schema, strict } => {
+                self.empty_schema(&schema::screen(schema, *strict).ok()?, *strict)
+            }
+            Constraint::Calls { tools, named, .. } => {
+                let callable = tools.iter().filter(|tool| named.as_ref().is_none_or(|name| tool.name == *name));
+                callable.filter(|tool| tool.strict && !tool.parameters.is_null()).find_map(|tool| {
+                    let found = self.empty_schema(&schema::screen(&tool.parameters, true).ok()?, true)?;
+                    Some(calls::of_tool(&tool.name, found))
+                })
+            }
+            Constraint::Either(one, other) => self.empty_part(one).or_else(|| self.empty_part(other)),
+            _ => None,
+        }
+    }
+
+    /// The innermost part of a schema that has a dead end, if it has one.
+    fn empty_schema(&self, screened: &Screened, strict: bool) -> Option<GrammarError> {
+        let empty = |schema: Value| match self.parser(vec![json_grammar("part", schema, !strict)]) {
+            Ok(Err(why @ NotCompiled::DeadEnd)) => Some(why.to_string()),
+            Ok(Err(NotCompiled::Refused(said))) => Some(one_line(said.split_once(UNSATISFIABLE)?.1)),
+            _ => None,
+        };
+        let whole = empty(screened.schema.clone())?;
+        let (path, reason) = dead_ends::innermost(screened, whole, empty);
+        Some(GrammarError::Unsatisfiable { path, reason })
     }
 
     /// The grammars of a constraint; the first is where it starts.
@@ -375,6 +431,20 @@ impl Grammars {
 /// Whether an added token that is not declared special has the shape of one: DeepSeek's `<think>`, Qwen's `<tool_call>`.
 fn looks_like_a_marker(bytes: &[u8]) -> bool {
     bytes.len() > 2 && bytes.starts_with(b"<") && bytes.ends_with(b">")
+}
+
+/// How llguidance's words begin for a schema that it sees to be empty.
+const UNSATISFIABLE: &str = "Unsatisfiable schema: ";
+
+/// Why there is no parser.
+#[derive(Debug, Error)]
+enum NotCompiled {
+    /// llguidance's words.
+    #[error("{0}")]
+    Refused(String),
+    /// See `dead_ends`.
+    #[error("no text matches it, or what must follow somewhere in it")]
+    DeadEnd,
 }
 
 fn named(name: &str, grammar: GrammarWithLexer) -> GrammarWithLexer {
@@ -475,6 +545,8 @@ pub struct Matcher {
     parser: Parser,
     /// Where JSON is written: how its numbers grow.
     numbers: Option<(Numbers, Arc<Risky>, TokEnv)>,
+    /// A number must have more digits than numbers should.
+    beyond: bool,
     vocab: usize,
     bits: Vec<u32>,
     warnings: Vec<String>,
@@ -502,14 +574,24 @@ impl Matcher {
     pub fn allowed(&mut self) -> Result<&[u32], GrammarError> {
         let mask = self.parser.compute_mask_or_eos();
         let mask = mask.map_err(|e| broken(self.parser.stop_reason(), &e.to_string()))?;
-        let given = mask.as_slice();
-        for (to, from) in self.bits.iter_mut().zip(given.iter().chain(std::iter::repeat(&0))) {
-            *to = *from;
-        }
+        let given = |bits: &mut [u32]| {
+            for (to, from) in bits.iter_mut().zip(mask.as_slice().iter().chain(std::iter::repeat(&0))) {
+                *to = *from;
+            }
+        };
+        let none = |bits: &[u32]| bits.iter().all(|&word| word == 0);
+        given(&mut self.bits);
         if let Some((numbers, risky, env)) = &self.numbers {
-            numbers.restrict(risky, &mut self.bits, |id| env.tok_trie().token(id));
+            let bytes = |id| env.tok_trie().token(id);
+            numbers.restrict(risky, &mut self.bits, bytes);
+            self.beyond = none(&self.bits);
+            if self.beyond {
+                given(&mut self.bits);
+                let parser = &mut self.parser;
+                risky.end_soon(&mut self.bits, |way| parser.validate_tokens(way).is_ok_and(|taken| taken == way.len()));
+            }
         }
-        if self.bits.iter().all(|&word| word == 0) {
+        if none(&self.bits) {
             return Err(GrammarError::DeadEnd);
         }
         Ok(&self.bits)
@@ -528,7 +610,7 @@ impl Matcher {
             let bytes = env.tok_trie().token(id);
             if bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) {
                 after.reset();
-            } else if !after.push(bytes) {
+            } else if !after.push(bytes) && !self.beyond {
                 return Err(GrammarError::NotAllowed(id));
             }
         }

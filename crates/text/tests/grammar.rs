@@ -219,9 +219,127 @@ fn invalid_schemas_are_refused() {
         json!({"type": "string", "pattern": "^a$", "minLength": 2}),
     ] {
         match grammars.compile(&strict(schema.clone())).map(|_| ()) {
-            Err(GrammarError::Invalid { .. }) => {}
+            Err(GrammarError::Invalid { .. } | GrammarError::Unsatisfiable { .. }) => {}
             other => panic!("{schema}: {other:?}"),
         }
+    }
+}
+
+/// Take this text as far as the grammar goes, byte for byte.
+fn follow(matcher: &mut Matcher, tokenizer: &Tokenizer, text: &str) {
+    for (at, byte) in text.bytes().enumerate() {
+        let id = (0..2048).find(|&id| tokenizer.bytes(id).is_some_and(|bytes| bytes == [byte])).unwrap();
+        let allowed = matcher.allowed().unwrap_or_else(|e| panic!("after {}: {e}", &text[..at]));
+        assert!(allowed[id as usize / 32] >> (id % 32) & 1 == 1, "{:?} after {}", byte as char, &text[..at]);
+        matcher.accept(id).unwrap();
+    }
+}
+
+/// Whether this text may come next.
+fn may(matcher: &mut Matcher, tokenizer: &Tokenizer, text: &str) -> bool {
+    let id = (0..2048).find(|&id| tokenizer.bytes(id).is_some_and(|bytes| bytes == text.as_bytes())).unwrap();
+    matcher.allowed().unwrap()[id as usize / 32] >> (id % 32) & 1 == 1
+}
+
+#[test]
+fn a_long_number_can_always_end() {
+    let (tokenizer, grammars) = bundled();
+    let after = |schema: Value, text: &str| {
+        let schema =
+            json!({"type": "object", "properties": {"a": schema}, "required": ["a"], "additionalProperties": false});
+        let mut matcher = grammars.compile(&strict(schema)).unwrap();
+        follow(&mut matcher, &tokenizer, &format!("{{\"a\":{text}"));
+        matcher
+    };
+    // A point needs a digit after it, for which there is no room.
+    let mut full = after(json!({"type": "number"}), &"1".repeat(40));
+    assert!(may(&mut full, &tokenizer, "}") && !may(&mut full, &tokenizer, ".") && !may(&mut full, &tokenizer, "1"));
+    // Zeros only are not above zero: one more digit, which makes it so.
+    let mut zeros = after(json!({"type": "number", "exclusiveMinimum": 0}), &format!("0.{}", "0".repeat(39)));
+    assert!(may(&mut zeros, &tokenizer, "7") && !may(&mut zeros, &tokenizer, "0") && !may(&mut zeros, &tokenizer, "}"));
+    follow(&mut zeros, &tokenizer, "7");
+    assert!(may(&mut zeros, &tokenizer, "}") && !may(&mut zeros, &tokenizer, "7"));
+    // Three more digits at most, where there is room for them, and no way to go on after those.
+    for (kind, divisor, text) in [
+        ("integer", 97, "80071992547401"),
+        ("number", 97, "80071992547401"),
+        ("integer", 997, &"8007199254740".repeat(3)),
+        ("integer", 1000, &format!("{}1", "0123456789".repeat(4).trim_start_matches('0'))),
+    ] {
+        let mut multiple = after(json!({"type": kind, "multipleOf": divisor}), text);
+        let next = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "0", "}"];
+        let mut steps = (0..5).filter(|_| {
+            let next = next.into_iter().find(|next| may(&mut multiple, &tokenizer, next)).unwrap();
+            follow(&mut multiple, &tokenizer, next);
+            next == "}"
+        });
+        assert!(steps.next().is_some(), "{kind} {divisor}");
+    }
+    let mut small = after(json!({"const": 1e-45}), &format!("0.{}", "0".repeat(44)));
+    follow(&mut small, &tokenizer, "1}");
+    assert!(small.may_end());
+}
+
+#[test]
+fn a_part_that_has_no_value_is_refused_by_its_path() {
+    let (tokenizer, grammars) = bundled();
+    let object =
+        |part: Value, required: &[&str]| json!({"type": "object", "properties": {"a": part}, "required": required});
+    // JSON could say this character only by its number, which is not taken.
+    let never = json!({"const": "\u{1}"});
+    for (schema, path) in [
+        (object(never.clone(), &["a"]), "#/properties/a"),
+        (object(never.clone(), &[]), "#/properties/a"),
+        (object(json!({"type": "integer", "minimum": 1, "maximum": 2, "multipleOf": 5}), &["a"]), "#/properties/a"),
+        (object(json!({"type": "string", "pattern": "^\\x01$"}), &[]), "#/properties/a"),
+        (json!({"type": "array", "items": never}), "#/items"),
+        (json!({"type": "array", "prefixItems": [{"type": "null"}, never], "minItems": 2}), "#/prefixItems/1"),
+        (json!({"type": "object", "additionalProperties": never}), "#/additionalProperties"),
+        (
+            json!({"type": "object", "patternProperties": {"^x": never}, "additionalProperties": false}),
+            "#/patternProperties/^x",
+        ),
+        (
+            object(json!({"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/n"}}), &[])
+                .as_object()
+                .map(|o| {
+                    let mut o = o.clone();
+                    o.insert("$defs".into(), json!({"n": never}));
+                    Value::Object(o)
+                })
+                .unwrap(),
+            "#/$defs/n",
+        ),
+        (
+            object(json!({"anyOf": [{"type": "null"}, {"type": "array", "minItems": 1, "items": never}]}), &["a"]),
+            "#/properties/a/anyOf/1/items",
+        ),
+        // Each has one inside it, without end.
+        (object(json!({"$ref": "#"}), &["a"]), "#"),
+        (
+            json!({"$defs": {"n": object(json!({"$ref": "#/$defs/n"}), &["a"])}, "type": "array", "items": {"$ref": "#/$defs/n"}}),
+            "#/$defs/n/properties/a",
+        ),
+    ] {
+        for strict in [true, false] {
+            match grammars.compile(&Constraint::JsonSchema { schema: schema.clone(), strict }).map(|_| ()) {
+                Err(GrammarError::Unsatisfiable { path: found, .. }) => assert_eq!(found, path, "{schema}"),
+                other => panic!("{schema}: {other:?}"),
+            }
+        }
+    }
+    // What has an end is taken.
+    for fine in [
+        object(json!({"$ref": "#"}), &[]),
+        object(json!(false), &[]),
+        object(json!({"type": "number", "minimum": 1, "maximum": 2, "multipleOf": 5}), &[]),
+        object(json!({"anyOf": [{"$ref": "#"}, {"type": "null"}]}), &["a"]),
+        object(json!({"anyOf": [never, {"type": "null"}]}), &["a"]),
+        object(json!({"type": "array", "items": {"$ref": "#"}}), &["a"]),
+        object(json!({"enum": ["\u{1}", "b"]}), &["a"]),
+    ] {
+        let mut matcher = grammars.compile(&strict(fine.clone())).unwrap_or_else(|e| panic!("{fine}: {e}"));
+        sample(&mut matcher, &tokenizer, EOS, &mut Random(1), 300, &[]).unwrap_or_else(|e| panic!("{fine}: {e}"));
     }
 }
 

@@ -53,6 +53,9 @@ fn sort_of(error: &GrammarError) -> String {
         GrammarError::Unsupported { keyword, .. } => format!("keyword {keyword}"),
         GrammarError::TooLarge { what, .. } => format!("limit {}", what.rsplit(' ').next().unwrap_or_default()),
         GrammarError::Invalid { reason, .. } => format!("invalid: {}", reason.chars().take(60).collect::<String>()),
+        GrammarError::Unsatisfiable { reason, .. } => {
+            format!("no value: {}", reason.chars().take(60).collect::<String>())
+        }
         GrammarError::TooComplex(_) => "too complex".to_string(),
         other => format!("other: {other}"),
     }
@@ -66,8 +69,8 @@ fn outputs_of_foreign_schemas_validate() {
     let schemas = std::env::var_os("FARTHING_SCHEMAS").map_or_else(ours, |directory| others(Path::new(&directory)));
     assert!(schemas.len() > 90, "{} schemas", schemas.len());
     let mut refused: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut looked, mut compiled, mut lenient, mut outputs, mut finished, mut stuck, mut unjudged) =
-        (0, 0, 0, 0, 0, 0, 0);
+    let (mut looked, mut compiled, mut lenient, mut outputs, mut finished, mut unjudged) = (0, 0, 0, 0, 0, 0);
+    let mut stuck = Vec::new();
     let (mut wrong, mut slowest) = (Vec::new(), (Duration::ZERO, String::new()));
     for (path, schema) in schemas {
         looked += 1;
@@ -80,7 +83,14 @@ fn outputs_of_foreign_schemas_validate() {
             Ok(matcher) => matcher,
             Err(error) => {
                 *refused.entry(sort_of(&error)).or_default() += 1;
-                lenient += usize::from(grammars.compile(&Constraint::JsonSchema { schema, strict: false }).is_ok());
+                // What is kept of it is a grammar too, and no text may end in the middle.
+                if let Ok(matcher) = grammars.compile(&Constraint::JsonSchema { schema, strict: false }) {
+                    lenient += 1;
+                    let mut random = Random(looked as u64 * 100);
+                    if let Err(error) = sample(&mut matcher.clone(), &tokenizer, 1, &mut random, 2000, &[]) {
+                        stuck.push(format!("{path}: {error}"));
+                    }
+                }
                 continue;
             }
         };
@@ -106,8 +116,7 @@ fn outputs_of_foreign_schemas_validate() {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    stuck += 1;
-                    println!("{path}: {error}");
+                    stuck.push(format!("{path}: {error}"));
                 }
             }
         }
@@ -116,8 +125,15 @@ fn outputs_of_foreign_schemas_validate() {
         "{looked} schemas: {compiled} compile strictly, {lenient} more leniently; {unjudged} the validator does not take"
     );
     println!("refused: {refused:#?}");
-    println!("{outputs} outputs: {finished} finished, {stuck} stopped by a limit, {} do not validate", wrong.len());
+    println!(
+        "{outputs} outputs: {finished} finished, {} stopped by a limit, {} do not validate",
+        stuck.len(),
+        wrong.len()
+    );
+    println!("{}", stuck.join("\n"));
     println!("slowest compile: {slowest:?}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let dead_end = GrammarError::DeadEnd.to_string();
+    assert!(!stuck.iter().any(|line| line.ends_with(&dead_end)), "{}", stuck.join("\n"));
     assert!(compiled * 2 > looked && finished * 10 > outputs * 8, "{compiled} of {looked}, {finished} of {outputs}");
 }

@@ -221,11 +221,13 @@ fn arguments(
     };
     *bytes += screened.bytes;
     at_most("tools: bytes of schemas", *bytes, 2 * SCHEMA_BYTES_MAX)?;
-    let grammar = json_grammar(name, screened.schema, !tool.strict);
+    let grammar = json_grammar(name, screened.schema.clone(), !tool.strict);
     if !tool.strict
-        && let Err(said) = grammars.parser(vec![grammar.clone()])?
+        && let Err(refused) = grammars.parser(vec![grammar.clone()])?
     {
-        warnings.push(format!("tool {}: any arguments are taken ({})", tool.name, one_line(&said)));
+        let part = grammars.empty_schema(&screened, false);
+        let said = part.map_or_else(|| one_line(&refused.to_string()), |part| part.to_string());
+        warnings.push(format!("tool {}: any arguments are taken ({said})", tool.name));
         return Ok(anything());
     }
     warnings.extend(screened.warnings.into_iter().map(|w| format!("tool {}: {w}", tool.name)));
@@ -233,7 +235,7 @@ fn arguments(
 }
 
 /// An error with the tool's name before its path.
-fn of_tool(tool: &str, error: GrammarError) -> GrammarError {
+pub(super) fn of_tool(tool: &str, error: GrammarError) -> GrammarError {
     match error {
         GrammarError::Unsupported { path, keyword, reason } => {
             GrammarError::Unsupported { path: format!("tool {tool}: {path}"), keyword, reason }
@@ -243,6 +245,9 @@ fn of_tool(tool: &str, error: GrammarError) -> GrammarError {
         }
         GrammarError::TooLarge { what, found, max } => {
             GrammarError::TooLarge { what: format!("tool {tool}: {what}"), found, max }
+        }
+        GrammarError::Unsatisfiable { path, reason } => {
+            GrammarError::Unsatisfiable { path: format!("tool {tool}: {path}"), reason }
         }
         other => other,
     }

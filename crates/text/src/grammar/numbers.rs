@@ -1,4 +1,5 @@
-//! Numbers of JSON output stay numbers elsewhere: exponents of two digits and forty digits before them.
+//! Numbers of JSON output stay numbers elsewhere: exponents of two digits and forty digits before them. Only a number that could not end
+//! there (above zero, and forty zeros so far) may have more.
 //!
 //! JSON's own grammar lets a number be `1E526`, or digits without end, which other readers take for infinity or refuse. llguidance has no
 //! word for that, so bytes are followed here: what is a string and what a number.
@@ -30,8 +31,12 @@ pub(super) struct Risky {
     alone: Vec<u32>,
     /// After a digit.
     after_digit: Vec<u32>,
-    /// In an exponent, or after many digits.
+    /// In an exponent, or after many digits: a point is among them.
     digits: Vec<u32>,
+    /// Single digits.
+    single: Vec<u32>,
+    /// What may follow a number: signs of JSON, and the end of the text.
+    ends: Vec<u32>,
 }
 
 impl Numbers {
@@ -43,9 +48,11 @@ impl Numbers {
         self.0 = Part::Outside;
     }
 
-    /// Go on by the bytes of a token. False when a number in it is too long.
+    /// Go on by the bytes of a token. False when a number in it is too long, or has no room for the digits that must follow.
     pub fn push(&mut self, bytes: &[u8]) -> bool {
+        let mut fits = true;
         for &byte in bytes {
+            fits &= !matches!((self.0, byte), (Part::Mantissa(DIGITS_MAX..), b'.'));
             self.0 = match (self.0, byte) {
                 (_, b'\n') => Part::Outside,
                 (Part::Text(true), _) => Part::Text(false),
@@ -54,20 +61,20 @@ impl Numbers {
                 (Part::Text(false), _) => Part::Text(false),
                 (_, b'"') => Part::Text(false),
                 (Part::Outside, b'0'..=b'9') => Part::Mantissa(1),
-                (Part::Mantissa(digits), b'0'..=b'9') => Part::Mantissa(digits + 1),
+                (Part::Mantissa(digits), b'0'..=b'9') => Part::Mantissa(digits.saturating_add(1)),
                 (Part::Mantissa(digits), b'.') => Part::Mantissa(digits),
                 (Part::Mantissa(_), b'e' | b'E') => Part::Exponent(0),
                 (Part::Exponent(0), b'+' | b'-') => Part::Exponent(0),
-                (Part::Exponent(digits), b'0'..=b'9') => Part::Exponent(digits + 1),
+                (Part::Exponent(digits), b'0'..=b'9') => Part::Exponent(digits.saturating_add(1)),
                 _ => Part::Outside,
             };
-            match self.0 {
-                Part::Mantissa(digits) if digits > DIGITS_MAX => return false,
-                Part::Exponent(digits) if digits > EXPONENT_MAX => return false,
-                _ => {}
-            }
+            fits &= match self.0 {
+                Part::Mantissa(digits) => digits <= DIGITS_MAX,
+                Part::Exponent(digits) => digits <= EXPONENT_MAX,
+                _ => true,
+            };
         }
-        true
+        fits
     }
 
     /// Take from a mask what would make a number too long.
@@ -87,10 +94,48 @@ impl Numbers {
 }
 
 impl Risky {
-    /// Of a vocabulary of plain tokens.
-    pub fn of<'a>(tokens: impl Iterator<Item = (u32, &'a [u8])>) -> Risky {
-        let mut risky = Risky { alone: Vec::new(), after_digit: Vec::new(), digits: Vec::new() };
-        for (id, bytes) in tokens.filter(|(_, bytes)| bytes.iter().any(u8::is_ascii_digit)) {
+    /// Leave of a mask what leads to the end of a number in the fewest digits, up to three; `goes` says whether tokens may come one
+    /// after the other. A mask that none of them is in stays.
+    pub fn end_soon(&self, bits: &mut [u32], mut goes: impl FnMut(&[u32]) -> bool) {
+        let mut ways = vec![Vec::new()];
+        for _ in 0..3 {
+            ways = ways
+                .iter()
+                .flat_map(|way| self.single.iter().map(move |&id| [way.as_slice(), &[id]].concat()))
+                .collect();
+            let mut firsts = vec![0; bits.len()];
+            for way in &ways {
+                let (word, bit) = (way[0] as usize / 32, 1 << (way[0] % 32));
+                let mut ends = self.ends.iter().map(|&end| [way.as_slice(), &[end]].concat());
+                if firsts[word] & bit == 0 && bits[word] & bit != 0 && ends.any(|way| goes(&way)) {
+                    firsts[word] |= bit;
+                }
+            }
+            if firsts.iter().any(|&word| word != 0) {
+                bits.copy_from_slice(&firsts);
+                return;
+            }
+        }
+    }
+
+    /// Of a vocabulary of plain tokens, and one that ends a text.
+    pub fn of<'a>(tokens: impl Iterator<Item = (u32, &'a [u8])>, eos: u32) -> Risky {
+        let mut risky = Risky {
+            alone: Vec::new(),
+            after_digit: Vec::new(),
+            digits: Vec::new(),
+            single: Vec::new(),
+            ends: vec![eos],
+        };
+        for (id, bytes) in tokens {
+            match bytes {
+                [b'0'..=b'9'] => risky.single.push(id),
+                [b',' | b'}' | b']'] => risky.ends.push(id),
+                _ => {}
+            }
+            if bytes.first() != Some(&b'.') && !bytes.iter().any(u8::is_ascii_digit) {
+                continue;
+            }
             let breaks = |part| !Numbers(part).push(bytes);
             if breaks(Part::Outside) || breaks(Part::Text(false)) || breaks(Part::Text(true)) {
                 risky.alone.push(id);
@@ -117,13 +162,14 @@ mod tests {
         assert!(!fits("[1e123"));
         assert!(!fits(r#"{"a":-1.0E+123"#));
         assert!(fits(&"1".repeat(40)) && !fits(&"1".repeat(41)));
+        assert!(fits(&format!("{}.", "1".repeat(39))) && !fits(&format!("{}.", "1".repeat(40))));
         assert!(fits("said \"so\n1e12") && !fits("said \"so\n1e123"));
     }
 
     #[test]
     fn a_mask_loses_what_is_too_long_there() {
         let tokens: [&[u8]; 6] = [b"1", b"123", b"e5", b"e500", b",", b"7e999"];
-        let risky = Risky::of(tokens.iter().enumerate().map(|(id, bytes)| (id as u32, *bytes)));
+        let risky = Risky::of(tokens.iter().enumerate().map(|(id, bytes)| (id as u32, *bytes)), 9);
         let mask = |text: &str| {
             let mut numbers = Numbers::new();
             assert!(numbers.push(text.as_bytes()));

@@ -77,6 +77,8 @@ pub(super) struct Screened {
     pub warnings: Vec<String>,
     /// Of the original.
     pub bytes: usize,
+    /// Where each of its `$defs` was, as a JSON pointer into the original.
+    pub places: HashMap<String, String>,
 }
 
 /// Screen a schema.
@@ -117,7 +119,8 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         Some(_) => {}
         None => return Err(GrammarError::invalid("#", "no value is valid")),
     }
-    Ok(Screened { schema: out, warnings: screen.warnings, bytes })
+    let places = screen.names.into_iter().map(|(pointer, name)| (name, pointer)).collect();
+    Ok(Screened { schema: out, warnings: screen.warnings, bytes, places })
 }
 
 /// Bytes and depth, before anything recurses.
@@ -205,7 +208,8 @@ impl<'a> Screen<'a> {
                 out.insert(keyword.clone(), value);
             }
         }
-        one_zero(map, &mut out);
+        bounded(&mut out);
+        one_zero(&mut out);
         if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(spelled) {
             let both = out.entry("allOf").or_insert_with(|| json!([]));
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
@@ -449,22 +453,45 @@ fn spelled(format: &str) -> Option<String> {
     }
 }
 
-/// llguidance lets an integer be `-0` where its range crosses zero between two bounds or has none; some read that as a fraction.
-fn one_zero(map: &Map<String, Value>, out: &mut Map<String, Value>) {
-    let types =
-        map.get("type").map_or(Vec::new(), |t| t.as_array().map_or_else(|| vec![t], |all| all.iter().collect()));
-    if !types.iter().any(|t| *t == "integer") || types.iter().any(|t| *t == "number") {
+/// Largest divisor whose multiples the lexer follows between bounds in little time.
+const DIVISOR_SMALL: f64 = 100.0;
+
+/// Multiples are looked for among numbers that floating point holds exactly: beyond, a number could have to go on for many digits until
+/// it is one.
+fn bounded(out: &mut Map<String, Value>) {
+    if out
+        .get("multipleOf")
+        .and_then(Value::as_f64)
+        .is_none_or(|divisor| divisor > DIVISOR_SMALL || divisor.fract() != 0.0)
+    {
         return;
     }
-    let has = |keyword: &str, exclusive: &str| map.contains_key(keyword) || map.contains_key(exclusive);
+    for (bound, exclusive, most) in
+        [("minimum", "exclusiveMinimum", -EXACT_MAX), ("maximum", "exclusiveMaximum", EXACT_MAX)]
+    {
+        if !out.contains_key(bound) && !out.get(exclusive).is_some_and(Value::is_number) {
+            out.insert(bound.to_string(), json!(most));
+        }
+    }
+}
+
+/// llguidance lets an integer be `-0` where its range crosses zero between two bounds or has none; some read that as a fraction.
+fn one_zero(out: &mut Map<String, Value>) {
+    let types = out.get("type").cloned().unwrap_or_default();
+    let types = types.as_array().cloned().unwrap_or_else(|| vec![types]);
+    if !types.iter().any(|t| t == "integer") || types.iter().any(|t| t == "number") {
+        return;
+    }
+    let has = |keyword: &str, exclusive: &str| out.contains_key(keyword) || out.contains_key(exclusive);
     match (has("minimum", "exclusiveMinimum"), has("maximum", "exclusiveMaximum")) {
         (false, false) => {
             out.insert("minimum".to_string(), json!(-EXACT_MAX));
         }
-        (true, true) if types.len() == 1 => {
-            let halves = json!({"anyOf": [{"type": "integer", "maximum": -1}, {"type": "integer", "minimum": 0}]});
+        (true, true) => {
+            let mut halves = vec![json!({"type": "integer", "maximum": -1}), json!({"type": "integer", "minimum": 0})];
+            halves.extend(types.iter().filter(|t| *t != "integer").map(|t| json!({"type": t})));
             let both = out.entry("allOf").or_insert_with(|| json!([]));
-            both.as_array_mut().into_iter().for_each(|all| all.push(halves.clone()));
+            both.as_array_mut().into_iter().for_each(|all| all.push(json!({"anyOf": halves})));
         }
         _ => {}
     }
@@ -523,7 +550,7 @@ fn clamped(value: &Value, keyword: &str, at: At) -> Result<Value, GrammarError> 
 }
 
 /// A name as it stands in a JSON pointer.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
