@@ -55,7 +55,8 @@ impl Loaded {
         };
         let trial = Trial { outline: grammars.outline(), marker: marker.map(str::to_string), constraint: wanted };
         if !trial.constraint.is_small() {
-            match turn.elsewhere(|| self.trials.attempt(&trial, &|| turn.left())) {
+            let tried = turn.compiling(|| self.trials.attempt(&trial, &|| turn.left()));
+            match tried.unwrap_or_else(|why| Err(NotTried { why, by_request: false })) {
                 Ok(outcome) => outcome.map_err(refused)?,
                 Err(NotTried { why, by_request: true }) => {
                     return Err(bad(format!("compiling it takes too much: {why}; make it smaller")));
@@ -66,6 +67,8 @@ impl Loaded {
                 }
             }
         }
+        // Nothing stops this, and nothing has to: it is the same work by the same count of steps that just ended in time there, but for
+        // the first mask, whose steps are bounded too.
         grammars.compile_after(marker, &trial.constraint).map_err(refused)
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! A client alone has two places. A client with none running gets one at once, as long as there are not too many; those
 //! that wait come by turns, not in the order of their requests. Of large bodies, which may take a hundred times their bytes, few
-//! are worked on at once.
+//! are worked on at once. Constraints are compiled in few processes, with places of their own that are shared in the same way.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -15,22 +16,44 @@ use tokio::sync::oneshot;
 use crate::client::{Client, Party};
 use crate::problem::Problem;
 
-/// Places of a client that is alone.
-const ALONE: usize = 2;
-/// Places of one party from different addresses.
-const PARTY: usize = 4;
-/// Places in all.
-const ALL: usize = 8;
+/// How many places there are.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Of a client that is alone.
+    alone: usize,
+    /// Of one party from different addresses.
+    party: usize,
+    /// In all.
+    all: usize,
+}
+
+const PARSING: Limits = Limits { alone: 2, party: 4, all: 8 };
+/// One party never has them all: each may be taken for as long as a constraint may compile.
+const COMPILING: Limits = Limits { alone: 2, party: 3, all: 4 };
+/// Longest wait for a place to compile.
+const COMPILING_WAIT: Duration = Duration::from_secs(30);
+/// How often one who waits for such a place looks whether the client is still there.
+const LOOK: Duration = Duration::from_millis(20);
 /// Places for bodies of `LARGE_BYTES` and more.
 const LARGE: usize = 2;
 const LARGE_BYTES: usize = 256 << 10;
 
 /// The places, and who waits for one.
-#[derive(Default)]
-pub struct Turns(Mutex<Inner>);
+pub struct Turns {
+    places: Mutex<Inner>,
+    /// Those of processes that compile constraints.
+    compiling: Option<Arc<Turns>>,
+}
 
-#[derive(Default)]
+impl Default for Turns {
+    fn default() -> Turns {
+        let compiling = Turns { places: Mutex::new(Inner::new(COMPILING)), compiling: None };
+        Turns { places: Mutex::new(Inner::new(PARSING)), compiling: Some(Arc::new(compiling)) }
+    }
+}
+
 struct Inner {
+    limits: Limits,
     running: Vec<Place>,
     waiting: Vec<(Place, oneshot::Sender<Held>)>,
     /// When a client last began, counted in beginnings; only of those that run or wait.
@@ -59,7 +82,7 @@ struct Held {
 
 impl Turns {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for this client's work on so many bytes.
@@ -99,12 +122,16 @@ impl Turns {
 }
 
 impl Inner {
+    fn new(limits: Limits) -> Inner {
+        Inner { limits, running: Vec::new(), waiting: Vec::new(), began: HashMap::new(), beginnings: 0 }
+    }
+
     fn may_begin(&self, place: Place) -> bool {
         let own = self.running.iter().filter(|p| p.client == place.client).count();
         let most = match (self.of_party(place.client.party), own) {
-            (0, _) => ALL,
-            (_, 0) => PARTY,
-            _ => ALONE,
+            (0, _) => self.limits.all,
+            (_, 0) => self.limits.party,
+            _ => self.limits.alone,
         };
         let large = self.running.iter().filter(|p| p.large).count();
         self.running.len() < most && (!place.large || large < LARGE)
@@ -194,6 +221,33 @@ impl Turn {
         let outcome = wait();
         *self.held.borrow_mut() = Handle::current().block_on(self.turns.place(self.place));
         outcome
+    }
+
+    /// Waits for a process that compiles constraints, once there is a place among those.
+    ///
+    /// # Errors
+    /// There was none, and why.
+    pub fn compiling<T>(&self, wait: impl FnOnce() -> T) -> Result<T, String> {
+        self.elsewhere(|| {
+            let _held = Handle::current().block_on(self.place_to_compile())?;
+            Ok(wait())
+        })
+    }
+
+    async fn place_to_compile(&self) -> Result<Option<Held>, String> {
+        let Some(turns) = &self.turns.compiling else { return Ok(None) };
+        let (mut place, begun) = (std::pin::pin!(turns.place(self.place)), Instant::now());
+        loop {
+            match tokio::time::timeout(LOOK, &mut place).await {
+                Ok(held) => return Ok(held),
+                Err(_) if self.left() => return Err("its client left".to_string()),
+                Err(_) if begun.elapsed() > COMPILING_WAIT => {
+                    let seconds = COMPILING_WAIT.as_secs();
+                    return Err(format!("others are worked on, none ended within {seconds} s; try again"));
+                }
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -305,6 +359,31 @@ mod tests {
         apart(&turns, (client(1, 1), 1), |_| Ok(())).await.unwrap();
         assert!(left.try_recv().is_ok(), "the next one had its turn before the work ended");
         drop(other);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_has_all_places_to_compile() {
+        let turns = Arc::new(Turns::default());
+        let compiling = turns.compiling.clone().unwrap();
+        let mut hog =
+            vec![at_once(&compiling, client(1, 1)).await.unwrap(), at_once(&compiling, client(1, 1)).await.unwrap()];
+        assert!(at_once(&compiling, client(1, 1)).await.is_none(), "two for one address");
+        hog.push(at_once(&compiling, client(1, 2)).await.unwrap());
+        assert!(at_once(&compiling, client(1, 3)).await.is_none(), "three for one account");
+        // The others have one at once, and their places to parse have nothing to do with it.
+        apart(&turns, (client(2, 1), 1), |turn| Ok(turn.compiling(|| ()))).await.unwrap().unwrap();
+        // Whose client leaves while it waits, does not wait on.
+        let (sender, ended) = std::sync::mpsc::channel();
+        let work = move |turn: &Turn| {
+            let _ = sender.send(turn.compiling(|| ()));
+            Ok(())
+        };
+        let gone = tokio::time::timeout(Duration::from_millis(50), apart(&turns, (client(1, 1), 1), work)).await;
+        assert!(gone.is_err());
+        let ended = tokio::task::spawn_blocking(move || ended.recv_timeout(Duration::from_secs(20)));
+        assert_eq!(ended.await.unwrap().unwrap(), Err("its client left".to_string()));
+        drop(hog);
+        assert!(compiling.lock().running.is_empty() && compiling.lock().waiting.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]
