@@ -2,7 +2,7 @@
 
 mod started;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -284,6 +284,50 @@ fn a_constraint_that_compiles_without_end_is_ended() {
         .replace("\"response_format\"", "\"max_tokens\": 5, \"response_format\"");
     let answered = server.post("/v1/chat/completions", &fine);
     assert!(answered.contains("200 OK"), "{answered}");
+}
+
+/// Streams an answer until `enough`, again and again; the longest time between two of its pieces.
+fn longest_gap(server: &Server, enough: impl Fn() -> bool) -> Duration {
+    let mut longest = Duration::ZERO;
+    loop {
+        let mut stream = server.connect();
+        let body =
+            r#"{"prompt": "Once", "max_tokens": 500, "stream": true, "temperature": 0, "logit_bias": {"1": -100}}"#;
+        stream.write_all(post("/v1/completions", body).as_bytes()).unwrap();
+        let mut last = None;
+        for line in BufReader::new(stream).lines().map_while(Result::ok).filter(|line| line.starts_with("data: {")) {
+            assert!(!line.contains("\"error\""), "{line}");
+            longest = longest.max(last.replace(Instant::now()).map_or(Duration::ZERO, |last: Instant| last.elapsed()));
+        }
+        assert!(last.is_some(), "no piece came");
+        if enough() {
+            return longest;
+        }
+    }
+}
+
+/// Twenty thousand parts, each of which may be nothing or divided in ever more ways: each mask takes long, until the limits end it.
+#[test]
+fn a_grammar_of_slow_masks_holds_nobody_up() {
+    let server = Server::start(&[]);
+    let alone = longest_gap(&server, || true);
+    let grammar = "start: x{0,20000}\nx: y{0,1}\ny: y y y | /[a-zA-Z ]/\n";
+    let body =
+        serde_json::json!({"prompt": "Once", "max_tokens": 6, "structured_outputs": {"grammar": grammar}}).to_string();
+    let (begun, mut stranger) = (Instant::now(), server.connect());
+    stranger.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
+    let stranger = std::thread::spawn(move || {
+        let mut answer = String::new();
+        stranger.read_to_string(&mut answer).unwrap();
+        (answer, begun.elapsed())
+    });
+    let beside = longest_gap(&server, || stranger.is_finished());
+    let (answer, took) = stranger.join().unwrap();
+    let status = answer.lines().next().unwrap_or_default();
+    println!("longest gap {alone:?} alone, {beside:?} beside a stranger whose answer took {took:?}: {status}");
+    println!("{}", answer.lines().last().unwrap_or_default());
+    assert!(status.contains("200 OK") || answer.contains("constraint_failed"), "{answer}");
+    assert!(beside < Duration::from_secs(1), "{beside:?}");
 }
 
 /// Names of special tokens are text wherever a client can put them: names of properties, keys of schemas, escapes in arguments,
