@@ -10,7 +10,7 @@ use crate::gguf;
 use crate::loader;
 use crate::settings::*;
 use crate::structure::Structure;
-use crate::tensors::{self, Stored, Tensors};
+use crate::tensors::{self, Depth, Stored, Tensors};
 use crate::weight::Weights;
 
 /// What can be wrong with a checkpoint. Each message is one line that says what to do.
@@ -188,7 +188,15 @@ impl Checkpoint {
     /// # Errors
     /// A tensor that is missing, of another shape, of an unsupported type, or of no use to the structure.
     pub fn weights(&self) -> Result<Weights, CheckpointError> {
-        loader::load(&self.structure, &self.tensors, self.kind, self.skipped_layers)
+        loader::load(&self.structure, &self.tensors, self.kind, self.skipped_layers, Depth::Numbers)
+    }
+
+    /// Whether `weights` would find every tensor as it must be, told by headers alone.
+    ///
+    /// # Errors
+    /// As `weights`, but for numbers that are none.
+    pub fn complete(&self) -> Result<(), CheckpointError> {
+        loader::load(&self.structure, &self.tensors, self.kind, self.skipped_layers, Depth::Headers).map(drop)
     }
 
     /// Bytes of all files.
@@ -216,14 +224,23 @@ const JSON_BYTES_MAX: u64 = 1 << 20;
 
 fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
     let bytes = tensors::read_bounded(path, JSON_BYTES_MAX)?;
-    let damaged = |e| CheckpointError::Damaged { path: path.to_path_buf(), what: format!("not JSON: {e}") };
-    serde_json::from_slice(&bytes).map_err(damaged)
+    let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
+    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))?;
+    if json.is_object() { Ok(json) } else { Err(damaged("it must be a JSON object".to_string())) }
 }
 
 fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
     if !config_path.is_file() {
-        let what = "no config.json in it; MODEL is a Hugging Face directory or a GGUF file".to_string();
+        let ggufs: Vec<String> = tensors::names_in(path).into_iter().filter(|name| name.ends_with(".gguf")).collect();
+        let what = match &ggufs[..] {
+            [] => "no config.json in it; MODEL is a Hugging Face directory or a GGUF file".to_string(),
+            [one] => format!("a directory with a GGUF file, which is named itself: {}", path.join(one).display()),
+            [first, ..] => {
+                let first = path.join(first);
+                format!("a directory with {} GGUF files: name one of them, such as {}", ggufs.len(), first.display())
+            }
+        };
         return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
     }
     let config = read_json(&config_path)?;

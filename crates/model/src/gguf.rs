@@ -59,6 +59,30 @@ impl Value {
     pub fn text(&self) -> Option<&str> {
         if let Value::Text(text) = self { Some(text) } else { None }
     }
+
+    /// A value as people would see it: of lists only what they hold, of texts the beginning.
+    pub fn shown(&self) -> String {
+        match self {
+            Value::U64(v) => v.to_string(),
+            Value::I64(v) => v.to_string(),
+            Value::F64(v) => v.to_string(),
+            Value::Bool(v) => v.to_string(),
+            Value::Text(text) => format!("{:?}", text.chars().take(80).collect::<String>()),
+            Value::Integers(v) => format!("a list of {} whole numbers", v.len()),
+            Value::Floats(v) => format!("a list of {} numbers", v.len()),
+            Value::Bools(v) => format!("a list of {} truth values", v.len()),
+            Value::Texts(v) => format!("a list of {} texts", v.len()),
+        }
+    }
+
+    /// As a token's id: `None` where it is no such number, `Some(None)` where it says that there is none (-1, in 32 bits without a sign too).
+    pub fn token_id(&self) -> Option<Option<u32>> {
+        match self.number()? {
+            v if v == -1.0 || v == u32::MAX as f64 => Some(None),
+            v if v.fract() == 0.0 && (0.0..u32::MAX as f64).contains(&v) => Some(Some(v as u32)),
+            _ => None,
+        }
+    }
 }
 
 struct Reader<'a> {
@@ -255,7 +279,12 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
     let path = mapping.path();
     let mut r = Reader { path, bytes: mapping.bytes(), at: 0, elements: 0 };
     if r.bytes.len() < 4 || &r.bytes[..4] != b"GGUF" {
-        return Err(r.damaged("not a GGUF file (nor a Hugging Face directory)"));
+        crate::tensors::pointer(path, r.bytes)?;
+        let what = match path.extension().is_some_and(|end| end == "safetensors") {
+            true => "not a GGUF file; of a Hugging Face model the directory is named, not a file in it",
+            false => "not a GGUF file (nor a Hugging Face directory)",
+        };
+        return Err(r.damaged(what));
     }
     r.at = 4;
     let version = r.u32()?;
@@ -279,7 +308,12 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
     let alignment = match values.get("general.alignment").map(Value::number) {
         None => 32,
         Some(Some(a)) if a >= 1.0 && a <= ALIGNMENT_MAX as f64 && (a as u64).is_power_of_two() => a as usize,
-        Some(other) => return Err(r.damaged(format!("general.alignment is {other:?}; it must be a power of two"))),
+        Some(_) => {
+            let given = shown(values.get("general.alignment"));
+            return Err(r.damaged(format!(
+                "general.alignment is {given}; it must be a power of two of at most {ALIGNMENT_MAX}"
+            )));
+        }
     };
     let file = tensors.files.len();
     tensors.files.push(Arc::clone(mapping));
@@ -347,7 +381,7 @@ fn split_files(path: &Path) -> Result<Option<Vec<PathBuf>>, CheckpointError> {
     let [total, "of", number, base] = parts[..] else { return Ok(None) };
     let (Ok(total), Ok(_)) = (total.parse::<usize>(), number.parse::<usize>()) else { return Ok(None) };
     if total == 0 || total > FILES_MAX {
-        let what = format!("a split of {total} files");
+        let what = format!("its name says a split of {total} files; from 1 to {FILES_MAX} are read");
         return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
     }
     let files = (1..=total).map(|i| path.with_file_name(format!("{base}-{i:05}-of-{total:05}.gguf"))).collect();
@@ -360,6 +394,11 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let files = split_files(path)?.unwrap_or_else(|| vec![path.to_path_buf()]);
     let mut metadata = None;
     for file in &files {
+        if file != path && !file.exists() {
+            let what =
+                format!("a part of {} that is not there: all {} lie in one directory", path.display(), files.len());
+            return Err(CheckpointError::Damaged { path: file.clone(), what });
+        }
         let read = read(file, &mut tensors)?;
         metadata.get_or_insert(read);
     }
@@ -413,7 +452,9 @@ mod tests {
         let files = split_files(Path::new("/m/a-b-00002-of-00003.gguf")).unwrap().unwrap();
         assert_eq!(files.len(), 3);
         assert_eq!(files[0], Path::new("/m/a-b-00001-of-00003.gguf"));
-        assert!(split_files(Path::new("/m/model.gguf")).unwrap().is_none());
+        for whole in ["/m/model.gguf", "/m/a-b-of-00003.gguf", "/m/a-00001-of-b.gguf", "/m/a-00001-von-00003.gguf"] {
+            assert!(split_files(Path::new(whole)).unwrap().is_none(), "{whole}");
+        }
         assert!(split_files(Path::new("/m/a-00001-of-99999.gguf")).is_err());
     }
 }

@@ -8,7 +8,7 @@ use crate::gguf::{Metadata, Value};
 use crate::rope::{Scaling, yarn_temperature};
 use crate::settings::*;
 use crate::structure::*;
-use crate::tensors::Tensors;
+use crate::tensors::{Depth, Tensors};
 
 impl Metadata {
     fn under_prefix(&self, key: &str) -> Option<&Value> {
@@ -17,12 +17,7 @@ impl Metadata {
 }
 
 pub(crate) fn shown(value: Option<&Value>) -> String {
-    match value {
-        None => "absent".to_string(),
-        Some(Value::Text(text)) => format!("{:?}", text.chars().take(80).collect::<String>()),
-        Some(Value::Bool(value)) => value.to_string(),
-        Some(value) => value.number().map_or_else(|| "not a number".to_string(), |v| v.to_string()),
-    }
+    value.map_or_else(|| "absent".to_string(), Value::shown)
 }
 
 /// The architecture's keys, without its name before them.
@@ -74,16 +69,10 @@ impl Settings for General<'_> {
 }
 
 impl General<'_> {
-    /// A token's id. Some files say -1 for none, in 32 bits without a sign too.
+    /// A token's id, where there is one.
     pub(crate) fn token_id(&self, key: &str) -> Result<Option<u32>, CheckpointError> {
-        if self.absent(key) {
-            return Ok(None);
-        }
-        match self.number(key) {
-            Some(v) if v == -1.0 || v == u32::MAX as f64 => Ok(None),
-            Some(v) if v.fract() == 0.0 && (0.0..u32::MAX as f64).contains(&v) => Ok(Some(v as u32)),
-            _ => Err(wrong(self, key, "a token's id")),
-        }
+        let Some(value) = self.metadata.values.get(key) else { return Ok(None) };
+        value.token_id().ok_or_else(|| wrong(self, key, "a token's id, or -1 for none"))
     }
 }
 
@@ -232,6 +221,39 @@ fn only_neutral(m: &Metadata, arch: &str, context: usize) -> Result<(), Checkpoi
     if let Some(key) = factors.into_iter().find(|key| !m.absent(key) && m.number(key) != Some(1.0)) {
         return unsupported(key, "1");
     }
+    // Some converters write 0 where there is nothing.
+    for key in ["logit_scale", "residual_scale", "embedding_scale"] {
+        if !matches!(number_or(m, key, 1.0)?, 0.0 | 1.0) {
+            return unsupported(key, "1");
+        }
+    }
+    let others = ["attention.scale", "attention.clamp_kqv", "attention.temperature_scale"];
+    for key in others.into_iter().chain(["attn_logit_softcapping", "final_logit_softcapping"]) {
+        if number_or(m, key, 0.0)? != 0.0 {
+            return unsupported(key, "none");
+        }
+    }
+    if !flag_or(m, "attention.causal", true)? {
+        return unsupported("attention.causal", "true");
+    }
+    // What only the routers of latent models have.
+    if arch != "deepseek2" {
+        let most = 1 << 14;
+        if count_or(m, "expert_gating_func", 0, most)? > 1 {
+            return unsupported("expert_gating_func", &format!("1 (softmax) of architecture {arch}"));
+        }
+        if !flag_or(m, "expert_weights_norm", true)? {
+            return unsupported("expert_weights_norm", &format!("true of architecture {arch}"));
+        }
+        if !matches!(number_or(m, "expert_weights_scale", 1.0)?, 0.0 | 1.0) {
+            return unsupported("expert_weights_scale", &format!("1 of architecture {arch}"));
+        }
+        for (key, neutral) in [("expert_shared_count", 0), ("expert_group_count", 1)] {
+            if count_or(m, key, 0, most)? > neutral {
+                return unsupported(key, &format!("{neutral} of architecture {arch}"));
+            }
+        }
+    }
     if !m.absent("attention.sliding_window_pattern") {
         return unsupported("attention.sliding_window_pattern", "one window of all layers");
     }
@@ -248,7 +270,7 @@ fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, C
     // A factor without a kind is a linear scaling, as in files from before the kind had a key.
     let kind = match text(m, "rope.scaling.type")? {
         Some(kind) => kind,
-        None if m.number(factor).is_some_and(|f| f != 0.0 && f != 1.0) => "linear",
+        None if !matches!(number_or(m, factor, 1.0)?, 0.0 | 1.0) => "linear",
         None if !m.absent("rope.scale_linear") => "linear",
         None => "none",
     };
@@ -262,7 +284,7 @@ fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, C
         "none" => match stored {
             Some(t) => {
                 let length = t.shape.first().copied().unwrap_or(0).min(families::head_dim_max());
-                Scaling::Factors(tensors.vector("rope_freqs.weight", length)?)
+                Scaling::Factors(tensors.vector("rope_freqs.weight", length, Depth::Numbers)?)
             }
             None => Scaling::None,
         },

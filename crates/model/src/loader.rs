@@ -7,7 +7,7 @@ use kernels::Format;
 
 use crate::checkpoint::{CheckpointError, Kind};
 use crate::structure::{Attention, FeedForward, Structure};
-use crate::tensors::{Stored, Tensors};
+use crate::tensors::{Depth, Stored, Tensors};
 use crate::weight::*;
 
 /// Names of a layer's tensors: Hugging Face, GGUF.
@@ -38,6 +38,7 @@ const NAMES: &[(&str, &str)] = &[
 struct Names<'a> {
     tensors: &'a Tensors,
     kind: Kind,
+    depth: Depth,
     /// Tensors that became weights; `complete` names the others.
     used: RefCell<BTreeSet<String>>,
 }
@@ -57,17 +58,17 @@ impl Names<'_> {
 
     fn whole(&self, name: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
         self.note(name);
-        self.tensors.matrix(name, rows, cols)
+        self.tensors.matrix(name, rows, cols, self.depth)
     }
 
     fn stack(&self, name: &str, count: usize, rows: usize, cols: usize) -> Result<Vec<Weight>, CheckpointError> {
         self.note(name);
-        self.tensors.stack(name, count, rows, cols)
+        self.tensors.stack(name, [count, rows, cols], self.depth)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
         self.note(name);
-        self.tensors.vector(name, len)
+        self.tensors.vector(name, len, self.depth)
     }
 
     /// The stored name of a layer's part (by its Hugging Face name), with its ending.
@@ -115,12 +116,19 @@ impl Names<'_> {
     }
 }
 
-/// All weights of the structure. `skipped` layers of multi-token prediction may follow the structure's own.
+/// All weights of the structure. `skipped` layers of multi-token prediction may follow the structure's own. Of weights that were loaded
+/// from headers nothing may be multiplied.
 ///
 /// # Errors
 /// A tensor that is missing, of another shape or type, or that the structure has no use for.
-pub fn load(structure: &Structure, tensors: &Tensors, kind: Kind, skipped: usize) -> Result<Weights, CheckpointError> {
-    let names = Names { tensors, kind, used: RefCell::default() };
+pub fn load(
+    structure: &Structure,
+    tensors: &Tensors,
+    kind: Kind,
+    skipped: usize,
+    depth: Depth,
+) -> Result<Weights, CheckpointError> {
+    let names = Names { tensors, kind, depth, used: RefCell::default() };
     let (vocab, hidden) = (structure.vocab, structure.hidden);
     let (embedding, final_norm, head) = match kind {
         Kind::Safetensors => ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
@@ -185,10 +193,7 @@ fn left_alone(names: &Names, structure: &Structure, skipped: usize, name: &str) 
     if (layers..layers + skipped).contains(&layer) {
         return true;
     }
-    // Some converters write MLA's expansion in both layouts; the split one is used.
-    let joint =
-        names.kind == Kind::Gguf && part == "attn_kv_b.weight" && names.has(&format!("blk.{layer}.attn_k_b.weight"));
-    layer < layers && (joint || listed(LEFT_ALONE, part))
+    layer < layers && listed(LEFT_ALONE, part)
 }
 
 /// Whether the output head of a tied model holds the very bytes of the embedding.
@@ -199,7 +204,54 @@ fn repeats_the_embedding(names: &Names) -> bool {
     else {
         return false;
     };
-    head.stored == embedding.stored && head.shape == embedding.shape && tensors.bytes(head) == tensors.bytes(embedding)
+    let alike = head.stored == embedding.stored && head.shape == embedding.shape;
+    alike && (names.depth == Depth::Headers || tensors.bytes(head) == tensors.bytes(embedding))
+}
+
+/// How far two forms of one expansion may be apart, as a share of the smaller one's length: what rounding explains. Forms that have
+/// nothing to do with each other are 1.4 apart, and one that is twice the other 1.
+fn apart_at_most(joint: &Weight, split: &Weight) -> f64 {
+    let exact = |weight: &Weight| matches!(weight.format, Format::F32 | Format::F16 | Format::Bf16);
+    if exact(joint) && exact(split) { 0.02 } else { 0.7 }
+}
+
+/// Some converters write MLA's expansion in both layouts. The split one is used, and the joint one must say the same. Of each layer one
+/// head is compared, another one in the next layer: where only one of the forms was changed, it was in all of them.
+fn same_expansion(
+    names: &Names,
+    layer: usize,
+    joint: &Weight,
+    k_transposed: &[Weight],
+    v: &[Weight],
+) -> Result<(), CheckpointError> {
+    let h = layer % v.len();
+    let (k_transposed, v) = (&k_transposed[h], &v[h]);
+    let (nope, rank) = (k_transposed.cols, joint.cols);
+    let decoded = |weight: &Weight| {
+        let mut out = vec![0f32; weight.rows * weight.cols];
+        out.chunks_mut(weight.cols).enumerate().for_each(|(r, row)| weight.matrix().decode_row(r, row));
+        out
+    };
+    let joint_head = decoded(&joint.view(h * (nope + v.rows), nope + v.rows));
+    let (joint_k, joint_v) = joint_head.split_at(nope * rank);
+    let transposed = decoded(k_transposed);
+    let split_k: Vec<f32> = (0..nope * rank).map(|at| transposed[at % rank * nope + at / rank]).collect();
+    for (part, stored, a, b) in [("attn_k_b", k_transposed, joint_k, &split_k), ("attn_v_b", v, joint_v, &decoded(v))] {
+        let square = |x: &[f32]| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        let apart: f64 = a.iter().zip(b).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+        let most = apart_at_most(joint, stored).powi(2) * square(a).min(square(b));
+        // False too where a number is none.
+        let same = apart <= most;
+        if !same {
+            let what = format!(
+                "tensors blk.{layer}.attn_kv_b.weight and blk.{layer}.{part}.weight are two forms of the same numbers, and they differ; \
+                one of them is of another model: take another checkpoint"
+            );
+            let file = names.tensors.files.first().map_or_else(Default::default, |f| f.path().to_path_buf());
+            return Err(CheckpointError::Damaged { path: file, what });
+        }
+    }
+    Ok(())
 }
 
 fn attention(names: &Names, i: usize, kind: &Attention, hidden: usize) -> Result<AttentionWeights, CheckpointError> {
@@ -226,14 +278,20 @@ fn attention(names: &Names, i: usize, kind: &Attention, hidden: usize) -> Result
                 },
             };
             let (split_k, split_v) = (format!("blk.{i}.attn_k_b.weight"), format!("blk.{i}.attn_v_b.weight"));
+            let head = nope_dim + value_dim;
+            let joint = || names.matrix(i, "self_attn.kv_b_proj", heads * head, kv_rank);
             let kv_b = if names.kind == Kind::Gguf && names.has(&split_k) {
-                MlaExpansion::Split {
-                    k_transposed: names.stack(&split_k, heads, kv_rank, nope_dim)?,
-                    v: names.stack(&split_v, heads, value_dim, kv_rank)?,
+                let k_transposed = names.stack(&split_k, heads, kv_rank, nope_dim)?;
+                let v = names.stack(&split_v, heads, value_dim, kv_rank)?;
+                if names.has(&format!("blk.{i}.attn_kv_b.weight")) {
+                    let joint = joint()?;
+                    if names.depth == Depth::Numbers {
+                        same_expansion(names, i, &joint, &k_transposed, &v)?;
+                    }
                 }
+                MlaExpansion::Split { k_transposed, v }
             } else {
-                let head = nope_dim + value_dim;
-                let joint = names.matrix(i, "self_attn.kv_b_proj", heads * head, kv_rank)?;
+                let joint = joint()?;
                 MlaExpansion::Joint {
                     k: (0..heads).map(|h| joint.view(h * head, nope_dim)).collect(),
                     v: (0..heads).map(|h| joint.view(h * head + nope_dim, value_dim)).collect(),

@@ -70,5 +70,28 @@ mod tests {
         assert!((yarn[23] * 40.0 / plain[23] - 1.0).abs() < 1e-6);
         assert!((yarn_temperature(40.0, 0.707).powi(2) - 1.5896).abs() < 1e-4);
         assert!((yarn_temperature(40.0, 1.0).powi(2) - 1.8739).abs() < 1e-4);
+        assert_eq!(yarn_temperature(0.5, 1.0), 1.0);
+    }
+
+    /// The ramp's ends are whole pairs, within the rotated channels, and apart.
+    #[test]
+    fn ends_of_yarns_ramp() {
+        // For 64 channels and a theta of 1e4 the dimension of some turns is 3.474 ln(original / 2 pi turns).
+        let share = |original: f64, beta_fast: f64, i: usize| {
+            let scaling = Scaling::Yarn { factor: 40.0, original, beta_fast, beta_slow: 1.0 };
+            let (plain, yarn) = (frequencies(64, 1e4, &Scaling::None), frequencies(64, 1e4, &scaling));
+            (1.0 - yarn[i] / plain[i]) / (1.0 - 1.0 / 40.0)
+        };
+        let near = |a: f32, b: f32| assert!((a - b).abs() < 1e-4, "{a} {b}");
+        // 10.69 and 22.51.
+        near(share(4096.0, 30.0, 11), 1.0 / 13.0);
+        near(share(4096.0, 30.0, 22), 12.0 / 13.0);
+        // -2.43, which is 0, and 9.61.
+        near(share(100.0, 32.0, 5), 0.5);
+        // 17.62, and 65.61, which is 63.
+        near(share(1e9, 1e6, 31), 14.0 / 46.0);
+        // Both 0: a step behind the first pair.
+        near(share(6.0, 32.0, 0), 0.0);
+        near(share(6.0, 32.0, 1), 1.0);
     }
 }

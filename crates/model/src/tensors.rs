@@ -53,6 +53,15 @@ pub struct Tensors {
     pub by_name: BTreeMap<String, Tensor>,
 }
 
+/// How much of a checkpoint is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Names, formats and shapes: vectors come back empty, and no byte of a tensor is read.
+    Headers,
+    /// Numbers too.
+    Numbers,
+}
+
 fn damaged(path: &Path, what: impl Into<String>) -> CheckpointError {
     CheckpointError::Damaged { path: path.to_path_buf(), what: what.into() }
 }
@@ -108,6 +117,7 @@ impl Tensors {
     /// A file that is cut off or lies about itself.
     pub fn add_mapped(&mut self, mapping: Arc<Mapping>) -> Result<(), CheckpointError> {
         let (path, bytes) = (mapping.path(), mapping.bytes());
+        pointer(path, bytes)?;
         let announced = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
         if let Some(length) = announced.filter(|&n| n > HEADER_BYTES_MAX) {
             return Err(damaged(
@@ -170,8 +180,7 @@ impl Tensors {
                 }
             }
         } else {
-            let what = "neither model.safetensors nor model.safetensors.index.json is there; MODEL is a Hugging Face directory or a GGUF file";
-            return Err(damaged(directory, what));
+            return Err(damaged(directory, without_weights(directory)));
         }
         Ok(tensors)
     }
@@ -185,7 +194,13 @@ impl Tensors {
         self.files.first().map_or_else(PathBuf::new, |f| f.path().to_path_buf())
     }
 
-    fn weight(&self, name: &str, tensor: &Tensor, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
+    fn weight(
+        &self,
+        name: &str,
+        tensor: &Tensor,
+        [rows, cols]: [usize; 2],
+        depth: Depth,
+    ) -> Result<Weight, CheckpointError> {
         let path = self.files[tensor.file].path();
         let format = match &tensor.stored {
             Stored::As(format) => *format,
@@ -195,7 +210,7 @@ impl Tensors {
                 return Err(CheckpointError::Unsupported { path: path.to_path_buf(), what });
             }
         };
-        let scales = if format == Format::F8E4M3 { Some(self.scales(name, rows, cols)?) } else { None };
+        let scales = if format == Format::F8E4M3 { Some(self.scales(name, rows, cols, depth)?) } else { None };
         Ok(Weight {
             format,
             rows,
@@ -208,10 +223,10 @@ impl Tensors {
     }
 
     /// The factors of an FP8 tensor (`X.weight_scale_inv` multiplies, whatever its name says).
-    fn scales(&self, name: &str, rows: usize, cols: usize) -> Result<Arc<[f32]>, CheckpointError> {
+    fn scales(&self, name: &str, rows: usize, cols: usize, depth: Depth) -> Result<Arc<[f32]>, CheckpointError> {
         let name = format!("{name}_scale_inv");
         let (r, c) = (rows.div_ceil(128), cols.div_ceil(128));
-        Ok(self.numbers(&name, &[r, c])?.into())
+        Ok(self.numbers(&name, &[r, c], depth)?.into())
     }
 
     fn check(&self, name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), CheckpointError> {
@@ -237,38 +252,41 @@ impl Tensors {
     }
 
     /// A matrix of this shape.
-    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
+    pub(crate) fn matrix(&self, name: &str, rows: usize, cols: usize, depth: Depth) -> Result<Weight, CheckpointError> {
         let tensor = self.find(name)?;
         self.check(name, tensor, &[rows, cols])?;
-        self.weight(name, tensor, rows, cols)
+        self.weight(name, tensor, [rows, cols], depth)
     }
 
     /// `count` matrices of this shape in one tensor `[count, rows, cols]`.
     pub(crate) fn stack(
         &self,
         name: &str,
-        count: usize,
-        rows: usize,
-        cols: usize,
+        [count, rows, cols]: [usize; 3],
+        depth: Depth,
     ) -> Result<Vec<Weight>, CheckpointError> {
         let tensor = self.find(name)?;
         self.check(name, tensor, &[count, rows, cols])?;
-        let all = self.weight(name, tensor, count * rows, cols)?;
+        let all = self.weight(name, tensor, [count * rows, cols], depth)?;
         Ok((0..count).map(|i| all.view(i * rows, rows)).collect())
     }
 
     /// A vector, widened to f32.
-    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
-        self.numbers(name, &[len])
+    pub(crate) fn vector(&self, name: &str, len: usize, depth: Depth) -> Result<Vec<f32>, CheckpointError> {
+        self.numbers(name, &[len], depth)
     }
 
-    fn numbers(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+    fn numbers(&self, name: &str, shape: &[usize], depth: Depth) -> Result<Vec<f32>, CheckpointError> {
         let tensor = self.find(name)?;
         self.check(name, tensor, shape)?;
         let len = shape.iter().product();
-        let weight = self.weight(name, tensor, 1, len)?;
-        if weight.format == Format::F8E4M3 {
-            return Err(damaged(&self.any_path(), format!("tensor {name} is a vector in FP8")));
+        if tensor.stored == Stored::As(Format::F8E4M3) {
+            let path = self.files[tensor.file].path();
+            return Err(damaged(path, format!("tensor {name} is a vector in FP8, which has no factors")));
+        }
+        let weight = self.weight(name, tensor, [1, len], depth)?;
+        if depth == Depth::Headers {
+            return Ok(Vec::new());
         }
         let mut out = vec![0f32; len];
         weight.matrix().decode_row(0, &mut out);
@@ -304,6 +322,44 @@ impl Tensors {
     }
 }
 
+/// What to say of a directory with a configuration and no weights that are read.
+fn without_weights(directory: &Path) -> String {
+    let name = "model.safetensors";
+    // Links of a cache whose blobs are gone, pipes, directories.
+    if std::fs::symlink_metadata(directory.join(name)).is_ok() {
+        return format!("{name} is no plain file, or a link to none: fetch it again");
+    }
+    let names = names_in(directory);
+    let found = |wanted: fn(&str) -> bool| names.iter().find(|name| wanted(name));
+    if let Some(file) = found(|name| name.ends_with(".safetensors")) {
+        return format!(
+            "{file} is there, but neither {name} nor {name}.index.json, which tells of several files: fetch that too"
+        );
+    }
+    if let Some(file) = found(|name| [".bin", ".pt", ".pth"].iter().any(|end| name.ends_with(end))) {
+        return format!("{file} is no format that is read: take this model's safetensors, or a GGUF file");
+    }
+    format!("neither {name} nor {name}.index.json is there; MODEL is a Hugging Face directory or a GGUF file")
+}
+
+/// Names of files in a directory, in order; of a huge one not all.
+pub(crate) fn names_in(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().take(10_000);
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// What stands in the place of a large file where Git LFS did not bring it.
+pub(crate) fn pointer(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    match bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        true => {
+            Err(damaged(path, "a pointer of Git LFS, not the file itself: `git lfs pull` beside it fetches the file"))
+        }
+        false => Ok(()),
+    }
+}
+
 /// A whole plain file of at most `max` bytes.
 ///
 /// # Errors
@@ -320,6 +376,7 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
     if bytes.len() as u64 > max {
         return Err(damaged(path, format!("more than {max} bytes, which is more than such a file may have")));
     }
+    pointer(path, &bytes)?;
     Ok(bytes)
 }
 

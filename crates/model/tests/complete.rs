@@ -6,7 +6,7 @@ mod running;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use gguf_writing::{Directory, Written, write};
+use gguf_writing::{Directory, Written, eight_bits, exact, write, write_stored};
 use model::Checkpoint;
 use model::gguf::Value;
 use model::tensors::Tensors;
@@ -132,6 +132,28 @@ fn interleaved(x: &[f32], cols: usize) -> Vec<f32> {
     (0..x.len() / cols).flat_map(|r| x[row(r) * cols..][..cols].iter().copied()).collect()
 }
 
+/// The biases among these tensors, as GGUF has them.
+fn biases_of_gguf(tensors: &[Written]) -> Vec<Written> {
+    let names = [
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    let biases = tensors.iter().filter(|t| t.0.ends_with(".bias"));
+    let renamed = biases.map(|(name, shape, x)| {
+        let part = name.strip_prefix("model.layers.").unwrap();
+        let (hf, to) = names.into_iter().find(|(hf, _)| part.contains(hf)).unwrap();
+        let turned = matches!(to, "attn_q" | "attn_k");
+        let x = if turned { interleaved(x, 1) } else { x.clone() };
+        (format!("blk.{}", part.replace(hf, to)), shape.clone(), x)
+    });
+    renamed.collect()
+}
+
 #[test]
 fn biases_of_llama_run() {
     let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 630).collect();
@@ -153,22 +175,7 @@ fn biases_of_llama_run() {
 
         // The same as GGUF.
         let (values, mut gguf) = stored(&case("oracle/llama-gqa/model-f32.gguf"));
-        for (name, shape, x) in tensors.iter().filter(|t| t.0.ends_with(".bias")) {
-            let part = name.strip_prefix("model.layers.").unwrap();
-            let names = [
-                ("self_attn.q_proj", "attn_q"),
-                ("self_attn.k_proj", "attn_k"),
-                ("self_attn.v_proj", "attn_v"),
-                ("self_attn.o_proj", "attn_output"),
-                ("mlp.gate_proj", "ffn_gate"),
-                ("mlp.up_proj", "ffn_up"),
-                ("mlp.down_proj", "ffn_down"),
-            ];
-            let (hf, to) = names.into_iter().find(|(hf, _)| part.contains(hf)).unwrap();
-            let turned = matches!(to, "attn_q" | "attn_k");
-            let x = if turned { interleaved(x, 1) } else { x.clone() };
-            gguf.push((format!("blk.{}", part.replace(hf, to)), shape.clone(), x));
-        }
+        gguf.extend(biases_of_gguf(&tensors));
         let path = directory.0.join("biases.gguf");
         write(&path, 3, &values, &gguf);
         let runner = Runner::open(&path);
@@ -266,4 +273,230 @@ fn what_is_rightly_left_alone_opens() {
     let path = directory.0.join("alone.gguf");
     write(&path, 3, &values, &gguf);
     Checkpoint::open(&path).unwrap().weights().unwrap();
+}
+
+/// Whatever the weights are stored as: over blocks of eight bits, biases are those of the textbook with the numbers that the blocks hold.
+#[test]
+fn biases_run_over_quantised_weights() {
+    let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 630).collect();
+    let (_, mut tensors) = llama();
+    let (values, gguf) = stored(&case("oracle/llama-gqa/model-f32.gguf"));
+    let is_block = |t: &Written| t.1.len() == 2;
+    for t in &mut tensors {
+        if is_block(t) {
+            *t = eight_bits(t).1;
+        }
+    }
+    let plain = plainly(&tensors, &tokens);
+    tensors.extend(biases("model.layers", &MLP));
+    tensors.extend(biases("model.layers", &ATTENTION));
+    let expected = plainly(&tensors, &tokens);
+    let mut written: Vec<_> = gguf.iter().map(|t| if is_block(t) { eight_bits(t).0 } else { exact(t) }).collect();
+    written.extend(biases_of_gguf(&tensors).iter().map(exact));
+    let directory = Directory::new("biases-quantised");
+    let path = directory.0.join("biases.gguf");
+    write_stored(&path, 3, &values, &written);
+    let runner = Runner::open(&path);
+    let ours = runner.whole(&tokens).0;
+    let deviation = |a: &[f32], b: &[f32]| {
+        let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        (squares / a.len() as f64).sqrt()
+    };
+    // What eight bits of activations cost, and what biases that are forgotten would.
+    assert!(deviation(&ours, &expected) < 0.1, "{}", deviation(&ours, &expected));
+    assert!(deviation(&plain, &expected) > 1.0, "{}", deviation(&plain, &expected));
+    for part in MLP.iter().chain(&ATTENTION).map(|(part, _)| format!(".{part}.bias")) {
+        let without: Vec<Written> = tensors.iter().filter(|t| !t.0.ends_with(&part)).cloned().collect();
+        let forgotten = deviation(&plainly(&without, &tokens), &expected);
+        assert!(forgotten > 2.0 * deviation(&ours, &expected), "{part}: {forgotten}");
+    }
+    let mut sequence = runner.sequence(tokens.len());
+    let last = tokens.iter().map(|&token| sequence.feed(&[token], tokens.len())).last().unwrap();
+    assert_eq!(running::bits(&last), running::bits(&ours[39 * 640..]));
+}
+
+/// A GGUF file tells of biases layer by layer, a configuration for all layers.
+#[test]
+fn biases_of_some_layers() {
+    let tokens: Vec<u32> = (0..40).map(|i| i * 13 % 630).collect();
+    let (config, mut tensors) = llama();
+    let plain = plainly(&tensors, &tokens);
+    let of = |parts: &[(&str, usize)], layers: [usize; 2]| {
+        let all = biases("model.layers", parts).into_iter();
+        all.filter(|t| layers.iter().any(|l| t.0.starts_with(&format!("model.layers.{l}.")))).collect::<Vec<_>>()
+    };
+    tensors.extend(of(&ATTENTION[..3], [0, 3]));
+    tensors.extend(of(&ATTENTION[3..], [1, 3]));
+    tensors.extend(of(&MLP, [1, 2]));
+    let expected = plainly(&tensors, &tokens);
+    let (values, mut gguf) = stored(&case("oracle/llama-gqa/model-f32.gguf"));
+    gguf.extend(biases_of_gguf(&tensors));
+    let directory = Directory::new("biases-some");
+    let path = directory.0.join("some.gguf");
+    write(&path, 3, &values, &gguf);
+    assert!(largest_difference(&Runner::open(&path).whole(&tokens).0, &expected) < 1e-3);
+    assert!(largest_difference(&plain, &expected) > 0.1);
+
+    for (flags, named) in [
+        ((true, true), "tensor model.layers.0.self_attn.o_proj.bias is missing"),
+        ((false, true), "tensor model.layers.0.mlp.gate_proj.bias is missing"),
+        ((false, false), "tensor model.layers.0.self_attn.k_proj.bias (and "),
+    ] {
+        let mut config = config.clone();
+        (config["attention_bias"], config["mlp_bias"]) = (json!(flags.0), json!(flags.1));
+        write_directory(&directory.0, &config, &tensors);
+        assert!(refused(&directory.0).contains(named), "{flags:?}: {}", refused(&directory.0));
+    }
+}
+
+/// A latent GGUF of the reference with its expansion in both forms, the split one made from the joint one and changed.
+fn both_forms(change: impl Fn(&str, &mut Vec<f32>)) -> (BTreeMap<String, Value>, Vec<Written>) {
+    let (values, tensors) = stored(&case("oracle/deepseek-v2-lite-shape/model-f32.gguf"));
+    let (heads, nope, value, rank) = (4, 32, 32, 64);
+    let mut both = tensors.clone();
+    for (name, _, x) in &tensors {
+        let Some(layer) = name.strip_suffix("attn_kv_b.weight") else { continue };
+        let head = |h: usize| &x[h * (nope + value) * rank..][..(nope + value) * rank];
+        let k = |at: usize| head(at / nope / rank)[at % nope * rank + at / nope % rank];
+        let (k_name, v_name) = (format!("{layer}attn_k_b.weight"), format!("{layer}attn_v_b.weight"));
+        let mut k: Vec<f32> = (0..heads * rank * nope).map(k).collect();
+        let mut v: Vec<f32> = (0..heads).flat_map(|h| head(h)[nope * rank..].to_vec()).collect();
+        change(&k_name, &mut k);
+        change(&v_name, &mut v);
+        both.push((k_name, vec![heads, rank, nope], k));
+        both.push((v_name, vec![heads, value, rank], v));
+    }
+    (values, both)
+}
+
+/// Both forms of MLA's expansion in one file: the split one is used, and the joint one is not left alone unread.
+#[test]
+fn both_forms_of_the_latent_expansion_must_say_the_same() {
+    let directory = Directory::new("both-forms");
+    let path = directory.0.join("both.gguf");
+    let tokens: Vec<u32> = (0..150).map(|i| i * 13 % 600).collect();
+    let (values, both) = both_forms(|_, _| ());
+    write(&path, 3, &values, &both);
+    let logits = Runner::open(&path).whole(&tokens).0;
+    let split: Vec<Written> = both.iter().filter(|t| !t.0.ends_with("attn_kv_b.weight")).cloned().collect();
+    write(&path, 3, &values, &split);
+    assert_eq!(running::bits(&logits), running::bits(&Runner::open(&path).whole(&tokens).0), "the split form is used");
+    // As converters quantise them: each form by itself, along its own rows.
+    let expansion = |name: &str| ["_k_b.weight", "_v_b.weight", "_kv_b.weight"].iter().any(|end| name.ends_with(end));
+    for joint_only in [false, true] {
+        let quantised = |t: &Written| expansion(&t.0) && (!joint_only || t.0.ends_with("_kv_b.weight"));
+        let stored: Vec<_> = both.iter().map(|t| if quantised(t) { eight_bits(t).0 } else { exact(t) }).collect();
+        write_stored(&path, 3, &values, &stored);
+        Checkpoint::open(&path).unwrap().weights().unwrap();
+    }
+
+    let noise = |name: &str| random_vector(name.to_string(), 4 * 64 * 32).2;
+    type Change = fn(&mut Vec<f32>, Vec<f32>);
+    let changes: [(&str, Change); 6] = [
+        ("another model's", |x, noise| *x = noise),
+        ("twice", |x, _| x.iter_mut().for_each(|x| *x *= 2.0)),
+        ("half", |x, _| x.iter_mut().for_each(|x| *x *= 0.5)),
+        ("negated", |x, _| x.iter_mut().for_each(|x| *x = -*x)),
+        ("heads in another order", |x, _| x.rotate_left(64 * 32)),
+        ("nothing", |x, _| x.fill(0.0)),
+    ];
+    for (how, change) in changes {
+        for part in ["blk.0.attn_k_b.weight", "blk.2.attn_v_b.weight"] {
+            let (values, both) = both_forms(|name, x| {
+                if name == part {
+                    change(x, noise(name))
+                }
+            });
+            for eight in [false, true] {
+                let quantised = |t: &Written| eight && expansion(&t.0);
+                let stored: Vec<_> =
+                    both.iter().map(|t| if quantised(t) { eight_bits(t).0 } else { exact(t) }).collect();
+                write_stored(&path, 3, &values, &stored);
+                let opened = Checkpoint::open(&path).and_then(|c| c.weights().map(|_| ()));
+                let error = opened.expect_err(how).to_string();
+                let joint = format!("{}_kv_b.weight", &part[..part.len() - "_k_b.weight".len()]);
+                assert!(error.contains(part) && error.contains(&joint), "{how}: {error}");
+                // The headers are sound.
+                Checkpoint::open(&path).unwrap().complete().unwrap();
+            }
+        }
+    }
+
+    // Of each layer another head is compared.
+    for (layer, head) in [(0, 0), (1, 1), (2, 2)] {
+        let part = format!("blk.{layer}.attn_v_b.weight");
+        let (values, both) = both_forms(|name, x| {
+            if *name == part {
+                x[head * 32 * 64..][..32 * 64].fill(0.0);
+            }
+        });
+        write(&path, 3, &values, &both);
+        assert!(refused(&path).contains(&part), "{part}");
+    }
+
+    // Half of the split form is none.
+    for (missing, said) in [
+        ("blk.1.attn_v_b.weight", "tensor blk.1.attn_v_b.weight is missing"),
+        ("blk.1.attn_k_b.weight", "tensor blk.1.attn_v_b.weight is in the checkpoint"),
+    ] {
+        let tensors: Vec<Written> = both.iter().filter(|t| t.0 != missing).cloned().collect();
+        write(&path, 3, &values, &tensors);
+        assert!(refused(&path).contains(said), "{}", refused(&path));
+    }
+    let mut other = both.clone();
+    let joint = other.iter_mut().find(|t| t.0 == "blk.1.attn_kv_b.weight").unwrap();
+    *joint = random_vector(joint.0.clone(), 7);
+    write(&path, 3, &values, &other);
+    assert!(refused(&path).contains("blk.1.attn_kv_b.weight has shape [7]"));
+}
+
+/// What is wrong with names, shapes and formats is told from headers alone, by the words of a whole load.
+#[test]
+fn headers_tell_what_loading_would() {
+    let directory = Directory::new("headers");
+    let path = directory.0.join("headers.gguf");
+    let (values, tensors) = stored(&case("oracle/llama-gqa/model-f32.gguf"));
+    let same = |tensors: &[gguf_writing::Stored]| {
+        write_stored(&path, 3, &values, tensors);
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let told = checkpoint.complete().map_err(|e| e.to_string());
+        assert_eq!(told, checkpoint.weights().map(|_| ()).map_err(|e| e.to_string()));
+        told.err().unwrap_or_default()
+    };
+    let sound: Vec<_> = tensors.iter().map(exact).collect();
+    assert_eq!(same(&sound), "");
+    let mut more = sound.clone();
+    more.push(exact(&random_vector("blk.1.what.weight".to_string(), 7)));
+    assert!(same(&more).contains("blk.1.what.weight is in the checkpoint"));
+    let at = sound.iter().position(|t| t.0 == "blk.3.ffn_norm.weight").unwrap();
+    let mut less = sound.clone();
+    less.remove(at);
+    assert!(same(&less).contains("blk.3.ffn_norm.weight is missing"));
+    let mut other = sound.clone();
+    other[at] = exact(&random_vector(other[at].0.clone(), 95));
+    assert!(same(&other).contains("blk.3.ffn_norm.weight has shape [95]"));
+    other[at] = sound[at].clone();
+    other[at].2 = 16;
+    assert!(same(&other).contains("blk.3.ffn_norm.weight is stored as IQ2_XXS"));
+
+    // Numbers are not looked at.
+    let mut spoilt = sound.clone();
+    spoilt[at].3[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    write_stored(&path, 3, &values, &spoilt);
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    checkpoint.complete().unwrap();
+    assert!(checkpoint.weights().err().unwrap().to_string().contains("blk.3.ffn_norm.weight holds NaN"));
+
+    // Factors of FP8 are part of the headers' truth too.
+    let fp8 = case("oracle/deepseek-v3-fp8");
+    Checkpoint::open(&fp8).unwrap().complete().unwrap();
+    let bytes = std::fs::read(fp8.join("model.safetensors")).unwrap();
+    let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let lost = "model.layers.1.self_attn.o_proj.weight_scale_inv";
+    assert!(all.tensor(lost).is_ok());
+    let kept = all.tensors().into_iter().filter(|(name, _)| name != lost);
+    safetensors::serialize_to_file(kept, None, &directory.0.join("model.safetensors")).unwrap();
+    std::fs::copy(fp8.join("config.json"), directory.0.join("config.json")).unwrap();
+    let error = Checkpoint::open(&directory.0).unwrap().complete().unwrap_err().to_string();
+    assert!(error.contains(lost) && error.contains("is missing"), "{error}");
 }

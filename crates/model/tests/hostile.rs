@@ -63,6 +63,8 @@ fn safetensors_headers_that_lie() {
         safetensors(&file, &header, &[0; 16]);
         assert!(refused(&directory.0).contains("model.safetensors"), "{header}");
     }
+    safetensors(&file, &tensor("F32", json!([1u64 << 41, 0]), [0, 0]), &[]);
+    assert!(refused(&directory.0).contains("tensor x has a dimension of 2199023255552"));
     // A header longer than any: nothing of it is read.
     for length in [u64::MAX, 1 << 40, (32 << 20) + 1] {
         let mut bytes = length.to_le_bytes().to_vec();
@@ -93,6 +95,7 @@ fn tensors_that_are_missing_or_of_another_kind() {
     assert!(but(norm, F32, vec![], &[]).contains("tensor model.norm.weight is missing"));
     assert!(but(norm, I64, vec![hidden], &vec![0; hidden * 8]).contains("tensor model.norm.weight is stored as I64"));
     assert!(but(norm, F32, vec![hidden, 1], &vec![0; hidden * 4]).contains("has shape"));
+    assert!(but(norm, F8_E4M3, vec![hidden], &vec![0; hidden]).contains("tensor model.norm.weight is a vector in FP8"));
     let mut numbers = vec![1f32; hidden];
     numbers[3] = f32::NAN;
     let data: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -248,6 +251,63 @@ fn gguf_files_that_lie() {
     assert!(read(counts).contains("cut off"));
 }
 
+#[test]
+fn gguf_values_of_every_type() {
+    let keys = [
+        key("a", 0, &[0xfe]),
+        key("b", 1, &[0xfe]),
+        key("c", 2, &0xfffe_u16.to_le_bytes()),
+        key("d", 3, &(-2i16).to_le_bytes()),
+        key("e", 4, &u32::MAX.to_le_bytes()),
+        key("f", 5, &(-2i32).to_le_bytes()),
+        key("g", 6, &(-0.5f32).to_le_bytes()),
+        key("h", 7, &[1]),
+        key("i", 10, &u64::MAX.to_le_bytes()),
+        key("j", 11, &(-2i64).to_le_bytes()),
+        key("k", 12, &0.1f64.to_le_bytes()),
+        key("l", 9, &array(1, 2, &[0xff, 3])),
+        key("m", 9, &array(5, 1, &(-7i32).to_le_bytes())),
+        key("n", 9, &array(7, 2, &[0, 2])),
+    ];
+    let mapping = Arc::new(Mapping::held("types.gguf", raw_gguf(&keys, &[], 0)));
+    let values = model::gguf::read_mapped(&mapping, &mut Tensors::default()).unwrap().values;
+    let expected = [
+        Value::U64(254),
+        Value::I64(-2),
+        Value::U64(65534),
+        Value::I64(-2),
+        Value::U64(u32::MAX.into()),
+        Value::I64(-2),
+        Value::F64(-0.5),
+        Value::Bool(true),
+        Value::U64(u64::MAX),
+        Value::I64(-2),
+        Value::F64(0.1),
+        Value::Integers(vec![-1, 3]),
+        Value::Integers(vec![-7]),
+        Value::Bools(vec![false, true]),
+    ];
+    assert_eq!(values.into_values().collect::<Vec<_>>(), expected);
+}
+
+/// Bounds that hold for all parts of a header together, whatever one part says.
+#[test]
+fn gguf_headers_without_end() {
+    let read = |bytes: Vec<u8>| {
+        let read = model::gguf::read_mapped(&Arc::new(Mapping::held("long.gguf", bytes)), &mut Tensors::default());
+        read.err().expect("refused").to_string()
+    };
+    // Five million elements each, of eight million.
+    let half = array(0, 5 << 20, &vec![0; 5 << 20]);
+    assert!(read(raw_gguf(&[key("a", 9, &half), key("b", 9, &half)], &[], 0)).contains("arrays of more than 8388608"));
+    // A text of 257 MiB, all of it there (a hole in the file).
+    let directory = Directory::new("long");
+    let path = directory.0.join("long.gguf");
+    std::fs::write(&path, raw_gguf(&[key("a", 8, &(257u64 << 20).to_le_bytes())], &[], 0)).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(300 << 20).unwrap();
+    assert!(refused(&path).contains("the header has more than 268435456 bytes"));
+}
+
 fn everything(path: &Path) -> (BTreeMap<String, Value>, Vec<Written>) {
     let mut tensors = Tensors::default();
     let metadata = model::gguf::read(path, &mut tensors).unwrap();
@@ -267,7 +327,11 @@ fn gguf_keys_that_contradict_each_other() {
     for (name, value, said) in [
         ("deepseek2.block_count", Value::U64(u64::MAX), "block_count is"),
         ("deepseek2.attention.head_count", Value::U64(0), "attention.head_count is 0"),
-        ("deepseek2.attention.head_count", Value::Integers(vec![1, 2]), "attention.head_count is not a number"),
+        (
+            "deepseek2.attention.head_count",
+            Value::Integers(vec![1, 2]),
+            "attention.head_count is a list of 2 whole numbers",
+        ),
         ("deepseek2.attention.kv_lora_rank", Value::F64(f64::NAN), "attention.kv_lora_rank is NaN"),
         ("deepseek2.rope.freq_base", Value::F64(f64::INFINITY), "rope.freq_base is inf"),
         ("deepseek2.rope.dimension_count", Value::U64(1 << 19), "rope.dimension_count is 524288"),
@@ -309,6 +373,44 @@ fn an_index_that_lies_about_places() {
         std::fs::write(&index, text).unwrap();
         let error = refused(&directory.0);
         assert!(error.contains(said), "{text}: {error}");
+    }
+}
+
+/// A tensor that lies in another file than the index says.
+#[test]
+fn an_index_that_mixes_up_its_files() {
+    let (directory, _) = llama("mixed");
+    let single = directory.0.join("model.safetensors");
+    let bytes = std::fs::read(&single).unwrap();
+    let all = safetensors::SafeTensors::deserialize(&bytes).unwrap().tensors();
+    let mut map = serde_json::Map::new();
+    for (file, odd) in [("a.safetensors", 0), ("b.safetensors", 1)] {
+        let part: Vec<_> = all.iter().skip(odd).step_by(2).map(|(n, t)| (n.clone(), t.clone())).collect();
+        map.extend(part.iter().map(|(n, _)| (n.clone(), json!(file))));
+        safetensors::serialize_to_file(part, None, &directory.0.join(file)).unwrap();
+    }
+    std::fs::remove_file(single).unwrap();
+    let index = directory.0.join("model.safetensors.index.json");
+    std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
+    Checkpoint::open(&directory.0).unwrap().weights().unwrap();
+    let name = "model.norm.weight";
+    let other = if map[name] == "a.safetensors" { "b.safetensors" } else { "a.safetensors" };
+    map[name] = json!(other);
+    std::fs::write(&index, json!({"weight_map": map}).to_string()).unwrap();
+    assert!(refused(&directory.0).contains(&format!("tensor {name} should be in {other}")));
+}
+
+#[test]
+fn small_files_are_read_within_bounds() {
+    let directory = Directory::new("bounds");
+    let path = directory.0.join("x.json");
+    std::fs::write(&path, "12345").unwrap();
+    let read = |max| model::tensors::read_bounded(&path, max).map_err(|e| e.to_string());
+    assert_eq!(read(5).unwrap(), b"12345");
+    assert!(read(4).unwrap_err().contains("more than 4 bytes"));
+    for other in [Path::new("/dev/null"), &directory.0] {
+        let error = model::tensors::read_bounded(other, 5).unwrap_err().to_string();
+        assert!(error.contains("not a plain file"), "{error}");
     }
 }
 

@@ -61,7 +61,33 @@ fn value(out: &mut Vec<u8>, v: &Value) {
     }
 }
 
+/// A tensor to write as it will lie in the file: name, shape (outermost first), number of its type, bytes.
+pub type Stored = (String, Vec<usize>, u32, Vec<u8>);
+
+/// As f32.
+pub fn exact((name, shape, x): &Written) -> Stored {
+    (name.clone(), shape.clone(), 0, x.iter().flat_map(|x| x.to_le_bytes()).collect())
+}
+
+/// As Q8_0 with scales that are powers of two, and the numbers that the blocks then hold.
+pub fn eight_bits((name, shape, x): &Written) -> (Stored, Written) {
+    let (mut bytes, mut numbers) = (Vec::new(), Vec::new());
+    for block in x.chunks(32) {
+        let largest = block.iter().fold(1e-4f32, |m, x| m.max(x.abs()));
+        let power = (largest / 127.0).log2().ceil().max(-14.0);
+        bytes.extend((((power as i32 + 15) as u16) << 10).to_le_bytes());
+        let quants = block.iter().map(|x| (x / power.exp2()).round() as i8);
+        bytes.extend(quants.clone().map(|q| q as u8));
+        numbers.extend(quants.map(|q| f32::from(q) * power.exp2()));
+    }
+    ((name.clone(), shape.clone(), 8, bytes), (name.clone(), shape.clone(), numbers))
+}
+
 pub fn write(path: &Path, version: u32, values: &BTreeMap<String, Value>, tensors: &[Written]) {
+    write_stored(path, version, values, &tensors.iter().map(exact).collect::<Vec<_>>());
+}
+
+pub fn write_stored(path: &Path, version: u32, values: &BTreeMap<String, Value>, tensors: &[Stored]) {
     let mut out = b"GGUF".to_vec();
     out.extend(version.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -71,14 +97,14 @@ pub fn write(path: &Path, version: u32, values: &BTreeMap<String, Value>, tensor
         value(&mut out, v);
     }
     let mut data: Vec<u8> = Vec::new();
-    for (name, shape, numbers) in tensors {
+    for (name, shape, kind, bytes) in tensors {
         text(&mut out, name);
         out.extend((shape.len() as u32).to_le_bytes());
         shape.iter().rev().for_each(|&n| out.extend((n as u64).to_le_bytes()));
-        out.extend(0u32.to_le_bytes());
+        out.extend(kind.to_le_bytes());
         data.resize(data.len().next_multiple_of(32), 0);
         out.extend((data.len() as u64).to_le_bytes());
-        data.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+        data.extend(bytes);
     }
     out.resize(out.len().next_multiple_of(32), 0);
     out.extend(data);
