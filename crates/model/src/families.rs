@@ -287,6 +287,7 @@ pub fn from_config(path: &Path, json: &Value) -> Result<(Structure, usize), Chec
     let Some(family) = text(&c, "model_type")? else {
         return Err(wrong(&c, "model_type", format!("one of {KNOWN}")));
     };
+    stored_as_read(&c)?;
     let (structure, skipped) = match family {
         "llama" | "mistral" | "qwen2" | "qwen3" | "mixtral" | "qwen3_moe" => (grouped(&c, family)?, 0),
         "deepseek_v2" | "deepseek_v3" => latent(&c, family == "deepseek_v3")?,
@@ -300,6 +301,32 @@ pub fn from_config(path: &Path, json: &Value) -> Result<(Structure, usize), Chec
         }
     };
     Ok((consistent(path, structure)?, skipped))
+}
+
+/// Blocks that share a factor in FP8 checkpoints.
+const FP8_BLOCK: [u64; 2] = [128, 128];
+
+/// Weights that are quantised in another way than is read have other tensors, which would be told as missing.
+fn stored_as_read(c: &Json) -> Result<(), CheckpointError> {
+    let Some(quantised) = c.nested("quantization_config")? else { return Ok(()) };
+    let supported = "none, or fp8 with blocks of 128 x 128; GGUF files have other formats";
+    let method = text(&quantised, "quant_method")?.unwrap_or("none");
+    if method != "fp8" {
+        let method: String = method.chars().take(80).collect();
+        return Err(unsupported(
+            c,
+            format!("quantization_config with quant_method {method:?}; supported are {supported}"),
+        ));
+    }
+    let block: Option<Vec<u64>> = quantised.list("weight_block_size")?.iter().map(Value::as_u64).collect();
+    if block.is_none_or(|block| block != FP8_BLOCK) {
+        let given = quantised.shown("weight_block_size");
+        return Err(unsupported(
+            c,
+            format!("quantization_config with weight_block_size {given}; supported are {supported}"),
+        ));
+    }
+    Ok(())
 }
 
 fn common(c: &Json) -> Result<Sizes, CheckpointError> {

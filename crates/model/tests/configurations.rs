@@ -119,6 +119,19 @@ fn values_of_the_wrong_type_are_errors() {
         spoilt["rope_scaling"][key] = json!("40");
         assert!(structure(&spoilt).unwrap_err().contains(&format!("{key} is \"40\"")), "{key}");
     }
+    for (value, said) in [
+        (json!("fp8"), "quantization_config is \"fp8\"; it must be an object"),
+        (json!({"quant_method": 8}), "quant_method is 8"),
+        (json!({"quant_method": "gptq", "bits": 4}), "quant_method \"gptq\""),
+        (json!({"bits": 4}), "quant_method \"none\""),
+        (json!({"quant_method": "fp8"}), "weight_block_size absent"),
+        (json!({"quant_method": "fp8", "weight_block_size": 128}), "weight_block_size is 128"),
+        (json!({"quant_method": "fp8", "weight_block_size": [64, 128]}), "weight_block_size [64,128]"),
+        (json!({"quant_method": "fp8", "weight_block_size": [128, "128"]}), "weight_block_size [128,\"128\"]"),
+    ] {
+        let error = structure(&with(config("deepseek-v3-fp8"), &[("quantization_config", value)])).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
     let directory = Directory::new("generation");
     for file in ["config.json", "model.safetensors"] {
         std::fs::copy(case("oracle/llama-gqa").join(file), directory.0.join(file)).unwrap();
@@ -138,6 +151,26 @@ fn values_of_the_wrong_type_are_errors() {
         let error = Checkpoint::open(&directory.0).err().expect(key).to_string();
         assert!(error.contains(&format!("{key} is {value}")) && error.contains("generation_config.json"), "{error}");
     }
+    for (file, whole) in [("generation_config.json", "[]"), ("generation_config.json", "0.5"), ("config.json", "[]")] {
+        let before = std::fs::read(directory.0.join(file)).unwrap();
+        std::fs::write(directory.0.join(file), whole).unwrap();
+        let error = Checkpoint::open(&directory.0).err().expect(whole).to_string();
+        assert!(error.contains(&format!("{file}: it must be a JSON object")), "{error}");
+        std::fs::write(directory.0.join(file), before).unwrap();
+    }
+    let generation = |config_json: Json, generation_json: Json| {
+        let spoilt = with(config("llama-gqa"), &[("temperature", config_json)]);
+        std::fs::write(directory.0.join("config.json"), spoilt.to_string()).unwrap();
+        std::fs::write(directory.0.join("generation_config.json"), generation_json.to_string()).unwrap();
+        Checkpoint::open(&directory.0).map(|c| c.generation).map_err(|e| e.to_string())
+    };
+    assert_eq!(generation(json!(0.9), json!({})).unwrap().temperature, Some(0.9));
+    assert_eq!(generation(json!(0.9), json!({"temperature": 0.25})).unwrap().temperature, Some(0.25));
+    let greedy = generation(json!(0.9), json!({"temperature": 0.25, "do_sample": false})).unwrap();
+    assert_eq!(greedy.temperature, Some(0.0));
+    let error = generation(json!(0.9), json!({"eos_token_id": [1, 640]})).unwrap_err();
+    assert!(error.contains("eos_token_id is 640; it must be below the vocabulary of 640"), "{error}");
+    assert_eq!(generation(Json::Null, json!({"eos_token_id": 639})).unwrap().eos, [639]);
     let sound = json!({"temperature": 0.5, "top_k": -1, "top_p": null, "eos_token_id": [3, 4], "bos_token_id": null});
     std::fs::write(directory.0.join("generation_config.json"), sound.to_string()).unwrap();
     let generation = Checkpoint::open(&directory.0).unwrap().generation;
@@ -209,6 +242,71 @@ fn absent_keys_are_the_published_defaults() {
     assert!(!router(&moe, 0).normalize);
     // An explicit null of heads is as many as there are heads of queries.
     assert_eq!(gqa(&structure(&with(base("mistral"), &[("num_key_value_heads", Json::Null)])).unwrap(), 0).0, 32);
+}
+
+/// Rules that no reference case has: what published code does where keys meet.
+#[test]
+fn keys_that_meet() {
+    // V2's code normalises or scales, V3's does both; one active expert is not normalised.
+    let of = |name: &str, more: &[(&str, Json)]| structure(&with(config(name), more)).unwrap();
+    let both = [("norm_topk_prob", json!(true)), ("routed_scaling_factor", json!(16))];
+    let v2 = of("deepseek-v2-shape", &both);
+    assert_eq!((router(&v2, 2).normalize, router(&v2, 2).scale), (true, 1.0));
+    let v3 = of("deepseek-v3-shape", &both);
+    assert_eq!((router(&v3, 2).normalize, router(&v3, 2).scale), (true, 16.0));
+    let one = of("deepseek-v3-shape", &[("num_experts_per_tok", json!(1)), both[0].clone()]);
+    assert!(!router(&one, 2).normalize);
+
+    let mixtures = |s: &Structure| -> Vec<usize> {
+        let is = |l: &Layer| matches!(l.feed_forward, FeedForward::Moe { .. });
+        s.layers.iter().enumerate().filter(|(_, l)| is(l)).map(|(i, _)| i).collect()
+    };
+    let sized = [("num_hidden_layers", json!(6)), ("first_k_dense_replace", json!(1)), ("moe_layer_freq", json!(2))];
+    assert_eq!(mixtures(&of("deepseek-v3-shape", &sized)), [2, 4]);
+    let sized = [
+        ("num_hidden_layers", json!(6)),
+        ("decoder_sparse_step", json!(2)),
+        ("mlp_only_layers", json!([3])),
+        ("intermediate_size", json!(64)),
+    ];
+    assert_eq!(mixtures(&of("qwen3-moe", &sized)), [1, 5]);
+
+    // More experts than the chosen groups hold.
+    let (experts, groups) = (8, 4);
+    let few = |active: u64| {
+        let keys = [("n_routed_experts", json!(experts)), ("n_group", json!(groups)), ("topk_group", json!(1))];
+        let keys: Vec<_> = keys.into_iter().chain([("num_experts_per_tok", json!(active))]).collect();
+        structure(&with(config("deepseek-v3-shape"), &keys))
+    };
+    few(2).unwrap();
+    assert!(few(3).unwrap_err().contains("3 active experts do not fit in 1 groups"));
+
+    // YaRN of latent attention: cos and sin by the ratio of both, scores by the second where it is given.
+    let yarn = |more: Json| {
+        let mut c = config("deepseek-v3-shape");
+        let scaling = c["rope_scaling"].as_object_mut().unwrap();
+        ["mscale", "mscale_all_dim"].iter().for_each(|key| drop(scaling.remove(*key)));
+        scaling.insert("factor".to_string(), json!(40));
+        scaling.extend(more.as_object().unwrap().clone());
+        let Attention::Mla { rope, nope_dim, rope_dim, .. } = structure(&c).unwrap().layers[0].attention.clone() else {
+            panic!("latent")
+        };
+        (rope.amplitude, rope.score_scale * ((nope_dim + rope_dim) as f32).sqrt())
+    };
+    let m = |x: f32| 0.1 * x * 40f32.ln() + 1.0;
+    for (more, amplitude, scores) in [
+        (json!({"mscale": 1.0, "mscale_all_dim": 1.0}), 1.0, m(1.0) * m(1.0)),
+        (json!({"mscale": 1.0, "mscale_all_dim": 0.5}), m(1.0) / m(0.5), m(0.5) * m(0.5)),
+        (json!({"mscale": 0.707}), m(0.707), 1.0),
+        (json!({}), m(1.0), 1.0),
+    ] {
+        let (a, s) = yarn(more.clone());
+        assert!((a - amplitude).abs() < 1e-5 && (s - scores).abs() < 1e-5, "{more}: {a} {s}");
+    }
+
+    // Qwen2's code has biases on queries, keys and values, whatever attention_bias says.
+    let qwen = of("qwen2-bias", &[("attention_bias", json!(true))]);
+    assert!(matches!(qwen.layers[0].attention, Attention::Gqa { qkv_bias: true, out_bias: false, .. }));
 }
 
 #[test]
@@ -319,6 +417,20 @@ fn keys_of_gguf_files() {
         ("tokenizer.ggml.eos_token_id", text("2"), "tokenizer.ggml.eos_token_id is \"2\""),
         ("tokenizer.ggml.bos_token_id", Value::U64(1 << 40), "tokenizer.ggml.bos_token_id is 1099511627776"),
         ("tokenizer.ggml.eot_token_id", Value::F64(1.5), "tokenizer.ggml.eot_token_id is 1.5"),
+        (
+            "tokenizer.ggml.eom_token_id",
+            Value::I64(-2),
+            "tokenizer.ggml.eom_token_id is -2; it must be a token's id, or -1",
+        ),
+        ("general.architecture", Value::Texts(vec![String::new()]), "general.architecture is a list of 1 texts"),
+        ("general.alignment", text("32"), "general.alignment is \"32\"; it must be a power of two"),
+        ("deepseek2.attention.scale", Value::F64(0.5), "attention.scale 0.5; supported is none"),
+        ("deepseek2.attention.scale", Value::Bool(true), "attention.scale is true"),
+        ("deepseek2.attention.temperature_scale", Value::F64(0.1), "attention.temperature_scale 0.1"),
+        ("deepseek2.logit_scale", Value::F64(2.0), "logit_scale 2; supported is 1"),
+        ("deepseek2.final_logit_softcapping", Value::F64(30.0), "final_logit_softcapping 30"),
+        ("deepseek2.attention.causal", Value::Bool(false), "attention.causal false; supported is true"),
+        ("deepseek2.attention.causal", Value::U64(1), "attention.causal is 1"),
     ] {
         let error = gguf(latent, |values| {
             let groups = ["expert_group_count", "expert_group_used_count"];
@@ -332,6 +444,58 @@ fn keys_of_gguf_files() {
     assert!(missing("deepseek2.rope.scaling.factor").contains("rope.scaling.factor is absent"));
     assert!(missing("deepseek2.rope.dimension_count").contains("rope.dimension_count is absent"));
 
+    // What changes nothing may be there.
+    for key in ["logit_scale", "residual_scale", "embedding_scale", "attention.scale", "attn_logit_softcapping"] {
+        for value in [0.0, 1.0] {
+            let opened = gguf(latent, |v| drop(v.insert(format!("deepseek2.{key}"), Value::F64(value))));
+            assert_eq!(opened.is_ok(), value == 0.0 || !key.starts_with("att"), "{key} {value}");
+        }
+    }
+    gguf(latent, put("deepseek2.attention.causal", Value::Bool(true))).unwrap();
+    // Routers of other architectures are softmax, normalised and as they are.
+    for (key, neutral, other) in [
+        ("expert_gating_func", Value::U64(1), Value::U64(2)),
+        ("expert_weights_norm", Value::Bool(true), Value::Bool(false)),
+        ("expert_weights_scale", Value::F64(0.0), Value::F64(2.5)),
+        ("expert_shared_count", Value::U64(0), Value::U64(1)),
+        ("expert_group_count", Value::U64(1), Value::U64(4)),
+    ] {
+        let with = |value: Value| gguf("llama-gqa", |v| drop(v.insert(format!("llama.{key}"), value.clone())));
+        with(neutral).unwrap();
+        let error = with(other).unwrap_err();
+        assert!(error.contains(key) && error.contains("architecture llama"), "{key}: {error}");
+    }
+
+    // A head must have channels that are not rotated.
+    let head = |n| gguf(latent, put("deepseek2.attention.key_length", Value::U64(n)));
+    assert!(head(16).unwrap_err().contains("a head of 16 channels with 16 rotated"));
+    head(17).unwrap();
+    // A window of the whole context hides nothing; llama's is honoured, as Mistral's files have it.
+    let context = gguf(latent, |_| ()).unwrap().context;
+    let window = |n: usize| gguf(latent, put("deepseek2.attention.sliding_window", Value::U64(n as u64)));
+    window(context).unwrap();
+    assert!(window(context - 1).unwrap_err().contains("sliding_window"));
+    let llama = gguf("llama-gqa", put("llama.attention.sliding_window", Value::U64(64))).unwrap();
+    assert!(llama.layers.iter().all(|l| matches!(l.attention, Attention::Gqa { window: Some(64), .. })));
+    let scale = |x: f64| router(&gguf(latent, put("deepseek2.expert_weights_scale", Value::F64(x))).unwrap(), 2).scale;
+    assert_eq!((scale(0.0), scale(2.5)), (1.0, 2.5));
+    // YaRN outside of latent models has the paper's amplitude, and without an original context the model's own.
+    let yarn = |original: Option<u64>| {
+        let s = gguf("llama-gqa", |v| {
+            put("llama.rope.scaling.type", text("yarn"))(v);
+            put("llama.rope.scaling.factor", Value::F64(4.0))(v);
+            if let Some(n) = original {
+                put("llama.rope.scaling.original_context_length", Value::U64(n))(v);
+            }
+        });
+        let Attention::Gqa { rope, .. } = s.unwrap().layers[0].attention.clone() else { panic!("grouped") };
+        rope
+    };
+    assert!((yarn(None).amplitude - (0.1 * 4f32.ln() + 1.0)).abs() < 1e-6);
+    let own = gguf("llama-gqa", |_| ()).unwrap().context as u64;
+    assert_eq!(yarn(None).frequencies, yarn(Some(own)).frequencies);
+    assert_ne!(yarn(None).frequencies, yarn(Some(4096)).frequencies);
+
     // A factor without a kind is linear; both names of it count.
     let frequency = |key: &'static str, value: Value| {
         let s = gguf("llama-gqa", put(key, value)).unwrap();
@@ -344,4 +508,57 @@ fn keys_of_gguf_files() {
     assert!(
         gguf("llama-gqa", put("llama.rope.scaling.type", text("linear"))).unwrap_err().contains("factor is absent")
     );
+    // Of the wrong type it is not taken for none.
+    for key in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
+        let error = gguf("llama-gqa", put(key, text("4"))).unwrap_err();
+        assert!(error.contains("is \"4\"; it must be"), "{key}: {error}");
+    }
+}
+
+/// Stored factors are the whole of a scaling: no other one may stand beside them.
+#[test]
+fn stored_factors_and_a_kind_of_scaling() {
+    let name = "llama3-rope-scaling";
+    let frequencies = |change: &dyn Fn(&mut BTreeMap<String, Value>)| {
+        let directory = Directory::new("factors");
+        let from = case("oracle").join(name).join("model-f32.gguf");
+        let mut tensors = Tensors::default();
+        let mut values = model::gguf::read(&from, &mut tensors).unwrap().values;
+        change(&mut values);
+        let numbers = |t: &model::tensors::Tensor| {
+            let bytes = &tensors.files[t.file].bytes()[t.offset..t.offset + t.bytes];
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let written: Vec<_> =
+            tensors.by_name.iter().map(|(name, t)| (name.clone(), t.shape.clone(), numbers(t))).collect();
+        let path = directory.0.join("factors.gguf");
+        write(&path, 3, &values, &written);
+        let opened = Checkpoint::open(&path).map_err(|e| e.to_string())?;
+        let Attention::Gqa { rope, .. } = &opened.structure.layers[0].attention else { panic!("grouped") };
+        Ok::<_, String>(rope.frequencies.clone())
+    };
+    let put = |key: &str, value: Value| {
+        let key = format!("llama.rope.{key}");
+        frequencies(&move |values| drop(values.insert(key.clone(), value.clone())))
+    };
+    let text = |x: &str| Value::Text(x.to_string());
+    // Theirs are made for an original context of 8192: short waves as they are, long ones divided.
+    let plain = |i: usize| 500_000f64.powf(-2.0 * i as f64 / 32.0) as f32;
+    let stored = frequencies(&|_| ()).unwrap();
+    assert_eq!((stored[7], stored[15]), (plain(7), plain(15) / 8.0));
+    assert_eq!(put("scaling.type", text("none")).unwrap(), stored);
+    assert_eq!(put("scaling.factor", Value::F64(1.0)).unwrap(), stored);
+    for (key, value, kind) in [
+        ("scaling.type", text("linear"), "\"linear\""),
+        ("scaling.type", text("yarn"), "\"yarn\""),
+        ("scaling.type", text("longrope"), "\"longrope\""),
+        ("scaling.factor", Value::F64(8.0), "\"linear\""),
+        ("scale_linear", Value::F64(8.0), "\"linear\""),
+    ] {
+        let error = put(key, value).unwrap_err();
+        assert!(
+            error.contains("rope_freqs.weight together with rope scaling") && error.contains(kind),
+            "{key}: {error}"
+        );
+    }
 }
