@@ -248,23 +248,6 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
-    fn dots<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], start: i32) -> (__m256i, __m256i) {
-        let x = &x[..GROUP];
-        let u = &u[..15 * stride + GROUP];
-        unsafe {
-            let start = _mm256_set1_epi32(start);
-            let low = _mm256_inserti128_si256::<1>(
-                _mm256_castsi128_si256(four::<GROUP>(u, stride, x, 0)),
-                four::<GROUP>(u, stride, x, 4),
-            );
-            let high = _mm256_inserti128_si256::<1>(
-                _mm256_castsi128_si256(four::<GROUP>(u, stride, x, 8)),
-                four::<GROUP>(u, stride, x, 12),
-            );
-            (_mm256_add_epi32(low, start), _mm256_add_epi32(high, start))
-        }
-    }
-    #[inline(always)]
     fn dot_step(acc: (__m256i, __m256i), tile: &[u8], x: &[i8]) -> (__m256i, __m256i) {
         let (tile, x) = (&tile[..64], &x[..4]);
         unsafe {
@@ -390,41 +373,6 @@ fn exp2(n: __m256) -> __m256 {
     unsafe {
         let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
         _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
-    }
-}
-
-/// Eight lanes a row: bytes widened to 16 bits, so that nothing saturates.
-///
-/// # Safety
-/// As for the methods of `Avx2`; `u` has `GROUP` bytes at `r * stride`, `x` has `GROUP`.
-#[inline(always)]
-unsafe fn eight<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m256i {
-    // SAFETY: as the caller's.
-    unsafe {
-        let p = u.as_ptr().add(r * stride);
-        let a = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.cast()));
-        let dot = _mm256_madd_epi16(a, _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().cast())));
-        if GROUP == 16 {
-            return dot;
-        }
-        let b = _mm256_cvtepu8_epi16(_mm_loadu_si128(p.add(16).cast()));
-        let xb = _mm256_cvtepi8_epi16(_mm_loadu_si128(x.as_ptr().add(16).cast()));
-        _mm256_add_epi32(dot, _mm256_madd_epi16(b, xb))
-    }
-}
-
-/// Rows r to r + 4 summed into lanes 0 to 4 of each half, then halves added: four rows.
-///
-/// # Safety
-/// As for `eight`, for each of these rows.
-#[inline(always)]
-unsafe fn four<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m128i {
-    // SAFETY: as the caller's.
-    unsafe {
-        let ab = _mm256_hadd_epi32(eight::<GROUP>(u, stride, x, r), eight::<GROUP>(u, stride, x, r + 1));
-        let cd = _mm256_hadd_epi32(eight::<GROUP>(u, stride, x, r + 2), eight::<GROUP>(u, stride, x, r + 3));
-        let all = _mm256_hadd_epi32(ab, cd);
-        _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256::<1>(all))
     }
 }
 

@@ -188,24 +188,6 @@ impl Vectors for Avx512 {
         unsafe { _mm512_cvtepi32_ps(v) }
     }
 
-    /// Sixteen rows' partial sums, added in a tree until lane r holds row r.
-    #[inline(always)]
-    fn dots<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], start: i32) -> __m512i {
-        let x = &x[..GROUP];
-        let u = &u[..15 * stride + GROUP];
-        unsafe {
-            let (a, b, c, d) = (
-                four::<GROUP>(u, stride, x, 0),
-                four::<GROUP>(u, stride, x, 1),
-                four::<GROUP>(u, stride, x, 2),
-                four::<GROUP>(u, stride, x, 3),
-            );
-            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-            let all = _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-            _mm512_add_epi32(all, _mm512_set1_epi32(start))
-        }
-    }
     #[inline(always)]
     fn dot_step(acc: __m512i, tile: &[u8], x: &[i8]) -> __m512i {
         let (tile, x) = (&tile[..64], &x[..4]);
@@ -291,40 +273,5 @@ impl Vectors for Avx512 {
                 }
             }
         }
-    }
-}
-
-/// Row r's products, added until four lanes are left (of 16 or of 32 columns).
-///
-/// # Safety
-/// As for the methods of `Avx512`; `u` has `GROUP` bytes at `r * stride`, `x` has `GROUP`.
-#[inline(always)]
-unsafe fn quarter<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m128i {
-    // SAFETY: as the caller's.
-    unsafe {
-        let p = u.as_ptr().add(r * stride);
-        let (a, xa) = (_mm_loadu_si128(p.cast()), _mm_loadu_si128(x.as_ptr().cast()));
-        let dot = _mm_dpbusd_epi32(_mm_setzero_si128(), a, xa);
-        if GROUP == 16 {
-            return dot;
-        }
-        let (b, xb) = (_mm_loadu_si128(p.add(16).cast()), _mm_loadu_si128(x.as_ptr().add(16).cast()));
-        _mm_dpbusd_epi32(dot, b, xb)
-    }
-}
-
-/// Rows r, r + 4, r + 8, r + 12 side by side in one register.
-///
-/// # Safety
-/// As for `quarter`, for each of these rows.
-#[inline(always)]
-unsafe fn four<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], r: usize) -> __m512i {
-    // SAFETY: as the caller's.
-    unsafe {
-        let (a, b) = (quarter::<GROUP>(u, stride, x, r), quarter::<GROUP>(u, stride, x, r + 4));
-        let (c, d) = (quarter::<GROUP>(u, stride, x, r + 8), quarter::<GROUP>(u, stride, x, r + 12));
-        let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
-        let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
-        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
     }
 }

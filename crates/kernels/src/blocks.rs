@@ -90,23 +90,27 @@ macro_rules! block {
     };
 }
 
-/// 16 bytes of nibbles to 32 quants: low halves, then high halves.
+/// N bytes of nibbles: low halves, then high halves. Bytes are taken by value, or the compiler would leave them in scalar registers.
 #[inline(always)]
-fn nibbles(qs: &[u8], u: &mut [u8]) {
-    let (low, high) = u.split_at_mut(qs.len());
-    for ((&q, l), h) in qs.iter().zip(low).zip(high) {
-        *l = q & 15;
-        *h = q >> 4;
+fn nibbles<const N: usize>(qs: &[u8], u: &mut [u8]) {
+    let qs: [u8; N] = *qs.first_chunk().expect("N bytes");
+    let (low, high) = u[..2 * N].split_at_mut(N);
+    for j in 0..N {
+        low[j] = qs[j] & 15;
+        high[j] = qs[j] >> 4;
     }
 }
 
-/// As `nibbles`, with a fifth bit for each quant from `bits`.
+/// As `nibbles`, of 16 bytes, with a fifth bit for each quant from `bits`.
 #[inline(always)]
-fn nibbles_and_bit(qs: &[u8], bits: u32, u: &mut [u8]) {
-    for j in 0..16 {
-        u[j] = (qs[j] & 15) | (((bits >> j) & 1) << 4) as u8;
-        u[j + 16] = (qs[j] >> 4) | (((bits >> (j + 16)) & 1) << 4) as u8;
+fn nibbles_and_bit(qs: &[u8], bits: &[u8], u: &mut [u8]) {
+    let bits: [u8; 4] = *bits.first_chunk().expect("four bytes");
+    let mut fifth = [0u8; 32];
+    for j in 0..32 {
+        fifth[j] = if bits[j / 8] & (1 << (j % 8)) != 0 { 16 } else { 0 };
     }
+    nibbles::<16>(qs, u);
+    u[..32].iter_mut().zip(fifth).for_each(|(u, fifth)| *u |= fifth);
 }
 
 /// Indices to the non-linear 4-bit table, plus 128.
@@ -152,26 +156,24 @@ block!(Q8_0, Q8_0, 32, 128, false, |bytes, u, s, m| {
 
 block!(Q4_0, Q4_0, 32, 8, false, |bytes, u, s, m| {
     s[0] = f16_at(bytes, 0);
-    nibbles(&bytes[2..18], u);
+    nibbles::<16>(&bytes[2..], u);
 });
 
 block!(Q4_1, Q4_1, 32, 0, true, |bytes, u, s, m| {
     s[0] = f16_at(bytes, 0);
     m[0] = -f16_at(bytes, 2);
-    nibbles(&bytes[4..20], u);
+    nibbles::<16>(&bytes[4..], u);
 });
 
 block!(Q5_0, Q5_0, 32, 16, false, |bytes, u, s, m| {
     s[0] = f16_at(bytes, 0);
-    let bits = u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]);
-    nibbles_and_bit(&bytes[6..22], bits, u);
+    nibbles_and_bit(&bytes[6..], &bytes[2..], u);
 });
 
 block!(Q5_1, Q5_1, 32, 0, true, |bytes, u, s, m| {
     s[0] = f16_at(bytes, 0);
     m[0] = -f16_at(bytes, 2);
-    let bits = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]);
-    nibbles_and_bit(&bytes[8..24], bits, u);
+    nibbles_and_bit(&bytes[8..], &bytes[4..], u);
 });
 
 block!(Q2K, Q2K, 16, 0, true, |bytes, u, s, m| {
@@ -214,7 +216,7 @@ block!(Q3K, Q3K, 16, 4, false, |bytes, u, s, m| {
 block!(Q4K, Q4K, 32, 0, true, |bytes, u, s, m| {
     k_scales(bytes, s, m);
     for chunk in 0..4 {
-        nibbles(&bytes[16 + 32 * chunk..48 + 32 * chunk], &mut u[64 * chunk..64 * chunk + 64]);
+        nibbles::<32>(&bytes[16 + 32 * chunk..], &mut u[64 * chunk..]);
     }
 });
 

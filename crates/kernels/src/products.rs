@@ -18,6 +18,9 @@ const INTERLEAVE_FROM: usize = 4;
 #[derive(Default)]
 struct Scratch {
     quants: Vec<u8>,
+    input: Vec<i16>,
+    starts: Vec<i32>,
+    dots: Vec<i32>,
     interleaved: Vec<u8>,
     scales: Vec<f32>,
     minima: Vec<f32>,
@@ -61,16 +64,45 @@ fn quantised<V: Vectors, B: Block>(
     let cols = w.cols;
     let groups = cols / B::GROUP;
     let n = rows.len(q.rows());
-    let u = sized(&mut scratch.quants, TILE * cols);
     let s = sized(&mut scratch.scales, TILE * groups);
     let m = sized(&mut scratch.minima, if B::HAS_MIN { TILE * groups } else { 0 });
-    let wide = n >= INTERLEAVE_FROM;
+    if n < INTERLEAVE_FROM {
+        let input = sized(&mut scratch.input, n * cols);
+        let starts = sized(&mut scratch.starts, n * groups);
+        for i in 0..n {
+            let row = q.row(rows.at(i));
+            for (g, start) in starts[i * groups..][..groups].iter_mut().enumerate() {
+                *start = -B::OFFSET * row.sum(g, B::GROUP);
+            }
+            for (b, input) in input[i * cols..][..cols].chunks_exact_mut(32).enumerate() {
+                input.iter_mut().zip(row.block(b)).for_each(|(wide, &x)| *wide = i16::from(x));
+            }
+        }
+        let dots = sized(&mut scratch.dots, n * TILE * groups);
+        for first in range.clone().step_by(TILE) {
+            let count = TILE.min(range.end - first);
+            for r in 0..count {
+                row_dots::<B>(w.row(first + r), (input, starts), r, dots, s, m);
+            }
+            for i in 0..n {
+                let x = q.row(rows.at(i));
+                let mut acc = V::splat(0.0);
+                for g in 0..groups {
+                    let (sum, d) = (x.sum(g, B::GROUP), x.scale(g * B::GROUP / 32));
+                    let dot = V::load_i(&dots[(i * groups + g) * TILE..]);
+                    acc = group::<V, B>(acc, dot, &s[g * TILE..], m, g, d, sum);
+                }
+                write::<V>(acc, out, i, first, count);
+            }
+        }
+        return;
+    }
+    let u = sized(&mut scratch.quants, TILE * cols);
     let padded = cols.next_multiple_of(64);
-    let t = sized(&mut scratch.interleaved, if wide { TILE * padded } else { 0 });
+    let t = sized(&mut scratch.interleaved, TILE * padded);
     let (mut block_s, mut block_m) = ([0f32; 16], [0f32; 16]);
     let per_block = B::ELEMS / B::GROUP;
-    let mut first = range.start;
-    while first < range.end {
+    for first in range.clone().step_by(TILE) {
         let count = TILE.min(range.end - first);
         for r in 0..count {
             let bytes = w.row(first + r);
@@ -85,51 +117,79 @@ fn quantised<V: Vectors, B: Block>(
                 }
             }
         }
-        if wide {
-            let mut k = 0;
-            while k + 64 <= cols {
-                V::interleave(&u[k..], cols, &mut t[TILE * k..TILE * k + 1024]);
-                k += 64;
+        let mut k = 0;
+        while k + 64 <= cols {
+            V::interleave(&u[k..], cols, &mut t[TILE * k..TILE * k + 1024]);
+            k += 64;
+        }
+        if k < cols {
+            let mut last = [0u8; TILE * 64];
+            for r in 0..TILE {
+                last[r * 64..r * 64 + cols - k].copy_from_slice(&u[r * cols + k..(r + 1) * cols]);
             }
-            if k < cols {
-                let mut last = [0u8; TILE * 64];
-                for r in 0..TILE {
-                    last[r * 64..r * 64 + cols - k].copy_from_slice(&u[r * cols + k..(r + 1) * cols]);
-                }
-                V::interleave(&last, 64, &mut t[TILE * k..TILE * k + 1024]);
-            }
-            let mut i = 0;
-            while i + 8 <= n {
-                tile_rows::<V, B, 8>(t, s, m, q, rows, i, out, first, count);
-                i += 8;
-            }
-            if i + 4 <= n {
-                tile_rows::<V, B, 4>(t, s, m, q, rows, i, out, first, count);
-                i += 4;
-            }
-            while i < n {
-                tile_rows::<V, B, 1>(t, s, m, q, rows, i, out, first, count);
-                i += 1;
-            }
-        } else {
-            for i in 0..n {
-                let x = q.row(rows.at(i));
-                let mut acc = V::splat(0.0);
-                for g in 0..groups {
-                    let (start, d) = (x.sum(g, B::GROUP), x.scale(g * B::GROUP / 32));
-                    let xs = &x.block(g * B::GROUP / 32)[g * B::GROUP % 32..];
-                    let offset = start.wrapping_mul(-B::OFFSET);
-                    let dot = if B::GROUP == 16 {
-                        V::dots::<16>(&u[g * 16..], cols, xs, offset)
-                    } else {
-                        V::dots::<32>(&u[g * 32..], cols, xs, offset)
-                    };
-                    acc = group::<V, B>(acc, dot, &s[g * TILE..], m, g, d, start);
-                }
-                write::<V>(acc, out, i, first, count);
+            V::interleave(&last, 64, &mut t[TILE * k..TILE * k + 1024]);
+        }
+        let mut i = 0;
+        while i + 8 <= n {
+            tile_rows::<V, B, 8>(t, s, m, q, rows, i, out, first, count);
+            i += 8;
+        }
+        if i + 4 <= n {
+            tile_rows::<V, B, 4>(t, s, m, q, rows, i, out, first, count);
+            i += 4;
+        }
+        while i < n {
+            tile_rows::<V, B, 1>(t, s, m, q, rows, i, out, first, count);
+            i += 1;
+        }
+    }
+}
+
+/// Sums of products, N at a time, of as many quants as there are numbers `x`. Apart from all else, or the compiler would not use vectors.
+#[inline(never)]
+fn group_dots<const N: usize>(quants: &[u8; 256], x: &[i16], dots: &mut [i32; 16]) {
+    let pairs = quants.as_chunks::<N>().0.iter().zip(x.as_chunks::<N>().0);
+    for ((quants, x), dot) in pairs.zip(dots) {
+        *dot = quants.iter().zip(x).map(|(&u, &x)| i32::from(u) * i32::from(x)).sum();
+    }
+}
+
+/// Row `r` of a tile: dot products of its groups of unsigned quants with each row of `input`, `[row][group][TILE]`, from what each starts
+/// with (`[row][group]`); and its scales and minima, `[group][TILE]`. A block is multiplied as soon as it is unpacked.
+#[inline(always)]
+fn row_dots<B: Block>(
+    bytes: &[u8],
+    (input, starts): (&[i16], &[i32]),
+    r: usize,
+    dots: &mut [i32],
+    s: &mut [f32],
+    m: &mut [f32],
+) {
+    let (per_block, blocks) = (B::ELEMS / B::GROUP, bytes.len() / B::BYTES);
+    let (groups, cols) = (blocks * per_block, blocks * B::ELEMS);
+    let (mut u, mut of_block) = ([0; 256], [0; 16]);
+    let (mut block_s, mut block_m) = ([0.0; 16], [0.0; 16]);
+    for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
+        B::unpack(block, &mut u, &mut block_s, &mut block_m);
+        let first = b * per_block;
+        for g in 0..per_block {
+            s[(first + g) * TILE + r] = block_s[g];
+            if B::HAS_MIN {
+                m[(first + g) * TILE + r] = block_m[g];
             }
         }
-        first += count;
+        for (i, x) in input.chunks_exact(cols).enumerate() {
+            let x = &x[b * B::ELEMS..][..B::ELEMS];
+            if B::GROUP == 16 {
+                group_dots::<16>(&u, x, &mut of_block);
+            } else {
+                group_dots::<32>(&u, x, &mut of_block);
+            }
+            for g in 0..per_block {
+                let at = i * groups + first + g;
+                dots[at * TILE + r] = starts[at] + of_block[g];
+            }
+        }
     }
 }
 

@@ -80,8 +80,6 @@ pub trait Vectors: Copy + 'static {
     fn splat_i(x: i32) -> Self::I;
     /// Exact for what dot products of 32 bytes give.
     fn to_f(v: Self::I) -> Self::F;
-    /// Per lane r: `start + sum_k u[r * stride + k] * x[k]`, k over `GROUP` (16 or 32) numbers.
-    fn dots<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], start: i32) -> Self::I;
     /// Per lane r: `acc + sum_{k<4} tile[4 r + k] * x[k]`; `tile` has 64 bytes.
     fn dot_step(acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I;
 
@@ -224,8 +222,13 @@ pub trait Vectors: Copy + 'static {
 pub struct Scalar;
 
 #[inline(always)]
-fn map(f: impl Fn(usize) -> f32) -> [f32; 16] {
-    std::array::from_fn(f)
+fn map<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; 16] {
+    // Not `from_fn`, which the compiler does not always inline.
+    let mut lanes = [T::default(); 16];
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    lanes
 }
 
 impl Vectors for Scalar {
@@ -285,11 +288,11 @@ impl Vectors for Scalar {
     }
     #[inline(always)]
     fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        map(|i| fused(a[i], b[i], c[i]))
+        fused_lanes(a, b, c)
     }
     #[inline(always)]
     fn fnma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        map(|i| fused(-a[i], b[i], c[i]))
+        fused_lanes(map(|i| -a[i]), b, c)
     }
     #[inline(always)]
     fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
@@ -320,16 +323,8 @@ impl Vectors for Scalar {
         map(|i| v[i] as f32)
     }
     #[inline(always)]
-    fn dots<const GROUP: usize>(u: &[u8], stride: usize, x: &[i8], start: i32) -> [i32; 16] {
-        let x = &x[..GROUP];
-        std::array::from_fn(|r| {
-            let row = &u[r * stride..r * stride + GROUP];
-            row.iter().zip(x).fold(start, |acc, (&u, &x)| acc + u as i32 * x as i32)
-        })
-    }
-    #[inline(always)]
     fn dot_step(acc: [i32; 16], tile: &[u8], x: &[i8]) -> [i32; 16] {
-        std::array::from_fn(|r| (0..4).fold(acc[r], |acc, k| acc + tile[4 * r + k] as i32 * x[k] as i32))
+        map(|r| (0..4).fold(acc[r], |acc, k| acc + i32::from(tile[4 * r + k]) * i32::from(x[k])))
     }
     #[inline(always)]
     fn load_i(x: &[i32]) -> [i32; 16] {
@@ -412,6 +407,31 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
     let inexact = 0u64.wrapping_sub(u64::from(lost.abs() > 0.0));
     let beyond = (lost.to_bits() ^ sum.to_bits()) >> 63;
     f64::from_bits(sum.to_bits().wrapping_sub(beyond & inexact) | (inexact & 1)) as f32
+}
+
+/// `fused` of each lane. A sum in f64 goes wrong to f32 only where it lies in the middle of two f32 (whose last 29 bits are then a one and
+/// zeros) or among subnormal ones; so all lanes are rounded twice, and again by `fused` if one of them may be so.
+#[inline(always)]
+fn fused_lanes(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+        return map(|i| fused(a[i], b[i], c[i]));
+    }
+    let sums: [f64; 16] = map(|i| f64::from(a[i]) * f64::from(b[i]) + f64::from(c[i]));
+    let rounded: [f32; 16] = map(|i| sums[i] as f32);
+    let mut doubtful = 0;
+    for i in 0..16 {
+        doubtful |= u32::from(sums[i].to_bits() as u32 & 0x1fff_ffff == 0x1000_0000);
+    }
+    for i in 0..16 {
+        doubtful |= u32::from(rounded[i].abs() <= f32::MIN_POSITIVE);
+    }
+    if doubtful == 0 { rounded } else { fused_one_by_one(&a, &b, &c) }
+}
+
+#[cold]
+#[inline(never)]
+fn fused_one_by_one(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
+    map(|i| fused(a[i], b[i], c[i]))
 }
 
 /// To the nearest integer, ties to even, without a call where the target has no such instruction.
@@ -501,11 +521,14 @@ mod tests {
                 }),
                 _ => number(random()),
             };
-            let (got, want) = (fused(a, b, c), a.mul_add(b, c));
-            assert!(
-                got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
-                "{a:e} * {b:e} + {c:e}: {got:e}, not {want:e}"
-            );
+            let want = a.mul_add(b, c);
+            let lanes = fused_lanes(map(|i| if i % 2 == 0 { 1.0 } else { a }), [b; 16], [c; 16]);
+            for got in [fused(a, b, c), lanes[1], lanes[15]] {
+                assert!(
+                    got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+                    "{a:e} * {b:e} + {c:e}: {got:e}, not {want:e}"
+                );
+            }
         }
     }
 
