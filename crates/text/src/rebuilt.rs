@@ -70,6 +70,24 @@ fn rule(name: &str) -> Result<Rule, TextError> {
 impl Vocabulary {
     /// The description of the same tokenizer in the library's format.
     pub(crate) fn describe(&self) -> Result<Value, TextError> {
+        let wrong = |what: String| Err(TextError::Tokenizer(what));
+        if self.tokens.is_empty() {
+            return wrong("its vocabulary has no tokens".to_string());
+        }
+        // A file without kinds has normal tokens only.
+        if !self.types.is_empty() && self.types.len() != self.tokens.len() {
+            return wrong(format!(
+                "{} kinds of tokens (token_type) for {} tokens",
+                self.types.len(),
+                self.tokens.len()
+            ));
+        }
+        if let Some(id) = self.unknown.filter(|&id| id as usize >= self.tokens.len()) {
+            return wrong(format!("unknown_token_id {id} is outside the vocabulary of {}", self.tokens.len()));
+        }
+        if self.model == "gpt2" && self.merges.is_empty() {
+            return wrong("model \"gpt2\" without merges: take a whole conversion of this model".to_string());
+        }
         let (model, normalizer, pre, decoder, bos) = match self.model.as_str() {
             "gpt2" => {
                 let rule = rule(self.pre.as_deref().unwrap_or("default"))?;
@@ -199,4 +217,47 @@ fn split_merge(merge: &str) -> Option<(&str, &str)> {
     let first = merge.chars().next()?.len_utf8();
     let at = first + merge[first..].find(' ')?;
     Some((&merge[..at], &merge[at + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vocabulary() -> Vocabulary {
+        let texts = |all: &[&str]| all.iter().map(|t| t.to_string()).collect();
+        Vocabulary {
+            model: "gpt2".to_string(),
+            pre: Some("llama-bpe".to_string()),
+            tokens: texts(&["a", "b", "ab", "<s>"]),
+            types: vec![1, 1, 1, 3],
+            merges: texts(&["a b"]),
+            ..Vocabulary::default()
+        }
+    }
+
+    #[test]
+    fn vocabularies_that_contradict_themselves_are_refused() {
+        let said = |change: &dyn Fn(&mut Vocabulary)| {
+            let mut changed = vocabulary();
+            change(&mut changed);
+            changed.describe().err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert_eq!(said(&|_| ()), "");
+        assert_eq!(said(&|v| v.types.clear()), "");
+        assert_eq!(said(&|v| v.unknown = Some(3)), "");
+        assert!(said(&|v| v.types.truncate(3)).contains("3 kinds of tokens (token_type) for 4 tokens"));
+        assert!(said(&|v| v.types.push(1)).contains("5 kinds of tokens (token_type) for 4 tokens"));
+        assert!(said(&|v| v.unknown = Some(4)).contains("unknown_token_id 4 is outside the vocabulary of 4"));
+        assert!(said(&|v| v.merges.clear()).contains("without merges"));
+        assert!(said(&|v| v.tokens.clear()).contains("no tokens"));
+        let pieces = |scores: usize| {
+            said(&|v| {
+                v.model = "llama".to_string();
+                v.scores = vec![0.0; scores];
+                v.merges.clear();
+            })
+        };
+        assert!(pieces(0).contains("0 scores for 4 tokens"));
+        assert_eq!(pieces(4), "");
+    }
 }
