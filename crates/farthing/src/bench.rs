@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::loading::{self, Load};
 use crate::plot::plot;
 use crate::rival::{Rates, Rival};
-use crate::terminal::{bytes, put};
+use crate::terminal::{bytes, put, whole};
 use crate::{Failure, Outcome, pulling, speed};
 
 /// Measure a model's speed
@@ -23,6 +23,7 @@ use crate::{Failure, Outcome, pulling, speed};
 /// repetitions, with the share of the memory bandwidth or of the arithmetic peak that this machine shows in the same run, whichever is
 /// nearer. With --against another program's benchmark runs between our repetitions, and its figures stand beside ours.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Examples:
   farthing bench model.gguf
@@ -37,19 +38,19 @@ pub struct Arguments {
     /// Path, org/name or the short name of a pulled model
     model: String,
     /// Prompts of so many tokens
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "512")]
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "512", value_parser = whole::<usize>)]
     prefill: Vec<usize>,
     /// Decode after so many tokens
-    #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "0,1024")]
+    #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "0,1024", value_parser = whole::<usize>)]
     depth: Vec<usize>,
     /// Decode so many sequences at once
-    #[arg(long, value_delimiter = ',', value_name = "N")]
+    #[arg(long, value_delimiter = ',', value_name = "N", value_parser = whole::<usize>)]
     sequences: Vec<usize>,
     /// Tokens decoded for each figure
-    #[arg(long, default_value_t = 32, value_name = "TOKENS")]
+    #[arg(long, default_value_t = 32, value_name = "TOKENS", value_parser = whole::<usize>)]
     decode: usize,
     /// Repetitions
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = whole::<usize>)]
     repetitions: usize,
     /// Prompts of 512 and 2048, depths 0, 4096 and 16384 (as far as the context reaches), 1 to 32 sequences: many minutes
     #[arg(long)]
@@ -206,15 +207,22 @@ impl Bench<'_> {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let zero = a.prefill.contains(&0) || a.sequences.contains(&0);
-    if zero || a.decode == 0 || a.repetitions == 0 {
-        return Err(Failure("--prefill, --sequences, --decode and --repetitions must be at least 1".to_string()));
+    let zeros = [
+        ("--prefill", a.prefill.contains(&0)),
+        ("--sequences", a.sequences.contains(&0)),
+        ("--decode", a.decode == 0),
+        ("--repetitions", a.repetitions == 0),
+        ("--context", a.load.context == Some(0)),
+    ];
+    if let Some((option, _)) = zeros.into_iter().find(|(_, zero)| *zero) {
+        return Err(Failure(format!("{option} 0: give at least 1")));
     }
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
     let most = checkpoint.structure.context;
     let (work, needed) = plan_of(&a, most);
-    let context = a.load.context.unwrap_or(needed).max(needed);
+    let context =
+        loading::context(&checkpoint, &Load { context: a.load.context.or(Some(1)), ..a.load.clone() })?.max(needed);
     if context > most {
         return Err(Failure(format!(
             "this needs a context of {context}, the model was made for {most}; give a smaller --depth, --prefill or --decode"

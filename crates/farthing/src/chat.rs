@@ -26,6 +26,7 @@ use crate::{Failure, Outcome, pulling};
 ///   farthing chat
 ///   farthing chat model.gguf --system "Answer briefly." --context 8192
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model [default: the bundled model]
@@ -34,7 +35,7 @@ pub struct Arguments {
     #[arg(long)]
     system: Option<String>,
     /// Tokens of an answer at most
-    #[arg(long, short = 'n', default_value_t = 1024)]
+    #[arg(long, short = 'n', default_value_t = 1024, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
     #[command(flatten)]
     choose: Choose,

@@ -17,12 +17,13 @@ use crate::terminal::{bytes, put};
 /// Measures memory bandwidth and arithmetic for some seconds, and looks at memory, huge pages, disk and the model cache.
 /// What slows models down here is said with what to do about it.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Arguments {
     /// A JSON object
     #[arg(long)]
     pub json: bool,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = crate::terminal::threads)]
     threads: Option<u16>,
 }
 

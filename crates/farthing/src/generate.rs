@@ -1,6 +1,6 @@
 //! `farthing generate`: a prompt and its continuation.
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 
 use clap::Args;
@@ -10,8 +10,8 @@ use text::chat::Context;
 use text::{Stops, Stream};
 
 use crate::loading::{Choose, Load, load, not_empty};
-use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put};
-use crate::{Failure, Outcome, pulling};
+use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put, read_text};
+use crate::{Outcome, pulling};
 
 /// Continue a text
 ///
@@ -23,6 +23,7 @@ use crate::{Failure, Outcome, pulling};
 ///   echo "The little fox" | farthing generate model.gguf --temperature 0 --max-tokens 50
 ///   farthing generate model.gguf --chat -p "Why is the sky blue?" --json
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model
@@ -34,7 +35,7 @@ pub struct Arguments {
     #[arg(long)]
     chat: bool,
     /// Tokens at most
-    #[arg(long, short = 'n', default_value_t = 256)]
+    #[arg(long, short = 'n', default_value_t = 256, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
     /// End before this text; may be given again
     #[arg(long)]
@@ -85,10 +86,7 @@ pub fn run(a: Arguments) -> Outcome {
             if std::io::stdin().is_terminal() {
                 crate::terminal::note("reading the prompt from the terminal; end it with ctrl-d");
             }
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes)?;
-            let text =
-                String::from_utf8(bytes).map_err(|_| Failure("the prompt on stdin is not UTF-8 text".to_string()))?;
+            let text = read_text(std::io::stdin(), "the prompt on stdin")?;
             text.strip_suffix('\n').unwrap_or(&text).to_string()
         }
     };

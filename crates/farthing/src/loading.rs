@@ -18,17 +18,17 @@ use text::chat::Template;
 use text::{Tokenizer, Vocabulary};
 
 use crate::rendering::Apart;
-use crate::terminal::bytes;
+use crate::terminal::{bytes, number, whole};
 use crate::{Failure, Outcome};
 
 /// How a model is loaded.
 #[derive(Args, Clone, Debug)]
 pub struct Load {
     /// Tokens a text may have, prompt included [default: the model's, at most 4096]
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub context: Option<usize>,
     /// Threads [default: one per core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = crate::terminal::threads)]
     pub threads: Option<u16>,
     /// Print no memory plan
     #[arg(long, short)]
@@ -45,37 +45,37 @@ pub struct Load {
 #[derive(Args, Clone, Debug)]
 pub struct Choose {
     /// 0 always takes the likeliest token; higher is more varied
-    #[arg(long, short)]
+    #[arg(long, short, value_parser = number)]
     pub temperature: Option<f32>,
     /// Choose among this many of the likeliest tokens (0 = all)
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<usize>)]
     pub top_k: Option<usize>,
     /// Choose among the likeliest tokens that together have this probability (1 = all)
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub top_p: Option<f32>,
     /// Drop tokens below this share of the likeliest one's probability (0 = none)
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub min_p: Option<f32>,
     /// Choose among tokens of typical surprise that together have this probability (1 = all)
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub typical_p: Option<f32>,
     /// Make tokens that were there less likely, by this factor (1 = off)
-    #[arg(long)]
+    #[arg(long, value_parser = number)]
     pub repetition_penalty: Option<f32>,
     /// Subtract this from logits of tokens that were there (0 = off)
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = number)]
     pub presence_penalty: Option<f32>,
     /// Subtract this for each time a token was there (0 = off)
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_hyphen_values = true, value_parser = number)]
     pub frequency_penalty: Option<f32>,
     /// Last tokens that count for the penalties (0 = all)
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub penalty_window: Option<usize>,
     /// Add VALUE to a token's logit; may be given again
     #[arg(long, value_name = "ID:VALUE", value_parser = bias, allow_hyphen_values = true)]
     pub logit_bias: Vec<(u32, f32)>,
     /// Same seed, same text
-    #[arg(long)]
+    #[arg(long, value_parser = whole::<u64>)]
     pub seed: Option<u64>,
 }
 
@@ -236,7 +236,7 @@ pub fn told(plan: &MemoryPlan) -> String {
 }
 
 /// What would fit where not even the weights do: their largest size, and what that is a weight of this model.
-fn would_fit(checkpoint: &Checkpoint, plan: &MemoryPlan) -> String {
+pub fn would_fit(checkpoint: &Checkpoint, plan: &MemoryPlan) -> String {
     let room = plan.largest_weights().unwrap_or(0);
     let bits = room as f64 * 8.0 / checkpoint.structure.parameters().total.max(1) as f64;
     format!(
@@ -274,14 +274,10 @@ fn vocabulary(path: &Path, keys: &BTreeMap<String, Value>) -> Result<Vocabulary,
     ) -> Result<Option<T>, Failure> {
         let name = format!("tokenizer.ggml.{name}");
         let Some(value) = keys.get(&name) else { return Ok(None) };
-        let wrong = || Failure(format!("{}: {name} is of another type; it must be {expected}", path.display()));
+        let wrong = || Failure(format!("{}: {name} is {}; it must be {expected}", path.display(), value.shown()));
         read(value).map(Some).ok_or_else(wrong)
     }
-    // -1 says none, in 32 bits without a sign too.
-    let id = |name: &str| {
-        let id = of(path, keys, name, "a token's id", |v| v.number().filter(|n| n.fract() == 0.0))?;
-        Ok::<_, Failure>(id.filter(|&v| (0.0..u32::MAX as f64).contains(&v)).map(|v| v as u32))
-    };
+    let id = |name: &str| of(path, keys, name, "a token's id, or -1 for none", Value::token_id).map(Option::flatten);
     let flag = |name: &str| of(path, keys, name, "true or false", Value::boolean);
     let text = |name: &str| of(path, keys, name, "a text", |v| v.text().map(str::to_string));
     let texts = |name: &str| {
@@ -313,23 +309,30 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, 
             let read = |path: &Path| model::tensors::read_bounded(path, BESIDE_BYTES_MAX).map_err(Failure::from);
             let named = |e: text::TextError| Failure(format!("{}: {e}", tokenizer.display()));
             let parsed = Tokenizer::from_json(&read(tokenizer)?).map_err(named)?;
-            let config: serde_json::Value = match config {
-                Some(path) => serde_json::from_slice(&read(path)?)
-                    .map_err(|e| Failure(format!("{}: not JSON: {e}", path.display())))?,
-                None => serde_json::Value::Null,
+            let (own, bos, eos) = match config {
+                Some(path) => beside(path, &read(path)?)?,
+                None => Default::default(),
             };
             let template = match template {
-                Some(path) => Some(String::from_utf8_lossy(&read(path)?).into_owned()),
-                None => chosen_template(&config["chat_template"]),
+                Some(path) => {
+                    let not_text = |_| Failure(format!("{}: not UTF-8 text", path.display()));
+                    Some(String::from_utf8(read(path)?).map_err(not_text)?)
+                }
+                None => own,
             };
-            let spelled =
-                |key: &str| config[key].as_str().or(config[key]["content"].as_str()).unwrap_or_default().to_string();
-            (parsed, template, spelled("bos_token"), spelled("eos_token"))
+            (parsed, template, bos, eos)
         }
         TokenizerSource::Gguf(keys) => {
             let named = |e: text::TextError| Failure(format!("{}: {e}", checkpoint.path.display()));
             let parsed = Tokenizer::from_vocabulary(&vocabulary(&checkpoint.path, keys)?).map_err(named)?;
-            let template = keys.get("tokenizer.chat_template").and_then(Value::text).map(str::to_string);
+            let template = match keys.get("tokenizer.chat_template") {
+                None => None,
+                Some(Value::Text(template)) => Some(template.clone()),
+                Some(other) => {
+                    let (path, given) = (checkpoint.path.display(), other.shown());
+                    return Err(Failure(format!("{path}: tokenizer.chat_template is {given}; it must be a text")));
+                }
+            };
             (parsed, template, String::new(), String::new())
         }
         TokenizerSource::None => {
@@ -355,13 +358,36 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<(Tokenizer, Option<String>, 
 /// Longest file beside the weights.
 const BESIDE_BYTES_MAX: u64 = 128 << 20;
 
-/// A template, or the one named default of a list.
-fn chosen_template(value: &serde_json::Value) -> Option<String> {
-    if let Some(list) = value.as_array() {
-        let named = |name: &str| list.iter().find(|t| t["name"] == name).and_then(|t| t["template"].as_str());
-        return named("default").or(list.first().and_then(|t| t["template"].as_str())).map(str::to_string);
+/// What `tokenizer_config.json` says: the template, and the spelling of bos and eos. What is absent or null is empty.
+fn beside(path: &Path, bytes: &[u8]) -> Result<(Option<String>, String, String), Failure> {
+    let wrong = |what: String| Failure(format!("{}: {what}", path.display()));
+    let config: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| wrong(format!("not JSON: {e}")))?;
+    if !config.is_object() {
+        return Err(wrong("it must be a JSON object".to_string()));
     }
-    value.as_str().map(str::to_string)
+    let spelled = |key: &str| match &config[key] {
+        serde_json::Value::Null => Ok(String::new()),
+        given => given.as_str().or(given["content"].as_str()).map(str::to_string).ok_or_else(|| {
+            let given: String = given.to_string().chars().take(80).collect();
+            wrong(format!("{key} is {given}; it must be a text, or an object with the text as content"))
+        }),
+    };
+    Ok((chosen_template(&config["chat_template"]).map_err(wrong)?, spelled("bos_token")?, spelled("eos_token")?))
+}
+
+/// A template, or the one named default of a list, or its first.
+fn chosen_template(value: &serde_json::Value) -> Result<Option<String>, String> {
+    let chosen = match value {
+        serde_json::Value::Null => return Ok(None),
+        serde_json::Value::Array(list) if list.is_empty() => return Ok(None),
+        serde_json::Value::Array(list) => &list.iter().find(|t| t["name"] == "default").unwrap_or(&list[0])["template"],
+        other => other,
+    };
+    let wrong = || {
+        let given: String = value.to_string().chars().take(80).collect();
+        format!("chat_template is {given}; it must be a text, or a list of objects with name and template")
+    };
+    chosen.as_str().map(|template| Some(template.to_string())).ok_or_else(wrong)
 }
 
 /// Pieces that end a turn in the families that are read.
@@ -393,7 +419,10 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
     let template: Box<dyn Render> = match template {
         // Our own templates need no guard.
         Some(source) if bundled_template().as_deref() == Some(&*source) => Box::new(Template::new(&source)?),
-        Some(source) => Box::new(Apart::new(&source)?),
+        Some(source) => {
+            let named = |Failure(said)| Failure(format!("{}: {said}", path.display()));
+            Box::new(Apart::new(&source).map_err(named)?)
+        }
         None => Box::new(Template::new(text::chat::PLAIN)?),
     };
     let weights = checkpoint.weights()?;
@@ -418,5 +447,79 @@ pub fn not_empty(text: &str) -> Outcome {
         Err(Failure("the prompt is empty; give text with -p or on stdin".to_string()))
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(name: &str, value: Value) -> Result<Vocabulary, String> {
+        let keys = BTreeMap::from([(format!("tokenizer.ggml.{name}"), value)]);
+        vocabulary(Path::new("m.gguf"), &keys).map_err(|Failure(said)| said)
+    }
+
+    #[test]
+    fn vocabularies_of_the_wrong_type_are_named() {
+        let (text, texts) = (Value::Text("x".to_string()), Value::Texts(vec!["x".to_string(); 3]));
+        for (name, value, given) in [
+            ("model", Value::U64(1), "1; it must be a text"),
+            ("pre", Value::Bool(true), "true; it must be a text"),
+            ("tokens", text.clone(), "\"x\"; it must be a list of texts"),
+            ("tokens", Value::Integers(vec![1, 2]), "a list of 2 whole numbers; it must be a list of texts"),
+            ("merges", Value::Floats(vec![1.0]), "a list of 1 numbers; it must be a list of texts"),
+            ("scores", texts.clone(), "a list of 3 texts; it must be a list of numbers"),
+            ("scores", Value::Integers(vec![1]), "a list of 1 whole numbers; it must be a list of numbers"),
+            ("token_type", Value::Floats(vec![]), "a list of 0 numbers; it must be a list of whole numbers"),
+            ("token_type", Value::U64(1), "1; it must be a list of whole numbers"),
+            ("bos_token_id", text.clone(), "\"x\"; it must be a token's id, or -1"),
+            ("eos_token_id", Value::I64(-2), "-2; it must be a token's id"),
+            ("unknown_token_id", Value::F64(1.5), "1.5; it must be a token's id"),
+            ("unknown_token_id", Value::U64(1 << 40), "1099511627776; it must be a token's id"),
+            ("unknown_token_id", Value::F64(f64::NAN), "NaN; it must be a token's id"),
+            ("add_bos_token", Value::U64(1), "1; it must be true or false"),
+            ("add_eos_token", text, "\"x\"; it must be true or false"),
+            ("add_space_prefix", texts, "a list of 3 texts; it must be true or false"),
+        ] {
+            let said = key(name, value).err().unwrap_or_else(|| panic!("{name} is taken"));
+            assert!(said.starts_with(&format!("m.gguf: tokenizer.ggml.{name} is {given}")), "{said}");
+        }
+        for none in [Value::I64(-1), Value::U64(u32::MAX.into()), Value::F64(-1.0)] {
+            assert_eq!(key("unknown_token_id", none).unwrap().unknown, None);
+        }
+        assert_eq!(key("unknown_token_id", Value::U64(7)).unwrap().unknown, Some(7));
+    }
+
+    #[test]
+    fn what_stands_beside_a_tokenizer_has_its_type() {
+        let of = |json: serde_json::Value| beside(Path::new("c.json"), json.to_string().as_bytes()).map_err(|f| f.0);
+        for (given, said) in [
+            (json!([]), "it must be a JSON object"),
+            (json!({"bos_token": 7}), "bos_token is 7; it must be a text"),
+            (json!({"eos_token": false}), "eos_token is false; it must be a text"),
+            (json!({"eos_token": {"content": 7}}), "eos_token is {\"content\":7}; it must be a text"),
+            (json!({"chat_template": 7}), "chat_template is 7; it must be a text, or a list"),
+            (json!({"chat_template": {"default": "x"}}), "chat_template is {\"default\":\"x\"}"),
+            (json!({"chat_template": ["x"]}), "chat_template is [\"x\"]"),
+            (json!({"chat_template": [{"name": "default"}]}), "chat_template is [{\"name\":\"default\"}]"),
+            (
+                json!({"chat_template": [{"name": "a", "template": "x"}, {"name": "default", "template": 7}]}),
+                "7}]; it must",
+            ),
+        ] {
+            let error = of(given).unwrap_err();
+            assert!(error.starts_with("c.json: ") && error.contains(said), "{error}");
+        }
+        let (template, bos, eos) = of(json!({
+            "chat_template": [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}],
+            "bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>"
+        }))
+        .unwrap();
+        assert_eq!((template.as_deref(), &*bos, &*eos), (Some("b"), "<s>", "</s>"));
+        let first = of(json!({"chat_template": [{"name": "rag", "template": "a"}], "bos_token": null})).unwrap();
+        assert_eq!(first, (Some("a".to_string()), String::new(), String::new()));
+        assert_eq!(of(json!({"chat_template": []})).unwrap().0, None);
     }
 }

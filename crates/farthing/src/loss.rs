@@ -11,7 +11,7 @@ use model::{Checkpoint, Transformer};
 use serde_json::json;
 
 use crate::loading::{self, Load};
-use crate::terminal::{STOPPED, catch_interrupts, interrupt_pending, put};
+use crate::terminal::{STOPPED, catch_interrupts, interrupt_pending, put, read_text};
 use crate::{Failure, Outcome, pulling};
 
 /// Measure how well a model predicts a text
@@ -19,6 +19,7 @@ use crate::{Failure, Outcome, pulling};
 /// The text is cut into windows that the model reads alone, each after its first token; the loss is the mean of
 /// -ln p(token) over all tokens but that one. Bits per byte compare models of different vocabularies.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Examples:
   farthing loss model.gguf --text book.txt
@@ -34,7 +35,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..=16384))]
     window: u32,
     /// Read only so many tokens of the text
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = crate::terminal::whole::<usize>)]
     tokens: Option<usize>,
     /// A JSON object
     #[arg(long)]
@@ -44,8 +45,8 @@ pub struct Arguments {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let bytes = std::fs::read(&a.text).map_err(|e| Failure(format!("{}: {e}", a.text.display())))?;
-    let text = String::from_utf8(bytes).map_err(|_| Failure(format!("{}: not UTF-8 text", a.text.display())))?;
+    let name = a.text.display().to_string();
+    let text = read_text(std::fs::File::open(&a.text).map_err(|e| Failure(format!("{name}: {e}")))?, &name)?;
     let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
     let window = (a.window as usize).min(checkpoint.structure.context);
     let load = Load { context: Some(window), ..a.load.clone() };
@@ -57,7 +58,7 @@ pub fn run(a: Arguments) -> Outcome {
     ids.truncate(a.tokens.unwrap_or(usize::MAX));
     let step = window - usize::from(first.is_some());
     if ids.len() < 2 {
-        return Err(Failure(format!("{}: {} tokens are too few to measure", a.text.display(), ids.len())));
+        return Err(Failure(format!("{name}: {} tokens are too few to measure; give at least 2 of them", ids.len())));
     }
     let weights = checkpoint.weights()?;
     loading::bring_in(&weights);

@@ -22,6 +22,9 @@ pub enum Resolved {
 
 /// What MODEL means: a path, a pulled model by its name or the last part of it, else a name at the hub.
 pub fn resolve(text: &str) -> Result<Resolved, Failure> {
+    if text.is_empty() {
+        return Err(Failure("MODEL is empty; give a file, a directory or a name such as org/name".to_string()));
+    }
     let path = Path::new(text);
     if path.exists() {
         return Ok(Resolved::Here(path.to_path_buf()));
@@ -120,20 +123,31 @@ impl Remote {
         sums.into_iter().filter(|(_, size)| *size <= most).max_by_key(|(_, size)| *size)
     }
 
-    /// Refuse a model that would not run here, with what would.
+    /// Refuse a model that would not load, or not run here, with what would.
     fn admit(&self, load: &Load) -> Outcome {
         let checkpoint = Checkpoint::open(&self.path)?;
+        checkpoint.complete().map_err(|e| {
+            Failure(format!(
+                "{}: not fetched, it would not load: {e}; `farthing pull --anyway` fetches it all the same",
+                self.name
+            ))
+        })?;
         let quiet = Load { quiet: true, ..load.clone() };
         let Err(Failure(why)) = loading::plan(&checkpoint, &quiet) else { return Ok(()) };
-        let available = model::plan::available().unwrap_or(u64::MAX);
-        // Room for the weights is what is left beside buffers and a short context.
-        let room = available.saturating_sub(available / 10);
-        let advice = match self.smaller(room) {
-            Some((file, size)) => format!("{}:{file} ({}) would fit", self.name.repository, bytes(size)),
-            None => format!("of this repository nothing fits: look for a GGUF quantisation below {}", bytes(room)),
+        let (plan, _) = loading::planned(&checkpoint, &quiet)?;
+        // Where only the context is too long, `why` says which one fits.
+        let room = plan.largest_weights().filter(|_| plan.longest_context == 0);
+        let why = match room.map(|room| (room, self.smaller(room))) {
+            None => why,
+            Some((_, Some((file, size)))) => {
+                format!("{why}; {}:{file} ({}) would fit", self.name.repository, bytes(size))
+            }
+            Some((room, None)) => {
+                format!("{why}; of this repository nothing fits: look for GGUF files of at most {}", bytes(room))
+            }
         };
         Err(Failure(format!(
-            "{}: not fetched, it would not run here: {why}; {advice}; `farthing pull --anyway` fetches it all the same",
+            "{}: not fetched, it would not run here: {why}; `farthing pull --anyway` fetches it all the same",
             self.name
         )))
     }

@@ -31,6 +31,7 @@ use crate::{Failure, Outcome, config, probe, pulling, trying};
 /// the engine at the next token. SIGTERM or ctrl-c ends the server when the requests it has taken are done, and refuses new ones
 /// with 503 meanwhile; a second one ends it at once.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Routes:
   POST /v1/chat/completions   messages to an answer, streamed or not (OpenAI, DeepSeek; without /v1 and under /beta too)

@@ -1,4 +1,4 @@
-//! `farthing show`: what a model is and what it will take. Reads headers only.
+//! `farthing show`: what a model is and what it will take, and whether its tensors are what it needs. Reads headers only.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::Args;
 use kernels::Pool;
 use model::Checkpoint;
+use model::checkpoint::TokenizerSource;
 use model::plan::MemoryPlan;
 use model::structure::{Attention, FeedForward, Layer, Score};
 use model::tensors::Stored;
@@ -20,8 +21,10 @@ use crate::{Failure, Outcome, pulling};
 ///
 /// Structure, parameters, bytes, cache per token, memory plan, the longest context that fits, and the speed to expect here,
 /// from products with the model's formats of weights, measured in about a second. Works on files that do not fit in memory, and on names at the hub
-/// before anything but headers is fetched.
+/// before anything but headers is fetched. A model that will not load, because a tensor is missing, of no use or of an unsupported format, is shown
+/// all the same, with what is wrong; the exit code is then 1.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Examples:
   farthing show org/name                     before it is fetched
@@ -151,6 +154,7 @@ pub fn run(a: Arguments) -> Outcome {
     let cache =
         [s.cache_width(), s.cache_width_grouped(), s.cache_width_multi_head()].map(|w| format.bytes_of(w) as u64);
     let by_format = checkpoint.bytes_by_format();
+    let complete = checkpoint.complete();
     let name = |stored: &Stored| match stored {
         Stored::As(format) => format.name().to_string(),
         Stored::Unknown(name) => name.clone(),
@@ -207,7 +211,11 @@ pub fn run(a: Arguments) -> Outcome {
             let row = |(name, (row, col, value)): &(String, (usize, usize, f32))| json!({"tensor": name, "row": row, "column": col, "value": value.to_string()});
             report["damaged"] = found.iter().map(row).collect();
         }
+        if let Err(e) = &complete {
+            report["will_not_load"] = json!(e.to_string());
+        }
         put(&format!("{report}\n"))?;
+        complete?;
         return checked(&a.model, found.len());
     }
     let mut lines = vec![
@@ -264,9 +272,12 @@ pub fn run(a: Arguments) -> Outcome {
     ));
     lines.push(match (plan.fits(), plan.longest_context) {
         (true, longest) => format!("            fits; the longest context that fits is {longest}"),
-        (false, 0) => "            does not fit: take a smaller or more strongly quantised model".to_string(),
+        (false, 0) => format!("            does not fit: {}", loading::would_fit(&checkpoint, &plan)),
         (false, longest) => format!("            does not fit; the longest context that fits is {longest}"),
     });
+    if matches!(checkpoint.tokenizer, TokenizerSource::None) {
+        lines.push("tokenizer   none: it cannot read or write text until it has its own (tokenizer.json)".to_string());
+    }
     if let Some(e) = expected {
         lines.push(format!(
             "speed       about {} tokens/s of an answer, {} of a prompt, by what this machine showed just now",
@@ -291,9 +302,9 @@ pub fn run(a: Arguments) -> Outcome {
     if a.check {
         let found = damaged(&checkpoint, false)?;
         checked(&a.model, found.len())?;
-        return put("checked     every weight is a number\n");
+        put("checked     every weight is a number\n")?;
     }
-    Ok(())
+    Ok(complete?)
 }
 
 fn checked(model: &str, damaged: usize) -> Outcome {

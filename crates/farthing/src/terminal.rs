@@ -22,6 +22,38 @@ pub fn put(text: &str) -> Result<(), Failure> {
     })
 }
 
+/// Text from outside: at most as much as is tokenized at once, whatever gives it.
+pub fn read_text(from: impl std::io::Read, name: &str) -> Result<String, Failure> {
+    use std::io::Read;
+    let most = text::tokenizer::TEXT_BYTES_MAX;
+    let mut bytes = Vec::new();
+    from.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|e| Failure(format!("{name}: {e}")))?;
+    if bytes.len() > most {
+        return Err(Failure(format!(
+            "{name}: more than {most} bytes of text are not taken at once: give a part of it"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|_| Failure(format!("{name}: not UTF-8 text")))
+}
+
+/// A whole number of the command line.
+pub fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let said = if digits { "the number is too large" } else { "give a whole number from 0 on" };
+    text.parse().map_err(|_| said.to_string())
+}
+
+/// A number of the command line.
+pub fn number(text: &str) -> Result<f32, String> {
+    text.parse().map_err(|_| "give a number, such as 0.7".to_string())
+}
+
+/// Threads of the command line.
+pub fn threads(text: &str) -> Result<u16, String> {
+    let threads = text.parse().ok().filter(|n| (1..=1024).contains(n));
+    threads.ok_or_else(|| "give a whole number from 1 to 1024".to_string())
+}
+
 /// Set where stderr is for programs: it holds JSON only, one object a line.
 static JSON: AtomicBool = AtomicBool::new(false);
 

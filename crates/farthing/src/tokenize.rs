@@ -1,12 +1,10 @@
 //! `farthing tokenize`: text to ids and back.
 
-use std::io::Read;
-
 use clap::Args;
 use model::Checkpoint;
 use serde_json::json;
 
-use crate::terminal::put;
+use crate::terminal::{put, read_text};
 use crate::{Failure, Outcome, loading, pulling};
 
 /// Show the tokens of a text
@@ -18,6 +16,7 @@ use crate::{Failure, Outcome, loading, pulling};
 ///   farthing tokenize model.gguf --ids-only < prompt.txt
 ///   farthing tokenize model.gguf --decode 655,561,267
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model
@@ -49,19 +48,20 @@ pub fn ids(text: &str) -> Result<Vec<u32>, Failure> {
 pub fn run(a: Arguments) -> Outcome {
     let text = match a.text {
         Some(text) => text,
-        None => {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|_| Failure("the text on stdin is not UTF-8".to_string()))?;
-            text
-        }
+        None => read_text(std::io::stdin(), "the text on stdin")?,
     };
     let (path, _remote) = pulling::find_headers(&a.model)?;
     let checkpoint = Checkpoint::open(&path)?;
     let (tokenizer, ..) = loading::tokenizer(&checkpoint)?;
     if a.decode {
-        let text = tokenizer.decode(&ids(&text)?, false);
+        let ids = ids(&text)?;
+        if let Some(id) = ids.iter().find(|&&id| tokenizer.bytes(id).is_none()) {
+            return Err(Failure(format!(
+                "no token of this model has id {id}; its tokenizer has {}",
+                tokenizer.vocab_size()
+            )));
+        }
+        let text = tokenizer.decode(&ids, false);
         return put(&if a.json { format!("{}\n", json!({ "text": text })) } else { format!("{text}\n") });
     }
     let ids = tokenizer.encode(&text, a.special)?;

@@ -9,6 +9,7 @@ use model::{CacheFormat, Checkpoint, Transformer};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::loading::{self, Load};
+use crate::terminal::read_text;
 use crate::tokenize::ids;
 use crate::{Failure, Outcome, pulling};
 
@@ -22,6 +23,7 @@ use crate::{Failure, Outcome, pulling};
 ///   farthing trace models/seed-5.7m --tokens 0,655,561 --layers -o trace.safetensors
 ///   farthing trace model.gguf --tokens @ids.txt -o trace.safetensors
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model
@@ -41,7 +43,7 @@ pub struct Arguments {
 
 pub fn run(a: Arguments) -> Outcome {
     let list = match a.tokens.strip_prefix('@') {
-        Some(file) => std::fs::read_to_string(file).map_err(|e| Failure(format!("{file}: {e}")))?,
+        Some(file) => read_text(std::fs::File::open(file).map_err(|e| Failure(format!("{file}: {e}")))?, file)?,
         None => a.tokens.clone(),
     };
     let tokens = ids(&list)?;

@@ -520,3 +520,190 @@ fn with_json_stderr_holds_nothing_else() {
         }
     }
 }
+
+/// Tensors as a safetensors file: names with shapes of f32, as many zeros as that takes (a hole in the file), and the model's own.
+fn with_zeros(model: &Path, name: &str, shape: &[u64], own: bool) {
+    let weights = model.join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut places: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let data = if own { &bytes[8 + header..] } else { &[] };
+    if !own {
+        places = serde_json::json!({});
+    }
+    let zeros = 4 * shape.iter().product::<u64>();
+    places[name] = serde_json::json!({
+        "dtype": "F32", "shape": shape, "data_offsets": [data.len(), data.len() as u64 + zeros]
+    });
+    let header = places.to_string();
+    let mut file = std::fs::File::create(&weights).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.write_all(data).unwrap();
+    file.set_len((8 + header.len() + data.len()) as u64 + zeros).unwrap();
+}
+
+/// What will not load is told before anything is loaded, and the same by both commands.
+#[test]
+fn show_names_tensors_that_keep_a_model_from_loading() {
+    let scratch = Scratch::new("unused");
+    let model = scratch.model();
+    let path = model.to_str().unwrap();
+    let name = "model.layers.1.self_attn.what.weight";
+    with_zeros(&model, name, &[3], true);
+    let shown = run_with(&["show", path, "--no-speed"], "");
+    assert_eq!(shown.status.code(), Some(1));
+    assert!(text(&shown.stdout).contains("structure   5 layers"), "it is shown all the same");
+    let line = text(&shown.stderr);
+    assert!(line.starts_with("farthing: ") && line.lines().count() == 1, "{line}");
+    assert!(line.contains(name) && line.contains("model.safetensors"), "{line}");
+    assert_eq!(line.trim_end(), fail(&["generate", path, "-p", "x", "-q"]));
+
+    let json = run_with(&["show", path, "--no-speed", "--json"], "");
+    assert_eq!(json.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(report["will_not_load"].as_str().unwrap().contains(name) && report["layers"] == 5);
+    let whole = serde_json::from_str::<serde_json::Value>(&succeed(
+        &["show", bundled().to_str().unwrap(), "--no-speed", "--json"],
+        "",
+    ));
+    assert!(whole.unwrap().get("will_not_load").is_none());
+}
+
+/// A model larger than any memory: every command that would load it says so, with a size that fits, and loads nothing.
+#[test]
+fn what_does_not_fit_is_refused_with_a_size_that_would() {
+    let scratch = Scratch::new("large");
+    let model = scratch.model();
+    let path = model.to_str().unwrap();
+    // 4 TiB.
+    with_zeros(&model, "model.embed_tokens.weight", &[1 << 20, 1 << 20], false);
+    let size = |line: &str| -> f64 {
+        let at = line.find("files of at most ").unwrap_or_else(|| panic!("{line}")) + "files of at most ".len();
+        let words: Vec<&str> = line[at..].split_whitespace().take(2).collect();
+        assert!(words[1] == "GiB" || words[1] == "MiB", "{line}");
+        words[0].parse::<f64>().unwrap() * if words[1] == "GiB" { 1024.0 } else { 1.0 }
+    };
+    let text_file = scratch.0.join("text.txt");
+    std::fs::write(&text_file, "Once upon a time").unwrap();
+    let file = text_file.to_str().unwrap();
+    for args in [
+        &["generate", path, "-p", "x"][..],
+        &["chat", path],
+        &["bench", path],
+        &["loss", path, "--text", file],
+        &["trace", path, "--tokens", "1,2", "-o", "/nowhere"],
+    ] {
+        let line = fail(args);
+        assert!(line.contains("weights 4096.00 GiB") && line.contains("bits a weight or a smaller model"), "{line}");
+        // More than nothing, and no more than there is.
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.windows(2).position(|w| w == ["are", "available;"]).unwrap();
+        let available: f64 = words[at - 2].parse().unwrap();
+        let available = if words[at - 1] == "GiB" { available * 1024.0 } else { available };
+        let fits = size(&line);
+        assert!(fits > 1.0 && fits < available, "{line}");
+    }
+    let shown = text(&run_with(&["show", path, "--no-speed"], "").stdout);
+    let line = shown.lines().find(|l| l.contains("does not fit")).unwrap();
+    assert!(size(line) > 1.0 && line.contains("bits a weight"), "{line}");
+}
+
+/// Values that cannot be are named with their option and what would do, negative ones too; inputs without end are not read to it.
+#[test]
+fn values_that_cannot_be_are_named_with_what_would_do() {
+    let model = bundled();
+    let model = model.to_str().unwrap();
+    for (args, said) in [
+        (&["generate", model, "-p", "x", "--context", "-1"][..], "'-1' for '--context <TOKENS>': give a whole number"),
+        (&["generate", model, "-p", "x", "-n", "-1"], "'-1' for '--max-tokens <MAX_TOKENS>': give a whole number"),
+        (&["generate", model, "-p", "x", "-n", "99999999999999999999"], "the number is too large"),
+        (
+            &["generate", model, "-p", "x", "--threads", "0"],
+            "'0' for '--threads <N>': give a whole number from 1 to 1024",
+        ),
+        (
+            &["generate", model, "-p", "x", "--threads", "-2"],
+            "'-2' for '--threads <N>': give a whole number from 1 to 1024",
+        ),
+        (&["generate", model, "-p", "x", "-t", "hot"], "'hot' for '--temperature <TEMPERATURE>': give a number"),
+        (&["generate", model, "-p", "x", "--seed", "-3"], "'-3' for '--seed <SEED>': give a whole number"),
+        (&["bench", model, "--depth", "5,-1"], "'-1' for '--depth <TOKENS>': give a whole number"),
+        (&["loss", model, "--text", "x", "--tokens", "-1"], "'-1' for '--tokens <TOKENS>': give a whole number"),
+        (&["doctor", "--threads", "x"], "'x' for '--threads <N>': give a whole number from 1 to 1024"),
+    ] {
+        let output = run_with(args, "");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
+    }
+    for (args, said) in [
+        (&["generate", model, "-p", "x", "-t", "-1"][..], "temperature is -1; it must be from 0 to 100"),
+        (&["generate", model, "-p", "x", "--top-p", "-0.5"], "top_p is -0.5; it must be from 0 to 1"),
+        (&["bench", model, "--decode", "0"], "--decode 0: give at least 1"),
+        (&["bench", model, "--prefill", "5,0"], "--prefill 0: give at least 1"),
+        (&["bench", model, "--context", "0"], "--context 0: give at least 1"),
+        (&["bench", model, "--context", "3000"], "--context 3000: this model was made for 2048"),
+        (&["bench", model, "--depth", "3000"], "give a smaller --depth"),
+        (&["loss", model, "--text", "/dev/zero"], "/dev/zero: more than 33554432 bytes of text"),
+        (&["loss", model, "--text", "/dev/null"], "/dev/null: 0 tokens are too few to measure; give at least 2"),
+        (&["loss", model, "--text", "/tmp"], "/tmp: Is a directory"),
+        (&["trace", model, "--tokens", "@/dev/zero", "-o", "/tmp/never"], "/dev/zero: more than 33554432 bytes"),
+        (&["tokenize", model, "--decode", "5,4000000000"], "no token of this model has id 4000000000"),
+        (&["show", ""], "MODEL is empty; give a file"),
+    ] {
+        assert!(fail(args).contains(said), "{args:?}: {}", fail(args));
+    }
+    for args in [&["generate", model, "-q"][..], &["tokenize", model]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+        let output = command.args(args).stdin(std::fs::File::open("/dev/zero").unwrap()).output().unwrap();
+        assert!(text(&output.stderr).contains("on stdin: more than 33554432 bytes of text"), "{args:?}: {output:?}");
+    }
+}
+
+/// What a newcomer meets: a file in the place of its directory, the other way round, and files that were not fetched.
+#[test]
+fn what_is_not_quite_a_model_is_told_with_the_next_step() {
+    let scratch = Scratch::new("newcomer");
+    let model = scratch.model();
+    let path = model.to_str().unwrap();
+    let show = || fail(&["show", path, "--no-speed"]);
+    let weights = model.join("model.safetensors");
+    assert!(fail(&["show", weights.to_str().unwrap()]).contains("the directory is named, not a file in it"));
+    let whole = std::fs::read(&weights).unwrap();
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
+    std::fs::write(&weights, lfs).unwrap();
+    assert!(show().contains("model.safetensors: a pointer of Git LFS"));
+    std::fs::remove_file(&weights).unwrap();
+    assert!(show().contains("neither model.safetensors nor"));
+    std::fs::write(model.join("pytorch_model.bin"), "x").unwrap();
+    assert!(show().contains("pytorch_model.bin is no format that is read"));
+    std::fs::write(model.join("model-00001-of-00002.safetensors"), "x").unwrap();
+    assert!(show().contains("model-00001-of-00002.safetensors is there, but neither"));
+    std::os::unix::fs::symlink("/nowhere/blob", &weights).unwrap();
+    assert!(show().contains("model.safetensors is no plain file, or a link to none"));
+    std::fs::remove_file(&weights).unwrap();
+    std::fs::write(&weights, whole).unwrap();
+
+    let tokenizer = model.join("tokenizer.json");
+    std::fs::write(&tokenizer, lfs).unwrap();
+    assert!(fail(&["generate", path, "-p", "x", "-q"]).contains("tokenizer.json: a pointer of Git LFS"));
+    std::fs::remove_file(&tokenizer).unwrap();
+    assert!(fail(&["generate", path, "-p", "x", "-q"]).contains("no tokenizer.json in it; put the model's own"));
+    assert!(succeed(&["show", path, "--no-speed"], "").contains("tokenizer   none"));
+    std::fs::copy(bundled().join("tokenizer.json"), &tokenizer).unwrap();
+    std::fs::write(model.join("tokenizer_config.json"), r#"{"chat_template": "{{ broken"}"#).unwrap();
+    let line = fail(&["generate", path, "-p", "x", "-q"]);
+    assert!(line.starts_with(&format!("farthing: {path}: chat template: ")), "{line}");
+
+    // A directory of GGUF files is none of them.
+    let from = reference("stories260K/model-q8_0.gguf");
+    std::fs::remove_file(model.join("config.json")).unwrap();
+    std::fs::copy(&from, model.join("b.gguf")).unwrap();
+    assert!(show().contains(&format!("which is named itself: {path}/b.gguf")), "{}", show());
+    std::fs::copy(&from, model.join("a.gguf")).unwrap();
+    assert!(show().contains(&format!("2 GGUF files: name one of them, such as {path}/a.gguf")));
+    let part = model.join("c-00001-of-00002.gguf");
+    std::fs::copy(&from, &part).unwrap();
+    let line = fail(&["show", part.to_str().unwrap(), "--no-speed"]);
+    assert!(line.contains("c-00002-of-00002.gguf: a part of ") && line.contains("in one directory"), "{line}");
+}
