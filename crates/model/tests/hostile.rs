@@ -290,6 +290,21 @@ fn gguf_values_of_every_type() {
     assert_eq!(values.into_values().collect::<Vec<_>>(), expected);
 }
 
+/// Data begin at the next multiple of the alignment, wherever the header ends.
+#[test]
+fn data_are_where_the_alignment_says() {
+    for length in 1..64 {
+        let keys = [key("general.alignment", 4, &64u32.to_le_bytes()), key(&"k".repeat(length), 7, &[1])];
+        let bytes = raw_gguf(&keys, &[("x", &[8], 0, 0), ("y", &[8], 0, 64)], 160);
+        let header = raw_gguf(&keys, &[("x", &[8], 0, 0), ("y", &[8], 0, 64)], 0).len();
+        let mut tensors = Tensors::default();
+        model::gguf::read_mapped(&Arc::new(Mapping::held("aligned.gguf", bytes)), &mut tensors).unwrap();
+        // `header` is the next multiple of 32.
+        let start = header.next_multiple_of(64);
+        assert_eq!((tensors.by_name["x"].offset, tensors.by_name["y"].offset), (start, start + 64), "{length}");
+    }
+}
+
 /// Bounds that hold for all parts of a header together, whatever one part says.
 #[test]
 fn gguf_headers_without_end() {
