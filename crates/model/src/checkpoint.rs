@@ -231,6 +231,10 @@ fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
 
 fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_path = path.join("config.json");
+    // A directory that may not be looked into is not one without a configuration.
+    if let Some(e) = std::fs::metadata(&config_path).err().filter(|e| e.kind() != std::io::ErrorKind::NotFound) {
+        return Err(CheckpointError::read(&config_path, e));
+    }
     if !config_path.is_file() {
         let ggufs: Vec<String> = tensors::names_in(path).into_iter().filter(|name| name.ends_with(".gguf")).collect();
         let what = match &ggufs[..] {

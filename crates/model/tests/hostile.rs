@@ -429,6 +429,18 @@ fn small_files_are_read_within_bounds() {
     }
 }
 
+/// What the system will not tell of is no absence.
+#[test]
+fn a_configuration_that_cannot_be_looked_at_is_not_told_as_missing() {
+    let (directory, _) = llama("denied");
+    let config = directory.0.join("config.json");
+    std::fs::remove_file(&config).unwrap();
+    assert!(refused(&directory.0).contains("no config.json in it"));
+    std::os::unix::fs::symlink(&config, &config).unwrap();
+    let error = refused(&directory.0);
+    assert!(error.contains("config.json: ") && !error.contains("no config.json"), "{error}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn what_is_not_a_file_is_not_waited_for() {
