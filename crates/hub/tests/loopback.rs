@@ -258,11 +258,16 @@ fn a_body_that_stays_short_is_an_error_after_five_attempts_without_progress() {
 
 #[test]
 fn a_server_that_starts_over_and_breaks_makes_no_progress() {
-    let (place, repository) = (Place::new(), Repository::model());
-    let server = odd(&repository, |_, _, bytes| Reply::new(200, bytes).halved());
-    let error = pull(&place.hub(&server), &Watch::default()).unwrap_err();
-    assert!(matches!(error, HubError::Connection { .. }), "{error}");
-    assert!(server.requests_for(WEIGHTS).len() <= 7, "{}", server.requests_for(WEIGHTS).len());
+    for breaks in [true, false] {
+        let (place, repository) = (Place::new(), Repository::model());
+        // In the middle, or with an end where there should be more.
+        let server = odd(&repository, move |_, _, bytes| {
+            if breaks { Reply::new(200, bytes).halved() } else { Reply::new(200, &bytes[..bytes.len() / 2]) }
+        });
+        let error = pull(&place.hub(&server), &Watch::default()).unwrap_err();
+        assert!(matches!(error, HubError::Connection { .. }), "{error}");
+        assert!(server.requests_for(WEIGHTS).len() <= 7, "{}", server.requests_for(WEIGHTS).len());
+    }
 }
 
 #[test]
@@ -676,6 +681,21 @@ fn gguf_by_tag_split_listed_and_removed() {
     assert!(cache.remove(&name("org/model")).unwrap_err().to_string().contains("not in the cache"));
 }
 
+#[test]
+fn a_split_is_there_with_all_its_parts_and_a_number_beyond_them_makes_none() {
+    let two = ["m-Q8_0-00001-of-00002.gguf", "m-Q8_0-00002-of-00002.gguf"];
+    let repository = Repository::new(vec![(two[0], noise(4000, 3)), (two[1], noise(5000, 4))]);
+    let (place, server) = (Place::new(), sound(&repository));
+    let first = pull(&place.hub(&server), &Watch::default()).unwrap();
+    assert_eq!(place.cache().find(&name("org/model")).unwrap(), Some(first.clone()));
+    std::fs::remove_file(first.with_file_name(two[1])).unwrap();
+    assert_eq!(place.cache().find(&name("org/model")).unwrap(), None);
+
+    let alone = Repository::new(vec![("m-Q8_0-00003-of-00002.gguf", noise(4000, 3))]);
+    let (place, server) = (Place::new(), sound(&alone));
+    assert!(pull(&place.hub(&server), &Watch::default()).unwrap().ends_with("m-Q8_0-00003-of-00002.gguf"));
+}
+
 /// A cache as huggingface_hub writes it: two commits that share the weights.
 fn python_cache(place: &Place) -> (String, String) {
     let root = place.repository();
@@ -734,6 +754,32 @@ fn a_gguf_shared_by_two_snapshots_stays_until_the_last_link_goes() {
     assert_eq!(cache.remove(&name("org/model@old:m.gguf")).unwrap(), 0);
     assert!(cache.find(&name("org/model:m.gguf")).unwrap().is_some());
     assert_eq!(cache.remove(&name("org/model:m.gguf")).unwrap(), 900);
+}
+
+#[test]
+fn a_snapshot_stays_as_long_as_another_reference_means_it() {
+    let place = Place::new();
+    let (_, new) = python_cache(&place);
+    std::fs::write(place.repository().join("refs/dev"), &new).unwrap();
+    let cache = place.cache();
+    assert_eq!(cache.remove(&name("org/model@dev")).unwrap(), 0);
+    assert_eq!(cache.find(&name("org/model@dev")).unwrap(), None);
+    assert!(cache.find(&name("org/model")).unwrap().is_some());
+}
+
+#[test]
+fn a_link_elsewhere_is_no_link_to_the_blob_of_that_name() {
+    let place = Place::new();
+    let (_, new) = python_cache(&place);
+    let (blob, outside) =
+        (place.repository().join("blobs").join("c".repeat(64)), place.directory.path().join("outside"));
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::write(&blob, "ours").unwrap();
+    std::fs::write(outside.join("c".repeat(64)), "theirs").unwrap();
+    let link = place.repository().join("snapshots").join(&new).join("y.gguf");
+    std::os::unix::fs::symlink(outside.join("c".repeat(64)), link).unwrap();
+    assert_eq!(place.cache().remove(&name("org/model:y.gguf")).unwrap(), 0);
+    assert!(blob.exists() && outside.join("c".repeat(64)).exists());
 }
 
 #[test]

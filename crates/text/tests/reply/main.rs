@@ -366,6 +366,33 @@ fn deltas_come_early() {
     assert_eq!(parser.calls(), 1);
 }
 
+/// What models write now and then: each is read as it stands.
+#[test]
+fn odd_calls_are_read_as_they_stand() {
+    let read = |name: &str, text: &str| stream(&Format::by_name(name).unwrap(), false, true, [text]);
+    let hermes = |name: &str| format!("<tool_call>{{\"name\": \"{name}\", \"arguments\": {{}}}}</tool_call>");
+    // Half of a surrogate pair.
+    assert_eq!(read("hermes", &hermes("f\\ud83d\\u0041")).calls[0].name, "f\u{fffd}A");
+    // White space between two calls is nobody's.
+    let message = read("hermes", &format!("Hi{}\n \n \n{}", hermes("f"), hermes("g")));
+    assert_eq!((message.content.as_str(), message.calls.len()), ("Hi", 2));
+    // What stands behind a colon and is no number belongs to the name.
+    let kimi = "<|tool_calls_section_begin|><|tool_call_begin|>functions.a:b<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>";
+    assert_eq!(read("kimi-k2", kimi).calls[0].name, "a:b");
+    // Control characters are escaped, to the last.
+    let open = "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"x\" string=";
+    let dsml = format!("{open}\"true\">a\u{1f}</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>");
+    assert_eq!(read("deepseek-v3.2", &dsml).calls[0].arguments, "{\"x\": \"a\\u001f\"}");
+    // A word is held back until it is known what it is, but not without end.
+    let mut parser =
+        Parser::new(Format::by_name("deepseek-v3.2").unwrap(), Options { tools: true, ..Options::default() });
+    parser.push(&format!("{open}\"false\">"));
+    assert_eq!(parser.push(&"w".repeat(200)), []);
+    assert!(matches!(&parser.push(&"w".repeat(200))[..], [Delta::Arguments { text, .. }] if text.len() > 256));
+    // The gap before a call goes with the call that a limit cut.
+    assert_eq!(cut(&Format::by_name("deepseek-v3.2").unwrap(), false, ["Hello\n\n<｜DSML｜func"]).content, "Hello");
+}
+
 /// Names, calls and time are bounded; nothing is lost beyond the bounds.
 #[test]
 fn bounds() {
@@ -395,5 +422,10 @@ fn bounds() {
     assert_eq!(stream(&hermes, false, true, [nested.as_str()]).content, nested);
     let strings = format!("{}{}", "<tool_call>{\"a\": ".repeat(3000), "\"".repeat(1_000_000));
     assert_eq!(stream(&hermes, false, true, [strings.as_str()]).content, strings);
+    // After four MiB of what was no call after all, calls are no longer looked for.
+    for (times, calls) in [(3, 1), (5, 0)] {
+        let none = format!("<tool_call>{{\"a\": [{}] ?", "1,".repeat(500_000)).repeat(times);
+        assert_eq!(stream(&hermes, false, true, [none.as_str(), call]).calls.len(), calls, "{times}");
+    }
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
 }
