@@ -312,6 +312,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_party_with_nothing_at_work_goes_before_one_that_began_earlier() {
+        let turns = Arc::new(Turns::default());
+        let first = turns.take(client(1, 1), LARGE_BYTES).await.unwrap();
+        let other = turns.take(client(3, 1), LARGE_BYTES).await.unwrap();
+        let small = turns.take(client(2, 1), 10).await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks = [client(1, 2), client(2, 1)].map(|who| {
+            let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+            tokio::spawn(async move {
+                let _turn = turns.take(who, LARGE_BYTES).await.unwrap();
+                order.lock().unwrap().push(who);
+            })
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(turns.lock().waiting.len(), 2);
+        drop(small);
+        drop(other);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), [client(2, 1), client(1, 2)]);
+        drop(first);
+    }
+
+    #[tokio::test]
     async fn who_leaves_the_queue_is_passed_over() {
         let turns = Arc::new(Turns::default());
         let both = [at_once(&turns, client(1, 1)).await.unwrap(), at_once(&turns, client(1, 1)).await.unwrap()];
