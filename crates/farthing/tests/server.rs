@@ -324,7 +324,8 @@ fn a_grammar_of_slow_masks_holds_nobody_up() {
     println!("longest gap {alone:?} alone, {beside:?} beside a stranger whose answer took {took:?}: {status}");
     println!("{}", answer.lines().last().unwrap_or_default());
     assert!(status.contains("200 OK") || answer.contains("constraint_failed"), "{answer}");
-    assert!(beside < Duration::from_secs(1), "{beside:?}");
+    // Where each mask was waited for it was half a second, beside others too it is some tens of milliseconds.
+    assert!(beside < Duration::from_millis(300), "{beside:?}");
 }
 
 /// Names of special tokens are text wherever a client can put them: names of properties, keys of schemas, escapes in arguments,
