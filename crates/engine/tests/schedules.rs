@@ -522,3 +522,22 @@ fn a_unit_is_found_by_its_tokens_form_and_salt_only() {
     assert_eq!(hit(3, b"a", &prompt[..25]), 16);
     assert_eq!(hit(4, b"a", &prompt[..14]), 8, "8 to 11 lie in a block that this prompt does not fill");
 }
+
+#[test]
+fn the_time_to_wait_for_a_place_ends_when_a_request_begins() {
+    let mut scheduler = Scheduler::new(bounds(), 16);
+    let patient = Arrival { wait_until: Some(Duration::from_secs(5)), ..arrival(1, 0, vec![1; 30]) };
+    scheduler.arrive(0, patient.clone()).unwrap();
+    begins_after(&mut scheduler, 0, 64);
+    scheduler.arrive(1, arrival(1, 1, vec![2; 50])).unwrap();
+    scheduler.arrive(2, patient).unwrap();
+    let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+    assert_eq!((step.preempted, scheduler.next_deadline()), (vec![0], Some(Duration::from_secs(5))));
+    // Both wait: one has begun and may wait as long as it takes, the other may not.
+    let step = scheduler.step(Duration::from_secs(5), 64, &mut |_| false);
+    assert_eq!((step.expired, step.overdue), (vec![2], vec![]));
+    assert_eq!((scheduler.load(), scheduler.next_deadline()), ((1, 1), None));
+    scheduler.leave(1);
+    let step = scheduler.step(Duration::from_secs(6), 64, &mut |_| false);
+    assert!(step.parts.iter().any(|p| p.id == 0) && step.begun.is_empty(), "it goes on: {step:?}");
+}
