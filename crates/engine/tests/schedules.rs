@@ -541,3 +541,37 @@ fn the_time_to_wait_for_a_place_ends_when_a_request_begins() {
     let step = scheduler.step(Duration::from_secs(6), 64, &mut |_| false);
     assert!(step.parts.iter().any(|p| p.id == 0) && step.begun.is_empty(), "it goes on: {step:?}");
 }
+
+/// Requests in the order in which they begin, each with as many tokens as it may generate; all are let run to their end.
+fn order_of_begins(scheduler: &mut Scheduler, most: usize, wanted: impl Fn(Id) -> usize) -> Vec<Id> {
+    let (mut order, mut chosen) = (Vec::new(), HashMap::new());
+    while order.len() < most || scheduler.load().0 > 0 {
+        let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+        assert!(!step.parts.is_empty(), "{order:?}");
+        order.extend(step.begun.iter().map(|b| b.id));
+        for part in step.parts {
+            scheduler.computed(part.id, part.len);
+            let chosen = chosen.entry(part.id).or_insert(0);
+            *chosen += usize::from(part.logits);
+            if *chosen == wanted(part.id) {
+                scheduler.leave(part.id);
+            } else if part.logits {
+                scheduler.push(part.id, 1);
+            }
+        }
+    }
+    order
+}
+
+#[test]
+fn an_account_that_asked_for_nothing_has_no_credit_from_that_time() {
+    let mut scheduler = Scheduler::new(Bounds { running: 1, ..bounds() }, 16);
+    for id in 0..20 {
+        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 3])).unwrap();
+    }
+    assert_eq!(order_of_begins(&mut scheduler, 10, |_| 1), (0..10).collect::<Vec<_>>());
+    for id in 100..110 {
+        scheduler.arrive(id, arrival(2, 0, vec![id as u32; 3])).unwrap();
+    }
+    assert_eq!(order_of_begins(&mut scheduler, 6, |_| 1), [10, 100, 11, 101, 12, 102]);
+}
