@@ -575,3 +575,16 @@ fn an_account_that_asked_for_nothing_has_no_credit_from_that_time() {
     }
     assert_eq!(order_of_begins(&mut scheduler, 6, |_| 1), [10, 100, 11, 101, 12, 102]);
 }
+
+#[test]
+fn a_generated_token_counts_as_four_of_a_prompt() {
+    // The first account reads 3 tokens and computes 4 of the 5 that it generates: it is given 19.
+    for (read, next) in [(18, [3, 2]), (20, [2, 3])] {
+        let mut scheduler = Scheduler::new(Bounds { running: 1, ..bounds() }, 16);
+        for (id, account, len) in [(0, 1, 3), (1, 2, read), (2, 1, 3), (3, 2, 3)] {
+            scheduler.arrive(id, arrival(account, 0, vec![id as u32; len])).unwrap();
+        }
+        let order = order_of_begins(&mut scheduler, 4, |id| if id == 0 { 5 } else { 1 });
+        assert_eq!(order, [0, 1, next[0], next[1]], "{read}");
+    }
+}
