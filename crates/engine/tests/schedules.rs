@@ -588,3 +588,26 @@ fn a_generated_token_counts_as_four_of_a_prompt() {
         assert_eq!(order, [0, 1, next[0], next[1]], "{read}");
     }
 }
+
+#[test]
+fn a_request_begins_where_those_that_run_have_a_page_to_grow_by() {
+    // Of 16 pages the first has one, is sure to need a second, and one is for it to grow by: 13 are left, for 51 tokens and the next.
+    for (len, begins) in [(51, true), (52, false), (55, false)] {
+        let mut scheduler = Scheduler::new(bounds(), 16);
+        scheduler.arrive(0, arrival(1, 0, vec![0; 3])).unwrap();
+        begins_after(&mut scheduler, 0, 64);
+        scheduler.arrive(1, arrival(1, 0, vec![1; len])).unwrap();
+        // The first comes to its third page, and nobody has to give way for it.
+        for _ in 0..6 {
+            let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+            assert_eq!((scheduler.load().0 == 2, step.preempted), (begins, vec![]), "{len}");
+            for part in step.parts {
+                scheduler.computed(part.id, part.len);
+                if part.id == 0 {
+                    scheduler.push(0, 1);
+                }
+            }
+        }
+        assert_eq!(scheduler.sequence(0).unwrap().1.len(), 3);
+    }
+}
