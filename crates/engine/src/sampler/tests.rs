@@ -214,6 +214,13 @@ fn each_truncation_sees_what_the_one_before_it_left() {
 }
 
 #[test]
+fn top_p_that_is_reached_exactly_is_enough() {
+    // Sums of quarters have no rounding.
+    let kept = |top_p: f32| kept(&Sampling { top_p, ..warm() }, &[0.0; 4], &[]).len();
+    assert_eq!([0.25, 0.26, 0.5, 0.51, 0.75].map(kept), [1, 2, 2, 3, 3]);
+}
+
+#[test]
 fn a_repetition_penalty_makes_tokens_less_likely_whatever_their_sign() {
     let s = Sampling { repetition_penalty: 2.0, ..warm() };
     assert_eq!(kept(&s, &[1.0, -1.0, 0.0, 3.0], &[0, 1, 2]), [(3, 3.0), (0, 0.5), (2, 0.0), (1, -2.0)]);
