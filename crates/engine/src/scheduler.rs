@@ -574,6 +574,10 @@ impl Scheduler {
         }
         assert!(self.waiting.iter().all(|r| r.pages.is_empty()), "those that wait have no pages");
         assert!(self.running.len() <= self.bounds.running);
+        assert!(
+            self.waiting.is_sorted_by_key(|r| r.id) && self.running.is_sorted_by_key(|r| r.id),
+            "in order of arrival"
+        );
         self.pages.check(&users);
     }
 }
