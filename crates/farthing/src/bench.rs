@@ -217,6 +217,11 @@ pub fn run(a: Arguments) -> Outcome {
     if let Some((option, _)) = zeros.into_iter().find(|(_, zero)| *zero) {
         return Err(Failure(format!("{option} 0: give at least 1")));
     }
+    if let Some(file) = &a.plot {
+        // Minutes later would be late.
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+        opened.map_err(|e| Failure(format!("{}: {e}; give another --plot", file.display())))?;
+    }
     let started = Instant::now();
     let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
     let most = checkpoint.structure.context;

@@ -24,7 +24,7 @@ use crate::{Failure, Outcome};
 /// How a model is loaded.
 #[derive(Args, Clone, Debug)]
 pub struct Load {
-    /// Tokens a text may have, prompt included [default: the model's, at most 4096]
+    /// Tokens a text may have, prompt included [default: the model's, at most 4096, or 16384 to serve]
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub context: Option<usize>,
     /// Threads [default: one per core]

@@ -213,6 +213,24 @@ fn templates_that_do_not_end_are_ended() {
     let _ = std::fs::remove_dir_all(directory);
 }
 
+/// What is not done in time is left, not much later, and is told as such.
+#[test]
+fn what_is_not_done_in_time_is_left_and_told() {
+    let mut server = Server::start(&["--drain", "1"]);
+    let mut stream = server.connect();
+    // So many scores that the answer is under way until it is read.
+    let body = LONG.replace("\"stream\"", "\"logprobs\": 20, \"stream\"");
+    stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
+    let mut some = [0; 200];
+    stream.read_exact(&mut some).unwrap();
+    let told = Instant::now();
+    server.signal("-TERM");
+    let line = server.logged("/v1/completions");
+    assert!(line.contains("outcome=\"left\"") && line.contains("completion_tokens="), "{line}");
+    assert_eq!(server.child.wait().unwrap().code(), Some(1));
+    assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
+}
+
 /// Work that nobody waits for any more does not keep the process.
 #[test]
 fn the_end_does_not_wait_for_work_of_those_who_left() {

@@ -88,6 +88,14 @@ impl Connections {
         }
     }
 
+    /// Tells all to close, whatever they do.
+    pub fn close(&self) {
+        for open in self.lock().open.values_mut() {
+            open.told = true;
+            open.close.notify_one();
+        }
+    }
+
     /// Waits until all have closed.
     pub async fn empty(&self) {
         loop {
@@ -140,7 +148,7 @@ impl Connection {
         self.set(Doing::Answering);
     }
 
-    /// Comes when others need its place.
+    /// Comes when it is told to close: others need its place, or the server ends.
     pub async fn closing(&self) {
         self.close.notified().await;
     }

@@ -72,6 +72,10 @@ pub async fn listen<T>(
     for (_, model) in state.models.loaded() {
         model.service.end();
     }
+    if !finished {
+        // Requests that end so are written down like others.
+        connections.close();
+    }
     // What is left are connections without a request.
     let closed = tokio::time::timeout(bounds.patience.min(FAREWELL), connections.empty()).await.is_ok();
     (closed && finished, why)

@@ -491,7 +491,12 @@ fn check_lark(lark: &str) -> Result<(), GrammarError> {
 }
 
 fn one_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
+    let mut lines = text.lines();
+    let mut line = lines.next().unwrap_or_default().to_string();
+    if line.ends_with(':') {
+        // What is wrong comes in the lines after it.
+        lines.for_each(|more| line = format!("{line} {}", more.trim()));
+    }
     let end = line.char_indices().nth(300).map_or(line.len(), |(at, _)| at);
     line[..end].to_string()
 }

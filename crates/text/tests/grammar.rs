@@ -190,6 +190,11 @@ fn what_is_not_kept_is_named_with_its_place() {
             other => panic!("{schema}: {other:?}"),
         }
     }
+    // Without `strict` it goes, and the rest stays.
+    let few = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}},
+        "additionalProperties": false, "minProperties": 2});
+    let kept = grammars.compile(&Constraint::JsonSchema { schema: few, strict: false }).unwrap();
+    assert!(kept.warnings()[0].starts_with("#: `minProperties`"), "{:?}", kept.warnings());
     // What is no longer used is not looked at; what demands nothing is let be.
     for fine in [
         json!({"$defs": {"a": {"not": {}}}, "type": "null"}),

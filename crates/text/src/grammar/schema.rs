@@ -214,7 +214,7 @@ impl<'a> Screen<'a> {
             let both = out.entry("allOf").or_insert_with(|| json!([]));
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
         }
-        self.together(map, at)?;
+        self.together(map, &mut out, at)?;
         Ok(Value::Object(out))
     }
 
@@ -326,8 +326,8 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    /// Keywords that are kept alone but not in company.
-    fn together(&mut self, map: &Map<String, Value>, at: At) -> Result<(), GrammarError> {
+    /// Keywords that are kept alone but not in company; what is not kept goes from `out`.
+    fn together(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: At) -> Result<(), GrammarError> {
         if map.contains_key("prefixItems")
             && (map.contains_key("additionalItems") || map.get("items").is_some_and(Value::is_array))
         {
@@ -342,6 +342,7 @@ impl<'a> Screen<'a> {
         if count("minProperties") > required + 1 {
             // A name may come twice, and counts once.
             self.unkept(at, "minProperties", "of more than one beyond those required is not supported")?;
+            out.remove("minProperties");
         }
         for keyword in ["minItems", "minProperties", "minLength"] {
             at_most(
