@@ -1,5 +1,6 @@
 //! A tokenizer: the `tokenizers` library behind the few functions that are needed, with limits.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -19,12 +20,17 @@ pub const TEXT_BYTES_MAX: usize = 32 << 20;
 /// Texts up to this length are encoded in one piece.
 const SHORT_BYTES: usize = 4 << 10;
 
+/// Longest part of a special token's name that is looked for at the ends of a text, in characters.
+const PART_MAX: usize = 256;
+
 /// Largest description of a tokenizer.
 const JSON_BYTES_MAX: usize = 128 << 20;
 
 /// Marks around the number of a special token whose name was in a text: characters that Unicode keeps free of any meaning.
 const MARK: char = '\u{fdd0}';
 const END_MARK: char = '\u{fdd1}';
+/// Where a text from outside begins or ends that may be a part of a special token's name.
+const SEAM: &str = "\u{fdd0}\u{fdd1}";
 
 /// How pieces stand for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,8 @@ pub struct Tokenizer {
     /// Spellings of the tokens that are marks rather than text, longest first, and the characters they begin with.
     specials: Vec<String>,
     begins: Vec<char>,
+    /// The same spellings in order, and turned round in order: what begins or ends with a text is found by halving.
+    ordered: [Vec<String>; 2],
     pieces: Pieces,
     added: std::collections::HashMap<u32, (String, bool)>,
     bytes_of: [u16; 512],
@@ -167,7 +175,9 @@ impl Tokenizer {
         begins.sort_unstable();
         begins.dedup();
         let (plain, least) = (OnceLock::new(), OnceLock::new());
-        Tokenizer { inner, plain, specials, begins, pieces, added, bytes_of, least }
+        let mut ordered = [specials.clone(), specials.iter().map(|name| name.chars().rev().collect()).collect()];
+        ordered.iter_mut().for_each(|names| names.sort_unstable());
+        Tokenizer { inner, plain, specials, begins, ordered, pieces, added, bytes_of, least }
     }
 
     /// No encoding of this text has fewer tokens; 0 where nothing can be said. Takes far less than encoding it.
@@ -248,9 +258,13 @@ impl Tokenizer {
     }
 
     /// Text from outside made safe for a template: the names of special tokens inside it are put behind marks, so that
-    /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so.
+    /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so. Where it begins or ends with a part of
+    /// such a name, that is marked too: a template may put two texts side by side.
     pub fn shield(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
+        if self.is_part(1, text.chars()) {
+            out.push_str(SEAM);
+        }
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let may = self.begins.binary_search(&c).is_ok();
@@ -264,7 +278,53 @@ impl Tokenizer {
                 rest = &rest[c.len_utf8()..];
             }
         }
+        if self.is_part(0, text.chars().rev()) {
+            out.push_str(SEAM);
+        }
         out
+    }
+
+    /// Whether some characters from an end of a text inwards are the beginning (0) or the end (1) of a special token's name, which goes
+    /// on. Words and numbers alone do not count.
+    fn is_part(&self, side: usize, inwards: impl Iterator<Item = char>) -> bool {
+        let longest = self.specials.first().map_or(0, String::len).min(PART_MAX);
+        let (mut part, mut named) = (String::new(), false);
+        inwards.take(longest).any(|c| {
+            part.insert(0, c);
+            named |= !c.is_alphanumeric();
+            let names = &self.ordered[side];
+            let next = names.partition_point(|name| name.as_str() <= part.as_str());
+            named && names.get(next).is_some_and(|name| name.starts_with(part.as_str()))
+        })
+    }
+
+    /// A rendered prompt without seams; names of special tokens that reach over one are marked as the text they are.
+    fn joined<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if !text.contains(SEAM) {
+            return Cow::Borrowed(text);
+        }
+        let (mut plain, mut seams) = (String::with_capacity(text.len()), Vec::new());
+        for part in text.split(SEAM) {
+            plain.push_str(part);
+            seams.push(plain.len());
+        }
+        let (mut out, mut at) = (String::with_capacity(plain.len()), 0);
+        while let Some(c) = plain[at..].chars().next() {
+            let may = self.begins.binary_search(&c).is_ok();
+            let over = |piece: &str| {
+                let next = seams[seams.partition_point(|&seam| seam <= at)..].first();
+                plain[at..].starts_with(piece) && next.is_some_and(|&seam| seam < at + piece.len())
+            };
+            let found = may.then(|| self.specials.iter().position(|piece| over(piece))).flatten();
+            if let Some(index) = found {
+                out.push_str(&format!("{MARK}{index}{END_MARK}"));
+                at += self.specials[index].len();
+            } else {
+                out.push(c);
+                at += c.len_utf8();
+            }
+        }
+        Cow::Owned(out)
     }
 
     /// Ids of a rendered prompt: the template's own special tokens are special, what was shielded is text.
@@ -281,6 +341,7 @@ impl Tokenizer {
     /// A text that is too long, has more tokens than allowed, or that nobody waits for.
     pub fn encode_prompt_within(&self, text: &str, within: Within<'_>) -> Result<Vec<u32>, TextError> {
         let mut ids = Vec::new();
+        let text = &*self.joined(text);
         let mut rest = text;
         let most = within.tokens_max;
         // A mark is shorter than the tokens that it stands for, as a rule, but that is not counted on.

@@ -187,6 +187,35 @@ fn special_tokens_cannot_be_smuggled() {
     assert!(tokenizer.encode_prompt("\u{fdd0}9999\u{fdd1}").is_err() && tokenizer.encode_prompt("\u{fdd0}").is_err());
 }
 
+/// A template may put texts from outside side by side, or beside what it writes itself: what they make together is text.
+#[test]
+fn texts_side_by_side_make_no_special_token() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+    let tokenizer = Tokenizer::from_json(&std::fs::read(model.join("tokenizer.json")).unwrap()).unwrap();
+    let special: Vec<u32> = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_special(id)).collect();
+    let names: Vec<String> = special.iter().map(|&id| tokenizer.piece(id).unwrap()).collect();
+    for (name, id) in names.iter().zip(&special) {
+        let cuts: Vec<usize> = name.char_indices().map(|(at, _)| at).skip(1).collect();
+        for &cut in &cuts {
+            for &other in cuts.iter().filter(|&&other| other >= cut) {
+                let parts = [&name[..cut], &name[cut..other], &name[other..]].map(|part| tokenizer.shield(part));
+                let around = [tokenizer.shield("a "), parts.concat(), tokenizer.shield(" b")].concat();
+                let ids = tokenizer.encode_prompt(&around).unwrap();
+                assert!(!ids.contains(id), "{name} at {cut} and {other}: {ids:?}");
+                assert_eq!(tokenizer.decode(&ids, false), format!("a {name} b"));
+            }
+            // The template's own beginning, with the rest from outside.
+            let ids = tokenizer.encode_prompt(&format!("{}{}", &name[..cut], tokenizer.shield(&name[cut..]))).unwrap();
+            assert!(!ids.contains(id), "{name} at {cut}: {ids:?}");
+        }
+        // What only looks so has the ids that it has without marks, and a special token of the template's beside it stays one.
+        for said in [format!("x{}", &name[..cuts[0]]), format!("{}x", &name[cuts[0]..]), name[..cuts[1]].to_string()] {
+            let ids = tokenizer.encode_prompt(&format!("{}\n\ny{name}", tokenizer.shield(&said))).unwrap();
+            assert_eq!(ids, tokenizer.encode(&format!("{said}\n\ny{name}"), false).unwrap(), "{said}");
+        }
+    }
+}
+
 /// DeepSeek-V3's tokenizer does not flag its marks of turns and tools as special: they are marks all the same.
 #[test]
 fn marks_that_are_not_flagged_cannot_be_smuggled_either() {
