@@ -131,21 +131,23 @@ impl Inner {
 }
 
 impl Connection {
-    fn set(&self, doing: Doing) {
+    fn set(&self, doing: Doing, client: Option<IpAddr>) {
         if let Some(open) = self.table.lock().open.get_mut(&self.id) {
             (open.doing, open.since) = (doing, Instant::now());
+            open.address = client.map_or(open.address, prefix);
         }
     }
 
-    /// A request came, with a body or without.
-    pub fn asked(self: &Arc<Self>, body: bool) -> Asked {
-        self.set(if body { Doing::Receiving } else { Doing::Answering });
+    /// A request of this client came, with a body or without. While it lasts the connection is the client's, not that of the proxy
+    /// which it came through.
+    pub fn asked(self: &Arc<Self>, client: IpAddr, body: bool) -> Asked {
+        self.set(if body { Doing::Receiving } else { Doing::Answering }, Some(client));
         Asked(Arc::clone(self))
     }
 
     /// The body is there.
     pub fn received(&self) {
-        self.set(Doing::Answering);
+        self.set(Doing::Answering, None);
     }
 
     /// Comes when it is told to close: others need its place, or the server ends.
@@ -166,7 +168,7 @@ pub struct Asked(Arc<Connection>);
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.0.set(Doing::Idle);
+        self.0.set(Doing::Idle, Some(self.0.peer));
     }
 }
 
@@ -192,8 +194,8 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         let other = opened(&table, 2).await.unwrap();
-        let answered = hog[0].asked(false);
-        let receiving = hog[1].asked(true);
+        let answered = hog[0].asked(hog[0].peer, false);
+        let receiving = hog[1].asked(hog[1].peer, true);
         // The oldest idle one is the third.
         assert!(opened(&table, 3).await.is_none());
         assert!(is_closing(&hog[2]).await && !is_closing(&hog[3]).await && !is_closing(&other).await);
@@ -220,10 +222,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn behind_a_proxy_who_has_most_goes_first() {
+        let table = Connections::new(4);
+        let mut all = Vec::new();
+        for client in [5, 7, 7, 7] {
+            let connection = opened(&table, 9).await.unwrap();
+            all.push((connection.asked([10, 1, 0, client].into(), true), connection));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(opened(&table, 9).await.is_none());
+        assert!(!is_closing(&all[0].1).await && is_closing(&all[1].1).await);
+        // A connection without a request is the proxy's again.
+        drop(all.remove(1));
+        let (asked, connection) = all.remove(2);
+        drop(asked);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let _new = opened(&table, 9).await.unwrap();
+        assert!(opened(&table, 9).await.is_none() && is_closing(&connection).await);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_request_is_not_cut_for_a_new_connection() {
         let table = Connections::new(2);
         let (one, two) = (opened(&table, 1).await.unwrap(), opened(&table, 1).await.unwrap());
-        let (first, second) = (one.asked(true), two.asked(false));
+        let (first, second) = (one.asked(one.peer, true), two.asked(two.peer, false));
         one.received();
         assert!(opened(&table, 2).await.is_none());
         assert!(!is_closing(&one).await && !is_closing(&two).await);

@@ -203,7 +203,9 @@ async fn pass(Shared(state): Shared<Arc<State>>, mut request: Request, next: Nex
     let record = Record::new(id.clone(), method, path, route, Arc::clone(&state.metrics), state.gate.active.clone());
     let bodiless = request.method() == Method::HEAD;
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
-    let asked = connection.as_ref().map(|c| c.asked(!request.body().is_end_stream()));
+    let address = connection.as_ref().map(|c| client::address(c.peer, request.headers(), &state.gate.access.proxies));
+    let body = !request.body().is_end_stream();
+    let asked = connection.as_ref().zip(address).map(|(connection, client)| connection.asked(client, body));
     let mut response = match state.gate.admit(&request) {
         Err(refusal) => {
             record.fill(|f| f.error = Some(refusal.code));
@@ -214,8 +216,6 @@ async fn pass(Shared(state): Shared<Arc<State>>, mut request: Request, next: Nex
                 record.account(account);
                 request.extensions_mut().insert(account);
             }
-            let proxies = &state.gate.access.proxies;
-            let address = connection.as_ref().map(|c| client::address(c.peer, request.headers(), proxies));
             let client = address.map_or_else(Client::unknown, |address| Client::new(account.as_ref(), address));
             request.extensions_mut().insert(client);
             request.extensions_mut().insert(record.clone());
