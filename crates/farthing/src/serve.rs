@@ -312,8 +312,8 @@ fn access(a: &Arguments) -> Result<Access, Failure> {
     }
     let local_only = a.host.is_loopback() && keys.is_empty();
     Ok(Access {
-        keys: Keys::new(&keys, a.shared_cache)?,
-        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false)?,
+        keys: Keys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
+        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,

@@ -102,6 +102,10 @@ pub fn run(a: Arguments) -> Outcome {
             tokens.len() - most
         )));
     }
+    if let Some(id) = tokens.iter().find(|&&id| id as usize >= checkpoint.structure.vocab) {
+        let vocab = checkpoint.structure.vocab;
+        return Err(Failure::usage(format!("token {id} is outside the vocabulary of {vocab}")));
+    }
     let load = Load { context: Some(tokens.len()), cache: Some("f32".to_string()), ..a.load };
     loading::plan(&checkpoint, &load)?;
     let weights = checkpoint.weights()?;

@@ -194,19 +194,24 @@ fn two_models_take_turns_in_the_memory_of_one() {
 fn what_cannot_be_served_together_is_refused_at_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let (one, two) = (copied(&directory.path().join("a/same")), copied(&directory.path().join("b/same")));
-    let refused = |args: &[&str]| {
+    let refused_with = |code: i32, args: &[&str]| {
         let output = farthing(&[&["serve", "--port", "0"], args].concat());
-        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", said(&output));
         said(&output)
     };
+    let refused = |args: &[&str]| refused_with(2, args);
     assert!(refused(&[&one, &two]).contains("would both be \"same\" in the API; give each a --name"));
-    assert!(refused(&[&one, "--name", "x", "--name", "y"]).contains("--name was given 2 times for 1 models"));
     assert!(
-        refused(&[&one, "--memory", "1M"]).contains("all models together have 1048576; give the server more --memory")
+        refused(&[&one, "--name", "x", "--name", "y"])
+            .contains("--name was given for 2 models and there are 1: give at most one a model")
+    );
+    assert!(
+        refused_with(1, &[&one, "--memory", "1M"])
+            .contains("all models together have 1048576; give the server more --memory")
     );
     assert!(refused(&["--api-key", "two words"]).contains("key 1 of 1 has 9 bytes"));
     assert!(refused(&["--tls-cert", "x.pem"]).contains("--tls-cert and --tls-key belong together"));
-    assert!(refused(&["--tls-cert", "x.pem", "--tls-key", "y.pem"]).contains("x.pem: No such file"));
+    assert!(refused_with(1, &["--tls-cert", "x.pem", "--tls-key", "y.pem"]).contains("x.pem: No such file"));
     assert!(refused(&["--cors-origin", "*", "--cors-origin", "https://a.example"]).contains("give it alone"));
 }
 
