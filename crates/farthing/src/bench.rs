@@ -215,7 +215,7 @@ pub fn run(a: Arguments) -> Outcome {
         ("--context", a.load.context == Some(0)),
     ];
     if let Some((option, _)) = zeros.into_iter().find(|(_, zero)| *zero) {
-        return Err(Failure(format!("{option} 0: give at least 1")));
+        return Err(Failure::usage(format!("{option} 0: give at least 1")));
     }
     if let Some(file) = &a.plot {
         // Minutes later would be late.
@@ -229,7 +229,7 @@ pub fn run(a: Arguments) -> Outcome {
     let context =
         loading::context(&checkpoint, &Load { context: a.load.context.or(Some(1)), ..a.load.clone() })?.max(needed);
     if context > most {
-        return Err(Failure(format!(
+        return Err(Failure::usage(format!(
             "this needs a context of {context}, the model was made for {most}; give a smaller --depth, --prefill or --decode"
         )));
     }

@@ -14,7 +14,7 @@ use text::{Stops, Stream};
 
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{Wrap, catch_interrupts, interrupted, prompt_bar, put};
+use crate::terminal::{Wrap, catch_interrupts, interrupted, prompt_bar, put, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
@@ -300,7 +300,9 @@ impl Chat {
         match finish {
             Finish::Cancelled => eprintln!("(stopped)"),
             Finish::Context => eprintln!("(the context is full: /reset starts over)"),
-            Finish::Length => eprintln!("(cut after {} tokens: /set max_tokens allows more)", timing.generated),
+            Finish::Length => {
+                eprintln!("(cut after {}: /set max_tokens allows more)", several(timing.generated, "token"))
+            }
             Finish::Stop(_) | Finish::Complete | Finish::Time => {}
         }
         if self.stats {

@@ -31,7 +31,7 @@ fn known(command: &Command) -> impl Iterator<Item = &Arg> {
 
 /// The command line with what the file adds to it.
 pub fn with_file(path: &Path, argv: &[OsString]) -> Result<Vec<OsString>, Failure> {
-    let named = |e: String| Failure(format!("{}: {e}", path.display()));
+    let named = |e: String| Failure::usage(format!("{}: {e}", path.display()));
     let bytes = model::tensors::read_bounded(path, FILE_BYTES_MAX)?;
     let text = String::from_utf8(bytes).map_err(|_| named("not text".to_string()))?;
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
@@ -104,14 +104,11 @@ fn unknown(name: &str, command: &Command) -> String {
 pub fn merged(path: &Path) -> Result<(crate::serve::Arguments, Vec<OsString>), Failure> {
     let argv: Vec<OsString> = std::env::args_os().collect();
     let argv = with_file(path, &argv)?;
-    let parsed = crate::Arguments::try_parse_from(&argv).map_err(|e| {
-        let text = e.to_string();
-        let line = text.lines().next().unwrap_or_default();
-        Failure(format!("{}: {}", path.display(), line.strip_prefix("error: ").unwrap_or(line)))
-    })?;
+    let parsed = crate::Arguments::try_parse_from(&argv)
+        .map_err(|e| Failure::usage(format!("{}: {}", path.display(), Failure::arguments(&e).0)))?;
     match parsed.command {
         crate::Command::Serve(arguments) => Ok((*arguments, argv)),
-        _ => Err(Failure(format!("{}: only `serve` reads it", path.display()))),
+        _ => Err(Failure::usage(format!("{}: only `serve` reads it", path.display()))),
     }
 }
 

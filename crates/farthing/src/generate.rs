@@ -10,7 +10,7 @@ use text::chat::Context;
 use text::{Stops, Stream};
 
 use crate::loading::{Choose, Load, load, not_empty};
-use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put, read_text};
+use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put, read_text, several};
 use crate::{Outcome, pulling};
 
 /// Continue a text
@@ -69,11 +69,11 @@ pub fn rate(tokens: usize, time: std::time::Duration) -> f64 {
 /// A line of statistics.
 pub fn statistics(t: Timing) -> String {
     format!(
-        "{} prompt tokens in {:.2} s ({:.1}/s), {} tokens in {:.2} s ({:.1}/s)",
-        t.prompt_tokens,
+        "{} in {:.2} s ({:.1}/s), {} in {:.2} s ({:.1}/s)",
+        several(t.prompt_tokens, "prompt token"),
         t.prefill.as_secs_f64(),
         rate(t.prompt_tokens, t.prefill),
-        t.generated,
+        several(t.generated, "token"),
         t.decode.as_secs_f64(),
         rate(t.generated, t.decode)
     )

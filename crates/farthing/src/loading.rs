@@ -87,8 +87,19 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
 impl Choose {
     /// Values for the sampler, checked.
     pub fn sampling(&self, generation: &Generation, vocab: usize) -> Result<Sampling, Failure> {
+        self.check()?;
+        let sampling = self.values(generation);
+        let unknown = |(id, _): &(u32, f32)| *id as usize >= vocab;
+        sampling.validate(vocab).map_err(|e| {
+            // The rest was checked, so it is the model's own file.
+            if self.logit_bias.iter().any(unknown) { Failure::usage(e) } else { Failure(e.to_string()) }
+        })?;
+        Ok(sampling)
+    }
+
+    fn values(&self, generation: &Generation) -> Sampling {
         let off = Sampling::default();
-        let sampling = Sampling {
+        Sampling {
             temperature: self.temperature.or(generation.temperature).unwrap_or(1.0),
             top_k: self.top_k.or(generation.top_k).unwrap_or(off.top_k),
             top_p: self.top_p.or(generation.top_p).unwrap_or(off.top_p),
@@ -103,9 +114,14 @@ impl Choose {
             penalty_window: self.penalty_window.unwrap_or(off.penalty_window),
             logit_bias: self.logit_bias.clone(),
             seed: self.seed,
-        };
-        sampling.validate(vocab)?;
-        Ok(sampling)
+        }
+    }
+
+    /// Refuse values of the command line that suit no model.
+    pub fn check(&self) -> Outcome {
+        let given = Choose { logit_bias: Vec::new(), ..self.clone() };
+        let nothing = Generation::default();
+        given.values(&nothing).validate(usize::MAX).map_err(Failure::usage)
     }
 }
 
@@ -186,9 +202,9 @@ pub fn cores() -> usize {
 pub fn cache_format(checkpoint: &Checkpoint, load: &Load) -> Result<CacheFormat, Failure> {
     if let Some(name) = load.cache.as_deref() {
         let named = CacheFormat::ALL.into_iter().find(|(_, n)| *n == name).map(|(format, _)| format);
-        let format = named.ok_or_else(|| Failure(format!("--cache {name}: give f32, bf16, q8 or q6")))?;
+        let format = named.ok_or_else(|| Failure::usage(format!("--cache {name}: give f32, bf16, q8 or q6")))?;
         if !format.suits(&checkpoint.structure) {
-            return Err(Failure(format!(
+            return Err(Failure::usage(format!(
                 "--cache {name}: a scale is shared by 16 numbers, and this model's entries are no multiples of that; give bf16"
             )));
         }
@@ -205,9 +221,9 @@ pub fn cache_format(checkpoint: &Checkpoint, load: &Load) -> Result<CacheFormat,
 pub fn context(checkpoint: &Checkpoint, load: &Load) -> Result<usize, Failure> {
     let most = checkpoint.structure.context;
     match load.context {
-        Some(0) => Err(Failure("--context 0: give at least 1".to_string())),
+        Some(0) => Err(Failure::usage("--context 0: give at least 1")),
         Some(n) if n > most => {
-            Err(Failure(format!("--context {n}: this model was made for {most} tokens; give at most that")))
+            Err(Failure::usage(format!("--context {n}: this model was made for {most} tokens; give at most that")))
         }
         Some(n) => Ok(n),
         None => Ok(most.min(4096)),
@@ -443,11 +459,7 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
 
 /// Refuse a prompt of no tokens in words.
 pub fn not_empty(text: &str) -> Outcome {
-    if text.is_empty() {
-        Err(Failure("the prompt is empty; give text with -p or on stdin".to_string()))
-    } else {
-        Ok(())
-    }
+    if text.is_empty() { Err(Failure::usage("the prompt is empty; give text with -p or on stdin")) } else { Ok(()) }
 }
 
 #[cfg(test)]

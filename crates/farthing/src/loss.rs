@@ -11,7 +11,7 @@ use model::{Checkpoint, Transformer};
 use serde_json::json;
 
 use crate::loading::{self, Load};
-use crate::terminal::{STOPPED, catch_interrupts, interrupt_pending, put, read_text};
+use crate::terminal::{STOPPED, catch_interrupts, interrupt_pending, put, read_text, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Measure how well a model predicts a text
@@ -58,7 +58,10 @@ pub fn run(a: Arguments) -> Outcome {
     ids.truncate(a.tokens.unwrap_or(usize::MAX));
     let step = window - usize::from(first.is_some());
     if ids.len() < 2 {
-        return Err(Failure(format!("{name}: {} tokens are too few to measure; give at least 2 of them", ids.len())));
+        return Err(Failure(format!(
+            "{name}: {} are too few to measure; give at least 2",
+            several(ids.len(), "token")
+        )));
     }
     let weights = checkpoint.weights()?;
     loading::bring_in(&weights);

@@ -93,6 +93,22 @@ enum Command {
 #[derive(Debug)]
 pub struct Failure(pub String);
 
+impl Failure {
+    /// An argument that is wrong for a reason that only the command itself sees.
+    pub fn usage(message: impl std::fmt::Display) -> Failure {
+        Failure(format!("{}{message}", terminal::USAGE))
+    }
+
+    /// Wrong arguments as clap tells them, but for the words that stand before them.
+    fn arguments(error: &clap::Error) -> (String, String) {
+        let text = error.render().to_string();
+        let mut parts = text.split("\n\n").map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "));
+        let message = parts.next().unwrap_or_default();
+        let hint: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
+        (message.strip_prefix("error: ").unwrap_or(&message).to_string(), hint.join("; "))
+    }
+}
+
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Failure {
         Failure(error.to_string())
@@ -106,10 +122,9 @@ fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() && wants_json() => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
+            let (message, hint) = Failure::arguments(&error);
             terminal::json_only();
-            report(line.strip_prefix("error: ").unwrap_or(line), "arguments");
+            report(&message, "arguments", Some(&hint));
             return ExitCode::from(2);
         }
         Err(error) => error.exit(),
@@ -155,16 +170,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever read our output has left; there is nobody to tell.
         Err(Failure(message)) if message == terminal::CLOSED => ExitCode::SUCCESS,
-        Err(Failure(message)) => match message.strip_prefix(terminal::STOPPED) {
-            Some(message) => {
-                report(message, "stopped");
-                ExitCode::from(130)
-            }
-            None => {
-                report(&message, "failed");
-                ExitCode::FAILURE
-            }
-        },
+        Err(Failure(message)) => {
+            let (message, kind, code) =
+                match (message.strip_prefix(terminal::STOPPED), message.strip_prefix(terminal::USAGE)) {
+                    (Some(message), _) => (message, "stopped", 130),
+                    (None, Some(message)) => (message, "arguments", 2),
+                    (None, None) => (message.as_str(), "failed", 1),
+                };
+            report(message, kind, None);
+            ExitCode::from(code)
+        }
     }
 }
 
@@ -175,11 +190,15 @@ fn wants_json() -> bool {
         || all.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json")
 }
 
-/// The one line of a failure, for people or for machines.
-fn report(message: &str, kind: &str) {
+/// The one line of a failure, for people or for machines, who get what clap adds to it as a hint.
+fn report(message: &str, kind: &str, hint: Option<&str>) {
     let line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if terminal::is_json_only() {
-        eprintln!("{}", serde_json::json!({"error": {"message": line, "kind": kind}}));
+        let mut error = serde_json::json!({"message": line, "kind": kind});
+        if let Some(hint) = hint {
+            error["hint"] = hint.into();
+        }
+        eprintln!("{}", serde_json::json!({ "error": error }));
     } else {
         eprintln!("farthing: {line}");
     }

@@ -37,7 +37,7 @@ pub fn plot(file: &Path, title: &str, ours: &[(Work, f64)], others: &[(Work, f64
             .filter(|(_, lines)| !lines[0].2.is_empty())
             .collect();
     if panels.is_empty() {
-        return Err(Failure("--plot: nothing to draw; measure some --depth or --sequences".to_string()));
+        return Err(Failure::usage("--plot: nothing to draw; measure some --depth or --sequences"));
     }
     draw(file, title, &panels).map_err(|e| Failure(format!("{}: {e}", file.display())))
 }

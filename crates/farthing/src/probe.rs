@@ -13,13 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Ask `http://HOST:PORT[/PATH]`; without a path, `/ready`. Done when it says 200.
 pub fn check(url: &str) -> Outcome {
     let failed = |why: String| Failure(format!("{url}: {why}"));
-    let rest = url.strip_prefix("http://").ok_or_else(|| {
-        failed("give http://HOST:PORT; behind TLS, probe with a client that knows the certificate".to_string())
-    })?;
+    let wrong = |why: &str| Failure::usage(format!("{url}: {why}"));
+    let rest = url
+        .strip_prefix("http://")
+        .ok_or_else(|| wrong("give http://HOST:PORT; behind TLS, probe with a client that knows the certificate"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let path = if path.is_empty() || path == "/" { "/ready" } else { path };
     if rest.chars().any(|c| c.is_control() || c == ' ') {
-        return Err(failed("no URL has spaces".to_string()));
+        return Err(wrong("no URL has spaces"));
     }
     let port = if host.ends_with(']') || !host.contains(':') { ":80" } else { "" };
     let addresses = format!("{host}{port}").to_socket_addrs().map_err(|e| failed(e.to_string()))?;

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use model::Checkpoint;
 
 use crate::loading::{self, Load};
-use crate::terminal::{self, bytes};
+use crate::terminal::{self, bytes, several};
 use crate::{Failure, Outcome};
 
 /// What a person meant by MODEL.
@@ -23,7 +23,7 @@ pub enum Resolved {
 /// What MODEL means: a path, a pulled model by its name or the last part of it, else a name at the hub.
 pub fn resolve(text: &str) -> Result<Resolved, Failure> {
     if text.is_empty() {
-        return Err(Failure("MODEL is empty; give a file, a directory or a name such as org/name".to_string()));
+        return Err(Failure::usage("MODEL is empty; give a file, a directory or a name such as org/name"));
     }
     let path = Path::new(text);
     if path.exists() {
@@ -164,7 +164,11 @@ pub fn fetch(name: &Name, load: &Load, anyway: bool) -> Result<PathBuf, Failure>
     if !load.quiet {
         let cache = remote.hub.settings().cache.display();
         let files = selection.files.len();
-        crate::terminal::note(&format!("fetching {name}: {} in {files} files to {cache}", bytes(selection.bytes)));
+        crate::terminal::note(&format!(
+            "fetching {name}: {} in {} to {cache}",
+            bytes(selection.bytes),
+            several(files, "file")
+        ));
     }
     let bars = Bars::new(selection.bytes, load.quiet);
     let outcome = remote.hub.pull(name, &remote.listing, selection, &bars);

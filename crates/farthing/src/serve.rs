@@ -1,6 +1,6 @@
 //! `farthing serve`: models behind OpenAI's API.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, 
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
 use crate::signals;
-use crate::terminal::bytes;
+use crate::terminal::{bytes, several};
 use crate::{Failure, Outcome, config, probe, pulling, trying};
 
 /// Serve models over HTTP, for OpenAI's clients
@@ -57,9 +57,9 @@ pub struct Arguments {
     /// Paths, org/name or short names of pulled models [default: the bundled model]
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
-    /// Address to listen on; 0.0.0.0 is reachable from other machines
-    #[arg(long, default_value = "127.0.0.1")]
-    host: std::net::IpAddr,
+    /// Address to listen on, or a name of this machine; 0.0.0.0 is reachable from other machines
+    #[arg(long, default_value = "127.0.0.1", value_parser = address)]
+    host: IpAddr,
     /// Port (0 = any that is free)
     #[arg(long, default_value_t = 8080)]
     port: u16,
@@ -149,6 +149,17 @@ pub struct Arguments {
     load: Load,
 }
 
+/// An address, or the first one of a name, of version 4 where there is one: clients try those of both.
+fn address(text: &str) -> Result<IpAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    const WANTED: &str = "give an address of this machine, or a name of one";
+    let found: Vec<SocketAddr> = (text, 0).to_socket_addrs().map_err(|e| format!("{e}; {WANTED}"))?.collect();
+    let chosen = found.iter().find(|a| a.is_ipv4()).or(found.first());
+    chosen.map(SocketAddr::ip).ok_or_else(|| format!("it has no address; {WANTED}"))
+}
+
 /// Bytes, with K, M, G or T (powers of 1024, with or without iB or B).
 fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -225,7 +236,11 @@ fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
     let asked: Vec<Option<&str>> =
         if a.models.is_empty() { vec![None] } else { a.models.iter().map(|m| Some(m.as_str())).collect() };
     if a.name.len() > asked.len() {
-        return Err(Failure(format!("--name was given {} times for {} models", a.name.len(), asked.len())));
+        return Err(Failure::usage(format!(
+            "--name was given for {} and there are {}: give at most one a model",
+            several(a.name.len(), "model"),
+            asked.len()
+        )));
     }
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (mut all, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
@@ -233,7 +248,7 @@ fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
         let path = model.map_or_else(bundled, |model| pulling::find(model, &a.load))?;
         let name = a.name.get(index).cloned().unwrap_or_else(|| api_name(model));
         if let Some(same) = all.iter().find(|c| c.description.name == name) {
-            return Err(Failure(format!(
+            return Err(Failure::usage(format!(
                 "{} and {} would both be {name:?} in the API; give each a --name",
                 same.path.display(),
                 path.display()
@@ -293,12 +308,12 @@ fn access(a: &Arguments) -> Result<Access, Failure> {
     let mut keys = a.api_key.clone();
     keys.extend(keys_in(a.api_key_file.as_ref())?);
     if a.cors_origin.len() > 1 && a.cors_origin.contains(&Origin::any()) {
-        return Err(Failure("--cors-origin * is any origin; give it alone".to_string()));
+        return Err(Failure::usage("--cors-origin * is any origin; give it alone"));
     }
     let local_only = a.host.is_loopback() && keys.is_empty();
     Ok(Access {
-        keys: Keys::new(&keys, a.shared_cache)?,
-        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false)?,
+        keys: Keys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
+        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
@@ -310,7 +325,7 @@ fn tls(a: &Arguments) -> Result<Option<Arc<Tls>>, Failure> {
     match (&a.tls_cert, &a.tls_key) {
         (Some(cert), Some(key)) => Ok(Some(Arc::new(Tls::read(cert, key)?))),
         (None, None) => Ok(None),
-        _ => Err(Failure("--tls-cert and --tls-key belong together; give both".to_string())),
+        _ => Err(Failure::usage("--tls-cert and --tls-key belong together; give both")),
     }
 }
 
@@ -413,6 +428,7 @@ pub fn run(a: Arguments) -> Outcome {
     }
     let usual = if a.load.quiet { Level::Warn } else { Level::Info };
     logging::start(a.log_format, a.log_level.unwrap_or(usual));
+    a.choose.check()?;
     let (access, tls) = (access(&a)?, tls(&a)?);
     let (all, budget) = candidates(&a)?;
     if a.print_config {
@@ -459,7 +475,7 @@ async fn serve(
     let models = Models::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
     let state = State::new(bounds, access, models);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let told = signals::until_told(tls.clone(), bounds.drain, say)?;
+    let told = signals::until_told(tls.clone(), bounds.drain)?;
     let end = async move {
         tokio::select! {
             () = told => None,

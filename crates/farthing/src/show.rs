@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::loading::{self, Load};
 use crate::speed;
-use crate::terminal::{STOPPED, bytes, catch_interrupts, count, interrupt_pending, put};
+use crate::terminal::{STOPPED, bytes, catch_interrupts, count, interrupt_pending, put, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Show what a model is, what it takes and what it will do here; no weight is read
@@ -220,15 +220,15 @@ pub fn run(a: Arguments) -> Outcome {
     }
     let mut lines = vec![
         format!(
-            "{}: {} in {} files, {}",
+            "{}: {} in {}, {}",
             a.model,
             s.architecture,
-            checkpoint.tensors.files.len(),
+            several(checkpoint.tensors.files.len(), "file"),
             bytes(checkpoint.file_bytes())
         ),
         format!(
-            "structure   {} layers, hidden {}, vocabulary {}, context {}{}",
-            s.layers.len(),
+            "structure   {}, hidden {}, vocabulary {}, context {}{}",
+            several(s.layers.len(), "layer"),
             s.hidden,
             s.vocab,
             s.context,
@@ -238,21 +238,22 @@ pub fn run(a: Arguments) -> Outcome {
     lines.extend(layers(&s.layers).into_iter().map(|l| format!("            {l}")));
     if checkpoint.skipped_layers > 0 {
         lines.push(format!(
-            "            {} multi-token-prediction layers are there and not used",
-            checkpoint.skipped_layers
+            "            {} of multi-token prediction there and not used",
+            several(checkpoint.skipped_layers, "layer")
         ));
     }
     lines.push(format!(
-        "parameters  {} in all, {} active a token ({} read)",
+        "parameters  {} in all, {} used by a token ({} read)",
         count(parameters.total),
         count(parameters.active),
         bytes(checkpoint.bytes_per_token())
     ));
     for (i, (name, (tensors, size))) in by_format.iter().enumerate() {
         lines.push(format!(
-            "{}{name:<8} {:>10} in {tensors} tensors",
+            "{}{name:<8} {:>10} in {}",
             if i == 0 { "formats     " } else { "            " },
-            bytes(*size)
+            bytes(*size),
+            several(*tensors, "tensor")
         ));
     }
     lines.push(format!(
@@ -287,9 +288,9 @@ pub fn run(a: Arguments) -> Outcome {
     }
     if let Some(remote) = &remote {
         lines.push(format!(
-            "to fetch    {} in {} files; `farthing pull {}` or any command that runs it",
+            "to fetch    {} in {}; `farthing pull {}` or any command that runs it",
             bytes(remote.selection.bytes),
-            remote.selection.files.len(),
+            several(remote.selection.files.len(), "file"),
             remote.name
         ));
     }
@@ -310,6 +311,6 @@ pub fn run(a: Arguments) -> Outcome {
 fn checked(model: &str, damaged: usize) -> Outcome {
     match damaged {
         0 => Ok(()),
-        n => Err(Failure(format!("{model}: {n} tensors hold what is no number: fetch the model again"))),
+        n => Err(Failure(format!("{model}: {} with what is no number: fetch the model again", several(n, "tensor")))),
     }
 }

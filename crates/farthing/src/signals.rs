@@ -50,11 +50,7 @@ fn is_ignored(status: &str, number: i32) -> bool {
 
 /// Waits for the first signal that ends the server. A second one ends the process whatever runs in it; so does the time that
 /// requests have after the first.
-pub fn until_told(
-    tls: Option<Arc<Tls>>,
-    drain: Duration,
-    say: impl Fn(&str) + Send + 'static,
-) -> std::io::Result<impl Future<Output = ()>> {
+pub fn until_told(tls: Option<Arc<Tls>>, drain: Duration) -> std::io::Result<impl Future<Output = ()>> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let on_hangup = Hangup::of(is_ignored(&status, SIGHUP), tls.is_some(), is_managed());
     let told = Arc::new(AtomicBool::new(false));
@@ -81,20 +77,20 @@ pub fn until_told(
                 _ = interrupt.recv() => break,
                 _ = hung_up => match (on_hangup, &tls) {
                     (Hangup::Reloads, Some(tls)) => match tls.reload() {
-                        Ok(()) => say("the certificate was read anew"),
-                        Err(e) => say(&format!("the certificate stays as it was: {e}")),
+                        Ok(()) => tracing::info!(target: "farthing", "the certificate was read anew"),
+                        Err(e) => tracing::error!(target: "farthing", "the certificate stays as it was: {e}"),
                     },
                     (Hangup::Ends, _) => break,
-                    _ => say("SIGHUP: there is no certificate to read anew; nothing changes"),
+                    _ => tracing::info!(target: "farthing", "SIGHUP: there is no certificate to read anew; nothing changes"),
                 },
             }
         }
         notify("STOPPING=1");
-        say("ending: what was taken is finished first (again ends it at once)");
+        tracing::info!(target: "farthing", "ending: what was taken is finished first (again ends it at once)");
         let _ = end.send(());
         std::thread::spawn(move || {
             std::thread::sleep(drain + BEYOND);
-            say("some work did not end in time and was left");
+            tracing::error!(target: "farthing", "some work did not end in time and was left");
             process::exit(1);
         });
     });

@@ -10,6 +10,9 @@ use crate::Failure;
 /// Begins the message of a failure that is a person's wish: the exit code is 130.
 pub const STOPPED: &str = "\u{0}";
 
+/// Begins the message of a failure that is a wrong argument: the exit code is 2.
+pub const USAGE: &str = "\u{1}";
+
 /// The message of a failure that is none: the reader of our output has gone.
 pub const CLOSED: &str = "the output was closed";
 
@@ -119,6 +122,11 @@ pub fn count(n: u64) -> String {
         1_000_000.. => format!("{:.2} M", x / 1e6),
         _ => n.to_string(),
     }
+}
+
+/// So many things, in words: 1 file, 2 files.
+pub fn several(n: usize, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A bar for reading a prompt of this many tokens; hidden where stderr is no terminal or the prompt is short.

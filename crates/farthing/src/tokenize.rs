@@ -41,7 +41,9 @@ pub struct Arguments {
 pub fn ids(text: &str) -> Result<Vec<u32>, Failure> {
     let words = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty());
     words
-        .map(|w| w.parse().map_err(|_| Failure(format!("{w:?} is no token id; give numbers with commas between"))))
+        .map(|w| {
+            w.parse().map_err(|_| Failure::usage(format!("{w:?} is no token id; give numbers with commas between")))
+        })
         .collect()
 }
 
@@ -56,7 +58,7 @@ pub fn run(a: Arguments) -> Outcome {
     if a.decode {
         let ids = ids(&text)?;
         if let Some(id) = ids.iter().find(|&&id| tokenizer.bytes(id).is_none()) {
-            return Err(Failure(format!(
+            return Err(Failure::usage(format!(
                 "no token of this model has id {id}; its tokenizer has {}",
                 tokenizer.vocab_size()
             )));

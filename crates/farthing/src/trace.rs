@@ -1,6 +1,8 @@
 //! `farthing trace`: what a model computes, in a file, for comparing implementations.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use engine::{Engine, Limits};
@@ -9,7 +11,7 @@ use model::{CacheFormat, Checkpoint, Transformer};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::loading::{self, Load};
-use crate::terminal::read_text;
+use crate::terminal::{read_text, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome, pulling};
 
@@ -41,23 +43,68 @@ pub struct Arguments {
     load: Load,
 }
 
+/// A file that is not there until it is whole; what was begun goes with it otherwise.
+struct Part<'a> {
+    output: &'a Path,
+    /// Its name until then. None: the output is a device or a pipe, which is written to as it is.
+    path: Option<PathBuf>,
+    file: File,
+}
+
+impl Part<'_> {
+    fn create(output: &Path) -> Result<Part<'_>, Failure> {
+        if output.is_dir() {
+            return Err(Failure(format!("{}: Is a directory; give the name of a file as --output", output.display())));
+        }
+        let path = std::fs::metadata(output).map_or(true, |there| there.is_file()).then(|| {
+            let mut path = output.as_os_str().to_os_string();
+            path.push(".part");
+            PathBuf::from(path)
+        });
+        let created = File::create(path.as_deref().unwrap_or(output));
+        let file = created.map_err(|e| Failure(format!("{}: {e}; give another --output", output.display())))?;
+        Ok(Part { output, path, file })
+    }
+
+    fn finish(mut self, bytes: &[u8]) -> Outcome {
+        let named = |path: &PathBuf| std::fs::rename(path, self.output);
+        let written = self.file.write_all(bytes).and_then(|()| self.path.as_ref().map_or(Ok(()), named));
+        written.map_err(|e| Failure(format!("{}: {e}", self.output.display())))
+    }
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        // After its new name there is none.
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 pub fn run(a: Arguments) -> Outcome {
     let list = match a.tokens.strip_prefix('@') {
-        Some(file) => read_text(std::fs::File::open(file).map_err(|e| Failure(format!("{file}: {e}")))?, file)?,
+        Some(file) => read_text(File::open(file).map_err(|e| Failure(format!("{file}: {e}")))?, file)?,
         None => a.tokens.clone(),
     };
     let tokens = ids(&list)?;
     if tokens.is_empty() {
-        return Err(Failure("no token is given; give ids with commas between, such as --tokens 1,2,3".to_string()));
+        return Err(Failure::usage("no token is given; give ids with commas between, such as --tokens 1,2,3"));
     }
+    // A place that cannot be written is told before the work.
+    let part = Part::create(&a.output)?;
     let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
     let most = checkpoint.structure.context;
     if tokens.len() > most {
-        return Err(Failure(format!(
-            "{} tokens are {} more than the model's context of {most}",
-            tokens.len(),
+        return Err(Failure::usage(format!(
+            "{} are {} more than the model's context of {most}",
+            several(tokens.len(), "token"),
             tokens.len() - most
         )));
+    }
+    if let Some(id) = tokens.iter().find(|&&id| id as usize >= checkpoint.structure.vocab) {
+        let vocab = checkpoint.structure.vocab;
+        return Err(Failure::usage(format!("token {id} is outside the vocabulary of {vocab}")));
     }
     let load = Load { context: Some(tokens.len()), cache: Some("f32".to_string()), ..a.load };
     loading::plan(&checkpoint, &load)?;
@@ -91,14 +138,9 @@ pub fn run(a: Arguments) -> Outcome {
         .map(|(name, dtype, shape, data)| TensorView::new(*dtype, shape.clone(), data).map(|view| (name.clone(), view)))
         .collect();
     let bytes = safetensors::serialize(views?, None)?;
-    let part = a.output.with_extension("part");
-    let failed = |e: std::io::Error| Failure(format!("{}: {e}", a.output.display()));
-    std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, &a.output)).map_err(|e| {
-        let _ = std::fs::remove_file(&part);
-        failed(e)
-    })?;
+    part.finish(&bytes)?;
     if !load.quiet {
-        eprintln!("wrote {} tensors to {}", tensors.len(), a.output.display());
+        eprintln!("wrote {} to {}", several(tensors.len(), "tensor"), a.output.display());
     }
     Ok(())
 }

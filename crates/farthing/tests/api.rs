@@ -67,9 +67,23 @@ fn every_route_answers() {
     let tokens = fine(&server, "/tokenize", json!({"prompt": "Once upon a time", "add_special_tokens": false}));
     assert_eq!((&tokens["tokens"], &tokens["count"]), (&json!([655, 561, 267, 468]), &json!(4)));
     let text = fine(&server, "/detokenize", json!({"tokens": tokens["tokens"]}));
-    assert_eq!(text, json!({"prompt": "Once upon a time"}));
+    assert_eq!(text, json!({"prompt": "Once upon a time", "content": "Once upon a time"}));
     let prompt = fine(&server, "/apply-template", json!({"messages": chat()["messages"]}))["prompt"].clone();
     assert!(prompt.as_str().unwrap().contains("Tell me a story."), "{prompt}");
+    // As llama.cpp's clients ask, in their shapes.
+    let content = |body: Value| fine(&server, "/tokenize", body);
+    assert_eq!(content(json!({"content": "Once upon a time"})), json!({"tokens": [655, 561, 267, 468]}));
+    assert_eq!(
+        content(json!({"content": "Once", "add_special": true, "with_pieces": true})),
+        json!({"tokens": [{"id": 0, "piece": "<｜begin▁of▁sentence｜>"}, {"id": 655, "piece": "Once"}]})
+    );
+    let name = fine(&server, "/detokenize", json!({"tokens": [0]}));
+    assert_eq!(name["content"], name["prompt"]);
+    let named = |parse: bool| content(json!({"content": name["content"], "parse_special": parse}))["tokens"].clone();
+    assert_eq!(named(true), json!([0]));
+    assert!(named(false).as_array().unwrap().iter().all(|id| *id != 0) && named(false) != json!([]));
+    let halves = content(json!({"content": "\u{1f600}", "with_pieces": true}));
+    assert!(halves["tokens"][0]["piece"].is_array(), "{halves}");
     let tokens = fine(&server, "/tokenize", json!({"messages": chat()["messages"]}));
     assert_eq!(tokens["count"], fine(&server, "/v1/chat/completions", chat())["usage"]["prompt_tokens"]);
     let info = answered(&server.get("/tokenizer_info")).1;
@@ -231,9 +245,84 @@ fn calls_and_shapes_can_be_forced() {
             assert!(serde_json::from_str::<Value>(text).is_ok_and(|v| v["place"].is_string()), "{choice}");
         }
     }
-    let bad = json!({"type": "json_schema", "json_schema": {"name": "x", "strict": true, "schema": {"type": "string", "format": "no-such"}}});
-    let (status, refused) = asked(&server, "/v1/chat/completions", &with(chat(), json!({"response_format": bad})));
-    assert_eq!((status, &refused["error"]["param"]), (400, &json!("response_format")));
+}
+
+/// What is wrong with a schema is told of the field that holds it, in every dialect.
+#[test]
+fn errors_about_schemas_name_their_field() {
+    let server = Server::start(&[]);
+    let bad = json!({"type": "object", "properties": {"a": {"type": "string", "format": "no-such"}}});
+    let named = json!({"name": "x", "strict": true, "schema": bad});
+    let typed = with(named.clone(), json!({"type": "json_schema"}));
+    let function = |name: &str, schema: &Value| json!({"name": name, "parameters": schema, "strict": true});
+    let nested = |name: &str, schema: &Value| json!({"type": "function", "function": function(name, schema)});
+    let (fine, broken) = (json!({"type": "object"}), json!({"properties": 5}));
+    let either =
+        json!({"tools": [nested("a", &fine)], "response_format": {"type": "json_schema", "json_schema": named}});
+    let late = json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 1, "maximum": 2, "multipleOf": 5}}, "required": ["a"]});
+    let last = json!({"tools": [nested("a", &fine), nested("b", &late)], "structured_outputs": {"json": fine}});
+    for (path, body, changes, field) in [
+        (
+            "/v1/chat/completions",
+            chat(),
+            json!({"response_format": {"type": "json_schema", "json_schema": named}}),
+            "response_format.json_schema.schema",
+        ),
+        ("/v1/chat/completions", chat(), json!({"structured_outputs": {"json": broken}}), "structured_outputs.json"),
+        ("/v1/chat/completions", chat(), json!({"structured_outputs": {"regex": "("}}), "structured_outputs.regex"),
+        (
+            "/v1/completions",
+            json!({"prompt": "a"}),
+            json!({"structured_outputs": {"grammar": "start: ("}}),
+            "structured_outputs.grammar",
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "a"}),
+            json!({"structured_outputs": {"choice": [""]}}),
+            "structured_outputs.choice",
+        ),
+        (
+            "/v1/chat/completions",
+            chat(),
+            json!({"tools": [nested("a", &fine), nested("b", &bad)]}),
+            "tools[1].function.parameters",
+        ),
+        ("/v1/chat/completions", chat(), either, "response_format.json_schema.schema"),
+        ("/v1/chat/completions", chat(), last, "tools[1].function.parameters"),
+        ("/v1/chat/completions", chat(), json!({"functions": [function("a", &bad)]}), "functions[0].parameters"),
+        ("/v1/responses", json!({"input": "a"}), json!({"text": {"format": typed}}), "text.format.schema"),
+        (
+            "/v1/responses",
+            json!({"input": "a"}),
+            json!({"tools": [with(function("a", &bad), json!({"type": "function"}))]}),
+            "tools[0].parameters",
+        ),
+        (
+            "/v1/messages",
+            chat(),
+            json!({"output_config": {"format": {"type": "json_schema", "schema": broken}}}),
+            "output_config.format.schema",
+        ),
+        (
+            "/v1/messages",
+            chat(),
+            json!({"output_format": {"type": "json_schema", "schema": broken}}),
+            "output_format.schema",
+        ),
+        (
+            "/v1/messages",
+            chat(),
+            json!({"tools": [{"name": "a", "input_schema": bad, "strict": true}]}),
+            "tools[0].input_schema",
+        ),
+    ] {
+        let (status, refused) = asked(&server, path, &with(body, changes));
+        let error = &refused["error"];
+        assert_eq!(status, 400, "{field}: {refused}");
+        assert!(error["message"].as_str().unwrap().starts_with(&format!("{field}: ")), "{field}: {refused}");
+        assert!(path == "/v1/messages" || error["param"] == field, "{field}: {refused}");
+    }
 }
 
 /// What cannot fit is refused before it is encoded, at every route that reads texts.

@@ -67,8 +67,13 @@ fn succeed(args: &[&str], stdin: &str) -> String {
 
 /// The one line of a failure.
 fn fail(args: &[&str]) -> String {
+    fails_with(1, args)
+}
+
+/// The one line of a failure with an exit code.
+fn fails_with(code: i32, args: &[&str]) -> String {
     let output = run_with(args, "");
-    assert_eq!(output.status.code(), Some(1), "{args:?}: {}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
     assert!(output.stdout.is_empty());
     let stderr = text(&output.stderr);
     let line = stderr.lines().last().unwrap().to_string();
@@ -164,6 +169,7 @@ fn show_reads_headers_only() {
     let copy = scratch.model();
     let people = succeed(&["show", copy.to_str().unwrap()], "");
     assert!(people.contains("MLA, 6 heads") && people.contains("2 of 8 experts"), "{people}");
+    assert!(people.contains(" in 1 file, ") && !people.contains("1 files"), "{people}");
 }
 
 #[test]
@@ -245,8 +251,8 @@ fn bench_measures() {
     args.retain(|a| *a != "--json");
     assert!(succeed(&args, "").contains("ratio"));
     assert!(fail(&["bench", model.to_str().unwrap(), "--against", "false"]).contains("\"false\" ended with"));
-    assert!(fail(&["bench", model.to_str().unwrap(), "--depth", "5000"]).contains("give a smaller --depth"));
-    assert!(fail(&["bench", model.to_str().unwrap(), "--sequences", "0"]).contains("at least 1"));
+    assert!(fails_with(2, &["bench", model.to_str().unwrap(), "--depth", "5000"]).contains("give a smaller --depth"));
+    assert!(fails_with(2, &["bench", model.to_str().unwrap(), "--sequences", "0"]).contains("at least 1"));
 }
 
 #[test]
@@ -254,14 +260,17 @@ fn mistakes_are_one_line() {
     let model = bundled();
     let model = model.to_str().unwrap();
     assert!(fail(&["generate", "/nowhere/at/all", "-p", "x"]).contains("/nowhere/at/all: No such file"));
-    assert!(fail(&["generate", model, "-p", ""]).contains("the prompt is empty"));
-    assert!(fail(&["generate", model, "-p", "x", "--top-p", "2"]).contains("top_p is 2; it must be from 0 to 1"));
+    assert!(fails_with(2, &["generate", model, "-p", ""]).contains("the prompt is empty"));
+    assert!(
+        fails_with(2, &["generate", model, "-p", "x", "--top-p", "2"]).contains("top_p is 2; it must be from 0 to 1")
+    );
     let long = "cat ".repeat(600);
     assert!(fail(&["generate", model, "-p", &long, "--context", "256"]).contains("more than the context of 256"));
-    assert!(fail(&["generate", model, "-p", "x", "--context", "99999"]).contains("2048"));
-    assert!(fail(&["trace", model, "--tokens", "1,x", "-o", "/tmp/never"]).contains("\"x\" is no token id"));
+    assert!(fails_with(2, &["generate", model, "-p", "x", "--context", "99999"]).contains("2048"));
+    assert!(fails_with(2, &["trace", model, "--tokens", "1,x", "-o", "/tmp/never"]).contains("\"x\" is no token id"));
     assert!(
-        fail(&["trace", model, "--tokens", "1,99999", "-o", "/tmp/never"]).contains("outside the vocabulary of 2048")
+        fails_with(2, &["trace", model, "--tokens", "1,99999", "-o", "/tmp/never"])
+            .contains("outside the vocabulary of 2048")
     );
     let json: serde_json::Value = serde_json::from_str(&fail(&["show", "/nowhere", "--json"])).unwrap();
     assert!(json["error"]["message"].as_str().unwrap().contains("/nowhere"));
@@ -392,6 +401,32 @@ fn wrong_arguments_for_machines() {
     assert_eq!(json["error"]["kind"], "arguments");
     assert!(json["error"]["message"].as_str().unwrap().contains("--jsno"));
     assert!(output.stdout.is_empty());
+    for (args, said, hint) in [
+        (&["show", "--jsn", "--json"][..], "unexpected argument '--jsn' found", "a similar argument exists: '--json'"),
+        (&["pull", "--json"], "the following required arguments were not provided: <MODEL>", "Usage: farthing pull"),
+        (&["shwo", "--json"], "unrecognized subcommand 'shwo'", "a similar subcommand exists: 'show'"),
+        (
+            &["serve", "--log-format=json", "--log-level", "x"],
+            "invalid value 'x' for '--log-level <LEVEL>' [possible values: error, warn, info, debug]",
+            "--help",
+        ),
+        (
+            &["serve", "--log-format=json", "--host", "no such host"],
+            "give an address of this machine, or a name of one",
+            "--help",
+        ),
+    ] {
+        let output = run_with(args, "");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        let told = |field: &str| json["error"][field].as_str().unwrap().to_string();
+        assert!(told("message").contains(said) && told("hint").contains(hint), "{args:?}: {json}");
+        assert!(!json.to_string().contains("\\u001b") && !told("message").contains("Usage"), "{json}");
+    }
+    // What only the command sees is told as such too.
+    let output = run_with(&["show", "", "--json"], "");
+    let json: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!((output.status.code(), &json["error"]["kind"]), (Some(2), &"arguments".into()));
 }
 
 #[test]
@@ -490,9 +525,6 @@ fn loss_is_that_of_the_reference_logits() {
     // Windows that know less of what came before predict worse.
     assert!(loss(&measure("f32", "8")) > loss(&exact) + 0.1);
     assert!(fail(&["loss", model.to_str().unwrap(), "--text", "/nowhere.txt"]).contains("/nowhere.txt"));
-    assert!(
-        fail(&["generate", model.to_str().unwrap(), "-p", "x", "--cache", "q5"]).contains("give f32, bf16, q8 or q6")
-    );
 }
 
 #[test]
@@ -636,6 +668,8 @@ fn values_that_cannot_be_are_named_with_what_would_do() {
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
     }
+    let directory = Scratch::new("values");
+    let directory = directory.0.to_str().unwrap();
     for (args, said) in [
         (&["generate", model, "-p", "x", "-t", "-1"][..], "temperature is -1; it must be from 0 to 100"),
         (&["generate", model, "-p", "x", "--top-p", "-0.5"], "top_p is -0.5; it must be from 0 to 1"),
@@ -644,12 +678,34 @@ fn values_that_cannot_be_are_named_with_what_would_do() {
         (&["bench", model, "--context", "0"], "--context 0: give at least 1"),
         (&["bench", model, "--context", "3000"], "--context 3000: this model was made for 2048"),
         (&["bench", model, "--depth", "3000"], "give a smaller --depth"),
-        (&["loss", model, "--text", "/dev/zero"], "/dev/zero: more than 33554432 bytes of text"),
+        (&["generate", model, "-p", "x", "--logit-bias", "99999:1"], "99999"),
+        (&["generate", model, "-p", "x", "--context", "0"], "--context 0: give at least 1"),
+        (&["generate", model, "-p", "x", "--cache", "q5"], "--cache q5: give f32, bf16, q8 or q6"),
+        (&["generate", model, "-p", ""], "the prompt is empty"),
+        (&["tokenize", model, "--decode", "5,4000000000"], "no token of this model has id 4000000000"),
+        (&["tokenize", model, "--decode", "5,x"], "\"x\" is no token id"),
+        (&["trace", model, "--tokens", ",", "-o", "/tmp/never"], "no token is given"),
+        (&["serve", model, "-t", "-1"], "temperature is -1; it must be from 0 to 100"),
+        (&["serve", model, "--name", "a", "--name", "b"], "--name was given for 2 models and there are 1"),
+        (&["serve", model, "--tls-cert", "a"], "--tls-cert and --tls-key belong together"),
+        (&["serve", model, "--cors-origin", "*", "--cors-origin", "https://a"], "--cors-origin * is any origin"),
+        (&["serve", model, model], "give each a --name"),
+        (&["show", ""], "MODEL is empty; give a file"),
+    ] {
+        let line = fails_with(2, args);
+        assert!(line.contains(said) && !line.contains('\u{1}'), "{args:?}: {line}");
+    }
+    for (args, said) in [
+        (&["loss", model, "--text", "/dev/zero"][..], "/dev/zero: more than 33554432 bytes of text"),
         (&["loss", model, "--text", "/dev/null"], "/dev/null: 0 tokens are too few to measure; give at least 2"),
+        (
+            &["trace", model, "--tokens", "1", "-o", "/nowhere/x"],
+            "/nowhere/x: No such file or directory (os error 2); give another --output",
+        ),
+        (&["trace", "/no/model", "--tokens", "1", "-o", "/nowhere/x"], "/nowhere/x: "),
+        (&["trace", "/no/model", "--tokens", "1", "-o", directory], "Is a directory; give the name of a file"),
         (&["loss", model, "--text", "/tmp"], "/tmp: Is a directory"),
         (&["trace", model, "--tokens", "@/dev/zero", "-o", "/tmp/never"], "/dev/zero: more than 33554432 bytes"),
-        (&["tokenize", model, "--decode", "5,4000000000"], "no token of this model has id 4000000000"),
-        (&["show", ""], "MODEL is empty; give a file"),
     ] {
         assert!(fail(args).contains(said), "{args:?}: {}", fail(args));
     }

@@ -25,8 +25,12 @@ fn every_refusal_is_json_with_its_status() {
             assert!(body["error"].get(key).is_some(), "{answer}");
         }
     };
-    refused(server.get("/v1/nothing"), "404", "/v1/nothing is not served; there are GET /health");
-    refused(server.get("/v1/chat/completions"), "405", "does not take GET");
+    refused(
+        server.get("/v1/nothing"),
+        "404",
+        "/v1/nothing is not served; none is like it; GET /openapi.json lists all",
+    );
+    refused(server.get("/v1/chat/completions"), "405", "does not take GET, it takes POST");
     refused(server.get("/v1/models/a/b"), "404", "model is \"a/b\"");
     refused(server.post("/v1/completions", "{"), "400", "not JSON");
     refused(server.post("/v1/completions", &"[".repeat(100_000)), "400", "not JSON");

@@ -76,7 +76,10 @@ pub enum HubError {
         status: u16,
     },
     /// The network failed more often than is tried.
-    #[error("{url}: {why}; tried {attempts} times: check the network, then pull again to go on from here")]
+    #[error(
+        "{url}: {why}; tried {}: check the network, then pull again to go on from here; where the hub cannot be reached, set HTTPS_PROXY to a proxy or HF_ENDPOINT to a mirror, or give the path of a model that is on this machine",
+        times(*attempts)
+    )]
     Connection {
         /// Address, without its query.
         url: String,
@@ -157,9 +160,23 @@ impl HubError {
     }
 }
 
+fn times(n: u32) -> String {
+    if n == 1 { "once".to_string() } else { format!("{n} times") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who cannot reach the hub is told each way around it.
+    #[test]
+    fn an_unreachable_hub_is_told_with_what_to_do() {
+        let told = |attempts| HubError::Connection { url: "u".into(), why: "refused".into(), attempts }.to_string();
+        for way in ["HTTPS_PROXY", "HF_ENDPOINT", "the path of a model", "tried 3 times"] {
+            assert!(told(3).contains(way), "{}", told(3));
+        }
+        assert!(told(1).contains("tried once"));
+    }
 
     #[test]
     fn a_full_disk_is_no_ordinary_write_error() {

@@ -84,7 +84,8 @@ pub fn available() -> Option<u64> {
 pub struct Parameters {
     /// All.
     pub total: u64,
-    /// Those that a token's forward multiplies with (the embedding counts as one row).
+    /// Those that a token's forward uses, each once: of a mixture the experts that it chooses, of the embedding one row, which counts
+    /// with the output where they are tied. Never more than `total`.
     pub active: u64,
 }
 
@@ -99,10 +100,13 @@ fn sum(parts: &[u64]) -> u64 {
 
 fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
     let attention = match layer.attention {
-        Attention::Gqa { heads, kv_heads, head_dim, qk_norm, .. } => {
-            sum(&[times(&[2, hidden, head_dim, heads + kv_heads]), if qk_norm { times(&[2, head_dim]) } else { 0 }])
-        }
-        Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, .. } => {
+        Attention::Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, .. } => sum(&[
+            times(&[2, hidden, head_dim, heads + kv_heads]),
+            if qk_norm { times(&[2, head_dim]) } else { 0 },
+            if qkv_bias { times(&[head_dim, heads + 2 * kv_heads]) } else { 0 },
+            if out_bias { hidden as u64 } else { 0 },
+        ]),
+        Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, .. } => {
             let q = heads * (nope_dim + rope_dim);
             let query = q_rank
                 .map_or(times(&[hidden, q]), |rank| sum(&[times(&[hidden, rank]), rank as u64, times(&[rank, q])]));
@@ -112,6 +116,7 @@ fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
                 kv_rank as u64,
                 times(&[heads, nope_dim + value_dim, kv_rank]),
                 times(&[heads, value_dim, hidden]),
+                if bias { sum(&[q_rank.unwrap_or(0) as u64, (kv_rank + rope_dim) as u64, hidden as u64]) } else { 0 },
             ])
         }
     };
@@ -138,7 +143,8 @@ impl Structure {
         let table = times(&[self.vocab, self.hidden]);
         let mut all = Parameters {
             total: sum(&[table, self.hidden as u64, if self.tied { 0 } else { table }]),
-            active: sum(&[table, times(&[2, self.hidden])]),
+            // A tied table is the output's too: its row is in it.
+            active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
         };
         for layer in &self.layers {
             let p = layer_parameters(layer, self.hidden);

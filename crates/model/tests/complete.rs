@@ -500,3 +500,35 @@ fn headers_tell_what_loading_would() {
     let error = Checkpoint::open(&directory.0).unwrap().complete().unwrap_err().to_string();
     assert!(error.contains(lost) && error.contains("is missing"), "{error}");
 }
+
+/// What is counted from a structure is what is stored, biases and norms too; what a token uses is never more.
+#[test]
+fn parameters_are_the_stored_numbers() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(data.join("oracle")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.join("model.safetensors").exists() {
+            continue;
+        }
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let parameters = checkpoint.structure.parameters();
+        let layers = checkpoint.structure.layers.len();
+        let predicts = |name: &str| {
+            let layer =
+                name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
+            layer.is_some_and(|layer| layer >= layers)
+        };
+        let counted = |name: &str| !name.ends_with("_scale_inv") && !predicts(name);
+        let tensors = checkpoint.tensors.by_name.iter().filter(|(name, _)| counted(name));
+        let stored: usize = tensors.map(|(_, t)| t.shape.iter().product::<usize>()).sum();
+        assert_eq!(parameters.total, stored as u64, "{}", path.display());
+        assert!(parameters.active <= parameters.total, "{}", path.display());
+        seen += 1;
+    }
+    assert!(seen >= 8);
+    // Tied and dense: every number is used.
+    let file = data.join("stories260K/model-q8_0.gguf");
+    let parameters = Checkpoint::open(&file).unwrap().structure.parameters();
+    assert_eq!(parameters.active, parameters.total);
+}

@@ -14,6 +14,8 @@ pub struct Ask {
     pub template: Map<String, Value>,
     /// What the text must be.
     pub shape: Shape,
+    /// The field that says so, as a path: `response_format.json_schema.schema`.
+    pub shape_field: String,
     /// The rest.
     pub wanted: Wanted,
     /// Fields that the answer repeats, as they were understood (`/v1/responses` only).
@@ -59,6 +61,8 @@ pub struct Tool {
     pub description: Option<String>,
     /// JSON schema of its arguments: an object, or `true`.
     pub parameters: Value,
+    /// The field that has it, as a path: `tools[0].function.parameters`.
+    pub field: String,
     /// Arguments must obey the schema.
     pub strict: bool,
 }
@@ -103,6 +107,13 @@ pub struct Tools {
     pub parallel: bool,
     /// They came as `functions`, and their calls go back as `function_call`.
     pub older: bool,
+}
+
+impl Tools {
+    /// The field that has them.
+    pub fn field(&self) -> &'static str {
+        if self.older { "functions" } else { "tools" }
+    }
 }
 
 /// What the text must be.

@@ -164,7 +164,13 @@ mod tests {
     use crate::ask::Tool;
 
     fn tools(choice: Choice, strict: bool) -> Tools {
-        let tool = Tool { name: "go".to_string(), description: None, parameters: json!({"type": "object"}), strict };
+        let tool = Tool {
+            name: "go".to_string(),
+            description: None,
+            parameters: json!({"type": "object"}),
+            field: String::new(),
+            strict,
+        };
         Tools { list: vec![tool], choice, parallel: true, older: false }
     }
 

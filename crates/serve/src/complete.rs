@@ -217,19 +217,6 @@ pub async fn addressed(state: &State, head: &Parts, content: Body) -> Result<(Co
     Ok((content, served))
 }
 
-/// Fields for the model that was found by their first look.
-///
-/// # Errors
-/// What is no JSON object, and a model that is named twice.
-pub fn fields(bytes: &[u8], served: &Loaded) -> Result<Fields, Problem> {
-    let fields = Fields::parse(bytes)?;
-    if fields.model()?.is_some_and(|name| name != served.name) {
-        let problem = Problem::bad("invalid_value", "model is given more than once");
-        return Err(Problem { param: Some("model".to_string()), ..problem });
-    }
-    Ok(fields)
-}
-
 /// A request, answered.
 pub async fn complete(state: Arc<State>, request: Request, kind: Kind) -> Response {
     let path = request.uri().path();
@@ -262,7 +249,7 @@ async fn planned(
     let asked = asked(state, &head)?;
     let (content, served) = addressed(state, &head, content).await?;
     at_turn(state, &head, content, move |bytes, turn| {
-        let mut fields = fields(bytes, &served)?;
+        let mut fields = Fields::parse(bytes)?;
         let model = Model { defaults: &served.defaults, vocab: served.service.vocab() };
         let ask = kind.validate(&mut fields, model)?;
         let wire = kind.wire(&served, &ask);

@@ -132,8 +132,16 @@ impl Gate {
     }
 }
 
-/// A body in another coding than chunks cannot be read (RFC 9112, section 6.1).
+/// Marks a request that gives both Content-Length and Transfer-Encoding.
+#[derive(Clone, Copy)]
+pub(crate) struct TwoLengths;
+
+/// A body of two lengths is not read, nor one in another coding than chunks (RFC 9112, section 6.1).
 fn understood(request: &Request) -> Result<(), Problem> {
+    if request.extensions().get::<TwoLengths>().is_some() {
+        let message = "both Content-Length and Transfer-Encoding are given; give one of them";
+        return Err(Problem::bad("two_lengths", message));
+    }
     let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).into_iter();
     let fit = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     let Some(other) = codings.next().filter(|first| !fit(first)).or(codings.next()) else { return Ok(()) };

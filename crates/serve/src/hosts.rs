@@ -1,7 +1,7 @@
 //! The names that a server answers to, by `Host`: a web page whose name was made to point at this machine (DNS rebinding) gets nothing.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use axum::extract::Request;
@@ -9,6 +9,9 @@ use axum::http::uri::Authority;
 use axum::http::{StatusCode, Version, header};
 
 use crate::problem::Problem;
+
+/// Longest name of a host (RFC 1035, section 2.3.4, with the last dot).
+const NAME_BYTES_MAX: usize = 254;
 
 /// A name that requests may use for this server, without a port; `*` is any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,28 @@ impl fmt::Display for Host {
 /// As names are compared.
 fn name(text: &str) -> String {
     text.trim_end_matches('.').trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()
+}
+
+/// Whether a text is a name or an address of a host, with a port or without: no user, no empty port, and nothing that names do not have.
+fn is_host_and_port(text: &str) -> bool {
+    let (host, port) = match text.rfind(':') {
+        // A colon inside brackets belongs to the address.
+        Some(colon) if !text[colon..].contains(']') => (&text[..colon], Some(&text[colon + 1..])),
+        _ => (text, None),
+    };
+    let digits =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    let labels = |name: &str| name.split('.').all(|label| !label.is_empty() && label.bytes().all(in_names));
+    let named = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.len() <= NAME_BYTES_MAX && labels(host.strip_suffix('.').unwrap_or(host)),
+    };
+    named && port.is_none_or(digits)
+}
+
+/// Underscores stand in names of containers and services.
+fn in_names(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// Names that only this machine gives itself.
@@ -65,9 +90,10 @@ impl Hosts {
         if second.is_some() {
             return Err(Problem::bad("invalid_host", "Host is given more than once; give it once"));
         }
+        let judged = |text: &str| text.parse::<Authority>().ok().filter(|a| is_host_and_port(a.as_str())).ok_or(());
         let host = match first.map(|value| value.to_str()) {
             Some(Ok("")) => None,
-            Some(Ok(text)) => Some(text.parse::<Authority>().map_err(|_| ())),
+            Some(Ok(text)) => Some(judged(text)),
             Some(Err(_)) => Some(Err(())),
             None if request.version() == Version::HTTP_11 => {
                 let message = "there is no Host; HTTP/1.1 requires it (RFC 9112, section 3.2)";
@@ -77,8 +103,13 @@ impl Hosts {
             None => return Ok(()),
         };
         let Ok(host) = host.transpose() else {
-            return Err(Problem::bad("invalid_host", "Host is no name or address with a port or without"));
+            let message = "Host is no name or address of a server, with a port from 1 to 65535 or without";
+            return Err(Problem::bad("invalid_host", message));
         };
+        if request.uri().authority().is_some_and(|a| !is_host_and_port(a.as_str())) {
+            let message = "the request line names no server by name or address, with a port from 1 to 65535 or without";
+            return Err(Problem::bad("invalid_host", message));
+        }
         let Some(allowed) = &self.0 else { return Ok(()) };
         // The address of the request line goes first.
         let asked = request.uri().authority().or(host.as_ref()).map(|a| name(a.host())).unwrap_or_default();
@@ -140,6 +171,60 @@ mod tests {
         for bad in ["", "a b", "a:80", "https://a", "a/b", "u@a", "."] {
             assert!(bad.parse::<Host>().is_err(), "{bad}");
         }
+    }
+
+    /// Whatever names are allowed: what is no host is told so, not passed on.
+    #[test]
+    fn what_is_no_host_with_a_port_is_refused() {
+        let any = Hosts::new(&["*".parse().unwrap()], true);
+        for hosts in [&Hosts::default(), &Hosts::new(&[], true), &any] {
+            for host in [
+                "user@localhost",
+                "user:secret@localhost:80",
+                "@localhost",
+                "localhost@",
+                "localhost:",
+                "localhost:x",
+                "localhost:0",
+                "localhost:65536",
+                "localhost:+80",
+                "localhost:80:80",
+                ":80",
+                ":",
+                "[::1",
+                "::1",
+                "[::1]80",
+                "[::1]:",
+                "[localhost]",
+                "[]",
+                "a b",
+                "a/b",
+                "a\\b",
+                "a,b",
+                "a%20b",
+                "a$b",
+                "a'b",
+                "a(b)",
+                "<a>",
+                "a?b",
+                "a#b",
+                "a..b",
+                ".",
+                ".a",
+                "*",
+                &"a".repeat(255),
+            ] {
+                assert_eq!(judged(hosts, Version::HTTP_11, "/", &[host]), 400, "{host}");
+                assert_eq!(judged(hosts, Version::HTTP_10, "/", &[host]), 400, "{host}");
+            }
+            for uri in ["http://user@localhost/", "http://localhost:0/", "http://a$b/"] {
+                assert_eq!(judged(hosts, Version::HTTP_11, uri, &["localhost"]), 400, "{uri}");
+            }
+            for host in ["localhost", "localhost.:80", "127.0.0.1:65535", "[::1]:1", "[::ffff:127.0.0.1]"] {
+                assert_eq!(judged(hosts, Version::HTTP_11, "/", &[host]), 200, "{host}");
+            }
+        }
+        assert_eq!(judged(&any, Version::HTTP_11, "/", &["my_service-1.example:080"]), 200);
     }
 
     #[test]

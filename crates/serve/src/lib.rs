@@ -11,6 +11,7 @@ mod calling;
 pub mod client;
 mod complete;
 mod connections;
+mod framing;
 mod gate;
 pub mod hosts;
 mod infill;

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use tokio::time::{Sleep, sleep};
 
 use crate::State;
 use crate::connections::{Connection, Connections};
-use crate::gate::around;
+use crate::framing::Followed;
+use crate::gate::{TwoLengths, around};
 use crate::routes::router;
 use crate::tls::Tls;
 
@@ -113,7 +115,12 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
     (open, mut ended): (&Arc<Connection>, watch::Receiver<bool>),
 ) {
     let (app, open) = (TowerToHyperService::new(app), Arc::clone(open));
+    let (stream, ambiguous) = Followed::new(stream);
+    let requests = AtomicU64::new(0);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        if ambiguous.is(requests.fetch_add(1, Ordering::Relaxed)) {
+            request.extensions_mut().insert(TwoLengths);
+        }
         request.extensions_mut().insert(Arc::clone(&open));
         app.call(request)
     });

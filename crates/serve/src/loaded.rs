@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use text::grammar::{Constraint, GrammarError, Grammars, Matcher, Trial};
 use text::reply::Format;
 
+use crate::ask::Ask;
 use crate::problem::Problem;
 use crate::turns::Turn;
 use crate::{NotTried, Served};
@@ -38,20 +39,32 @@ impl Loaded {
     /// What is allowed, token by token, after `marker` where there is one.
     ///
     /// # Errors
-    /// A constraint that cannot be kept, in the words of the grammar.
-    pub fn matcher(&self, wanted: Constraint, marker: Option<&str>, turn: &Turn) -> Result<Matcher, Problem> {
+    /// A constraint that cannot be kept, in the words of the grammar, with the field of what was asked that holds it.
+    pub fn matcher(
+        &self,
+        wanted: Constraint,
+        marker: Option<&str>,
+        ask: &Ask,
+        turn: &Turn,
+    ) -> Result<Matcher, Problem> {
         let make = || Grammars::new(&self.tokenizer, &self.stops, self.service.vocab()).map_err(|e| e.to_string());
         let grammars = self.grammars.get_or_init(make).as_ref();
         let grammars =
             grammars.map_err(|e| Problem::bad("unsupported_value", format!("this model takes no constraint: {e}")))?;
-        let what = if matches!(wanted, Constraint::Calls { .. }) { "tools" } else { "response_format" };
-        let bad = |why: String| {
-            let problem = Problem::bad("invalid_schema", format!("{what}: {why}"));
-            Problem { param: Some(what.to_string()), ..problem }
+        let whole = match wanted {
+            Constraint::Calls { .. } => ask.tools.field().to_string(),
+            _ => ask.shape_field.clone(),
         };
-        let refused = |error: GrammarError| match error {
-            GrammarError::Fault(_) => Problem::fault(error.to_string()),
-            _ => bad(error.to_string()),
+        let bad = |field: String, why: String| {
+            let problem = Problem::bad("invalid_schema", format!("{field}: {why}"));
+            Problem { param: Some(field), ..problem }
+        };
+        let refused = |error: GrammarError| {
+            let (field, error) = place(error, ask, &whole);
+            match error {
+                GrammarError::Fault(_) => Problem::fault(error.to_string()),
+                _ => bad(field, error.to_string()),
+            }
         };
         let trial = Trial { outline: grammars.outline(), marker: marker.map(str::to_string), constraint: wanted };
         if !trial.constraint.is_small() {
@@ -59,10 +72,10 @@ impl Loaded {
             match tried.unwrap_or_else(|why| Err(NotTried { why, by_request: false })) {
                 Ok(outcome) => outcome.map_err(refused)?,
                 Err(NotTried { why, by_request: true }) => {
-                    return Err(bad(format!("compiling it takes too much: {why}; make it smaller")));
+                    return Err(bad(whole, format!("compiling it takes too much: {why}; make it smaller")));
                 }
                 Err(NotTried { why, .. }) => {
-                    let message = format!("{what} was not compiled: {why}");
+                    let message = format!("{whole} was not compiled: {why}");
                     return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "constraint_not_compiled", message));
                 }
             }
@@ -70,6 +83,20 @@ impl Loaded {
         // Nothing stops this, and nothing has to: it is the same work by the same count of steps that just ended in time there, but for
         // the first mask, whose steps are bounded too.
         grammars.compile_after(marker, &trial.constraint).map_err(refused)
+    }
+}
+
+/// The field that an error is about, and the error there. Where it is not about a part, that is `whole`.
+fn place(error: GrammarError, ask: &Ask, whole: &str) -> (String, GrammarError) {
+    match error {
+        // Calls come first.
+        GrammarError::Part { first: true, error } => place(*error, ask, ask.tools.field()),
+        GrammarError::Part { first: false, error } => place(*error, ask, &ask.shape_field),
+        GrammarError::Tool { name, error } => {
+            let tool = ask.tools.list.iter().find(|tool| tool.name == name);
+            (tool.map_or(whole, |tool| &tool.field).to_string(), *error)
+        }
+        other => (whole.to_string(), other),
     }
 }
 

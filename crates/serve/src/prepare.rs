@@ -90,7 +90,8 @@ impl Plan {
         if turn.left() {
             return Err(TextError::Left.into());
         }
-        let matcher = obeyed.map(|wanted| served.matcher(wanted, thinks.then_some("</think>"), turn)).transpose()?;
+        let matcher =
+            obeyed.map(|wanted| served.matcher(wanted, thinks.then_some("</think>"), &ask, turn)).transpose()?;
         let context = served.service.limits().context;
         for prompt in &prompts {
             let tokens = prompt.ids.len();

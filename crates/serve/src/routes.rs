@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State as Shared};
+use axum::extract::{MatchedPath, Path, Request, State as Shared};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -70,22 +70,53 @@ pub fn router(state: Arc<State>) -> Router {
     router.method_not_allowed_fallback(wrong_method).fallback(nothing_here).with_state(state)
 }
 
-const ROUTES: &str = "GET /health, /ready, /v1/models, /openapi.json; POST /v1/chat/completions, /v1/completions, \
-    /v1/responses, /v1/messages, /tokenize, /detokenize";
+/// Routes that an unknown path may have meant: most, and how like it they must be (Jaro).
+const NEAR_MAX: usize = 3;
+const NEAR: f64 = 0.8;
 
 fn shown(uri: &Uri) -> String {
     uri.path().chars().take(200).collect()
 }
 
+/// Routes near a path, best first: those that it ends with, then those that are spelled like it.
+fn near(path: &str) -> Vec<String> {
+    let path: String = path.trim_end_matches('/').chars().take(200).collect();
+    let likeness = |route: &str| match (path.ends_with(route), path.len() > 1 && route.ends_with(&path)) {
+        (true, _) => 1.0 + route.len() as f64,
+        (_, true) => 1.0,
+        _ => strsim::jaro(&path, route),
+    };
+    let all = table().into_iter().map(|(method, route, _)| (likeness(route), method, route));
+    let mut all: Vec<_> = all.filter(|(likeness, ..)| *likeness >= NEAR).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all.into_iter().take(NEAR_MAX).map(|(_, method, route)| format!("{method} {route}")).collect()
+}
+
 async fn nothing_here(request: Request) -> Response {
     let (head, _) = request.into_parts();
-    let message = format!("{} {} is not served; there are {ROUTES}", head.method, shown(&head.uri));
+    let near = match near(head.uri.path()) {
+        near if near.is_empty() => "none is like it".to_string(),
+        near => format!("near it is {}", near.join(", ")),
+    };
+    let message = format!("{} {} is not served; {near}; GET /openapi.json lists all", head.method, shown(&head.uri));
     refused(Problem::new(StatusCode::NOT_FOUND, "not_found", message), &head)
 }
 
 async fn wrong_method(request: Request) -> Response {
     let (head, _) = request.into_parts();
-    let message = format!("{} does not take {}; there are {ROUTES}", shown(&head.uri), head.method);
+    let route = head
+        .extensions
+        .get::<MatchedPath>()
+        .map(|matched| matched.as_str().replace("{*id}", "{id}"))
+        .unwrap_or_default();
+    let taken: Vec<&str> =
+        table().into_iter().filter(|(_, path, _)| *path == route).map(|(method, ..)| method).collect();
+    let taken = if taken.is_empty() { "GET".to_string() } else { taken.join(" and ") };
+    let message = format!(
+        "{} does not take {}, it takes {taken}; GET /openapi.json lists all routes",
+        shown(&head.uri),
+        head.method
+    );
     refused(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message), &head)
 }
 
@@ -202,6 +233,24 @@ mod tests {
         let gate = [("GET".to_string(), "/metrics".to_string())];
         let routes: BTreeSet<_> = table().iter().map(|(m, p, _)| (m.to_string(), p.to_string())).chain(gate).collect();
         assert_eq!(named, routes);
+    }
+
+    #[test]
+    fn an_unknown_path_is_told_what_is_near() {
+        for (path, first) in [
+            ("/v1/chat/completion", "POST /v1/chat/completions"),
+            ("/v1/chat/completions/", "POST /v1/chat/completions"),
+            ("/api/v1/chat/completions", "POST /v1/chat/completions"),
+            ("/v1/v1/messages", "POST /v1/messages"),
+            ("/v1/tokenize", "POST /tokenize"),
+            ("/v1/model", "GET /v1/models"),
+            ("/healthz", "GET /health"),
+        ] {
+            assert_eq!(near(path).first().map(String::as_str), Some(first), "{path}: {:?}", near(path));
+            assert!(near(path).len() <= NEAR_MAX);
+        }
+        assert!(near("/").is_empty() && near("/zzz").is_empty(), "{:?} {:?}", near("/"), near("/zzz"));
+        assert!(near(&"/x".repeat(1 << 20)).len() <= NEAR_MAX);
     }
 
     /// Every `$ref` leads somewhere.

@@ -10,7 +10,7 @@ use text::{Stream, TextError};
 
 use crate::State;
 use crate::ask::{Ask, Input};
-use crate::complete::{addressed, at_turn, fields};
+use crate::complete::{addressed, at_turn};
 use crate::loaded::Loaded;
 use crate::prepare::conversation;
 use crate::problem::{Dialect, Problem, id_of};
@@ -27,7 +27,7 @@ async fn done(
     let (head, content) = request.into_parts();
     let outcome = match addressed(&state, &head, content).await {
         Ok((content, served)) => {
-            let work = move |bytes: &[u8], turn: &Turn| work(&served, fields(bytes, &served)?, turn);
+            let work = move |bytes: &[u8], turn: &Turn| work(&served, Fields::parse(bytes)?, turn);
             at_turn(&state, &head, content, work).await
         }
         Err(problem) => Err(problem),
@@ -78,6 +78,17 @@ fn spelled(served: &Loaded, ids: &[u32], turn: &Turn) -> Result<String, TextErro
 pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let (ids, spelled) = match validate::tokenize(&mut fields, of(served))? {
+            Tokenize::Content { text, special, named, spelled } => {
+                fits(served, &text)?;
+                let ids = if named {
+                    served.tokenizer.encode_within(&text, special, counted(&|| turn.left()))?
+                } else {
+                    served.tokenizer.encode_prompt_within(&served.tokenizer.shield(&text), counted(&|| turn.left()))?
+                };
+                let piece = |&id: &u32| json!({"id": id, "piece": piece(served, id)});
+                let tokens = if spelled { ids.iter().map(piece).collect::<Value>() } else { json!(ids) };
+                return Ok(json!({ "tokens": tokens }));
+            }
             Tokenize::Text { text, special, spelled } => {
                 fits(served, &text)?;
                 (served.tokenizer.encode_within(&text, special, counted(&|| turn.left()))?, spelled)
@@ -92,11 +103,18 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
     done(state, request, Dialect::OpenAi, work).await
 }
 
-/// `POST /detokenize`
+/// The bytes of a token, as llama.cpp gives them: text, or numbers where they are none alone.
+fn piece(served: &Loaded, id: u32) -> Value {
+    String::from_utf8(served.tokenizer.bytes(id).unwrap_or_default())
+        .map_or_else(|e| json!(e.into_bytes()), Value::from)
+}
+
+/// `POST /detokenize`, as vLLM (`prompt`) and llama.cpp (`content`) answer: both send the same.
 pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
         let ids = validate::detokenize(&mut fields, of(served), served.service.limits().context)?;
-        Ok(json!({"prompt": spelled(served, &ids, turn)?}))
+        let text = spelled(served, &ids, turn)?;
+        Ok(json!({"prompt": text, "content": text}))
     };
     done(state, request, Dialect::OpenAi, work).await
 }
@@ -104,7 +122,7 @@ pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
 pub async fn apply(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let work = |served: &Loaded, mut fields: Fields, turn: &Turn| match validate::tokenize(&mut fields, of(served))? {
-        Tokenize::Text { text, .. } => Ok(json!({ "prompt": text })),
+        Tokenize::Text { text, .. } | Tokenize::Content { text, .. } => Ok(json!({ "prompt": text })),
         Tokenize::Conversation { ask, .. } => {
             let ids = rendered(served, &ask, turn)?;
             Ok(json!({"prompt": spelled(served, &ids, turn)?}))

@@ -215,3 +215,32 @@ async fn announced_and_unfinished_bodies_do_not_block_others() {
     assert!(given_up.starts_with("HTTP/1.1 503") && given_up.contains("\"overloaded\""), "{given_up}");
     assert!(given_up.contains("retry-after: "), "{given_up}");
 }
+
+/// What gives its length twice is refused and ends its connection, wherever in it it stands; what is after it is never a request.
+#[tokio::test]
+async fn a_request_of_two_lengths_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(listen(listener, None, state(), std::future::pending::<()>()));
+    let (post, chunks) =
+        ("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n", "0\r\n\r\n");
+    let hidden = "GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (length, coding) = ("Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n");
+    for both in [format!("{length}{coding}"), format!("{coding}{length}"), format!("{coding}Content-Length: 0\r\n")] {
+        let answer = plain(address, format!("{post}{both}\r\n{chunks}{hidden}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("\"two_lengths\""), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+        // Also behind others on one connection.
+        let health = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let one = format!("{post}{coding}\r\n2\r\n{{}}\r\n{chunks}");
+        let answer = plain(address, format!("{health}{one}{post}{both}\r\n{chunks}{hidden}").as_bytes()).await;
+        let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|part| &part[..3]).collect();
+        assert_eq!(statuses, ["200", "503", "400"], "{answer}");
+    }
+    for host in ["user@localhost", "localhost:", "localhost:0", "localhost:x", "local$host"] {
+        let answer =
+            plain(address, format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
+                .await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("\"invalid_host\""), "{host}: {answer}");
+    }
+}

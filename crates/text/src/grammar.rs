@@ -15,6 +15,7 @@
 
 mod calls;
 mod dead_ends;
+mod doubts;
 mod numbers;
 mod outline;
 mod pattern;
@@ -167,6 +168,22 @@ pub enum GrammarError {
         /// Why not, as far as it is known.
         reason: String,
     },
+    /// An error in what one tool takes.
+    #[error("tool {name}: {error}")]
+    Tool {
+        /// Its name.
+        name: String,
+        /// What is wrong there.
+        error: Box<GrammarError>,
+    },
+    /// An error in one part of `Constraint::Either`.
+    #[error("{error}")]
+    Part {
+        /// The first part; else the other.
+        first: bool,
+        /// What is wrong there.
+        error: Box<GrammarError>,
+    },
     /// One of llguidance's limits, while compiling or for one mask.
     #[error("the grammar is too complex ({0}): make it smaller")]
     TooComplex(String),
@@ -184,6 +201,14 @@ pub enum GrammarError {
 impl GrammarError {
     fn invalid(what: impl Into<String>, reason: impl Into<String>) -> GrammarError {
         GrammarError::Invalid { what: what.into(), reason: reason.into() }
+    }
+
+    fn of_tool(self, name: &str) -> GrammarError {
+        GrammarError::Tool { name: name.to_string(), error: Box::new(self) }
+    }
+
+    fn of_part(self, first: bool) -> GrammarError {
+        GrammarError::Part { first, error: Box::new(self) }
     }
 }
 
@@ -305,14 +330,11 @@ impl Grammars {
                 GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
             );
         }
-        let compiled = match self.parser(grammars)? {
-            Ok(compiled) => compiled,
-            Err(NotCompiled::Refused(said)) if !said.contains(UNSATISFIABLE) => return Err(refusal(wanted, &said)),
-            Err(why) => return Err(self.empty_part(wanted).unwrap_or_else(|| refusal(wanted, &why.to_string()))),
-        };
+        let compiled = self.parser(grammars)?.map_err(|why| self.fault_in(wanted, &why))?;
         pieces::check(compiled.parser.grammar().lexer_spec().regex_builder.exprset())?;
         let mut parser = Parser::new(Ok(compiled)).into_cancellable();
-        warnings.extend(parser.grammar_warnings().into_iter().map(|w| one_line(&w)));
+        // Those of schemas are there already, with their places.
+        warnings.extend(parser.grammar_warnings().iter().filter(|w| !doubts::are_told(w)).map(|w| one_line(w)));
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
         let numbers = json.then(|| (Numbers::new(), self.risky.clone(), self.factory.tok_env().clone()));
@@ -331,8 +353,7 @@ impl Grammars {
         }
     }
 
-    /// llguidance's parser of these grammars, or why there is none. A thread of its own compiles, so that how deep a schema may be does
-    /// not depend on the caller's stack.
+    /// llguidance's parser of these grammars, or why there is none.
     fn parser(&self, grammars: Vec<GrammarWithLexer>) -> Result<Result<TokenParser, NotCompiled>, GrammarError> {
         let compile = || {
             let parser = self.factory.create_parser(TopLevelGrammar { grammars, max_tokens: None });
@@ -343,28 +364,42 @@ impl Grammars {
                 Err(said) => Err(NotCompiled::Refused(said)),
             }
         };
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("grammar".to_string()).stack_size(COMPILE_STACK_BYTES);
-            let thread = thread.spawn_scoped(scope, compile).map_err(|e| GrammarError::Fault(e.to_string()))?;
-            thread.join().map_err(|_| GrammarError::Fault("it panicked".to_string()))
-        })
+        deep(compile)
     }
 
-    /// The part of a constraint's schemas that no text can be written for.
-    fn empty_part(&self, wanted: &Constraint) -> Option<GrammarError> {
-        match wanted {
-            Constraint::JsonSchema { schema, strict } => {
-                self.empty_schema(&schema::screen(schema, *strict).ok()?, *strict)
-            }
+    /// What of a constraint is why it has no parser.
+    fn fault_in(&self, wanted: &Constraint, why: &NotCompiled) -> GrammarError {
+        let found = match wanted {
+            Constraint::JsonSchema { schema, strict } => self.fault_in_schema(schema, *strict, why),
+            // Tools that are not strict were tried before, one by one.
             Constraint::Calls { tools, named, .. } => {
                 let callable = tools.iter().filter(|tool| named.as_ref().is_none_or(|name| tool.name == *name));
                 callable.filter(|tool| tool.strict && !tool.parameters.is_null()).find_map(|tool| {
-                    let found = self.empty_schema(&schema::screen(&tool.parameters, true).ok()?, true)?;
-                    Some(calls::of_tool(&tool.name, found))
+                    let alone = Constraint::JsonSchema { schema: tool.parameters.clone(), strict: true };
+                    Some(self.fault_alone(&alone)?.of_tool(&tool.name))
                 })
             }
-            Constraint::Either(one, other) => self.empty_part(one).or_else(|| self.empty_part(other)),
+            Constraint::Either(one, other) => [(true, one), (false, other)]
+                .into_iter()
+                .find_map(|(first, part)| Some(self.fault_alone(part)?.of_part(first))),
             _ => None,
+        };
+        found.unwrap_or_else(|| refusal(wanted, &why.to_string()))
+    }
+
+    /// Why a part of a constraint has no parser, if it has none alone.
+    fn fault_alone(&self, part: &Constraint) -> Option<GrammarError> {
+        let grammars = self.grammars(part, &mut Vec::new()).ok()?;
+        let why = self.parser(grammars).ok()?.err()?;
+        Some(self.fault_in(part, &why))
+    }
+
+    fn fault_in_schema(&self, schema: &Value, strict: bool, why: &NotCompiled) -> Option<GrammarError> {
+        let screened = schema::screen(schema, strict).ok()?;
+        match why {
+            NotCompiled::Refused(said) if doubts::are_told(said) => doubts::refused(&screened),
+            NotCompiled::Refused(said) if !said.contains(UNSATISFIABLE) => None,
+            _ => self.empty_schema(&screened, strict),
         }
     }
 
@@ -386,6 +421,9 @@ impl Grammars {
             Constraint::JsonObject => json_grammar("answer", json!({"type": "object"}), false),
             Constraint::JsonSchema { schema, strict } => {
                 let screened = schema::screen(schema, *strict)?;
+                if !strict {
+                    warnings.extend(doubts::warnings(&screened));
+                }
                 warnings.extend(screened.warnings);
                 json_grammar("answer", screened.schema, !strict)
             }
@@ -408,7 +446,8 @@ impl Grammars {
                 named("answer", GrammarWithLexer::from_lark(format!("start: CHOICE\nCHOICE: {}", options.join(" | "))))
             }
             Constraint::Either(one, other) => {
-                let (one, other) = (self.grammars(one, warnings)?, self.grammars(other, warnings)?);
+                let one = self.grammars(one, warnings).map_err(|e| e.of_part(true))?;
+                let other = self.grammars(other, warnings).map_err(|e| e.of_part(false))?;
                 let name = |list: &[GrammarWithLexer]| list[0].name.clone().unwrap_or_default();
                 let lark = format!("start: @{} | @{}", name(&one), name(&other));
                 let mut all = vec![named("either", GrammarWithLexer::from_lark(lark))];
@@ -426,6 +465,15 @@ impl Grammars {
     fn marker(&self, text: &str) -> Option<u32> {
         self.markers.iter().find(|(name, _)| name == text).map(|(_, id)| *id)
     }
+}
+
+/// Does something on a thread of its own, so that how deep a schema may be does not depend on the caller's stack.
+fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, GrammarError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("grammar".to_string()).stack_size(COMPILE_STACK_BYTES);
+        let thread = thread.spawn_scoped(scope, work).map_err(|e| GrammarError::Fault(e.to_string()))?;
+        thread.join().map_err(|_| GrammarError::Fault("it panicked".to_string()))
+    })
 }
 
 /// Whether an added token that is not declared special has the shape of one: DeepSeek's `<think>`, Qwen's `<tool_call>`.
@@ -534,14 +582,6 @@ fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
         Constraint::Calls { .. } => "tools",
         Constraint::Either(..) => "tools and schema",
     };
-    if line.contains("oneOf") {
-        return GrammarError::Unsupported {
-            path: what.to_string(),
-            keyword: "oneOf".to_string(),
-            reason: "has branches that may both hold: let each require a property with another `const`, or use anyOf"
-                .to_string(),
-        };
-    }
     GrammarError::invalid(what, line)
 }
 

@@ -180,7 +180,7 @@ fn what_is_not_kept_is_named_with_its_place() {
             "$ref",
         ),
         (json!({"prefixItems": [{}], "additionalItems": false}), "#", "prefixItems"),
-        (json!({"oneOf": [{"type": "integer"}, {"minimum": 3}]}), "schema", "oneOf"),
+        (json!({"oneOf": [{"type": "integer"}, {"minimum": 3}]}), "#", "oneOf"),
     ];
     for (schema, path, keyword) in cases {
         match grammars.compile(&strict(schema.clone())).map(|_| ()) {
@@ -369,7 +369,63 @@ fn lenient_keeps_what_it_can_and_lists_the_rest() {
     validates(&kept, &text_of(&tokenizer, &output.ids)).unwrap();
     let loose =
         Constraint::JsonSchema { schema: json!({"oneOf": [{"type": "integer"}, {"minimum": 3}]}), strict: false };
-    assert!(grammars.compile(&loose).unwrap().warnings().iter().any(|w| w.contains("oneOf")));
+    let told = grammars.compile(&loose).unwrap().warnings().to_vec();
+    assert_eq!(told, ["#: `oneOf` has branches that may both hold, and is read as anyOf"]);
+}
+
+/// Keywords that are kept in some company only: where they are not, their place is told.
+#[test]
+fn keywords_that_are_kept_in_some_company_have_their_place() {
+    let (_, grammars) = bundled();
+    let told = |schema: &Value| -> Vec<String> {
+        let loose = Constraint::JsonSchema { schema: schema.clone(), strict: false };
+        let told = grammars.compile(&loose).unwrap_or_else(|e| panic!("{e}: {schema}")).warnings().to_vec();
+        let strictly = grammars.compile(&strict(schema.clone())).map(|_| ());
+        match (told.first(), &strictly) {
+            (None, Ok(())) => {}
+            (Some(line), Err(GrammarError::Unsupported { path, keyword, .. })) => {
+                assert!(line.starts_with(&format!("{path}: `{keyword}`")), "{line} {strictly:?}")
+            }
+            other => panic!("{other:?}: {schema}"),
+        }
+        told.iter().map(|line| line.split_once("` ").unwrap().0.replace('`', "")).collect()
+    };
+    let (vague, clear) = (
+        json!({"oneOf": [{"type": "integer"}, {"type": "number", "minimum": 3}]}),
+        json!({"oneOf": [{"type": "integer"}, {"type": "string"}]}),
+    );
+    let some = |counts: Value| {
+        let mut object = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a"]});
+        object.as_object_mut().unwrap().extend(counts.as_object().unwrap().clone());
+        object
+    };
+    let in_all = |parts: Vec<(&str, Value)>| {
+        let parts: serde_json::Map<String, Value> = parts.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+        json!({"type": "object", "properties": parts})
+    };
+    for (schema, places) in [
+        (in_all(vec![("x", clear.clone()), ("y", vague.clone())]), vec!["#/properties/y: oneOf"]),
+        (
+            in_all(vec![("x", vague.clone()), ("y", vague.clone())]),
+            vec!["#/properties/x: oneOf", "#/properties/y: oneOf"],
+        ),
+        (json!({"type": "array", "items": {"anyOf": [{"type": "null"}, vague]}}), vec!["#/items/anyOf/1: oneOf"]),
+        (json!({"$ref": "#/definitions/v", "definitions": {"v": vague}}), vec!["#/definitions/v: oneOf"]),
+        (
+            json!({"oneOf": [{"type": "null"}, {"type": "object", "patternProperties": {"^\\d/": vague}}]}),
+            vec!["#/oneOf/1/patternProperties/^\\d~1: oneOf"],
+        ),
+        (some(json!({"maxProperties": 2})), vec!["#: maxProperties"]),
+        (some(json!({"minProperties": 2})), vec!["#: minProperties"]),
+        (
+            in_all(vec![("x", some(json!({"minProperties": 1}))), ("y", some(json!({"maxProperties": 3})))]),
+            vec!["#/properties/y: maxProperties"],
+        ),
+        (some(json!({"minProperties": 2, "maxProperties": 2, "additionalProperties": false})), vec![]),
+        (in_all(vec![("x", clear)]), vec![]),
+    ] {
+        assert_eq!(told(&schema), places, "{schema}");
+    }
 }
 
 /// Fifty tokens of whatever comes, each mask in bounded time.
@@ -841,10 +897,27 @@ fn calls_that_cannot_be_are_refused() {
     ));
     let unkept = json!({"type": "object", "properties": {"a": {"not": {}}}});
     match with(vec![tool("f", unkept.clone(), true)], None).map(|_| ()) {
-        Err(GrammarError::Unsupported { path, keyword, .. }) => {
-            assert_eq!((path.as_str(), keyword.as_str()), ("tool f: #/properties/a", "not"))
+        Err(GrammarError::Tool { name, error }) => {
+            let GrammarError::Unsupported { path, keyword, .. } = *error else { panic!("{error:?}") };
+            assert_eq!((name.as_str(), path.as_str(), keyword.as_str()), ("f", "#/properties/a", "not"))
         }
         other => panic!("{other:?}"),
+    }
+    // Also where only the compiler sees it.
+    let may = json!({"type": "object", "properties": {"a": {"oneOf": [{"type": "integer"}, {"minimum": 3}]}}});
+    let both = || vec![tool("f", json!({"type": "object"}), true), tool("g", may.clone(), true)];
+    let told = with(both(), None).map(|_| ()).unwrap_err().to_string();
+    assert!(told.starts_with("tool g: #/properties/a: `oneOf` has branches that may both hold"), "{told}");
+    let calls =
+        Constraint::Calls { tools: both(), required: true, one_only: false, named: None, syntax: syntax.clone() };
+    for (first, one, other) in [(true, &calls, &Constraint::JsonObject), (false, &Constraint::JsonObject, &calls)] {
+        let either = Constraint::Either(Box::new(one.clone()), Box::new(other.clone()));
+        match grammars.compile(&either).map(|_| ()) {
+            Err(GrammarError::Part { first: part, error }) => {
+                assert!(part == first && matches!(&*error, GrammarError::Tool { name, .. } if name == "g"), "{error:?}")
+            }
+            other => panic!("{other:?}"),
+        }
     }
     let matcher = with(vec![tool("f", unkept, false), tool("g", json!({"type": "strange"}), false)], None).unwrap();
     assert_eq!(matcher.warnings().len(), 2, "{:?}", matcher.warnings());

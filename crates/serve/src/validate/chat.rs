@@ -27,7 +27,7 @@ pub fn chat(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
     wanted.choices = fields.count("n", 1, CHOICES_MAX)?.unwrap_or(1) as usize;
     wanted.best_of = wanted.choices;
     let tools = tools::openai(fields)?;
-    let shape = format::response_format(fields)?;
+    let (shape, shape_field) = format::response_format(fields)?;
     let later = "leave it out";
     fields.unused("modalities", |v| *v == json!(["text"]), "text is all there is")?;
     fields.unused("audio", |_| false, later)?;
@@ -48,7 +48,7 @@ pub fn chat(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
     ]);
     wanted.unknown = fields.unknown();
     let input = Input::Conversation { messages, continues };
-    Ok(Ask { input, tools, template, shape, wanted, repeated: Map::new() })
+    Ok(Ask { input, tools, template, shape, shape_field, wanted, repeated: Map::new() })
 }
 
 /// Variables of the template: the caller's own, and what switches thinking.

@@ -32,11 +32,11 @@ pub fn completion(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid>
         return Err(unsupported("suffix", &suffix.as_str().into(), "it goes with prompts that are text"));
     }
     several(fields, &mut wanted, prompts.len())?;
-    let shape = format::response_format(fields)?;
+    let (shape, shape_field) = format::response_format(fields)?;
     fields.about(&["user", "metadata"]);
     wanted.unknown = fields.unknown();
     let input = Input::Prompts { prompts, suffix, echo };
-    Ok(Ask { input, tools: Tools::default(), template: Map::new(), shape, wanted, repeated: Map::new() })
+    Ok(Ask { input, tools: Tools::default(), template: Map::new(), shape, shape_field, wanted, repeated: Map::new() })
 }
 
 /// Answers to each prompt, and how many are made to choose from.

@@ -12,23 +12,27 @@ const NODES_MAX: usize = 1 << 15;
 const ALLOWED: &str = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or \
     {\"type\": \"json_schema\", \"json_schema\": {\"name\": ..., \"schema\": {...}}}";
 
+/// What the text must be, with the field that says so.
+pub type Shaped = (Shape, String);
+
 /// OpenAI's `response_format`, or vLLM's `structured_outputs`.
-pub fn response_format(fields: &mut Fields) -> Result<Shape, Invalid> {
-    let shape = openai(fields)?;
+pub fn response_format(fields: &mut Fields) -> Result<Shaped, Invalid> {
+    let shaped = openai(fields)?;
     let Some(map) = fields.object("structured_outputs", "an object such as {\"regex\": ...}")? else {
-        return Ok(shape);
+        return Ok(shaped);
     };
-    if shape != Shape::Text {
+    if shaped.0 != Shape::Text {
         return Err(wrong("structured_outputs", &Value::Object(map), "absent where response_format is given"));
     }
     structured(&map)
 }
 
-fn openai(fields: &mut Fields) -> Result<Shape, Invalid> {
-    let Some(map) = fields.object("response_format", ALLOWED)? else { return Ok(Shape::Text) };
+fn openai(fields: &mut Fields) -> Result<Shaped, Invalid> {
+    let plain = |shape| Ok((shape, "response_format".to_string()));
+    let Some(map) = fields.object("response_format", ALLOWED)? else { return plain(Shape::Text) };
     match map.get("type").and_then(Value::as_str) {
-        Some("text") => Ok(Shape::Text),
-        Some("json_object") => Ok(Shape::Object),
+        Some("text") => plain(Shape::Text),
+        Some("json_object") => plain(Shape::Object),
         Some("json_schema") => {
             let named = map.get("json_schema").and_then(Value::as_object);
             let named = named.ok_or_else(|| {
@@ -46,7 +50,7 @@ fn openai(fields: &mut Fields) -> Result<Shape, Invalid> {
 }
 
 /// A schema with its name.
-pub fn named_schema(param: &str, named: &Map<String, Value>) -> Result<Shape, Invalid> {
+pub fn named_schema(param: &str, named: &Map<String, Value>) -> Result<Shaped, Invalid> {
     match named.get("name") {
         None | Some(Value::Null) => {}
         Some(Value::String(name)) if (1..=64).contains(&name.len()) => {}
@@ -58,19 +62,19 @@ pub fn named_schema(param: &str, named: &Map<String, Value>) -> Result<Shape, In
         Some(other) => return Err(wrong(&format!("{param}.strict"), other, "true or false")),
     };
     let value = named.get("schema").unwrap_or(&Value::Null);
-    let schema = schema(&format!("{param}.schema"), value)?;
-    Ok(Shape::Schema { schema, strict })
+    let field = format!("{param}.schema");
+    Ok((Shape::Schema { schema: schema(&field, value)?, strict }, field))
 }
 
 /// vLLM's `structured_outputs`: one of several kinds.
-fn structured(map: &Map<String, Value>) -> Result<Shape, Invalid> {
+fn structured(map: &Map<String, Value>) -> Result<Shaped, Invalid> {
     const ALLOWED: &str = "an object with one of json, json_object, regex, choice and grammar";
     let given: Vec<(&String, &Value)> = map.iter().filter(|(_, v)| !v.is_null()).collect();
     let whole = || wrong("structured_outputs", &Value::Object(map.clone()), ALLOWED);
     let [(key, value)] = given[..] else { return Err(whole()) };
     let param = format!("structured_outputs.{}", key.chars().take(64).collect::<String>());
     let text = || value.as_str().map(str::to_string).ok_or_else(|| wrong(&param, value, "a string"));
-    match key.as_str() {
+    let shape = match key.as_str() {
         "json" => Ok(Shape::Schema { schema: schema(&param, value)?, strict: false }),
         "json_object" if *value == true => Ok(Shape::Object),
         "regex" => text().map(Shape::Regex),
@@ -81,7 +85,8 @@ fn structured(map: &Map<String, Value>) -> Result<Shape, Invalid> {
             texts.map(Shape::Choice).ok_or_else(|| wrong(&param, value, "an array of strings"))
         }
         _ => Err(whole()),
-    }
+    };
+    Ok((shape?, param))
 }
 
 /// A JSON schema of bounded size. What it says is judged where it is put to use.

@@ -19,14 +19,14 @@ pub fn messages(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> {
     let wanted = wanted(fields, model, "stop_sequences")?;
     let mut wanted = Wanted { tokens_max, thinking_max, ..wanted };
     let tools = tools_of(fields)?;
-    let shape = output(fields, &mut template)?;
+    let (shape, shape_field) = output(fields, &mut template)?;
     fields.unused("mcp_servers", empty, "call tools by their schema")?;
     fields.unused("container", |_| false, "nothing is run here: leave it out")?;
     // A user's id here names a session too: caches are kept apart by account only, as the API itself has it.
     fields.about(&["metadata", "cache_control", "context_management", "betas", "inference_geo", "speed"]);
     wanted.unknown = fields.unknown();
     let input = Input::Conversation { messages, continues };
-    Ok(Ask { input, tools, template, shape, wanted, repeated: Map::new() })
+    Ok(Ask { input, tools, template, shape, shape_field, wanted, repeated: Map::new() })
 }
 
 /// Variables of the template. Who does not ask for thinking gets none, where the model can do without.
@@ -42,7 +42,7 @@ fn variables_of(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
 }
 
 /// `output_config`: how much effort, and of which form.
-fn output(fields: &mut Fields, template: &mut Map<String, Value>) -> Result<Shape, Invalid> {
+fn output(fields: &mut Fields, template: &mut Map<String, Value>) -> Result<format::Shaped, Invalid> {
     let config = fields.object("output_config", "an object such as {\"effort\": \"high\"}")?.unwrap_or_default();
     if let Some(value) = config.get("effort").filter(|v| !v.is_null()) {
         effort(template, "output_config.effort", value)?;
@@ -51,13 +51,14 @@ fn output(fields: &mut Fields, template: &mut Map<String, Value>) -> Result<Shap
     let (param, format) = match (config.get("format").filter(|v| !v.is_null()), &older) {
         (Some(format), _) => ("output_config.format", format),
         (None, Some(format)) => ("output_format", format),
-        (None, None) => return Ok(Shape::Text),
+        (None, None) => return Ok((Shape::Text, "output_config.format".to_string())),
     };
     if format.get("type").and_then(Value::as_str) != Some("json_schema") {
         return Err(wrong(param, format, "{\"type\": \"json_schema\", \"schema\": {...}}"));
     }
-    let schema = format::schema(&format!("{param}.schema"), format.get("schema").unwrap_or(&Value::Null))?;
-    Ok(Shape::Schema { schema, strict: false })
+    let field = format!("{param}.schema");
+    let schema = format::schema(&field, format.get("schema").unwrap_or(&Value::Null))?;
+    Ok((Shape::Schema { schema, strict: false }, field))
 }
 
 fn one_tool(param: &str, map: &Map<String, Value>) -> Result<Tool, Invalid> {

@@ -3,6 +3,7 @@
 mod chat;
 mod completion;
 mod format;
+mod json;
 mod messages;
 mod responses;
 mod sampling;
@@ -79,26 +80,22 @@ impl Fields {
     /// The body of a request.
     ///
     /// # Errors
-    /// What is no JSON object.
+    /// What is no JSON object, and a key that is given twice, at any depth.
     pub fn parse(bytes: &[u8]) -> Result<Fields, Invalid> {
         let plain = |message: String| Invalid { param: None, message, code: "invalid_json" };
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|e| plain(format!("the body is not JSON: {e}; send an object such as {{\"model\": ...}}")))?;
+        let value = json::parse(bytes).map_err(|refused| match refused {
+            json::Refused::Syntax(e) => {
+                plain(format!("the body is not JSON: {e}; send an object such as {{\"model\": ...}}"))
+            }
+            json::Refused::Twice(path) => Invalid {
+                message: format!("{path} is given more than once; give it once"),
+                param: Some(path),
+                code: "duplicate_field",
+            },
+        })?;
         match value {
             Value::Object(map) => Ok(Fields { map, taken: Vec::new() }),
             other => Err(plain(format!("the body is {}; it must be a JSON object", shown(&other)))),
-        }
-    }
-
-    /// The model that is named, before anything else is looked at.
-    ///
-    /// # Errors
-    /// A name that is no string.
-    pub fn model(&self) -> Result<Option<&str>, Invalid> {
-        match self.map.get("model") {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(name)) => Ok(Some(name)),
-            Some(other) => Err(wrong("model", other, "a string")),
         }
     }
 

@@ -74,7 +74,7 @@ pub fn responses(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> 
     if let Some(value) = reasoning.get("effort").filter(|v| !v.is_null()) {
         effort(&mut template, "reasoning.effort", value)?;
     }
-    let shape = shape(fields)?;
+    let (shape, shape_field) = shape(fields)?;
     fields.count("max_tool_calls", 1, u64::MAX)?;
     metadata(fields)?;
     for key in ["user", "safety_identifier", "prompt_cache_key"] {
@@ -83,7 +83,7 @@ pub fn responses(fields: &mut Fields, model: Model<'_>) -> Result<Ask, Invalid> 
     fields.about(&["store", "prompt_cache_retention"]);
     wanted.unknown = fields.unknown();
     let input = Input::Conversation { messages, continues: false };
-    Ok(Ask { input, tools, template, shape, wanted, repeated })
+    Ok(Ask { input, tools, template, shape, shape_field, wanted, repeated })
 }
 
 /// It is repeated, so it must be what the API says: a few short strings.
@@ -126,12 +126,13 @@ fn tools_of(fields: &mut Fields) -> Result<Tools, Invalid> {
     Ok(Tools { list, choice, parallel, older: false })
 }
 
-fn shape(fields: &mut Fields) -> Result<Shape, Invalid> {
+fn shape(fields: &mut Fields) -> Result<format::Shaped, Invalid> {
+    let plain = |shape| Ok((shape, "text.format".to_string()));
     let text = fields.object("text", "an object such as {\"format\": {\"type\": \"text\"}}")?.unwrap_or_default();
-    let Some(form) = text.get("format").filter(|v| !v.is_null()) else { return Ok(Shape::Text) };
+    let Some(form) = text.get("format").filter(|v| !v.is_null()) else { return plain(Shape::Text) };
     match (form.get("type").and_then(Value::as_str), form.as_object()) {
-        (Some("text"), _) => Ok(Shape::Text),
-        (Some("json_object"), _) => Ok(Shape::Object),
+        (Some("text"), _) => plain(Shape::Text),
+        (Some("json_object"), _) => plain(Shape::Object),
         (Some("json_schema"), Some(map)) => format::named_schema("text.format", map),
         _ => Err(wrong("text.format", form, "of type text, json_object or json_schema")),
     }

@@ -159,6 +159,28 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
     assert!(chatted(long).unwrap_err().message.len() < 300);
 }
 
+/// Which of two values is meant is not guessed, in any dialect and at any depth.
+#[test]
+fn a_key_is_given_once() {
+    let dialects: [Validate; 4] = [chat, completion, messages, responses];
+    for (body, param) in [
+        (r#"{"model": "a", "model": "b"}"#, "model"),
+        (r#"{"max_tokens": 5, "prompt": "x", "max_tokens": 50}"#, "max_tokens"),
+        (r#"{"messages": [{"role": "user", "content": "a", "content": "b"}]}"#, "messages[0].content"),
+        (
+            r#"{"tools": [{"function": {"parameters": {"type": "object", "type": "array"}}}]}"#,
+            "tools[0].function.parameters.type",
+        ),
+        (r#"{"unknown": {"a": 1, "a": 1}}"#, "unknown.a"),
+    ] {
+        for validate in dialects {
+            let refused = asked(validate, body.as_bytes()).expect_err(body);
+            assert_eq!((refused.param.as_deref(), refused.code), (Some(param), "duplicate_field"));
+            assert!(refused.message.contains(param) && refused.message.contains("more than once"), "{refused:?}");
+        }
+    }
+}
+
 /// What the fuzzer starts from, and everything it found.
 #[test]
 fn seeds_and_findings_of_the_fuzzer() {
@@ -529,6 +551,12 @@ fn a_text_to_tokens_has_no_wrong_fields_beside_it() {
         (json!({"prompt": "a", "thinking": {"type": "enabled", "budget_tokens": "x"}}), "thinking.budget_tokens"),
         (json!({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}), "messages"),
         (json!({}), "prompt"),
+        (json!({"content": 5}), "content"),
+        (json!({"content": "a", "prompt": "a"}), "prompt"),
+        (json!({"content": "a", "messages": [{"role": "user", "content": "a"}]}), "messages"),
+        (json!({"content": "a", "with_pieces": 1}), "with_pieces"),
+        (json!({"prompt": "a", "add_special": true}), "add_special"),
+        (json!({"content": "a", "add_special": true, "parse_special": false}), "parse_special"),
     ] {
         assert_eq!(read(body.clone()).expect_err(&body.to_string()).param.as_deref(), Some(param), "{body}");
     }

@@ -1,10 +1,10 @@
-//! `/tokenize`, `/detokenize` and `/apply-template`: texts, conversations and ids, in vLLM's shapes.
+//! `/tokenize`, `/detokenize` and `/apply-template`: texts, conversations and ids, in the shapes of vLLM and llama.cpp.
 
 use serde_json::{Map, Value};
 
 use super::chat::{conversation, thinking_max, variables};
 use super::completion::ids;
-use super::{Fields, Invalid, Model, tools, wrong};
+use super::{Fields, Invalid, Model, tools, unsupported, wrong};
 use crate::ask::{Ask, Input, Shape, Wanted};
 
 /// What is to become tokens.
@@ -16,6 +16,17 @@ pub enum Tokenize {
         text: String,
         /// With what the model wants around a text.
         special: bool,
+        /// Give the tokens' spellings too.
+        spelled: bool,
+    },
+    /// A text as llama.cpp's clients send it, who are answered in their shape.
+    Content {
+        /// It.
+        text: String,
+        /// With what the model wants around a text.
+        special: bool,
+        /// Names of special tokens in it are these tokens.
+        named: bool,
         /// Give the tokens' spellings too.
         spelled: bool,
     },
@@ -40,6 +51,9 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
     fields.flag("add_generation_prompt")?;
     thinking_max(fields, None, "max_tokens")?;
     let (tools, template) = (tools::openai(fields)?, variables(fields)?);
+    if let Some(content) = content(fields)? {
+        return Ok(content);
+    }
     if let Some(text) = fields.text("prompt")? {
         if let Some(messages) = fields.take("messages") {
             return Err(wrong("messages", &messages, "absent where prompt is given"));
@@ -68,8 +82,36 @@ pub fn tokenize(fields: &mut Fields, model: Model<'_>) -> Result<Tokenize, Inval
         unknown: fields.unknown(),
     };
     let input = Input::Conversation { messages, continues };
-    let ask = Ask { input, tools, template, shape: Shape::Text, wanted, repeated: Map::new() };
+    let ask =
+        Ask { input, tools, template, shape: Shape::Text, shape_field: String::new(), wanted, repeated: Map::new() };
     Ok(Tokenize::Conversation { ask: Box::new(ask), spelled })
+}
+
+/// llama.cpp's body, where it is one.
+fn content(fields: &mut Fields) -> Result<Option<Tokenize>, Invalid> {
+    const FLAGS: [&str; 3] = ["add_special", "parse_special", "with_pieces"];
+    let mut flags = [None; 3];
+    for (flag, key) in flags.iter_mut().zip(FLAGS) {
+        *flag = fields.flag(key)?;
+    }
+    let Some(text) = fields.text("content")? else {
+        return match flags.into_iter().zip(FLAGS).find_map(|(flag, key)| Some((flag?, key))) {
+            Some((flag, key)) => Err(wrong(key, &flag.into(), "absent unless content is given")),
+            None => Ok(None),
+        };
+    };
+    for key in ["prompt", "messages"] {
+        if let Some(value) = fields.peek(key) {
+            return Err(wrong(key, &value, "absent where content is given"));
+        }
+    }
+    let [special, named, spelled] = flags;
+    let (special, named) = (special.unwrap_or(false), named.unwrap_or(true));
+    if special && !named {
+        let instead = "with add_special names of special tokens are these tokens: leave out one of the two";
+        return Err(unsupported("parse_special", &false.into(), instead));
+    }
+    Ok(Some(Tokenize::Content { text, special, named, spelled: spelled.unwrap_or(false) }))
 }
 
 /// A request of `/detokenize`: ids, at most `most`.

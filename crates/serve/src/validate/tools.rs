@@ -36,12 +36,13 @@ pub fn function(param: &str, map: &Map<String, Value>, parameters: &str) -> Resu
         Some(Value::Bool(on)) => *on,
         Some(other) => return Err(wrong(&at("strict"), other, "true or false")),
     };
+    let field = at(parameters);
     let parameters = match get(parameters) {
         None => json!({"type": "object", "properties": {}}),
-        Some(value) if value.is_object() => schema(&at(parameters), value)?,
-        Some(other) => return Err(wrong(&at(parameters), other, "a JSON schema: an object")),
+        Some(value) if value.is_object() => schema(&field, value)?,
+        Some(other) => return Err(wrong(&field, other, "a JSON schema: an object")),
     };
-    Ok(Tool { name, description, parameters, strict })
+    Ok(Tool { name, description, parameters, field, strict })
 }
 
 /// A list of tools, each read by `one`, with names that differ.

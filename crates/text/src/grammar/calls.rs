@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    GrammarError, Grammars, SCHEMA_BYTES_MAX, TOOLS_MAX, at_most, json_grammar, named as with_name, one_line, pattern,
-    schema,
+    GrammarError, Grammars, SCHEMA_BYTES_MAX, TOOLS_MAX, at_most, doubts, json_grammar, named as with_name, one_line,
+    pattern, schema,
 };
 
 /// A tool that may be called.
@@ -213,7 +213,7 @@ fn arguments(
     }
     let screened = match schema::screen(&tool.parameters, tool.strict) {
         Ok(screened) => screened,
-        Err(error) if tool.strict => return Err(of_tool(&tool.name, error)),
+        Err(error) if tool.strict => return Err(error.of_tool(&tool.name)),
         Err(error) => {
             warnings.push(format!("tool {}: any arguments are taken ({error})", tool.name));
             return Ok(anything());
@@ -230,27 +230,9 @@ fn arguments(
         warnings.push(format!("tool {}: any arguments are taken ({said})", tool.name));
         return Ok(anything());
     }
-    warnings.extend(screened.warnings.into_iter().map(|w| format!("tool {}: {w}", tool.name)));
+    let doubted = if tool.strict { Vec::new() } else { doubts::warnings(&screened) };
+    warnings.extend(doubted.into_iter().chain(screened.warnings).map(|w| format!("tool {}: {w}", tool.name)));
     Ok(grammar)
-}
-
-/// An error with the tool's name before its path.
-pub(super) fn of_tool(tool: &str, error: GrammarError) -> GrammarError {
-    match error {
-        GrammarError::Unsupported { path, keyword, reason } => {
-            GrammarError::Unsupported { path: format!("tool {tool}: {path}"), keyword, reason }
-        }
-        GrammarError::Invalid { what, reason } => {
-            GrammarError::Invalid { what: format!("tool {tool}: {what}"), reason }
-        }
-        GrammarError::TooLarge { what, found, max } => {
-            GrammarError::TooLarge { what: format!("tool {tool}: {what}"), found, max }
-        }
-        GrammarError::Unsatisfiable { path, reason } => {
-            GrammarError::Unsatisfiable { path: format!("tool {tool}: {path}"), reason }
-        }
-        other => other,
-    }
 }
 
 fn check_name(name: &str) -> Result<(), GrammarError> {

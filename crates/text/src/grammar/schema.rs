@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     GrammarError, SCHEMA_BRANCHES_MAX, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX,
-    at_most, pattern,
+    at_most, doubts, pattern,
 };
 
 /// Keywords of schemas that are kept as they are.
@@ -79,6 +79,17 @@ pub(super) struct Screened {
     pub bytes: usize,
     /// Where each of its `$defs` was, as a JSON pointer into the original.
     pub places: HashMap<String, String>,
+    /// Keywords that llguidance keeps in some company only.
+    pub doubts: Vec<Doubt>,
+}
+
+/// A keyword of a schema that may not be kept.
+pub(super) struct Doubt {
+    /// JSON pointer of the schema that has it.
+    pub path: String,
+    /// The same in what is compiled.
+    pub compiled: String,
+    pub keyword: &'static str,
 }
 
 /// Screen a schema.
@@ -93,9 +104,10 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         reach: Vec::new(),
         anchors: None,
         divisors: Vec::new(),
+        doubts: Vec::new(),
     };
     let mut refs = Refs::default();
-    let mut out = screen.schema(schema, At { path: "", depth: 0, rebased: false }, &mut refs)?;
+    let mut out = screen.schema(schema, At { path: "", compiled: "", depth: 0, rebased: false }, &mut refs)?;
     let mut reach = vec![refs];
     let mut definitions = Map::new();
     while definitions.len() < screen.names.len() {
@@ -103,7 +115,9 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         let target =
             screen.resolve(&path).ok_or_else(|| GrammarError::invalid(format!("#{path}"), "no schema is there"))?;
         let mut refs = Refs { name: name.clone(), ..Refs::default() };
-        definitions.insert(name, screen.schema(target, At { path: &path, depth: 0, rebased: false }, &mut refs)?);
+        let compiled = format!("/$defs/{name}");
+        let at = At { path: &path, compiled: &compiled, depth: 0, rebased: false };
+        definitions.insert(name, screen.schema(target, at, &mut refs)?);
         reach.push(refs);
         at_most("schema: references to different places", definitions.len(), SCHEMA_REACH_MAX)?;
     }
@@ -120,7 +134,7 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         None => return Err(GrammarError::invalid("#", "no value is valid")),
     }
     let places = screen.names.into_iter().map(|(pointer, name)| (name, pointer)).collect();
-    Ok(Screened { schema: out, warnings: screen.warnings, bytes, places })
+    Ok(Screened { schema: out, warnings: screen.warnings, bytes, places, doubts: screen.doubts })
 }
 
 /// Bytes and depth, before anything recurses.
@@ -151,6 +165,8 @@ fn measure(schema: &Value) -> Result<usize, GrammarError> {
 struct At<'a> {
     /// JSON pointer.
     path: &'a str,
+    /// JSON pointer into what comes out.
+    compiled: &'a str,
     /// Levels of schemas below the root or the definition.
     depth: usize,
     /// An `$id` above changed what references mean.
@@ -177,6 +193,7 @@ struct Screen<'a> {
     anchors: Option<HashMap<String, String>>,
     /// Different values of `multipleOf`, each with the power of ten that makes it whole.
     divisors: Vec<(f64, f64)>,
+    doubts: Vec<Doubt>,
 }
 
 impl<'a> Screen<'a> {
@@ -215,6 +232,9 @@ impl<'a> Screen<'a> {
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
         }
         self.together(map, &mut out, at)?;
+        for keyword in doubts::KEYWORDS.into_iter().filter(|keyword| out.contains_key(*keyword)) {
+            self.doubts.push(Doubt { path: at.path.to_string(), compiled: at.compiled.to_string(), keyword });
+        }
         Ok(Value::Object(out))
     }
 
@@ -235,15 +255,17 @@ impl<'a> Screen<'a> {
                 let mut out = Map::new();
                 for (name, schema) in given {
                     let path = format!("{}/{keyword}/{}", at.path, escaped(name));
-                    let inner = self.schema(schema, At { path: &path, depth: at.depth + 1, ..at }, refs)?;
                     let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
+                    let compiled = format!("{}/{keyword}/{}", at.compiled, escaped(&name));
+                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at };
+                    let inner = self.schema(schema, inner, refs)?;
                     out.insert(name, inner);
                 }
                 Value::Object(out)
             }
             "additionalProperties" | "additionalItems" | "items" if !value.is_array() => {
-                let path = format!("{}/{keyword}", at.path);
-                self.schema(value, At { path: &path, depth: at.depth + 1, ..at }, refs)?
+                let (path, compiled) = (format!("{}/{keyword}", at.path), format!("{}/{keyword}", at.compiled));
+                self.schema(value, At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at }, refs)?
             }
             "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
@@ -251,7 +273,9 @@ impl<'a> Screen<'a> {
                 let mut out = Vec::new();
                 for (index, schema) in given.iter().enumerate() {
                     let path = format!("{}/{keyword}/{index}", at.path);
-                    out.push(self.schema(schema, At { path: &path, depth: at.depth + 1, ..at }, refs)?);
+                    let compiled = format!("{}/{keyword}/{index}", at.compiled);
+                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at };
+                    out.push(self.schema(schema, inner, refs)?);
                 }
                 Value::Array(out)
             }
