@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::dispatch::table;
 use crate::panels::{BLOCK, Panel, Writer, split, with_panels};
 use crate::products::sized;
-use crate::{Input, Matrix, Out, Pool, Quantized, Rows, checked, rows_a_piece, selection};
+use crate::{Input, Matrix, Out, PIECE_BYTES, Pool, Quantized, Rows, checked, rows_a_piece, selection};
 
 /// One block.
 pub struct Gated<'a> {
@@ -65,6 +65,9 @@ enum Target<'a> {
     Floats(Out<'a>),
 }
 
+/// Bytes of gate and up that a thread claims at a time for one input row, at most: it reads the one, then the other.
+const LONG_PIECE_BYTES: usize = 8 * PIECE_BYTES;
+
 thread_local! {
     static SCRATCH: Cell<[Vec<f32>; 2]> = Cell::default();
 }
@@ -87,6 +90,8 @@ pub fn gated(pool: &Pool, blocks: &[Gated], hidden: &mut [Hidden]) {
     let mut parts = Vec::with_capacity(blocks.len());
     let mut selections = Vec::with_capacity(2 * blocks.len());
     let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
+    let bytes: usize = blocks.iter().map(|block| block.gate.bytes.len() + block.up.bytes.len()).sum();
+    let long = (bytes / (16 * pool.threads())).clamp(PIECE_BYTES, LONG_PIECE_BYTES);
     for block in blocks {
         let Gated { gate, up, input, rows, hidden: to } = block;
         let n = checked(gate, input, *rows);
@@ -96,7 +101,8 @@ pub fn gated(pool: &Pool, blocks: &[Gated], hidden: &mut [Hidden]) {
         assert!(hidden[*to].width == width, "the buffer's width");
         selections.extend([selection(gate, input, *rows), selection(up, input, *rows)]);
         if n > 0 && width > 0 {
-            let step = rows_a_piece((gate.bytes.len() + up.bytes.len()) / width);
+            let piece = if n == 1 { long } else { PIECE_BYTES };
+            let step = rows_a_piece((gate.bytes.len() + up.bytes.len()) / width, piece);
             pieces.extend((0..width).step_by(step).map(|from| (parts.len(), from..(from + step).min(width))));
         }
         parts.push(Part { block, n, first: filled[*to] });
@@ -121,8 +127,10 @@ pub fn gated(pool: &Pool, blocks: &[Gated], hidden: &mut [Hidden]) {
 fn columns(part: &Part, range: Range<usize>, panels: [&[Panel]; 2], ahead: &[u8], target: &Target) {
     let (Gated { gate, up, input, rows, .. }, n) = (part.block, part.n);
     let mut scratch = SCRATCH.take();
-    for from in range.clone().step_by(BLOCK) {
-        let columns = from..(from + BLOCK).min(range.end);
+    // Of many rows, what passes between the halves stays in a near cache; with one, each weight is read in one stream.
+    let step = if n == 1 { range.len().next_multiple_of(BLOCK).max(BLOCK) } else { BLOCK };
+    for from in range.clone().step_by(step) {
+        let columns = from..(from + step).min(range.end);
         let width = columns.len();
         let [g, u] = &mut scratch;
         let (g, u) = (sized(g, n * width), sized(u, n * width));
@@ -141,12 +149,15 @@ fn columns(part: &Part, range: Range<usize>, panels: [&[Panel]; 2], ahead: &[u8]
                 }
             }
             Target::Bytes(writer) => {
-                let (mut first, mut values) = (part.first, &*g);
-                for rows in split(n) {
-                    let (now, rest) = values.split_at(rows * BLOCK);
-                    // SAFETY: these columns of the block are this piece's alone.
-                    unsafe { writer.block(first, rows, from / BLOCK, now) };
-                    (first, values) = (first + rows, rest);
+                // Several blocks of one row, or one of several.
+                for (i, mut values) in g.chunks_exact(n * BLOCK).enumerate() {
+                    let mut first = part.first;
+                    for rows in split(n) {
+                        let (now, rest) = values.split_at(rows * BLOCK);
+                        // SAFETY: these columns of the block are this piece's alone.
+                        unsafe { writer.block(first, rows, from / BLOCK + i, now) };
+                        (first, values) = (first + rows, rest);
+                    }
                 }
             }
         }

@@ -275,10 +275,10 @@ fn selection<'a>(w: &Matrix, input: &Input<'a>, rows: Rows<'a>) -> Option<Select
     Some(Selection::new(w.format, quantized, rows))
 }
 
-/// Weight rows that go to a thread together: whole tiles, of about equal bytes. Two tiles go together where inputs are many.
-fn rows_a_piece(row_bytes: usize) -> usize {
+/// Weight rows that go to a thread together: whole tiles, of about `bytes`. Two tiles go together where inputs are many.
+fn rows_a_piece(row_bytes: usize, bytes: usize) -> usize {
     let tiles = 2 * products::TILE;
-    (PIECE_BYTES / row_bytes.max(1)).next_multiple_of(tiles).max(tiles)
+    (bytes / row_bytes.max(1)).next_multiple_of(tiles).max(tiles)
 }
 
 /// Compute all products in one parallel section.
@@ -299,7 +299,7 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
         let n = checked(&w, &input, rows);
         let out = Out::new(product.out, n, w.rows);
         if n > 0 && w.rows > 0 {
-            let step = rows_a_piece(w.bytes.len() / w.rows);
+            let step = rows_a_piece(w.bytes.len() / w.rows, PIECE_BYTES);
             let product = parts.len();
             pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
                 product,
