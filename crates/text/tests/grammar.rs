@@ -373,6 +373,44 @@ fn lenient_keeps_what_it_can_and_lists_the_rest() {
     assert_eq!(told, ["#: `oneOf` has branches that may both hold, and is read as anyOf"]);
 }
 
+/// Divisors and bounds are brought together exactly: what has a value is written, what would need too much is refused before.
+#[test]
+fn multiples_between_bounds_are_found_or_refused_before() {
+    let (tokenizer, grammars) = bundled();
+    for (schema, value) in [
+        (json!({"type": "number", "multipleOf": 0.1, "minimum": 0.05, "maximum": 0.15}), "0.1"),
+        (json!({"type": "number", "allOf": [{"multipleOf": 0.1}, {"minimum": 0.05, "exclusiveMaximum": 0.15}]}), "0.1"),
+        (json!({"type": "number", "multipleOf": 0.1, "exclusiveMinimum": 0.1, "maximum": 25.55}), "25.5"),
+        (json!({"type": "integer", "multipleOf": 9797, "minimum": 0, "maximum": 1_000_000}), "9797"),
+        (
+            json!({"allOf": [{"type": "integer", "multipleOf": 97}, {"multipleOf": 101}], "minimum": 1, "maximum": 100_000}),
+            "19594",
+        ),
+        (json!({"type": "integer", "allOf": [{"multipleOf": 7}, {"multipleOf": 11}]}), "154"),
+        (json!({"type": "integer", "multipleOf": 997, "minimum": 0, "maximum": 9_007_199_254_740_991_i64}), "1994"),
+    ] {
+        assert!(goes(&grammars, &tokenizer, schema.clone(), value), "{schema}");
+        let matcher = grammars.compile(&strict(schema.clone())).unwrap();
+        for seed in 0..10 {
+            let output = sample(&mut matcher.clone(), &tokenizer, EOS, &mut Random(seed), 60, &[]);
+            let output = output.unwrap_or_else(|e| panic!("{e}: {schema}"));
+            assert!(output.finished);
+            validates(&schema, &text_of(&tokenizer, &output.ids)).unwrap();
+        }
+    }
+    for schema in [
+        json!({"type": "integer", "multipleOf": 9797}),
+        json!({"type": "integer", "multipleOf": 9797, "minimum": 0, "maximum": 1_000_000_000_000_000_i64}),
+        json!({"allOf": [{"multipleOf": 97}, {"multipleOf": 101}]}),
+        json!({"$ref": "#/$defs/a", "multipleOf": 101, "$defs": {"a": {"multipleOf": 97}}}),
+    ] {
+        let refused = grammars.compile(&strict(schema.clone())).map(|_| ()).unwrap_err();
+        assert!(matches!(&refused, GrammarError::Unsupported { keyword, .. } if keyword == "multipleOf"), "{refused}");
+        let loose = grammars.compile(&Constraint::JsonSchema { schema, strict: false }).unwrap();
+        assert!(loose.warnings()[0].starts_with("#: `multipleOf` "), "{:?}", loose.warnings());
+    }
+}
+
 /// Keywords that are kept in some company only: where they are not, their place is told.
 #[test]
 fn keywords_that_are_kept_in_some_company_have_their_place() {
