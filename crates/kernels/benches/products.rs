@@ -2,7 +2,7 @@
 //! input row (the limit is the memory), operations per second for many (the limit is the dot-product unit). Medians of interleaved runs.
 //!
 //! `cargo bench -p kernels`; arguments are parts of format names to keep. One thread unless `THREADS` says otherwise;
-//! `INPUTS` (as `1,4,8`) names other numbers of input rows.
+//! `INPUTS` (as `1,4,8`) names other numbers of input rows, `SHAPES` (as `8192x2048`) other shapes.
 
 use std::time::Instant;
 
@@ -25,6 +25,10 @@ fn main() {
         Ok(list) => list.split(',').map(|n| n.parse().expect("a number of input rows")).collect(),
         Err(_) => vec![1, 2, 4, 8, 12, 128],
     };
+    let shapes: Vec<(usize, usize)> = match std::env::var("SHAPES") {
+        Ok(list) => list.split(',').map(shape).collect(),
+        Err(_) => vec![(1408, 2048), (2048, 1408), (2048, 10944)],
+    };
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let pool = Pool::new(threads);
     println!(
@@ -39,7 +43,7 @@ fn main() {
         Format::ALL.into_iter().filter(|f| wanted.is_empty() || wanted.iter().any(|w| f.name().contains(w.as_str())));
     let mut cases = Vec::new();
     for format in formats {
-        for (rows, cols) in [(1408, 2048), (2048, 1408), (2048, 10944)] {
+        for &(rows, cols) in &shapes {
             let Some(row) = format.row_bytes(cols) else { continue };
             for &inputs in &inputs {
                 // Enough copies that one input row reads memory, not a cache.
@@ -79,6 +83,12 @@ fn main() {
             );
         }
     }
+}
+
+/// Rows and columns of a weight, as `1408x2048`.
+fn shape(text: &str) -> (usize, usize) {
+    let (rows, cols) = text.split_once('x').expect("ROWSxCOLUMNS");
+    (rows.parse().expect("rows"), cols.parse().expect("columns"))
 }
 
 fn measure_once(case: &mut Case, pool: &Pool) {

@@ -2,8 +2,9 @@
 //!
 //! A step of 256 columns of a tile is unpacked once into the first cache, interleaved by four columns, and multiplied with the input rows
 //! of a panel, a few at a time. Bytes are multiplied and added in pairs of 16 bits (`vpmaddubsw`), as many columns as surely fit, before
-//! the pairs are widened. Quants of 8 bits are made signed, and their signs given to the input. Sums of groups are exact integers
-//! either way, and are added in the order of `products`, so the bits are the same. What is not treated here goes there.
+//! the pairs are widened. Quants of 8 bits are cut into nibbles, whose products fit: two multiplications and two additions where signs
+//! moved to the input would take three instructions of the multiplier. Sums of groups are exact integers either way, and are added in
+//! the order of `products`, so the bits are the same. What is not treated here goes there; one input row is `single`'s.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -33,8 +34,10 @@ type Sums = [[f32; LANES]; 2];
 /// A step of a tile, unpacked.
 #[repr(align(64))]
 struct Unpacked {
-    /// `[four columns][half of the tile]`; quants of 8 bits are signed.
+    /// `[four columns][half of the tile]`; of quants of 8 bits the low nibbles.
     quants: [[__m256i; 2]; STEP / 4],
+    /// The high nibbles of quants of 8 bits.
+    high: [[__m256i; 2]; STEP / 4],
     /// By half of the tile and group.
     scales: [Grid; 2],
     /// By half of the tile and group.
@@ -48,14 +51,15 @@ struct Room {
     sums: [Sums; PANEL_ROWS],
 }
 
-/// Whether quants are made signed: products of two unsigned ones with bytes may not fit in 16 bits.
-pub(super) const fn signed<B: Unpack>() -> bool {
+/// Whether quants have 8 bits: products of two with bytes may not fit in 16 bits.
+pub(super) const fn eight_bits<B: Unpack>() -> bool {
     B::MOST > 127
 }
 
 /// How many products of four columns may be added in 16 bits: two bytes of at most 128 a sum.
 const fn run<B: Unpack>() -> usize {
-    let (fit, steps) = ((1 << 15) / (2 * 128 * B::MOST as usize), B::GROUP / 4);
+    let most = if eight_bits::<B>() { 15 } else { B::MOST as usize };
+    let (fit, steps) = ((1 << 15) / (2 * 128 * most), B::GROUP / 4);
     // A power of two divides the group.
     let fit = if fit >= 8 {
         8
@@ -71,7 +75,7 @@ const fn run<B: Unpack>() -> usize {
 
 /// Input rows whose sums with a tile fit in registers, 16-bit ones and, where a group is more than a run, 32-bit ones.
 const fn many<B: Unpack>() -> usize {
-    if signed::<B>() || run::<B>() == B::GROUP / 4 { 4 } else { 3 }
+    if eight_bits::<B>() || run::<B>() == B::GROUP / 4 { 4 } else { 3 }
 }
 
 /// Outputs `range` (rows of the weight) of one product.
@@ -196,9 +200,14 @@ unsafe fn step<B: Unpack>(at: &Starts<LANES>, chunks: usize, next: &mut *const u
             }
             *next = next.wrapping_add(LANES * B::STEP_BYTES / 4);
             let v = B::interleaved::<Eight, LANES>(at, c, scales, minima);
-            let high = _mm256_set1_epi8(-128);
+            let nibble = _mm256_set1_epi8(15);
             for j in 0..16 {
-                (*u).quants[16 * c + j][t] = if signed::<B>() { _mm256_xor_si256(v[j], high) } else { v[j] };
+                if eight_bits::<B>() {
+                    (*u).quants[16 * c + j][t] = _mm256_and_si256(v[j], nibble);
+                    (*u).high[16 * c + j][t] = _mm256_and_si256(_mm256_srli_epi16::<4>(v[j]), nibble);
+                } else {
+                    (*u).quants[16 * c + j][t] = v[j];
+                }
             }
         }
     }
@@ -220,15 +229,19 @@ unsafe fn rows<B: Unpack, const R: usize>(u: &Unpacked, groups: usize, place: Pl
         // SAFETY: the group, its block and these rows are there; reads are unaligned. Pointers, for no check may stand between the rows.
         unsafe {
             let x = place.x.add(32 * (block * place.rows + row) + g * B::GROUP % 32).cast::<i32>();
-            let quants = u.quants.as_ptr().add(g * B::GROUP / 4);
+            let (quants, high) = (u.quants.as_ptr().add(g * B::GROUP / 4), u.high.as_ptr().add(g * B::GROUP / 4));
             let mut dots = [[_mm256_setzero_si256(); 2]; R];
-            if B::OFFSET != 0 && !signed::<B>() {
+            if B::OFFSET != 0 {
                 for r in 0..R {
                     dots[r] = [_mm256_set1_epi32(*place.starts.add(g * place.rows + row + r)); 2];
                 }
             }
             for from in (0..B::GROUP / 4).step_by(run::<B>()) {
-                dots = pairs::<B, R>(quants.add(from), x.add(from), if R > 1 { steps } else { run::<B>() }, dots);
+                dots = if eight_bits::<B>() {
+                    nibbles(quants.add(from), high.add(from), x.add(from), steps, dots)
+                } else {
+                    pairs(quants.add(from), x.add(from), steps, dots)
+                };
             }
             for r in 0..R {
                 let d = _mm256_set1_ps(*place.scales.add(block * place.rows + row + r));
@@ -252,7 +265,7 @@ unsafe fn rows<B: Unpack, const R: usize>(u: &Unpacked, groups: usize, place: Pl
 /// A run of quants and, for each of `R` rows, of input is there, a block of 32 bytes from row to row.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn pairs<B: Unpack, const R: usize>(
+unsafe fn pairs<const R: usize>(
     quants: *const [__m256i; 2],
     x: *const i32,
     steps: usize,
@@ -266,13 +279,7 @@ unsafe fn pairs<B: Unpack, const R: usize>(
             // SAFETY: as above.
             let four = _mm256_set1_epi32(unsafe { x.add(8 * r + step).read_unaligned() });
             for t in 0..2 {
-                let products = if signed::<B>() {
-                    // No input byte is -128.
-                    _mm256_maddubs_epi16(_mm256_abs_epi8(v[t]), _mm256_sign_epi8(four, v[t]))
-                } else {
-                    _mm256_maddubs_epi16(v[t], four)
-                };
-                acc[r][t] = _mm256_add_epi16(acc[r][t], products);
+                acc[r][t] = _mm256_add_epi16(acc[r][t], _mm256_maddubs_epi16(v[t], four));
             }
         }
     }
@@ -280,6 +287,42 @@ unsafe fn pairs<B: Unpack, const R: usize>(
     for r in 0..R {
         for t in 0..2 {
             dots[r][t] = _mm256_add_epi32(dots[r][t], _mm256_madd_epi16(acc[r][t], ones));
+        }
+    }
+    dots
+}
+
+/// As `pairs`, of quants in two nibbles; one half of the tile after the other, for both have more sums than there are registers.
+///
+/// # Safety
+/// As for `pairs`.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+unsafe fn nibbles<const R: usize>(
+    low: *const [__m256i; 2],
+    high: *const [__m256i; 2],
+    x: *const i32,
+    steps: usize,
+    mut dots: [[__m256i; 2]; R],
+) -> [[__m256i; 2]; R] {
+    let (one, sixteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
+    for t in 0..2 {
+        let mut acc = [[_mm256_setzero_si256(); 2]; R];
+        for step in 0..steps {
+            // SAFETY: as the caller's; reads are unaligned.
+            let v = unsafe { [(*low.add(step))[t], (*high.add(step))[t]] };
+            for r in 0..R {
+                // SAFETY: as above.
+                let four = _mm256_set1_epi32(unsafe { x.add(8 * r + step).read_unaligned() });
+                for h in 0..2 {
+                    acc[r][h] = _mm256_add_epi16(acc[r][h], _mm256_maddubs_epi16(v[h], four));
+                }
+            }
+        }
+        for r in 0..R {
+            let [low, high] = acc[r];
+            let dot = _mm256_add_epi32(_mm256_madd_epi16(low, one), _mm256_madd_epi16(high, sixteen));
+            dots[r][t] = _mm256_add_epi32(dots[r][t], dot);
         }
     }
     dots

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use super::lanes::Eight;
 use super::natural::Natural;
-use super::quantised::{LINE, load, signed};
+use super::quantised::{LINE, eight_bits, load};
 use crate::panels::{Panel, Place};
 use crate::unpack::{self, STEP, Unpack, advance};
 use crate::vectors::array;
@@ -22,6 +22,9 @@ const LANES: usize = 8;
 
 /// Steps of eight rows that are treated at a time: their bytes stay in the first cache.
 const STEPS: usize = 8;
+
+/// How far ahead of what is read the processor is asked for bytes, where a row is read in one strip.
+const LEAD: usize = 8 << 10;
 
 /// Dot products of a step's groups, in an order that depends on the format.
 type Dots = [__m256i; 2];
@@ -53,19 +56,28 @@ pub(crate) fn product<B: Natural>(
         return;
     }
     let (base, stride) = (w.row(0).as_ptr(), w.row(0).len());
+    // Rows in one strip are read in their order; those in several are asked for in it, while the rows before are read.
+    let lead = if w.cols <= STEPS * STEP { LEAD.min(LANES * stride) } else { LANES * stride };
+    let (all, mut asked) = ((range.end - range.start) * stride, lead);
     for first in range.clone().step_by(LANES) {
         let count = LANES.min(range.end - first);
         // The last row stands in for those beyond it.
         let mut at: unpack::Starts<LANES> = array!(8, r, base.wrapping_add((first + r.min(count - 1)) * stride));
-        let mut next =
-            if first + LANES < range.end { base.wrapping_add((first + LANES) * stride) } else { ahead.as_ptr() };
         let mut acc = _mm256_setzero_ps();
         for from in (0..w.cols).step_by(STEPS * STEP) {
             let cols = (STEPS * STEP).min(w.cols - from);
             let place = Place::of(panel, from);
             for r in 0..count {
+                let next = if asked < all {
+                    base.wrapping_add(range.start * stride + asked)
+                } else if ahead.is_empty() {
+                    at[r]
+                } else {
+                    ahead.as_ptr().wrapping_add(asked - all)
+                };
                 // SAFETY: a row has these columns; so has the panel. There is room for `STEPS` steps of eight rows.
-                unsafe { along::<B>(at[r], &mut next, cols, place.x, dots.cast::<Dots>().add(r)) };
+                unsafe { along::<B>(at[r], next, cols, place.x, dots.cast::<Dots>().add(r)) };
+                asked += cols * B::STEP_BYTES / STEP;
             }
             // SAFETY: as above; the steps of `count` rows were just written.
             acc = unsafe { across::<B>(&mut at, count, cols, place, dots, acc) };
@@ -83,7 +95,7 @@ pub(crate) fn product<B: Natural>(
 }
 
 /// Dot products of one weight row's groups, each step's at every `LANES`th place of `dots`. Asks for as many bytes from
-/// `next` on, and moves it on.
+/// `next` on.
 ///
 /// # Safety
 /// Row and input have `cols` columns; there is room for their steps.
@@ -91,7 +103,7 @@ pub(crate) fn product<B: Natural>(
 #[inline]
 unsafe fn along<B: Natural>(
     mut row: *const u8,
-    next: &mut *const u8,
+    mut next: *const u8,
     cols: usize,
     mut x: *const i8,
     mut dots: *mut Dots,
@@ -110,7 +122,7 @@ unsafe fn along<B: Natural>(
                 _ => step::<B, 8>(row, x),
             };
         }
-        (row, *next, x) = (row.wrapping_add(B::STEP_BYTES), next.wrapping_add(B::STEP_BYTES), x.wrapping_add(STEP));
+        (row, next, x) = (row.wrapping_add(B::STEP_BYTES), next.wrapping_add(B::STEP_BYTES), x.wrapping_add(STEP));
         dots = dots.wrapping_add(LANES);
     }
 }
@@ -126,7 +138,7 @@ unsafe fn step<B: Natural, const N: usize>(step: *const u8, x: *const i8) -> Dot
         if j < N {
             // SAFETY: as the caller's; reads are unaligned.
             let (w, x) = unsafe { (B::quants(step, j), _mm256_loadu_si256(x.add(32 * j).cast())) };
-            if signed::<B>() {
+            if eight_bits::<B>() {
                 // No input byte is -128.
                 _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
             } else {
@@ -143,7 +155,7 @@ unsafe fn step<B: Natural, const N: usize>(step: *const u8, x: *const i8) -> Dot
 #[inline]
 fn sums<B: Unpack>(products: [__m256i; 8]) -> [__m256i; 2] {
     // How many pairs of products may be added in 16 bits.
-    let fit = if signed::<B>() { 1 } else { 32767 / (2 * 127 * B::MOST) };
+    let fit = if eight_bits::<B>() { 1 } else { 32767 / (2 * 127 * B::MOST) };
     let (v, wide) = widened(products, fit < 2);
     let v: [__m256i; 4] = array!(4, j, {
         let (a, b) = (v[2 * j], v[2 * j + 1]);
@@ -244,7 +256,7 @@ unsafe fn across_step<B: Natural, const C: usize>(
                 let mut dot = lanes[if B::GROUP == 16 { g / 2 + 4 * (g % 2) } else { g }];
                 let g = 8 * half + g;
                 let group = i * (STEP / B::GROUP) + g;
-                if B::OFFSET != 0 && !signed::<B>() {
+                if B::OFFSET != 0 && !eight_bits::<B>() {
                     dot = _mm256_add_epi32(dot, _mm256_set1_epi32(*place.starts.add(group)));
                 }
                 let d = _mm256_set1_ps(*place.scales.add(i * (STEP / 32) + g * B::GROUP / 32));
