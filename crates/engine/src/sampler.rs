@@ -119,7 +119,7 @@ impl Random {
     }
 }
 
-/// Logit order with the lower id first among equals; NaN last.
+/// Logit order with the lower id first among equals. There must be no NaN.
 fn likelier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
@@ -202,7 +202,7 @@ impl Sampler {
         }
     }
 
-    /// Keep what the truncations leave: likeliest first, or in order of ids where there are none.
+    /// Keep what the truncations leave, one at least: likeliest first, or in order of ids where there are none.
     fn truncate(&self, candidates: &mut Vec<(u32, f32)>) {
         let s = &self.sampling;
         if s.top_k > 0 && s.top_k < candidates.len() {
@@ -214,9 +214,6 @@ impl Sampler {
         let best = best(candidates);
         let reach = 40.0 * s.temperature.max(1.0);
         candidates.retain(|c| c.1 >= best - reach);
-        if candidates.is_empty() {
-            candidates.push((0, 0.0));
-        }
         if s.typical_p < 1.0 {
             candidates.sort_unstable_by(likelier);
             let weights: Vec<f64> = candidates.iter().map(|c| f64::from(c.1 - best).exp()).collect();
@@ -226,8 +223,7 @@ impl Sampler {
             let mut order: Vec<usize> = (0..p.len()).collect();
             let off = |i: usize| (-p[i].ln() - entropy).abs();
             order.sort_by(|&a, &b| off(a).total_cmp(&off(b)).then(a.cmp(&b)));
-            let mut kept = up_to(order.iter().map(|&i| p[i]), s.typical_p);
-            kept = kept.max(1);
+            let kept = up_to(order.iter().map(|&i| p[i]), s.typical_p);
             let mut left: Vec<_> = order[..kept].iter().map(|&i| candidates[i]).collect();
             left.sort_unstable_by(likelier);
             *candidates = left;
@@ -296,7 +292,7 @@ fn nucleus(candidates: &mut Vec<(u32, f32)>, p: f32) {
     }
 }
 
-/// How many of the first probabilities it takes to reach `p`.
+/// How many of the first probabilities it takes to reach `p`; one at least, where there is one.
 fn up_to(probabilities: impl Iterator<Item = f64>, p: f32) -> usize {
     let mut sum = 0.0;
     let mut count = 0;

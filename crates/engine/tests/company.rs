@@ -1,15 +1,17 @@
 //! Requests in company: whatever else runs, whatever the cache has and wherever it has it from, a request gives the text it gives alone.
 
+mod submitting;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use engine::service::{Constraint, Disk, Event, Request, Service, Settings, Statistics, Ticket};
+use engine::service::{Constraint, Disk, Event, Request, Service, Settings, Statistics};
 use engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
+use submitting::{all, ids, submit};
 
 /// The bundled model (latent attention, experts), and one with keys and values.
 const MODELS: [&str; 2] = ["../../models/seed-5.7m", "../model/tests/data/oracle/llama-gqa"];
@@ -27,24 +29,6 @@ fn prompt(len: usize, seed: u32) -> Vec<u32> {
 fn request(prompt: Vec<u32>, tokens_max: usize, seed: u64) -> Request {
     let sampling = Sampling { temperature: 1.0, seed: Some(seed), repetition_penalty: 1.1, ..Sampling::default() };
     Request { prompt, sampling, tokens_max, ..Request::default() }
-}
-
-fn submit(service: &Service, request: Request) -> (Ticket, Receiver<Event>) {
-    let (sender, receiver) = channel();
-    let ticket = service.submit(request, move |event| {
-        let _ = sender.send(event);
-        ControlFlow::Continue(())
-    });
-    (ticket.unwrap(), receiver)
-}
-
-fn ids(events: &[Event]) -> Vec<u32> {
-    events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(*id) } else { None }).collect()
-}
-
-fn all(service: &Service, request: Request) -> Vec<Event> {
-    let (_ticket, events) = submit(service, request);
-    events.iter().collect()
 }
 
 fn cached(events: &[Event]) -> usize {
@@ -194,7 +178,12 @@ fn a_prompt_is_found_on_disk_by_the_next_service() {
         // The last unit that lies wholly in the prompt ends at 576.
         assert_eq!((cached(&again), ids(&again)), (576, ids(&first)), "{model}");
         assert!(service.statistics().disk.unwrap().hits >= 9);
+        // Found in memory it is used on disk too, so that it is not evicted there.
+        let used = |file: &std::path::PathBuf| std::fs::metadata(file).unwrap().modified().unwrap();
+        let before: Vec<_> = walk(dir.path()).into_iter().map(|file| (used(&file), file)).collect();
+        assert!(cached(&all(&service, request(prompt(600, 1), 1, 5))) >= 576);
         drop(service);
+        assert!(before.iter().all(|(then, file)| used(file) > *then), "{model}");
         // One unit is damaged, each in turn: what is before it is used and told, no more; the rest is computed, the text is the same.
         let mut told = Vec::new();
         for file in walk(dir.path()) {

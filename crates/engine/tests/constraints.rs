@@ -1,16 +1,18 @@
 //! Constraints work beside the forward: one that is slow delays its own request, and changes no text.
 
-use std::ops::ControlFlow;
+mod submitting;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use engine::service::{Constraint, Event, Request, Service, Settings, Ticket};
+use engine::service::{Constraint, Event, Request, Service, Settings};
 use engine::{Engine, EngineError, Finish, Limits, Sampling};
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
+use submitting::{all, ids, submit};
 
 fn service(settings: Settings, cached: usize) -> Service {
     let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")).unwrap();
@@ -22,24 +24,6 @@ fn service(settings: Settings, cached: usize) -> Service {
 fn request(constraint: Option<Box<dyn Constraint>>, tokens_max: usize) -> Request {
     let sampling = Sampling { temperature: 1.0, seed: Some(3), ..Sampling::default() };
     Request { prompt: (0..100).map(|i| i * 37 % 250).collect(), sampling, tokens_max, constraint, ..Request::default() }
-}
-
-fn submit(service: &Service, request: Request) -> (Ticket, Receiver<Event>) {
-    let (sender, receiver) = channel();
-    let sink = move |event| {
-        let _ = sender.send(event);
-        ControlFlow::Continue(())
-    };
-    (service.submit(request, sink).unwrap(), receiver)
-}
-
-fn ids(events: &[Event]) -> Vec<u32> {
-    events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(*id) } else { None }).collect()
-}
-
-fn all(service: &Service, request: Request) -> Vec<Event> {
-    let (_ticket, events) = submit(service, request);
-    events.iter().collect()
 }
 
 /// Where a constraint waits until it is let through.

@@ -1,14 +1,17 @@
 //! Requests through a service: order, bounds, cancelling, faults; and weights that change or are no numbers.
 
+mod submitting;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use engine::service::{Event, Refused, Request, Service, Settings, Ticket};
+use engine::service::{Event, Refused, Request, Service, Settings};
 use engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
+use submitting::{ids, submit};
 
 fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")
@@ -25,19 +28,6 @@ fn request(tokens_max: usize) -> Request {
     // The end is never chosen, so that as many tokens come as are asked for.
     let sampling = Sampling { logit_bias: vec![(1, -1000.0)], ..Sampling::default() };
     Request { prompt: vec![0, 655, 561, 267, 468], sampling, tokens_max, ..Request::default() }
-}
-
-fn submit(service: &Service, request: Request) -> (Ticket, Receiver<Event>) {
-    let (sender, receiver) = channel();
-    let ticket = service.submit(request, move |event| {
-        let _ = sender.send(event);
-        ControlFlow::Continue(())
-    });
-    (ticket.unwrap(), receiver)
-}
-
-fn ids(events: &[Event]) -> Vec<u32> {
-    events.iter().filter_map(|e| if let Event::Token { id, .. } = e { Some(*id) } else { None }).collect()
 }
 
 #[test]

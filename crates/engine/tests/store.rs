@@ -6,7 +6,7 @@ use std::fs;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use engine::store::{Missed, Settings, Store};
 use storing::*;
@@ -64,6 +64,53 @@ fn what_was_used_longest_ago_goes_first() {
     assert_eq!(left(&store), [false, false, false, false, false, true]);
     assert_eq!(names(folder.path()).len(), 5);
     assert_eq!(fetched(&store, &keys[9..]), 1);
+}
+
+/// A bound that is one byte short of another unit holds without it.
+#[test]
+fn the_bound_holds_to_the_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys("bound", 7);
+    for (bytes_max, units) in [(6 * ON_DISK - 1, 5), (6 * ON_DISK, 6)] {
+        let store = open(folder.path(), bytes_max);
+        put(&store, &keys);
+        let statistics = store.statistics();
+        assert_eq!((statistics.units, statistics.bytes), (units, units * ON_DISK), "{bytes_max}");
+        assert_eq!(names(folder.path()).len() as u64, units, "{bytes_max}");
+    }
+    let smaller = open(folder.path(), 6 * ON_DISK - 1);
+    until("what is there is brought within a smaller bound", || smaller.statistics().bytes < 6 * ON_DISK);
+    assert_eq!(smaller.statistics().units, 5);
+}
+
+/// A unit that is put again, fetched, or fetched by another process is used, also for those that open the directory later.
+#[test]
+fn who_finds_a_unit_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = keys("found", 12);
+    let store = open(folder.path(), 6 * ON_DISK);
+    let left = |store: &Store| (0..6).filter(|&at| store.contains(&keys[at])).collect::<Vec<_>>();
+    put(&store, &keys[..6]);
+    put(&store, &keys[..1]);
+    put(&store, &keys[6..7]);
+    assert_eq!(left(&store), [0, 2, 3, 4, 5], "the first was put again");
+    // Another store stands for another process.
+    let other = open(folder.path(), 1 << 30);
+    assert_eq!(fetched(&other, &keys[2..3]), 1);
+    put(&store, &keys[7..8]);
+    assert_eq!(left(&store), [0, 2, 4, 5], "the third was fetched by another");
+    assert_eq!(fetched(&store, &keys[4..5]), 1);
+    drop((store, other));
+    let store = open(folder.path(), 6 * ON_DISK);
+    put(&store, &keys[8..9]);
+    assert_eq!(left(&store), [0, 2, 4], "the fifth was fetched before the directory was opened");
+    // What another has written is known, and young, once it was fetched.
+    let other = open(folder.path(), 1 << 30);
+    put(&other, &keys[9..10]);
+    assert_eq!(fetched(&store, &keys[9..10]), 1);
+    assert!(store.contains(&keys[9]));
+    put(&store, &keys[10..]);
+    assert!(store.contains(&keys[9]));
 }
 
 /// Clocks go wrong. Units from the future are neither kept forever nor waited for.
@@ -167,6 +214,31 @@ fn a_directory_that_refuses_costs_one_warning_until_it_does_not() {
     put(&store, &keys);
     assert_eq!(fetched(&store, &keys), 20);
     assert_eq!(warnings.lock().unwrap().len(), 1);
+}
+
+/// A disk that refused is left alone for two seconds: a full one is not asked for every unit. A machine that stands still meanwhile
+/// sees nothing, so there are several tries.
+#[test]
+fn a_disk_that_refused_is_not_asked_at_once() {
+    let seen = (0..10).any(|_| {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("cache");
+        let keys = keys("pause", 2);
+        let (store, _) = open_counting(&dir, 1 << 30);
+        fs::remove_dir(&dir).unwrap();
+        fs::write(&dir, "not a directory").unwrap();
+        let before = Instant::now();
+        put(&store, &keys[..1]);
+        fs::remove_file(&dir).unwrap();
+        put(&store, &keys[1..]);
+        let (dropped, made) = (store.statistics().dropped, dir.exists());
+        if before.elapsed() >= Duration::from_secs(2) {
+            return false;
+        }
+        assert_eq!((dropped, made), (2, false));
+        true
+    });
+    assert!(seen, "two units were never put within two seconds");
 }
 
 #[test]

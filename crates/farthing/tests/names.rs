@@ -1,6 +1,6 @@
 //! Models by name, as a person uses them: before, while and after they are fetched from a hub on loopback.
 
-#[path = "../../hub/tests/server/mod.rs"]
+#[path = "../../hub/tests/loopback/server/mod.rs"]
 #[allow(dead_code)] // the hub's own tests use the rest
 mod server;
 

@@ -278,13 +278,9 @@ impl Hub {
             let (true, Some(location)) = (response.status().is_redirection(), location) else {
                 return self.judge(response, &url, left, asked);
             };
-            let next = url.join(location).ok().filter(|next| ["http", "https"].contains(&next.scheme()));
-            let Some(mut next) = next.filter(|next| url.scheme() == "http" || next.scheme() == "https") else {
+            let Some(next) = redirected(&url, location) else {
                 return Err(Failure::Final(status(&url, response.status())));
             };
-            // Credentials in a redirect's address are not ours to send.
-            let _ = next.set_username("");
-            let _ = next.set_password(None);
             url = next;
         }
         let why = format!("more than {REDIRECTS_MAX} redirects");
@@ -413,6 +409,18 @@ async fn patient<F: Future>(future: F, limit: Duration, stop: Stop<'_>) -> Resul
     }
 }
 
+/// Where a redirect leads; `None` where it must not: to another scheme than http and https, or from https to http.
+fn redirected(from: &Url, location: &str) -> Option<Url> {
+    let mut next = from.join(location).ok()?;
+    if next.scheme() != "https" && (next.scheme() != "http" || from.scheme() == "https") {
+        return None;
+    }
+    // Credentials in a redirect's address are not ours to send.
+    let _ = next.set_username("");
+    let _ = next.set_password(None);
+    Some(next)
+}
+
 fn same_origin(a: &Url, b: &Url) -> bool {
     a.scheme() == b.scheme() && a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
 }
@@ -460,6 +468,24 @@ mod tests {
         assert!(!same("https://h/", "http://h/"));
         assert!(!same("https://h/", "https://h:444/"));
         assert!(!same("https://h/", "https://h.evil/"));
+    }
+
+    #[test]
+    fn redirects_do_not_leave_https() {
+        let to = |from: &str, location: &str| redirected(&Url::parse(from).unwrap(), location).map(String::from);
+        assert_eq!(to("https://h/a", "https://u:p@s/b").as_deref(), Some("https://s/b"));
+        assert_eq!(to("https://h/a", "/b").as_deref(), Some("https://h/b"));
+        assert_eq!(to("http://h/a", "http://s/b").as_deref(), Some("http://s/b"));
+        assert_eq!(to("http://h/a", "https://s/b").as_deref(), Some("https://s/b"));
+        for (from, location) in [
+            ("https://h/a", "http://h/a"),
+            ("https://h/a", "http://s/b"),
+            ("http://h/a", "ftp://s/b"),
+            ("https://h/a", "file:///etc/passwd"),
+            ("http://h/a", "http://"),
+        ] {
+            assert_eq!(to(from, location), None, "{from} to {location}");
+        }
     }
 
     #[test]

@@ -170,4 +170,12 @@ mod tests {
             assert!(bad.is_empty() || !said.contains(bad), "{said}");
         }
     }
+
+    #[test]
+    fn as_many_keys_and_as_long_ones_as_the_limits_say() {
+        let many = |count: usize| Keys::new(&(0..count).map(|n| format!("key-{n}")).collect::<Vec<_>>(), false);
+        assert_eq!(many(KEYS_MAX).unwrap().len(), KEYS_MAX);
+        assert!(matches!(many(KEYS_MAX + 1), Err(KeyError::Many(count)) if count == KEYS_MAX + 1));
+        assert!(keys(&[&"x".repeat(KEY_BYTES_MAX)], false).is_ok());
+    }
 }

@@ -260,4 +260,33 @@ mod tests {
         let _new = waits.await.unwrap();
         drop(second);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_equal_gives_nothing_up_for_another() {
+        let table = Connections::new(2);
+        let older = opened(&table, 1).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let own = opened(&table, 2).await.unwrap();
+        assert!(opened(&table, 2).await.is_none());
+        assert!(is_closing(&own).await && !is_closing(&older).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_told_to_close_and_waited_for() {
+        let table = Connections::new(3);
+        let all = [opened(&table, 1).await.unwrap(), opened(&table, 2).await.unwrap()];
+        let request = all[1].asked(all[1].peer, false);
+        assert!(!is_closing(&all[0]).await);
+        table.close();
+        assert!(is_closing(&all[0]).await && is_closing(&all[1]).await, "whatever they do");
+        let waits = tokio::spawn({
+            let table = Arc::clone(&table);
+            async move { table.empty().await }
+        });
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        drop((request, all));
+        waits.await.unwrap();
+    }
 }

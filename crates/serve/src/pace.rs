@@ -87,4 +87,15 @@ mod tests {
         drop(long);
         assert_eq!(pace.retry_after(1, 0), 9);
     }
+
+    #[test]
+    fn requests_under_way_are_told_apart() {
+        let pace = Arc::new(Pace::default());
+        let (one, two) = (pace.began(), pace.began());
+        assert_eq!(pace.lock().under_way.len(), 2);
+        drop(one);
+        assert_eq!(pace.lock().under_way.keys().collect::<Vec<_>>(), [&two.id]);
+        drop(two);
+        assert!(pace.lock().under_way.is_empty());
+    }
 }

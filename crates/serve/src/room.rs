@@ -252,8 +252,8 @@ mod tests {
         };
         assert_eq!(soon(taken).await, Some(Ok(())));
         assert_eq!(soon(small[0].given_up()).await, None);
-        // Who would have as much as the largest waits: 60 of account 1 against 20 + 45.
-        assert_eq!(soon(new.take(45)).await, None);
+        // Who would have as much as the largest waits: 60 of account 1 against 20 + 40.
+        assert_eq!(soon(new.take(40)).await, None);
         assert_eq!(soon(large[1].given_up()).await, None);
     }
 
@@ -274,6 +274,38 @@ mod tests {
         assert_eq!(soon(large[0].given_up()).await, Some(()), "45 + 10 are more than 50");
         drop(large);
         assert_eq!(soon(stranger.take(50)).await, Some(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn no_more_is_given_up_than_is_needed_and_from_the_address_that_has_most() {
+        let room = Room::new(100);
+        let large = filled(&room, client(1, 1), &[25, 25]).await;
+        let mut small = Vec::new();
+        for address in 2..7 {
+            small.extend(filled(&room, client(1, address), &[10]).await);
+        }
+        let begun = room.share(client(1, 1));
+        let new = room.share(client(2, 9));
+        assert_eq!(soon(new.take(25)).await, None);
+        assert_eq!(soon(large[1].given_up()).await, Some(()), "the youngest that has bytes");
+        for other in small.iter().chain([&large[0], &begun]) {
+            assert_eq!(soon(other.given_up()).await, None);
+        }
+        // One that was told to go gets nothing more, though there is room meanwhile.
+        drop(small);
+        assert_eq!(soon(large[1].take(1)).await, Some(Err(GivenUp)));
+    }
+
+    #[tokio::test]
+    async fn who_waits_goes_on_as_soon_as_there_is_room() {
+        let room = Room::new(100);
+        let held = filled(&room, client(1, 1), &[100]).await;
+        let new = room.share(client(1, 1));
+        let waits = tokio::spawn(async move { new.take(10).await });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!waits.is_finished());
+        drop(held);
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), waits).await.unwrap().unwrap(), Ok(()));
     }
 
     #[tokio::test]

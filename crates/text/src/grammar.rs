@@ -16,6 +16,7 @@
 mod calls;
 mod dead_ends;
 mod doubts;
+mod multiples;
 mod numbers;
 mod outline;
 mod pattern;

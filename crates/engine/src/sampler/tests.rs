@@ -88,6 +88,11 @@ fn log_probabilities_are_those_of_the_softmax() {
     assert_eq!(top.iter().map(|t| t.0).collect::<Vec<_>>(), [0, 2, 1]);
     assert!((top[0].1 - 0.5f32.ln()).abs() < 1e-6 && (top[2].1 - 0.125f32.ln()).abs() < 1e-6);
     assert_eq!(log_probabilities(&[0.0; 2], 1, 9).1.len(), 2);
+    let logits: Vec<f32> = (0..100).map(|i| (i * 37 % 101) as f32).collect();
+    let mut sorted: Vec<u32> = (0..100).collect();
+    sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
+    let likeliest: Vec<u32> = log_probabilities(&logits, 0, 20).1.iter().map(|t| t.0).collect();
+    assert_eq!(likeliest, sorted[..20]);
     assert!(log_probabilities(&[0.0; 2], 1, 0).1.is_empty());
 }
 
@@ -221,6 +226,68 @@ fn top_p_that_is_reached_exactly_is_enough() {
 }
 
 #[test]
+fn typical_p_that_is_reached_exactly_is_enough_and_min_p_1_keeps_the_likeliest() {
+    let kept = |s: Sampling, logits: &[f32]| kept(&s, logits, &[]).iter().map(|c| c.0).collect::<Vec<_>>();
+    assert_eq!(kept(Sampling { typical_p: 0.25, ..warm() }, &[0.0; 4]), [0]);
+    assert_eq!(kept(Sampling { typical_p: 0.0, ..warm() }, &[0.0; 4]), [0]);
+    assert_eq!(kept(Sampling { min_p: 1.0, ..warm() }, &[0.0, 1.0, 1.0, 0.5]), [1, 2]);
+    // A share that is too small for a number counts nothing.
+    let logits = [4f32.ln(), 2f32.ln(), 0.0, 0.0, -1000.0];
+    assert_eq!(kept(Sampling { typical_p: 0.2, temperature: 30.0, ..warm() }, &logits), [1]);
+}
+
+/// Only differences of logits matter: no exponential of a large one is taken.
+#[test]
+fn large_logits_are_as_good_as_small_ones() {
+    let logits = [4f32.ln(), 2f32.ln(), 0.0, 0.0].map(|x| x + 4096.0);
+    for s in [
+        Sampling { top_p: 0.6, ..warm() },
+        Sampling { top_k: 2, ..warm() },
+        Sampling { typical_p: 0.6, ..warm() },
+        Sampling { min_p: 0.4, ..warm() },
+    ] {
+        let seen: Vec<usize> = counts(s.clone(), &logits, 1000);
+        assert!(seen[0] > 500 && seen[1] > 200 && seen[2] + seen[3] == 0, "{s:?}: {seen:?}");
+    }
+}
+
+#[test]
+fn truncations_leave_the_likeliest_first() {
+    let logits: Vec<f32> = (0..200).map(|i| (i * 77 % 199) as f32 / 50.0).collect();
+    for s in
+        [Sampling { top_k: 50, ..warm() }, Sampling { typical_p: 0.5, ..warm() }, Sampling { top_p: 0.5, ..warm() }]
+    {
+        let mut left: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        Sampler::new(s.clone()).truncate(&mut left);
+        assert!(left.len() > 20 && left.is_sorted_by(|a, b| likelier(a, b).is_le()), "{s:?}");
+    }
+}
+
+/// What is not a number is nothing, whichever way a token is chosen.
+#[test]
+fn logits_that_are_no_numbers_are_never_chosen() {
+    let logits = [f32::NAN, 1.0, 0.0, -f32::NAN];
+    for s in [
+        Sampling { top_k: 1, ..warm() },
+        Sampling { top_p: 0.1, ..warm() },
+        Sampling { typical_p: 0.9, top_k: 2, ..warm() },
+        Sampling { logit_bias: vec![(2, 0.1)], ..Sampling::default() },
+        Sampling::default(),
+    ] {
+        let mut sampler = Sampler::new(Sampling { seed: Some(5), ..s.clone() });
+        assert!((0..50).all(|_| matches!(sampler.sample(&logits, &[]), 1 | 2)), "{s:?}");
+        assert_eq!(sampler.sample(&[f32::NAN, f32::INFINITY, 2.0], &[]), 1, "{s:?}");
+    }
+}
+
+/// Truncations are for drawing; at temperature 0 the likeliest is taken even where they would leave it out.
+#[test]
+fn greedy_knows_no_truncation() {
+    let s = Sampling { typical_p: 0.2, logit_bias: vec![(3, 0.1)], ..Sampling::default() };
+    assert_eq!(Sampler::new(s).sample(&[4f32.ln(), 2f32.ln(), 0.0, 0.0], &[]), 0);
+}
+
+#[test]
 fn a_repetition_penalty_makes_tokens_less_likely_whatever_their_sign() {
     let s = Sampling { repetition_penalty: 2.0, ..warm() };
     assert_eq!(kept(&s, &[1.0, -1.0, 0.0, 3.0], &[0, 1, 2]), [(3, 3.0), (0, 0.5), (2, 0.0), (1, -2.0)]);
@@ -260,6 +327,8 @@ fn a_draw_is_the_token_at_that_point_of_the_distribution() {
     }
     // Without a seed each sampler has its own.
     assert_ne!(Sampler::new(warm()).seed(), Sampler::new(warm()).seed());
+    // JSON's readers keep 53 bits of a number.
+    assert!((0..20).all(|_| Sampler::new(warm()).seed() < 1 << 53));
 }
 
 #[test]
@@ -277,10 +346,10 @@ fn greedy_with_nothing_else_is_greedy_with_all_allowed() {
         assert_eq!(Sampler::new(s.clone()).sample(&logits, &[2]), 3, "{s:?}");
     }
     assert_eq!(Sampler::new(Sampling::default()).sample(&[f32::INFINITY, f32::INFINITY], &[]), 0);
-    assert_eq!(
-        Sampler::new(Sampling { temperature: 1.0, ..warm() }).sample(&[f32::NEG_INFINITY, f32::NAN, -1e30], &[]),
-        2
-    );
+    for seed in 0..20 {
+        let mut sampler = Sampler::new(Sampling { seed: Some(seed), ..warm() });
+        assert_eq!(sampler.sample(&[f32::NEG_INFINITY, f32::NAN, -1e30], &[]), 2);
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     GrammarError, SCHEMA_BRANCHES_MAX, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX,
-    at_most, doubts, pattern,
+    at_most, doubts, multiples, pattern,
 };
 
 /// Keywords of schemas that are kept as they are.
@@ -94,7 +94,7 @@ pub(super) struct Doubt {
 
 /// Screen a schema.
 pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarError> {
-    let bytes = measure(schema)?;
+    let (bytes, divided) = measure(schema)?;
     let mut screen = Screen {
         root: schema,
         strict,
@@ -103,11 +103,12 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         waiting: Vec::new(),
         reach: Vec::new(),
         anchors: None,
-        divisors: Vec::new(),
+        divided,
         doubts: Vec::new(),
     };
     let mut refs = Refs::default();
-    let mut out = screen.schema(schema, At { path: "", compiled: "", depth: 0, rebased: false }, &mut refs)?;
+    let mut out =
+        screen.schema(schema, At { path: "", compiled: "", depth: 0, rebased: false, within: false }, &mut refs)?;
     let mut reach = vec![refs];
     let mut definitions = Map::new();
     while definitions.len() < screen.names.len() {
@@ -116,7 +117,7 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
             screen.resolve(&path).ok_or_else(|| GrammarError::invalid(format!("#{path}"), "no schema is there"))?;
         let mut refs = Refs { name: name.clone(), ..Refs::default() };
         let compiled = format!("/$defs/{name}");
-        let at = At { path: &path, compiled: &compiled, depth: 0, rebased: false };
+        let at = At { path: &path, compiled: &compiled, depth: 0, rebased: false, within: false };
         definitions.insert(name, screen.schema(target, at, &mut refs)?);
         reach.push(refs);
         at_most("schema: references to different places", definitions.len(), SCHEMA_REACH_MAX)?;
@@ -137,10 +138,10 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
     Ok(Screened { schema: out, warnings: screen.warnings, bytes, places, doubts: screen.doubts })
 }
 
-/// Bytes and depth, before anything recurses.
-fn measure(schema: &Value) -> Result<usize, GrammarError> {
+/// Bytes and depth, before anything recurses, and whether `multipleOf` is in it.
+fn measure(schema: &Value) -> Result<(usize, bool), GrammarError> {
     let mut waiting = vec![(schema, 1)];
-    let mut bytes = 0;
+    let (mut bytes, mut divided) = (0, false);
     while let Some((value, depth)) = waiting.pop() {
         at_most("schema: nested levels", depth, SCHEMA_DEPTH_MAX)?;
         match value {
@@ -150,6 +151,7 @@ fn measure(schema: &Value) -> Result<usize, GrammarError> {
             }
             Value::Object(map) => {
                 bytes += 2 + map.keys().map(|k| k.len() + 4).sum::<usize>();
+                divided |= map.contains_key("multipleOf");
                 waiting.extend(map.values().map(|v| (v, depth + 1)));
             }
             Value::String(text) => bytes += text.len() + 2,
@@ -157,7 +159,7 @@ fn measure(schema: &Value) -> Result<usize, GrammarError> {
         }
         at_most("schema: bytes", bytes, SCHEMA_BYTES_MAX)?;
     }
-    Ok(bytes)
+    Ok((bytes, divided))
 }
 
 /// Where the walk is.
@@ -171,6 +173,8 @@ struct At<'a> {
     depth: usize,
     /// An `$id` above changed what references mean.
     rebased: bool,
+    /// It stands in an `allOf`, whose own schema looks at its numbers.
+    within: bool,
 }
 
 /// The references of one definition, in order, with the depth at which each stands.
@@ -179,6 +183,43 @@ struct Refs {
     name: String,
     to: Vec<(String, usize)>,
     deepest: usize,
+}
+
+/// What divisors hold for a value by other places.
+#[derive(Clone)]
+enum Elsewhere {
+    /// As one.
+    One(Value),
+    /// More than can be kept.
+    Many,
+}
+
+impl Elsewhere {
+    /// Both hold.
+    fn with(one: Option<Elsewhere>, other: Option<Elsewhere>) -> Option<Elsewhere> {
+        match (one, other) {
+            (None, only) | (only, None) => only,
+            (Some(Elsewhere::One(one)), Some(Elsewhere::One(other))) => {
+                Some(multiples::followed(&one, &other).map_or(Elsewhere::Many, Elsewhere::One))
+            }
+            _ => Some(Elsewhere::Many),
+        }
+    }
+
+    /// The one that is more of a burden.
+    fn worse(one: Option<Elsewhere>, other: Option<Elsewhere>) -> Option<Elsewhere> {
+        match (&one, &other) {
+            (Some(Elsewhere::Many), _) | (_, None) => one,
+            (_, Some(Elsewhere::Many)) | (None, _) => other,
+            (Some(Elsewhere::One(a)), Some(Elsewhere::One(b))) => {
+                if a.as_f64() >= b.as_f64() {
+                    one
+                } else {
+                    other
+                }
+            }
+        }
+    }
 }
 
 struct Screen<'a> {
@@ -191,8 +232,8 @@ struct Screen<'a> {
     reach: Vec<Refs>,
     /// Anchors and where they are, once one is asked for.
     anchors: Option<HashMap<String, String>>,
-    /// Different values of `multipleOf`, each with the power of ten that makes it whole.
-    divisors: Vec<(f64, f64)>,
+    /// There is a `multipleOf` somewhere.
+    divided: bool,
     doubts: Vec<Doubt>,
 }
 
@@ -225,8 +266,11 @@ impl<'a> Screen<'a> {
                 out.insert(keyword.clone(), value);
             }
         }
-        bounded(&mut out);
-        one_zero(&mut out);
+        self.numbers(map, &mut out, at)?;
+        if !at.within {
+            bounded(&mut out);
+            one_zero(&mut out);
+        }
         if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(spelled) {
             let both = out.entry("allOf").or_insert_with(|| json!([]));
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
@@ -257,7 +301,7 @@ impl<'a> Screen<'a> {
                     let path = format!("{}/{keyword}/{}", at.path, escaped(name));
                     let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
                     let compiled = format!("{}/{keyword}/{}", at.compiled, escaped(&name));
-                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at };
+                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
                     let inner = self.schema(schema, inner, refs)?;
                     out.insert(name, inner);
                 }
@@ -265,7 +309,8 @@ impl<'a> Screen<'a> {
             }
             "additionalProperties" | "additionalItems" | "items" if !value.is_array() => {
                 let (path, compiled) = (format!("{}/{keyword}", at.path), format!("{}/{keyword}", at.compiled));
-                self.schema(value, At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at }, refs)?
+                let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
+                self.schema(value, inner, refs)?
             }
             "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
@@ -274,7 +319,8 @@ impl<'a> Screen<'a> {
                 for (index, schema) in given.iter().enumerate() {
                     let path = format!("{}/{keyword}/{index}", at.path);
                     let compiled = format!("{}/{keyword}/{index}", at.compiled);
-                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at };
+                    let within = keyword == "allOf" && (at.within || self.divided && multiples::are_in(map));
+                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within, ..at };
                     out.push(self.schema(schema, inner, refs)?);
                 }
                 Value::Array(out)
@@ -310,7 +356,13 @@ impl<'a> Screen<'a> {
             bound if BOUNDS.contains(&bound) => clamped(value, bound, at)?,
             most if MOST.contains(&most) => value.as_u64().map_or_else(|| value.clone(), |n| json!(n.min(MOST_MAX))),
             "multipleOf" => {
-                self.divisor(value).map_err(|reason| unsupported(at, keyword, &reason))?;
+                let given = value
+                    .as_f64()
+                    .filter(|&f| f > 0.0)
+                    .ok_or_else(|| unsupported(at, keyword, "is a number above zero"))?;
+                if ![1.0, 10.0, 100.0, 1000.0, 1e4].iter().any(|scale| (given * scale).fract() == 0.0) {
+                    return Err(unsupported(at, keyword, "has more than four decimals"));
+                }
                 value.clone()
             }
             plain if PLAIN.contains(&plain) => value.clone(),
@@ -331,23 +383,75 @@ impl<'a> Screen<'a> {
         }))
     }
 
-    /// llguidance computes least common multiples in 32 bits, without looking: all that can come together must fit.
-    fn divisor(&mut self, value: &Value) -> Result<(), String> {
-        let given = value.as_f64().filter(|&f| f > 0.0).ok_or("is a number above zero")?;
-        let scaled = [1.0, 10.0, 100.0, 1000.0, 1e4]
-            .into_iter()
-            .find(|scale| (given * scale).fract() == 0.0)
-            .map(|scale| (given, scale));
-        self.divisors.push(scaled.ok_or("has more than four decimals")?);
-        self.divisors.sort_by(|a, b| a.0.total_cmp(&b.0));
-        self.divisors.dedup();
-        let scale = self.divisors.iter().map(|d| d.1).fold(1.0, f64::max);
-        let largest = self.divisors.last().map_or(0.0, |d| d.0 * scale);
-        let product = self.divisors.iter().fold(largest, |product, d| product * d.0 * scale);
-        if product > f64::from(u32::MAX) {
-            return Err("is too large, alone (65535 at most) or with the others".to_string());
+    /// Bring what is said of numbers together, and see whether its multiples are kept. Members of `allOf` (`at.within`) are gathered where
+    /// that stands.
+    fn numbers(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: At) -> Result<(), GrammarError> {
+        if !self.divided {
+            return Ok(());
+        }
+        let kept = multiples::gather(out);
+        if at.within && kept {
+            return Ok(());
+        }
+        multiples::inward(out);
+        if !kept || !multiples::keep(out) {
+            let reason = "above 1000 times its last decimal is kept only between bounds with at most 1000 multiples";
+            self.unkept(at, "multipleOf", reason)?;
+            let members = out.get_mut("allOf").and_then(Value::as_array_mut).into_iter().flatten();
+            members.filter_map(Value::as_object_mut).for_each(|member| drop(member.shift_remove("multipleOf")));
+            out.shift_remove("multipleOf");
+        }
+        let Some(elsewhere) = self.divisor_elsewhere(map, &mut HashSet::new()) else { return Ok(()) };
+        let together = match (elsewhere, out.get("multipleOf")) {
+            (Elsewhere::Many, _) => None,
+            (Elsewhere::One(divisor), Some(own)) => multiples::followed(&divisor, own),
+            (Elsewhere::One(divisor), None) => Some(divisor),
+        };
+        if together.is_none() {
+            let reason = "comes together with others whose least common multiple is too large: write it in one place";
+            if out.shift_remove("multipleOf").is_none() {
+                return Err(unsupported(at, "multipleOf", reason));
+            }
+            self.unkept(at, "multipleOf", reason)?;
         }
         Ok(())
+    }
+
+    /// The divisor that holds for a value of this schema by its references and alternatives, beside what it says itself.
+    fn divisor_elsewhere(&self, map: &Map<String, Value>, followed: &mut HashSet<String>) -> Option<Elsewhere> {
+        let mut found: Option<Elsewhere> = None;
+        for member in map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+            found = Elsewhere::with(found, self.divisor_elsewhere(member, followed));
+        }
+        let target = map.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#'));
+        if let Some(target) = target.map(percent_decoded)
+            && followed.insert(target.clone())
+            && let Some(target) = self.resolve(&target).and_then(Value::as_object)
+        {
+            found = Elsewhere::with(found, self.divisor(target, followed));
+        }
+        for keyword in ["anyOf", "oneOf"] {
+            let branches =
+                map.get(keyword).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
+            let mut worst = found.clone();
+            for branch in branches {
+                let branch = Elsewhere::with(found.clone(), self.divisor(branch, followed));
+                worst = Elsewhere::worse(worst, branch);
+            }
+            found = worst;
+        }
+        found
+    }
+
+    /// The same with what it says itself.
+    fn divisor(&self, map: &Map<String, Value>, followed: &mut HashSet<String>) -> Option<Elsewhere> {
+        let own = map.get("multipleOf").filter(|v| v.is_number()).cloned().map(Elsewhere::One);
+        let members = map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
+        let own = members.fold(own, |own, member| {
+            let said = member.get("multipleOf").filter(|v| v.is_number()).cloned().map(Elsewhere::One);
+            Elsewhere::with(own, said)
+        });
+        Elsewhere::with(own, self.divisor_elsewhere(map, followed))
     }
 
     /// Keywords that are kept alone but not in company; what is not kept goes from `out`.
