@@ -2,8 +2,7 @@
 //!
 //! Some processors read one stream at twice the pace of several side by side (Zen 4: 25 to 31 against 10 to 13 GB/s a thread). So a weight
 //! row is read from its start to its end and the dot products of its groups, exact integers, are put aside; then, for eight rows, whose bytes
-//! are in the first cache by then, scales are unpacked and groups added in the order of `products`, one lane a row. What comes some way
-//! behind is asked for meanwhile, evenly, in the same order.
+//! are in the first cache by then, scales are unpacked and groups added in the order of `products`, one lane a row.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -40,49 +39,6 @@ pub(crate) fn preferred() -> bool {
     *AMD
 }
 
-/// Where the processor is asked for bytes that will be read: from some way ahead in a piece, then in the next.
-struct Asking {
-    at: *const u8,
-    /// Bytes of the piece from there on.
-    left: usize,
-    /// Where it goes on after them.
-    then: *const u8,
-}
-
-impl Asking {
-    /// Ask for some quarters of the bytes of a step of which so many columns are left.
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn ask<B: Natural, const QUARTERS: usize>(&mut self, cols: usize) {
-        // Of a length that is known: no loop.
-        if cols >= STEP {
-            self.lines(QUARTERS * B::STEP_BYTES / 4)
-        } else {
-            self.lines(QUARTERS * (cols * B::STEP_BYTES / STEP) / 4)
-        }
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn lines(&mut self, bytes: usize) {
-        for line in (0..bytes).step_by(LINE) {
-            // Not into the first cache, which holds the rows at hand. A prefetch of an address that is not mapped does nothing.
-            _mm_prefetch::<_MM_HINT_T2>(self.at.wrapping_add(line).cast());
-        }
-        self.at = self.at.wrapping_add(bytes);
-    }
-
-    /// To be called between rows.
-    #[inline(always)]
-    fn turn(&mut self, asked: usize) {
-        if self.left > asked {
-            self.left -= asked;
-        } else {
-            (self.at, self.left) = (self.then, usize::MAX);
-        }
-    }
-}
-
 /// Outputs of the one row of a panel, which is row `to` of the output; `ahead` is what the thread reads next.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
@@ -100,16 +56,9 @@ pub(crate) fn product<B: Natural>(
         return;
     }
     let (base, stride) = (w.row(0).as_ptr(), w.row(0).len());
-    // Rows in one strip are read as they lie; those in several are asked for as they lie, while the eight before are read.
+    // Rows in one strip are read in their order; those in several are asked for in it, while the rows before are read.
     let lead = if w.cols <= STEPS * STEP { LEAD.min(LANES * stride) } else { LANES * stride };
-    let (start, bytes) = (base.wrapping_add(range.start * stride), range.len() * stride);
-    // Where it is not known what comes, the end once more: a share of others' work is not asked for.
-    let then = if ahead.is_empty() { start.wrapping_add(bytes).wrapping_sub(lead) } else { ahead.as_ptr() };
-    let mut asking = Asking { at: start.wrapping_add(lead), left: bytes.saturating_sub(lead), then };
-    if asking.left == 0 {
-        asking.at = then;
-        asking.left = usize::MAX;
-    }
+    let (all, mut asked) = ((range.end - range.start) * stride, lead);
     for first in range.clone().step_by(LANES) {
         let count = LANES.min(range.end - first);
         // The last row stands in for those beyond it.
@@ -119,13 +68,19 @@ pub(crate) fn product<B: Natural>(
             let cols = (STEPS * STEP).min(w.cols - from);
             let place = Place::of(panel, from);
             for r in 0..count {
+                let next = if asked < all {
+                    base.wrapping_add(range.start * stride + asked)
+                } else if ahead.is_empty() {
+                    at[r]
+                } else {
+                    ahead.as_ptr().wrapping_add(asked - all)
+                };
                 // SAFETY: a row has these columns; so has the panel. There is room for `STEPS` steps of eight rows.
-                unsafe { along::<B>(at[r], &mut asking, cols, place.x, dots.cast::<Dots>().add(r)) };
-                asking.turn(3 * cols * B::STEP_BYTES / STEP / 4);
+                unsafe { along::<B>(at[r], next, cols, place.x, dots.cast::<Dots>().add(r)) };
+                asked += cols * B::STEP_BYTES / STEP;
             }
             // SAFETY: as above; the steps of `count` rows were just written.
-            acc = unsafe { across::<B>(&mut at, &mut asking, count, cols, place, dots, acc) };
-            asking.turn(LANES * cols * B::STEP_BYTES / STEP / 4);
+            acc = unsafe { across::<B>(&mut at, count, cols, place, dots, acc) };
         }
         let mut sums = [0.0; LANES];
         // SAFETY: eight f32.
@@ -139,7 +94,8 @@ pub(crate) fn product<B: Natural>(
     }
 }
 
-/// Dot products of one weight row's groups, each step's at every `LANES`th place of `dots`. Asks for three quarters of as many bytes.
+/// Dot products of one weight row's groups, each step's at every `LANES`th place of `dots`. Asks for as many bytes from
+/// `next` on.
 ///
 /// # Safety
 /// Row and input have `cols` columns; there is room for their steps.
@@ -147,13 +103,16 @@ pub(crate) fn product<B: Natural>(
 #[inline]
 unsafe fn along<B: Natural>(
     mut row: *const u8,
-    asking: &mut Asking,
+    mut next: *const u8,
     cols: usize,
     mut x: *const i8,
     mut dots: *mut Dots,
 ) {
     for k in (0..cols).step_by(STEP) {
-        asking.ask::<B, 3>(cols - k);
+        // A prefetch of an address that is not mapped does nothing.
+        for line in (0..B::STEP_BYTES).step_by(LINE) {
+            _mm_prefetch::<_MM_HINT_T2>(next.wrapping_add(line).cast());
+        }
         // SAFETY: as the caller's.
         unsafe {
             *dots = match (cols - k) / 64 {
@@ -163,7 +122,7 @@ unsafe fn along<B: Natural>(
                 _ => step::<B, 8>(row, x),
             };
         }
-        (row, x) = (row.wrapping_add(B::STEP_BYTES), x.wrapping_add(STEP));
+        (row, next, x) = (row.wrapping_add(B::STEP_BYTES), next.wrapping_add(B::STEP_BYTES), x.wrapping_add(STEP));
         dots = dots.wrapping_add(LANES);
     }
 }
@@ -237,7 +196,7 @@ fn add(a: __m256i, b: __m256i, wide: bool) -> __m256i {
 }
 
 /// The groups of `cols` columns of eight rows added to their sums: for each, `acc += dot * (s * d)`, then `acc -= m * (d * sum)`. Moves on
-/// in the rows, and asks for the last quarter of as many bytes.
+/// in the rows.
 ///
 /// # Safety
 /// The rows and `place` have these columns; the dot products of `count` rows are written.
@@ -245,7 +204,6 @@ fn add(a: __m256i, b: __m256i, wide: bool) -> __m256i {
 #[inline]
 unsafe fn across<B: Natural>(
     at: &mut unpack::Starts<LANES>,
-    asking: &mut Asking,
     count: usize,
     cols: usize,
     place: Place,
@@ -253,7 +211,6 @@ unsafe fn across<B: Natural>(
     mut acc: __m256,
 ) -> __m256 {
     for (i, k) in (0..cols).step_by(STEP).enumerate() {
-        asking.ask::<B, LANES>(cols - k);
         // SAFETY: as the caller's.
         unsafe {
             let dots = &*dots.add(i);
