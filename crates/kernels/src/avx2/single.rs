@@ -67,18 +67,18 @@ pub(crate) fn product<B: Natural>(
         for from in (0..w.cols).step_by(STEPS * STEP) {
             let cols = (STEPS * STEP).min(w.cols - from);
             let place = Place::of(panel, from);
+            let mut next = if asked < all {
+                base.wrapping_add(range.start * stride + asked)
+            } else if ahead.is_empty() {
+                at[0]
+            } else {
+                ahead.as_ptr().wrapping_add(asked - all)
+            };
             for r in 0..count {
-                let next = if asked < all {
-                    base.wrapping_add(range.start * stride + asked)
-                } else if ahead.is_empty() {
-                    at[r]
-                } else {
-                    ahead.as_ptr().wrapping_add(asked - all)
-                };
                 // SAFETY: a row has these columns; so has the panel. There is room for `STEPS` steps of eight rows.
-                unsafe { along::<B>(at[r], next, cols, place.x, dots.cast::<Dots>().add(r)) };
-                asked += cols * B::STEP_BYTES / STEP;
+                unsafe { along::<B>(at[r], &mut next, cols, place.x, dots.cast::<Dots>().add(r)) };
             }
+            asked += count * cols * B::STEP_BYTES / STEP;
             // SAFETY: as above; the steps of `count` rows were just written.
             acc = unsafe { across::<B>(&mut at, count, cols, place, dots, acc) };
         }
@@ -95,7 +95,7 @@ pub(crate) fn product<B: Natural>(
 }
 
 /// Dot products of one weight row's groups, each step's at every `LANES`th place of `dots`. Asks for as many bytes from
-/// `next` on.
+/// `next` on, and moves it on.
 ///
 /// # Safety
 /// Row and input have `cols` columns; there is room for their steps.
@@ -103,7 +103,7 @@ pub(crate) fn product<B: Natural>(
 #[inline]
 unsafe fn along<B: Natural>(
     mut row: *const u8,
-    mut next: *const u8,
+    next: &mut *const u8,
     cols: usize,
     mut x: *const i8,
     mut dots: *mut Dots,
@@ -122,7 +122,7 @@ unsafe fn along<B: Natural>(
                 _ => step::<B, 8>(row, x),
             };
         }
-        (row, next, x) = (row.wrapping_add(B::STEP_BYTES), next.wrapping_add(B::STEP_BYTES), x.wrapping_add(STEP));
+        (row, *next, x) = (row.wrapping_add(B::STEP_BYTES), next.wrapping_add(B::STEP_BYTES), x.wrapping_add(STEP));
         dots = dots.wrapping_add(LANES);
     }
 }
