@@ -231,3 +231,83 @@ fn take(to: &mut Map<String, Value>, from: &mut Map<String, Value>) -> Option<()
     }
     Some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(mut schema: Value) -> Value {
+        let map = schema.as_object_mut().unwrap();
+        assert!(gather(map));
+        inward(map);
+        schema
+    }
+
+    #[test]
+    fn bounds_move_inward_to_multiples() {
+        for (schema, moved) in [
+            (
+                json!({"multipleOf": 0.1, "minimum": 0.05, "maximum": 0.15}),
+                json!({"multipleOf": 0.1, "minimum": 0.1, "maximum": 0.1}),
+            ),
+            (
+                json!({"multipleOf": 0.1, "minimum": 0.3, "exclusiveMaximum": 0.5}),
+                json!({"multipleOf": 0.1, "minimum": 0.3, "maximum": 0.4}),
+            ),
+            (
+                json!({"multipleOf": 7, "exclusiveMinimum": -7, "maximum": -1}),
+                json!({"multipleOf": 7, "minimum": 0, "maximum": -7}),
+            ),
+            (json!({"multipleOf": 0.25, "minimum": 1e-7}), json!({"multipleOf": 0.25, "minimum": 0.25})),
+            (json!({"multipleOf": 3, "minimum": 3, "exclusiveMinimum": true}), json!({"multipleOf": 3, "minimum": 6})),
+            (json!({"multipleOf": 3, "minimum": 5, "exclusiveMinimum": 2}), json!({"multipleOf": 3, "minimum": 6})),
+            (
+                json!({"multipleOf": 5, "maximum": 9007199254740991_i64}),
+                json!({"multipleOf": 5, "maximum": 9007199254740990_i64}),
+            ),
+            (json!({"minimum": 0.05}), json!({"minimum": 0.05})),
+        ] {
+            assert_eq!(of(schema.clone()), moved, "{schema}");
+        }
+    }
+
+    #[test]
+    fn what_holds_for_one_value_is_gathered() {
+        let gathered = of(
+            json!({"allOf": [{"multipleOf": 97, "type": "integer"}, {"multipleOf": 101, "minimum": 1}], "maximum": 20000}),
+        );
+        let wanted =
+            json!({"allOf": [{}, {}], "type": "integer", "multipleOf": 9797, "minimum": 9797, "maximum": 19594});
+        assert_eq!(gathered, wanted);
+        let decimal = of(json!({"allOf": [{"multipleOf": 0.1}, {"minimum": 0.05, "exclusiveMaximum": 0.15}]}));
+        assert_eq!(decimal, json!({"allOf": [{}, {}], "multipleOf": 0.1, "minimum": 0.1, "maximum": 0.1}));
+        for apart in [
+            json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
+            json!({"anyOf": [{"multipleOf": 2}, {"multipleOf": 3}]}),
+        ] {
+            assert_eq!(of(apart.clone()), apart);
+        }
+        let mut apart = json!({"allOf": [{"multipleOf": 9007199254740881_i64}, {"multipleOf": 9007199254740847_i64}]});
+        assert!(!gather(apart.as_object_mut().unwrap()));
+        assert_eq!(least_common(&json!(0.25), &json!(0.1)), Some(json!(0.5)));
+        assert_eq!(least_common(&json!(2.5), &json!(1)), Some(json!(5)));
+    }
+
+    #[test]
+    fn multiples_of_large_divisors_are_listed_where_they_are_few() {
+        let kept = |mut schema: Value| keep(schema.as_object_mut().unwrap()).then_some(schema);
+        let listed =
+            kept(json!({"type": "integer", "multipleOf": 9797, "minimum": -1, "exclusiveMaximum": 19594})).unwrap();
+        let others = json!({"type": ["null", "boolean", "string", "array", "object"]});
+        assert_eq!(listed, json!({"type": "integer", "allOf": [{"anyOf": [others, {"enum": [0, 9797]}]}]}));
+        let decimal = kept(json!({"multipleOf": 12.345, "minimum": 12, "maximum": 30})).unwrap();
+        assert_eq!(decimal["allOf"][0]["anyOf"][1], json!({"enum": [12.345, 24.69]}));
+        for small in [json!({"multipleOf": 1000}), json!({"multipleOf": 0.001, "minimum": 5}), json!({"minimum": 5})] {
+            assert_eq!(kept(small.clone()), Some(small));
+        }
+        for large in [json!({"multipleOf": 1001}), json!({"multipleOf": 1001, "minimum": 0, "maximum": 1_001_000})] {
+            assert_eq!(kept(large), None);
+        }
+        assert!(kept(json!({"multipleOf": 1001, "minimum": 0, "maximum": 1_000_000})).is_some());
+    }
+}
