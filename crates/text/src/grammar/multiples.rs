@@ -27,7 +27,7 @@ impl Decimal {
         let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((&text, "0"));
         let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
         let coefficient: i128 = format!("{whole}{part}").parse().ok()?;
-        let decimals = i32::try_from(part.len()).ok()? - exponent.parse::<i32>().ok()?;
+        let decimals = i32::try_from(part.len()).ok()?.checked_sub(exponent.parse().ok()?)?;
         if decimals >= 0 {
             return Some(Decimal { coefficient, decimals: decimals as u32 }.short());
         }
