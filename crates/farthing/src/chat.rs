@@ -14,7 +14,7 @@ use text::{Stops, Stream};
 
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{Wrap, catch_interrupts, interrupted, prompt_bar, put, several};
+use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, prompt_bar, put, say, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
@@ -155,7 +155,7 @@ impl Lines {
             Lines::Terminal(editor, _) => match editor.readline(prompt) {
                 Ok(line) => Ok(Line::Text(line)),
                 Err(ReadlineError::Interrupted) => {
-                    eprintln!("(ctrl-d or /quit leaves)");
+                    say("(ctrl-d or /quit leaves)");
                     Ok(Line::Taken)
                 }
                 Err(ReadlineError::Eof) => Ok(Line::End),
@@ -298,21 +298,21 @@ impl Chat {
         let timing = generation.timing();
         put("\n")?;
         match finish {
-            Finish::Cancelled => eprintln!("(stopped)"),
-            Finish::Context => eprintln!("(the context is full: /reset starts over)"),
+            Finish::Cancelled => say("(stopped)"),
+            Finish::Context => say("(the context is full: /reset starts over)"),
             Finish::Length => {
-                eprintln!("(cut after {}: /set max_tokens allows more)", several(timing.generated, "token"))
+                say(&format!("(cut after {}: /set max_tokens allows more)", several(timing.generated, "token")))
             }
             Finish::Stop(_) | Finish::Complete | Finish::Time => {}
         }
         if self.stats {
-            eprintln!(
+            say(&format!(
                 "{}; {} of {} positions; ended by {}",
                 statistics(timing),
                 self.sequence.tokens().len(),
                 m.engine.limits().context,
                 reason(finish, false)
-            );
+            ));
         }
         self.messages.push(Message::new("assistant", text.trim_end()));
         Ok(())
@@ -347,10 +347,10 @@ pub fn run(a: Arguments) -> Outcome {
     let sequence = model.engine.sequence();
     let mut chat = Chat { model, sequence, messages: Vec::new(), sampling, max_tokens: a.max_tokens, stats: false };
     chat.start_over(a.system);
-    catch_interrupts();
+    catch_interrupts_of_answers();
     let mut lines = Lines::open();
     if matches!(lines, Lines::Terminal(..)) {
-        eprintln!("/help lists the commands; ctrl-c stops an answer, ctrl-d leaves");
+        say("/help lists the commands; ctrl-c stops an answer, ctrl-d leaves");
     }
     while let Some(text) = lines.message()? {
         interrupted();
@@ -359,30 +359,30 @@ pub fn run(a: Arguments) -> Outcome {
             Input::Help => put(HELP)?,
             Input::System(system) => {
                 chat.start_over(system.map(str::to_string));
-                eprintln!("(started over)");
+                say("(started over)");
             }
             Input::Reset => {
                 chat.start_over(chat.system());
-                eprintln!("(started over)");
+                say("(started over)");
             }
             Input::Show => put(&(chat.settings() + "\n"))?,
             Input::Set(name, value) => match set(&mut chat.sampling, &mut chat.max_tokens, vocab, name, value) {
-                Ok(()) => eprintln!("({name} is {value})"),
-                Err(message) => eprintln!("({message})"),
+                Ok(()) => say(&format!("({name} is {value})")),
+                Err(message) => say(&format!("({message})")),
             },
             Input::Save(file) => {
                 let json = serde_json::to_string_pretty(&serde_json::json!({ "messages": chat.messages }))?;
                 match std::fs::write(file, json + "\n") {
-                    Ok(()) => eprintln!("(wrote {file})"),
-                    Err(e) => eprintln!("({file}: {e})"),
+                    Ok(()) => say(&format!("(wrote {file})")),
+                    Err(e) => say(&format!("({file}: {e})")),
                 }
             }
             Input::Stats => {
                 chat.stats = !chat.stats;
-                eprintln!("(statistics {})", if chat.stats { "on" } else { "off" });
+                say(&format!("(statistics {})", if chat.stats { "on" } else { "off" }));
             }
             Input::Quit => break,
-            Input::Wrong(message) => eprintln!("({message})"),
+            Input::Wrong(message) => say(&format!("({message})")),
             Input::Say(text) => {
                 chat.messages.push(Message::new("user", text));
                 if let Err(Failure(message)) = chat.answer() {
@@ -390,7 +390,7 @@ pub fn run(a: Arguments) -> Outcome {
                     if message == crate::terminal::CLOSED {
                         return Err(Failure(message));
                     }
-                    eprintln!("({message})");
+                    say(&format!("({message})"));
                 }
             }
         }

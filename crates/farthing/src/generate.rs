@@ -10,13 +10,13 @@ use text::chat::Context;
 use text::{Stops, Stream};
 
 use crate::loading::{Choose, Load, load, not_empty};
-use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put, read_text, several};
-use crate::{Outcome, pulling};
+use crate::terminal::{STOPPED, catch_interrupts, interrupted, prompt_bar, put, read_text, say, several};
+use crate::{Failure, Outcome, pulling};
 
 /// Continue a text
 ///
 /// The prompt is continued as it is; with --chat it is a user's message, and the answer is given.
-/// Text streams to stdout. Ctrl-c ends it early.
+/// Text streams to stdout. Ctrl-c ends it early (exit code 130).
 ///
 /// Examples:
 ///   farthing generate models/seed-5.7m -p "Once upon a time" --seed 1
@@ -154,11 +154,17 @@ pub fn run(a: Arguments) -> Outcome {
                 "decode_tokens_per_second": rate(timing.generated, timing.decode),
             }
         });
-        return put(&format!("{report}\n"));
+        put(&format!("{report}\n"))?;
+    } else {
+        put("\n")?;
+        if !a.load.quiet {
+            say(&format!("{}; seed {seed}; ended by {}", statistics(timing), reason(finish, stops.hit().is_some())));
+        }
     }
-    put("\n")?;
-    if !a.load.quiet {
-        eprintln!("{}; seed {seed}; ended by {}", statistics(timing), reason(finish, stops.hit().is_some()));
+    match finish {
+        Finish::Cancelled if stops.hit().is_none() => {
+            Err(Failure(format!("{STOPPED}stopped after {}", several(tokens.len(), "token"))))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

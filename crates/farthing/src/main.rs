@@ -198,8 +198,8 @@ fn report(message: &str, kind: &str, hint: Option<&str>) {
         if let Some(hint) = hint {
             error["hint"] = hint.into();
         }
-        eprintln!("{}", serde_json::json!({ "error": error }));
+        terminal::say(&serde_json::json!({ "error": error }).to_string());
     } else {
-        eprintln!("farthing: {line}");
+        terminal::say(&format!("farthing: {line}"));
     }
 }

@@ -436,7 +436,8 @@ pub fn run(a: Arguments) -> Outcome {
         return crate::terminal::put(&format!("{}{}", config::printed(&argv)?, lines.concat()));
     }
     let json = a.log_format == Format::Json;
-    let say = move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { eprintln!("{text}") };
+    let say =
+        move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { crate::terminal::say(text) };
     if !a.load.quiet {
         derived(&a, &all, budget).iter().for_each(|line| say(line));
     }

@@ -11,7 +11,7 @@ use model::{CacheFormat, Checkpoint, Transformer};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::loading::{self, Load};
-use crate::terminal::{read_text, several};
+use crate::terminal::{read_text, say, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome, pulling};
 
@@ -140,7 +140,7 @@ pub fn run(a: Arguments) -> Outcome {
     let bytes = safetensors::serialize(views?, None)?;
     part.finish(&bytes)?;
     if !load.quiet {
-        eprintln!("wrote {} to {}", several(tensors.len(), "tensor"), a.output.display());
+        say(&format!("wrote {} to {}", several(tensors.len(), "tensor"), a.output.display()));
     }
     Ok(())
 }

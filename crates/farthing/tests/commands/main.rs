@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod running;
+mod stopping;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,82 @@
+//! Commands that are stopped, and those that nobody listens to.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Child;
+
+use super::*;
+
+/// A program with a pipe to and from it, and nothing written to it yet.
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// A text that does not end before the context is full: at this temperature hardly any token is the end.
+fn long_text() -> Vec<String> {
+    let model = bundled().display().to_string();
+    ["generate", &model, "-p", "Once", "--temperature", "5", "--top-p", "1", "--seed", "4", "--max-tokens", "2000"]
+        .map(str::to_string)
+        .to_vec()
+}
+
+fn send(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Waits until a text has begun.
+fn first_bytes(child: &mut Child) {
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+}
+
+#[test]
+fn a_text_that_was_stopped_is_not_done() {
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_farthing")).args(long_text()));
+        first_bytes(&mut child);
+        send(signal, &child);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{signal}: {said}");
+        assert!(said.contains("ended by cancelled\nfarthing: stopped after "), "{signal}: {said}");
+    }
+    // Where SIGHUP was ignored at the start (nohup) the text goes on.
+    let script = "trap '' HUP; exec \"$0\" \"$@\"";
+    let mut child = spawn(Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_farthing")]).args(long_text()));
+    first_bytes(&mut child);
+    send("-HUP", &child);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("2000 tokens in "), "{said}");
+}
+
+#[test]
+fn a_conversation_that_waits_ends_by_sigterm() {
+    let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_farthing")).arg("chat").arg(bundled()));
+    writeln!(child.stdin.as_mut().unwrap(), "Hello").unwrap();
+    // After the line's end it waits for the next message.
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    send("-TERM", &child);
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+}
+
+/// Nobody can be told there; that is no reason not to work.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_stderr_changes_nothing() {
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let model = bundled().display().to_string();
+    let run = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_farthing")).args(args).stderr(full()).output().unwrap();
+    let output = run(&["generate", &model, "-p", "Once", "--max-tokens", "3"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!output.stdout.is_empty());
+    assert_eq!(run(&["show", "/nowhere"]).status.code(), Some(1));
+    // A server tells its plan and bounds before it takes its address, which somebody has here.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = run(&["serve", &model, "--port", &port, "--disk-cache", "off"]);
+    assert_eq!(output.status.code(), Some(1));
+}
