@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -55,11 +56,19 @@ fn a_text_that_was_stopped_is_not_done() {
 #[test]
 fn a_conversation_that_waits_ends_by_sigterm() {
     let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_farthing")).arg("chat").arg(bundled()));
-    writeln!(child.stdin.as_mut().unwrap(), "Hello").unwrap();
+    // Held open to the end: the end of its input would end it too.
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "Hello").unwrap();
     // After the line's end it waits for the next message.
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
     send("-TERM", &child);
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
 
