@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 
@@ -18,6 +19,26 @@ pub struct Transformer {
     /// What it is.
     pub structure: Structure,
     weights: Weights,
+    counts: Arc<ExpertCounts>,
+}
+
+/// How often each expert of each layer was chosen. Forwards count; anybody may read meanwhile.
+#[derive(Debug)]
+pub struct ExpertCounts(Vec<Vec<AtomicU64>>);
+
+impl ExpertCounts {
+    fn new(structure: &Structure) -> ExpertCounts {
+        let of_layer = |layer: &crate::structure::Layer| match layer.feed_forward {
+            FeedForward::Moe { experts, .. } => (0..experts).map(|_| AtomicU64::new(0)).collect(),
+            FeedForward::Dense { .. } => Vec::new(),
+        };
+        ExpertCounts(structure.layers.iter().map(of_layer).collect())
+    }
+
+    /// Of each layer the counts of its experts: none where it has no mixture.
+    pub fn read(&self) -> Vec<Vec<u64>> {
+        self.0.iter().map(|layer| layer.iter().map(|count| count.load(Ordering::Relaxed)).collect()).collect()
+    }
 }
 
 /// Buffers that forwards use again.
@@ -31,7 +52,6 @@ pub struct Scratch {
     attention: attention::Buffers,
     feed_forward: feed_forward::Buffers,
     form: Form,
-    picks: Vec<Vec<u64>>,
 }
 
 impl Scratch {
@@ -43,11 +63,6 @@ impl Scratch {
     /// Logits of the last forward.
     pub fn logits(&self) -> &[f32] {
         &self.logits
-    }
-
-    /// Of each layer, how often each of its experts was chosen since these buffers were made; empty for layers without experts.
-    pub fn picks(&self) -> &[Vec<u64>] {
-        &self.picks
     }
 
     /// Buffers of a forward that takes one form of latent attention for every token: for comparing the forms.
@@ -70,7 +85,13 @@ impl Transformer {
     /// A model of weights that fit the structure, as `Checkpoint` makes them.
     pub fn new(structure: Structure, weights: Weights) -> Transformer {
         assert_eq!(structure.layers.len(), weights.layers.len());
-        Transformer { structure, weights }
+        let counts = Arc::new(ExpertCounts::new(&structure));
+        Transformer { structure, weights, counts }
+    }
+
+    /// How often each expert was chosen.
+    pub fn expert_counts(&self) -> &Arc<ExpertCounts> {
+        &self.counts
     }
 
     /// A file of the weights from which bytes have gone while it was mapped: what was computed since is not to be believed.
@@ -109,8 +130,7 @@ impl Transformer {
     ) -> &'s [f32] {
         batch.check();
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
-        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form, picks } = scratch;
-        picks.resize(self.structure.layers.len(), Vec::new());
+        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {
             buffer.resize(rows * hidden, 0.0);
         }
@@ -149,8 +169,9 @@ impl Transformer {
                         feed_forward,
                         delta,
                     );
-                    picks[i].resize(experts.len(), 0);
-                    chosen.experts.iter().for_each(|&expert| picks[i][expert as usize] += 1);
+                    for &expert in &chosen.experts {
+                        self.counts.0[i][expert as usize].fetch_add(1, Ordering::Relaxed);
+                    }
                     routes = Some(chosen);
                 }
                 _ => unreachable!("structure and weights are made together"),
