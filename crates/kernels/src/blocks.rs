@@ -149,8 +149,9 @@ fn k_scales(bytes: &[u8], s: &mut [f32], m: &mut [f32]) {
 
 block!(Q8_0, Q8_0, 32, 128, false, |bytes, u, s, m| {
     s[0] = f16_at(bytes, 0);
-    for (u, &q) in u.iter_mut().zip(&bytes[2..34]) {
-        *u = q ^ 0x80;
+    let qs: [u8; 32] = *bytes[2..].first_chunk().expect("32 bytes");
+    for j in 0..32 {
+        u[j] = qs[j] ^ 0x80;
     }
 });
 
@@ -183,11 +184,11 @@ block!(Q2K, Q2K, 16, 0, true, |bytes, u, s, m| {
         m[g] = dmin * (bytes[g] >> 4) as f32;
     }
     for half in 0..2 {
-        let qs = &bytes[16 + 32 * half..48 + 32 * half];
+        let qs: [u8; 32] = *bytes[16 + 32 * half..].first_chunk().expect("32 bytes");
         for part in 0..4 {
             let out = &mut u[128 * half + 32 * part..128 * half + 32 * part + 32];
-            for (o, &q) in out.iter_mut().zip(qs) {
-                *o = (q >> (2 * part)) & 3;
+            for j in 0..32 {
+                out[j] = (qs[j] >> (2 * part)) & 3;
             }
         }
     }

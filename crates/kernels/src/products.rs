@@ -12,6 +12,9 @@ use crate::{Input, Matrix, Out, Quantized, Rows, with_block};
 /// Weight rows that a quantised tile holds: the lanes of a vector.
 pub const TILE: usize = 16;
 
+/// Columns of a weight row that are unpacked before they are multiplied, where no tile is interleaved.
+const STEP: usize = 256;
+
 /// From how many input rows on a tile is interleaved before use.
 const INTERLEAVE_FROM: usize = 4;
 
@@ -82,7 +85,7 @@ fn quantised<V: Vectors, B: Block>(
         for first in range.clone().step_by(TILE) {
             let count = TILE.min(range.end - first);
             for r in 0..count {
-                row_dots::<B>(w.row(first + r), (input, starts), r, dots, s, m);
+                row_dots::<B>(w.row(first + r), (input, starts), r, &mut Dots { dots, s, m, groups });
             }
             for i in 0..n {
                 let x = q.row(rows.at(i));
@@ -147,49 +150,83 @@ fn quantised<V: Vectors, B: Block>(
 
 /// Sums of products, N at a time, of as many quants as there are numbers `x`. Apart from all else, or the compiler would not use vectors.
 #[inline(never)]
-fn group_dots<const N: usize>(quants: &[u8; 256], x: &[i16], dots: &mut [i32; 16]) {
+fn group_dots<const N: usize>(quants: &[u8; STEP], x: &[i16], dots: &mut [i32; 16]) {
     let pairs = quants.as_chunks::<N>().0.iter().zip(x.as_chunks::<N>().0);
     for ((quants, x), dot) in pairs.zip(dots) {
         *dot = quants.iter().zip(x).map(|(&u, &x)| i32::from(u) * i32::from(x)).sum();
     }
 }
 
-/// Row `r` of a tile: dot products of its groups of unsigned quants with each row of `input`, `[row][group][TILE]`, from what each starts
-/// with (`[row][group]`); and its scales and minima, `[group][TILE]`. A block is multiplied as soon as it is unpacked.
+/// What `row_dots` fills in: dot products `[row][group][TILE]`, scales and minima `[group][TILE]`, of `groups` groups.
+struct Dots<'a> {
+    dots: &'a mut [i32],
+    s: &'a mut [f32],
+    m: &'a mut [f32],
+    groups: usize,
+}
+
+/// Up to 256 columns of a weight row, unpacked.
+struct Step {
+    quants: [u8; STEP],
+    s: [f32; 16],
+    m: [f32; 16],
+}
+
+/// Row `r` of a tile: its groups of unsigned quants with each row of `input`, from what each sum starts with (`[row][group]`). Columns
+/// are multiplied as soon as they are unpacked.
 #[inline(always)]
-fn row_dots<B: Block>(
-    bytes: &[u8],
+fn row_dots<B: Block>(bytes: &[u8], (input, starts): (&[i16], &[i32]), r: usize, to: &mut Dots) {
+    let mut step = Step { quants: [0; STEP], s: [0.0; 16], m: [0.0; 16] };
+    let per_block = B::ELEMS / B::GROUP;
+    if B::ELEMS == STEP {
+        for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
+            B::unpack(block, &mut step.quants, &mut step.s, &mut step.m);
+            step_dots::<B>(&step, b * per_block, per_block, (input, starts), r, to);
+        }
+        return;
+    }
+    let mut first = 0;
+    for blocks in bytes.chunks(STEP / B::ELEMS * B::BYTES) {
+        let mut count = 0;
+        for block in blocks.chunks_exact(B::BYTES) {
+            B::unpack(block, &mut step.quants[count * B::GROUP..], &mut step.s[count..], &mut step.m[count..]);
+            count += per_block;
+        }
+        step_dots::<B>(&step, first, count, (input, starts), r, to);
+        first += count;
+    }
+}
+
+/// Groups `first .. first + count` of `row_dots`.
+#[inline(always)]
+fn step_dots<B: Block>(
+    step: &Step,
+    first: usize,
+    count: usize,
     (input, starts): (&[i16], &[i32]),
     r: usize,
-    dots: &mut [i32],
-    s: &mut [f32],
-    m: &mut [f32],
+    to: &mut Dots,
 ) {
-    let (per_block, blocks) = (B::ELEMS / B::GROUP, bytes.len() / B::BYTES);
-    let (groups, cols) = (blocks * per_block, blocks * B::ELEMS);
-    let (mut u, mut of_block) = ([0; 256], [0; 16]);
-    let (mut block_s, mut block_m) = ([0.0; 16], [0.0; 16]);
-    for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
-        B::unpack(block, &mut u, &mut block_s, &mut block_m);
-        let first = b * per_block;
-        for g in 0..per_block {
-            s[(first + g) * TILE + r] = block_s[g];
-            if B::HAS_MIN {
-                m[(first + g) * TILE + r] = block_m[g];
-            }
+    for g in 0..count {
+        to.s[(first + g) * TILE + r] = step.s[g];
+        if B::HAS_MIN {
+            to.m[(first + g) * TILE + r] = step.m[g];
         }
-        for (i, x) in input.chunks_exact(cols).enumerate() {
-            let x = &x[b * B::ELEMS..][..B::ELEMS];
-            if B::GROUP == 16 {
-                group_dots::<16>(&u, x, &mut of_block);
-            } else {
-                group_dots::<32>(&u, x, &mut of_block);
-            }
-            for g in 0..per_block {
-                let at = i * groups + first + g;
-                dots[at * TILE + r] = starts[at] + of_block[g];
-            }
+    }
+    let mut of_step = [0; 16];
+    let cols = to.groups * B::GROUP;
+    let (mut row, mut at) = (first * B::GROUP, first);
+    while row < input.len() {
+        let x = &input[row..][..count * B::GROUP];
+        if B::GROUP == 16 {
+            group_dots::<16>(&step.quants, x, &mut of_step);
+        } else {
+            group_dots::<32>(&step.quants, x, &mut of_step);
         }
+        for g in 0..count {
+            to.dots[(at + g) * TILE + r] = starts[at + g] + of_step[g];
+        }
+        (row, at) = (row + cols, at + to.groups);
     }
 }
 
