@@ -11,7 +11,7 @@ mod calling;
 pub mod client;
 mod complete;
 mod connections;
-mod framing;
+pub mod framing;
 mod gate;
 pub mod hosts;
 mod infill;
