@@ -40,7 +40,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::tokenize(&mut fields, model)) {
         short(refused);
     }
-    if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::detokenize(&mut fields, model)) {
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::detokenize(&mut fields, model, VOCAB)) {
         short(refused);
     }
 });

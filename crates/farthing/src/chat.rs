@@ -5,16 +5,18 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::{EngineError, Finish, Generation, Sampler, Sampling, Sequence, Step};
+use engine::{Engine, EngineError, Finish, Request, Sampling, SubmitError};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::json;
+use serve::Render;
 use text::chat::{Context, Message};
-use text::{Stops, Stream};
+use text::{Stops, Stream, Tokenizer};
 
+use crate::answering::{Ended, Unanswered, answer, engine};
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, prompt_bar, put, say, several};
+use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
@@ -211,8 +213,12 @@ impl Lines {
 }
 
 struct Chat {
-    model: Loaded,
-    sequence: Sequence,
+    engine: Engine,
+    tokenizer: Tokenizer,
+    template: Box<dyn Render>,
+    bos: String,
+    eos: String,
+    stop_ids: Vec<u32>,
     messages: Vec<Message>,
     sampling: Sampling,
     max_tokens: usize,
@@ -222,7 +228,6 @@ struct Chat {
 impl Chat {
     fn start_over(&mut self, system: Option<String>) {
         self.messages = system.map(|s| Message::new("system", &s)).into_iter().collect();
-        self.sequence.rewind(0);
     }
 
     fn system(&self) -> Option<String> {
@@ -231,47 +236,20 @@ impl Chat {
 
     /// Answer the last message, streaming.
     fn answer(&mut self) -> Outcome {
-        let m = &mut self.model;
         let context = Context {
             add_generation_prompt: true,
-            bos_token: m.bos.clone(),
-            eos_token: m.eos.clone(),
+            bos_token: self.bos.clone(),
+            eos_token: self.eos.clone(),
             ..Context::default()
         };
-        let said = |message: &Message| json!({"role": message.role, "content": m.tokenizer.shield(&message.content)});
+        let said =
+            |message: &Message| json!({"role": message.role, "content": self.tokenizer.shield(&message.content)});
         let messages: Vec<_> = self.messages.iter().map(said).collect();
-        let prompt = m.template.render(&messages, &context, &|| false)?;
-        let ids = m.tokenizer.encode_prompt(&prompt)?;
-        // What the sequence already holds of this prompt need not be read again; at least one token must be.
-        let common =
-            ids.iter().zip(self.sequence.tokens()).take_while(|(a, b)| a == b).count().min(ids.len().saturating_sub(1));
-        self.sequence.rewind(common);
-        let bar = prompt_bar(ids.len() - common);
-        let mut progress = |done: usize, _: usize| {
-            bar.set_position(done as u64);
-            if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let sampler = Sampler::new(self.sampling.clone());
-        let started = Generation::start(
-            &mut m.engine,
-            &mut self.sequence,
-            &ids[common..],
-            sampler,
-            m.stops.clone(),
-            self.max_tokens,
-            &mut progress,
-        );
-        bar.finish_and_clear();
-        let mut generation = match started {
-            Err(EngineError::TooLong { tokens, over, context }) => {
-                return Err(Failure(format!(
-                    "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
-                )));
-            }
-            other => other?,
-        };
+        let rendered = self.template.render(&messages, &context, &|| false)?;
+        let prompt = self.tokenizer.encode_prompt(&rendered)?;
+        let prompt_tokens = prompt.len();
         let (mut stream, mut stops) =
-            (Stream::continuing(&m.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
+            (Stream::continuing(&self.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
         let mut text = String::new();
         let mut screen = Wrap::new();
         let mut give = |piece: String| -> Outcome {
@@ -280,22 +258,29 @@ impl Chat {
             text.push_str(&piece);
             if piece.is_empty() { Ok(()) } else { screen.put(&piece) }
         };
-        let finish = loop {
-            if interrupted() {
-                generation.cancel();
-            }
-            match generation.step()? {
-                Step::Token(id) => give(stops.push(&stream.push(id)))?,
-                Step::End(finish) => break finish,
-            }
-            if stops.hit().is_some() {
-                break Finish::Stop(0);
-            }
+        let request = Request {
+            prompt,
+            sampling: self.sampling.clone(),
+            stops: self.stop_ids.clone(),
+            tokens_max: self.max_tokens,
+            ..Request::default()
         };
+        let answered = answer(&self.engine, request, &mut |id| {
+            give(stops.push(&stream.push(id)))?;
+            Ok(if stops.hit().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        let Ended { finish, timing, .. } = match answered {
+            Err(Unanswered::Refused(SubmitError::Prompt(EngineError::TooLong { tokens, over, context }))) => {
+                return Err(Failure(format!(
+                    "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
+                )));
+            }
+            other => other?,
+        };
+        let finish = if stops.hit().is_some() { Finish::Complete } else { finish };
         give(stops.push(&stream.finish()))?;
         give(stops.finish())?;
         screen.finish()?;
-        let timing = generation.timing();
         put("\n")?;
         match finish {
             Finish::Cancelled => say("(stopped)"),
@@ -309,8 +294,8 @@ impl Chat {
             say(&format!(
                 "{}; {} of {} positions; ended by {}",
                 statistics(timing),
-                self.sequence.tokens().len(),
-                m.engine.limits().context,
+                prompt_tokens + timing.generated,
+                self.engine.limits().context,
                 reason(finish, false)
             ));
         }
@@ -341,11 +326,12 @@ pub fn run(a: Arguments) -> Outcome {
         Some(model) => pulling::find(&model, &a.load)?,
         None => bundled()?,
     };
-    let model = load(&path, &a.load)?;
-    let vocab = model.engine.model().structure.vocab;
-    let sampling = a.choose.sampling(&model.generation, vocab)?;
-    let sequence = model.engine.sequence();
-    let mut chat = Chat { model, sequence, messages: Vec::new(), sampling, max_tokens: a.max_tokens, stats: false };
+    let Loaded { runner, tokenizer, template, bos, eos, generation, stops: stop_ids } = load(&path, &a.load)?;
+    let sampling = a.choose.sampling(&generation, runner.model().structure.vocab)?;
+    let engine = engine(runner);
+    let vocab = engine.vocab();
+    let (messages, max_tokens, stats) = (Vec::new(), a.max_tokens, false);
+    let mut chat = Chat { engine, tokenizer, template, bos, eos, stop_ids, messages, sampling, max_tokens, stats };
     chat.start_over(a.system);
     catch_interrupts_of_answers();
     let mut lines = Lines::open();

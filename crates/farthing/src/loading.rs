@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Engine, Limits, Sampling};
+use engine::{Limits, Runner, Sampling};
 use kernels::{Format, Pool};
 use model::cache::PAGE;
 use model::checkpoint::{Generation, TokenizerSource};
@@ -127,8 +127,8 @@ impl Choose {
 
 /// A model that runs, and what it says of itself.
 pub struct Loaded {
-    /// The engine.
-    pub engine: Engine,
+    /// Model and cache.
+    pub runner: Runner,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Its template.
@@ -453,8 +453,8 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
         context: plan.context,
         cached: load.cached.unwrap_or(plan.context).max(plan.context).next_multiple_of(PAGE),
     };
-    let engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
-    Ok(Loaded { engine, tokenizer, template, bos, eos, generation, stops })
+    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
+    Ok(Loaded { runner, tokenizer, template, bos, eos, generation, stops })
 }
 
 /// Refuse a prompt of no tokens in words.

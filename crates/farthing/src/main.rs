@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (one line on stderr says why and what to do), 2 wrong arguments, 130 stopped by ctrl-c.
 
+mod answering;
 mod bench;
 mod chat;
 mod completions;

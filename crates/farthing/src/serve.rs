@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use engine::service::{Disk, Service, Settings};
+use engine::{Disk, Engine, Settings};
 use model::cache::PAGE;
 use model::plan::MemoryPlan;
 use model::{Cache, Checkpoint};
@@ -344,7 +344,7 @@ fn loader(
         // The plan was told at the start.
         let options = Load { quiet: true, ..options.clone() };
         let m = load(path, &options).map_err(|Failure(why)| why)?;
-        let vocab = m.engine.model().structure.vocab;
+        let vocab = m.runner.model().structure.vocab;
         let defaults = choose.sampling(&m.generation, vocab).map_err(|Failure(why)| why)?;
         tracing::info!(target: "farthing", model = name, "loaded");
         let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
@@ -355,12 +355,12 @@ fn loader(
             let _ = faults.send(format!("the engine of {model} has stopped after a fault inside: {said}"));
         };
         let settings = Settings { running, waiting, disk, fault: Some(Box::new(fault)), ..Settings::default() };
-        let service = Service::start(m.engine, settings);
+        let engine = Engine::start(m.runner, settings);
         #[cfg(debug_assertions)]
-        planted::panic(&service);
+        planted::panic(&engine);
         Ok(Loaded::new(Served {
             name: name.clone(),
-            service,
+            engine,
             tokenizer: Arc::new(m.tokenizer),
             template: m.template,
             bos: m.bos,
@@ -378,11 +378,11 @@ mod planted {
     use std::ops::ControlFlow;
     use std::time::Duration;
 
-    use engine::service::{Event, Request, Service, Sink};
+    use engine::{Engine, Event, EventSink, Request};
 
     struct Planted;
 
-    impl Sink for Planted {
+    impl EventSink for Planted {
         fn take(&mut self, event: Event) -> ControlFlow<()> {
             // Some time is left to those that run beside it.
             if matches!(event, Event::Token { .. }) {
@@ -399,12 +399,12 @@ mod planted {
     }
 
     /// Ends the engine's thread after so many tokens of a request of its own as the variable says.
-    pub fn panic(service: &Service) {
+    pub fn panic(engine: &Engine) {
         let wanted = std::env::var("FARTHING_PLANTED_PANIC").ok().and_then(|n| n.parse().ok());
         let Some(tokens_max) = wanted else { return };
         let request = Request { prompt: vec![2], tokens_max, ..Request::default() };
-        // Its ticket would cancel it.
-        std::mem::forget(service.submit(request, Planted));
+        // Its handle would cancel it.
+        std::mem::forget(engine.submit(request, Planted));
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Engine, Limits};
+use engine::{Limits, Runner};
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 use safetensors::tensor::{Dtype, TensorView};
@@ -112,8 +112,8 @@ pub fn run(a: Arguments) -> Outcome {
     let (vocab, hidden) = (checkpoint.structure.vocab, checkpoint.structure.hidden);
     let pool = Pool::new(load.threads.map_or_else(loading::cores, usize::from));
     let limits = Limits { context: tokens.len(), cached: tokens.len() };
-    let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, CacheFormat::F32, limits);
-    let (logits, trace) = engine.trace(&tokens)?;
+    let mut runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, CacheFormat::F32, limits);
+    let (logits, trace) = runner.trace(&tokens)?;
 
     let rows = tokens.len();
     let floats = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();

@@ -56,12 +56,8 @@ pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, Checkp
     let refuse = |what: String| Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
     let mut experts_in_all = 0usize;
     for (i, layer) in structure.layers.iter().enumerate() {
-        let (heads, widths, rope) = match &layer.attention {
-            Attention::Gqa { heads, head_dim, rope, .. } => (*heads, vec![*head_dim], rope),
-            Attention::Mla { heads, nope_dim, rope_dim, value_dim, rope, .. } => {
-                (*heads, vec![*nope_dim, *rope_dim, *value_dim], rope)
-            }
-        };
+        let Layer { attention, feed_forward } = layer;
+        let (heads, widths, rope) = (attention.heads(), attention.head_widths(), attention.rope());
         if heads > HEADS_MAX {
             return refuse(format!("{heads} heads in layer {i}; at most {HEADS_MAX} are possible"));
         }
@@ -74,9 +70,7 @@ pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, Checkp
                 "the numbers of the rotary embedding lead to {bad}; check rope_theta and the scaling"
             ));
         }
-        if let FeedForward::Moe { experts, .. } = layer.feed_forward {
-            experts_in_all += experts;
-        }
+        experts_in_all += feed_forward.experts().map_or(0, |(experts, _)| experts);
     }
     if experts_in_all > EXPERTS_IN_ALL_MAX {
         return refuse(format!("{experts_in_all} experts in all layers; at most {EXPERTS_IN_ALL_MAX} are possible"));
@@ -113,7 +107,7 @@ pub fn mixture<S: Settings>(
     if router.groups > 1 && active > experts / router.groups * router.groups_active {
         return Err(contradiction(format!("{active} active experts do not fit in {} groups", router.groups_active)));
     }
-    Ok(FeedForward::Moe { experts, active, hidden, shared_hidden, router })
+    Ok(FeedForward::Moe(Moe { experts, active, hidden, shared_hidden, router }))
 }
 
 /// Plain softmax routing (Mixtral, Qwen).
@@ -373,18 +367,21 @@ fn grouped(c: &Json, family: &str) -> Result<Structure, CheckpointError> {
     };
     let biased = flag_or(c, "attention_bias", false)?;
     let windows = windows(c, family, layers)?;
-    let attention = |layer: usize| Attention::Gqa {
-        heads,
-        kv_heads,
-        head_dim,
-        qk_norm: family.starts_with("qwen3"),
-        qkv_bias: biased || family == "qwen2",
-        out_bias: biased && family != "qwen2",
-        window: windows[layer],
-        rope: plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature),
+    let attention = |layer: usize| {
+        Attention::Gqa(Gqa {
+            heads,
+            kv_heads,
+            head_dim,
+            qk_norm: family.starts_with("qwen3"),
+            qkv_bias: biased || family == "qwen2",
+            out_bias: biased && family != "qwen2",
+            window: windows[layer],
+            rope: plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature),
+        })
     };
     let feed_forward = |layer: usize| -> Result<FeedForward, CheckpointError> {
-        let dense = || Ok(FeedForward::Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias: mlp_bias });
+        let dense =
+            || Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias: mlp_bias }));
         match family {
             "mixtral" => {
                 let experts = count_or(c, "num_local_experts", 8, EXPERTS_MAX)?;
@@ -471,7 +468,7 @@ fn latent(c: &Json, v3: bool) -> Result<(Structure, usize), CheckpointError> {
     let experts = c.count_or_null("n_routed_experts", or(256, 64), 0, EXPERTS_MAX)?;
     let feed_forward = |layer: usize| -> Result<FeedForward, CheckpointError> {
         if experts == 0 || layer < dense_layers || !layer.is_multiple_of(every) {
-            return Ok(FeedForward::Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias: false });
+            return Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias: false }));
         }
         let inner = count(c, "moe_intermediate_size", 1, WIDTH_MAX)?;
         let shared = c.count_or_null("n_shared_experts", or(1, 2), 0, EXPERTS_MAX)?;
@@ -513,7 +510,7 @@ fn latent(c: &Json, v3: bool) -> Result<(Structure, usize), CheckpointError> {
     };
     let layers = (0..layers)
         .map(|i| {
-            let attention = Attention::Mla {
+            let attention = Attention::Mla(Mla {
                 heads,
                 q_rank,
                 kv_rank,
@@ -523,7 +520,7 @@ fn latent(c: &Json, v3: bool) -> Result<(Structure, usize), CheckpointError> {
                 bias,
                 latent_eps: 1e-6,
                 rope: rope.clone(),
-            };
+            });
             Ok(Layer { attention, feed_forward: feed_forward(i)? })
         })
         .collect::<Result<_, CheckpointError>>()?;

@@ -128,11 +128,11 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
             // No key tells of biases: what is stored is used, by the whole groups that the structure has.
             let mut attention = attention.clone();
             match &mut attention {
-                Attention::Gqa { qkv_bias, out_bias, .. } => {
+                Attention::Gqa(Gqa { qkv_bias, out_bias, .. }) => {
                     *qkv_bias = arch == "qwen2" || any(&["attn_q", "attn_k", "attn_v"]);
                     *out_bias = any(&["attn_output"]);
                 }
-                Attention::Mla { bias, .. } => *bias = any(&["attn_kv_a_mqa"]),
+                Attention::Mla(Mla { bias, .. }) => *bias = any(&["attn_kv_a_mqa"]),
             }
             let bias = any(&["ffn_gate", "ffn_up", "ffn_down"]);
             Ok(Layer { attention, feed_forward: feed_forward(m, tensors, i, experts, bias)? })
@@ -160,7 +160,7 @@ fn feed_forward(
 ) -> Result<FeedForward, CheckpointError> {
     let width = families::width_max();
     if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
-        return Ok(FeedForward::Dense { hidden: count(m, "feed_forward_length", 1, width)?, bias });
+        return Ok(FeedForward::Dense(Dense { hidden: count(m, "feed_forward_length", 1, width)?, bias }));
     }
     let inner = match m.absent("expert_feed_forward_length") {
         true => "feed_forward_length",
@@ -330,7 +330,7 @@ fn latent_attention(
         Scaling::Yarn { factor, .. } if multiplier != 0.0 => yarn_temperature(*factor, multiplier / 0.1),
         _ => 1.0,
     };
-    Ok(Attention::Mla {
+    Ok(Attention::Mla(Mla {
         heads,
         q_rank: Some(count_or(m, "attention.q_lora_rank", 0, width)?).filter(|&r| r > 0),
         kv_rank: count(m, "attention.kv_lora_rank", 1, width)?,
@@ -340,7 +340,7 @@ fn latent_attention(
         bias: false,
         latent_eps: 1e-6,
         rope: families::latent_rope(rope_dim, key, theta, scaling, 1.0, correction),
-    })
+    }))
 }
 
 fn grouped(
@@ -362,7 +362,7 @@ fn grouped(
     };
     // Files of arch llama hold q and k rows permuted, so that neighbours are pairs.
     let pairing = if arch == "llama" { Pairing::Interleaved } else { Pairing::Halves };
-    Ok(Attention::Gqa {
+    Ok(Attention::Gqa(Gqa {
         heads,
         kv_heads,
         head_dim,
@@ -372,5 +372,5 @@ fn grouped(
         window: Some(count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?)
             .filter(|&w| w > 0 && arch == "llama"),
         rope: families::plain_rope(head_dim, head_dim, theta, scaling, pairing, temperature),
-    })
+    }))
 }

@@ -24,4 +24,4 @@ pub mod weight;
 pub use batch::{Batch, Span, Wanted};
 pub use cache::{Cache, CacheFormat};
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use transformer::{Scratch, Trace, Transformer};
+pub use transformer::{ExpertCounts, Scratch, Trace, Transformer};

@@ -3,8 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use engine::service::{Event, Scores, Sink};
-use engine::{Finish as Ended, Timing};
+use engine::{Event, EventSink, Finish as Ended, Scores, Timing};
 use text::reply::{Delta, Parser};
 use text::{Stops, Stream, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
@@ -266,7 +265,7 @@ impl Answer {
     }
 }
 
-impl Sink for Answer {
+impl EventSink for Answer {
     fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Started { cached, differs_at, waited, .. } => {

@@ -250,7 +250,7 @@ async fn planned(
     let (content, served) = addressed(state, &head, content).await?;
     at_turn(state, &head, content, move |bytes, turn| {
         let mut fields = Fields::parse(bytes)?;
-        let model = Model { defaults: &served.defaults, vocab: served.service.vocab() };
+        let model = Model { defaults: &served.defaults, vocab: served.engine.vocab() };
         let ask = kind.validate(&mut fields, model)?;
         let wire = kind.wire(&served, &ask);
         let plan = Plan::new(&served, ask, asked, turn)?;

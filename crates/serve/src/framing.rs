@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of a line that are looked at: more than the names and values that matter.
+/// Bytes of a line that are kept: more than the names and values that matter have without their padding.
 const LINE_BYTES_MAX: usize = 128;
 /// No request, as a number.
 const NONE: u64 = u64::MAX;
@@ -41,15 +41,26 @@ enum Part {
     /// So many bytes of a chunk, and the end of its line.
     Chunk(u64),
     /// Fields after the last chunk.
-    Trailer,
+    Trailer(Trailer),
     /// What the parser refuses too: nothing follows.
     End,
+}
+
+/// Trailers end with an empty line, and to the parser only CR LF ends a line of theirs: a lone LF in them is a byte like any other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trailer {
+    /// A line begins.
+    Begin,
+    /// Inside a line.
+    Inside,
+    /// Behind a CR, which must be followed by an LF; whether the line is empty.
+    Return { empty: bool },
 }
 
 /// Follows the bytes of a connection.
 struct Framing {
     part: Part,
-    /// The beginning of a line that is not yet whole.
+    /// The beginning of a line that is not yet whole, without padding: see `keep`.
     line: Vec<u8>,
     length: Option<u64>,
     chunked: bool,
@@ -67,15 +78,18 @@ impl Framing {
                     *left -= skipped as u64;
                     skipped
                 }
+                Part::Trailer(trailer) => {
+                    self.part = trailer.after(bytes[0]);
+                    1
+                }
                 Part::End => return,
                 _ => {
                     let end = bytes.iter().position(|&b| b == b'\n');
                     let taken = end.unwrap_or(bytes.len());
-                    let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
-                    self.line.extend_from_slice(&bytes[..taken.min(room)]);
+                    bytes[..taken].iter().for_each(|&byte| self.keep(byte));
                     if end.is_some() {
                         let line = std::mem::take(&mut self.line);
-                        self.part = self.after(line.trim_ascii());
+                        self.part = self.after(&line);
                     }
                     taken + usize::from(end.is_some())
                 }
@@ -86,6 +100,19 @@ impl Framing {
                 _ => {}
             }
             bytes = &bytes[skipped..];
+        }
+    }
+
+    /// Remember a byte of a line. Spaces and zeros before a number may be any number of bytes, so they are not kept: where a space
+    /// makes a difference, the parser refuses the request.
+    fn keep(&mut self, byte: u8) {
+        let numbered = match self.part {
+            Part::Size => self.line.is_empty(),
+            _ => self.line.ends_with(b":"),
+        };
+        let padding = matches!(byte, b' ' | b'\t' | b'\r') || byte == b'0' && numbered;
+        if !padding && self.line.len() < LINE_BYTES_MAX {
+            self.line.push(byte);
         }
     }
 
@@ -103,23 +130,24 @@ impl Framing {
                 Part::Field
             }
             Part::Size => {
-                let digits = line.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+                let digits = line.split(|&b| b == b';').next().unwrap_or_default();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 match size {
-                    Some(0) => Part::Trailer,
+                    // Zeros are not kept.
+                    None if digits.is_empty() => Part::Trailer(Trailer::Begin),
                     Some(size) => size.checked_add(2).map_or(Part::End, Part::Chunk),
                     None => Part::End,
                 }
             }
-            Part::Trailer if line.is_empty() => Part::Start,
             part => part,
         }
     }
 
     fn field(&mut self, line: &[u8]) {
         let Some(colon) = line.iter().position(|&b| b == b':') else { return };
-        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
         if name.eq_ignore_ascii_case(b"content-length") {
+            // Zeros are not kept, and what is no number is refused by the parser.
             self.length = Some(std::str::from_utf8(value).ok().and_then(|value| value.parse().ok()).unwrap_or(0));
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.chunked = true;
@@ -138,6 +166,18 @@ impl Framing {
             (None, true) => Part::Size,
             (Some(length), false) => Part::Body(length),
             (None, false) => Part::Start,
+        }
+    }
+}
+
+impl Trailer {
+    fn after(self, byte: u8) -> Part {
+        match (self, byte) {
+            (Trailer::Return { empty: true }, b'\n') => Part::Start,
+            (Trailer::Return { empty: false }, b'\n') => Part::Trailer(Trailer::Begin),
+            (Trailer::Return { .. }, _) => Part::End,
+            (_, b'\r') => Part::Trailer(Trailer::Return { empty: self == Trailer::Begin }),
+            _ => Part::Trailer(Trailer::Inside),
         }
     }
 }
@@ -244,5 +284,47 @@ mod tests {
         }
         assert_eq!((ambiguous(both), ambiguous(turned)), (Some(0), Some(0)));
         assert_eq!(ambiguous(&format!("{get}{length}{chunk}{long}{both}")), Some(4));
+    }
+
+    /// Requests that the parser takes for one, however long their padding is and whatever their bodies and trailers look like.
+    #[test]
+    fn padding_and_trailers_do_not_hide_where_a_request_ends() {
+        let both = "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let get = "GET / HTTP/1.1\n\n";
+        let (length, coding) =
+            ("POST / HTTP/1.1\r\nContent-Length:", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let (spaces, zeros, bytes) = (" \t".repeat(100), "0".repeat(300), get.len());
+        for one in [
+            format!("{length}{spaces}{bytes}{spaces}\r\n\r\n{get}"),
+            format!("{length}{zeros}{bytes}\r\n\r\n{get}"),
+            format!("{length}{zeros}\r\n\r\n"),
+            format!("{coding}{zeros}{bytes:x}\r\n{get}\r\n{zeros}\r\n\r\n"),
+            format!("{coding}{bytes:X}{spaces};a={spaces}\r\n{get}\r\n0\r\n\r\n"),
+            format!("{coding}0\r\nX: a\n\n{get}\r\n\r\n"),
+            format!("{coding}0\r\n\n\r\nX: a\r\n\r\n"),
+            format!("POST / HTTP/1.1\r\nTransfer-Encoding:{spaces}chunked\r\n\r\n0\r\n\r\n"),
+        ] {
+            assert_eq!(ambiguous(&one), None, "{one:?}");
+            assert_eq!(ambiguous(&format!("{one}{both}")), Some(1), "{one:?}");
+        }
+        // The parser refuses a CR alone, and nothing follows.
+        assert_eq!(ambiguous(&format!("{coding}0\r\nX: a\r\r\n\r\n{both}")), None);
+        let hidden = format!("{length} 3\r\nTransfer-Encoding:{spaces}chunked\r\n\r\n");
+        assert_eq!(ambiguous(&hidden), Some(0));
+    }
+
+    /// What the fuzzer starts from, and what was found: in each of those the second request gives its length twice.
+    #[test]
+    fn seeds_and_findings_of_the_fuzzer() {
+        let texts = |kind: &str| -> Vec<String> {
+            let directory =
+                std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join("framing");
+            let entries = std::fs::read_dir(directory).unwrap();
+            entries.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+        };
+        let (seeds, findings) = (texts("seeds"), texts("findings"));
+        assert!(seeds.len() >= 5 && findings.len() >= 3);
+        assert_eq!(seeds.iter().filter(|seed| ambiguous(seed).is_some()).count(), 1);
+        findings.iter().for_each(|finding| assert_eq!(ambiguous(finding), Some(1), "{finding:?}"));
     }
 }

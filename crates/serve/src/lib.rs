@@ -11,7 +11,7 @@ mod calling;
 pub mod client;
 mod complete;
 mod connections;
-mod framing;
+pub mod framing;
 mod gate;
 pub mod hosts;
 mod infill;
@@ -39,8 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::Sampling;
-use engine::service::Service;
+use engine::{Engine, Sampling};
 use text::chat::Context;
 use text::grammar::{GrammarError, Trial};
 use text::{TextError, Tokenizer};
@@ -109,7 +108,7 @@ pub struct Served {
     /// Its id in the API.
     pub name: String,
     /// The engine and its queue.
-    pub service: Service,
+    pub engine: Engine,
     /// Text to ids.
     pub tokenizer: Arc<Tokenizer>,
     /// Messages to a prompt.
@@ -207,7 +206,7 @@ impl State {
 
     /// A model whose engine has panicked, and what it said: the process has to be restarted.
     pub fn fault(&self) -> Option<(String, String)> {
-        let stopped = |(name, model): (String, Arc<Loaded>)| model.service.fault().map(|said| (name, said));
+        let stopped = |(name, model): (String, Arc<Loaded>)| model.engine.fault().map(|said| (name, said));
         self.models.loaded().into_iter().find_map(stopped)
     }
 
@@ -238,7 +237,7 @@ impl State {
     fn observe(&self) {
         let loaded: HashMap<String, Arc<Loaded>> = self.models.loaded().into_iter().collect();
         for (Description { name, .. }, _) in self.models.list() {
-            let statistics = loaded.get(&name).map(|model| model.service.statistics()).unwrap_or_default();
+            let statistics = loaded.get(&name).map(|model| model.engine.statistics()).unwrap_or_default();
             self.metrics.engine(&name, &statistics);
         }
     }

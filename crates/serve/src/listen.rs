@@ -72,7 +72,7 @@ pub async fn listen<T>(
     drop(listener);
     let _ = ending.send(true);
     for (_, model) in state.models.loaded() {
-        model.service.end();
+        model.engine.end();
     }
     if !finished {
         // Requests that end so are written down like others.

@@ -47,7 +47,7 @@ impl Loaded {
         ask: &Ask,
         turn: &Turn,
     ) -> Result<Matcher, Problem> {
-        let make = || Grammars::new(&self.tokenizer, &self.stops, self.service.vocab()).map_err(|e| e.to_string());
+        let make = || Grammars::new(&self.tokenizer, &self.stops, self.engine.vocab()).map_err(|e| e.to_string());
         let grammars = self.grammars.get_or_init(make).as_ref();
         let grammars =
             grammars.map_err(|e| Problem::bad("unsupported_value", format!("this model takes no constraint: {e}")))?;
@@ -103,7 +103,7 @@ fn place(error: GrammarError, ask: &Ask, whole: &str) -> (String, GrammarError) 
 /// A matcher, as the engine asks it.
 pub struct Obeys(pub Matcher);
 
-impl engine::service::Constraint for Obeys {
+impl engine::Constraint for Obeys {
     fn allowed(&mut self) -> Result<&[u32], String> {
         self.0.allowed().map_err(|e| e.to_string())
     }

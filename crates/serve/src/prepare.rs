@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use engine::EngineError;
-use engine::service;
+use engine::{Constraint, EngineError, Request};
 use serde_json::{Map, Value};
 use text::TextError;
 use text::chat::Context;
@@ -69,7 +68,7 @@ impl Plan {
     /// What the template, the tokenizer or the engine would refuse.
     pub fn new(served: &Arc<Loaded>, ask: Ask, asked: Asked, turn: &Turn) -> Result<Plan, Problem> {
         let left = || turn.left();
-        let within = Within { tokens_max: served.service.limits().context, left: &left };
+        let within = Within { tokens_max: served.engine.limits().context, left: &left };
         let calling = Calling::new(served.format, &ask.tools);
         let obeyed = calling.obeyed(&ask.tools, &ask.shape)?;
         let (prompts, trim, reply) = match &ask.input {
@@ -92,7 +91,7 @@ impl Plan {
         }
         let matcher =
             obeyed.map(|wanted| served.matcher(wanted, thinks.then_some("</think>"), &ask, turn)).transpose()?;
-        let context = served.service.limits().context;
+        let context = served.engine.limits().context;
         for prompt in &prompts {
             let tokens = prompt.ids.len();
             if tokens == 0 {
@@ -138,20 +137,20 @@ impl Plan {
     }
 
     /// What a choice must obey: a grammar, a budget for its reasoning, or both.
-    fn constraint(&self) -> Option<Box<dyn service::Constraint>> {
-        let obeys = self.matcher.clone().map(|m| Box::new(Obeys(m)) as Box<dyn service::Constraint>);
+    fn constraint(&self) -> Option<Box<dyn Constraint>> {
+        let obeys = self.matcher.clone().map(|m| Box::new(Obeys(m)) as Box<dyn Constraint>);
         let budget = self.wanted.thinking_max.filter(|_| !self.closing.is_empty());
         let (Some(budget), Some((_, options))) = (budget, self.reply) else { return obeys };
         let (served, closing) = (&self.served, self.closing.clone());
-        let (tokenizer, vocab) = (Arc::clone(&served.tokenizer), served.service.vocab());
+        let (tokenizer, vocab) = (Arc::clone(&served.tokenizer), served.engine.vocab());
         Some(Box::new(Budget::new(obeys, tokenizer, (budget, options.reasoning_opened), closing, vocab)))
     }
 
     /// One choice: what the engine does, and what is made of its events.
-    pub fn choice(&self, choice: usize, parts: UnboundedSender<Given>) -> (service::Request, Answer) {
+    pub fn choice(&self, choice: usize, parts: UnboundedSender<Given>) -> (Request, Answer) {
         let (w, served) = (&self.wanted, &self.served);
         let prompt = &self.prompts[choice / w.best_of];
-        let room = served.service.limits().context.saturating_sub(prompt.ids.len());
+        let room = served.engine.limits().context.saturating_sub(prompt.ids.len());
         let tokens_max = w.tokens_max.unwrap_or(usize::MAX).min(room + 1);
         let mut sampling = w.sampling.clone();
         sampling.seed = sampling.seed.map(|seed| seed.wrapping_add((choice % w.best_of) as u64));
@@ -159,7 +158,7 @@ impl Plan {
         let echo_scores = w.log_probabilities.filter(|_| prompt.echo.is_some());
         // Who asks for the scores of a prompt and one token more counts on that token's scores, whatever it is.
         let ends = if echo_scores.is_some() && tokens_max == 1 { served.stops.clone() } else { Vec::new() };
-        let request = service::Request {
+        let request = Request {
             prompt: prompt.ids.clone(),
             sampling,
             stops: if ends.is_empty() { served.stops.clone() } else { Vec::new() },

@@ -3,8 +3,7 @@
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use engine::EngineError;
-use engine::service::Refused;
+use engine::{EngineError, SubmitError};
 use serde_json::{Value, json};
 use text::TextError;
 
@@ -190,19 +189,18 @@ impl From<&EngineError> for Problem {
             EngineError::Constraint(_) => Problem::bad("constraint_failed", error.to_string()),
             EngineError::ConstraintLate { .. } => Problem::bad("constraint_timeout", error.to_string()),
             EngineError::Waited { .. } => overloaded("waited_too_long"),
-            EngineError::Full { .. } => overloaded("cache_full"),
             _ => Problem::fault(error.to_string()),
         }
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Problem {
+impl From<SubmitError> for Problem {
+    fn from(refused: SubmitError) -> Problem {
         match &refused {
-            Refused::Prompt(error) => Problem::from(error),
-            Refused::Busy { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refused.to_string()),
-            Refused::Stopped(_) => Problem::fault(refused.to_string()),
-            Refused::Ending => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", refused.to_string()),
+            SubmitError::Prompt(error) => Problem::from(error),
+            SubmitError::Busy { .. } => Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refused.to_string()),
+            SubmitError::Stopped(_) => Problem::fault(refused.to_string()),
+            SubmitError::Ending => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ending", refused.to_string()),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use engine::service::{Refused, Ticket};
+use engine::{RequestHandle, SubmitError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::State;
@@ -24,7 +24,7 @@ pub struct Running {
     state: Arc<State>,
     served: Arc<Loaded>,
     plan: Plan,
-    tickets: Vec<Option<Ticket>>,
+    tickets: Vec<Option<RequestHandle>>,
     sender: UnboundedSender<Given>,
     parts: UnboundedReceiver<Given>,
     /// Tokens of the prompts; those of the choices are in `counts`.
@@ -56,12 +56,12 @@ impl Running {
     fn submit(&mut self) -> Result<(), Problem> {
         while self.tickets.len() < self.plan.choices() {
             let (request, answer) = self.plan.choice(self.tickets.len(), self.sender.clone());
-            match self.served.service.submit(request, answer) {
+            match self.served.engine.submit(request, answer) {
                 Ok(ticket) => self.tickets.push(Some(ticket)),
                 // It goes on when one of those that were taken ends.
-                Err(Refused::Busy { .. }) if self.tickets.iter().any(Option::is_some) => return Ok(()),
+                Err(SubmitError::Busy { .. }) if self.tickets.iter().any(Option::is_some) => return Ok(()),
                 Err(refused) => {
-                    let busy = matches!(refused, Refused::Busy { .. });
+                    let busy = matches!(refused, SubmitError::Busy { .. });
                     let problem = Problem::from(refused);
                     return Err(if busy { self.later(problem) } else { problem });
                 }
@@ -72,7 +72,7 @@ impl Running {
 
     /// Another try makes sense when the queue will be empty.
     fn later(&self, problem: Problem) -> Problem {
-        let (running, waiting) = self.served.service.load();
+        let (running, waiting) = self.served.engine.load();
         let retry = problem.retry.map(|_| self.state.pace.retry_after(running, waiting));
         Problem { retry, ..problem }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::service::Constraint;
+use engine::Constraint;
 use text::Tokenizer;
 use text::reply::{THINK, THINK_END};
 

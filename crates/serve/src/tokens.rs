@@ -39,7 +39,7 @@ async fn done(
 }
 
 fn of(served: &Loaded) -> Model<'_> {
-    Model { defaults: &served.defaults, vocab: served.service.vocab() }
+    Model { defaults: &served.defaults, vocab: served.engine.vocab() }
 }
 
 /// Tokens of a conversation, as the model would read them.
@@ -57,7 +57,7 @@ fn counted(left: &dyn Fn() -> bool) -> Within<'_> {
 
 /// What the model could never read is not counted.
 fn fits(served: &Loaded, text: &str) -> Result<(), TextError> {
-    let (least, most) = (served.tokenizer.tokens_least(text), served.service.limits().context);
+    let (least, most) = (served.tokenizer.tokens_least(text), served.engine.limits().context);
     if least > most { Err(TextError::TooMany { least, most }) } else { Ok(()) }
 }
 
@@ -97,7 +97,7 @@ pub async fn tokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Re
         };
         let piece = |&id: &u32| served.tokenizer.piece(id).unwrap_or_default();
         let strings = if spelled { ids.iter().map(piece).collect::<Value>() } else { Value::Null };
-        let most = served.service.limits().context;
+        let most = served.engine.limits().context;
         Ok(json!({"count": ids.len(), "max_model_len": most, "tokens": ids, "token_strs": strings}))
     };
     done(state, request, Dialect::OpenAi, work).await
@@ -112,7 +112,7 @@ fn piece(served: &Loaded, id: u32) -> Value {
 /// `POST /detokenize`, as vLLM (`prompt`) and llama.cpp (`content`) answer: both send the same.
 pub async fn detokenize(Shared(state): Shared<Arc<State>>, request: Request) -> Response {
     let work = |served: &Loaded, mut fields: Fields, turn: &Turn| {
-        let ids = validate::detokenize(&mut fields, of(served), served.service.limits().context)?;
+        let ids = validate::detokenize(&mut fields, of(served), served.engine.limits().context)?;
         let text = spelled(served, &ids, turn)?;
         Ok(json!({"prompt": text, "content": text}))
     };
@@ -152,7 +152,7 @@ pub async fn info(Shared(state): Shared<Arc<State>>) -> Response {
         "eos_token": served.eos,
         "pad_token": served.eos,
         "vocab_size": served.tokenizer.vocab_size(),
-        "model_max_length": served.service.limits().context,
+        "model_max_length": served.engine.limits().context,
         "chat_template": served.template.source(),
     });
     axum::Json(info).into_response()

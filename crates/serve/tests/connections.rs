@@ -237,6 +237,18 @@ async fn a_request_of_two_lengths_is_refused() {
         let statuses: Vec<&str> = answer.split("HTTP/1.1 ").skip(1).map(|part| &part[..3]).collect();
         assert_eq!(statuses, ["200", "503", "400"], "{answer}");
     }
+    // However those before them are padded, and whatever their trailers look like.
+    let (spaces, zeros, bytes) = (" ".repeat(200), "0".repeat(200), hidden.len());
+    for one in [
+        format!("{post}Content-Length:{spaces}{bytes}\r\n\r\n{hidden}"),
+        format!("{post}Content-Length: {zeros}{bytes}\r\n\r\n{hidden}"),
+        format!("{post}{coding}\r\n{zeros}{bytes:x}\r\n{hidden}\r\n{chunks}"),
+        format!("{post}{coding}\r\n2\r\n{{}}\r\n0\r\nX: a\n\nGET / HTTP/1.1\n\n\r\n\r\n"),
+    ] {
+        let answer = plain(address, format!("{one}{post}{length}{coding}\r\n{chunks}{hidden}").as_bytes()).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 2, "{one:?}: {answer}");
+        assert!(answer.contains("\"two_lengths\""), "{one:?}: {answer}");
+    }
     for host in ["user@localhost", "localhost:", "localhost:0", "localhost:x", "local$host"] {
         let answer =
             plain(address, format!("GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())

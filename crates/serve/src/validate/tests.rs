@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ask::{Ask, Choice, Input, Prompt, Shape};
 
+mod edges;
+
 type Validate = fn(&mut Fields, Model<'_>) -> Result<Ask, Invalid>;
 
 /// With a vocabulary of a hundred.

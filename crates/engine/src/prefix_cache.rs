@@ -18,7 +18,7 @@ struct Slot {
 
 /// All pages of a cache.
 #[derive(Clone, Debug)]
-pub struct SharedPages {
+pub struct PrefixCache {
     slots: Vec<Slot>,
     /// Nobody uses these, and they hold nothing.
     empty: Vec<u32>,
@@ -31,10 +31,10 @@ pub struct SharedPages {
     evicted: u64,
 }
 
-impl SharedPages {
+impl PrefixCache {
     /// So many empty pages.
-    pub fn new(count: usize) -> SharedPages {
-        SharedPages {
+    pub fn new(count: usize) -> PrefixCache {
+        PrefixCache {
             slots: vec![Slot::default(); count],
             empty: (0..count as u32).rev().collect(),
             idle: BTreeMap::new(),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_longest_unused_unit_goes_first() {
-        let mut pages = SharedPages::new(3);
+        let mut pages = PrefixCache::new(3);
         let base = root(&[0; 32], b"");
         let keys: Vec<Key> = (0..4).map(|i| chain(&base, 0, &[i])).collect();
         for i in 0..3 {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_prompt_is_told_where_it_differs() {
-        let mut pages = SharedPages::new(2);
+        let mut pages = PrefixCache::new(2);
         let base = root(&[0; 32], b"");
         assert_eq!(pages.common(&base, &[1, 2, 3]), None);
         let page = pages.take().unwrap();
