@@ -115,6 +115,14 @@ pub async fn body(state: &State, head: &Parts, body: Body) -> Result<Content, Pr
         );
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
+    let coding = head.headers.get(header::CONTENT_ENCODING).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    if let Some(coding) = coding.filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        let coding: String = coding.chars().take(100).collect();
+        let message = format!(
+            "the content encoding is {coding:?}; no encoding is understood: send the body as it is, uncompressed"
+        );
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+    }
     let most = state.bounds.body_bytes;
     if let Some(size) = body.size_hint().exact().filter(|&size| size > most as u64) {
         return Err(large(&size.to_string(), most));
@@ -149,7 +157,7 @@ async fn read(mut body: Body, most: usize, share: &Share, bytes: &mut Vec<u8>) -
             () = share.given_up() => return Err(crowded()),
         };
         let Some(frame) = frame else { return Ok(()) };
-        let frame = frame.map_err(|_| Problem::bad("body_incomplete", "the body ended before its announced length"))?;
+        let frame = frame.map_err(|error| broken(&error))?;
         let Ok(piece) = frame.into_data() else { continue };
         if bytes.len() + piece.len() > most {
             return Err(large(&format!("more than {most}"), most));
@@ -157,6 +165,21 @@ async fn read(mut body: Body, most: usize, share: &Share, bytes: &mut Vec<u8>) -
         share.take(piece.len()).await.map_err(|GivenUp| crowded())?;
         bytes.extend_from_slice(&piece);
     }
+}
+
+/// Why a body could not be read to its end.
+fn broken(error: &axum::Error) -> Problem {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    // To the parser chunks that cannot be are invalid, and what ends early is another kind of error.
+    let malformed = causes.find_map(|error| error.downcast_ref::<std::io::Error>()).is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    });
+    if malformed {
+        let message = "the chunked body is malformed (RFC 9112, section 7.1): a chunk's size, its end or the trailers \
+                       cannot be or are too long; send chunks as the RFC has them, or the body with its Content-Length";
+        return Problem::bad("body_malformed", message);
+    }
+    Problem::bad("body_incomplete", "the body ended before its announced length")
 }
 
 /// Whom limits are shared for.

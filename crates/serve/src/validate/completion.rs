@@ -64,7 +64,8 @@ const ALLOWED: &str = "a string, an array of token ids, or an array of these";
 
 fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, Invalid> {
     match value {
-        Value::Array(items) if items.iter().any(|v| v.is_string() || v.is_array()) => {
+        // What the first item is, the others must be.
+        Value::Array(items) if items.first().is_some_and(|v| v.is_string() || v.is_array()) => {
             if items.len() > PROMPTS_MAX {
                 return Err(wrong("prompt", &Value::Array(items), &format!("at most {PROMPTS_MAX} prompts")));
             }
@@ -77,7 +78,7 @@ fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, Invalid> {
 fn prompt(param: &str, value: Value, vocab: usize) -> Result<Prompt, Invalid> {
     match value {
         Value::String(text) => Ok(Prompt::Text(text)),
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_number) => {
+        Value::Array(items) if items.first().is_some_and(Value::is_number) => {
             ids(param, &items, vocab).map(Prompt::Tokens)
         }
         other => Err(wrong(param, &other, ALLOWED)),

@@ -1,6 +1,6 @@
 //! JSON whose objects have each key once: which of two values would be meant is nobody's to guess.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
@@ -16,6 +16,8 @@ pub enum Refused {
     Syntax(serde_json::Error),
     /// An object has a key twice: its path, as `messages[0].role`.
     Twice(String),
+    /// A number is beyond what floating point holds: its path, empty where it is the whole text.
+    Range(String),
 }
 
 /// A value whose objects have each key once. Depth is bounded by `serde_json`, at 128.
@@ -23,11 +25,18 @@ pub enum Refused {
 /// # Errors
 /// See `Refused`.
 pub fn parse(bytes: &[u8]) -> Result<Value, Refused> {
-    let twice = RefCell::new(None);
+    let (twice, at) = (RefCell::new(None), OnceCell::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = At { path: &Path::Root, twice: &twice }.deserialize(&mut deserializer);
+    let parsed = At { path: &Path::Root, twice: &twice, failed: &at }.deserialize(&mut deserializer);
     let parsed = parsed.and_then(|value| deserializer.end().map(|()| value));
-    parsed.map_err(|error| twice.take().map_or(Refused::Syntax(error), Refused::Twice))
+    parsed.map_err(|error| match twice.take() {
+        Some(path) => Refused::Twice(path),
+        // `serde_json` has no other word for it than this text.
+        None if error.to_string().starts_with("number out of range") => {
+            Refused::Range(at.into_inner().unwrap_or_default())
+        }
+        None => Refused::Syntax(error),
+    })
 }
 
 /// Where a value stands.
@@ -75,6 +84,18 @@ impl Path<'_> {
 struct At<'a> {
     path: &'a Path<'a>,
     twice: &'a RefCell<Option<String>>,
+    /// The innermost place where something was refused.
+    failed: &'a OnceCell<String>,
+}
+
+impl At<'_> {
+    /// Remember the place of a refusal, unless a deeper one is known.
+    fn located<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
+        if outcome.is_err() {
+            self.failed.get_or_init(|| self.path.shown());
+        }
+        outcome
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for At<'_> {
@@ -124,7 +145,8 @@ impl<'de> Visitor<'de> for At<'_> {
         let mut array = Vec::new();
         loop {
             let path = Path::Index(self.path, array.len());
-            match items.next_element_seed(At { path: &path, ..self })? {
+            let at = At { path: &path, ..self };
+            match at.located(items.next_element_seed(at))? {
                 Some(value) => array.push(value),
                 None => return Ok(Value::Array(array)),
             }
@@ -137,7 +159,8 @@ impl<'de> Visitor<'de> for At<'_> {
             match map.entry(key) {
                 Entry::Vacant(place) => {
                     let path = Path::Key(self.path, place.key());
-                    let value = members.next_value_seed(At { path: &path, ..self })?;
+                    let at = At { path: &path, ..self };
+                    let value = at.located(members.next_value_seed(at))?;
                     place.insert(value);
                 }
                 Entry::Occupied(there) => {
@@ -159,6 +182,7 @@ mod tests {
             Ok(value) => format!("taken: {value}"),
             Err(Refused::Syntax(error)) => format!("syntax: {error}"),
             Err(Refused::Twice(path)) => path,
+            Err(Refused::Range(path)) => format!("range: {path}"),
         }
     }
 
@@ -182,6 +206,20 @@ mod tests {
         assert!(refused(&deep).contains("recursion limit exceeded"), "{}", refused(&deep));
     }
 
+    #[test]
+    fn a_number_out_of_range_is_named_by_its_path() {
+        let digits = "9".repeat(400);
+        for (text, path) in [
+            (r#"{"temperature": 1e999}"#.to_string(), "temperature"),
+            (format!(r#"{{"a": [1, {{"b c": -{digits}}}]}}"#), r#"a[1]["b c"]"#),
+            (digits.clone(), ""),
+            ("[0, 1e400]".to_string(), "[1]"),
+        ] {
+            assert_eq!(refused(&text), format!("range: {path}"), "{text}");
+        }
+        assert!(refused(r#"{"a": 1e5e5}"#).starts_with("syntax: "));
+    }
+
     /// Everything else is as `serde_json` reads it.
     #[test]
     fn other_values_are_read_as_they_are() {
@@ -189,7 +227,7 @@ mod tests {
             "null",
             "[]",
             "{}",
-            " [1, -1, 0.5, 1e300, 18446744073709551615, -9223372036854775808, 1e400, -0, -0.0, true, false, null]",
+            " [1, -1, 0.5, 1e300, 18446744073709551615, -9223372036854775808, -0, -0.0, true, false, null]",
             "\"a\\ud83d\\ude00\"",
             r#"{"b": 1, "a": {"b": [], "c": "x"}, "B": 2}"#,
             "1 2",

@@ -92,6 +92,11 @@ impl Fields {
                 param: Some(path),
                 code: "duplicate_field",
             },
+            json::Refused::Range(path) => {
+                let place = if path.is_empty() { "the body" } else { &path };
+                let message = format!("{place} is a number out of range; it must lie between -1.8e308 and 1.8e308");
+                Invalid { message, param: (!path.is_empty()).then_some(path), code: "invalid_value" }
+            }
         })?;
         match value {
             Value::Object(map) => Ok(Fields { map, taken: Vec::new() }),

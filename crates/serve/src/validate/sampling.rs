@@ -46,8 +46,10 @@ fn biases(fields: &mut Fields, vocab: usize) -> Result<Vec<(u32, f32)>, Invalid>
             let param = format!("logit_bias[{:?}]", id.chars().take(20).collect::<String>());
             let number = bias.as_f64().filter(|x| (-100.0..=100.0).contains(x));
             let number = number.ok_or_else(|| wrong(&param, bias, "a number from -100 to 100"))?;
-            let known = id.parse::<u32>().ok().filter(|&id| (id as usize) < vocab);
-            let id = known.ok_or_else(|| wrong(&param, bias, &format!("for a token id below {vocab}")))?;
+            // As it is written, or one id could be given twice.
+            let known = id.parse::<u32>().ok().filter(|known| (*known as usize) < vocab && known.to_string() == *id);
+            let allowed = || format!("for a token id below {vocab}, in digits without a sign and zeros before them");
+            let id = known.ok_or_else(|| wrong(&param, bias, &allowed()))?;
             Ok((id, number as f32))
         })
         .collect()

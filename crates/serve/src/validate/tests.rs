@@ -78,6 +78,8 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
         (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs", "from 0 to 20"),
         (json!({"logit_bias": {"100": 1}}), "logit_bias[\"100\"]", "a token id below 100"),
         (json!({"logit_bias": {"1": 101}}), "logit_bias[\"1\"]", "from -100 to 100"),
+        (json!({"logit_bias": {"5": 1, "05": 2}}), "logit_bias[\"05\"]", "in digits without a sign"),
+        (json!({"logit_bias": {"+5": 1}}), "logit_bias[\"+5\"]", "a token id below 100"),
         (json!({"logit_bias": [1]}), "logit_bias", "an object"),
         (json!({"messages": []}), "messages", "an array of 1 to"),
         (json!({"messages": null}), "messages", "messages is null"),
@@ -93,7 +95,7 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
         (json!({"tools": [{"type": "function"}]}), "tools[0].function", "an object with a name"),
         (json!({"tools": [{"type": "custom"}]}), "tools[0].type", "only tools of type"),
         (json!({"tools": [{"type": "function", "function": {"name": "a b"}}]}), "tools[0].function.name", "is \"a b\""),
-        (json!({"tools": [tool("a"), tool("a")]}), "tools[1].name", "that no other tool has"),
+        (json!({"tools": [tool("a"), tool("a")]}), "tools[1].function.name", "that no other tool has"),
         (json!({"tool_choice": "required"}), "tool_choice", "none or auto without tools"),
         (
             json!({"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}}),
@@ -138,7 +140,10 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
         (json!({}), "prompt is null; it must be a string, an array of token ids"),
         (json!({"prompt": []}), "prompt is []"),
         (json!({"prompt": [1, 100]}), "prompt[1] is 100; it must be a token id below 100"),
-        (json!({"prompt": [1, "a"]}), "prompt[0] is 1; it must be a string"),
+        (json!({"prompt": [1, "a"]}), "prompt[1] is \"a\"; it must be a token id below 100"),
+        (json!({"prompt": [1, [2]]}), "prompt[1] is [2]; it must be a token id below 100"),
+        (json!({"prompt": [{}, "a"]}), "prompt is [{},\"a\"]; it must be a string, an array"),
+        (json!({"prompt": [[1, "a"]]}), "prompt[0][1] is \"a\"; it must be a token id below 100"),
         (json!({"prompt": ["a", 5]}), "prompt[1] is 5; it must be a string"),
         (json!({"prompt": [[1, 100]]}), "prompt[0][1] is 100; it must be a token id below 100"),
         (json!({"prompt": "a", "echo": 1}), "echo is 1; it must be true or false"),
@@ -156,6 +161,9 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
         assert!(refused.message.contains(said), "{refused:?}");
     }
     assert!(asked(chat, b"{").unwrap_err().message.contains("not JSON"));
+    let far = asked(chat, br#"{"messages": [], "temperature": 1e999}"#).unwrap_err();
+    assert_eq!((far.param.as_deref(), far.code), (Some("temperature"), "invalid_value"));
+    assert!(far.message.starts_with("temperature is a number out of range; "), "{far:?}");
     assert!(asked(chat, b"[]").unwrap_err().message.contains("a JSON object"));
     let long = json!({"messages": [{"role": "x".repeat(10_000), "content": ""}]});
     assert!(chatted(long).unwrap_err().message.len() < 300);

@@ -62,7 +62,8 @@ pub fn list(
         let map = item.as_object().ok_or_else(|| wrong(&param, item, "an object"))?;
         let tool = one(&param, map)?;
         if tools.iter().any(|t| t.name == tool.name) {
-            return Err(wrong(&format!("{param}.name"), &tool.name.into(), "a name that no other tool has"));
+            let nested = if item["function"].is_object() { ".function" } else { "" };
+            return Err(wrong(&format!("{param}{nested}.name"), &tool.name.into(), "a name that no other tool has"));
         }
         tools.push(tool);
     }
