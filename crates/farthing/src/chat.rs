@@ -16,13 +16,13 @@ use text::{Stops, Stream, Tokenizer};
 use crate::answering::{Ended, Unanswered, answer, engine};
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
+use crate::terminal::{STOPPED, Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
 ///
 /// Without MODEL, with the small bundled one (it tells children's stories and knows nothing).
-/// Ctrl-c stops an answer, ctrl-d leaves. /help lists the commands.
+/// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves. /help lists the commands.
 ///
 /// Examples:
 ///   farthing chat
@@ -234,8 +234,8 @@ impl Chat {
         self.messages.first().filter(|m| m.role == "system").map(|m| m.content.clone())
     }
 
-    /// Answer the last message, streaming.
-    fn answer(&mut self) -> Outcome {
+    /// Answer the last message, streaming; how the answer ended.
+    fn answer(&mut self) -> Result<Finish, Failure> {
         let context = Context {
             add_generation_prompt: true,
             bos_token: self.bos.clone(),
@@ -300,7 +300,7 @@ impl Chat {
             ));
         }
         self.messages.push(Message::new("assistant", text.trim_end()));
-        Ok(())
+        Ok(finish)
     }
 
     fn settings(&self) -> String {
@@ -371,12 +371,19 @@ pub fn run(a: Arguments) -> Outcome {
             Input::Wrong(message) => say(&format!("({message})")),
             Input::Say(text) => {
                 chat.messages.push(Message::new("user", text));
-                if let Err(Failure(message)) = chat.answer() {
-                    chat.messages.pop();
-                    if message == crate::terminal::CLOSED {
-                        return Err(Failure(message));
+                match chat.answer() {
+                    // Nobody is there to go on with another message.
+                    Ok(Finish::Cancelled) if matches!(lines, Lines::Pipe) => {
+                        return Err(Failure(format!("{STOPPED}stopped in an answer")));
                     }
-                    say(&format!("({message})"));
+                    Ok(_) => {}
+                    Err(Failure(message)) => {
+                        chat.messages.pop();
+                        if message == crate::terminal::CLOSED {
+                            return Err(Failure(message));
+                        }
+                        say(&format!("({message})"));
+                    }
                 }
             }
         }

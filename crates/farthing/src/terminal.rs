@@ -107,12 +107,23 @@ pub fn catch_interrupts() {
 pub fn catch_interrupts_of_answers() {
     catch(&[SIGINT]);
     let before = rustix::termios::tcgetattr(std::io::stdin()).ok();
-    let Ok(mut signals) = Signals::new(not_ignored(&[SIGTERM, SIGHUP])) else { return };
-    std::thread::spawn(move || {
-        let Some(number) = signals.forever().next() else { return };
+    before_the_end_by(&[SIGTERM, SIGHUP], move || {
         if let Some(before) = &before {
             let _ = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
+    });
+}
+
+/// What is done when ctrl-c, SIGTERM or SIGHUP ends the program.
+pub fn before_the_end(work: impl FnOnce() + Send + 'static) {
+    before_the_end_by(&[SIGINT, SIGTERM, SIGHUP], work);
+}
+
+fn before_the_end_by(numbers: &[i32], work: impl FnOnce() + Send + 'static) {
+    let Ok(mut signals) = Signals::new(not_ignored(numbers)) else { return };
+    std::thread::spawn(move || {
+        let Some(number) = signals.forever().next() else { return };
+        work();
         let _ = signal_hook::low_level::emulate_default_handler(number);
     });
 }

@@ -11,7 +11,7 @@ use model::{CacheFormat, Checkpoint, Transformer};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::loading::{self, Load};
-use crate::terminal::{read_text, say, several};
+use crate::terminal::{before_the_end, read_text, say, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome, pulling};
 
@@ -63,6 +63,9 @@ impl Part<'_> {
         });
         let created = File::create(path.as_deref().unwrap_or(output));
         let file = created.map_err(|e| Failure(format!("{}: {e}; give another --output", output.display())))?;
+        if let Some(path) = path.clone() {
+            before_the_end(move || drop(std::fs::remove_file(path)));
+        }
         Ok(Part { output, path, file })
     }
 

@@ -243,6 +243,7 @@ fn gguf_files_that_lie() {
         (read(raw_gguf(&[key(&"k".repeat(5000), 7, &[1])], &[], 0)), "a name of 5000 bytes"),
     ] {
         assert!(bytes.contains(said) && bytes.starts_with("lie.gguf: "), "{said}: {bytes}");
+        assert!(bytes.contains("fetch it again"), "{bytes}");
     }
     let mut counts = raw_gguf(&[], &[], 0);
     counts[8..16].copy_from_slice(&u64::MAX.to_le_bytes());

@@ -72,6 +72,47 @@ fn a_conversation_that_waits_ends_by_sigterm() {
     assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
 
+/// Through a pipe nobody is there to go on.
+#[test]
+fn a_conversation_through_a_pipe_ends_with_its_answer() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+    let mut child =
+        spawn(command.arg("chat").arg(bundled()).args(["--temperature", "5", "--top-p", "1", "--seed", "4"]));
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "Hello\nHello again").unwrap();
+    first_bytes(&mut child);
+    send("-INT", &child);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.ends_with("(stopped)\nfarthing: stopped in an answer\n"), "{said}");
+}
+
+/// What was begun of a file goes when the command is stopped.
+#[test]
+fn a_stopped_trace_leaves_no_part_of_its_file() {
+    let directory = std::env::temp_dir().join(format!("farthing-stopped-trace-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (output, part) = (directory.join("t.safetensors"), directory.join("t.safetensors.part"));
+    let ids = vec!["5"; 2000].join(",");
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+        let mut child =
+            spawn(command.arg("trace").arg(bundled()).args(["--threads", "1", "--tokens", &ids, "-o"]).arg(&output));
+        while !part.exists() {
+            assert!(child.try_wait().unwrap().is_none(), "{signal}: over before it was stopped");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Its file is there a moment before signals are caught.
+        std::thread::sleep(Duration::from_millis(50));
+        send(signal, &child);
+        let status = child.wait().unwrap();
+        assert!(status.signal().is_some(), "{signal}: {status}");
+        assert!(!part.exists() && !output.exists(), "{signal}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 /// Nobody can be told there; that is no reason not to work.
 #[cfg(target_os = "linux")]
 #[test]
