@@ -6,34 +6,10 @@ use std::collections::BTreeSet;
 use kernels::Format;
 
 use crate::checkpoint::{CheckpointError, Kind};
+use crate::families::names::{LEFT_ALONE, LEFT_ALONE_OUTSIDE, NAMES, outside};
 use crate::structure::Structure;
 use crate::tensors::{Depth, Stored, Tensors};
 use crate::weight::{GatedBlock, LayerWeights, Linear, Weight, Weights};
-
-/// Names of a layer's tensors: Hugging Face, GGUF.
-const NAMES: &[(&str, &str)] = &[
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "ffn_norm"),
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("self_attn.q_norm", "attn_q_norm"),
-    ("self_attn.k_norm", "attn_k_norm"),
-    ("self_attn.q_a_proj", "attn_q_a"),
-    ("self_attn.q_a_layernorm", "attn_q_a_norm"),
-    ("self_attn.q_b_proj", "attn_q_b"),
-    ("self_attn.kv_a_proj_with_mqa", "attn_kv_a_mqa"),
-    ("self_attn.kv_a_layernorm", "attn_kv_a_norm"),
-    ("self_attn.kv_b_proj", "attn_kv_b"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-    ("mlp.gate", "ffn_gate_inp"),
-    ("mlp.shared_experts.gate_proj", "ffn_gate_shexp"),
-    ("mlp.shared_experts.up_proj", "ffn_up_shexp"),
-    ("mlp.shared_experts.down_proj", "ffn_down_shexp"),
-];
 
 /// Tensors by the names that their kind of checkpoint has for them.
 pub(crate) struct Names<'a> {
@@ -142,10 +118,7 @@ pub fn load(
 ) -> Result<Weights, CheckpointError> {
     let names = Names { tensors, kind, depth, used: RefCell::default() };
     let (vocab, hidden) = (structure.vocab, structure.hidden);
-    let (embedding, final_norm, head) = match kind {
-        Kind::Safetensors => ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
-        Kind::Gguf => ("token_embd.weight", "output_norm.weight", "output.weight"),
-    };
+    let [embedding, final_norm, head] = outside(kind);
     let embedding = names.whole(embedding, vocab, hidden)?;
     let head = if structure.tied { embedding.clone() } else { names.whole(head, vocab, hidden)? };
     let layers = structure
@@ -165,20 +138,6 @@ pub fn load(
     complete(&names, structure, skipped)?;
     Ok(Weights { embedding, layers, final_norm, head, files: tensors.files.clone() })
 }
-
-/// Tensors of a layer that are rightly left alone, by their ending: kind of checkpoint, ending, why.
-const LEFT_ALONE: &[(Kind, &str, &str)] = &[
-    (Kind::Safetensors, "self_attn.rotary_emb.inv_freq", "rotary table: follows from the configuration"),
-    (Kind::Safetensors, "self_attn.rotary_emb.cos_cached", "rotary table: follows from the configuration"),
-    (Kind::Safetensors, "self_attn.rotary_emb.sin_cached", "rotary table: follows from the configuration"),
-    (Kind::Gguf, "attn_rot_embd.weight", "rotary table: follows from the metadata"),
-];
-
-/// As `LEFT_ALONE`, outside of layers.
-const LEFT_ALONE_OUTSIDE: &[(Kind, &str, &str)] = &[
-    (Kind::Safetensors, "model.rotary_emb.inv_freq", "rotary table: follows from the configuration"),
-    (Kind::Gguf, "rope_freqs.weight", "already in the structure's frequencies; refused there where it cannot be"),
-];
 
 /// Every tensor is used or rightly left alone.
 fn complete(names: &Names, structure: &Structure, skipped: usize) -> Result<(), CheckpointError> {
