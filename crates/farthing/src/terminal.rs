@@ -136,10 +136,11 @@ fn catch(numbers: &[i32]) {
     }
 }
 
-/// Signals without those that were ignored at the start (nohup), which stay so.
+/// Signals without a SIGHUP that was ignored at the start (nohup), which stays so. An ignored SIGINT is what a script's `&` does, and
+/// nobody's wish.
 fn not_ignored(numbers: &[i32]) -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    numbers.iter().copied().filter(|&number| !is_ignored(&status, number)).collect()
+    numbers.iter().copied().filter(|&number| number != SIGHUP || !is_ignored(&status, number)).collect()
 }
 
 /// Whether ctrl-c came since the last time this was asked.
