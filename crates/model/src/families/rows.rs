@@ -138,6 +138,15 @@ const LLAMA: Family = Family {
     norm_eps: 1e-6,
 };
 
+const DEEPSEEK_V3: Family = Family {
+    hf: "deepseek_v3",
+    gguf: None,
+    attention: Latent { q_rank: 1536 },
+    experts: ExpertsOf::DeepSeek(V3),
+    mlp_bias: false,
+    ..LLAMA
+};
+
 const fn grouped(kv_heads: usize, head_dim: Option<usize>, qk_norm: bool, windows: Windows) -> AttentionOf {
     Grouped { kv_heads: Some(kv_heads), head_dim, qk_norm, qkv_bias: false, windows }
 }
@@ -191,14 +200,8 @@ pub const FAMILIES: &[Family] = &[
         mlp_bias: false,
         ..LLAMA
     },
-    Family {
-        hf: "deepseek_v3",
-        gguf: None,
-        attention: Latent { q_rank: 1536 },
-        experts: ExpertsOf::DeepSeek(V3),
-        mlp_bias: false,
-        ..LLAMA
-    },
+    DEEPSEEK_V3,
+    Family { hf: "kimi_k2", ..DEEPSEEK_V3 },
 ];
 
 /// Families that are known by name and not read yet.
