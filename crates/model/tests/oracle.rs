@@ -89,7 +89,8 @@ cases! {
     deepseek_v2: "oracle/deepseek-v2-shape",
     deepseek_v3: "oracle/deepseek-v3-shape",
     deepseek_v3_fp8: "oracle/deepseek-v3-fp8",
-    kimi_k2: "oracle/kimi-k2"
+    kimi_k2: "oracle/kimi-k2",
+    dots1: "oracle/dots1"
 }
 
 macro_rules! twins {

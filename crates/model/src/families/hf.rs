@@ -111,6 +111,7 @@ fn windows(c: &Json, family: &str, windows: Windows, layers: usize) -> Result<Ve
     let (window, first, decides) = match windows {
         Windows::Never => (None, 0, false),
         Windows::All(default) => (size(default)?, 0, false),
+        Windows::From(first) => (size(4096)?, count_or(c, "max_window_layers", first, LAYERS_MAX)?, true),
         Windows::Asked { first, listed } => {
             let asked = flag_or(c, "use_sliding_window", false)?;
             let first = count_or(c, "max_window_layers", first, LAYERS_MAX)?;

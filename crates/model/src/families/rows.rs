@@ -57,6 +57,8 @@ pub enum Windows {
     Never,
     /// All, of so many keys where nothing is said; 0: none.
     All(usize),
+    /// From layer `max_window_layers` on, which is so many by default.
+    From(usize),
     /// Where `use_sliding_window` asks for them: from layer `max_window_layers` on, which is `first` by default.
     Asked {
         /// First layer.
@@ -202,6 +204,23 @@ pub const FAMILIES: &[Family] = &[
     },
     DEEPSEEK_V3,
     Family { hf: "kimi_k2", ..DEEPSEEK_V3 },
+    Family {
+        hf: "dots1",
+        gguf: None,
+        attention: grouped(32, None, true, Windows::From(62)),
+        experts: ExpertsOf::DeepSeek(DeepSeekMoe {
+            dense_layers: 0,
+            experts: 0,
+            shared: 0,
+            active: None,
+            groups: [1, 1],
+            normalize: false,
+            scale: 1.0,
+            ..V3
+        }),
+        mlp_bias: false,
+        ..LLAMA
+    },
 ];
 
 /// Families that are known by name and not read yet.
