@@ -90,7 +90,8 @@ cases! {
     deepseek_v3: "oracle/deepseek-v3-shape",
     deepseek_v3_fp8: "oracle/deepseek-v3-fp8",
     kimi_k2: "oracle/kimi-k2",
-    dots1: "oracle/dots1"
+    dots1: "oracle/dots1",
+    granite: "oracle/granite"
 }
 
 macro_rules! twins {

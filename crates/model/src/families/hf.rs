@@ -215,10 +215,24 @@ fn structure(c: &Json, family: &Family) -> Result<(Structure, usize), Checkpoint
         context: sizes.context,
         norm_eps: positive_or(c, "rms_norm_eps", family.norm_eps)? as f32,
         tied: flag_or(c, "tie_word_embeddings", false)?,
+        scales: scales(c, family)?,
     };
     // Layers of multi-token prediction are DeepSeek's.
     let predicts = matches!(family.experts, ExpertsOf::DeepSeek(_));
     Ok((structure, if predicts { count_or(c, "num_nextn_predict_layers", 0, LAYERS_MAX)? } else { 0 }))
+}
+
+/// Granite's factors; they change nothing in other families, whose configurations may not hold them.
+fn scales(c: &Json, family: &Family) -> Result<Scales, CheckpointError> {
+    if !family.scaled {
+        return Ok(Scales::default());
+    }
+    let factor = |key| positive_or(c, key, 1.0);
+    Ok(Scales {
+        embedding: factor("embedding_multiplier")? as f32,
+        residual: factor("residual_multiplier")? as f32,
+        logits: (1.0 / factor("logits_scaling")?) as f32,
+    })
 }
 
 /// Grouped-query attention of every layer.
@@ -246,7 +260,10 @@ fn grouped(c: &Json, family: &Family, sizes: &Sizes) -> Result<Vec<Attention>, C
         _ => 1.0,
     };
     let biased = flag_or(c, "attention_bias", false)?;
-    let rope = plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature);
+    let mut rope = plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature);
+    if family.scaled {
+        rope.score_scale = positive_or(c, "attention_multiplier", 1.0)? as f32;
+    }
     let attention = |window| {
         Attention::Gqa(Gqa {
             heads,

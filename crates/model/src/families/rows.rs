@@ -14,6 +14,8 @@ pub struct Family {
     pub experts: ExpertsOf,
     /// Whether `mlp_bias` may be true.
     pub mlp_bias: bool,
+    /// Granite's factors on embedding, scores, residuals and logits.
+    pub scaled: bool,
     /// Base of the rotary embedding.
     pub theta: f64,
     /// Epsilon of the norms.
@@ -136,6 +138,7 @@ const LLAMA: Family = Family {
     attention: Grouped { kv_heads: None, head_dim: None, qk_norm: false, qkv_bias: false, windows: Windows::Never },
     experts: ExpertsOf::Dense,
     mlp_bias: true,
+    scaled: false,
     theta: 1e4,
     norm_eps: 1e-6,
 };
@@ -221,6 +224,7 @@ pub const FAMILIES: &[Family] = &[
         mlp_bias: false,
         ..LLAMA
     },
+    Family { hf: "granite", gguf: None, scaled: true, ..LLAMA },
 ];
 
 /// Families that are known by name and not read yet.
