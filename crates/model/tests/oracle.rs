@@ -91,7 +91,8 @@ cases! {
     deepseek_v3_fp8: "oracle/deepseek-v3-fp8",
     kimi_k2: "oracle/kimi-k2",
     dots1: "oracle/dots1",
-    granite: "oracle/granite"
+    granite: "oracle/granite",
+    smollm3: "oracle/smollm3"
 }
 
 macro_rules! twins {

@@ -116,6 +116,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             qkv_bias: false,
             out_bias: false,
             window: None,
+            rotates: true,
             rope: rope(64, Pairing::Halves),
         }),
         _ => Attention::Mla(Mla {

@@ -382,6 +382,7 @@ fn grouped(
         heads,
         kv_heads,
         head_dim,
+        rotates: true,
         qk_norm,
         qkv_bias,
         out_bias: false,

@@ -16,6 +16,10 @@ pub struct Family {
     pub mlp_bias: bool,
     /// Granite's factors on embedding, scores, residuals and logits.
     pub scaled: bool,
+    /// Some layers do not rotate their heads.
+    pub rotates_some: bool,
+    /// `tie_word_embeddings`.
+    pub tied: bool,
     /// Base of the rotary embedding.
     pub theta: f64,
     /// Epsilon of the norms.
@@ -139,6 +143,8 @@ const LLAMA: Family = Family {
     experts: ExpertsOf::Dense,
     mlp_bias: true,
     scaled: false,
+    rotates_some: false,
+    tied: false,
     theta: 1e4,
     norm_eps: 1e-6,
 };
@@ -225,6 +231,15 @@ pub const FAMILIES: &[Family] = &[
         ..LLAMA
     },
     Family { hf: "granite", gguf: None, scaled: true, ..LLAMA },
+    Family {
+        hf: "smollm3",
+        gguf: None,
+        attention: grouped(4, None, false, Windows::Never),
+        rotates_some: true,
+        tied: true,
+        theta: 2e6,
+        ..LLAMA
+    },
 ];
 
 /// Families that are known by name and not read yet.
