@@ -20,6 +20,25 @@ pub struct Structure {
     pub norm_eps: f32,
     /// The output head is the embedding.
     pub tied: bool,
+    /// Factors on the stream.
+    pub scales: Scales,
+}
+
+/// Factors on the stream, all 1 in most families.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// On an embedding.
+    pub embedding: f32,
+    /// On what a layer's two halves add.
+    pub residual: f32,
+    /// On logits.
+    pub logits: f32,
+}
+
+impl Default for Scales {
+    fn default() -> Scales {
+        Scales { embedding: 1.0, residual: 1.0, logits: 1.0 }
+    }
 }
 
 /// One decoder layer: `x += attention(norm(x)); x += feed_forward(norm(x))`.

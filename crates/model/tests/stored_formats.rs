@@ -116,6 +116,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             qkv_bias: false,
             out_bias: false,
             window: None,
+            rotates: true,
             rope: rope(64, Pairing::Halves),
         }),
         _ => Attention::Mla(Mla {
@@ -210,8 +211,16 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         .map(|feed_forward| Layer { attention: attention.clone(), feed_forward })
         .to_vec();
     let architecture = "random".to_string();
-    let structure =
-        Structure { architecture, vocab: VOCAB, hidden: HIDDEN, layers, context: 4096, norm_eps: 1e-6, tied: false };
+    let structure = Structure {
+        architecture,
+        vocab: VOCAB,
+        hidden: HIDDEN,
+        layers,
+        context: 4096,
+        norm_eps: 1e-6,
+        tied: false,
+        scales: Scales::default(),
+    };
     (structure, weights)
 }
 

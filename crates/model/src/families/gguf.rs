@@ -152,6 +152,7 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
         context: s.context,
         norm_eps: positive_or(m, "attention.layer_norm_rms_epsilon", 1e-6)? as f32,
         tied: !tensors.has("output.weight"),
+        scales: Scales::default(),
     };
     Ok((structure, skipped))
 }
@@ -381,6 +382,7 @@ fn grouped(
         heads,
         kv_heads,
         head_dim,
+        rotates: true,
         qk_norm,
         qkv_bias,
         out_bias: false,

@@ -111,6 +111,7 @@ fn windows(c: &Json, family: &str, windows: Windows, layers: usize) -> Result<Ve
     let (window, first, decides) = match windows {
         Windows::Never => (None, 0, false),
         Windows::All(default) => (size(default)?, 0, false),
+        Windows::From(first) => (size(4096)?, count_or(c, "max_window_layers", first, LAYERS_MAX)?, true),
         Windows::Asked { first, listed } => {
             let asked = flag_or(c, "use_sliding_window", false)?;
             let first = count_or(c, "max_window_layers", first, LAYERS_MAX)?;
@@ -213,11 +214,43 @@ fn structure(c: &Json, family: &Family) -> Result<(Structure, usize), Checkpoint
         layers,
         context: sizes.context,
         norm_eps: positive_or(c, "rms_norm_eps", family.norm_eps)? as f32,
-        tied: flag_or(c, "tie_word_embeddings", false)?,
+        tied: flag_or(c, "tie_word_embeddings", family.tied)?,
+        scales: scales(c, family)?,
     };
     // Layers of multi-token prediction are DeepSeek's.
     let predicts = matches!(family.experts, ExpertsOf::DeepSeek(_));
     Ok((structure, if predicts { count_or(c, "num_nextn_predict_layers", 0, LAYERS_MAX)? } else { 0 }))
+}
+
+/// Which layers rotate their heads: in SmolLM3 `no_rope_layers` lists 1 for those that do, or each nth does not.
+fn rotated(c: &Json, family: &Family, layers: usize) -> Result<Vec<bool>, CheckpointError> {
+    if !family.rotates_some {
+        return Ok(vec![true; layers]);
+    }
+    if flag_or(c, "use_sliding_window", false)? {
+        return Err(unsupported(c, format!("use_sliding_window true of architecture {}", family.hf)));
+    }
+    if c.absent("no_rope_layers") {
+        let each = count_or(c, "no_rope_layer_interval", 4, LAYERS_MAX)?.max(1);
+        return Ok((0..layers).map(|i| !(i + 1).is_multiple_of(each)).collect());
+    }
+    let listed: Option<Vec<bool>> =
+        c.list("no_rope_layers")?.iter().map(|v| v.as_u64().filter(|&n| n < 2).map(|n| n == 1)).collect();
+    let wanted = || format!("a list of {layers} zeros and ones");
+    listed.filter(|listed| listed.len() == layers).ok_or_else(|| wrong(c, "no_rope_layers", wanted()))
+}
+
+/// Granite's factors; they change nothing in other families, whose configurations may not hold them.
+fn scales(c: &Json, family: &Family) -> Result<Scales, CheckpointError> {
+    if !family.scaled {
+        return Ok(Scales::default());
+    }
+    let factor = |key| positive_or(c, key, 1.0);
+    Ok(Scales {
+        embedding: factor("embedding_multiplier")? as f32,
+        residual: factor("residual_multiplier")? as f32,
+        logits: (1.0 / factor("logits_scaling")?) as f32,
+    })
 }
 
 /// Grouped-query attention of every layer.
@@ -245,9 +278,13 @@ fn grouped(c: &Json, family: &Family, sizes: &Sizes) -> Result<Vec<Attention>, C
         _ => 1.0,
     };
     let biased = flag_or(c, "attention_bias", false)?;
-    let rope = plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature);
-    let attention = |window| {
+    let mut rope = plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature);
+    if family.scaled {
+        rope.score_scale = positive_or(c, "attention_multiplier", 1.0)? as f32;
+    }
+    let attention = |(window, rotates)| {
         Attention::Gqa(Gqa {
+            rotates,
             heads,
             kv_heads,
             head_dim,
@@ -258,7 +295,8 @@ fn grouped(c: &Json, family: &Family, sizes: &Sizes) -> Result<Vec<Attention>, C
             rope: rope.clone(),
         })
     };
-    Ok(windows(c, family.hf, windowed, sizes.layers)?.into_iter().map(attention).collect())
+    let rotated = rotated(c, family, sizes.layers)?;
+    Ok(windows(c, family.hf, windowed, sizes.layers)?.into_iter().zip(rotated).map(attention).collect())
 }
 
 /// Latent attention of every layer.
