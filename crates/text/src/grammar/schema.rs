@@ -345,9 +345,6 @@ impl<'a> Screen<'a> {
             }
             "enum" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
-                if given.is_empty() {
-                    return Err(invalid("it is empty, so no value is valid; list at least one"));
-                }
                 at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
                 exact(value).map_err(|number| unsupported(at, keyword, &number))?;
                 value.clone()
