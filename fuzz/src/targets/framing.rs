@@ -1,7 +1,5 @@
 //! Bytes of a connection: which request gives its length twice is what a plain reader with the server's own parser finds, and a `Host`
 //! that is taken is one name or address.
-#![no_main]
-
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -92,7 +90,8 @@ fn judged(head: &httparse::Request) {
     }
 }
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+/// Runs the target on one input.
+pub fn run(data: &[u8]) {
     let found: Vec<Ambiguous> = [1, 7, 4096].map(|size| followed(data, size)).into();
     let mut rest = data;
     for request in 0.. {
@@ -126,4 +125,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
             rest
         };
     }
-});
+}
