@@ -146,12 +146,14 @@ impl Transformer {
             let input = prepare(pool, normed, rows, hidden, quantized, layer.attention.inputs());
             let call = Call { pool, layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
             layer.attention.forward(&call, cache, attention, delta);
+            self.norm_after(pool, layer, 0, delta, normed);
             scale(delta, self.structure.scales.residual);
             add(pool, stream, delta, hidden);
 
             self.norm(pool, stream, &layer.feed_forward_norm, normed);
             let input = prepare(pool, normed, rows, hidden, quantized, layer.feed_forward.inputs());
             let routes = layer.feed_forward.forward(pool, input, feed_forward, delta);
+            self.norm_after(pool, layer, 1, delta, normed);
             scale(delta, self.structure.scales.residual);
             for &expert in routes.iter().flat_map(|routes| &routes.experts) {
                 self.counts.0[i][expert as usize].fetch_add(1, Ordering::Relaxed);
@@ -178,6 +180,14 @@ impl Transformer {
         matmul(pool, &mut [Product { weight: head.matrix(), input, rows: Rows::All, out: logits }]);
         scale(logits, self.structure.scales.logits);
         logits
+    }
+
+    /// What attention (0) or feed-forward (1) gave, normed where the layer has a norm for it.
+    fn norm_after(&self, pool: &Pool, layer: &LayerWeights, half: usize, delta: &mut Vec<f32>, to: &mut Vec<f32>) {
+        if let Some(after) = &layer.after {
+            self.norm(pool, delta, &after[half], to);
+            std::mem::swap(delta, to);
+        }
     }
 
     fn norm(&self, pool: &Pool, x: &[f32], weight: &[f32], out: &mut [f32]) {

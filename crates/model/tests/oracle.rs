@@ -92,7 +92,8 @@ cases! {
     kimi_k2: "oracle/kimi-k2",
     dots1: "oracle/dots1",
     granite: "oracle/granite",
-    smollm3: "oracle/smollm3"
+    smollm3: "oracle/smollm3",
+    gemma3: "oracle/gemma3"
 }
 
 macro_rules! twins {

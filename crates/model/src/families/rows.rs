@@ -16,6 +16,8 @@ pub struct Family {
     pub mlp_bias: bool,
     /// Granite's factors on embedding, scores, residuals and logits.
     pub scaled: bool,
+    /// Gemma's parts, which are described where they are read.
+    pub gemma: bool,
     /// Some layers do not rotate their heads.
     pub rotates_some: bool,
     /// `tie_word_embeddings`.
@@ -65,6 +67,8 @@ pub enum Windows {
     All(usize),
     /// From layer `max_window_layers` on, which is so many by default.
     From(usize),
+    /// All but each nth, by `sliding_window_pattern` or by default.
+    ButEach(usize),
     /// Where `use_sliding_window` asks for them: from layer `max_window_layers` on, which is `first` by default.
     Asked {
         /// First layer.
@@ -143,6 +147,7 @@ const LLAMA: Family = Family {
     experts: ExpertsOf::Dense,
     mlp_bias: true,
     scaled: false,
+    gemma: false,
     rotates_some: false,
     tied: false,
     theta: 1e4,
@@ -238,6 +243,16 @@ pub const FAMILIES: &[Family] = &[
         rotates_some: true,
         tied: true,
         theta: 2e6,
+        ..LLAMA
+    },
+    Family {
+        hf: "gemma3_text",
+        gguf: None,
+        attention: grouped(4, Some(256), true, Windows::ButEach(6)),
+        mlp_bias: false,
+        gemma: true,
+        tied: true,
+        theta: 1e6,
         ..LLAMA
     },
 ];
