@@ -80,17 +80,17 @@ pub fn statistics(t: Timing) -> String {
     )
 }
 
+/// The prompt on stdin, without the line break that ends it.
+fn typed() -> Result<String, Failure> {
+    if std::io::stdin().is_terminal() {
+        crate::terminal::note("reading the prompt from the terminal; end it with ctrl-d");
+    }
+    let text = read_text(std::io::stdin(), "the prompt on stdin")?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
+}
+
 pub fn run(a: Arguments) -> Outcome {
-    let prompt = match a.prompt {
-        Some(prompt) => prompt,
-        None => {
-            if std::io::stdin().is_terminal() {
-                crate::terminal::note("reading the prompt from the terminal; end it with ctrl-d");
-            }
-            let text = read_text(std::io::stdin(), "the prompt on stdin")?;
-            text.strip_suffix('\n').unwrap_or(&text).to_string()
-        }
-    };
+    let prompt = a.prompt.map_or_else(typed, Ok)?;
     not_empty(&prompt)?;
     let m = load(&pulling::find(&a.model, &a.load)?, &a.load)?;
     let sampling = a.choose.sampling(&m.generation, m.runner.model().structure.vocab)?;
