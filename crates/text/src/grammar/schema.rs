@@ -366,8 +366,8 @@ impl<'a> Screen<'a> {
                     .as_f64()
                     .filter(|&f| f > 0.0)
                     .ok_or_else(|| unsupported(at, keyword, "is a number above zero"))?;
-                if !few_decimals(given) {
-                    self.unkept(at, keyword, "has more than four decimals")?;
+                if !few_digits(given) {
+                    self.unkept(at, keyword, "has more than four decimals or is beyond 2^53")?;
                     return Ok(None);
                 }
                 value.clone()
@@ -453,7 +453,7 @@ impl<'a> Screen<'a> {
     /// The same with what it says itself.
     fn divisor(&self, map: &Map<String, Value>, followed: &mut HashSet<String>) -> Option<Elsewhere> {
         let divisor = |map: &Map<String, Value>| {
-            map.get("multipleOf").filter(|v| v.as_f64().is_some_and(few_decimals)).cloned().map(Elsewhere::One)
+            map.get("multipleOf").filter(|v| v.as_f64().is_some_and(few_digits)).cloned().map(Elsewhere::One)
         };
         let own = divisor(map);
         let members = map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
@@ -672,9 +672,9 @@ fn exact(value: &Value) -> Result<(), String> {
     }
 }
 
-/// Whether a divisor has so few decimals that its multiples are followed.
-fn few_decimals(divisor: f64) -> bool {
-    [1.0, 10.0, 100.0, 1000.0, 1e4].iter().any(|scale| (divisor * scale).fract() == 0.0)
+/// Whether a divisor has so few digits that its multiples are followed.
+fn few_digits(divisor: f64) -> bool {
+    divisor <= EXACT_MAX && [1.0, 10.0, 100.0, 1000.0, 1e4].iter().any(|scale| (divisor * scale).fract() == 0.0)
 }
 
 /// Whether a bound excludes every number that floating point tells from its neighbours. To draft 4 an exclusive bound is a word about the
