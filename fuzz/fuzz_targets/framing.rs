@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
 use axum::http::{Request, Version, header};
-use serve::framing::{Ambiguous, Followed};
-use serve::hosts::Hosts;
+use serve::http::framing::{Ambiguous, Followed};
+use serve::http::hosts::Hosts;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Follows a connection that is read in pieces of this size.
