@@ -8,7 +8,7 @@ use kernels::Format;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
 use crate::families;
-use crate::gguf_keys::{General, shown, structure};
+use crate::families::gguf::{General, shown, structure};
 use crate::mmap::Mapping;
 use crate::settings::count_or;
 use crate::tensors::{DIMENSION_MAX, Stored, Tensor, Tensors};

@@ -9,7 +9,6 @@ pub mod checkpoint;
 pub mod families;
 pub mod feed_forward;
 pub mod gguf;
-mod gguf_keys;
 mod identity;
 mod loader;
 pub mod mmap;

@@ -11,8 +11,8 @@ use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::feed_forward::{self, Routes, quantized_wanted};
 use crate::mmap::Mapping;
-use crate::structure::{FeedForward, Structure};
-use crate::weight::{AttentionWeights, FeedForwardWeights, LayerWeights, MlaQuery, Weight, Weights};
+use crate::structure::{Layer, Structure};
+use crate::weight::{LayerWeights, Weight, Weights};
 
 /// A model: its structure and its weights.
 pub struct Transformer {
@@ -28,9 +28,9 @@ pub struct ExpertCounts(Vec<Vec<AtomicU64>>);
 
 impl ExpertCounts {
     fn new(structure: &Structure) -> ExpertCounts {
-        let of_layer = |layer: &crate::structure::Layer| match layer.feed_forward {
-            FeedForward::Moe { experts, .. } => (0..experts).map(|_| AtomicU64::new(0)).collect(),
-            FeedForward::Dense { .. } => Vec::new(),
+        let of_layer = |layer: &Layer| {
+            let (experts, _) = layer.feed_forward.experts().unwrap_or_default();
+            (0..experts).map(|_| AtomicU64::new(0)).collect()
         };
         ExpertCounts(structure.layers.iter().map(of_layer).collect())
     }
@@ -85,6 +85,10 @@ impl Transformer {
     /// A model of weights that fit the structure, as `Checkpoint` makes them.
     pub fn new(structure: Structure, weights: Weights) -> Transformer {
         assert_eq!(structure.layers.len(), weights.layers.len());
+        let fits = |(layer, weights): (&Layer, &LayerWeights)| {
+            weights.attention.is_of(&layer.attention) && weights.feed_forward.is_of(&layer.feed_forward)
+        };
+        assert!(structure.layers.iter().zip(&weights.layers).all(fits), "weights were loaded for this structure");
         let counts = Arc::new(ExpertCounts::new(&structure));
         Transformer { structure, weights, counts }
     }
@@ -111,9 +115,7 @@ impl Transformer {
 
     /// Aligned blocks of so many prompt positions are computed in a form of their own, where attention has two; see `batch::Span`.
     pub fn form_block(&self) -> Option<usize> {
-        let latent =
-            |layer: &crate::structure::Layer| matches!(layer.attention, crate::structure::Attention::Mla { .. });
-        self.structure.layers.iter().any(latent).then_some(attention::FORM_BLOCK)
+        self.structure.layers.iter().find_map(|layer| layer.attention.prompt_block())
     }
 
     /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
@@ -138,43 +140,18 @@ impl Transformer {
         for (&token, row) in batch.tokens.iter().zip(stream.chunks_mut(hidden)) {
             embedding.decode_row(token as usize, row);
         }
-        for (i, (layer, weights)) in self.structure.layers.iter().zip(&self.weights.layers).enumerate() {
-            self.norm(pool, stream, &weights.attention_norm, normed);
-            let input = prepare(pool, normed, rows, hidden, quantized, attention_inputs(weights));
-            let call = Call { layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
-            attention::attention(pool, &layer.attention, &weights.attention, &call, cache, attention, delta);
+        for (i, layer) in self.weights.layers.iter().enumerate() {
+            self.norm(pool, stream, &layer.attention_norm, normed);
+            let input = prepare(pool, normed, rows, hidden, quantized, layer.attention.inputs());
+            let call = Call { pool, layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
+            layer.attention.forward(&call, cache, attention, delta);
             add(pool, stream, delta, hidden);
 
-            self.norm(pool, stream, &weights.feed_forward_norm, normed);
-            let input = prepare(pool, normed, rows, hidden, quantized, feed_forward_inputs(weights));
-            let mut routes = None;
-            match (&layer.feed_forward, &weights.feed_forward) {
-                (FeedForward::Dense { .. }, FeedForwardWeights::Dense(block, biases)) => {
-                    feed_forward::dense(pool, block, biases.as_ref(), input, feed_forward, delta);
-                }
-                (
-                    FeedForward::Moe { active, router, .. },
-                    FeedForwardWeights::Moe { router: w, router_bias, experts, shared },
-                ) => {
-                    let (bias, shared) = (router_bias.as_deref(), shared.as_ref());
-                    let chosen = feed_forward::mixture(
-                        pool,
-                        router,
-                        *active,
-                        w,
-                        bias,
-                        experts,
-                        shared,
-                        input,
-                        feed_forward,
-                        delta,
-                    );
-                    for &expert in &chosen.experts {
-                        self.counts.0[i][expert as usize].fetch_add(1, Ordering::Relaxed);
-                    }
-                    routes = Some(chosen);
-                }
-                _ => unreachable!("structure and weights are made together"),
+            self.norm(pool, stream, &layer.feed_forward_norm, normed);
+            let input = prepare(pool, normed, rows, hidden, quantized, layer.feed_forward.inputs());
+            let routes = layer.feed_forward.forward(pool, input, feed_forward, delta);
+            for &expert in routes.iter().flat_map(|routes| &routes.experts) {
+                self.counts.0[i][expert as usize].fetch_add(1, Ordering::Relaxed);
             }
             add(pool, stream, delta, hidden);
             if let Some(trace) = trace.as_deref_mut() {
@@ -228,27 +205,4 @@ fn prepare<'a, 'w>(
         quantized.quantize(pool, x, rows, cols);
     }
     Input { x, rows, cols, quantized: wanted.then_some(&*quantized) }
-}
-
-fn attention_inputs(weights: &LayerWeights) -> Vec<&Weight> {
-    match &weights.attention {
-        AttentionWeights::Gqa { q, k, v, .. } => vec![&q.weight, &k.weight, &v.weight],
-        AttentionWeights::Mla { q, kv_a, .. } => {
-            let q = match q {
-                MlaQuery::Direct(q) => q,
-                MlaQuery::Compressed { a, .. } => a,
-            };
-            vec![&q.weight, &kv_a.weight]
-        }
-    }
-}
-
-fn feed_forward_inputs(weights: &LayerWeights) -> Vec<&Weight> {
-    match &weights.feed_forward {
-        FeedForwardWeights::Dense(block, _) => vec![&block.gate, &block.up],
-        FeedForwardWeights::Moe { router, experts, shared, .. } => {
-            let blocks = experts.iter().chain(shared).flat_map(|b| [&b.gate, &b.up]);
-            std::iter::once(router).chain(blocks).collect()
-        }
-    }
 }

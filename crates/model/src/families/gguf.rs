@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::rows::{AttentionOf, ExpertsOf, FAMILIES, Family, Gguf};
 use crate::checkpoint::CheckpointError;
 use crate::families;
 use crate::gguf::{Metadata, Value};
@@ -76,15 +77,20 @@ impl General<'_> {
     }
 }
 
-const KNOWN: &str = "llama, qwen2, qwen3, qwen3moe, deepseek2";
-
 pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
     let (width, head_max) = (families::width_max(), families::head_dim_max());
     let unsupported = |what: String| CheckpointError::Unsupported { path: m.path.clone(), what };
     let arch = m.prefix.as_str();
-    if !["llama", "qwen2", "qwen3", "qwen3moe", "deepseek2"].contains(&arch) {
-        return Err(unsupported(format!("GGUF architecture {arch:?}; supported are {KNOWN}")));
-    }
+    let named = |family: &&Family| family.gguf.as_ref().is_some_and(|gguf| gguf.name == arch);
+    let Some(family) = FAMILIES.iter().find(named) else {
+        let mut known: Vec<&str> = Vec::new();
+        for Gguf { name, .. } in FAMILIES.iter().filter_map(|family| family.gguf.as_ref()) {
+            if !known.contains(name) {
+                known.push(name);
+            }
+        }
+        return Err(unsupported(format!("GGUF architecture {arch:?}; supported are {}", known.join(", "))));
+    };
     let Some(embedding) = tensors.by_name.get("token_embd.weight") else {
         return Err(CheckpointError::Missing { path: m.path.clone(), tensor: "token_embd.weight".to_string() });
     };
@@ -96,8 +102,8 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
     let experts = count_or(m, "expert_count", 0, 1 << 14)?;
     let theta = positive_or(m, "rope.freq_base", 10_000.0)?;
     let scaling = scaling(m, tensors, s.context)?;
-    only_neutral(m, arch, s.context)?;
-    let latent = arch == "deepseek2";
+    only_neutral(m, family, s.context)?;
+    let latent = matches!(family.attention, AttentionOf::Latent { .. });
     let (head_dim, rope_dim) = if latent {
         (0, count(m, "rope.dimension_count", 2, head_max)?)
     } else {
@@ -120,7 +126,7 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
     let attention = if latent {
         latent_attention(m, heads, rope_dim, theta, &scaling)?
     } else {
-        grouped(m, arch, heads, head_dim, theta, &scaling)?
+        grouped(m, family, heads, head_dim, theta, &scaling)?
     };
     let layers = (0..layers)
         .map(|i| {
@@ -128,14 +134,14 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
             // No key tells of biases: what is stored is used, by the whole groups that the structure has.
             let mut attention = attention.clone();
             match &mut attention {
-                Attention::Gqa { qkv_bias, out_bias, .. } => {
-                    *qkv_bias = arch == "qwen2" || any(&["attn_q", "attn_k", "attn_v"]);
+                Attention::Gqa(Gqa { qkv_bias, out_bias, .. }) => {
+                    *qkv_bias |= any(&["attn_q", "attn_k", "attn_v"]);
                     *out_bias = any(&["attn_output"]);
                 }
-                Attention::Mla { bias, .. } => *bias = any(&["attn_kv_a_mqa"]),
+                Attention::Mla(Mla { bias, .. }) => *bias = any(&["attn_kv_a_mqa"]),
             }
             let bias = any(&["ffn_gate", "ffn_up", "ffn_down"]);
-            Ok(Layer { attention, feed_forward: feed_forward(m, tensors, i, experts, bias)? })
+            Ok(Layer { attention, feed_forward: feed_forward(m, family, tensors, i, experts, bias)? })
         })
         .collect::<Result<_, CheckpointError>>()?;
     let structure = Structure {
@@ -153,6 +159,7 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
 /// The feed-forward of a layer; `bias` is of a dense block.
 fn feed_forward(
     m: &Metadata,
+    family: &Family,
     tensors: &Tensors,
     layer: usize,
     experts: usize,
@@ -160,7 +167,7 @@ fn feed_forward(
 ) -> Result<FeedForward, CheckpointError> {
     let width = families::width_max();
     if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
-        return Ok(FeedForward::Dense { hidden: count(m, "feed_forward_length", 1, width)?, bias });
+        return Ok(FeedForward::Dense(Dense { hidden: count(m, "feed_forward_length", 1, width)?, bias }));
     }
     let inner = match m.absent("expert_feed_forward_length") {
         true => "feed_forward_length",
@@ -168,7 +175,7 @@ fn feed_forward(
     };
     let inner = count(m, inner, 1, width)?;
     let active = count(m, "expert_used_count", 1, experts)?;
-    if m.prefix != "deepseek2" {
+    if !matches!(family.experts, ExpertsOf::DeepSeek(_)) {
         return families::mixture(m, experts, active, inner, 0, families::softmax_router(true));
     }
     let bias = tensors.has(&format!("blk.{layer}.exp_probs_b.bias"));
@@ -212,7 +219,7 @@ fn feed_forward(
 }
 
 /// Keys that would change the numbers, and are not read: they may be there with the value that changes nothing.
-fn only_neutral(m: &Metadata, arch: &str, context: usize) -> Result<(), CheckpointError> {
+fn only_neutral(m: &Metadata, family: &Family, context: usize) -> Result<(), CheckpointError> {
     let unsupported = |key: &str, supported: &str| {
         let what = format!("{key} {}; supported is {supported}", m.shown(key));
         Err(CheckpointError::Unsupported { path: m.path.clone(), what })
@@ -236,8 +243,9 @@ fn only_neutral(m: &Metadata, arch: &str, context: usize) -> Result<(), Checkpoi
     if !flag_or(m, "attention.causal", true)? {
         return unsupported("attention.causal", "true");
     }
-    // What only the routers of latent models have.
-    if arch != "deepseek2" {
+    let arch = m.prefix.as_str();
+    // What only DeepSeek's routers have.
+    if !matches!(family.experts, ExpertsOf::DeepSeek(_)) {
         let most = 1 << 14;
         if count_or(m, "expert_gating_func", 0, most)? > 1 {
             return unsupported("expert_gating_func", &format!("1 (softmax) of architecture {arch}"));
@@ -259,7 +267,7 @@ fn only_neutral(m: &Metadata, arch: &str, context: usize) -> Result<(), Checkpoi
     }
     // A window of the whole context hides nothing.
     let window = count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?;
-    if arch != "llama" && window > 0 && window < context {
+    if !permuted(family) && window > 0 && window < context {
         return unsupported("attention.sliding_window", &format!("none, or {context}, of architecture {arch}"));
     }
     Ok(())
@@ -330,7 +338,7 @@ fn latent_attention(
         Scaling::Yarn { factor, .. } if multiplier != 0.0 => yarn_temperature(*factor, multiplier / 0.1),
         _ => 1.0,
     };
-    Ok(Attention::Mla {
+    Ok(Attention::Mla(Mla {
         heads,
         q_rank: Some(count_or(m, "attention.q_lora_rank", 0, width)?).filter(|&r| r > 0),
         kv_rank: count(m, "attention.kv_lora_rank", 1, width)?,
@@ -340,12 +348,16 @@ fn latent_attention(
         bias: false,
         latent_eps: 1e-6,
         rope: families::latent_rope(rope_dim, key, theta, scaling, 1.0, correction),
-    })
+    }))
+}
+
+fn permuted(family: &Family) -> bool {
+    family.gguf.as_ref().is_some_and(|gguf| gguf.permuted)
 }
 
 fn grouped(
     m: &Metadata,
-    arch: &str,
+    family: &Family,
     heads: usize,
     head_dim: usize,
     theta: f64,
@@ -360,17 +372,20 @@ fn grouped(
         Scaling::Yarn { factor, .. } => yarn_temperature(*factor, 1.0),
         _ => 1.0,
     };
-    // Files of arch llama hold q and k rows permuted, so that neighbours are pairs.
-    let pairing = if arch == "llama" { Pairing::Interleaved } else { Pairing::Halves };
-    Ok(Attention::Gqa {
+    let AttentionOf::Grouped { qk_norm, qkv_bias, .. } = family.attention else {
+        let what = format!("grouped-query attention of architecture {}", m.prefix);
+        return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+    };
+    let pairing = if permuted(family) { Pairing::Interleaved } else { Pairing::Halves };
+    Ok(Attention::Gqa(Gqa {
         heads,
         kv_heads,
         head_dim,
-        qk_norm: arch.starts_with("qwen3"),
-        qkv_bias: false,
+        qk_norm,
+        qkv_bias,
         out_bias: false,
         window: Some(count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?)
-            .filter(|&w| w > 0 && arch == "llama"),
+            .filter(|&w| w > 0 && permuted(family)),
         rope: families::plain_rope(head_dim, head_dim, theta, scaling, pairing, temperature),
-    })
+    }))
 }
