@@ -1,7 +1,6 @@
 //! The handler of the endpoints that generate text, from the body's bytes to the response, the same for all dialects.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
