@@ -407,8 +407,15 @@ fn chosen_template(value: &serde_json::Value) -> Result<Option<String>, String> 
 }
 
 /// Pieces that end a turn in the families that are read.
-const TURN_ENDS: [&str; 6] =
-    ["<|eot_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<|EOT|>"];
+const TURN_ENDS: [&str; 7] = [
+    "<end_of_turn>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<｜end▁of▁sentence｜>",
+    "<|EOT|>",
+];
 
 /// Bring the weights' files into memory beside the work that begins: the first prompt then finds most of them mapped.
 pub fn bring_in(weights: &Weights) {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use kernels::Format;
 
 use crate::checkpoint::{CheckpointError, Kind};
-use crate::families::names::{LEFT_ALONE, LEFT_ALONE_OUTSIDE, NAMES, outside};
+use crate::families::names::{LEFT_ALONE, LEFT_ALONE_OUTSIDE, NAMES, NORMS_AFTER, before_feed_forward, outside};
 use crate::structure::Structure;
 use crate::tensors::{Depth, Stored, Tensors};
 use crate::weight::{GatedBlock, LayerWeights, Linear, Weight, Weights};
@@ -16,6 +16,7 @@ pub(crate) struct Names<'a> {
     tensors: &'a Tensors,
     pub kind: Kind,
     pub depth: Depth,
+    norm_offset: f32,
     /// Tensors that became weights; `complete` names the others.
     used: RefCell<BTreeSet<String>>,
 }
@@ -65,7 +66,13 @@ impl Names<'_> {
     }
 
     pub fn norm(&self, layer: usize, part: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
-        self.vector(&self.of(layer, part, "weight"), len)
+        self.norm_named(&self.of(layer, part, "weight"), len)
+    }
+
+    fn norm_named(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
+        let mut weight = self.vector(name, len)?;
+        weight.iter_mut().for_each(|w| *w += self.norm_offset);
+        Ok(weight)
     }
 
     pub fn matrix(&self, layer: usize, part: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
@@ -116,7 +123,7 @@ pub fn load(
     skipped: usize,
     depth: Depth,
 ) -> Result<Weights, CheckpointError> {
-    let names = Names { tensors, kind, depth, used: RefCell::default() };
+    let names = Names { tensors, kind, depth, norm_offset: structure.norms.offset, used: RefCell::default() };
     let (vocab, hidden) = (structure.vocab, structure.hidden);
     let [embedding, final_norm, head] = outside(kind);
     let embedding = names.whole(embedding, vocab, hidden)?;
@@ -129,14 +136,20 @@ pub fn load(
             Ok(LayerWeights {
                 attention_norm: names.norm(i, "input_layernorm", hidden)?,
                 attention: layer.attention.load(&names, i, hidden)?,
-                feed_forward_norm: names.norm(i, "post_attention_layernorm", hidden)?,
+                feed_forward_norm: names.norm(i, before_feed_forward(structure.norms.after), hidden)?,
+                after: structure.norms.after.then(|| after(&names, i, hidden)).transpose()?,
                 feed_forward: layer.feed_forward.load(&names, i, hidden)?,
             })
         })
         .collect::<Result<_, CheckpointError>>()?;
-    let final_norm = names.vector(final_norm, hidden)?;
+    let final_norm = names.norm_named(final_norm, hidden)?;
     complete(&names, structure, skipped)?;
     Ok(Weights { embedding, layers, final_norm, head, files: tensors.files.clone() })
+}
+
+/// Norms after attention and feed-forward.
+fn after(names: &Names, i: usize, hidden: usize) -> Result<[Vec<f32>; 2], CheckpointError> {
+    Ok([names.norm(i, NORMS_AFTER[0], hidden)?, names.norm(i, NORMS_AFTER[1], hidden)?])
 }
 
 /// Every tensor is used or rightly left alone.

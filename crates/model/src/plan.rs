@@ -98,8 +98,8 @@ pub(crate) fn sum(parts: &[u64]) -> u64 {
     parts.iter().fold(0u64, |sum, &n| sum.saturating_add(n))
 }
 
-fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
-    let always = sum(&[layer.attention.parameters(hidden), times(&[2, hidden])]);
+fn layer_parameters(layer: &Layer, hidden: usize, norms: usize) -> Parameters {
+    let always = sum(&[layer.attention.parameters(hidden), times(&[norms, hidden])]);
     let Parameters { total, active } = layer.feed_forward.parameters(hidden);
     Parameters { total: sum(&[always, total]), active: sum(&[always, active]) }
 }
@@ -114,7 +114,7 @@ impl Structure {
             active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
         };
         for layer in &self.layers {
-            let p = layer_parameters(layer, self.hidden);
+            let p = layer_parameters(layer, self.hidden, if self.norms.after { 4 } else { 2 });
             all.total = all.total.saturating_add(p.total);
             all.active = all.active.saturating_add(p.active);
         }

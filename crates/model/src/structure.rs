@@ -1,7 +1,7 @@
 //! The structure of a model as plain data, parsed once by `families` and checked there; nothing here names a brand.
 
 pub use crate::attention::{Attention, AttentionKind, Gqa, Mla};
-pub use crate::feed_forward::{Dense, FeedForward, FeedForwardKind, GroupScore, Moe, Router, Score};
+pub use crate::feed_forward::{Activation, Dense, FeedForward, FeedForwardKind, GroupScore, Moe, Router, Score};
 
 /// Everything about a model that is not a weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +20,39 @@ pub struct Structure {
     pub norm_eps: f32,
     /// The output head is the embedding.
     pub tied: bool,
+    /// Factors on the stream.
+    pub scales: Scales,
+    /// Norms beside those before attention and feed-forward.
+    pub norms: Norms,
 }
 
-/// One decoder layer: `x += attention(norm(x)); x += feed_forward(norm(x))`.
+/// What norms a layer has besides, and how their weights are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Norms {
+    /// What attention and feed-forward give is normed before it is added to the stream.
+    pub after: bool,
+    /// What is added to every stored weight of a norm.
+    pub offset: f32,
+}
+
+/// Factors on the stream, all 1 in most families.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales {
+    /// On an embedding.
+    pub embedding: f32,
+    /// On what a layer's two halves add.
+    pub residual: f32,
+    /// On logits.
+    pub logits: f32,
+}
+
+impl Default for Scales {
+    fn default() -> Scales {
+        Scales { embedding: 1.0, residual: 1.0, logits: 1.0 }
+    }
+}
+
+/// One decoder layer: `x += attention(norm(x)); x += feed_forward(norm(x))`, where `Norms::after` with a norm around both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layer {
     /// How tokens look at each other.

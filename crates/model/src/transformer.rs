@@ -139,17 +139,22 @@ impl Transformer {
         let embedding = self.weights.embedding.matrix();
         for (&token, row) in batch.tokens.iter().zip(stream.chunks_mut(hidden)) {
             embedding.decode_row(token as usize, row);
+            scale(row, self.structure.scales.embedding);
         }
         for (i, layer) in self.weights.layers.iter().enumerate() {
             self.norm(pool, stream, &layer.attention_norm, normed);
             let input = prepare(pool, normed, rows, hidden, quantized, layer.attention.inputs());
             let call = Call { pool, layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
             layer.attention.forward(&call, cache, attention, delta);
+            self.norm_after(pool, layer, 0, delta, normed);
+            scale(delta, self.structure.scales.residual);
             add(pool, stream, delta, hidden);
 
             self.norm(pool, stream, &layer.feed_forward_norm, normed);
             let input = prepare(pool, normed, rows, hidden, quantized, layer.feed_forward.inputs());
             let routes = layer.feed_forward.forward(pool, input, feed_forward, delta);
+            self.norm_after(pool, layer, 1, delta, normed);
+            scale(delta, self.structure.scales.residual);
             for &expert in routes.iter().flat_map(|routes| &routes.experts) {
                 self.counts.0[i][expert as usize].fetch_add(1, Ordering::Relaxed);
             }
@@ -173,7 +178,16 @@ impl Transformer {
         logits.resize(wanted.len() * self.structure.vocab, 0.0);
         let input = prepare(pool, &last, wanted.len(), hidden, quantized, [head]);
         matmul(pool, &mut [Product { weight: head.matrix(), input, rows: Rows::All, out: logits }]);
+        scale(logits, self.structure.scales.logits);
         logits
+    }
+
+    /// What attention (0) or feed-forward (1) gave, normed where the layer has a norm for it.
+    fn norm_after(&self, pool: &Pool, layer: &LayerWeights, half: usize, delta: &mut Vec<f32>, to: &mut Vec<f32>) {
+        if let Some(after) = &layer.after {
+            self.norm(pool, delta, &after[half], to);
+            std::mem::swap(delta, to);
+        }
     }
 
     fn norm(&self, pool: &Pool, x: &[f32], weight: &[f32], out: &mut [f32]) {
@@ -181,6 +195,13 @@ impl Transformer {
         let mut tasks: Vec<_> = x.chunks(hidden).zip(out.chunks_mut(hidden)).collect();
         let one = |(x, out): &mut (&[f32], &mut [f32])| kernels::rms_norm(x, weight, self.structure.norm_eps, out);
         if tasks.len() < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+    }
+}
+
+/// `x *= by`, which in most families is nothing.
+fn scale(x: &mut [f32], by: f32) {
+    if by != 1.0 {
+        x.iter_mut().for_each(|x| *x *= by);
     }
 }
 

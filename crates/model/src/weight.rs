@@ -74,6 +74,8 @@ pub struct LayerWeights {
     pub feed_forward_norm: Vec<f32>,
     /// Its sizes are the structure's.
     pub feed_forward: FeedForwardLayer,
+    /// Norms of what attention and feed-forward give, `[hidden]` each.
+    pub after: Option<[Vec<f32>; 2]>,
 }
 
 /// A matrix and its optional bias.

@@ -200,7 +200,7 @@ fn absent_keys_are_the_published_defaults() {
         scale: 2.5,
     };
     assert_eq!(*router(&v3, 3), expected);
-    assert!(matches!(v3.layers[2].feed_forward, FeedForward::Dense(Dense { hidden: 160, bias: false })));
+    assert!(matches!(v3.layers[2].feed_forward, FeedForward::Dense(Dense { hidden: 160, bias: false, .. })));
     assert!(matches!(
         v3.layers[3].feed_forward,
         FeedForward::Moe(Moe { experts: 256, active: 8, hidden: 24, shared_hidden: 24, .. })

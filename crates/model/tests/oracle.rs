@@ -88,7 +88,12 @@ cases! {
     deepseek_v2_lite: "oracle/deepseek-v2-lite-shape",
     deepseek_v2: "oracle/deepseek-v2-shape",
     deepseek_v3: "oracle/deepseek-v3-shape",
-    deepseek_v3_fp8: "oracle/deepseek-v3-fp8"
+    deepseek_v3_fp8: "oracle/deepseek-v3-fp8",
+    kimi_k2: "oracle/kimi-k2",
+    dots1: "oracle/dots1",
+    granite: "oracle/granite",
+    smollm3: "oracle/smollm3",
+    gemma3: "oracle/gemma3"
 }
 
 macro_rules! twins {

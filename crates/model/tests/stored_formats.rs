@@ -94,6 +94,10 @@ enum Kind {
 }
 
 /// A model whose matrices are random, each in the next of `formats`. Where rows are too short for a format (the split keys), in Q8_0.
+fn dense_shape() -> Dense {
+    Dense { hidden: 512, bias: false, activation: Activation::Silu }
+}
+
 fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Weights) {
     let mut next = formats.iter().copied().cycle();
     let mut matrix = |rows: usize, cols: usize| {
@@ -116,6 +120,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             qkv_bias: false,
             out_bias: false,
             window: None,
+            rotates: true,
             rope: rope(64, Pairing::Halves),
         }),
         _ => Attention::Mla(Mla {
@@ -181,7 +186,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             down: matrix(HIDDEN, inner),
         };
         let feed_forward = if dense {
-            FeedForwardLayer::Dense(DenseLayer { block: block(512), biases: None })
+            FeedForwardLayer::Dense(DenseLayer { shape: dense_shape(), block: block(512), biases: None })
         } else {
             let experts = (0..8).map(|_| block(256)).collect();
             let shared = Some(block(512));
@@ -193,7 +198,13 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
                 shared,
             })
         };
-        layers.push(LayerWeights { attention_norm: ones(), attention, feed_forward_norm: ones(), feed_forward });
+        layers.push(LayerWeights {
+            attention_norm: ones(),
+            attention,
+            feed_forward_norm: ones(),
+            feed_forward,
+            after: None,
+        });
     }
     if let FeedForwardLayer::Moe(MoeLayer { router, .. }) = &mut layers[1].feed_forward {
         *router = weight(Format::F32, 8, HIDDEN, 0.0625, random); // as every file has it
@@ -206,12 +217,21 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         layers,
         final_norm: ones(),
     };
-    let layers = [FeedForward::Dense(Dense { hidden: 512, bias: false }), FeedForward::Moe(moe)]
+    let layers = [FeedForward::Dense(dense_shape()), FeedForward::Moe(moe)]
         .map(|feed_forward| Layer { attention: attention.clone(), feed_forward })
         .to_vec();
     let architecture = "random".to_string();
-    let structure =
-        Structure { architecture, vocab: VOCAB, hidden: HIDDEN, layers, context: 4096, norm_eps: 1e-6, tied: false };
+    let structure = Structure {
+        architecture,
+        vocab: VOCAB,
+        hidden: HIDDEN,
+        layers,
+        context: 4096,
+        norm_eps: 1e-6,
+        tied: false,
+        scales: Scales::default(),
+        norms: Norms::default(),
+    };
     (structure, weights)
 }
 

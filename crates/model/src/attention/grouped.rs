@@ -31,6 +31,8 @@ pub struct Gqa {
     pub window: Option<usize>,
     /// Rotary embedding over the whole head.
     pub rope: Rope,
+    /// Whether heads are rotated at all; without it only the score scale of `rope` counts.
+    pub rotates: bool,
 }
 
 impl AttentionKind for Gqa {
@@ -69,7 +71,7 @@ impl AttentionKind for Gqa {
     }
 
     fn identify(&self, fields: &mut Fields) {
-        let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, window, rope } = self;
+        let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, window, rope, rotates } = self;
         fields.size("gqa.heads", *heads);
         fields.size("gqa.kv_heads", *kv_heads);
         fields.size("gqa.head_dim", *head_dim);
@@ -77,6 +79,7 @@ impl AttentionKind for Gqa {
         fields.flag("gqa.qkv_bias", *qkv_bias);
         fields.flag("gqa.out_bias", *out_bias);
         fields.optional("gqa.window", *window);
+        fields.optional("gqa.unrotated", (!rotates).then_some(1));
         fields.rope(rope);
     }
 
@@ -86,6 +89,7 @@ impl AttentionKind for Gqa {
         for (on, what) in [(self.qk_norm, ", norms on q and k"), (self.qkv_bias, ", biases")] {
             text.push_str(if on { what } else { "" });
         }
+        text.push_str(if self.rotates { "" } else { ", no rotary embedding" });
         self.window.map_or(text.clone(), |w| format!("{text}, window {w}"))
     }
 }
@@ -139,7 +143,7 @@ impl Attend for GqaLayer {
 
     fn attend(&self, call: &Call, cache: &mut Cache, buffers: &mut Buffers) {
         let GqaLayer { shape, q, k, v, q_norm, k_norm, .. } = self;
-        let Gqa { heads, kv_heads, head_dim: d, window, ref rope, .. } = *shape;
+        let Gqa { heads, kv_heads, head_dim: d, window, ref rope, rotates, .. } = *shape;
         let Buffers { angles, parts, queries: qs, keys: ks, values: vs, mixed, .. } = buffers;
         let (n, width) = (call.input.rows, kv_heads * d);
         let (qs, ks, vs) = (sized(qs, n * heads * d), sized(ks, n * width), sized(vs, n * width));
@@ -152,7 +156,9 @@ impl Attend for GqaLayer {
                     kernels::rms_norm(head, norm, call.norm_eps, &mut normed);
                     head.copy_from_slice(&normed);
                 }
-                angles.rotate(row, rope.pairing, head);
+                if rotates {
+                    angles.rotate(row, rope.pairing, head);
+                }
             }
         };
         let cached = cache.rows(call.layer, &places(call.batch));

@@ -152,6 +152,8 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
         context: s.context,
         norm_eps: positive_or(m, "attention.layer_norm_rms_epsilon", 1e-6)? as f32,
         tied: !tensors.has("output.weight"),
+        scales: Scales::default(),
+        norms: Norms::default(),
     };
     Ok((structure, skipped))
 }
@@ -167,7 +169,11 @@ fn feed_forward(
 ) -> Result<FeedForward, CheckpointError> {
     let width = families::width_max();
     if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
-        return Ok(FeedForward::Dense(Dense { hidden: count(m, "feed_forward_length", 1, width)?, bias }));
+        return Ok(FeedForward::Dense(Dense {
+            hidden: count(m, "feed_forward_length", 1, width)?,
+            bias,
+            activation: Activation::Silu,
+        }));
     }
     let inner = match m.absent("expert_feed_forward_length") {
         true => "feed_forward_length",
@@ -381,6 +387,7 @@ fn grouped(
         heads,
         kv_heads,
         head_dim,
+        rotates: true,
         qk_norm,
         qkv_bias,
         out_bias: false,

@@ -108,16 +108,22 @@ fn windows(c: &Json, family: &str, windows: Windows, layers: usize) -> Result<Ve
         }
         Ok(Some(size).filter(|&w| w > 0))
     };
+    let mut each = usize::MAX;
     let (window, first, decides) = match windows {
         Windows::Never => (None, 0, false),
         Windows::All(default) => (size(default)?, 0, false),
+        Windows::From(first) => (size(4096)?, count_or(c, "max_window_layers", first, LAYERS_MAX)?, true),
+        Windows::ButEach(default) => {
+            each = count_or(c, "sliding_window_pattern", default, LAYERS_MAX)?.max(1);
+            (size(4096)?, 0, true)
+        }
         Windows::Asked { first, listed } => {
             let asked = flag_or(c, "use_sliding_window", false)?;
             let first = count_or(c, "max_window_layers", first, LAYERS_MAX)?;
             (if asked { size(4096)? } else { None }, first, listed)
         }
     };
-    let own: Vec<bool> = (0..layers).map(|i| window.is_some() && i >= first).collect();
+    let own: Vec<bool> = (0..layers).map(|i| window.is_some() && i >= first && (i + 1) % each != 0).collect();
     let windowed = match layer_types(c, layers)? {
         None => own,
         Some(listed) if listed == own => own,
@@ -184,19 +190,21 @@ fn stored_as_read(c: &Json) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-fn common(c: &Json) -> Result<Sizes, CheckpointError> {
-    if let Some(act) = text(c, "hidden_act")?
-        && act != "silu"
+fn common(c: &Json, family: &Family) -> Result<Sizes, CheckpointError> {
+    let (key, supported) =
+        if family.gemma { ("hidden_activation", "gelu_pytorch_tanh") } else { ("hidden_act", "silu") };
+    if let Some(act) = text(c, key)?
+        && act != supported
     {
         let act: String = act.chars().take(80).collect();
-        return Err(unsupported(c, format!("hidden_act {act:?}; supported is silu")));
+        return Err(unsupported(c, format!("{key} {act:?}; supported is {supported}")));
     }
     let vocab = count(c, "vocab_size", 1, VOCAB_MAX)?;
     sizes(c, ["num_hidden_layers", "hidden_size", "max_position_embeddings"], vocab)
 }
 
 fn structure(c: &Json, family: &Family) -> Result<(Structure, usize), CheckpointError> {
-    let sizes = common(c)?;
+    let sizes = common(c, family)?;
     let attention = match family.attention {
         AttentionOf::Grouped { .. } => grouped(c, family, &sizes)?,
         AttentionOf::Latent { q_rank } => latent(c, family, q_rank, &sizes)?,
@@ -213,11 +221,75 @@ fn structure(c: &Json, family: &Family) -> Result<(Structure, usize), Checkpoint
         layers,
         context: sizes.context,
         norm_eps: positive_or(c, "rms_norm_eps", family.norm_eps)? as f32,
-        tied: flag_or(c, "tie_word_embeddings", false)?,
+        tied: flag_or(c, "tie_word_embeddings", family.tied)?,
+        scales: scales(c, family, sizes.hidden)?,
+        norms: if family.gemma { Norms { after: true, offset: 1.0 } } else { Norms::default() },
     };
     // Layers of multi-token prediction are DeepSeek's.
     let predicts = matches!(family.experts, ExpertsOf::DeepSeek(_));
     Ok((structure, if predicts { count_or(c, "num_nextn_predict_layers", 0, LAYERS_MAX)? } else { 0 }))
+}
+
+/// Gemma 3's two rotary embeddings, of layers that see all and of those with windows, in either style of configuration; and what its
+/// configuration may not ask for.
+fn gemma_ropes(
+    c: &Json,
+    theta: f64,
+    plain: impl Fn(&Json, f64) -> Result<Rope, CheckpointError>,
+) -> Result<[Rope; 2], CheckpointError> {
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if !c.absent(key) {
+            return Err(unsupported(c, format!("{key} {}; supported is none", c.shown(key))));
+        }
+    }
+    if flag_or(c, "use_bidirectional_attention", false)? {
+        return Err(unsupported(c, "use_bidirectional_attention true; supported is false".to_string()));
+    }
+    let of = |kind: &str, theta: f64| {
+        let settings = match c.nested("rope_parameters")? {
+            Some(kinds) => kinds.json.get(kind).cloned().unwrap_or(Value::Null),
+            None => Value::Null,
+        };
+        plain(&Json { path: c.path, json: &serde_json::json!({"rope_parameters": settings}) }, theta)
+    };
+    if c.nested("rope_parameters")?.is_some() {
+        return Ok([of("full_attention", theta)?, of("sliding_attention", 1e4)?]);
+    }
+    Ok([plain(c, theta)?, of("", positive_or(c, "rope_local_base_freq", 1e4)?)?])
+}
+
+/// Which layers rotate their heads: in SmolLM3 `no_rope_layers` lists 1 for those that do, or each nth does not.
+fn rotated(c: &Json, family: &Family, layers: usize) -> Result<Vec<bool>, CheckpointError> {
+    if !family.rotates_some {
+        return Ok(vec![true; layers]);
+    }
+    if flag_or(c, "use_sliding_window", false)? {
+        return Err(unsupported(c, format!("use_sliding_window true of architecture {}", family.hf)));
+    }
+    if c.absent("no_rope_layers") {
+        let each = count_or(c, "no_rope_layer_interval", 4, LAYERS_MAX)?.max(1);
+        return Ok((0..layers).map(|i| !(i + 1).is_multiple_of(each)).collect());
+    }
+    let listed: Option<Vec<bool>> =
+        c.list("no_rope_layers")?.iter().map(|v| v.as_u64().filter(|&n| n < 2).map(|n| n == 1)).collect();
+    let wanted = || format!("a list of {layers} zeros and ones");
+    listed.filter(|listed| listed.len() == layers).ok_or_else(|| wrong(c, "no_rope_layers", wanted()))
+}
+
+/// Granite's factors, and Gemma's on the embedding; they change nothing in other families, whose configurations may not hold them.
+fn scales(c: &Json, family: &Family, hidden: usize) -> Result<Scales, CheckpointError> {
+    if family.gemma {
+        return Ok(Scales { embedding: (hidden as f32).sqrt(), ..Scales::default() });
+    }
+    if !family.scaled {
+        return Ok(Scales::default());
+    }
+    let factor = |key| positive_or(c, key, 1.0);
+    Ok(Scales {
+        embedding: factor("embedding_multiplier")? as f32,
+        residual: factor("residual_multiplier")? as f32,
+        logits: (1.0 / factor("logits_scaling")?) as f32,
+    })
 }
 
 /// Grouped-query attention of every layer.
@@ -239,15 +311,32 @@ fn grouped(c: &Json, family: &Family, sizes: &Sizes) -> Result<Vec<Attention>, C
     if !head_dim.is_multiple_of(2) {
         return Err(wrong(c, "head_dim", "even"));
     }
-    let (theta, scaling, inner) = rope(c, family.theta, sizes.context)?;
-    let temperature = match (&scaling, &inner) {
-        (Scaling::Yarn { factor, .. }, Some(inner)) => yarn_amplitude(inner, *factor)?,
-        _ => 1.0,
+    let plain = |c: &Json, theta: f64| -> Result<Rope, CheckpointError> {
+        let (theta, scaling, inner) = rope(c, theta, sizes.context)?;
+        let temperature = match (&scaling, &inner) {
+            (Scaling::Yarn { factor, .. }, Some(inner)) => yarn_amplitude(inner, *factor)?,
+            _ => 1.0,
+        };
+        Ok(plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature))
     };
     let biased = flag_or(c, "attention_bias", false)?;
-    let rope = plain_rope(head_dim, head_dim, theta, &scaling, Pairing::Halves, temperature);
-    let attention = |window| {
+    let [mut rope, mut windowed_rope] = if family.gemma {
+        gemma_ropes(c, family.theta, plain)?
+    } else {
+        let rope = plain(c, family.theta)?;
+        [rope.clone(), rope]
+    };
+    let given = match (family.scaled, family.gemma) {
+        (true, _) => Some(positive_or(c, "attention_multiplier", 1.0)?),
+        (_, true) => Some(positive_or(c, "query_pre_attn_scalar", 256.0)?.powf(-0.5)),
+        _ => None,
+    };
+    if let Some(scale) = given {
+        (rope.score_scale, windowed_rope.score_scale) = (scale as f32, scale as f32);
+    }
+    let attention = |(window, rotates)| {
         Attention::Gqa(Gqa {
+            rotates,
             heads,
             kv_heads,
             head_dim,
@@ -255,10 +344,11 @@ fn grouped(c: &Json, family: &Family, sizes: &Sizes) -> Result<Vec<Attention>, C
             qkv_bias: biased || qkv_bias,
             out_bias: biased && !qkv_bias,
             window,
-            rope: rope.clone(),
+            rope: if window.is_some() { windowed_rope.clone() } else { rope.clone() },
         })
     };
-    Ok(windows(c, family.hf, windowed, sizes.layers)?.into_iter().map(attention).collect())
+    let rotated = rotated(c, family, sizes.layers)?;
+    Ok(windows(c, family.hf, windowed, sizes.layers)?.into_iter().zip(rotated).map(attention).collect())
 }
 
 /// Latent attention of every layer.
@@ -308,9 +398,12 @@ fn feed_forward(c: &Json, family: &Family, layer: usize) -> Result<FeedForward, 
         ExpertsOf::Qwen => qwen_experts(c, layer)?,
         ExpertsOf::DeepSeek(defaults) => deepseek_experts(c, defaults, layer)?,
     };
+    let activation = if family.gemma { Activation::GeluTanh } else { Activation::Silu };
     match routed {
         Some(mixture) => Ok(mixture),
-        None => Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias })),
+        None => {
+            Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias, activation }))
+        }
     }
 }
 

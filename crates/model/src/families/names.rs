@@ -27,6 +27,14 @@ pub const NAMES: &[(&str, &str)] = &[
     ("mlp.shared_experts.down_proj", "ffn_down_shexp"),
 ];
 
+/// Norms after attention and feed-forward, in models that have them. No GGUF file with such is read.
+pub const NORMS_AFTER: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
+
+/// The norm before the feed-forward, in models with norms after attention and without.
+pub fn before_feed_forward(after: bool) -> &'static str {
+    if after { "pre_feedforward_layernorm" } else { "post_attention_layernorm" }
+}
+
 /// Embedding, final norm and output head.
 pub fn outside(kind: Kind) -> [&'static str; 3] {
     match kind {

@@ -14,6 +14,14 @@ pub struct Family {
     pub experts: ExpertsOf,
     /// Whether `mlp_bias` may be true.
     pub mlp_bias: bool,
+    /// Granite's factors on embedding, scores, residuals and logits.
+    pub scaled: bool,
+    /// Gemma's parts, which are described where they are read.
+    pub gemma: bool,
+    /// Some layers do not rotate their heads.
+    pub rotates_some: bool,
+    /// `tie_word_embeddings`.
+    pub tied: bool,
     /// Base of the rotary embedding.
     pub theta: f64,
     /// Epsilon of the norms.
@@ -57,6 +65,10 @@ pub enum Windows {
     Never,
     /// All, of so many keys where nothing is said; 0: none.
     All(usize),
+    /// From layer `max_window_layers` on, which is so many by default.
+    From(usize),
+    /// All but each nth, by `sliding_window_pattern` or by default.
+    ButEach(usize),
     /// Where `use_sliding_window` asks for them: from layer `max_window_layers` on, which is `first` by default.
     Asked {
         /// First layer.
@@ -134,8 +146,21 @@ const LLAMA: Family = Family {
     attention: Grouped { kv_heads: None, head_dim: None, qk_norm: false, qkv_bias: false, windows: Windows::Never },
     experts: ExpertsOf::Dense,
     mlp_bias: true,
+    scaled: false,
+    gemma: false,
+    rotates_some: false,
+    tied: false,
     theta: 1e4,
     norm_eps: 1e-6,
+};
+
+const DEEPSEEK_V3: Family = Family {
+    hf: "deepseek_v3",
+    gguf: None,
+    attention: Latent { q_rank: 1536 },
+    experts: ExpertsOf::DeepSeek(V3),
+    mlp_bias: false,
+    ..LLAMA
 };
 
 const fn grouped(kv_heads: usize, head_dim: Option<usize>, qk_norm: bool, windows: Windows) -> AttentionOf {
@@ -191,12 +216,43 @@ pub const FAMILIES: &[Family] = &[
         mlp_bias: false,
         ..LLAMA
     },
+    DEEPSEEK_V3,
+    Family { hf: "kimi_k2", ..DEEPSEEK_V3 },
     Family {
-        hf: "deepseek_v3",
+        hf: "dots1",
         gguf: None,
-        attention: Latent { q_rank: 1536 },
-        experts: ExpertsOf::DeepSeek(V3),
+        attention: grouped(32, None, true, Windows::From(62)),
+        experts: ExpertsOf::DeepSeek(DeepSeekMoe {
+            dense_layers: 0,
+            experts: 0,
+            shared: 0,
+            active: None,
+            groups: [1, 1],
+            normalize: false,
+            scale: 1.0,
+            ..V3
+        }),
         mlp_bias: false,
+        ..LLAMA
+    },
+    Family { hf: "granite", gguf: None, scaled: true, ..LLAMA },
+    Family {
+        hf: "smollm3",
+        gguf: None,
+        attention: grouped(4, None, false, Windows::Never),
+        rotates_some: true,
+        tied: true,
+        theta: 2e6,
+        ..LLAMA
+    },
+    Family {
+        hf: "gemma3_text",
+        gguf: None,
+        attention: grouped(4, Some(256), true, Windows::ButEach(6)),
+        mlp_bias: false,
+        gemma: true,
+        tied: true,
+        theta: 1e6,
         ..LLAMA
     },
 ];

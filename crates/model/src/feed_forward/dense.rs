@@ -16,6 +16,18 @@ pub struct Dense {
     pub hidden: usize,
     /// Biases on the three projections.
     pub bias: bool,
+    /// What its gate goes through.
+    pub activation: Activation,
+}
+
+/// What a block's gate goes through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(x)`
+    #[default]
+    Silu,
+    /// GELU by its approximation with tanh (arXiv 1606.08415, section 2).
+    GeluTanh,
 }
 
 impl FeedForwardKind for Dense {
@@ -26,13 +38,15 @@ impl FeedForwardKind for Dense {
     }
 
     fn identify(&self, fields: &mut Fields) {
-        let Dense { hidden, bias } = self;
+        let Dense { hidden, bias, activation } = self;
         fields.size("dense.hidden", *hidden);
         fields.flag("dense.bias", *bias);
+        fields.optional("dense.gelu", (*activation == Activation::GeluTanh).then_some(1));
     }
 
     fn describe(&self) -> String {
-        format!("dense {}{}", self.hidden, if self.bias { ", biases" } else { "" })
+        let activation = if self.activation == Activation::Silu { "" } else { ", GELU" };
+        format!("dense {}{}{activation}", self.hidden, if self.bias { ", biases" } else { "" })
     }
 }
 
@@ -46,12 +60,14 @@ impl Dense {
             })
         };
         let block = names.block(i, "mlp", self.hidden, hidden)?;
-        Ok(DenseLayer { block, biases: self.bias.then(biases).transpose()? })
+        Ok(DenseLayer { shape: self.clone(), block, biases: self.bias.then(biases).transpose()? })
     }
 }
 
 /// A layer of it.
 pub struct DenseLayer {
+    /// Its sizes.
+    pub shape: Dense,
     /// The block.
     pub block: GatedBlock,
     /// Its biases, where it has any.
@@ -71,37 +87,56 @@ pub struct BlockBiases {
 impl DenseLayer {
     /// `out[rows, hidden] = block(x[rows, hidden])`
     pub fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
-        if let Some(biases) = &self.biases {
-            return biased(pool, &self.block, biases, input, buffers, out);
+        if self.biases.is_some() || self.shape.activation != Activation::Silu {
+            return self.in_halves(pool, input, buffers, out);
         }
         gated(pool, &[(&self.block, Rows::All, input.rows)], input, buffers);
         out.copy_from_slice(&buffers.down[..out.len()]);
     }
+
+    /// What the fused kernel has no place for: the halves are made one after the other.
+    fn in_halves(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
+        let DenseLayer { shape, block, biases } = self;
+        let (rows, inner) = (input.rows, block.gate.rows);
+        let Buffers { gate, up, quantized, .. } = buffers;
+        gate.resize(rows * inner, 0.0);
+        up.resize(rows * inner, 0.0);
+        let mut halves = [
+            Product { weight: block.gate.matrix(), input, rows: Rows::All, out: gate },
+            Product { weight: block.up.matrix(), input, rows: Rows::All, out: up },
+        ];
+        matmul(pool, &mut halves);
+        let mut tasks: Vec<_> = gate.chunks_mut(inner).zip(up.chunks_mut(inner)).collect();
+        pool.each(&mut tasks, |(gate, up)| {
+            if let Some(biases) = biases {
+                kernels::add(gate, &biases.gate);
+                kernels::add(up, &biases.up);
+            }
+            match shape.activation {
+                Activation::Silu => kernels::silu_mul(gate, up),
+                Activation::GeluTanh => gelu_mul(gate, up),
+            }
+        });
+        drop(tasks);
+        let wanted = block.down.format.wants_quantized_input();
+        if wanted {
+            quantized.quantize(pool, gate, rows, inner);
+        }
+        let input = Input { x: gate, rows, cols: inner, quantized: wanted.then_some(&*quantized) };
+        matmul(pool, &mut [Product { weight: block.down.matrix(), input, rows: Rows::All, out: &mut *out }]);
+        if let Some(biases) = biases {
+            out.chunks_mut(biases.down.len()).for_each(|row| kernels::add(row, &biases.down));
+        }
+    }
 }
 
-/// A block with biases: the fused kernel has no place for them, so the halves are made one after the other.
-fn biased(pool: &Pool, block: &GatedBlock, biases: &BlockBiases, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
-    let (rows, inner) = (input.rows, block.gate.rows);
-    let Buffers { gate, up, quantized, .. } = buffers;
-    gate.resize(rows * inner, 0.0);
-    up.resize(rows * inner, 0.0);
-    let mut halves = [
-        Product { weight: block.gate.matrix(), input, rows: Rows::All, out: gate },
-        Product { weight: block.up.matrix(), input, rows: Rows::All, out: up },
-    ];
-    matmul(pool, &mut halves);
-    let mut tasks: Vec<_> = gate.chunks_mut(inner).zip(up.chunks_mut(inner)).collect();
-    pool.each(&mut tasks, |(gate, up)| {
-        kernels::add(gate, &biases.gate);
-        kernels::add(up, &biases.up);
-        kernels::silu_mul(gate, up);
-    });
-    drop(tasks);
-    let wanted = block.down.format.wants_quantized_input();
-    if wanted {
-        quantized.quantize(pool, gate, rows, inner);
+/// `gate = gelu(gate) * up`. `(1 + tanh(u)) / 2` is `sigmoid(2 u)`; products and sums are rounded one by one, so all instruction sets agree.
+fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+    use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+    const TWICE: f32 = 2.0 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2; // 2 sqrt(2 / pi)
+    let mut share: Vec<f32> = gate.iter().map(|&x| TWICE * (x + 0.044_715 * x * x * x)).collect();
+    kernels::sigmoid(&mut share);
+    for ((gate, share), up) in gate.iter_mut().zip(share).zip(up) {
+        *gate = *gate * share * up;
     }
-    let input = Input { x: gate, rows, cols: inner, quantized: wanted.then_some(&*quantized) };
-    matmul(pool, &mut [Product { weight: block.down.matrix(), input, rows: Rows::All, out: &mut *out }]);
-    out.chunks_mut(biases.down.len()).for_each(|row| kernels::add(row, &biases.down));
 }

@@ -1,11 +1,11 @@
-//! What happens to each token alone: a gated block, or a mixture of them behind a router. All are SwiGLU: `down(silu(gate(x)) * up(x))`.
+//! What happens to each token alone: a gated block, or a mixture of them behind a router. A block is `down(silu(gate(x)) * up(x))` (SwiGLU) unless it says otherwise.
 
 mod dense;
 mod mixture;
 
 use std::ops::Deref;
 
-pub use dense::{BlockBiases, Dense, DenseLayer};
+pub use dense::{Activation, BlockBiases, Dense, DenseLayer};
 use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
 pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score};
 
@@ -82,9 +82,7 @@ impl FeedForwardLayer {
     /// Whether it has these sizes.
     pub fn is_of(&self, kind: &FeedForward) -> bool {
         match (self, kind) {
-            (FeedForwardLayer::Dense(layer), FeedForward::Dense(shape)) => {
-                layer.block.gate.rows == shape.hidden && layer.biases.is_some() == shape.bias
-            }
+            (FeedForwardLayer::Dense(layer), FeedForward::Dense(shape)) => layer.shape == *shape,
             (FeedForwardLayer::Moe(layer), FeedForward::Moe(shape)) => layer.shape == *shape,
             _ => false,
         }
