@@ -8,6 +8,8 @@ mod chat;
 mod completions;
 mod config;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod generate;
 mod loading;
 mod logging;

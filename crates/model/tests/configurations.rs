@@ -384,7 +384,7 @@ fn scalings_say_all_that_they_need() {
 fn gguf(name: &str, change: impl Fn(&mut BTreeMap<String, Value>)) -> Result<Structure, String> {
     let directory = Directory::new(&format!("settings-{:?}", std::thread::current().id()));
     let mut tensors = Tensors::default();
-    let mut values = model::gguf::read(&case("oracle").join(name).join("model-f32.gguf"), &mut tensors).unwrap().values;
+    let mut values = model::gguf::read(&case(&format!("oracle/{name}/model-f32.gguf")), &mut tensors).unwrap().values;
     change(&mut values);
     let written: Vec<_> = tensors
         .by_name
@@ -524,7 +524,7 @@ fn stored_factors_and_a_kind_of_scaling() {
     let name = "llama3-rope-scaling";
     let frequencies = |change: &dyn Fn(&mut BTreeMap<String, Value>)| {
         let directory = Directory::new("factors");
-        let from = case("oracle").join(name).join("model-f32.gguf");
+        let from = case(&format!("oracle/{name}/model-f32.gguf"));
         let mut tensors = Tensors::default();
         let mut values = model::gguf::read(&from, &mut tensors).unwrap().values;
         change(&mut values);

@@ -1,6 +1,4 @@
 //! GGUF files: header, structure and weights; then every tensor's first row is read.
-#![no_main]
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +6,8 @@ use model::gguf;
 use model::mmap::Mapping;
 use model::tensors::Tensors;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+/// Runs the target on one input.
+pub fn run(data: &[u8]) {
     let mut tensors = Tensors::default();
     let mapping = Arc::new(Mapping::held("f.gguf", data.to_vec()));
     let Ok(metadata) = gguf::read_mapped(&mapping, &mut tensors) else { return };
@@ -19,4 +18,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let _ = checkpoint.structure.parameters();
     let _ = checkpoint.bytes_per_token();
     let _ = checkpoint.weights();
-});
+}

@@ -1,11 +1,10 @@
 //! Files of the context cache on disk: bytes in the place of a unit are that unit, or a miss.
-#![no_main]
-
 use std::sync::OnceLock;
 
 use engine::store::{Settings, Store, root};
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+/// Runs the target on one input.
+pub fn run(data: &[u8]) {
     static STORE: OnceLock<(tempfile::TempDir, Store)> = OnceLock::new();
     let fingerprint = [5; 32];
     let (folder, store) = STORE.get_or_init(|| {
@@ -20,4 +19,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Some(Ok(page)) = store.fetch(vec![key], || {}).next() {
         assert_eq!(page, (0..64).collect::<Vec<u8>>());
     }
-});
+}

@@ -1,13 +1,12 @@
 //! config.json: structure, sums of its sizes, and the plan.
-#![no_main]
-
 use std::path::Path;
 
 use model::plan::MemoryPlan;
 use model::tensors::Tensors;
 use model::{CacheFormat, Checkpoint};
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+/// Runs the target on one input.
+pub fn run(data: &[u8]) {
     let Ok(json) = serde_json::from_slice(data) else { return };
     let Ok(checkpoint) = Checkpoint::of_parts(Path::new("config.json"), &json, Tensors::default()) else { return };
     let s = &checkpoint.structure;
@@ -15,4 +14,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let plan = MemoryPlan::of(s, u64::MAX / 2, s.context, CacheFormat::F32, Some(1 << 40));
     let _ = (plan.total(), plan.fits());
     assert!(checkpoint.weights().is_err());
-});
+}

@@ -1,9 +1,7 @@
 //! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
-#![no_main]
-
 use engine::Sampling;
-use serve::request::{GenerateRequest, Input, Prompt};
 use serve::api::validate::{self, Fields, Invalid, ModelDefaults};
+use serve::request::{GenerateRequest, Input, Prompt};
 
 const VOCAB: usize = 1000;
 
@@ -28,7 +26,8 @@ fn short(refused: Invalid) {
     assert!(refused.message.len() < 4096 && !refused.message.contains('\n'), "{refused:?}");
 }
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+/// Runs the target on one input.
+pub fn run(data: &[u8]) {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: VOCAB };
     for validate in [validate::chat, validate::completion, validate::responses, validate::messages] {
@@ -43,4 +42,4 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::detokenize(&mut fields, model, VOCAB)) {
         short(refused);
     }
-});
+}
