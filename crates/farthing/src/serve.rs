@@ -10,11 +10,11 @@ use engine::{Disk, Engine, Settings};
 use model::cache::PAGE;
 use model::plan::MemoryPlan;
 use model::{Cache, Checkpoint};
-use serve::accounts::Keys;
-use serve::client::Proxy;
-use serve::hosts::{Host, Hosts};
-use serve::models::{Description, Models};
-use serve::{Access, Bounds, Loaded, Origin, Served, State, Tls};
+use serve::generation::model_pool::{ModelDescription, ModelPool};
+use serve::http::api_keys::ApiKeys;
+use serve::http::client::Proxy;
+use serve::http::hosts::{Host, Hosts};
+use serve::{Access, AppState, ModelParts, Origin, ServedModel, ServerLimits, Tls};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, told, xdg};
@@ -226,7 +226,7 @@ fn api_name(model: Option<&str>) -> String {
 struct Candidate {
     path: PathBuf,
     load: Load,
-    description: Description,
+    description: ModelDescription,
     /// Its plan, in words.
     plan: String,
 }
@@ -258,7 +258,7 @@ fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
         let load = shape(a, &checkpoint)?;
         let (plan, _) = planned(&checkpoint, &load)?;
         available = available.or(plan.available);
-        let description = Description { name, bytes: plan.total(), context: plan.context, created };
+        let description = ModelDescription { name, bytes: plan.total(), context: plan.context, created };
         all.push(Candidate { path, load, description, plan: told(&plan) });
     }
     Ok((all, a.memory.or(available)))
@@ -312,8 +312,8 @@ fn access(a: &Arguments) -> Result<Access, Failure> {
     }
     let local_only = a.host.is_loopback() && keys.is_empty();
     Ok(Access {
-        keys: Keys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
-        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
+        keys: ApiKeys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
+        admin_keys: ApiKeys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
@@ -334,7 +334,7 @@ fn loader(
     a: &Arguments,
     all: &[Candidate],
     faults: UnboundedSender<String>,
-) -> impl Fn(&Description) -> Result<Loaded, String> + use<> {
+) -> impl Fn(&ModelDescription) -> Result<ServedModel, String> + use<> {
     let known: Vec<(String, PathBuf, Load)> =
         all.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
     let (choose, running, waiting, disk) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue), disk(a));
@@ -358,7 +358,7 @@ fn loader(
         let engine = Engine::start(m.runner, settings);
         #[cfg(debug_assertions)]
         planted::panic(&engine);
-        Ok(Loaded::new(Served {
+        Ok(ServedModel::new(ModelParts {
             name: name.clone(),
             engine,
             tokenizer: Arc::new(m.tokenizer),
@@ -463,18 +463,18 @@ async fn serve(
     })?;
     let listening = listener.local_addr()?;
     let seconds = |n: u16| Duration::from_secs(u64::from(n));
-    let bounds = Bounds {
+    let bounds = ServerLimits {
         connections: usize::from(a.connections),
         patience: seconds(a.patience),
         drain: seconds(a.drain),
-        ..Bounds::default()
+        ..ServerLimits::default()
     };
     let keys = access.keys.len();
     let (faults, mut fault) = unbounded_channel();
     let loader = Box::new(loader(a, &all, faults));
     let names: Vec<String> = all.iter().map(|c| c.description.name.clone()).collect();
-    let models = Models::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
-    let state = State::new(bounds, access, models);
+    let models = ModelPool::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
+    let state = AppState::new(bounds, access, models);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let told = signals::until_told(tls.clone(), bounds.drain)?;
     let end = async move {
@@ -486,11 +486,11 @@ async fn serve(
     };
     let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
     state.start().await.map_err(|e| match e {
-        serve::models::NoModel::Failed { cause, .. } => Failure(cause),
+        serve::generation::model_pool::ModelUnavailable::Failed { cause, .. } => Failure(cause),
         other => Failure(other.to_string()),
     })?;
     let unused = a.idle_unload.map(|unused| Duration::from_secs(u64::from(unused)));
-    let idle = unused.map(|unused| tokio::spawn(Arc::clone(&state).put_away_unused(unused)));
+    let idle = unused.map(|unused| tokio::spawn(Arc::clone(&state).unload_idle(unused)));
     say(&format!("serving {} at {scheme}://{listening}/v1 (ctrl-c ends it)", names.join(", ")));
     if !a.host.is_loopback() && keys == 0 {
         say(&format!("warning: there are no keys; whoever reaches {listening} can use it"));

@@ -5,8 +5,8 @@ use std::task::{Context, Poll, Waker};
 
 use axum::body::Body;
 use axum::http::{Request, Version, header};
-use serve::framing::{Ambiguous, Followed};
-use serve::hosts::Hosts;
+use serve::http::framing::{Ambiguous, Followed};
+use serve::http::hosts::Hosts;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Follows a connection that is read in pieces of this size.
@@ -79,11 +79,11 @@ fn judged(head: &httparse::Request) {
     let request = head.headers.iter().fold(builder, |b, h| b.header(h.name, h.value));
     let Ok(request) = request.body(Body::empty()) else { return };
     let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
-    if Hosts::default().judge(&request).is_ok() {
+    if Hosts::default().check(&request).is_ok() {
         assert!(hosts.len() == 1 || version == Version::HTTP_10 && hosts.is_empty(), "{hosts:?}");
         let text = hosts.first().map_or("", |h| h.to_str().expect("ASCII"));
         assert!(text.is_empty() || is_host(text), "{text:?}");
-        if Hosts::new(&[], true).judge(&request).is_ok() && request.uri().authority().is_none() && !text.is_empty() {
+        if Hosts::new(&[], true).check(&request).is_ok() && request.uri().authority().is_none() && !text.is_empty() {
             let lower = text.to_ascii_lowercase();
             let address = lower.strip_prefix('[').and_then(|t| t.split(']').next()?.parse::<std::net::Ipv6Addr>().ok());
             let loops = |a: std::net::Ipv6Addr| a.is_loopback() || a.to_ipv4_mapped().is_some_and(|a| a.is_loopback());

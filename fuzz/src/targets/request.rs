@@ -1,17 +1,17 @@
 //! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
 use engine::Sampling;
-use serve::ask::{Ask, Input, Prompt};
-use serve::validate::{self, Fields, Invalid, Model};
+use serve::api::validate::{self, Fields, Invalid, ModelDefaults};
+use serve::request::{GenerateRequest, Input, Prompt};
 
 const VOCAB: usize = 1000;
 
-fn sound(ask: &Ask) {
-    let wanted = &ask.wanted;
-    wanted.sampling.validate(VOCAB).expect("checked");
-    assert!(wanted.stop.len() <= 16 && wanted.stop.iter().all(|s| !s.is_empty()));
-    assert!(wanted.log_probabilities.is_none_or(|n| n <= 20));
-    assert!((1..=16).contains(&wanted.choices) && wanted.best_of >= wanted.choices);
-    match &ask.input {
+fn sound(request: &GenerateRequest) {
+    let params = &request.params;
+    params.sampling.validate(VOCAB).expect("checked");
+    assert!(params.stop.len() <= 16 && params.stop.iter().all(|s| !s.is_empty()));
+    assert!(params.log_probabilities.is_none_or(|n| n <= 20));
+    assert!((1..=16).contains(&params.choices) && params.best_of >= params.choices);
+    match &request.input {
         Input::Conversation { messages, .. } => {
             assert!(messages.iter().all(|m| m["role"].is_string() && m["content"].is_string()));
         }
@@ -29,10 +29,10 @@ fn short(refused: Invalid) {
 /// Runs the target on one input.
 pub fn run(data: &[u8]) {
     let defaults = Sampling::default();
-    let model = Model { defaults: &defaults, vocab: VOCAB };
+    let model = ModelDefaults { defaults: &defaults, vocab: VOCAB };
     for validate in [validate::chat, validate::completion, validate::responses, validate::messages] {
         match Fields::parse(data).and_then(|mut fields| validate(&mut fields, model)) {
-            Ok(ask) => sound(&ask),
+            Ok(request) => sound(&request),
             Err(refused) => short(refused),
         }
     }

@@ -1,0 +1,16 @@
+//! The HTTP server: connections, middleware, keys, logs and metrics, and the resources that clients share
+
+pub(crate) mod access_log;
+pub mod api_keys;
+pub(crate) mod body;
+pub(crate) mod body_budget;
+pub mod client;
+pub(crate) mod connections;
+pub mod framing;
+pub mod hosts;
+pub mod metrics;
+pub(crate) mod middleware;
+pub(crate) mod routes;
+pub(crate) mod server;
+pub(crate) mod tls;
+pub(crate) mod work_slots;
