@@ -110,6 +110,14 @@ pub async fn body(state: &AppState, head: &Parts, body: Body) -> Result<Received
         );
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
+    let coding = head.headers.get(header::CONTENT_ENCODING).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    if let Some(coding) = coding.filter(|coding| !coding.trim().eq_ignore_ascii_case("identity")) {
+        let coding: String = coding.chars().take(100).collect();
+        let message = format!(
+            "the content encoding is {coding:?}; no encoding is understood: send the body as it is, uncompressed"
+        );
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+    }
     let most = state.limits.body_bytes;
     if let Some(size) = body.size_hint().exact().filter(|&size| size > most as u64) {
         return Err(large(&size.to_string(), most));
@@ -136,6 +144,21 @@ fn large(size: &str, most: usize) -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
 }
 
+/// Why a body could not be read to its end.
+fn unreadable(error: &axum::Error) -> ApiError {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    // To the parser chunks that cannot be are invalid, and what ends early is another kind of error.
+    let malformed = causes.find_map(|error| error.downcast_ref::<std::io::Error>()).is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    });
+    if malformed {
+        let message = "the chunked body is malformed (RFC 9112, section 7.1): a chunk's size, its end or the trailers \
+                       cannot be or are too long; send chunks as the RFC has them, or the body with its Content-Length";
+        return ApiError::bad("body_malformed", message);
+    }
+    ApiError::bad("body_incomplete", "the body ended before its announced length")
+}
+
 /// Reads a body; each piece is kept only where there is room for it.
 async fn read(mut body: Body, most: usize, reservation: &BodyReservation, bytes: &mut Vec<u8>) -> Result<(), ApiError> {
     loop {
@@ -144,8 +167,7 @@ async fn read(mut body: Body, most: usize, reservation: &BodyReservation, bytes:
             () = reservation.evicted() => return Err(budget_exhausted()),
         };
         let Some(frame) = frame else { return Ok(()) };
-        let frame =
-            frame.map_err(|_| ApiError::bad("body_incomplete", "the body ended before its announced length"))?;
+        let frame = frame.map_err(|error| unreadable(&error))?;
         let Ok(piece) = frame.into_data() else { continue };
         if bytes.len() + piece.len() > most {
             return Err(large(&format!("more than {most}"), most));
