@@ -7,30 +7,30 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
-/// Longest path of a key that is told.
+/// Most characters of a path in an error.
 const PATH_MAX: usize = 200;
 
-/// Why bytes are not taken.
-pub enum Refused {
-    /// They are no JSON.
+/// Why parsing failed.
+pub enum JsonError {
+    /// Not JSON.
     Syntax(serde_json::Error),
-    /// An object has a key twice: its path, as `messages[0].role`.
+    /// Path of a duplicate key: `messages[0].role`.
     Twice(String),
 }
 
-/// A value whose objects have each key once. Depth is bounded by `serde_json`, at 128.
+/// Parses JSON without duplicate keys. Depth is limited by `serde_json` to 128.
 ///
 /// # Errors
-/// See `Refused`.
-pub fn parse(bytes: &[u8]) -> Result<Value, Refused> {
+/// See `JsonError`.
+pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let twice = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = At { path: &Path::Root, twice: &twice }.deserialize(&mut deserializer);
     let parsed = parsed.and_then(|value| deserializer.end().map(|()| value));
-    parsed.map_err(|error| twice.take().map_or(Refused::Syntax(error), Refused::Twice))
+    parsed.map_err(|error| twice.take().map_or(JsonError::Syntax(error), JsonError::Twice))
 }
 
-/// Where a value stands.
+/// Path of a value.
 enum Path<'a> {
     Root,
     Key(&'a Path<'a>, &'a str),
@@ -58,7 +58,7 @@ impl Path<'_> {
         }
     }
 
-    /// The path, cut where it is long.
+    /// The path, truncated if long.
     fn shown(&self) -> String {
         let mut out = String::new();
         self.write(&mut out);
@@ -70,7 +70,7 @@ impl Path<'_> {
     }
 }
 
-/// Reads the value at a place.
+/// Deserializer of the value at a path.
 #[derive(Clone, Copy)]
 struct At<'a> {
     path: &'a Path<'a>,
@@ -157,8 +157,8 @@ mod tests {
     fn refused(text: &str) -> String {
         match parse(text.as_bytes()) {
             Ok(value) => format!("taken: {value}"),
-            Err(Refused::Syntax(error)) => format!("syntax: {error}"),
-            Err(Refused::Twice(path)) => path,
+            Err(JsonError::Syntax(error)) => format!("syntax: {error}"),
+            Err(JsonError::Twice(path)) => path,
         }
     }
 
@@ -204,7 +204,7 @@ mod tests {
             let (ours, plain) = (parse(text.as_bytes()), serde_json::from_str::<Value>(text));
             match (ours, plain) {
                 (Ok(ours), Ok(plain)) => assert_eq!(ours.to_string(), plain.to_string(), "{text}"),
-                (Err(Refused::Syntax(ours)), Err(plain)) => assert_eq!(ours.to_string(), plain.to_string(), "{text}"),
+                (Err(JsonError::Syntax(ours)), Err(plain)) => assert_eq!(ours.to_string(), plain.to_string(), "{text}"),
                 _ => panic!("{text}: {}", refused(text)),
             }
         }
