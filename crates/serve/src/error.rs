@@ -7,23 +7,23 @@ use engine::{EngineError, SubmitError};
 use serde_json::{Value, json};
 use text::TextError;
 
-use crate::api::validate::Invalid;
+use crate::api::fields::Invalid;
 use crate::generation::model_pool::ModelUnavailable;
 use crate::http::access_log::RequestLog;
 
-/// Whose clients a path is for.
+/// The API whose clients use a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// OpenAI's.
+    /// OpenAI's API.
     OpenAi,
-    /// DeepSeek's own paths: as OpenAI's, but a wrong value is a 422.
+    /// DeepSeek's paths: OpenAI's API, but an invalid value is a 422.
     DeepSeek,
-    /// Anthropic's.
+    /// Anthropic's API.
     Anthropic,
 }
 
 impl Dialect {
-    /// By a path.
+    /// The dialect of a path.
     pub fn of(path: &str) -> Dialect {
         let mut parts = path.split('/').filter(|p| !p.is_empty());
         match parts.next() {
@@ -35,14 +35,14 @@ impl Dialect {
     }
 }
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     pub status: StatusCode,
     pub code: &'static str,
     pub param: Option<String>,
     pub message: String,
-    /// Seconds after which another try makes sense.
+    /// Seconds for `Retry-After`.
     pub retry: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// A fault of ours.
+    /// An internal error.
     pub fn fault(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
@@ -83,7 +83,7 @@ impl ApiError {
         }
     }
 
-    /// As the body of an answer, or as an event.
+    /// The error as a response body or as a streamed event.
     pub fn json(&self, dialect: Dialect, id: Option<&str>) -> Value {
         match dialect {
             Dialect::OpenAi | Dialect::DeepSeek => {
@@ -97,7 +97,7 @@ impl ApiError {
         }
     }
 
-    /// As those who use a dialect expect it: to DeepSeek's clients a wrong value is a 422, to others a 400.
+    /// The status that a dialect's clients expect.
     fn status(&self, dialect: Dialect) -> StatusCode {
         if dialect == Dialect::DeepSeek && self.status == StatusCode::BAD_REQUEST && self.param.is_some() {
             return StatusCode::UNPROCESSABLE_ENTITY;
@@ -105,7 +105,7 @@ impl ApiError {
         self.status
     }
 
-    /// Known to the request's record.
+    /// Adds the error to the access log.
     pub fn logged(self, head: &Parts) -> ApiError {
         if let Some(log) = head.extensions.get::<RequestLog>() {
             log.update(|f| f.error = Some(self.code));
@@ -113,7 +113,7 @@ impl ApiError {
         self
     }
 
-    /// As a response.
+    /// The response of this error.
     pub fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
         let mut response = (self.status(dialect), axum::Json(self.json(dialect, id))).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
@@ -129,7 +129,7 @@ impl ApiError {
     }
 }
 
-/// The id of a request, once the gate gave it one.
+/// The id that the middleware gave to a request.
 pub fn id_of(head: &Parts) -> Option<String> {
     head.extensions.get::<RequestLog>().map(RequestLog::id)
 }

@@ -15,7 +15,7 @@ mod state;
 pub use generation::served_model::{ModelParts, NotTried, Render, ServedModel, TryConstraint};
 pub use generation::usage::RequestStats;
 pub use http::access_log::RequestLog;
-pub use http::middleware::{Access, Origin};
+pub use http::admission::{Access, Origin};
 pub use http::server::listen;
 pub use http::tls::{Tls, TlsError};
 pub use state::{AppState, ServerLimits};

@@ -3,72 +3,72 @@
 use engine::Sampling;
 use serde_json::{Map, Value, json};
 
-/// What a request asks for.
+/// The validated request that every dialect's body becomes.
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
-    /// What is to be continued or answered.
+    /// The prompt or the conversation.
     pub input: Input,
-    /// What the model may call.
+    /// Tools, and whether they must be called.
     pub tools: Tools,
-    /// Further variables of the template.
+    /// Variables of the chat template, beside the server's own.
     pub template: Map<String, Value>,
-    /// What the text must be.
+    /// Constraint on the text.
     pub response_format: ResponseFormat,
-    /// The field that says so, as a path: `response_format.json_schema.schema`.
+    /// Path of the field that gave `response_format`: `response_format.json_schema.schema`.
     pub format_field: String,
-    /// The rest.
+    /// Parameters common to all dialects.
     pub params: Params,
-    /// Fields that the answer repeats, as they were understood (`/v1/responses` only).
+    /// Fields that the response echoes (`/v1/responses` only).
     pub repeated: Map<String, Value>,
 }
 
-/// What is to be continued or answered.
+/// Input of a request.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A conversation.
+    /// A conversation, for the chat template.
     Conversation {
-        /// Messages in OpenAI's shape, contents as text. Fields that templates know (`name`, `tool_calls`, ...) are kept.
+        /// Messages in OpenAI's form, contents as plain text. Fields that templates know (`name`, `tool_calls`, ...) are kept.
         messages: Vec<Value>,
         /// The last message is the beginning of the answer.
         continues: bool,
     },
-    /// Texts.
+    /// Prompts without a template, each answered on its own.
     Prompts {
-        /// At least one.
+        /// At least one prompt.
         prompts: Vec<Prompt>,
-        /// What follows the text that is wanted: it is to fill the gap.
+        /// Text after the gap to fill (fill in the middle).
         suffix: Option<String>,
-        /// Give the prompt back before its continuation.
+        /// Return the prompt before its continuation.
         echo: bool,
     },
 }
 
-/// Text, or tokens.
+/// A prompt of `/v1/completions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
-    /// Text.
+    /// Text to tokenize.
     Text(String),
-    /// Ids.
+    /// Token ids, below the vocabulary's size.
     Tokens(Vec<u32>),
 }
 
 /// A function that the model may call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tool {
-    /// Its name.
+    /// Unique among the request's tools.
     pub name: String,
-    /// What it does.
+    /// Free text for the model.
     pub description: Option<String>,
-    /// JSON schema of its arguments: an object, or `true`.
+    /// JSON schema of the arguments: an object, or `true`.
     pub parameters: Value,
-    /// The field that has it, as a path: `tools[0].function.parameters`.
+    /// Path of the field that gave `parameters`: `tools[0].function.parameters`.
     pub field: String,
-    /// Arguments must obey the schema.
+    /// Arguments must match the schema.
     pub strict: bool,
 }
 
 impl Tool {
-    /// As OpenAI's API and chat templates have it.
+    /// In the form of OpenAI's API and of chat templates.
     pub fn json(&self) -> Value {
         let mut function = json!({ "name": self.name });
         if let Some(description) = &self.description {
@@ -82,90 +82,111 @@ impl Tool {
     }
 }
 
-/// Whether the model calls.
+/// `tool_choice`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ToolChoice {
-    /// Never.
+    /// No tool is called.
     None,
-    /// As it likes.
+    /// The model decides.
     #[default]
     Auto,
-    /// At least once.
+    /// At least one tool is called.
     Required,
-    /// This one.
+    /// The tool of this name is called.
     Named(String),
 }
 
-/// What the model may call, and whether it must.
+/// Tools of a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tools {
-    /// Functions; their names are unique.
+    /// Functions with unique names.
     pub list: Vec<Tool>,
-    /// Whether it calls. `Required` and `Named` come with at least one tool, and that name is in the list.
+    /// `Required` and `Named` only with at least one tool, and `Named` only with one of `list`.
     pub choice: ToolChoice,
-    /// It may call several at once.
+    /// Several calls in one answer are allowed.
     pub parallel: bool,
-    /// They came as `functions`, and their calls go back as `function_call`.
+    /// Given as `functions`; calls are returned as `function_call`.
     pub older: bool,
 }
 
 impl Tools {
-    /// The field that has them.
+    /// Name of the field that gave the tools.
     pub fn field(&self) -> &'static str {
         if self.older { "functions" } else { "tools" }
     }
 }
 
-/// What the text must be.
+/// Constraint on the text of an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ResponseFormat {
-    /// Anything.
+    /// Unconstrained.
     #[default]
     Text,
-    /// A JSON object.
+    /// Any JSON object.
     Object,
-    /// JSON of this schema; `strict` refuses schemas that cannot be kept to the letter.
+    /// JSON that matches a schema.
     Schema {
-        /// It.
+        /// The schema.
         schema: Value,
-        /// Whether what cannot be kept is refused.
+        /// Refuse a schema with keywords that cannot be enforced.
         strict: bool,
     },
-    /// Text that this regular expression matches.
+    /// Text that matches a regular expression.
     Regex(String),
     /// One of these texts.
     Choice(Vec<String>),
-    /// Text of this grammar (Lark).
+    /// Text of a Lark grammar.
     Grammar(String),
 }
 
-/// What every kind of request says of its answer.
+/// Parameters common to all dialects.
 #[derive(Clone, Debug)]
 pub struct Params {
-    /// The model, where one is named.
+    /// Model id; the server's first model if absent.
     pub model: Option<String>,
-    /// How tokens are chosen.
+    /// Sampling parameters.
     pub sampling: Sampling,
-    /// Tokens at most, where given.
+    /// Most tokens of an answer.
     pub tokens_max: Option<usize>,
-    /// Tokens of reasoning at most, where given.
+    /// Most tokens of reasoning.
     pub thinking_max: Option<usize>,
-    /// Strings that end the text.
+    /// Stop strings.
     pub stop: Vec<String>,
-    /// Give the text as it comes.
+    /// Stream the response.
     pub stream: bool,
-    /// End the stream with the usage.
+    /// End the stream with a usage chunk.
     pub include_usage: bool,
-    /// Give log-probabilities, with this many of the likeliest.
+    /// Return log-probabilities, with this many top alternatives.
     pub log_probabilities: Option<usize>,
-    /// Answers to each prompt, from 1 on.
+    /// Answers to each prompt, at least 1.
     pub choices: usize,
-    /// Answers that are made, of which the likeliest `choices` are given.
+    /// Answers to generate for each prompt; the `choices` most likely are returned.
     pub best_of: usize,
-    /// Prompts of one user are cached apart from those of others.
+    /// Name that separates the prefix cache of one user from others'.
     pub user: Option<String>,
-    /// Higher goes first.
+    /// Higher runs first.
     pub priority: i8,
-    /// Fields that were not known.
+    /// Names of fields that were ignored.
     pub unknown: Vec<String>,
+}
+
+impl Params {
+    /// One unstreamed answer without a limit on its length.
+    pub fn new(sampling: Sampling) -> Params {
+        Params {
+            model: None,
+            sampling,
+            tokens_max: None,
+            thinking_max: None,
+            stop: Vec::new(),
+            stream: false,
+            include_usage: false,
+            log_probabilities: None,
+            choices: 1,
+            best_of: 1,
+            user: None,
+            priority: 0,
+            unknown: Vec::new(),
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
 use engine::Sampling;
-use serve::api::validate::{self, Fields, Invalid, ModelDefaults};
+use serve::api::tokenize::{parse_detokenize, parse_tokenize};
+use serve::api::{Fields, Invalid, ModelDefaults, chat, completions, messages, responses};
 use serve::request::{GenerateRequest, Input, Prompt};
 
 const VOCAB: usize = 1000;
@@ -30,16 +31,16 @@ fn short(refused: Invalid) {
 pub fn run(data: &[u8]) {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: VOCAB };
-    for validate in [validate::chat, validate::completion, validate::responses, validate::messages] {
-        match Fields::parse(data).and_then(|mut fields| validate(&mut fields, model)) {
+    for parse in [chat::parse, completions::parse, responses::parse, messages::parse] {
+        match Fields::parse(data).and_then(|mut fields| parse(&mut fields, model)) {
             Ok(request) => sound(&request),
             Err(refused) => short(refused),
         }
     }
-    if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::tokenize(&mut fields, model)) {
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| parse_tokenize(&mut fields, model)) {
         short(refused);
     }
-    if let Err(refused) = Fields::parse(data).and_then(|mut fields| validate::detokenize(&mut fields, model, VOCAB)) {
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| parse_detokenize(&mut fields, model, VOCAB)) {
         short(refused);
     }
 }

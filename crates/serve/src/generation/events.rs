@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use engine::{EngineError, Timing};
 
-/// What comes of one choice: `Started`, `Read`, its text in parts, then one `ChoiceEnd` or `Failed`.
+/// An event of one choice: `Started`, `Read`, its output in pieces, then one `End` or `Failed`.
 #[derive(Clone, Debug)]
 pub enum OutputEvent {
     Started {
@@ -14,7 +14,7 @@ pub enum OutputEvent {
         /// Time in the queue.
         waited: Duration,
     },
-    /// The prompt was read, and so many of its tokens were added to the cache.
+    /// The prompt is computed, and `written` of its tokens were added to the prefix cache.
     Read {
         written: usize,
     },
@@ -26,13 +26,13 @@ pub enum OutputEvent {
         text: String,
         scored: Vec<TokenLogprob>,
     },
-    /// A call begins; calls are numbered from 0.
+    /// A tool call begins; calls are numbered from 0.
     Call {
         index: usize,
         id: String,
         name: String,
     },
-    /// More of a call's arguments: JSON, in pieces.
+    /// The next piece of a call's arguments (JSON).
     Arguments {
         index: usize,
         text: String,
@@ -45,28 +45,28 @@ pub enum OutputEvent {
 #[derive(Clone, Debug)]
 pub struct ChoiceEnd {
     pub finish: FinishReason,
-    /// The string that ended it.
+    /// Stop string that was hit.
     pub stop: Option<String>,
     pub timing: Timing,
-    /// Mean log-probability of its tokens, where it was computed.
+    /// Mean log-probability of the tokens; 0 if none was computed.
     pub mean: f64,
 }
 
-/// Why a choice ended.
+/// Finish reason of a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// By itself, or at a stop string.
+    /// End of text, or a stop string.
     Stop,
-    /// As many tokens as were allowed.
+    /// Token limit or context length.
     Length,
-    /// To have functions called.
+    /// The model called tools.
     Calls,
-    /// The server cut it.
+    /// The server's time limit.
     Resource,
 }
 
 impl FinishReason {
-    /// In OpenAI's and DeepSeek's words.
+    /// The name in OpenAI's and DeepSeek's APIs.
     pub fn word(self) -> &'static str {
         match self {
             FinishReason::Stop => "stop",
@@ -77,7 +77,7 @@ impl FinishReason {
     }
 }
 
-/// A token with its log-probability, spelled.
+/// A token's text with its log-probability.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogprob {
     pub token: String,
@@ -85,11 +85,11 @@ pub struct TokenLogprob {
     /// None for the first token of a prompt.
     pub value: Option<f32>,
     pub top: Vec<(String, Vec<u8>, f32)>,
-    /// Characters of the answer before it.
+    /// Characters of the answer before the token.
     pub offset: usize,
 }
 
-/// A call, whole.
+/// A complete tool call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolCall {
     pub id: String,
@@ -97,7 +97,7 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// A choice, whole.
+/// A complete choice.
 #[derive(Clone, Debug, Default)]
 pub struct ChoiceOutput {
     pub reasoning: String,
@@ -109,7 +109,7 @@ pub struct ChoiceOutput {
 }
 
 impl ChoiceOutput {
-    /// A part more of it.
+    /// Appends an event's output.
     pub fn add(&mut self, part: OutputEvent) {
         match part {
             OutputEvent::Started { .. } | OutputEvent::Read { .. } | OutputEvent::Failed(_) => {}

@@ -33,7 +33,7 @@ pub fn prompt(
     let id = |piece: &str| tokenizer.id_of(piece);
     let found = KNOWN.iter().find_map(|m| Some((id(m.begin)?, id(m.hole)?, id(m.end)?)));
     let Some((begin, hole, end)) = found else { return Ok(None) };
-    // What the tokenizer puts before a text, and nothing that it puts behind one.
+    // The tokenizer's prefix of a text, without its suffix.
     let mut ids = tokenizer.encode("", true)?;
     ids.truncate(1);
     ids.push(begin);

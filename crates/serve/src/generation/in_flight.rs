@@ -1,7 +1,7 @@
 //! A request's choices in flight: submits as many as the engine's queue accepts, and the rest as others finish.
 //!
-//! A token counts when the part that it belongs to is taken from here, to be given. So whatever ends a request (its client leaves, a deadline, a
-//! fault), its record has the tokens that were given until then.
+//! A token counts when its event is taken from here for delivery. So whatever ends a request (its client leaves, a timeout, a fault), its log has
+//! the tokens that were delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,56 +15,48 @@ use crate::generation::events::{ChoiceEnd, ChoiceOutput, OutputEvent};
 use crate::generation::output::{TaggedEvent, TokenCount};
 use crate::generation::prepared::PreparedRequest;
 use crate::generation::retry_after::Timer;
-use crate::generation::served_model::ServedModel;
 use crate::generation::usage::Usage;
 use crate::http::access_log::RequestLog;
 use crate::state::AppState;
 
-/// Choices that run. Dropping it drops their tickets, which frees the engine.
+/// The submitted choices of a request. Dropping it drops their handles, which cancels them in the engine.
 pub struct InFlight {
     state: Arc<AppState>,
-    served: Arc<ServedModel>,
     prepared: PreparedRequest,
     handles: Vec<Option<RequestHandle>>,
     sender: UnboundedSender<TaggedEvent>,
     parts: UnboundedReceiver<TaggedEvent>,
-    /// Tokens of the prompts; those of the choices are in `counts`.
+    /// Prompt tokens; those of the choices are in `counts`.
     usage: Usage,
     counts: Vec<TokenCount>,
     ended: usize,
     log: RequestLog,
-    /// Of each choice that left the queue.
+    /// Timers of choices that left the queue.
     timers: HashMap<usize, Timer>,
 }
 
 impl InFlight {
-    /// Queue the choices.
+    /// Submits the first choices.
     ///
     /// # Errors
-    /// None of them was taken.
-    pub fn start(
-        state: Arc<AppState>,
-        served: Arc<ServedModel>,
-        prepared: PreparedRequest,
-        log: RequestLog,
-    ) -> Result<InFlight, ApiError> {
+    /// The engine accepted none.
+    pub fn start(state: Arc<AppState>, prepared: PreparedRequest, log: RequestLog) -> Result<InFlight, ApiError> {
         let (sender, parts) = unbounded_channel();
         let usage = Usage { prompt: prepared.prompt_tokens(), ..Usage::default() };
         let counts = vec![TokenCount::default(); prepared.choices()];
         let (handles, timers) = (Vec::new(), HashMap::new());
-        let mut in_flight =
-            InFlight { state, served, prepared, handles, sender, parts, usage, counts, ended: 0, log, timers };
+        let mut in_flight = InFlight { state, prepared, handles, sender, parts, usage, counts, ended: 0, log, timers };
         in_flight.submit()?;
         Ok(in_flight)
     }
 
-    /// Queue what the engine takes.
+    /// Submits as many choices as the queue accepts.
     fn submit(&mut self) -> Result<(), ApiError> {
         while self.handles.len() < self.prepared.choices() {
-            let (request, answer) = self.prepared.choice(self.handles.len(), self.sender.clone());
-            match self.served.engine.submit(request, answer) {
+            let (request, decoder) = self.prepared.choice(self.handles.len(), self.sender.clone());
+            match self.prepared.served.engine.submit(request, decoder) {
                 Ok(handle) => self.handles.push(Some(handle)),
-                // It goes on when one of those that were taken ends.
+                // Submitted when a running choice ends.
                 Err(SubmitError::Busy { .. }) if self.handles.iter().any(Option::is_some) => return Ok(()),
                 Err(refused) => {
                     let busy = matches!(refused, SubmitError::Busy { .. });
@@ -76,21 +68,21 @@ impl InFlight {
         Ok(())
     }
 
-    /// Another try makes sense when the queue will be empty.
+    /// Sets `Retry-After` to the time at which the queue is expected to be empty.
     fn with_retry_after(&self, error: ApiError) -> ApiError {
-        let (running, waiting) = self.served.engine.load();
+        let (running, waiting) = self.prepared.served.engine.load();
         let retry = error.retry.map(|_| self.state.request_times.retry_after(running, waiting));
         ApiError { retry, ..error }
     }
 
-    /// The next part. None when all choices have ended.
+    /// The next event; `None` when all choices have ended.
     pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<(usize, OutputEvent), ApiError>>> {
         if self.ended == self.prepared.choices() {
             return Poll::Ready(None);
         }
         match self.parts.poll_recv(task) {
             Poll::Pending => Poll::Pending,
-            // It has a sender of its own, so the channel does not end.
+            // `self.sender` keeps the channel open.
             Poll::Ready(None) => Poll::Ready(Some(Err(ApiError::fault("the engine ended without an answer")))),
             Poll::Ready(Some(given)) => Poll::Ready(Some(self.account(given))),
         }
@@ -101,7 +93,7 @@ impl InFlight {
             self.timers.insert(choice, self.state.request_times.began());
         }
         self.counts[choice] = count;
-        // The choices of one prompt share its computation: what the first found in the cache is what the request saved.
+        // The choices of one prompt share its computation, so only the first one's cache hits count.
         let first = choice.is_multiple_of(self.prepared.params.best_of);
         match &part {
             OutputEvent::Started { cached, differs_at, waited, .. } => {
@@ -133,7 +125,7 @@ impl InFlight {
         Ok((choice, part))
     }
 
-    /// The end of a choice, for the record: of several choices the sums, and the last one's end.
+    /// Logs the end of a choice: sums of times, and the last finish reason.
     fn log_end(&self, end: &ChoiceEnd) {
         let timing = end.timing;
         self.log.update(|f| {
@@ -143,16 +135,16 @@ impl InFlight {
         });
     }
 
-    /// Tokens so far.
+    /// Tokens delivered so far.
     pub fn usage(&self) -> Usage {
         let sum = |of: fn(&TokenCount) -> usize| self.counts.iter().map(of).sum();
         Usage { completion: sum(|c| c.tokens), reasoning: sum(|c| c.reasoning), ..self.usage }
     }
 
-    /// All choices; of those that were made for one prompt, the likeliest.
+    /// Waits for all choices; with `best_of`, keeps the most likely of each prompt.
     ///
     /// # Errors
-    /// The first that failed.
+    /// The first choice that failed.
     pub async fn collect(&mut self) -> Result<Vec<ChoiceOutput>, ApiError> {
         let mut all = vec![ChoiceOutput::default(); self.prepared.choices()];
         while let Some(next) = std::future::poll_fn(|task| self.poll(task)).await {
@@ -174,7 +166,7 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
-    /// However the request ended, this is what it had. One that was never queued had nothing.
+    /// Logs the tokens delivered, however the request ended. A request that was never queued has none.
     fn drop(&mut self) {
         if self.handles.is_empty() {
             return;

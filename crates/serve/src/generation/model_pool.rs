@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use thiserror::Error;
 
-/// A model before it is loaded.
+/// What is known of a model before it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelDescription {
     /// Its id in the API.
@@ -22,10 +22,10 @@ pub struct ModelDescription {
     pub created: u64,
 }
 
-/// Where a model is.
+/// Whether a model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadState {
-    /// In its files only.
+    /// Not in memory.
     Absent,
     /// Being loaded.
     Loading,
@@ -34,7 +34,7 @@ pub enum LoadState {
 }
 
 impl LoadState {
-    /// In lists.
+    /// The name in the API.
     pub fn name(self) -> &'static str {
         match self {
             LoadState::Absent => "absent",
@@ -44,17 +44,13 @@ impl LoadState {
     }
 }
 
-/// Why there is no model.
+/// Why a model is not available.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ModelUnavailable {
     /// No model has that name.
     #[error("model is {name:?}; this server has {known}")]
-    Unknown {
-        /// As it was asked for.
-        name: String,
-        /// Names that there are.
-        known: String,
-    },
+    Unknown { name: String, known: String },
     /// It takes longer than a request waits.
     #[error("the model is being loaded; try again")]
     Loading,
@@ -62,36 +58,13 @@ pub enum ModelUnavailable {
     #[error(
         "{name} takes {bytes} bytes, and all models together have {budget}; give the server more --memory or a smaller model"
     )]
-    TooLarge {
-        /// Id.
-        name: String,
-        /// Bytes it takes.
-        bytes: u64,
-        /// Bytes for all.
-        budget: u64,
-    },
+    TooLarge { name: String, bytes: u64, budget: u64 },
     /// It would fit, but models that answer requests are in its place.
     #[error("{name} takes {bytes} bytes, and {free} of {budget} are free while {busy} runs; try again")]
-    NoRoom {
-        /// Id.
-        name: String,
-        /// Bytes it takes.
-        bytes: u64,
-        /// Bytes for all.
-        budget: u64,
-        /// Bytes that models in use leave.
-        free: u64,
-        /// Names of models in use.
-        busy: String,
-    },
+    NoRoom { name: String, bytes: u64, budget: u64, free: u64, busy: String },
     /// It could not be loaded; the next request tries again.
     #[error("{name} could not be loaded: {cause}")]
-    Failed {
-        /// Id.
-        name: String,
-        /// Why.
-        cause: String,
-    },
+    Failed { name: String, cause: String },
 }
 
 /// Loads the model of a description. It may take long; it runs on a thread that may wait.
@@ -216,7 +189,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         };
         let all = Arc::clone(&self);
         let loaded = tokio::task::spawn_blocking(move || {
-            // Room is free when the others are really gone.
+            // Their memory is free once they are dropped.
             drop(gone);
             (all.loader)(&description)
         });
@@ -269,7 +242,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         let mut gone = Vec::new();
         for entry in self.lock().iter_mut() {
             if !entry.idle() {
-                // In use until now, by its holder.
+                // In use until now.
                 entry.used = now;
             } else if now.duration_since(entry.used) >= idle {
                 gone.extend(entry.ready.take().map(|model| (entry.description.name.clone(), model)));

@@ -10,94 +10,94 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::generation::events::{ChoiceEnd, FinishReason, OutputEvent, TokenLogprob};
 
-/// Tokens of a choice so far; sent with each of its parts, so that tokens count when what they say is taken out of the channel.
+/// Tokens of a choice so far. Sent with each event, so that tokens count when their event is taken out of the channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenCount {
-    /// Tokens generated.
+    /// Generated tokens.
     pub tokens: usize,
-    /// Of these, tokens of reasoning.
+    /// Reasoning tokens among them.
     pub reasoning: usize,
 }
 
-/// A part of a choice, the number of the choice, and its tokens up to this part.
+/// An event, with the index of its choice and the tokens up to it.
 pub type TaggedEvent = (usize, TokenCount, OutputEvent);
 
-/// How one choice is read.
+/// Options of an `OutputDecoder`.
 pub struct OutputOptions {
-    /// Tokens of the prompt.
+    /// Number of prompt tokens.
     pub prompt: usize,
-    /// Strings that end the text.
+    /// Stop strings.
     pub stops: Vec<String>,
-    /// Ids that end it: they may come as tokens where the engine was not told of them.
+    /// End-of-text ids that the engine was not told of, so that they arrive as tokens.
     pub ends: Vec<u32>,
-    /// Templates that end without a space get their answers with one: it is dropped.
+    /// Trim leading spaces: some templates end without the space that the answer then begins with.
     pub trim: bool,
-    /// Finds reasoning and calls; without it all is text.
+    /// Parser of reasoning and tool calls; without it all output is text.
     pub parser: Option<Parser>,
-    /// Special tokens that the parser must see.
+    /// Special tokens that are passed to the parser.
     pub markers: Vec<&'static str>,
-    /// What is given back of the prompt, and whether its scores come with it.
+    /// Prompt to return before the output.
     pub echo: Option<Echo>,
-    /// The server may cut the answer before its time.
+    /// A timeout is the server's, not the client's.
     pub bounded: bool,
 }
 
-/// Whether more text comes.
+/// Whether more output follows.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Last {
+enum Ending {
     Not,
-    /// The model ended it.
+    /// End of text.
     Ended,
-    /// A limit cut it off.
+    /// A limit was reached.
     Cut,
 }
 
-/// A prompt that is given back.
+/// A prompt that is returned before the output, with scores if `scored`.
 pub struct Echo {
     pub ids: Vec<u32>,
     pub text: String,
     pub scored: bool,
 }
 
-/// Makes parts of one choice's events. As many parts as tokens at most, and a few more, so the channel is bounded by the context.
+/// Turns the engine's events of one choice into output events: at most one a token and a few more, so the channel is bounded by the context.
 pub struct OutputDecoder {
     tokenizer: Arc<Tokenizer>,
     stream: Stream<Arc<Tokenizer>>,
-    reading: OutputOptions,
+    options: OutputOptions,
     stops: Stops,
     choice: usize,
     parts: UnboundedSender<TaggedEvent>,
-    /// Scores of tokens whose text is held back, each with where its text begins in bytes.
+    /// Scores of tokens whose text is held back, each with the byte offset of that text.
     held: Vec<(usize, TokenLogprob)>,
-    /// Bytes of text decoded, bytes given, characters decoded.
+    /// Bytes of text decoded, bytes sent, characters decoded.
     decoded: usize,
     given: usize,
     characters: usize,
-    /// Scores of the prompt that came.
+    /// Scores of the prompt's tokens.
     prompt: Vec<Scores>,
     calls: usize,
     in_reasoning: bool,
     count: TokenCount,
-    /// Sum of log-probabilities, and how many.
+    /// Sum and number of log-probabilities.
     sum: (f64, usize),
-    /// An end came as a token.
+    /// One of `ends` arrived.
     ended: bool,
 }
 
 impl OutputDecoder {
     pub fn new(
         tokenizer: Arc<Tokenizer>,
-        mut reading: OutputOptions,
+        mut options: OutputOptions,
         choice: usize,
         parts: UnboundedSender<TaggedEvent>,
     ) -> OutputDecoder {
-        // Special tokens are passed over here, but for those that the parser must see.
+        // Special tokens are skipped, except those that the parser needs.
         let stream = Stream::continuing(Arc::clone(&tokenizer), false);
-        let stops = Stops::new(std::mem::take(&mut reading.stops));
+        let stops = Stops::new(std::mem::take(&mut options.stops));
         OutputDecoder {
             tokenizer,
             stream,
-            reading,
+            options,
             stops,
             choice,
             parts,
@@ -114,7 +114,7 @@ impl OutputDecoder {
         }
     }
 
-    /// Nobody listens any more, or the text has ended: break.
+    /// Sends an event; `Break` when the receiver is gone.
     fn send(&self, part: OutputEvent) -> ControlFlow<()> {
         if self.parts.send((self.choice, self.count, part)).is_err() {
             ControlFlow::Break(())
@@ -134,9 +134,9 @@ impl OutputDecoder {
         TokenLogprob { token, bytes, value, top, offset }
     }
 
-    /// The prompt, before anything else.
+    /// Sends the echoed prompt, before any output.
     fn echo(&mut self) -> ControlFlow<()> {
-        let Some(echo) = self.reading.echo.take() else { return ControlFlow::Continue(()) };
+        let Some(echo) = self.options.echo.take() else { return ControlFlow::Continue(()) };
         let mut scored = Vec::new();
         if echo.scored {
             let mut stream = Stream::new(Arc::clone(&self.tokenizer), true);
@@ -152,10 +152,10 @@ impl OutputDecoder {
         self.send(OutputEvent::Text { text: echo.text, scored })
     }
 
-    /// Whether a token is text, or a marker for the parser.
+    /// Whether a token is text or a marker for the parser.
     fn is_seen(&self, id: u32) -> bool {
         !self.tokenizer.is_special(id)
-            || self.tokenizer.piece(id).is_some_and(|piece| self.reading.markers.iter().any(|m| piece.contains(m)))
+            || self.tokenizer.piece(id).is_some_and(|piece| self.options.markers.iter().any(|m| piece.contains(m)))
     }
 
     fn token(&mut self, id: u32, scores: Option<Scores>) -> ControlFlow<()> {
@@ -165,33 +165,33 @@ impl OutputDecoder {
             let scored = self.scored(id, Some(scores), self.characters);
             self.held.push((self.decoded, scored));
         }
-        if self.reading.ends.contains(&id) {
+        if self.options.ends.contains(&id) {
             self.ended = true;
             return ControlFlow::Continue(());
         }
         let text = if self.is_seen(id) { self.stream.push(id) } else { String::new() };
-        let flow = self.read(text, Last::Not);
+        let flow = self.read(text, Ending::Not);
         self.count.reasoning += usize::from(self.in_reasoning);
         flow
     }
 
-    /// Text that came, to parts that can be given.
-    fn read(&mut self, mut text: String, last: Last) -> ControlFlow<()> {
-        if self.reading.trim && !text.is_empty() {
+    /// Parses decoded text and sends what is complete.
+    fn read(&mut self, mut text: String, last: Ending) -> ControlFlow<()> {
+        if self.options.trim && !text.is_empty() {
             let rest = text.trim_start();
             if rest.len() != text.len() {
-                // Offsets count what is given.
+                // Offsets count the text that is sent.
                 self.held.iter_mut().for_each(|(at, s)| (*at, s.offset) = (0, 0));
             }
             text = rest.to_string();
-            self.reading.trim = text.is_empty();
+            self.options.trim = text.is_empty();
         }
-        let Some(parser) = &mut self.reading.parser else { return self.content(text, last != Last::Not) };
+        let Some(parser) = &mut self.options.parser else { return self.content(text, last != Ending::Not) };
         let mut deltas = parser.push(&text);
         deltas.extend(match last {
-            Last::Not => Vec::new(),
-            Last::Ended => parser.finish(),
-            Last::Cut => parser.cut(),
+            Ending::Not => Vec::new(),
+            Ending::Ended => parser.finish(),
+            Ending::Cut => parser.cut(),
         });
         for delta in deltas {
             self.in_reasoning = matches!(delta, Delta::Reasoning(_));
@@ -202,7 +202,7 @@ impl OutputDecoder {
                     self.send(OutputEvent::Reasoning { text, scored })?;
                 }
                 Delta::CallStart { index, name, id } => {
-                    // What was held back as the beginning of a stop string was none.
+                    // What was held back was not the beginning of a stop string.
                     let rest = self.stops.finish();
                     if !rest.is_empty() {
                         self.given += rest.len();
@@ -219,10 +219,10 @@ impl OutputDecoder {
                 }
             }
         }
-        if last == Last::Not { ControlFlow::Continue(()) } else { self.content(String::new(), true) }
+        if last == Ending::Not { ControlFlow::Continue(()) } else { self.content(String::new(), true) }
     }
 
-    /// Text for the reader, up to a stop string.
+    /// Sends text up to a stop string.
     fn content(&mut self, text: String, last: bool) -> ControlFlow<()> {
         self.decoded += text.len();
         self.characters += text.chars().count();
@@ -247,12 +247,12 @@ impl OutputDecoder {
         if self.stops.hit().is_none() {
             let rest = self.stream.finish();
             let cut = matches!(finish, Ended::Length | Ended::Context | Ended::Time) && !self.ended;
-            let _ = self.read(rest, if cut { Last::Cut } else { Last::Ended });
+            let _ = self.read(rest, if cut { Ending::Cut } else { Ending::Ended });
         }
         let stop = self.stops.hit().map(str::to_string);
         let finish = match finish {
             _ if stop.is_some() => FinishReason::Stop,
-            Ended::Time if self.reading.bounded => FinishReason::Resource,
+            Ended::Time if self.options.bounded => FinishReason::Resource,
             Ended::Length if self.ended => FinishReason::Stop,
             Ended::Length | Ended::Context | Ended::Time => FinishReason::Length,
             Ended::Stop(_) | Ended::Complete | Ended::Cancelled if self.calls > 0 => FinishReason::Calls,
@@ -269,8 +269,8 @@ impl EventSink for OutputDecoder {
     fn take(&mut self, event: Event) -> ControlFlow<()> {
         match event {
             Event::Started { cached, differs_at, waited, .. } => {
-                self.send(OutputEvent::Started { prompt: self.reading.prompt, cached, differs_at, waited })?;
-                if self.reading.echo.as_ref().is_some_and(|e| !e.scored) {
+                self.send(OutputEvent::Started { prompt: self.options.prompt, cached, differs_at, waited })?;
+                if self.options.echo.as_ref().is_some_and(|e| !e.scored) {
                     self.echo()
                 } else {
                     ControlFlow::Continue(())
@@ -332,9 +332,9 @@ mod tests {
     }
 
     /// The parts of an answer whose tokens are these, with their counts; the engine is told to stop where a sink says so.
-    fn given(reading: OutputOptions, ids: &[u32], finish: Ended) -> Vec<TaggedEvent> {
+    fn given(options: OutputOptions, ids: &[u32], finish: Ended) -> Vec<TaggedEvent> {
         let (sender, mut parts) = unbounded_channel();
-        let mut answer = OutputDecoder::new(tokenizer(), reading, 0, sender);
+        let mut answer = OutputDecoder::new(tokenizer(), options, 0, sender);
         assert!(
             answer
                 .take(Event::Started { seed: 1, cached: 0, differs_at: None, waited: std::time::Duration::ZERO })
@@ -352,21 +352,21 @@ mod tests {
         std::iter::from_fn(|| parts.try_recv().ok()).collect()
     }
 
-    fn parts(reading: OutputOptions, ids: &[u32], finish: Ended) -> Vec<OutputEvent> {
-        given(reading, ids, finish).into_iter().map(|(_, _, part)| part).collect()
+    fn parts(options: OutputOptions, ids: &[u32], finish: Ended) -> Vec<OutputEvent> {
+        given(options, ids, finish).into_iter().map(|(_, _, part)| part).collect()
     }
 
-    fn whole(reading: OutputOptions, text: &str) -> ChoiceOutput {
+    fn whole(options: OutputOptions, text: &str) -> ChoiceOutput {
         let ids = tokenizer().encode(text, false).unwrap();
         let mut whole = ChoiceOutput::default();
-        parts(reading, &ids, Ended::Stop(1)).into_iter().for_each(|part| whole.add(part));
+        parts(options, &ids, Ended::Stop(1)).into_iter().for_each(|part| whole.add(part));
         whole
     }
 
     #[test]
     fn text_ends_at_a_stop_string_and_scores_follow_it() {
-        let reading = OutputOptions { stops: vec!["zzz".to_string(), " little girl".to_string()], ..plain() };
-        let got = whole(reading, "There was a little girl named Lily.");
+        let options = OutputOptions { stops: vec!["zzz".to_string(), " little girl".to_string()], ..plain() };
+        let got = whole(options, "There was a little girl named Lily.");
         assert_eq!(
             (got.text.as_str(), got.stop(), got.finish()),
             ("There was a", Some(" little girl"), FinishReason::Stop)
@@ -381,9 +381,9 @@ mod tests {
 
     #[test]
     fn reasoning_comes_first_and_never_with_text() {
-        let reading = OutputOptions { stops: vec!["cat".to_string()], ..parsed("hermes", true) };
+        let options = OutputOptions { stops: vec!["cat".to_string()], ..parsed("hermes", true) };
         let ids = tokenizer().encode("A cat?</think>\n\nThe dog and the cat", false).unwrap();
-        let given = given(reading, &ids, Ended::Length);
+        let given = given(options, &ids, Ended::Length);
         // A part counts the tokens up to it, so that it can be the last; the end counts all, those of the stop string too.
         assert!(given.windows(2).all(|w| w[0].1.tokens <= w[1].1.tokens));
         let Some((_, TokenCount { tokens, reasoning }, OutputEvent::End(_))) = given.last() else {
@@ -431,8 +431,8 @@ mod tests {
         let ids = tokenizer().encode("Once upon", false).unwrap();
         let echo = Echo { ids: ids.clone(), text: "Once upon".to_string(), scored: true };
         let (sender, mut parts) = unbounded_channel();
-        let reading = OutputOptions { echo: Some(echo), ends: vec![1], ..plain() };
-        let mut answer = OutputDecoder::new(tokenizer(), reading, 3, sender);
+        let options = OutputOptions { echo: Some(echo), ends: vec![1], ..plain() };
+        let mut answer = OutputDecoder::new(tokenizer(), options, 3, sender);
         for event in [
             Event::Started { seed: 1, cached: 0, differs_at: None, waited: std::time::Duration::ZERO },
             Event::Prompt(vec![(-0.5, vec![(7, -0.1)])]),

@@ -6,36 +6,36 @@ use engine::Constraint;
 use text::Tokenizer;
 use text::reply::{THINK, THINK_END};
 
-/// Where a text is.
+/// Where the output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing but white space, or the beginning of the opening tag.
     Before,
-    /// In its reasoning.
+    /// In the reasoning.
     Inside,
-    /// So many tokens of the end were written.
+    /// Number of closing tokens written.
     Closing(usize),
-    /// Behind it.
+    /// After the reasoning.
     Behind,
 }
 
-/// What a text must obey, with its reasoning no longer than allowed.
+/// A constraint that limits the tokens of reasoning, around another constraint.
 pub struct ReasoningBudget {
     inner: Option<Box<dyn Constraint>>,
     tokenizer: Arc<Tokenizer>,
-    /// Tokens of reasoning that may still come.
+    /// Remaining tokens of reasoning.
     left: usize,
-    /// What closes it.
+    /// Tokens that close the reasoning.
     closing: Vec<u32>,
     place: Stage,
-    /// The latest bytes, among which a tag may be.
+    /// The latest bytes, in which a tag may begin.
     seen: Vec<u8>,
     all: Vec<u32>,
     one: Vec<u32>,
 }
 
 impl ReasoningBudget {
-    /// At most `left` tokens of reasoning, which `opened` says has begun; then `closing`.
+    /// At most `left` tokens of reasoning (begun already if `opened`), then `closing`.
     pub fn new(
         inner: Option<Box<dyn Constraint>>,
         tokenizer: Arc<Tokenizer>,
@@ -62,14 +62,14 @@ impl ReasoningBudget {
             if !begun.starts_with(THINK.as_bytes()) {
                 return if THINK.as_bytes().starts_with(begun) { Stage::Before } else { Stage::Behind };
             }
-            // What came with the tag's last bytes is reasoning.
+            // Text after the tag in the same token is reasoning.
             self.seen = begun[THINK.len()..].to_vec();
             return self.inside(usize::from(!self.seen.is_empty()));
         }
         self.inside(1)
     }
 
-    /// So many tokens more of reasoning.
+    /// Counts tokens of reasoning.
     fn inside(&mut self, tokens: usize) -> Stage {
         if self.seen.windows(THINK_END.len()).any(|part| part == THINK_END.as_bytes()) {
             return Stage::Behind;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest time that is told.
+/// Largest `Retry-After`, in seconds.
 const SECONDS_MAX: u64 = 600;
 
-/// Times of requests: a running mean of those that ended, and when those under way began.
+/// Durations of requests: a running mean of those that ended, and the start times of those running.
 #[derive(Debug, Default)]
 pub struct RequestTimes(Mutex<Inner>);
 
@@ -18,7 +18,7 @@ struct Inner {
     next: u64,
 }
 
-/// A request under way; dropping it forgets it.
+/// A running request; dropping it forgets its start.
 #[derive(Debug)]
 pub struct Timer {
     request_times: Arc<RequestTimes>,
@@ -30,7 +30,7 @@ impl RequestTimes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request left the queue.
+    /// Starts the timer of a request that left the queue.
     pub fn began(self: &Arc<RequestTimes>) -> Timer {
         let mut inner = self.lock();
         let id = inner.next;
@@ -39,15 +39,15 @@ impl RequestTimes {
         Timer { request_times: Arc::clone(self), id }
     }
 
-    /// A request took so long.
+    /// Records the duration of a request.
     pub fn ended(&self, time: Duration) {
         let mut inner = self.lock();
-        // The eighth part of the new one.
+        // The new duration weighs one eighth.
         inner.mean = Some(inner.mean.map_or(time, |mean| mean - mean / 8 + time / 8));
     }
 
-    /// Seconds until the queue will be empty, where so many run and so many wait: those that wait take the places of those that
-    /// run, each for as long as requests take. What has run for long already will take about as long again.
+    /// Seconds until the queue is expected to be empty: waiting requests replace running ones, each for the mean duration. A
+    /// request that has run for long is expected to take as long again.
     pub fn retry_after(&self, running: usize, waiting: usize) -> u64 {
         let inner = self.lock();
         let ages: Duration = inner.timers.values().map(Instant::elapsed).sum();

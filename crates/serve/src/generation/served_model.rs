@@ -15,15 +15,15 @@ use crate::error::ApiError;
 use crate::http::work_slots::WorkSlot;
 use crate::request::GenerateRequest;
 
-/// A chat template that renders, wherever it does so.
+/// A chat template, rendered in this process or in another.
 pub trait Render: Send + Sync {
-    /// The prompt of these messages. Where rendering can be stopped it is, once `left` says that nobody waits for it.
+    /// Renders the prompt. Rendering that can be stopped is, once `left` returns true.
     ///
     /// # Errors
-    /// What the template refuses.
+    /// The template refused the messages, or took too long.
     fn render(&self, messages: &[Value], context: &Context, left: &dyn Fn() -> bool) -> Result<String, TextError>;
 
-    /// The template itself.
+    /// Source text of the template.
     fn source(&self) -> &str;
 }
 
@@ -37,52 +37,52 @@ impl Render for Template {
     }
 }
 
-/// Where constraints are compiled for the first time, with bounds on time and memory.
+/// Trial compilation of constraints with limits on time and memory.
 pub trait TryConstraint: Send + Sync {
-    /// What compiling it says. It is stopped when it passes its bounds, and once `left` says that nobody waits for it.
+    /// The outcome of compiling a constraint. Stopped at its limits, and once `left` returns true.
     ///
     /// # Errors
-    /// It could not be tried to the end.
+    /// The compilation did not end.
     fn attempt(&self, trial: &Trial, left: &dyn Fn() -> bool) -> Result<Result<(), GrammarError>, NotTried>;
 }
 
-/// Why a constraint was not compiled to the end.
+/// Why a trial compilation did not end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotTried {
-    /// In words.
+    /// The reason, for the error message.
     pub why: String,
     /// The constraint is to blame, not the machine.
     pub by_request: bool,
 }
 
-/// A model as it is served.
+/// What a served model is made of.
 pub struct ModelParts {
-    /// Its id in the API.
+    /// Model id in the API.
     pub name: String,
-    /// The engine and its queue.
+    /// The engine that runs it.
     pub engine: Engine,
-    /// Text to ids.
+    /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// Messages to a prompt.
+    /// The model's chat template.
     pub template: Box<dyn Render>,
-    /// Spelling of the token that starts a text.
+    /// Text of the beginning-of-text token.
     pub bos: String,
-    /// Spelling of the token that ends one.
+    /// Text of the end-of-text token.
     pub eos: String,
-    /// How tokens are chosen where a request does not say.
+    /// Default sampling parameters.
     pub defaults: Sampling,
-    /// Ids that end a text.
+    /// End-of-text ids.
     pub stops: Vec<u32>,
-    /// Where its constraints are tried before they are compiled here.
+    /// Where large constraints are compiled before this process compiles them.
     pub trials: Arc<dyn TryConstraint>,
 }
 
 /// A model that is served.
 pub struct ServedModel {
     served: ModelParts,
-    /// How it writes reasoning and calls.
+    /// Format of its reasoning and tool calls.
     pub format: Format,
-    /// Made when the first request needs it: it takes a while.
+    /// Tables for grammars, slow to build: built by the first request that needs them.
     grammars: OnceLock<Result<Grammars, String>>,
 }
 
@@ -95,16 +95,16 @@ impl Deref for ServedModel {
 }
 
 impl ServedModel {
-    /// What follows from a model.
+    /// Derives the reply format from the chat template.
     pub fn new(served: ModelParts) -> ServedModel {
         let format = Format::of_template(served.template.source());
         ServedModel { served, format, grammars: OnceLock::new() }
     }
 
-    /// What is allowed, token by token, after `marker` where there is one.
+    /// Compiles a constraint that applies after `marker`, or from the start.
     ///
     /// # Errors
-    /// A constraint that cannot be kept, in the words of the grammar, with the field of what was asked that holds it.
+    /// A constraint that cannot be enforced, with the field that gave it.
     pub fn matcher(
         &self,
         wanted: Constraint,
@@ -145,13 +145,13 @@ impl ServedModel {
                 }
             }
         }
-        // Nothing stops this, and nothing has to: it is the same work by the same count of steps that just ended in time there, but for
-        // the first mask, whose steps are bounded too.
+        // Not stoppable, and it need not be: the same work, by the same count of steps, has just ended in time in the trial, except for
+        // the first mask, whose steps are limited too.
         grammars.compile_after(marker, &trial.constraint).map_err(refused)
     }
 }
 
-/// The field that an error is about, and the error there. Where it is not about a part, that is `whole`.
+/// The field that an error is about, `whole` unless the error names a part, and the error itself.
 fn blamed_field(error: GrammarError, request: &GenerateRequest, whole: &str) -> (String, GrammarError) {
     match error {
         // Calls come first.
@@ -165,7 +165,7 @@ fn blamed_field(error: GrammarError, request: &GenerateRequest, whole: &str) -> 
     }
 }
 
-/// A matcher, as the engine asks it.
+/// Adapts a grammar matcher to `engine::Constraint`.
 pub struct GrammarConstraint(pub Matcher);
 
 impl engine::Constraint for GrammarConstraint {

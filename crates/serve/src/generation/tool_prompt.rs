@@ -4,19 +4,19 @@ use serde_json::{Value, json};
 use text::grammar::{self, CallBody, CallSyntax};
 use text::reply::{Format, for_template};
 
-use crate::api::validate::Invalid;
+use crate::api::fields::Invalid;
 use crate::error::ApiError;
-use crate::request::{ResponseFormat, ToolChoice, Tools};
+use crate::request::{ResponseFormat, Tool, ToolChoice, Tools};
 
-/// The format that is used where a template knows none.
+/// Format of calls for templates without tools.
 const FALLBACK: &str = "hermes";
 
-/// How calls are written in one conversation.
+/// How tool calls are written in one conversation.
 pub struct ToolPrompt {
     pub format: Format,
-    /// The template knows no calls: they are told and given back as text.
+    /// Tools and calls are described in plain text.
     template_lacks_tools: bool,
-    /// There are tools, and the model may use them.
+    /// There are tools, and they may be called.
     pub enabled: bool,
 }
 
@@ -28,20 +28,19 @@ impl ToolPrompt {
         ToolPrompt { format, template_lacks_tools, enabled }
     }
 
-    /// Tools for the template, where it knows of them.
+    /// Tools for the template, if it supports them.
     pub fn template_tools(&self, tools: &Tools) -> Option<Value> {
-        (self.enabled && !self.template_lacks_tools)
-            .then(|| tools.list.iter().map(crate::request::Tool::json).collect())
+        (self.enabled && !self.template_lacks_tools).then(|| tools.list.iter().map(Tool::json).collect())
     }
 
-    /// The history as the template takes it.
+    /// Rewrites calls in the history to the form that the template expects.
     pub fn rewrite_history(&self, messages: &mut Vec<Value>) {
         if !self.template_lacks_tools {
             for_template(&self.format, messages);
         }
     }
 
-    /// Tools, calls and results as plain text in the messages, where the template knows of none.
+    /// Describes tools, calls and results in plain text, if the template does not support tools.
     pub fn describe_tools(&self, tools: &Tools, messages: &mut Vec<Value>) {
         if !self.template_lacks_tools {
             return;
@@ -59,10 +58,10 @@ impl ToolPrompt {
         }
     }
 
-    /// What calls must look like, where the request leaves no choice or wants schemas obeyed.
+    /// Grammar of the calls, if they are required or must match their schemas.
     ///
     /// # Errors
-    /// Calls that must be made in a format that cannot be forced.
+    /// Required calls in a format that cannot be enforced.
     fn calls_constraint(&self, tools: &Tools, always: bool) -> Result<Option<grammar::Constraint>, ApiError> {
         let required = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
         let bound = always || required || !tools.parallel || tools.list.iter().any(|t| t.strict);
@@ -80,11 +79,7 @@ impl ToolPrompt {
             let invalid = Invalid { param: Some("tool_choice".into()), message, code: "unsupported_value" };
             return Err(invalid.into());
         };
-        let one = |t: &crate::request::Tool| grammar::Tool {
-            name: t.name.clone(),
-            parameters: t.parameters.clone(),
-            strict: t.strict,
-        };
+        let one = |t: &Tool| grammar::Tool { name: t.name.clone(), parameters: t.parameters.clone(), strict: t.strict };
         Ok(Some(grammar::Constraint::Calls {
             tools: tools.list.iter().map(one).collect(),
             required: required || always,
@@ -101,11 +96,11 @@ impl ToolPrompt {
         }))
     }
 
-    /// All that the answer must obey. With tools and a shape it is either calls or text of that shape, and calls only where one is
-    /// asked for.
+    /// Constraint of the output. With tools and a response format it is either calls or such text, and only calls if they are
+    /// required.
     ///
     /// # Errors
-    /// What cannot be forced.
+    /// Required calls in a format that cannot be enforced.
     pub fn constraint(
         &self,
         tools: &Tools,
@@ -123,7 +118,7 @@ impl ToolPrompt {
     }
 }
 
-/// The text's own constraint.
+/// Constraint of a response format.
 fn format_constraint(response_format: &ResponseFormat) -> Option<grammar::Constraint> {
     match response_format {
         ResponseFormat::Text => None,
@@ -137,7 +132,7 @@ fn format_constraint(response_format: &ResponseFormat) -> Option<grammar::Constr
     }
 }
 
-/// What a model that was taught no calls is told of them.
+/// Description of the tools in plain text.
 fn tool_description(tools: &Tools) -> String {
     let list: Vec<String> = tools.list.iter().map(|t| t.json()["function"].to_string()).collect();
     format!(
@@ -147,7 +142,7 @@ fn tool_description(tools: &Tools) -> String {
     )
 }
 
-/// A message with calls, or the result of one, as plain text.
+/// Rewrites a message with calls, or a tool result, to plain text.
 fn to_plain_text(message: &mut Value) {
     let text = message["content"].as_str().unwrap_or_default().to_string();
     if message["role"] == "tool" {
@@ -166,7 +161,6 @@ fn to_plain_text(message: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Tool;
 
     fn tools(choice: ToolChoice, strict: bool) -> Tools {
         let tool = Tool {

@@ -4,24 +4,24 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Tokens of a request. Its prompt counts once, however many answers it gets.
+/// Token counts of a request. Its prompt counts once, however many choices it has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub prompt: usize,
-    /// Of the prompt, those that were in the cache.
+    /// Prompt tokens found in the prefix cache.
     pub cached: usize,
-    /// Of the prompt, those that were added to the cache.
+    /// Prompt tokens added to the prefix cache.
     pub written: usize,
-    /// Tokens that were given: of a choice that goes on, those so far.
+    /// Tokens delivered so far.
     pub completion: usize,
-    /// Of the completion, those of reasoning.
+    /// Reasoning tokens among `completion`.
     pub reasoning: usize,
-    /// Where the prompt first differs from one that was served before, where that is known.
+    /// Token index at which the prompt first differs from a cached one, if known.
     pub differs_at: Option<usize>,
 }
 
 impl Usage {
-    /// As OpenAI has it, with DeepSeek's fields.
+    /// OpenAI's `usage`, with DeepSeek's fields.
     pub fn json(&self) -> Value {
         let mut usage = json!({
             "prompt_tokens": self.prompt,
@@ -39,29 +39,29 @@ impl Usage {
     }
 }
 
-/// What routes tell.
+/// Numbers of a request for the access log and the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct RequestStats {
-    /// Id of the model that answers.
+    /// Id of the model.
     pub model: Option<String>,
-    /// Tokens of the prompt, cached ones included.
+    /// Prompt tokens, cached ones included.
     pub prompt_tokens: Option<usize>,
-    /// Tokens generated.
+    /// Tokens delivered.
     pub completion_tokens: Option<usize>,
-    /// Tokens of the prompt that were not computed again.
+    /// Prompt tokens found in the prefix cache.
     pub cached_tokens: Option<usize>,
-    /// Time in the queue.
+    /// Time in the engine's queue.
     pub queued: Option<Duration>,
-    /// Time for the prompt.
+    /// Time to compute the prompt.
     pub prefill: Option<Duration>,
-    /// Time for the tokens generated.
+    /// Time to generate the tokens.
     pub decode: Option<Duration>,
-    /// From the request's head to its first token; `RequestLog::first_token` sets it.
+    /// Time from the request's head to its first token.
     pub first_token: Option<Duration>,
-    /// Why the text ended: `stop`, `length`, `tool_calls`, ...
+    /// Finish reason: `stop`, `length`, `tool_calls`, ...
     pub finish: Option<&'static str>,
-    /// Code of the error, where it is one. No message: it may quote the request.
+    /// Code of the error. Its message is left out: it may quote the request.
     pub error: Option<&'static str>,
-    /// Names of fields that were not known; told at the level `debug`.
+    /// Names of fields that were ignored, logged at the level `debug`.
     pub unknown: Vec<String>,
 }

@@ -1,7 +1,7 @@
 //! Access log: collects a request's id, status, token counts and times; writes one log line and updates the metrics when its response ends.
 //!
-//! The gate makes a record and puts it into the request's extensions; routes only fill it. It is written when the last of its
-//! holders lets go: the handler, and the body of the response. Prompts, answers and keys never go into it.
+//! The middleware puts a `RequestLog` into the request's extensions, and handlers add to it. It is written when its last holder drops it: the
+//! handler, or the body of the response. It never holds prompts, answers or keys.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,22 +12,22 @@ use crate::generation::usage::RequestStats;
 use crate::http::api_keys::Account;
 use crate::http::metrics::Metrics;
 
-/// What the gate knows.
+/// Fields of a log line.
 #[derive(Debug)]
 struct LogEntry {
     id: String,
     method: String,
     path: String,
-    /// The route as it is written in the router: a bounded set.
+    /// Route as the router writes it: a bounded set of labels.
     route: Option<String>,
     account: Option<Account>,
     status: Option<u16>,
-    /// All of the response went to the connection.
+    /// The whole response was passed to the connection.
     sent_whole: bool,
     stats: RequestStats,
 }
 
-/// A request's record; clones are the same one.
+/// Log entry of a request; clones share it.
 #[derive(Clone, Debug)]
 pub struct RequestLog(Arc<Inner>);
 
@@ -58,18 +58,18 @@ impl RequestLog {
         self.0.entry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tell more of the request.
+    /// Changes the request's numbers.
     pub fn update(&self, change: impl FnOnce(&mut RequestStats)) {
         change(&mut self.lock().stats);
     }
 
-    /// The first token is there: now, unless it was before.
+    /// Records the time of the first token, once.
     pub fn first_token(&self) {
         let elapsed = self.0.started.elapsed();
         self.lock().stats.first_token.get_or_insert(elapsed);
     }
 
-    /// The id that the response carries in `x-request-id`.
+    /// Id that the response carries in `x-request-id`.
     pub fn id(&self) -> String {
         self.lock().id.clone()
     }
@@ -91,14 +91,14 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let total = self.started.elapsed();
         let entry = self.entry.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Whoever reads the line finds it counted.
+        // Counted first: a reader of the line finds it in the metrics.
         count(&self.metrics, entry, total);
         write(entry, total);
         self.active.send_modify(|n| *n -= 1);
     }
 }
 
-/// `200`, or `left` where the client went before it had everything.
+/// `left` if the client disconnected before the end of the response.
 fn outcome(entry: &LogEntry) -> &'static str {
     if entry.sent_whole { "done" } else { "left" }
 }
@@ -129,7 +129,7 @@ fn write(entry: &LogEntry, total: Duration) {
             )
         };
     }
-    // Probes come every few seconds and say the same.
+    // Probes come every few seconds.
     if ["/health", "/ready", "/metrics"].contains(&entry.path.as_str()) {
         line!(debug);
     } else {
@@ -141,7 +141,7 @@ fn write(entry: &LogEntry, total: Duration) {
     }
 }
 
-/// Bounded and printable, for the log.
+/// Printable and truncated text, for the log.
 pub(crate) fn plain(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }

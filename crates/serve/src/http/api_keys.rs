@@ -27,20 +27,14 @@ impl Account {
 }
 
 /// A key that cannot be one. The key itself is not told.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum KeyError {
     /// Not printable, empty or too long.
     #[error(
         "key {place} of {of} has {length} bytes; a key has 1 to {KEY_BYTES_MAX} visible ASCII characters and no spaces"
     )]
-    Unfit {
-        /// Counted from 1.
-        place: usize,
-        /// Keys given.
-        of: usize,
-        /// Its bytes.
-        length: usize,
-    },
+    Unfit { place: usize, of: usize, length: usize },
     /// Too many.
     #[error("{0} keys were given; at most {KEYS_MAX} are taken")]
     Many(usize),
@@ -104,7 +98,7 @@ impl ApiKeys {
     fn find(&self, key: &[u8]) -> Option<Account> {
         let hash = digest("farthing key", key);
         let mut found = None;
-        // All of them are looked at, whichever fits.
+        // No early exit: constant time.
         for (accepted, account) in &self.accepted {
             if bool::from(accepted.ct_eq(&hash)) {
                 found = Some(*account);

@@ -11,37 +11,37 @@ use tokio::sync::Notify;
 
 use crate::http::client::Client;
 
-/// Room for bodies, in bytes.
+/// Bytes that all request bodies may take.
 pub struct BodyBudget {
     bytes_max: usize,
     inner: Mutex<Inner>,
-    /// Bytes were given back.
+    /// Notified when bytes are released.
     freed: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
-    bodies: HashMap<u64, Body>,
+    bodies: HashMap<u64, HeldBody>,
     next: u64,
 }
 
-struct Body {
+struct HeldBody {
     client: Client,
     bytes: usize,
-    /// Its reader waits for room.
+    /// Waiting for bytes.
     waits: bool,
-    /// It is parsed now.
+    /// Being parsed: cannot be evicted.
     kept: bool,
-    /// Its reader was told to give it up.
+    /// Told to release its bytes.
     evicted: bool,
     told: Arc<Notify>,
 }
 
-/// A body was given up for another client's.
+/// A body was evicted for another client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Evicted;
 
-/// One body's bytes in the room; dropping it gives them back.
+/// Bytes reserved for one body; dropping it releases them.
 pub struct BodyReservation {
     budget: Arc<BodyBudget>,
     id: u64,
@@ -49,7 +49,7 @@ pub struct BodyReservation {
 }
 
 impl BodyBudget {
-    /// Room for so many bytes.
+    /// A budget of so many bytes.
     pub fn new(bytes_max: usize) -> Arc<BodyBudget> {
         Arc::new(BodyBudget { bytes_max, inner: Mutex::default(), freed: Notify::new() })
     }
@@ -58,18 +58,18 @@ impl BodyBudget {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A body that is about to be read.
+    /// An empty reservation for a body about to be read.
     pub fn reserve(self: &Arc<BodyBudget>, client: Client) -> BodyReservation {
         let told = Arc::new(Notify::new());
         let mut inner = self.lock();
         let id = inner.next;
         inner.next += 1;
-        let body = Body { client, bytes: 0, waits: false, kept: false, evicted: false, told: Arc::clone(&told) };
+        let body = HeldBody { client, bytes: 0, waits: false, kept: false, evicted: false, told: Arc::clone(&told) };
         inner.bodies.insert(id, body);
         BodyReservation { budget: Arc::clone(self), id, told }
     }
 
-    /// Takes the bytes if they fit, else tells others to make room. None: wait.
+    /// Takes the bytes if they fit, else evicts other bodies. `None`: wait.
     fn try_take(&self, id: u64, bytes: usize) -> Option<Result<(), Evicted>> {
         let mut inner = self.lock();
         let used: usize = inner.bodies.values().map(|b| b.bytes).sum();
@@ -88,8 +88,8 @@ impl BodyBudget {
     }
 }
 
-/// Sums of bytes by a key; what is given up counts no more.
-fn sums<K: Hash + Eq>(bodies: &HashMap<u64, Body>, key: impl Fn(&Body) -> Option<K>) -> HashMap<K, usize> {
+/// Sums of bytes by a key; evicted bodies do not count.
+fn sums<K: Hash + Eq>(bodies: &HashMap<u64, HeldBody>, key: impl Fn(&HeldBody) -> Option<K>) -> HashMap<K, usize> {
     let mut sums = HashMap::new();
     for body in bodies.values().filter(|b| !b.evicted) {
         if let Some(key) = key(body) {
@@ -99,7 +99,7 @@ fn sums<K: Hash + Eq>(bodies: &HashMap<u64, Body>, key: impl Fn(&Body) -> Option
     sums
 }
 
-/// The key that has most beside `mine`, if that is more than `mine` will have.
+/// The key with the largest sum besides `mine`, if that is larger than `mine` will be.
 fn greater<K: Hash + Eq + Copy>(sums: &HashMap<K, usize>, mine: K, bytes: usize) -> Option<K> {
     let own = sums.get(&mine).copied().unwrap_or(0) + bytes;
     let others = sums.iter().filter(|(key, sum)| **key != mine && **sum > own);
@@ -107,7 +107,7 @@ fn greater<K: Hash + Eq + Copy>(sums: &HashMap<K, usize>, mine: K, bytes: usize)
 }
 
 impl Inner {
-    /// Tells the bodies of those who have more to go, until `missing` bytes will be free.
+    /// Evicts bodies of clients that hold more, until `missing` bytes will be free.
     fn make_room(&mut self, id: u64, bytes: usize, missing: usize) {
         let Some(client) = self.bodies.get(&id).map(|b| b.client) else { return };
         let mut coming: usize = self.bodies.values().filter(|b| b.evicted).map(|b| b.bytes).sum();
@@ -120,7 +120,7 @@ impl Inner {
         }
     }
 
-    /// The youngest body of whoever has more than this client will have.
+    /// The youngest body of the client that holds most, if that is more than this client will hold.
     fn victim(&self, client: Client, bytes: usize) -> Option<u64> {
         let parties = sums(&self.bodies, |b| Some(b.client.party));
         if let Some(party) = greater(&parties, client.party, bytes) {
@@ -133,27 +133,27 @@ impl Inner {
         if let Some(address) = greater(&addresses, client.address, bytes) {
             return self.youngest(Client { address, ..client });
         }
-        // Where all wait for each other, the oldest go on.
+        // If all wait for each other, the youngest is evicted.
         let holding = || self.bodies.values().filter(|b| b.bytes > 0);
         let stuck = holding().all(|b| b.waits && !b.evicted && !b.kept);
         if stuck { self.bodies.iter().filter(|(_, b)| b.bytes > 0).map(|(id, _)| *id).max() } else { None }
     }
 
     fn youngest(&self, client: Client) -> Option<u64> {
-        let fits = |b: &Body| b.client == client && b.bytes > 0 && !b.kept && !b.evicted;
+        let fits = |b: &HeldBody| b.client == client && b.bytes > 0 && !b.kept && !b.evicted;
         self.bodies.iter().filter(|(_, b)| fits(b)).map(|(id, _)| *id).max()
     }
 }
 
 impl BodyReservation {
-    /// Takes so many bytes more; waits until there is room.
+    /// Takes bytes, waiting until they fit.
     ///
     /// # Errors
-    /// The room is needed by others.
+    /// The body was evicted.
     pub async fn take(&self, bytes: usize) -> Result<(), Evicted> {
         loop {
             let mut freed = std::pin::pin!(self.budget.freed.notified());
-            // From here on nothing is missed.
+            // From here on no notification is missed.
             freed.as_mut().enable();
             if let Some(outcome) = self.budget.try_take(self.id, bytes) {
                 return outcome;
@@ -165,12 +165,12 @@ impl BodyReservation {
         }
     }
 
-    /// Comes when the room is needed by others.
+    /// Completes when the body is evicted.
     pub async fn evicted(&self) {
         self.told.notified().await;
     }
 
-    /// It is parsed from now on, and stays until it is dropped. False: it was given up before.
+    /// Protects the body from eviction while it is parsed; false if it was evicted already.
     pub fn keep(&self) -> bool {
         let mut inner = self.budget.lock();
         inner.bodies.get_mut(&self.id).is_some_and(|body| {
@@ -179,7 +179,7 @@ impl BodyReservation {
         })
     }
 
-    /// Whether it waits for room now.
+    /// Whether it is waiting for bytes.
     pub fn waits(&self) -> bool {
         self.budget.lock().bodies.get(&self.id).is_some_and(|body| body.waits)
     }

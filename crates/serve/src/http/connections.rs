@@ -28,17 +28,17 @@ enum Activity {
 pub struct Connections {
     most: usize,
     inner: Mutex<Inner>,
-    /// One closed.
+    /// Notified when a connection closes.
     closed: Notify,
 }
 
 #[derive(Default)]
 struct Inner {
-    open: HashMap<u64, Open>,
+    open: HashMap<u64, OpenConnection>,
     next: u64,
 }
 
-struct Open {
+struct OpenConnection {
     address: IpAddr,
     activity: Activity,
     since: Instant,
@@ -51,13 +51,13 @@ struct Open {
 pub struct Connection {
     table: Arc<Connections>,
     id: u64,
-    /// The other side.
+    /// Address of the other side.
     pub peer: IpAddr,
     close: Arc<Notify>,
 }
 
 impl Connections {
-    /// So many at most.
+    /// A table of at most `most` connections.
     pub fn new(most: usize) -> Arc<Connections> {
         Arc::new(Connections { most, inner: Mutex::default(), closed: Notify::new() })
     }
@@ -78,8 +78,13 @@ impl Connections {
                     inner.next += 1;
                     let close = Arc::new(Notify::new());
                     let since = Instant::now();
-                    let open =
-                        Open { address, activity: Activity::Idle, since, closing: false, close: Arc::clone(&close) };
+                    let open = OpenConnection {
+                        address,
+                        activity: Activity::Idle,
+                        since,
+                        closing: false,
+                        close: Arc::clone(&close),
+                    };
                     inner.open.insert(id, open);
                     return Arc::new(Connection { table: Arc::clone(self), id, peer, close });
                 }
@@ -122,8 +127,10 @@ impl Inner {
         }
         let of = |address: &IpAddr| counts.get(address).copied().unwrap_or(0);
         let own = of(&address);
-        let may = |c: &&mut Open| c.activity != Activity::Answering && (c.address == address || of(&c.address) > own);
-        let first = |c: &&mut Open| (std::cmp::Reverse(of(&c.address)), c.activity, c.since);
+        let may = |c: &&mut OpenConnection| {
+            c.activity != Activity::Answering && (c.address == address || of(&c.address) > own)
+        };
+        let first = |c: &&mut OpenConnection| (std::cmp::Reverse(of(&c.address)), c.activity, c.since);
         if let Some(open) = self.open.values_mut().filter(may).min_by_key(first) {
             open.closing = true;
             open.close.notify_one();

@@ -99,7 +99,7 @@ impl Hosts {
                 let message = "there is no Host; HTTP/1.1 requires it (RFC 9112, section 3.2)";
                 return Err(ApiError::bad("invalid_host", message));
             }
-            // Older than Host, and no browser.
+            // HTTP/1.0, which no browser sends.
             None => return Ok(()),
         };
         let Ok(host) = host.transpose() else {
@@ -111,7 +111,7 @@ impl Hosts {
             return Err(ApiError::bad("invalid_host", message));
         }
         let Some(allowed) = &self.0 else { return Ok(()) };
-        // The address of the request line goes first.
+        // The request line takes precedence.
         let asked = request.uri().authority().or(host.as_ref()).map(|a| name(a.host())).unwrap_or_default();
         if is_local(&asked) || allowed.iter().any(|host| host.0 == asked) {
             return Ok(());

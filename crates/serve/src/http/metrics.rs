@@ -31,7 +31,7 @@ struct ModelLabel {
     model: String,
 }
 
-/// vLLM's label.
+/// Label of the metrics under vLLM's names.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct VllmModelLabel {
     model_name: String,
@@ -53,7 +53,7 @@ struct LayerLabels {
 type Counters = Family<ModelLabel, Counter>;
 type Gauges = Family<ModelLabel, Gauge>;
 
-/// All numbers.
+/// All metrics.
 pub struct Metrics {
     registry: Registry,
     /// What could tell one account what another asked: for those who run the server.
@@ -319,7 +319,7 @@ impl Metrics {
     /// The numbers, as Prometheus reads them; all of them for those who run the server.
     pub fn text(&self, all: bool) -> String {
         let mut text = String::new();
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = encode_registry(&mut text, &self.registry);
         if all {
             let _ = encode_registry(&mut text, &self.private);

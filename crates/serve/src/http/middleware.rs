@@ -1,9 +1,7 @@
 //! Middleware around all routes: request ids, API-key check, access log, CORS, refusal during shutdown.
 
 use std::pin::Pin;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -13,145 +11,23 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
-use tokio::sync::watch;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
-use crate::error::{ApiError, Dialect};
+use crate::error::Dialect;
 use crate::http::access_log::{RequestLog, plain};
-use crate::http::api_keys::{Account, ApiKeys};
-use crate::http::client::{self, Client, Proxy};
+use crate::http::admission::Origin;
+use crate::http::client::{self, Client};
 use crate::http::connections::{ActiveRequest, Connection};
-use crate::http::hosts::Hosts;
 use crate::ids::fresh_id;
 use crate::state::AppState;
 
-/// Bytes of a request's id that is taken over.
+/// Header that lists schema keywords which are not enforced.
+pub(crate) const SCHEMA_NOT_KEPT: HeaderName = HeaderName::from_static("x-schema-not-kept");
+
+/// Most bytes of a client's request id that is adopted.
 const ID_BYTES_MAX: usize = 128;
 
-/// Who may ask, and from where.
-#[derive(Default)]
-pub struct Access {
-    /// Keys that are accepted; none: everybody may ask.
-    pub keys: ApiKeys,
-    /// ApiKeys of those who run the server: `/metrics` tells them what could tell accounts of each other.
-    pub admin_keys: ApiKeys,
-    /// Names that the server answers to.
-    pub hosts: Hosts,
-    /// Proxies whose word on a client's address is taken.
-    pub proxies: Vec<Proxy>,
-    /// Show `/metrics` without a key even where there are keys.
-    pub open_metrics: bool,
-    /// Pages of these origins may ask from a browser. None: no headers of CORS at all.
-    pub origins: Vec<Origin>,
-}
-
-/// An origin of web pages, `https://example.org`, or `*` for any.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin(HeaderValue);
-
-impl Origin {
-    /// Any origin.
-    pub fn any() -> Origin {
-        Origin(HeaderValue::from_static("*"))
-    }
-}
-
-impl FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Origin, String> {
-        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-        let fit = text == "*" || host.is_some_and(|host| !host.is_empty() && host.chars().all(plain));
-        let value = HeaderValue::from_str(text).ok().filter(|_| fit);
-        value
-            .map(Origin)
-            .ok_or_else(|| "an origin is https://host, with a port where it has one and no path, or *".to_string())
-    }
-}
-
-/// The gate's part of the state.
-pub(crate) struct Admission {
-    access: Access,
-    shutting_down: AtomicBool,
-    /// Requests between their head and the end of their response.
-    active: watch::Sender<usize>,
-}
-
-impl Admission {
-    pub(crate) fn new(access: Access) -> Admission {
-        Admission { access, shutting_down: AtomicBool::new(false), active: watch::Sender::new(0) }
-    }
-
-    /// New requests are refused from now on.
-    pub(crate) fn shut_down(&self) {
-        self.shutting_down.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn shutting_down(&self) -> bool {
-        self.shutting_down.load(Ordering::Acquire)
-    }
-
-    /// Waits until no request is under way.
-    pub(crate) async fn wait_idle(&self) {
-        let _ = self.active.subscribe().wait_for(|&n| n == 0).await;
-    }
-
-    /// Whether whoever asks runs the server. Where nobody needs a key, everybody does.
-    fn is_admin(&self, request: &Request) -> bool {
-        let Access { keys, admin_keys, .. } = &self.access;
-        if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(request.headers()).is_some() }
-    }
-
-    /// The account of a request that may go on, if it needs one; else why it may not.
-    fn admit(&self, request: &Request) -> Result<Option<Account>, ApiError> {
-        let path = request.uri().path();
-        self.access.hosts.check(request)?;
-        check_framing(request)?;
-        if path == "/health" {
-            return Ok(None);
-        }
-        if self.shutting_down() {
-            let message = "the server is shutting down; try again".to_string();
-            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message));
-        }
-        // Probes have no keys, and readiness tells nothing else.
-        // Metrics tell who is busy when: they are open only where everything is, or by --open-metrics.
-        let open = match path {
-            "/ready" => true,
-            "/metrics" => self.access.open_metrics || self.is_admin(request),
-            _ => false,
-        };
-        let account = self.access.keys.account(request.headers());
-        if account.is_none() && !open {
-            let message =
-                "no key, or one that is not known here; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
-            let (status, code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
-            return Err(ApiError::new(status, code, message));
-        }
-        Ok(account)
-    }
-}
-
-/// Marks a request that gives both Content-Length and Transfer-Encoding.
-#[derive(Clone, Copy)]
-pub(crate) struct ConflictingLengths;
-
-/// A body of two lengths is not read, nor one in another coding than chunks (RFC 9112, section 6.1).
-fn check_framing(request: &Request) -> Result<(), ApiError> {
-    if request.extensions().get::<ConflictingLengths>().is_some() {
-        let message = "both Content-Length and Transfer-Encoding are given; give one of them";
-        return Err(ApiError::bad("two_lengths", message));
-    }
-    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).into_iter();
-    let fit = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    let Some(other) = codings.next().filter(|first| !fit(first)).or(codings.next()) else { return Ok(()) };
-    let coding = plain(&String::from_utf8_lossy(other.as_bytes()), 100);
-    let message = format!("Transfer-Encoding is {coding:?}; only chunked is understood: send the body as it is");
-    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "transfer_coding_unsupported", message))
-}
-
-/// The routes behind the gate, with `/metrics`.
+/// Adds `/metrics` and the middleware to the routes.
 pub(crate) fn layered(app: Router, state: &Arc<AppState>) -> Router {
     let metrics = get(metrics).with_state(Arc::clone(state));
     let app = app.route("/metrics", metrics).layer(from_fn_with_state(Arc::clone(state), handle));
@@ -161,7 +37,7 @@ pub(crate) fn layered(app: Router, state: &Arc<AppState>) -> Router {
     }
 }
 
-/// Headers for browsers. No credentials: keys are sent by the page itself, cookies are not read.
+/// CORS headers. No credentials: pages send keys themselves, cookies are not read.
 fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;
@@ -171,7 +47,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     } else {
         AllowOrigin::list(origins.iter().map(|o| o.0.clone()))
     };
-    let exposed = [X_REQUEST_ID, header::RETRY_AFTER, crate::api::generate::SCHEMA_NOT_KEPT];
+    let exposed = [X_REQUEST_ID, header::RETRY_AFTER, SCHEMA_NOT_KEPT];
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
@@ -192,7 +68,7 @@ async fn metrics(State(state): State<Arc<AppState>>, request: Request) -> Respon
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The client's id where it is sane, else a new one.
+/// The client's request id if it is sane, else a new one.
 fn id_of(request: &Request) -> String {
     let given = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
     let sane = given.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && id.iter().all(u8::is_ascii_graphic));
@@ -230,7 +106,7 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
             next.run(request).await
         }
     };
-    // After a body that was not understood nothing can be read.
+    // The end of an unsupported body is unknown.
     if state.admission.shutting_down() || response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -244,11 +120,11 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
     response.map(|body| Body::new(LoggedBody { body, log, _active: active }))
 }
 
-/// A response's body that tells its record when all of it went out.
+/// A response body that records when it was sent whole.
 struct LoggedBody {
     body: Body,
     log: RequestLog,
-    /// Its connection is not idle.
+    /// Keeps the connection from counting as idle.
     _active: Option<ActiveRequest>,
 }
 
@@ -289,6 +165,8 @@ mod tests {
 
     use super::*;
     use crate::generation::model_pool::{ModelDescription, ModelPool};
+    use crate::http::admission::Access;
+    use crate::http::api_keys::{Account, ApiKeys};
     use crate::state::ServerLimits;
 
     fn state(keys: &[&str], open_metrics: bool, origins: &[&str]) -> Arc<AppState> {

@@ -14,11 +14,12 @@ use crate::api::generate::{Endpoint, complete};
 use crate::api::tokenize;
 use crate::error::{ApiError, Dialect, id_of};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
+use crate::http::request_body::read_json;
 use crate::state::AppState;
 
 type Route = MethodRouter<Arc<AppState>>;
 
-/// Every route, as the description of the API names it.
+/// All routes: method, path and handler.
 pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let asked = |kind: Endpoint| {
         post(move |State(state): State<Arc<AppState>>, request: Request| complete(state, request, kind))
@@ -61,17 +62,17 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     ]
 }
 
-/// All routes.
+/// The router of all routes.
 pub fn router(state: Arc<AppState>) -> Router {
     let mut router = Router::new();
     for (_, path, route) in table() {
-        // Names of models have slashes in them.
+        // Model ids may contain slashes.
         router = router.route(&path.replace("{id}", "{*id}"), route);
     }
     router.method_not_allowed_fallback(wrong_method).fallback(nothing_here).with_state(state)
 }
 
-/// Routes that an unknown path may have meant: most, and how like it they must be (Jaro).
+/// Most routes suggested for an unknown path, and the least similarity (Jaro) of one.
 const NEAR_MAX: usize = 3;
 const NEAR: f64 = 0.8;
 
@@ -79,7 +80,7 @@ fn shown(uri: &Uri) -> String {
     uri.path().chars().take(200).collect()
 }
 
-/// Routes near a path, best first: those that it ends with, then those that are spelled like it.
+/// Suggestions for a path, best first: its suffixes, then similar spellings.
 fn near(path: &str) -> Vec<String> {
     let path: String = path.trim_end_matches('/').chars().take(200).collect();
     let likeness = |route: &str| match (path.ends_with(route), path.len() > 1 && route.ends_with(&path)) {
@@ -128,7 +129,7 @@ fn refused(error: ApiError, head: &Parts) -> Response {
 async fn health(State(state): State<Arc<AppState>>) -> Response {
     match state.fault() {
         None => axum::Json(json!({"status": "ok"})).into_response(),
-        // What it said is in the log: the route is open to everybody.
+        // The panic message is in the log only: this route is public.
         Some(_) => (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"status": "failed"}))).into_response(),
     }
 }
@@ -146,7 +147,7 @@ async fn openapi() -> Response {
     (kind, crate::OPENAPI).into_response()
 }
 
-/// A model, to OpenAI's clients and to Anthropic's.
+/// A model in OpenAI's and Anthropic's form.
 fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
     json!({
         "id": model.name,
@@ -188,7 +189,7 @@ async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>, reque
 
 async fn embeddings(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
-    let error = match crate::api::generate::body(&state, &head, content).await {
+    let error = match read_json(&state, &head, content).await {
         Ok(_) => {
             let message =
                 "this server has no model for embeddings; it answers at /v1/chat/completions and /v1/completions";

@@ -17,22 +17,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
+use crate::http::admission::ConflictingLengths;
 use crate::http::connections::{Connection, Connections};
 use crate::http::framing::Followed;
-use crate::http::middleware::{ConflictingLengths, layered};
+use crate::http::middleware::layered;
 use crate::http::routes::router;
 use crate::http::tls::Tls;
 use crate::state::AppState;
 
-/// Bytes of a request's head.
+/// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Fields of a request's head.
+/// Most header fields of a request.
 const HEADERS_MAX: usize = 100;
-/// Time for connections to close once no request is under way.
+/// Time for idle connections to close during shutdown.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
-/// Serve until `end` comes, with TLS where there is a certificate. Then new requests are refused while those that were taken are
-/// finished, but no longer than the limits allow. Gives whether all was finished, and what `end` gave.
+/// Serves until `end` completes, with TLS if there is a certificate. Then new requests are refused, and running ones have
+/// `ServerLimits::drain` to finish. Returns whether all did, and the output of `end`.
 pub async fn listen<T>(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
@@ -54,7 +55,7 @@ pub async fn listen<T>(
             finished = &mut end => break finished,
         };
         let Some((stream, open)) = accepted else {
-            // Out of descriptors, most likely: let some connections end first.
+            // Probably out of file descriptors: let some connections end first.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -75,15 +76,15 @@ pub async fn listen<T>(
         model.engine.end();
     }
     if !finished {
-        // Requests that end so are written down like others.
+        // Their requests are logged like others.
         connections.close();
     }
-    // What is left are connections without a request.
+    // Only connections without a request are left.
     let closed = tokio::time::timeout(limits.patience.min(CLOSE_MAX), connections.empty()).await.is_ok();
     (closed && finished, why)
 }
 
-/// A connection, then a place for it.
+/// Accepts a connection and waits for a place in the table.
 async fn accept(listener: &TcpListener, connections: &Arc<Connections>) -> Option<(TcpStream, Arc<Connection>)> {
     let (stream, peer) = listener.accept().await.ok()?;
     Some((stream, connections.open(peer.ip()).await))
@@ -138,11 +139,11 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let _ = connection.await;
 }
 
-/// A connection whose other side must take what is written to it.
+/// A stream whose writes time out.
 struct WriteTimeout {
     stream: TcpStream,
     patience: Duration,
-    /// Runs while a write waits.
+    /// Runs while a write is pending.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 

@@ -14,42 +14,21 @@ use tokio_rustls::rustls::{self, ServerConfig};
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// Files that are no certificate and key.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// Not read.
     #[error("{}: {source}", path.display())]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    Read { path: PathBuf, source: std::io::Error },
     /// More than a certificate chain can be.
     #[error("{}: more than {PEM_BYTES_MAX} bytes; give a PEM file", path.display())]
-    Large {
-        /// File.
-        path: PathBuf,
-    },
+    Large { path: PathBuf },
     /// Not PEM, or nothing of that kind in it.
     #[error("{}: no {what} in it ({source}); give a PEM file", path.display())]
-    Pem {
-        /// File.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// Why.
-        source: pem::Error,
-    },
+    Pem { path: PathBuf, what: &'static str, source: pem::Error },
     /// They do not belong together, or are of an unknown kind.
     #[error("{} and {}: {source}", cert.display(), key.display())]
-    Unfit {
-        /// The certificate's file.
-        cert: PathBuf,
-        /// The key's file.
-        key: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
+    Unfit { cert: PathBuf, key: PathBuf, source: rustls::Error },
 }
 
 /// A certificate and its key in use, and where they came from.
@@ -113,7 +92,7 @@ fn config(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
         .map_err(unfit)?;
-    // HTTP/1.1 only: the bounds on heads and on clients that do not read are made for one request a connection at a time.
+    // HTTP/1.1 only: the limits on heads and slow readers assume one request at a time on a connection.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

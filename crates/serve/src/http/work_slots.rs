@@ -16,32 +16,32 @@ use tokio::sync::oneshot;
 use crate::error::ApiError;
 use crate::http::client::{Client, Party};
 
-/// How many places there are.
+/// Numbers of slots.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
-    /// Of a client that is alone.
+struct SlotLimits {
+    /// For one client.
     alone: usize,
-    /// Of one party from different addresses.
+    /// For one party from several addresses.
     party: usize,
-    /// In all.
+    /// For all.
     all: usize,
 }
 
-const PARSING: Limits = Limits { alone: 2, party: 4, all: 8 };
-/// One party never has them all: each may be taken for as long as a constraint may compile.
-const COMPILING: Limits = Limits { alone: 2, party: 3, all: 4 };
-/// Longest wait for a place to compile.
+const PARSING: SlotLimits = SlotLimits { alone: 2, party: 4, all: 8 };
+/// One party never has all: a slot may be held for as long as a constraint may compile.
+const COMPILING: SlotLimits = SlotLimits { alone: 2, party: 3, all: 4 };
+/// Longest wait for a compile slot.
 const COMPILING_WAIT: Duration = Duration::from_secs(30);
-/// How often one who waits for such a place looks whether the client is still there.
+/// Interval at which a waiting thread checks whether its client is still there.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Places for bodies of `LARGE_BYTES` and more.
+/// Slots for bodies of `LARGE_BYTES` and more.
 const LARGE: usize = 2;
 const LARGE_BYTES: usize = 256 << 10;
 
-/// The places, and who waits for one.
+/// The slots and those who wait for one.
 pub struct WorkSlots {
     inner: Mutex<Inner>,
-    /// Those of processes that compile constraints.
+    /// Slots of processes that compile constraints.
     compiling: Option<Arc<WorkSlots>>,
 }
 
@@ -53,15 +53,15 @@ impl Default for WorkSlots {
 }
 
 struct Inner {
-    limits: Limits,
+    limits: SlotLimits,
     running: Vec<SlotKey>,
     waiting: Vec<(SlotKey, oneshot::Sender<HeldSlot>)>,
-    /// When a client last began, counted in beginnings; only of those that run or wait.
+    /// When a client last started, counted in starts; only of clients that run or wait.
     last_start: HashMap<Client, u64>,
     starts: u64,
 }
 
-/// What a place is for.
+/// The client of a slot, and whether its body is large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SlotKey {
     client: Client,
@@ -74,7 +74,7 @@ impl SlotKey {
     }
 }
 
-/// A place; dropping it gives it to the next.
+/// A held slot; dropping it passes it on.
 struct HeldSlot {
     slots: Arc<WorkSlots>,
     key: SlotKey,
@@ -85,7 +85,7 @@ impl WorkSlots {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for this client's work on so many bytes.
+    /// Waits for a slot for a client's body of this size.
     async fn take(self: &Arc<WorkSlots>, client: Client, bytes: usize) -> Option<HeldSlot> {
         self.acquire(SlotKey::new(client, bytes)).await
     }
@@ -104,7 +104,7 @@ impl WorkSlots {
         slot.await.ok()
     }
 
-    /// Who waits and may begin now, begins.
+    /// Starts those that wait and may start now.
     fn next(self: &Arc<WorkSlots>) {
         loop {
             let (key, sender) = {
@@ -115,14 +115,14 @@ impl WorkSlots {
                 inner.start(key);
                 (key, sender)
             };
-            // Who left meanwhile gives it back by dropping it, which asks for the next again.
+            // If the receiver is gone, the slot is dropped and passed on.
             let _ = sender.send(HeldSlot { slots: Arc::clone(self), key });
         }
     }
 }
 
 impl Inner {
-    fn new(limits: Limits) -> Inner {
+    fn new(limits: SlotLimits) -> Inner {
         Inner { limits, running: Vec::new(), waiting: Vec::new(), last_start: HashMap::new(), starts: 0 }
     }
 
@@ -141,7 +141,7 @@ impl Inner {
         self.running.iter().filter(|p| p.client.party == party).count()
     }
 
-    /// Of those that may begin, one of the party that has least, and that was not served for longest.
+    /// Index of the next to start: of the party with the fewest running that was served longest ago.
     fn next_waiting(&self) -> Option<usize> {
         let mut parties: HashMap<Party, u64> = HashMap::new();
         for (client, last_start) in &self.last_start {
@@ -177,7 +177,7 @@ impl Drop for HeldSlot {
     }
 }
 
-/// A client's turn, on the thread that does the work.
+/// A client's slot, on the thread that does the work.
 pub struct WorkSlot {
     slots: Arc<WorkSlots>,
     key: SlotKey,
@@ -185,7 +185,7 @@ pub struct WorkSlot {
     cancelled: Arc<AtomicBool>,
 }
 
-/// Tells the work that nobody waits for it any more, when it is dropped.
+/// Cancels the work when it is dropped.
 struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
@@ -194,8 +194,8 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Does work on so many bytes of a client, on a thread of its own, once there is a place. The place is kept until the work ends,
-/// which it does soon after whoever asked has gone.
+/// Runs blocking work on a client's body once there is a slot. The slot is held until the work ends, which is soon after the
+/// client has left.
 pub async fn run_in_slot<T: Send + 'static>(
     slots: &Arc<WorkSlots>,
     (client, bytes): (Client, usize),
@@ -210,12 +210,12 @@ pub async fn run_in_slot<T: Send + 'static>(
 }
 
 impl WorkSlot {
-    /// Whether nobody waits for the outcome.
+    /// Whether the client has left.
     pub fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Acquire)
     }
 
-    /// Waits for another process: others have the place meanwhile.
+    /// Waits for another process without holding the slot.
     pub fn released_while<T>(&self, wait: impl FnOnce() -> T) -> T {
         drop(self.held.take());
         let outcome = wait();
@@ -223,10 +223,10 @@ impl WorkSlot {
         outcome
     }
 
-    /// Waits for a process that compiles constraints, once there is a place among those.
+    /// Waits for a process that compiles constraints, once there is a compile slot.
     ///
     /// # Errors
-    /// There was none, and why.
+    /// No compile slot became free, and why.
     pub fn compile<T>(&self, wait: impl FnOnce() -> T) -> Result<T, String> {
         self.released_while(|| {
             let _held = Handle::current().block_on(self.compile_slot())?;

@@ -1,19 +1,24 @@
-//! `/v1/chat/completions`: conversations as OpenAI's and DeepSeek's clients send them.
+//! `/v1/chat/completions`: the dialect of OpenAI's and DeepSeek's clients.
 
+use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 
-use super::sampling::{CHOICES_MAX, TOP_MAX, params, tokens};
-use super::{Fields, Invalid, ModelDefaults, counted_value, empty, format, tools, unsupported, wrong};
+use crate::api::fields::{Fields, Invalid, ModelDefaults, empty, unsupported, wrong};
+use crate::api::params::{CHOICES_MAX, TOP_MAX, params, thinking_max, tokens, variables};
+use crate::api::response::{ResponseInfo, ResponseWriter, event, openai_closing, scores};
+use crate::api::{response_format, tools};
+use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob, ToolCall};
+use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Input};
 
 /// Most messages of a conversation.
 pub const MESSAGES_MAX: usize = 1 << 14;
 
-/// A request of `/v1/chat/completions`.
+/// Parses a body of `/v1/chat/completions`.
 ///
 /// # Errors
-/// The first field that cannot be.
-pub fn chat(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+/// The first invalid field.
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
     let (messages, prefixed) = conversation(fields)?;
     let mut params = params(fields, model, "stop")?;
     let (old, new) = (tokens(fields, "max_tokens", 1)?, tokens(fields, "max_completion_tokens", 1)?);
@@ -27,7 +32,7 @@ pub fn chat(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateReq
     params.choices = fields.count("n", 1, CHOICES_MAX)?.unwrap_or(1) as usize;
     params.best_of = params.choices;
     let tools = tools::openai(fields)?;
-    let (response_format, format_field) = format::response_format(fields)?;
+    let (response_format, format_field) = response_format::parse(fields)?;
     let later = "leave it out";
     fields.unused("modalities", |v| *v == json!(["text"]), "text is all there is")?;
     fields.unused("audio", |_| false, later)?;
@@ -51,63 +56,7 @@ pub fn chat(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateReq
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
 }
 
-/// Variables of the template: the caller's own, and what switches thinking.
-pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
-    const OURS: [&str; 5] = ["messages", "tools", "bos_token", "eos_token", "add_generation_prompt"];
-    const THINKING: &str = "{\"type\": \"enabled\"} or {\"type\": \"disabled\"}";
-    let mut template = Map::new();
-    if let Some(value) = fields.take("thinking") {
-        match value.get("type").and_then(Value::as_str) {
-            Some("enabled") => think(&mut template, true),
-            Some("disabled") => think(&mut template, false),
-            Some("adaptive") => {}
-            _ => return Err(wrong("thinking", &value, THINKING)),
-        }
-    }
-    if let Some(value) = fields.take("reasoning_effort") {
-        effort(&mut template, "reasoning_effort", &value)?;
-    }
-    if let Some(own) = fields.object("chat_template_kwargs", "an object")? {
-        if let Some(key) = own.keys().find(|k| OURS.contains(&k.as_str())) {
-            let what = format!("without {key}, which is set by the server");
-            return Err(wrong("chat_template_kwargs", &Value::Object(own.clone()), &what));
-        }
-        template.extend(own);
-    }
-    Ok(template)
-}
-
-/// Tokens that reasoning may take: fewer than the answer, of which it is a part. To be read before `variables`.
-pub fn thinking_max(fields: &Fields, tokens_max: Option<usize>, limit: &str) -> Result<Option<usize>, Invalid> {
-    const NAME: &str = "thinking.budget_tokens";
-    let thinking = fields.peek("thinking").unwrap_or_default();
-    let Some(budget) = thinking.get("budget_tokens").filter(|b| !b.is_null()) else { return Ok(None) };
-    let tokens = usize::try_from(counted_value(NAME, budget, 1, u64::MAX)?).unwrap_or(usize::MAX);
-    match tokens_max.filter(|&most| tokens >= most) {
-        Some(most) => Err(wrong(NAME, budget, &format!("less than {limit}, which is {most}"))),
-        None => Ok(Some(tokens).filter(|_| thinking["type"] != "disabled")),
-    }
-}
-
-/// Templates differ in the name of the switch.
-pub fn think(template: &mut Map<String, Value>, on: bool) {
-    template.insert("thinking".to_string(), on.into());
-    template.insert("enable_thinking".to_string(), on.into());
-}
-
-/// How much a model thinks. `none` switches thinking off; the other words are the template's to understand.
-pub fn effort(template: &mut Map<String, Value>, param: &str, value: &Value) -> Result<(), Invalid> {
-    match value.as_str() {
-        Some("none") => think(template, false),
-        Some(word @ ("minimal" | "low" | "medium" | "high" | "xhigh" | "max" | "ultra")) => {
-            template.insert("reasoning_effort".to_string(), word.into());
-        }
-        _ => return Err(wrong(param, value, "none, minimal, low, medium, high, xhigh, max or ultra")),
-    }
-    Ok(())
-}
-
-/// Whether the last message is the beginning of the answer: `prefix` in it, or vLLM's pair of flags.
+/// Whether the answer continues the last message: by DeepSeek's `prefix` or by vLLM's pair of flags.
 fn continued(fields: &mut Fields, messages: &[Value], prefixed: bool) -> Result<bool, Invalid> {
     let continues = fields.flag("continue_final_message")?.unwrap_or(false);
     let generation = fields.flag("add_generation_prompt")?;
@@ -125,13 +74,20 @@ fn continued(fields: &mut Fields, messages: &[Value], prefixed: bool) -> Result<
     Ok(continues || prefixed)
 }
 
-/// Messages, and whether the last is a prefix.
+/// The field `messages`.
+pub fn message_list(fields: &mut Fields) -> Result<Vec<Value>, Invalid> {
+    match fields.take("messages") {
+        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES_MAX => Ok(list),
+        other => {
+            let allowed = format!("an array of 1 to {MESSAGES_MAX} messages");
+            Err(wrong("messages", &other.unwrap_or(Value::Null), &allowed))
+        }
+    }
+}
+
+/// Messages, and whether the last one has `prefix`.
 pub fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> {
-    let allowed = format!("an array of 1 to {MESSAGES_MAX} messages");
-    let list = match fields.take("messages") {
-        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES_MAX => list,
-        other => return Err(wrong("messages", &other.unwrap_or(Value::Null), &allowed)),
-    };
+    let list = message_list(fields)?;
     let last = list.len() - 1;
     let mut prefixed = false;
     let mut messages = Vec::with_capacity(list.len());
@@ -161,7 +117,7 @@ fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
     };
     let role = match map.get("role").and_then(Value::as_str) {
         Some(role @ ("system" | "user" | "assistant" | "tool")) => role.to_string(),
-        // OpenAI's newer name for the same, and the older one for another.
+        // OpenAI's newer name of `system`, and the deprecated name of `tool`.
         Some("developer") => "system".to_string(),
         Some("function") => "tool".to_string(),
         _ => {
@@ -170,7 +126,7 @@ fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
         }
     };
     let assistant = role == "assistant";
-    // What only an assistant's message has is looked at in others too, and then left out.
+    // Fields of assistant messages are validated in others too, then dropped.
     let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null());
     let mut calls = Vec::new();
     if let Some(value) = given("tool_calls").filter(|v| *v != json!([])) {
@@ -216,7 +172,7 @@ fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
     Ok(Value::Object(whole))
 }
 
-/// A string, or parts of text.
+/// Content: a string, or an array of text parts.
 fn content(param: &str, value: Value) -> Result<String, Invalid> {
     let parts = match value {
         Value::String(text) => return Ok(text),
@@ -240,4 +196,108 @@ fn content(param: &str, value: Value) -> Result<String, Invalid> {
         }
     }
     Ok(text)
+}
+
+/// Writer of responses of `/v1/chat/completions`.
+pub(crate) struct ChatWriter {
+    pub head: ResponseInfo,
+    pub log_probabilities: bool,
+    pub include_usage: bool,
+    /// Calls are written as `function_call`.
+    pub older: bool,
+}
+
+fn logprobs(content: &[TokenLogprob], reasoning: &[TokenLogprob]) -> Value {
+    let mut all = json!({"content": scores(content), "refusal": null});
+    if !reasoning.is_empty() {
+        all["reasoning_content"] = scores(reasoning).into();
+    }
+    all
+}
+
+impl ChatWriter {
+    fn chunk(&self, choices: Vec<Value>) -> Value {
+        self.head.json("chat.completion.chunk", choices)
+    }
+
+    fn delta(&self, choice: usize, delta: Value, logprobs: Value, finish: Option<&str>) -> Vec<Event> {
+        let choice = json!({"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
+        vec![event(&self.chunk(vec![choice]))]
+    }
+
+    fn finish(&self, finish: FinishReason) -> &'static str {
+        if self.older && finish == FinishReason::Calls { "function_call" } else { finish.word() }
+    }
+
+    fn message(&self, whole: &ChoiceOutput) -> Value {
+        let content =
+            if whole.text.is_empty() && !whole.calls.is_empty() { Value::Null } else { whole.text.as_str().into() };
+        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        if !whole.reasoning.is_empty() {
+            message["reasoning_content"] = whole.reasoning.as_str().into();
+        }
+        let function = |c: &ToolCall| json!({"name": c.name, "arguments": c.arguments});
+        match whole.calls.first() {
+            None => {}
+            Some(call) if self.older => message["function_call"] = function(call),
+            Some(_) => {
+                let call = |c: &ToolCall| json!({"id": c.id, "type": "function", "function": function(c)});
+                message["tool_calls"] = whole.calls.iter().map(call).collect();
+            }
+        }
+        message
+    }
+}
+
+impl ResponseWriter for ChatWriter {
+    fn event(&mut self, choice: usize, output: &OutputEvent) -> Vec<Event> {
+        let scored = |content: &[TokenLogprob], reasoning: &[TokenLogprob]| {
+            let none = !self.log_probabilities || (content.is_empty() && reasoning.is_empty());
+            if none { Value::Null } else { logprobs(content, reasoning) }
+        };
+        match output {
+            OutputEvent::Started { .. } => {
+                let delta = json!({"role": "assistant", "content": "", "refusal": null});
+                self.delta(choice, delta, Value::Null, None)
+            }
+            OutputEvent::Text { text, scored: s } => {
+                self.delta(choice, json!({ "content": text }), scored(s, &[]), None)
+            }
+            OutputEvent::Reasoning { text, scored: s } => {
+                self.delta(choice, json!({ "reasoning_content": text }), scored(&[], s), None)
+            }
+            OutputEvent::Call { name, .. } if self.older => {
+                self.delta(choice, json!({"function_call": {"name": name, "arguments": ""}}), Value::Null, None)
+            }
+            OutputEvent::Call { index, id, name } => {
+                let function = json!({"name": name, "arguments": ""});
+                let call = json!({"index": index, "id": id, "type": "function", "function": function});
+                self.delta(choice, json!({ "tool_calls": [call] }), Value::Null, None)
+            }
+            OutputEvent::Arguments { text, .. } if self.older => {
+                self.delta(choice, json!({"function_call": {"arguments": text}}), Value::Null, None)
+            }
+            OutputEvent::Arguments { index, text } => {
+                let call = json!({"index": index, "function": {"arguments": text}});
+                self.delta(choice, json!({ "tool_calls": [call] }), Value::Null, None)
+            }
+            OutputEvent::End(end) => self.delta(choice, json!({}), Value::Null, Some(self.finish(end.finish))),
+            OutputEvent::Read { .. } | OutputEvent::Failed(_) => Vec::new(),
+        }
+    }
+
+    fn closing(&mut self, usage: &Usage) -> Vec<Event> {
+        openai_closing(self.include_usage.then(|| self.chunk(Vec::new())), usage)
+    }
+
+    fn whole(&mut self, choices: &[ChoiceOutput], usage: &Usage) -> Value {
+        let choice = |(index, w): (usize, &ChoiceOutput)| {
+            let scores = if self.log_probabilities { logprobs(&w.scored, &w.reasoning_scored) } else { Value::Null };
+            let finish = self.finish(w.finish());
+            json!({"index": index, "message": self.message(w), "logprobs": scores, "finish_reason": finish})
+        };
+        let mut whole = self.head.json("chat.completion", choices.iter().enumerate().map(choice).collect());
+        whole["usage"] = usage.json();
+        whole
+    }
 }

@@ -2,21 +2,21 @@
 
 use serde_json::{Map, Value};
 
-use super::{Fields, Invalid, wrong};
+use crate::api::fields::{Fields, Invalid, wrong};
 use crate::request::ResponseFormat;
 
-/// Deepest schema, and most values in it.
+/// Most levels of a schema, and most values in it.
 const DEPTH_MAX: usize = 64;
 const NODES_MAX: usize = 1 << 15;
 
 const ALLOWED: &str = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or \
     {\"type\": \"json_schema\", \"json_schema\": {\"name\": ..., \"schema\": {...}}}";
 
-/// What the text must be, with the field that says so.
+/// A response format, and the path of the field that gave it.
 pub type FormatField = (ResponseFormat, String);
 
-/// OpenAI's `response_format`, or vLLM's `structured_outputs`.
-pub fn response_format(fields: &mut Fields) -> Result<FormatField, Invalid> {
+/// Parses OpenAI's `response_format` or vLLM's `structured_outputs`.
+pub fn parse(fields: &mut Fields) -> Result<FormatField, Invalid> {
     let shaped = openai(fields)?;
     let Some(map) = fields.object("structured_outputs", "an object such as {\"regex\": ...}")? else {
         return Ok(shaped);
@@ -66,7 +66,7 @@ pub fn named_schema(param: &str, named: &Map<String, Value>) -> Result<FormatFie
     Ok((ResponseFormat::Schema { schema: schema(&field, value)?, strict }, field))
 }
 
-/// vLLM's `structured_outputs`: one of several kinds.
+/// vLLM's `structured_outputs`.
 fn structured(map: &Map<String, Value>) -> Result<FormatField, Invalid> {
     const ALLOWED: &str = "an object with one of json, json_object, regex, choice and grammar";
     let given: Vec<(&String, &Value)> = map.iter().filter(|(_, v)| !v.is_null()).collect();
@@ -89,7 +89,7 @@ fn structured(map: &Map<String, Value>) -> Result<FormatField, Invalid> {
     Ok((response_format?, param))
 }
 
-/// A JSON schema of bounded size. What it says is judged where it is put to use.
+/// A JSON schema within the limits of size. Its keywords are checked when it is compiled.
 pub fn schema(param: &str, value: &Value) -> Result<Value, Invalid> {
     if !value.is_object() && !value.is_boolean() {
         return Err(wrong(param, value, "a JSON schema: an object"));

@@ -7,39 +7,39 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
-/// Longest path of a key that is told.
+/// Most characters of a path in an error.
 const PATH_MAX: usize = 200;
 
-/// Why bytes are not taken.
-pub enum Refused {
-    /// They are no JSON.
+/// Why parsing failed.
+pub enum JsonError {
+    /// Not JSON.
     Syntax(serde_json::Error),
-    /// An object has a key twice: its path, as `messages[0].role`.
+    /// Path of a duplicate key: `messages[0].role`.
     Twice(String),
     /// A number is beyond what floating point holds: its path, empty where it is the whole text.
     Range(String),
 }
 
-/// A value whose objects have each key once. Depth is bounded by `serde_json`, at 128.
+/// Parses JSON without duplicate keys. Depth is limited by `serde_json` to 128.
 ///
 /// # Errors
-/// See `Refused`.
-pub fn parse(bytes: &[u8]) -> Result<Value, Refused> {
+/// See `JsonError`.
+pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let (twice, at) = (RefCell::new(None), OnceCell::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = At { path: &Path::Root, twice: &twice, failed: &at }.deserialize(&mut deserializer);
     let parsed = parsed.and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| match twice.take() {
-        Some(path) => Refused::Twice(path),
+        Some(path) => JsonError::Twice(path),
         // `serde_json` has no other word for it than this text.
         None if error.to_string().starts_with("number out of range") => {
-            Refused::Range(at.into_inner().unwrap_or_default())
+            JsonError::Range(at.into_inner().unwrap_or_default())
         }
-        None => Refused::Syntax(error),
+        None => JsonError::Syntax(error),
     })
 }
 
-/// Where a value stands.
+/// Path of a value.
 enum Path<'a> {
     Root,
     Key(&'a Path<'a>, &'a str),
@@ -67,7 +67,7 @@ impl Path<'_> {
         }
     }
 
-    /// The path, cut where it is long.
+    /// The path, truncated if long.
     fn shown(&self) -> String {
         let mut out = String::new();
         self.write(&mut out);
@@ -79,7 +79,7 @@ impl Path<'_> {
     }
 }
 
-/// Reads the value at a place.
+/// Deserializer of the value at a path.
 #[derive(Clone, Copy)]
 struct At<'a> {
     path: &'a Path<'a>,
@@ -180,9 +180,9 @@ mod tests {
     fn refused(text: &str) -> String {
         match parse(text.as_bytes()) {
             Ok(value) => format!("taken: {value}"),
-            Err(Refused::Syntax(error)) => format!("syntax: {error}"),
-            Err(Refused::Twice(path)) => path,
-            Err(Refused::Range(path)) => format!("range: {path}"),
+            Err(JsonError::Syntax(error)) => format!("syntax: {error}"),
+            Err(JsonError::Twice(path)) => path,
+            Err(JsonError::Range(path)) => format!("range: {path}"),
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
             let (ours, plain) = (parse(text.as_bytes()), serde_json::from_str::<Value>(text));
             match (ours, plain) {
                 (Ok(ours), Ok(plain)) => assert_eq!(ours.to_string(), plain.to_string(), "{text}"),
-                (Err(Refused::Syntax(ours)), Err(plain)) => assert_eq!(ours.to_string(), plain.to_string(), "{text}"),
+                (Err(JsonError::Syntax(ours)), Err(plain)) => assert_eq!(ours.to_string(), plain.to_string(), "{text}"),
                 _ => panic!("{text}: {}", refused(text)),
             }
         }

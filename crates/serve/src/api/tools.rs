@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::format::schema;
-use super::{Fields, Invalid, unsupported, wrong};
+use crate::api::fields::{Fields, Invalid, unsupported, wrong};
+use crate::api::response_format::schema;
 use crate::request::{Tool, ToolChoice, Tools};
 
 /// Most tools of a request.
@@ -18,7 +18,7 @@ fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(fine)
 }
 
-/// One function by its fields; `parameters` is what the dialect calls the schema.
+/// A function; `parameters` is the dialect's name of the schema.
 pub fn function(param: &str, map: &Map<String, Value>, parameters: &str) -> Result<Tool, Invalid> {
     let at = |field: &str| format!("{param}.{field}");
     let get = |field: &str| map.get(field).filter(|v| !v.is_null());
@@ -45,7 +45,7 @@ pub fn function(param: &str, map: &Map<String, Value>, parameters: &str) -> Resu
     Ok(Tool { name, description, parameters, field, strict })
 }
 
-/// A list of tools, each read by `one`, with names that differ.
+/// A list of tools with unique names, each parsed by `one`.
 pub fn list(
     fields: &mut Fields,
     one: impl Fn(&str, &Map<String, Value>) -> Result<Tool, Invalid>,
@@ -84,7 +84,7 @@ fn nested(param: &str, map: &Map<String, Value>) -> Result<Tool, Invalid> {
     function(&at, inner.as_object().ok_or_else(|| wrong(&at, inner, "an object with a name"))?, "parameters")
 }
 
-/// Whatever asks for a call asks for one that can be made.
+/// Checks that a required call is possible.
 pub fn checked(param: &str, list: &[Tool], choice: ToolChoice) -> Result<ToolChoice, Invalid> {
     match &choice {
         ToolChoice::Required if list.is_empty() => Err(wrong(param, &"required".into(), "none or auto without tools")),
@@ -98,7 +98,7 @@ pub fn checked(param: &str, list: &[Tool], choice: ToolChoice) -> Result<ToolCho
 
 const CHOICE: &str = "none, auto, required or {\"type\": \"function\", \"function\": {\"name\": ...}}";
 
-/// A choice in OpenAI's words; `name` finds the name in an object of type `function`.
+/// `tool_choice` in OpenAI's words; `name` finds the name in an object of type `function`.
 pub fn choice<'v>(value: &'v Value, name: impl Fn(&'v Value) -> Option<&'v str>) -> Result<ToolChoice, Invalid> {
     match (value.as_str(), value.get("type").and_then(Value::as_str)) {
         (Some("none"), _) => Ok(ToolChoice::None),
@@ -112,7 +112,7 @@ pub fn choice<'v>(value: &'v Value, name: impl Fn(&'v Value) -> Option<&'v str>)
     }
 }
 
-/// `allowed_tools`: the others are as if they were not there.
+/// `allowed_tools`: removes all other tools.
 fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoice>, Invalid> {
     if value.get("type").and_then(Value::as_str) != Some("allowed_tools") {
         return Ok(None);
@@ -135,7 +135,7 @@ fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoic
     Ok(Some(choice))
 }
 
-/// Tools of `/v1/chat/completions`, the older `functions` among them.
+/// Tools of `/v1/chat/completions`, including the deprecated `functions`.
 pub fn openai(fields: &mut Fields) -> Result<Tools, Invalid> {
     let mut tools = list(fields, nested)?;
     let functions = match fields.take("functions") {
@@ -170,7 +170,7 @@ pub fn openai(fields: &mut Fields) -> Result<Tools, Invalid> {
     Ok(Tools { list: tools, choice, parallel, older: !functions.is_empty() })
 }
 
-/// Calls of an assistant's message, as templates have them.
+/// Calls of an assistant message, in the form of chat templates.
 pub fn calls(param: &str, value: &Value) -> Result<Vec<Value>, Invalid> {
     let items = value.as_array().filter(|c| c.len() <= TOOLS_MAX);
     let items = items.ok_or_else(|| wrong(param, value, &format!("an array of at most {TOOLS_MAX} calls")))?;
@@ -197,7 +197,7 @@ fn one_call(param: &str, item: &Value) -> Result<Value, Invalid> {
     Ok(call(&id, name, &arguments))
 }
 
-/// A call, as templates have it.
+/// A call, in the form of chat templates.
 pub fn call(id: &str, name: &str, arguments: &str) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
 }

@@ -1,12 +1,23 @@
 //! One law for all dialects: what is streamed, put together, is what would have been returned whole.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::response::IntoResponse;
+use axum::response::sse::{Event, Sse};
 use engine::Timing;
+use futures_core::Stream;
 use serde_json::{Map, Value, json};
 
-use super::*;
-use crate::generation::events::{ChoiceEnd, FinishReason};
+use crate::api::chat::ChatWriter;
+use crate::api::completions::CompletionWriter;
+use crate::api::messages::MessagesWriter;
+use crate::api::response::{ResponseInfo, ResponseWriter};
+use crate::api::responses::ResponsesWriter;
+use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
+use crate::generation::usage::Usage;
 
 fn head() -> ResponseInfo {
     ResponseInfo { id: "x".to_string(), created: 7, model: "m".to_string() }
@@ -39,13 +50,30 @@ fn parts() -> Vec<OutputEvent> {
 
 const USAGE: Usage = Usage { prompt: 9, cached: 4, written: 3, completion: 5, reasoning: 2, differs_at: Some(6) };
 
+struct Ready(std::vec::IntoIter<Event>);
+
+impl Stream for Ready {
+    type Item = Result<Event, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _task: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.next().map(Ok))
+    }
+}
+
+/// Events as they go out.
+fn written(events: Vec<Event>) -> String {
+    let body = Sse::new(Ready(events.into_iter())).into_response().into_body();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let bytes = runtime.block_on(axum::body::to_bytes(body, 1 << 20)).unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
 /// A stream's events, as (name, data).
 fn streamed(wire: &mut dyn ResponseWriter) -> Vec<(Option<String>, Value)> {
-    let mut bytes = wire.opening();
-    bytes.extend(parts().iter().flat_map(|part| wire.part(0, part)));
-    bytes.extend(wire.closing(&USAGE));
-    let all = bytes.concat();
-    let text = String::from_utf8(all).unwrap();
+    let mut events = wire.opening();
+    events.extend(parts().iter().flat_map(|part| wire.event(0, part)));
+    events.extend(wire.closing(&USAGE));
+    let text = written(events);
     let events = text.split_terminator("\n\n").filter(|e| *e != "data: [DONE]");
     events
         .map(|event| {
@@ -196,10 +224,10 @@ fn completion() {
 fn a_message_begins_before_it_ends() {
     let mut wire = MessagesWriter::new(head());
     let begun = OutputEvent::Started { prompt: 9, cached: 4, differs_at: None, waited: Duration::ZERO };
-    assert!(wire.part(0, &begun).is_empty(), "what the prompt adds to the cache is not known yet");
-    let mut bytes = wire.part(0, parts().last().unwrap());
-    bytes.extend(wire.closing(&USAGE));
-    let text = String::from_utf8(bytes.concat()).unwrap();
+    assert!(wire.event(0, &begun).is_empty(), "what the prompt adds to the cache is not known yet");
+    let mut events = wire.event(0, parts().last().unwrap());
+    events.extend(wire.closing(&USAGE));
+    let text = written(events);
     let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(names, ["message_start", "ping", "message_delta", "message_stop"]);
 }

@@ -1,24 +1,24 @@
 //! Parameters that all dialects share: sampling, stop strings, streaming, priority.
 
 use engine::Sampling;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Fields, Invalid, ModelDefaults, whole, wrong};
+use crate::api::fields::{Fields, Invalid, ModelDefaults, counted_value, whole, wrong};
 use crate::request::Params;
 
-/// Most stop strings, and the longest.
+/// Most stop strings, and bytes of one.
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1 << 10;
 /// Most entries of logit_bias.
 const BIASES_MAX: usize = 1 << 12;
-/// Longest name of a user (DeepSeek's bound).
+/// Most bytes of a user's name (DeepSeek's limit).
 const USER_BYTES_MAX: usize = 512;
-/// Most alternatives whose log-probabilities are given.
+/// Most alternatives with log-probabilities.
 pub const TOP_MAX: u64 = 20;
 /// Most answers to one prompt.
 pub const CHOICES_MAX: u64 = 16;
 
-/// Strings that end a text: one, or a list.
+/// Stop strings: one, or a list.
 pub fn stops(fields: &mut Fields, key: &'static str) -> Result<Vec<String>, Invalid> {
     let allowed = format!("a string, or at most {STOPS_MAX} strings, of 1 to {STOP_BYTES_MAX} bytes");
     let list = match fields.take(key) {
@@ -55,7 +55,7 @@ fn biases(fields: &mut Fields, vocab: usize) -> Result<Vec<(u32, f32)>, Invalid>
         .collect()
 }
 
-/// How tokens are chosen.
+/// Sampling parameters.
 fn sampling(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Sampling, Invalid> {
     let d = model.defaults;
     let seed = match fields.take("seed") {
@@ -89,7 +89,7 @@ fn sampling(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Sampling, I
     })
 }
 
-/// Whose cache it is: DeepSeek's `user_id`, vLLM's `cache_salt`.
+/// The user whose prefix cache it is: DeepSeek's `user_id`, vLLM's `cache_salt`.
 fn user(fields: &mut Fields) -> Result<Option<String>, Invalid> {
     let mut both = Vec::new();
     for key in ["user_id", "cache_salt"] {
@@ -103,7 +103,7 @@ fn user(fields: &mut Fields) -> Result<Option<String>, Invalid> {
     Ok((!both.is_empty()).then(|| both.join("\0")))
 }
 
-/// Which goes first: `priority` where it is given, else what the tier means.
+/// Priority: `priority`, or what `service_tier` means.
 fn priority(fields: &mut Fields) -> Result<i8, Invalid> {
     const TIERS: &str = "auto, default, flex, priority, scale or standard_only";
     let tier = match fields.take("service_tier") {
@@ -124,7 +124,7 @@ fn priority(fields: &mut Fields) -> Result<i8, Invalid> {
     }
 }
 
-/// One flag of `stream_options`.
+/// `stream_options.include_usage`.
 fn usage_wanted(fields: &mut Fields, stream: bool) -> Result<bool, Invalid> {
     let Some(options) = fields.take("stream_options") else { return Ok(false) };
     if !stream {
@@ -140,7 +140,7 @@ fn usage_wanted(fields: &mut Fields, stream: bool) -> Result<bool, Invalid> {
     }
 }
 
-/// The shared fields. `stop` is what the dialect calls the strings that end a text.
+/// The common parameters. `stop` is the dialect's name of the stop strings.
 pub fn params(fields: &mut Fields, model: ModelDefaults<'_>, stop: &'static str) -> Result<Params, Invalid> {
     let name = fields.text("model")?;
     let sampling = sampling(fields, model)?;
@@ -149,22 +149,72 @@ pub fn params(fields: &mut Fields, model: ModelDefaults<'_>, stop: &'static str)
     let include_usage = usage_wanted(fields, stream)?;
     Ok(Params {
         model: name,
-        sampling,
-        tokens_max: None,
-        thinking_max: None,
         stop,
         stream,
         include_usage,
-        log_probabilities: None,
-        choices: 1,
-        best_of: 1,
         user: user(fields)?,
         priority: priority(fields)?,
-        unknown: Vec::new(),
+        ..Params::new(sampling)
     })
 }
 
-/// A bound on tokens.
+/// A token limit.
 pub fn tokens(fields: &mut Fields, key: &'static str, low: u64) -> Result<Option<usize>, Invalid> {
     Ok(fields.count(key, low, u64::MAX)?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
+}
+
+/// Template variables: the request's own, and the switches of thinking.
+pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
+    const OURS: [&str; 5] = ["messages", "tools", "bos_token", "eos_token", "add_generation_prompt"];
+    const THINKING: &str = "{\"type\": \"enabled\"} or {\"type\": \"disabled\"}";
+    let mut template = Map::new();
+    if let Some(value) = fields.take("thinking") {
+        match value.get("type").and_then(Value::as_str) {
+            Some("enabled") => think(&mut template, true),
+            Some("disabled") => think(&mut template, false),
+            Some("adaptive") => {}
+            _ => return Err(wrong("thinking", &value, THINKING)),
+        }
+    }
+    if let Some(value) = fields.take("reasoning_effort") {
+        effort(&mut template, "reasoning_effort", &value)?;
+    }
+    if let Some(own) = fields.object("chat_template_kwargs", "an object")? {
+        if let Some(key) = own.keys().find(|k| OURS.contains(&k.as_str())) {
+            let what = format!("without {key}, which is set by the server");
+            return Err(wrong("chat_template_kwargs", &Value::Object(own.clone()), &what));
+        }
+        template.extend(own);
+    }
+    Ok(template)
+}
+
+/// `thinking.budget_tokens`: less than the token limit. To be read before `variables`.
+pub fn thinking_max(fields: &Fields, tokens_max: Option<usize>, limit: &str) -> Result<Option<usize>, Invalid> {
+    const NAME: &str = "thinking.budget_tokens";
+    let thinking = fields.peek("thinking").unwrap_or_default();
+    let Some(budget) = thinking.get("budget_tokens").filter(|b| !b.is_null()) else { return Ok(None) };
+    let tokens = usize::try_from(counted_value(NAME, budget, 1, u64::MAX)?).unwrap_or(usize::MAX);
+    match tokens_max.filter(|&most| tokens >= most) {
+        Some(most) => Err(wrong(NAME, budget, &format!("less than {limit}, which is {most}"))),
+        None => Ok(Some(tokens).filter(|_| thinking["type"] != "disabled")),
+    }
+}
+
+/// Switches thinking, by both names that templates use.
+pub fn think(template: &mut Map<String, Value>, on: bool) {
+    template.insert("thinking".to_string(), on.into());
+    template.insert("enable_thinking".to_string(), on.into());
+}
+
+/// Reasoning effort. `none` switches thinking off; the other words are passed to the template.
+pub fn effort(template: &mut Map<String, Value>, param: &str, value: &Value) -> Result<(), Invalid> {
+    match value.as_str() {
+        Some("none") => think(template, false),
+        Some(word @ ("minimal" | "low" | "medium" | "high" | "xhigh" | "max" | "ultra")) => {
+            template.insert("reasoning_effort".to_string(), word.into());
+        }
+        _ => return Err(wrong(param, value, "none, minimal, low, medium, high, xhigh, max or ultra")),
+    }
+    Ok(())
 }

@@ -1,12 +1,14 @@
 //! Tests of validation: what is refused, in every dialect, and what is made of what is accepted.
 
 use engine::Sampling;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::*;
+use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
+use crate::api::{Fields, Invalid, ModelDefaults, chat, completions, messages, responses};
 use crate::request::{GenerateRequest, Input, Prompt, ResponseFormat, ToolChoice};
 
 mod edges;
+mod streams;
 
 type Validate = fn(&mut Fields, ModelDefaults<'_>) -> Result<GenerateRequest, Invalid>;
 
@@ -22,20 +24,20 @@ fn with(mut body: Value, changes: Value) -> String {
 }
 
 fn chatted(changes: Value) -> Result<GenerateRequest, Invalid> {
-    asked(chat, with(json!({"messages": [{"role": "user", "content": "Hi"}]}), changes).as_bytes())
+    asked(chat::parse, with(json!({"messages": [{"role": "user", "content": "Hi"}]}), changes).as_bytes())
 }
 
 fn completed(body: Value) -> Result<GenerateRequest, Invalid> {
-    asked(completion, body.to_string().as_bytes())
+    asked(completions::parse, body.to_string().as_bytes())
 }
 
 fn messaged(changes: Value) -> Result<GenerateRequest, Invalid> {
     let body = json!({"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]});
-    asked(messages, with(body, changes).as_bytes())
+    asked(messages::parse, with(body, changes).as_bytes())
 }
 
 fn responded(changes: Value) -> Result<GenerateRequest, Invalid> {
-    asked(responses, with(json!({"input": "Hi"}), changes).as_bytes())
+    asked(responses::parse, with(json!({"input": "Hi"}), changes).as_bytes())
 }
 
 fn said(request: &GenerateRequest) -> &[Value] {
@@ -160,11 +162,11 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
         let refused = completed(body.clone()).expect_err(&body.to_string());
         assert!(refused.message.contains(said), "{refused:?}");
     }
-    assert!(asked(chat, b"{").unwrap_err().message.contains("not JSON"));
-    let far = asked(chat, br#"{"messages": [], "temperature": 1e999}"#).unwrap_err();
+    assert!(asked(chat::parse, b"{").unwrap_err().message.contains("not JSON"));
+    let far = asked(chat::parse, br#"{"messages": [], "temperature": 1e999}"#).unwrap_err();
     assert_eq!((far.param.as_deref(), far.code), (Some("temperature"), "invalid_value"));
     assert!(far.message.starts_with("temperature is a number out of range; "), "{far:?}");
-    assert!(asked(chat, b"[]").unwrap_err().message.contains("a JSON object"));
+    assert!(asked(chat::parse, b"[]").unwrap_err().message.contains("a JSON object"));
     let long = json!({"messages": [{"role": "x".repeat(10_000), "content": ""}]});
     assert!(chatted(long).unwrap_err().message.len() < 300);
 }
@@ -172,7 +174,7 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
 /// Which of two values is meant is not guessed, in any dialect and at any depth.
 #[test]
 fn a_key_is_given_once() {
-    let dialects: [Validate; 4] = [chat, completion, messages, responses];
+    let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
     for (body, param) in [
         (r#"{"model": "a", "model": "b"}"#, "model"),
         (r#"{"max_tokens": 5, "prompt": "x", "max_tokens": 50}"#, "max_tokens"),
@@ -201,7 +203,7 @@ fn seeds_and_findings_of_the_fuzzer() {
         for entry in entries {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             count += 1;
-            let dialects: [Validate; 4] = [chat, completion, messages, responses];
+            let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
             let refusals = dialects.into_iter().filter_map(|validate| asked(validate, &bytes).err());
             assert!(refusals.into_iter().all(|r| r.message.len() < 4096 && !r.message.contains('\n')));
         }
@@ -487,7 +489,7 @@ proptest::proptest! {
         for (key, value) in pairs {
             body[KEYS[key]] = value;
         }
-        let dialects: [Validate; 4] = [chat, completion, messages, responses];
+        let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
         for validate in dialects {
             match asked(validate, body.to_string().as_bytes()) {
                 Ok(request) => proptest::prop_assert!(request.params.sampling.validate(100).is_ok()),
@@ -496,7 +498,7 @@ proptest::proptest! {
         }
         let defaults = Sampling::default();
         let model = ModelDefaults { defaults: &defaults, vocab: 100 };
-        let _ = tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model);
+        let _ = parse_tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model);
     }
 }
 
@@ -562,7 +564,7 @@ fn whole_numbers_may_be_written_with_a_point() {
 fn a_text_to_tokens_has_no_wrong_fields_beside_it() {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: 100 };
-    let read = |body: Value| tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model);
+    let read = |body: Value| parse_tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model);
     assert!(matches!(read(json!({"prompt": "a", "tools": []})).unwrap(), TokenizeRequest::Text { special: true, .. }));
     for (body, param) in [
         (json!({"prompt": "a", "continue_final_message": {}}), "continue_final_message"),
@@ -596,12 +598,12 @@ fn every_field_is_described() {
     };
     let request = |validate: Validate| move |fields: &mut Fields| drop(validate(fields, model).unwrap());
     for (schema, absent, validate) in [
-        ("Chat", "", &request(chat) as &dyn Fn(&mut Fields)),
-        ("Completion", "", &request(completion)),
-        ("Responses", "prompt", &request(responses)),
-        ("Messages", "", &request(messages)),
-        ("Tokenize", "prompt", &|fields| drop(tokenize(fields, model).unwrap())),
-        ("Detokenize", "", &|fields| drop(detokenize(fields, model, 9).unwrap())),
+        ("Chat", "", &request(chat::parse) as &dyn Fn(&mut Fields)),
+        ("Completion", "", &request(completions::parse)),
+        ("Responses", "prompt", &request(responses::parse)),
+        ("Messages", "", &request(messages::parse)),
+        ("Tokenize", "prompt", &|fields| drop(parse_tokenize(fields, model).unwrap())),
+        ("Detokenize", "", &|fields| drop(parse_detokenize(fields, model, 9).unwrap())),
     ] {
         let properties = described["components"]["schemas"][schema]["properties"].as_object().unwrap();
         let named: std::collections::BTreeSet<String> = properties.keys().cloned().collect();

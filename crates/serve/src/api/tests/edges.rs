@@ -1,6 +1,7 @@
 //! Bounds of requests: the last value that is taken and the first that is refused, and which of two fields counts.
 
 use super::*;
+use crate::api::fields::shown;
 
 fn taken_and_refused(validate: fn(Value) -> Result<GenerateRequest, Invalid>, cases: Vec<(Value, Value, &str)>) {
     for (taken, refused, param) in cases {
@@ -61,7 +62,11 @@ fn the_last_value_is_taken_and_the_next_is_refused() {
     let defaults = Sampling::default();
     let ids = |n: usize| {
         let body = json!({"tokens": vec![1; n]}).to_string();
-        detokenize(&mut Fields::parse(body.as_bytes()).unwrap(), ModelDefaults { defaults: &defaults, vocab: 100 }, 9)
+        parse_detokenize(
+            &mut Fields::parse(body.as_bytes()).unwrap(),
+            ModelDefaults { defaults: &defaults, vocab: 100 },
+            9,
+        )
     };
     assert_eq!(ids(9).unwrap().len(), 9);
     assert_eq!(ids(10).unwrap_err().param.as_deref(), Some("tokens"));
@@ -121,7 +126,7 @@ fn texts_to_tokens_have_their_defaults() {
     let defaults = Sampling::default();
     let read = |body: Value| {
         let model = ModelDefaults { defaults: &defaults, vocab: 100 };
-        tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model).unwrap()
+        parse_tokenize(&mut Fields::parse(body.to_string().as_bytes()).unwrap(), model).unwrap()
     };
     assert!(matches!(
         read(json!({"content": "a"})),

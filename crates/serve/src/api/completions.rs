@@ -1,23 +1,27 @@
-//! `/v1/completions`: texts or token ids to their continuations, with echo, suffix and several answers.
+//! `/v1/completions`: texts or token ids and their continuations, with echo, suffix and several answers.
 
-use serde_json::{Map, Value};
+use axum::response::sse::Event;
+use serde_json::{Map, Value, json};
 
-use super::sampling::{CHOICES_MAX, TOP_MAX, params, tokens};
-use super::{Fields, Invalid, ModelDefaults, unsupported, whole, wrong};
-use crate::api::validate::format;
+use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, whole, wrong};
+use crate::api::params::{CHOICES_MAX, TOP_MAX, params, tokens};
+use crate::api::response::{ResponseInfo, ResponseWriter, event, finite, openai_closing};
+use crate::api::response_format;
+use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};
+use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Input, Params, Prompt, Tools};
 
 /// Most prompts of one request, and most answers in all.
 const PROMPTS_MAX: usize = 256;
 
-/// A request of `/v1/completions`.
+/// Parses a body of `/v1/completions`.
 ///
 /// # Errors
-/// The first field that cannot be.
-pub fn completion(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+/// The first invalid field.
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
     let prompts = prompts(fields.take("prompt").unwrap_or(Value::Null), model.vocab)?;
     let mut params = params(fields, model, "stop")?;
-    // Sixteen, where nothing is said: as the API has always had it.
+    // The API's default.
     params.tokens_max = Some(tokens(fields, "max_tokens", 0)?.unwrap_or(16));
     params.log_probabilities = fields.count("logprobs", 0, TOP_MAX)?.map(|n| n as usize);
     let echo = fields.flag("echo")?.unwrap_or(false);
@@ -32,7 +36,7 @@ pub fn completion(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Gener
         return Err(unsupported("suffix", &suffix.as_str().into(), "it goes with prompts that are text"));
     }
     several(fields, &mut params, prompts.len())?;
-    let (response_format, format_field) = format::response_format(fields)?;
+    let (response_format, format_field) = response_format::parse(fields)?;
     fields.about(&["user", "metadata"]);
     params.unknown = fields.unknown();
     let input = Input::Prompts { prompts, suffix, echo };
@@ -47,7 +51,7 @@ pub fn completion(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Gener
     })
 }
 
-/// Answers to each prompt, and how many are made to choose from.
+/// `n` and `best_of`.
 fn several(fields: &mut Fields, params: &mut Params, prompts: usize) -> Result<(), Invalid> {
     params.choices = fields.count("n", 1, CHOICES_MAX)?.unwrap_or(1) as usize;
     let best_of = fields.count("best_of", 1, CHOICES_MAX)?.map(|n| n as usize);
@@ -93,11 +97,73 @@ fn prompt(param: &str, value: Value, vocab: usize) -> Result<Prompt, Invalid> {
     }
 }
 
-/// Token ids.
+/// A list of token ids.
 pub fn ids(param: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, Invalid> {
     let id = |(i, v): (usize, &Value)| {
         let id = whole(v).and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < vocab);
         id.ok_or_else(|| wrong(&format!("{param}[{i}]"), v, &format!("a token id below {vocab}")))
     };
     items.iter().enumerate().map(id).collect()
+}
+
+/// Writer of responses of `/v1/completions`.
+pub(crate) struct CompletionWriter {
+    pub head: ResponseInfo,
+    pub log_probabilities: bool,
+    pub include_usage: bool,
+}
+
+/// Four arrays with an entry for each token; the first token of a prompt has no scores.
+fn logprobs(scored: &[TokenLogprob]) -> Value {
+    let top = |s: &TokenLogprob| -> Value {
+        let Some(value) = s.value else { return Value::Null };
+        let mut map: Map<String, Value> = s.top.iter().rev().map(|(t, _, v)| (t.clone(), finite(*v).into())).collect();
+        map.insert(s.token.clone(), finite(value).into());
+        map.into()
+    };
+    json!({
+        "tokens": scored.iter().map(|s| s.token.as_str()).collect::<Vec<_>>(),
+        "token_logprobs": scored.iter().map(|s| s.value.map(finite)).collect::<Vec<_>>(),
+        "top_logprobs": scored.iter().map(top).collect::<Vec<_>>(),
+        "text_offset": scored.iter().map(|s| s.offset).collect::<Vec<_>>(),
+    })
+}
+
+impl CompletionWriter {
+    fn chunk(&self, choices: Vec<Value>) -> Value {
+        self.head.json("text_completion", choices)
+    }
+
+    fn choice(&self, index: usize, text: &str, scores: Value, finish: Option<&str>) -> Value {
+        json!({"index": index, "text": text, "logprobs": scores, "finish_reason": finish})
+    }
+}
+
+impl ResponseWriter for CompletionWriter {
+    fn event(&mut self, choice: usize, output: &OutputEvent) -> Vec<Event> {
+        let choice = match output {
+            OutputEvent::Text { text, scored } => {
+                let none = !self.log_probabilities || scored.is_empty();
+                self.choice(choice, text, if none { Value::Null } else { logprobs(scored) }, None)
+            }
+            OutputEvent::End(end) => self.choice(choice, "", Value::Null, Some(end.finish.word())),
+            // No reasoning, no calls.
+            _ => return Vec::new(),
+        };
+        vec![event(&self.chunk(vec![choice]))]
+    }
+
+    fn closing(&mut self, usage: &Usage) -> Vec<Event> {
+        openai_closing(self.include_usage.then(|| self.chunk(Vec::new())), usage)
+    }
+
+    fn whole(&mut self, choices: &[ChoiceOutput], usage: &Usage) -> Value {
+        let choice = |(index, w): (usize, &ChoiceOutput)| {
+            let scores = if self.log_probabilities { logprobs(&w.scored) } else { Value::Null };
+            self.choice(index, &w.text, scores, Some(w.finish().word()))
+        };
+        let mut whole = self.chunk(choices.iter().enumerate().map(choice).collect());
+        whole["usage"] = usage.json();
+        whole
+    }
 }
