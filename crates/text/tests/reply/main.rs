@@ -1,6 +1,7 @@
 //! Replies of models: golden cases, and the law that cuts do not matter.
 
 mod blocks;
+mod edges;
 mod templates;
 mod twin;
 
