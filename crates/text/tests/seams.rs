@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
+use farthing_text::stream::Stops;
+use farthing_text::tokenizer::Within;
+use farthing_text::{Stream, TextError, Tokenizer};
 use serde_json::{Value, json};
-use text::stream::Stops;
-use text::tokenizer::Within;
-use text::{Stream, TextError, Tokenizer};
 
 const SEAM: &str = "\u{fdd0}\u{fdd1}";
 const OPEN: Within<'static> = Within { tokens_max: usize::MAX, left: &|| false };

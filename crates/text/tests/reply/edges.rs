@@ -1,7 +1,7 @@
 //! Calls at their edges: names of the greatest length, keys that come twice or late, marks within marks, objects that end too early.
 
+use farthing_text::reply::{Format, for_template};
 use serde_json::{Value, json};
-use text::reply::{Format, for_template};
 
 use super::twin::{self, Call, Message};
 use super::{cut, stream};
