@@ -70,10 +70,7 @@ fn readme_has_the_two_commands() {
 const FUNCTION_LINES: usize = 70;
 
 /// Longer functions, to be shortened: a new one does not belong here, and one that became shorter leaves.
-const LONG_FUNCTIONS: [&str; 10] = [
-    "cli/bench.rs run",
-    "cli/doctor.rs run",
-    "cli/show.rs run",
+const LONG_FUNCTIONS: [&str; 7] = [
     "kernels/attend.rs attend",
     "kernels/panels.rs with_panels",
     "kernels/products.rs quantised",
