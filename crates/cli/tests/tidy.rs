@@ -44,6 +44,26 @@ fn architecture_lists_every_source() {
     assert_eq!(listed, all_sources());
 }
 
+/// Files that the text of ARCHITECTURE.md names, such as `engine/worker.rs` for `crates/engine/src/worker.rs`.
+#[test]
+fn architecture_names_files_that_exist() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let spans =
+        text.split('`').skip(1).step_by(2).filter(|s| s.ends_with(".rs") && s.contains('/') && !s.contains('\n'));
+    let exists = |name: &str| {
+        let (folder, rest) = name.split_once('/').unwrap();
+        let places = [
+            PathBuf::from(name),
+            Path::new("crates").join(name),
+            Path::new("crates").join(folder).join("src").join(rest),
+        ];
+        places.iter().any(|place| root().join(place).is_file())
+    };
+    let (found, missing): (Vec<&str>, Vec<&str>) = spans.partition(|name| exists(name));
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(found.len() >= 80, "{} files: are they still found?", found.len());
+}
+
 #[test]
 fn unsafe_stays_in_the_kernels_and_the_mapping() {
     for source in all_sources() {
