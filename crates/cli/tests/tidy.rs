@@ -64,6 +64,37 @@ fn architecture_names_files_that_exist() {
     assert!(found.len() >= 80, "{} files: are they still found?", found.len());
 }
 
+/// Packages that documents and scripts hand to cargo.
+#[test]
+fn packages_that_are_named_exist() {
+    let package = |folder: &Path| {
+        let manifest: toml::Table = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap().parse().unwrap();
+        manifest["package"]["name"].as_str().unwrap().to_string()
+    };
+    let mut known: BTreeSet<String> =
+        std::fs::read_dir(root().join("crates")).unwrap().map(|e| package(&e.unwrap().path())).collect();
+    known.insert(package(&root().join("fuzz")));
+    let mut named = 0;
+    for folder in [".", "docs", "packaging", "fuzz"] {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            // The log keeps commands as they were given.
+            if path.ends_with("LOG.md") {
+                continue;
+            }
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            for line in text.lines().filter(|line| line.contains("cargo ")) {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                for pair in words.windows(2).filter(|pair| ["-p", "--package"].contains(&pair[0])) {
+                    assert!(known.contains(pair[1]), "{}: {} is none of {known:?}", path.display(), pair[1]);
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(named >= 6, "{named}: are they still found?");
+}
+
 #[test]
 fn unsafe_stays_in_the_kernels_and_the_mapping() {
     for source in all_sources() {
