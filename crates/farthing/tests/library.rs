@@ -134,7 +134,9 @@ fn a_server_is_refused_without_isolation_and_names_are_one_models() {
 fn example(name: &str) -> Command {
     let own = std::env::current_exe().unwrap();
     let folder = own.ancestors().nth(2).unwrap().join("examples");
-    let mut command = Command::new(folder.join(name));
+    let program = folder.join(name);
+    assert!(program.exists(), "{}: `cargo test -p farthing` and `cargo build --examples` make it", program.display());
+    let mut command = Command::new(program);
     command.env("HF_HUB_OFFLINE", "1");
     command
 }

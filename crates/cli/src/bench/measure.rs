@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use engine::{Positions, Runner};
-use farthing::machine;
+use farthing::{PlannedModel, machine};
 use kernels::measure::{f32_peak, int8_peak, read_bandwidth};
 use model::cache::PAGE;
 
@@ -141,9 +141,8 @@ impl Bench<'_> {
     }
 }
 
-/// Measures what was asked for.
-pub fn measure(a: &Arguments) -> Result<Report, Failure> {
-    let started = Instant::now();
+/// The model, planned for all that is to be measured, and that.
+fn planned(a: &Arguments) -> Result<(PlannedModel, Vec<Work>), Failure> {
     let mut asked = None;
     let planned = a.load.plan(&a.model, |checkpoint, options| {
         let most = checkpoint.structure.context;
@@ -162,7 +161,13 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
         asked = Some(work);
         Ok(())
     })?;
-    let work = asked.unwrap_or_default();
+    Ok((planned, asked.unwrap_or_default()))
+}
+
+/// Measures what was asked for.
+pub fn measure(a: &Arguments) -> Result<Report, Failure> {
+    let started = Instant::now();
+    let (planned, work) = planned(a)?;
     let checkpoint = &planned.checkpoint;
     let (vocab, context) = (checkpoint.structure.vocab, planned.plan.context);
     let in_bytes = machine::in_bytes(checkpoint);
