@@ -1,6 +1,6 @@
-//! The cache on disk as a service has it: it waits until the model's files are hashed, and ends when one of them changes.
+//! The cache on disk as an engine has it: it waits until the model's files are hashed, and ends when one of them changes.
 //!
-//! Until the hashes are known there is nothing on disk for the service, and nothing is put there or queued; requests do not notice. Then what is in memory
+//! Until the hashes are known there is nothing on disk for the engine, and nothing is put there or queued; requests do not notice. Then what is in memory
 //! goes to disk. If a file's time of change moves while it is served, nobody can tell which bytes a page was computed from: nothing is read or written
 //! from there on.
 
@@ -11,9 +11,9 @@ use std::thread::JoinHandle;
 
 use model::mmap::Mapping;
 
-use crate::engine::Fingerprint;
+use crate::engine::Disk;
 use crate::identity::{FileHash, NoHash, file_hash};
-use crate::service::Disk;
+use crate::runner::Fingerprint;
 use crate::store::{Fetch, Key, Settings, Statistics, Store};
 
 /// A cache on disk that comes when it can.

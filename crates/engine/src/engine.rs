@@ -1,562 +1,350 @@
-//! The loop: read a prompt in chunks, then decode token by token. An engine owns the model, the cache and the threads; a sequence owns its pages.
+//! Many requests on one model, on a thread of its own: each step decodes those that run and reads prompts besides, as the scheduler says.
+//! Prefixes are taken from pages that others left, and from disk.
+//!
+//! What comes of a request is given to its `EventSink`, one event after the other. Dropping its `RequestHandle` cancels it: it is part of no
+//! further step, and its pages are free before that.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kernels::Pool;
 use model::cache::PAGE;
-use model::{Batch, Cache, CacheFormat, Scratch, Span, Trace, Transformer, Wanted};
+use model::{Cache, ExpertCounts};
 use thiserror::Error;
 
-use crate::identity::FileHash;
-use crate::pages::{Free, Pages};
-use crate::sampler::{Sampler, log_probabilities};
+use crate::active::ActiveRequest;
+use crate::disk::LateStore;
+use crate::error::EngineError;
+use crate::queue::{Queue, QueueFull};
+use crate::request::{Event, EventSink, Request};
+use crate::runner::{Limits, Runner, check};
+use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
+use crate::store::{self, root};
+use crate::worker::work;
 
-/// Bounds of an engine.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Longest sequence.
-    pub context: usize,
-    /// Positions the cache holds in all.
-    pub cached: usize,
+/// Keys in memory need no fingerprint: all blocks there are of one model.
+const IN_MEMORY: [u8; 32] = [0; 32];
+
+/// Why a request was not taken.
+#[derive(Debug, Error, PartialEq)]
+pub enum SubmitError {
+    /// The queue is full.
+    #[error("{waiting} requests are waiting, and no more can; try again later")]
+    Busy {
+        /// Waiting now.
+        waiting: usize,
+    },
+    /// The engine is ending.
+    #[error("the server is shutting down")]
+    Ending,
+    /// The engine's thread has panicked: it computes nothing any more.
+    #[error("the engine has stopped after a fault inside: {0}; the server has to be restarted")]
+    Stopped(String),
+    /// The prompt cannot be.
+    #[error(transparent)]
+    Prompt(#[from] EngineError),
 }
 
-/// Tokens of a prompt that are computed together. A multiple of the blocks that latent attention expands.
-const CHUNK: usize = 512;
-
-/// Names the order of sums in the forward: raise it whenever the same weights and tokens give other bits than before, so that pages kept
-/// on disk by an earlier version are not found. `tests/arithmetic.rs` fails when that was forgotten.
-pub const ARITHMETIC: u64 = 2;
-
-/// What a sequence can be refused for.
-#[derive(Clone, Debug, Error, PartialEq)]
-pub enum EngineError {
-    /// More tokens than a sequence may have.
-    #[error("the prompt has {tokens} tokens, {over} more than the context of {context}; shorten it or raise --context")]
-    TooLong {
-        /// Tokens.
-        tokens: usize,
-        /// How many too many.
-        over: usize,
-        /// Limit.
-        context: usize,
-    },
-    /// Nothing to read.
-    #[error("the prompt is empty; give at least one token")]
-    Empty,
-    /// A token that the model does not have.
-    #[error("token {token} is outside the vocabulary of {vocab}")]
-    Vocabulary {
-        /// Token.
-        token: u32,
-        /// Vocabulary.
-        vocab: usize,
-    },
-    /// All pages are taken.
-    #[error("the cache is full: {needed} pages are needed, {free} are free")]
-    Full {
-        /// Needed.
-        needed: usize,
-        /// Free.
-        free: usize,
-    },
-    /// A file of the weights is not what it was when it was opened.
-    #[error("{file} was changed while it was in use; start again to read it as it is now")]
-    Changed {
-        /// The file.
-        file: String,
-    },
-    /// The model's answer is no number: weights are damaged.
-    #[error(
-        "the model computed {value} for token {token}: some weight is damaged; `farthing show MODEL --check` names the tensor"
-    )]
-    NotFinite {
-        /// First id whose logit is none.
-        token: usize,
-        /// What it is.
-        value: f32,
-    },
-    /// It waited longer than it wanted to.
-    #[error("the request waited {seconds:.1} s for its turn; send it again later, or raise its limit")]
-    Waited {
-        /// So long.
-        seconds: f64,
-    },
-    /// The text cannot go on as it must.
-    #[error("the text cannot go on within its constraint: {0}")]
-    Constraint(String),
-    /// Its constraint took too long over one token. That budget is the clock's; those of the constraint's own work end in `Constraint`.
-    #[error(
-        "the constraint took more than {seconds:.0} s to say what may come next; make the schema or grammar simpler"
-    )]
-    ConstraintLate {
-        /// So long.
-        seconds: f64,
-    },
-    /// A mistake in this program, caught.
-    #[error("a fault inside: {0}; please report it")]
-    Fault(String),
+/// Holds a request's place. Dropping it cancels the request.
+pub struct RequestHandle {
+    id: Id,
+    progress: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
 }
 
-/// A model that runs.
+impl std::fmt::Debug for RequestHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RequestHandle({})", self.id)
+    }
+}
+
+impl RequestHandle {
+    /// Tokens of the prompt that are in the cache by now.
+    pub fn prompt_progress(&self) -> usize {
+        self.progress.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for RequestHandle {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if state.fault.is_some() {
+            // Every request was ended.
+            return;
+        }
+        state.queue.leave(self.id);
+        // One that never began is not known to the worker.
+        let unknown = state.arrived.iter().position(|(id, ..)| *id == self.id);
+        let never_began = unknown.map(|at| state.arrived.remove(at));
+        if never_began.is_none() {
+            state.gone.push(self.id);
+        }
+        drop(state);
+        self.shared.changed.notify_all();
+        drop(never_began);
+    }
+}
+
+/// How an engine runs.
+pub struct Settings {
+    /// Requests that wait while others run.
+    pub waiting: usize,
+    /// Requests that run at once.
+    pub running: usize,
+    /// How long a step may take while somebody decodes: prompts are read in pieces for that. One token of each takes what it takes.
+    pub step: Duration,
+    /// How long a constraint may take over one token before its request ends with an error.
+    pub constraint: Duration,
+    /// Where prefixes are kept, and how many bytes of them; `None`: in memory only.
+    pub disk: Option<Disk>,
+    /// Called once if the engine's thread panics, on that thread, after every request has got its error.
+    pub fault: Option<Box<dyn Fn(&str) + Send>>,
+}
+
+/// A cache on disk.
+pub struct Disk {
+    /// Directory.
+    pub dir: std::path::PathBuf,
+    /// Bound of all that is in it.
+    pub bytes_max: u64,
+    /// Gets a line when the disk cannot be used.
+    pub warn: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            waiting: 128,
+            running: 32,
+            step: Duration::from_secs(1),
+            constraint: Duration::from_secs(30),
+            disk: None,
+            fault: None,
+        }
+    }
+}
+
+/// What an engine has done, and what it does now.
+#[derive(Clone, Debug, Default)]
+pub struct Statistics {
+    /// Requests that run.
+    pub running: usize,
+    /// Requests that wait.
+    pub waiting: usize,
+    /// Pages of the cache.
+    pub pages: usize,
+    /// Pages that can be taken.
+    pub pages_available: usize,
+    /// Units of 64 tokens that can be found in memory.
+    pub units: usize,
+    /// Units given up for room.
+    pub units_evicted: u64,
+    /// Forwards.
+    pub steps: u64,
+    /// Rows of all forwards: tokens that were computed.
+    pub rows: u64,
+    /// Time in forwards.
+    pub busy: Duration,
+    /// Prompt tokens that were computed, cache hits left out.
+    pub prompt_tokens: u64,
+    /// Prompt tokens that were in the cache, as `Event::Started` tells each request.
+    pub cached_tokens: u64,
+    /// Times a request gave back its pages and waited again.
+    pub preempted: u64,
+    /// Requests that waited too long.
+    pub expired: u64,
+    /// Of each layer with experts, how often each was chosen.
+    pub experts: Vec<Vec<u64>>,
+    /// The cache on disk; `None` where there is none, and until the model's files are hashed.
+    pub disk: Option<store::Statistics>,
+}
+
+/// What the worker and those who submit share.
+pub(crate) struct State {
+    /// Who waits and who runs.
+    pub queue: Queue,
+    /// Requests that came since the worker looked, in order.
+    pub arrived: Vec<(Id, NewRequest, ActiveRequest)>,
+    /// Requests whose handles are gone.
+    pub gone: Vec<Id>,
+    pub ending: bool,
+    /// Something that the worker waits for is there: blocks from disk, an answer of a constraint.
+    pub woken: bool,
+    /// What is in memory was put on disk, when that came into use.
+    pub stored: bool,
+    /// What the engine's thread said when it panicked.
+    pub fault: Option<String>,
+    pub statistics: Statistics,
+    next_id: Id,
+}
+
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    pub changed: Condvar,
+    pub store: OnceLock<LateStore>,
+    pub started: Instant,
+}
+
+impl Shared {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Have the worker look at what came.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
+    }
+
+    pub fn wait(&self, state: MutexGuard<'_, State>, most: Duration) {
+        drop(self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// A model that answers requests.
 pub struct Engine {
-    model: Transformer,
-    pool: Pool,
-    cache: Cache,
-    scratch: Scratch,
-    free: Free,
+    shared: Arc<Shared>,
     limits: Limits,
-}
-
-/// Tokens whose entries are in the cache, and the pages that hold them. Dropping it gives the pages back.
-pub struct Sequence {
-    tokens: Vec<u32>,
-    pages: Pages,
-}
-
-/// What a forward reads of one sequence.
-pub struct Part<'a> {
-    /// It.
-    pub sequence: &'a mut Sequence,
-    /// Its next tokens: a chunk of its prompt, or one that was generated.
-    pub tokens: &'a [u32],
-    /// Tokens of its prompt, all chunks together; 0 for a generated token.
-    pub prompt: usize,
-    /// Whether the logits after its last token are wanted.
-    pub logits: bool,
-}
-
-impl Sequence {
-    /// Tokens read or generated so far.
-    pub fn tokens(&self) -> &[u32] {
-        &self.tokens
-    }
-
-    /// Forget all but the first `len` tokens.
-    pub fn rewind(&mut self, len: usize) {
-        self.tokens.truncate(len);
-        self.pages.resize(self.tokens.len().div_ceil(PAGE));
-    }
+    vocab: usize,
+    experts: Arc<ExpertCounts>,
+    worker: Option<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// An engine with a cache of `limits.cached` positions.
-    pub fn new(model: Transformer, pool: Pool, format: CacheFormat, limits: Limits) -> Engine {
-        let pages = limits.cached.div_ceil(PAGE);
-        let cache = Cache::new(&model.structure, format, pages);
-        Engine { model, pool, cache, scratch: Scratch::new(), free: Free::new(pages), limits }
+    /// Answer requests with this runner. All pages of its cache are the engine's.
+    pub fn start(runner: Runner, settings: Settings) -> Engine {
+        let (limits, vocab, experts) = (runner.limits(), runner.model().structure.vocab, runner.expert_counts());
+        let Settings { waiting, running, step, constraint, disk, fault } = settings;
+        let running = running.max(1);
+        let bounds = Bounds { page: PAGE, form_block: runner.model().form_block(), running, context: limits.context };
+        let scheduler = Scheduler::new(bounds, runner.pages());
+        let block_bytes = Cache::bytes_per_page(&runner.model().structure, runner.format());
+        let (pages, pages_available) = (runner.pages(), runner.pages());
+        let state = State {
+            queue: Queue::new(waiting, running),
+            arrived: Vec::new(),
+            gone: Vec::new(),
+            ending: false,
+            woken: false,
+            stored: true,
+            fault: None,
+            statistics: Statistics { pages, pages_available, ..Statistics::default() },
+            next_id: 0,
+        };
+        let (state, changed, store) = (Mutex::new(state), Condvar::new(), OnceLock::new());
+        let shared = Arc::new(Shared { state, changed, store, started: Instant::now() });
+        if let Some(disk) = disk {
+            let theirs = Arc::downgrade(&shared);
+            let wake = move || {
+                if let Some(shared) = theirs.upgrade() {
+                    shared.lock().stored = false;
+                    shared.wake();
+                }
+            };
+            let files = runner.model().files().to_vec();
+            let _ = shared.store.set(LateStore::start(disk, files, runner.fingerprint(), block_bytes, wake));
+        }
+        let theirs = Arc::clone(&shared);
+        let worker = std::thread::spawn(move || work(runner, scheduler, theirs, (step, constraint), fault));
+        Engine { shared, limits, vocab, experts, worker: Some(worker) }
     }
 
-    /// The model.
-    pub fn model(&self) -> &Transformer {
-        &self.model
-    }
-
-    /// Threads and machine.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    /// Bounds.
+    /// Bounds of a request.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Pages that no sequence owns.
-    pub fn free_pages(&self) -> usize {
-        self.free.len()
+    /// Tokens of the vocabulary.
+    pub fn vocab(&self) -> usize {
+        self.vocab
     }
 
-    /// An empty sequence.
-    pub fn sequence(&self) -> Sequence {
-        Sequence { tokens: Vec::new(), pages: self.free.list() }
+    /// How many requests run, and how many wait.
+    pub fn load(&self) -> (usize, usize) {
+        self.shared.lock().queue.load()
     }
 
-    fn admit(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<(), EngineError> {
-        check(tokens, sequence.tokens.len(), self.model.structure.vocab, self.limits.context)?;
-        let needed = (sequence.tokens.len() + tokens.len()).div_ceil(PAGE);
-        if !sequence.pages.resize(needed) {
-            return Err(EngineError::Full { needed, free: self.free.len() });
-        }
-        Ok(())
+    /// What was done, and what is done now.
+    pub fn statistics(&self) -> Statistics {
+        let state = self.shared.lock();
+        let (running, waiting) = state.queue.load();
+        let mut now = Statistics { running, waiting, ..state.statistics.clone() };
+        drop(state);
+        now.experts = self.experts.read();
+        now.disk = self.shared.store.get().and_then(LateStore::statistics);
+        now
     }
 
-    /// Read tokens into a sequence, chunk by chunk; logits of the last. `progress(done, total)` may stop between chunks:
-    /// then `None`, and the sequence holds what was read.
+    /// Queue a request.
     ///
     /// # Errors
-    /// A prompt that does not fit, or is empty, or holds an unknown token: nothing is read.
-    pub fn prefill(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[u32],
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<Option<&[f32]>, EngineError> {
-        if let Some(file) = self.model.changed() {
-            return Err(EngineError::Changed { file: file.display().to_string() });
+    /// A full queue, a prompt that cannot be, an engine that ends. The sink is not called then.
+    pub fn submit(&self, request: Request, sink: impl EventSink + 'static) -> Result<RequestHandle, SubmitError> {
+        check(&request.prompt, 0, self.vocab, self.limits.context)?;
+        let now = self.shared.started.elapsed();
+        let deadline = |time: Option<Duration>| time.map(|t| now.saturating_add(t));
+        let new = NewRequest {
+            root: root(&IN_MEMORY, &request.salt),
+            account: request.account,
+            priority: request.priority,
+            whole: request.prompt_log_probabilities.is_some(),
+            wait_until: deadline(request.wait_max),
+            end_by: deadline(request.time_max),
+            prompt: Vec::new(),
+        };
+        let (prompt, active) = ActiveRequest::new(request, self.limits.context, Box::new(sink));
+        let progress = Arc::clone(active.progress());
+        let mut state = self.shared.lock();
+        if let Some(fault) = &state.fault {
+            return Err(SubmitError::Stopped(fault.clone()));
         }
-        self.admit(sequence, tokens)?;
-        let prompt = sequence.tokens.len() + tokens.len();
-        let mut done = 0;
-        while done < tokens.len() {
-            // Chunks end at multiples of CHUNK, so that expanded blocks are whole.
-            let position = sequence.tokens.len();
-            let len = (CHUNK - position % CHUNK).min(tokens.len() - done);
-            let last = done + len == tokens.len();
-            let tokens_now = &tokens[done..done + len];
-            self.run(&mut [Part { sequence: &mut *sequence, tokens: tokens_now, prompt, logits: last }]);
-            done += len;
-            if progress(done, tokens.len()).is_break() && !last {
-                sequence.rewind(sequence.tokens.len());
-                return Ok(None);
-            }
+        if state.ending {
+            return Err(SubmitError::Ending);
         }
-        self.believable()?;
-        Ok(Some(self.scratch.logits()))
+        let id = state.next_id;
+        state.queue.enter(id).map_err(|QueueFull { waiting }| SubmitError::Busy { waiting })?;
+        state.next_id += 1;
+        state.arrived.push((id, NewRequest { prompt, ..new }, active));
+        drop(state);
+        self.shared.changed.notify_all();
+        Ok(RequestHandle { id, progress, shared: Arc::clone(&self.shared) })
     }
 
-    /// One forward over parts of several sequences: chunks of prompts and decoding sequences together. Logits of the parts that want
-    /// them, after their last token, `[wanting, vocab]`. No part's bits depend on the others, nor on how its prompt was cut; chunks
-    /// that end at multiples of 128 positions are the fastest.
+    /// Queue a request whose events come through a channel.
     ///
     /// # Errors
-    /// As `prefill`; then nothing is read.
-    pub fn step(&mut self, parts: &mut [Part]) -> Result<&[f32], EngineError> {
-        for part in parts.iter_mut() {
-            self.admit(part.sequence, part.tokens)?;
-        }
-        self.run(parts);
-        self.believable()?;
-        Ok(self.scratch.logits())
+    /// As `submit`.
+    pub fn generate(&self, request: Request) -> Result<(RequestHandle, Receiver<Event>), SubmitError> {
+        let (sender, events) = channel();
+        let sink =
+            move |event| if sender.send(event).is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        Ok((self.submit(request, sink)?, events))
     }
 
-    /// Admitted parts through the model.
-    fn run(&mut self, parts: &mut [Part]) {
-        let tokens: Vec<u32> = parts.iter().flat_map(|p| p.tokens.iter().copied()).collect();
-        let mut first = 0;
-        let spans: Vec<Span> = parts
-            .iter()
-            .map(|part| {
-                let (len, position) = (part.tokens.len(), part.sequence.tokens.len());
-                first += len;
-                let logits = if part.logits { Wanted::Last } else { Wanted::None };
-                Span {
-                    first: first - len,
-                    len,
-                    position,
-                    prompt: part.prompt,
-                    pages: part.sequence.pages.ids(),
-                    logits,
-                }
-            })
-            .collect();
-        let batch = Batch { tokens: &tokens, spans: &spans };
-        self.model.forward(&self.pool, &batch, &mut self.cache, &mut self.scratch, None);
-        for part in parts {
-            part.sequence.tokens.extend_from_slice(part.tokens);
-        }
+    /// What the engine's thread said when it panicked. Such an engine answers no request any more.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.lock().fault.clone()
     }
 
-    /// One forward over pages that the caller keeps account of: a schedule's, in place of sequences. Logits of the rows that are wanted,
-    /// in order, numbers or not.
-    ///
-    /// # Errors
-    /// Weights that are not what they were.
-    pub(crate) fn compute(&mut self, batch: &Batch) -> Result<&[f32], EngineError> {
-        if let Some(file) = self.model.changed() {
-            return Err(EngineError::Changed { file: file.display().to_string() });
-        }
-        self.model.forward(&self.pool, batch, &mut self.cache, &mut self.scratch, None);
-        match self.model.lost() {
-            Some(file) => Err(EngineError::Changed { file: file.display().to_string() }),
-            None => Ok(self.scratch.logits()),
-        }
-    }
-
-    /// The cache, for what moves pages about.
-    pub(crate) fn cache(&mut self) -> &mut Cache {
-        &mut self.cache
-    }
-
-    /// Pages of the cache.
-    pub(crate) fn pages(&self) -> usize {
-        self.cache.pages()
-    }
-
-    /// How the cache stores numbers.
-    pub fn format(&self) -> CacheFormat {
-        self.cache.format()
-    }
-
-    /// Of each layer, how often each of its experts was chosen.
-    pub(crate) fn expert_counts(&self) -> &[Vec<u64>] {
-        self.scratch.picks()
-    }
-
-    /// What the numbers of a page follow from, apart from the tokens: the arithmetic, the cache's format, the structure of the model, and its
-    /// files, whose hashes are still to come.
-    pub(crate) fn fingerprint(&self) -> Fingerprint {
-        let mut hasher = blake3::Hasher::new_derive_key("Farthing, model and arithmetic, version 2");
-        hasher.update(&ARITHMETIC.to_le_bytes());
-        let name =
-            CacheFormat::ALL.iter().find(|(format, _)| *format == self.cache.format()).map_or("", |(_, name)| name);
-        hasher.update(name.as_bytes()).update(&[0]);
-        self.model.structure.identify(&mut |bytes| {
-            hasher.update(bytes);
-        });
-        Fingerprint(hasher)
-    }
-
-    /// Another sequence that has read what this one has. Its entries are copied, page by page.
-    ///
-    /// # Errors
-    /// Too few free pages.
-    pub fn fork(&mut self, sequence: &Sequence) -> Result<Sequence, EngineError> {
-        let mut pages = self.free.list();
-        let needed = sequence.pages.ids().len();
-        if !pages.resize(needed) {
-            return Err(EngineError::Full { needed, free: self.free.len() });
-        }
-        for (&from, &to) in sequence.pages.ids().iter().zip(pages.ids()) {
-            self.cache.copy_page(from, to);
-        }
-        Ok(Sequence { tokens: sequence.tokens.clone(), pages })
-    }
-
-    /// Whether the last forward computed with the weights that were opened, and came to numbers.
-    fn believable(&self) -> Result<(), EngineError> {
-        if let Some(file) = self.model.lost() {
-            return Err(EngineError::Changed { file: file.display().to_string() });
-        }
-        self.scratch.logits().chunks(self.model.structure.vocab).try_for_each(numbers)
-    }
-
-    /// Whether a prompt can be read at all: not empty, known tokens, within the context.
-    ///
-    /// # Errors
-    /// What `prefill` would refuse, but for pages that others own.
-    pub fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
-        check(tokens, 0, self.model.structure.vocab, self.limits.context)
-    }
-
-    /// Read one generated token; logits after it. Several sequences go together: `[sequences, vocab]`.
-    ///
-    /// # Errors
-    /// As `prefill`.
-    pub fn decode(&mut self, sequences: &mut [(&mut Sequence, u32)]) -> Result<&[f32], EngineError> {
-        let tokens: Vec<u32> = sequences.iter().map(|(_, token)| *token).collect();
-        let mut parts: Vec<Part> = sequences
-            .iter_mut()
-            .zip(&tokens)
-            .map(|((sequence, _), token)| Part {
-                sequence,
-                tokens: std::slice::from_ref(token),
-                prompt: 0,
-                logits: true,
-            })
-            .collect();
-        self.step(&mut parts)
-    }
-
-    /// Logits of every token of a prompt, `[tokens, vocab]`. Nothing is kept.
-    ///
-    /// # Errors
-    /// As `prefill`.
-    pub fn logits(&mut self, tokens: &[u32]) -> Result<&[f32], EngineError> {
-        let mut sequence = self.sequence();
-        self.admit(&mut sequence, tokens)?;
-        let len = tokens.len();
-        let pages = sequence.pages.ids();
-        let span = Span { first: 0, len, position: 0, prompt: len, pages, logits: Wanted::All };
-        self.model.forward(&self.pool, &Batch { tokens, spans: &[span] }, &mut self.cache, &mut self.scratch, None);
-        self.believable()?;
-        Ok(self.scratch.logits())
-    }
-
-    /// Logits of every token of a prompt, and what went on inside, for comparing implementations. Nothing is kept.
-    ///
-    /// # Errors
-    /// As `prefill`.
-    pub fn trace(&mut self, tokens: &[u32]) -> Result<(Vec<f32>, Trace), EngineError> {
-        let mut sequence = self.sequence();
-        self.admit(&mut sequence, tokens)?;
-        let mut trace = Trace::default();
-        let (len, pages) = (tokens.len(), sequence.pages.ids());
-        let span = Span { first: 0, len, position: 0, prompt: len, pages, logits: Wanted::All };
-        let batch = Batch { tokens, spans: &[span] };
-        self.model.forward(&self.pool, &batch, &mut self.cache, &mut self.scratch, Some(&mut trace));
-        Ok((self.scratch.logits().to_vec(), trace))
+    /// Take no more requests; those that were taken go on.
+    pub fn end(&self) {
+        self.shared.lock().ending = true;
+        self.shared.changed.notify_all();
     }
 }
 
-/// A fingerprint that lacks the hashes of the model's files.
-pub(crate) struct Fingerprint(blake3::Hasher);
-
-impl Fingerprint {
-    /// The whole of it, with the files in the order of `Transformer::files`.
-    pub fn with(mut self, files: &[FileHash]) -> [u8; 32] {
-        for hash in files {
-            self.0.update(hash);
+impl Drop for Engine {
+    /// Ends when everything that was taken is done, and what is to be kept is on disk.
+    fn drop(&mut self) {
+        self.end();
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
         }
-        *self.0.finalize().as_bytes()
-    }
-}
-
-/// Whether a row of logits holds numbers.
-pub(crate) fn numbers(row: &[f32]) -> Result<(), EngineError> {
-    match row.iter().position(|x| !x.is_finite()) {
-        None => Ok(()),
-        Some(token) => Err(EngineError::NotFinite { token, value: row[token] }),
-    }
-}
-
-/// Whether `tokens` can follow `there` others.
-pub(crate) fn check(tokens: &[u32], there: usize, vocab: usize, context: usize) -> Result<(), EngineError> {
-    if tokens.is_empty() {
-        return Err(EngineError::Empty);
-    }
-    if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
-        return Err(EngineError::Vocabulary { token, vocab });
-    }
-    let total = there + tokens.len();
-    if total > context {
-        return Err(EngineError::TooLong { tokens: total, over: total - context, context });
-    }
-    Ok(())
-}
-
-/// Why a generation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// One of the stop ids was chosen.
-    Stop(u32),
-    /// As many tokens as were asked for.
-    Length,
-    /// The context is full.
-    Context,
-    /// What the text had to obey allows nothing further.
-    Complete,
-    /// The time it was given is over.
-    Time,
-    /// The caller stopped it.
-    Cancelled,
-}
-
-/// What a generation does next.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
-    /// A token.
-    Token(u32),
-    /// The end; it is given again and again.
-    End(Finish),
-}
-
-/// What a generation took.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Timing {
-    /// Prompt tokens computed (not those that were there).
-    pub prompt_tokens: usize,
-    /// Time for them.
-    pub prefill: Duration,
-    /// Tokens generated.
-    pub generated: usize,
-    /// Time for them, the first apart from its prompt included.
-    pub decode: Duration,
-    /// Prompt tokens that were in the cache.
-    pub cached_tokens: usize,
-    /// Time in the queue.
-    pub waited: Duration,
-}
-
-/// A prompt and its continuation, token by token.
-pub struct Generation<'a> {
-    engine: &'a mut Engine,
-    sequence: &'a mut Sequence,
-    sampler: Sampler,
-    stops: Vec<u32>,
-    tokens_max: usize,
-    logits: Vec<f32>,
-    pending: Option<u32>,
-    finish: Option<Finish>,
-    timing: Timing,
-}
-
-impl<'a> Generation<'a> {
-    /// Read `prompt` after what the sequence holds.
-    ///
-    /// # Errors
-    /// As `Engine::prefill`.
-    pub fn start(
-        engine: &'a mut Engine,
-        sequence: &'a mut Sequence,
-        prompt: &[u32],
-        sampler: Sampler,
-        stops: Vec<u32>,
-        tokens_max: usize,
-        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-    ) -> Result<Self, EngineError> {
-        let started = Instant::now();
-        let logits = engine.prefill(sequence, prompt, progress)?.map(<[f32]>::to_vec);
-        let finish = if logits.is_none() { Some(Finish::Cancelled) } else { None };
-        let timing = Timing { prompt_tokens: prompt.len(), prefill: started.elapsed(), ..Timing::default() };
-        let logits = logits.unwrap_or_default();
-        Ok(Generation { engine, sequence, sampler, stops, tokens_max, logits, pending: None, finish, timing })
-    }
-
-    /// The next token, or the end. A token is read into the sequence when the next one is asked for.
-    ///
-    /// # Errors
-    /// Weights that changed under the run, or that lead to no number.
-    pub fn step(&mut self) -> Result<Step, EngineError> {
-        if let Some(finish) = self.finish {
-            return Ok(Step::End(finish));
+        if let Some(store) = self.shared.store.get() {
+            store.end();
         }
-        let started = Instant::now();
-        let step = self.advance()?;
-        self.timing.decode += started.elapsed();
-        if let Step::End(finish) = step {
-            self.finish = Some(finish);
-        }
-        Ok(step)
-    }
-
-    fn advance(&mut self) -> Result<Step, EngineError> {
-        if self.timing.generated >= self.tokens_max {
-            return Ok(Step::End(Finish::Length));
-        }
-        if let Some(token) = self.pending.take() {
-            match self.engine.decode(&mut [(self.sequence, token)]) {
-                Ok(logits) => self.logits.copy_from_slice(logits),
-                Err(EngineError::TooLong { .. } | EngineError::Full { .. }) => return Ok(Step::End(Finish::Context)),
-                Err(other) => return Err(other),
-            }
-        }
-        let token = self.sampler.sample(&self.logits, self.sequence.tokens());
-        if self.stops.contains(&token) {
-            return Ok(Step::End(Finish::Stop(token)));
-        }
-        self.pending = Some(token);
-        self.timing.generated += 1;
-        Ok(Step::Token(token))
-    }
-
-    /// Log-probability of `token` at the place of the last step, and the `most` likeliest ids with theirs.
-    pub fn log_probabilities(&self, token: u32, most: usize) -> (f32, Vec<(u32, f32)>) {
-        log_probabilities(&self.logits, token, most)
-    }
-
-    /// End it here.
-    pub fn cancel(&mut self) {
-        self.finish.get_or_insert(Finish::Cancelled);
-    }
-
-    /// What it took so far.
-    pub fn timing(&self) -> Timing {
-        self.timing
-    }
-
-    /// The seed in use.
-    pub fn seed(&self) -> u64 {
-        self.sampler.seed()
     }
 }

@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::engine::EngineError;
-use crate::service::Constraint;
-use crate::worker::said;
+use crate::active::said;
+use crate::error::EngineError;
+use crate::request::Constraint;
 
 /// Constraints judge a token in microseconds; so long it is waited for, rather than that every request sits out a step.
 const PATIENCE: Duration = Duration::from_micros(500);

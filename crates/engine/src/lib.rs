@@ -2,18 +2,24 @@
 //!
 //! Token ids only: no text, no HTTP, no JSON, no async.
 
+mod active;
 mod disk;
 mod engine;
+mod error;
 mod guide;
 pub mod identity;
-mod pages;
+pub mod prefix_cache;
+pub mod queue;
+mod request;
+mod runner;
 pub mod sampler;
 pub mod scheduler;
-pub mod service;
-pub mod shared;
 pub mod store;
 mod worker;
 
-pub use engine::{ARITHMETIC, Engine, EngineError, Finish, Generation, Limits, Part, Sequence, Step, Timing};
+pub use engine::{Disk, Engine, RequestHandle, Settings, Statistics, SubmitError};
+pub use error::EngineError;
 pub use model::cache::PAGE;
+pub use request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
+pub use runner::{ARITHMETIC, Limits, Positions, Runner};
 pub use sampler::{Sampler, Sampling, SamplingError};

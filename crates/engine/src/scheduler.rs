@@ -10,7 +10,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::shared::SharedPages;
+use crate::prefix_cache::PrefixCache;
 use crate::store::{Key, chain};
 
 /// Names a request.
@@ -32,15 +32,13 @@ pub struct Bounds {
     pub form_block: Option<usize>,
     /// Requests that run at once.
     pub running: usize,
-    /// Requests that wait.
-    pub waiting: usize,
     /// Longest sequence.
     pub context: usize,
 }
 
-/// A request, as the schedule sees it.
+/// A request that is to be scheduled.
 #[derive(Clone, Debug)]
-pub struct Arrival {
+pub struct NewRequest {
     /// Tokens to read.
     pub prompt: Vec<u32>,
     /// Where its chain of keys begins.
@@ -59,7 +57,7 @@ pub struct Arrival {
 
 /// Tokens of one request to be computed in this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Chunk {
     /// Which.
     pub id: Id,
     /// First position.
@@ -72,7 +70,7 @@ pub struct Part {
 
 /// A unit to be brought from disk into a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Restore {
+pub struct BlockLoad {
     /// It.
     pub key: Key,
     /// Where to.
@@ -81,7 +79,7 @@ pub struct Restore {
 
 /// What a step found out about a request that left the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begun {
+pub struct Admitted {
     /// Which.
     pub id: Id,
     /// Tokens of its prompt that are in the cache, or will be if they are restored: the position of its first part says what came of that.
@@ -98,17 +96,26 @@ pub struct Step {
     /// Requests whose time is over; they are gone.
     pub overdue: Vec<Id>,
     /// Requests that run for the first time.
-    pub begun: Vec<Begun>,
+    pub admitted: Vec<Admitted>,
     /// Contents to copy, from page to page.
     pub copies: Vec<(u32, u32)>,
-    /// Units to bring from disk, in order; `restored` is told of each.
-    pub restores: Vec<(Id, Vec<Restore>)>,
+    /// Units to bring from disk, in order; `loaded` is told of each.
+    pub loads: Vec<(Id, Vec<BlockLoad>)>,
     /// Units of those that begin, from their first on: they were used now.
     pub used: Vec<Vec<Key>>,
     /// What to compute.
-    pub parts: Vec<Part>,
+    pub chunks: Vec<Chunk>,
     /// Requests that gave back their pages and wait again.
     pub preempted: Vec<Id>,
+}
+
+impl Step {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let Step { expired, overdue, admitted, loads, chunks, preempted, .. } = self;
+        let lists = [expired.len(), overdue.len(), admitted.len(), loads.len(), chunks.len(), preempted.len()];
+        lists.iter().all(|&n| n == 0)
+    }
 }
 
 /// A unit that was computed.
@@ -122,18 +129,14 @@ pub struct Unit {
     pub end: usize,
 }
 
-/// Why a request was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull {
-    /// Requests that wait.
-    pub waiting: usize,
-}
-
 #[derive(Clone, Debug)]
 struct Request {
     id: Id,
-    arrival: Arrival,
-    /// Prompt and what was generated.
+    /// As it came, but for its prompt.
+    arrival: NewRequest,
+    /// Tokens of its prompt.
+    prompt: usize,
+    /// The prompt and what was generated.
     tokens: Vec<u32>,
     /// Keys of its whole units, as far as they are known.
     keys: Vec<Key>,
@@ -160,10 +163,6 @@ struct Found {
 }
 
 impl Request {
-    fn prompt(&self) -> usize {
-        self.arrival.prompt.len()
-    }
-
     /// Whether its next token is to be chosen.
     fn awaits(&self) -> bool {
         self.computed == self.tokens.len()
@@ -171,14 +170,14 @@ impl Request {
 
     /// Whether it only waits for its next token to be computed.
     fn decodes(&self) -> bool {
-        self.computed + 1 == self.tokens.len() && self.computed >= self.prompt()
+        self.computed + 1 == self.tokens.len() && self.computed >= self.prompt
     }
 }
 
 /// The schedule.
 pub struct Scheduler {
     bounds: Bounds,
-    pages: SharedPages,
+    pages: PrefixCache,
     /// In order of arrival.
     waiting: Vec<Request>,
     /// In order of arrival too.
@@ -192,17 +191,22 @@ impl Scheduler {
         assert!(pages * bounds.page >= bounds.context && bounds.running > 0 && bounds.page > 0, "one sequence fits");
         assert!(bounds.form_block.is_none_or(|block| block.is_multiple_of(bounds.page)), "forms change between pages");
         let (waiting, running, served) = (Vec::new(), Vec::new(), HashMap::new());
-        Scheduler { bounds, pages: SharedPages::new(pages), waiting, running, served }
+        Scheduler { bounds, pages: PrefixCache::new(pages), waiting, running, served }
     }
 
     /// Pages and units.
-    pub fn pages(&self) -> &SharedPages {
+    pub fn pages(&self) -> &PrefixCache {
         &self.pages
     }
 
     /// Requests that run, and that wait.
     pub fn load(&self) -> (usize, usize) {
         (self.running.len(), self.waiting.len())
+    }
+
+    /// Requests that run.
+    pub fn running(&self) -> impl Iterator<Item = Id> {
+        self.running.iter().map(|r| r.id)
     }
 
     /// Whether there is nothing to do at all.
@@ -221,21 +225,16 @@ impl Scheduler {
         self.running.iter().find(|r| r.id == id).map(|r| (&r.tokens[..], &r.pages[..]))
     }
 
-    /// A request comes. It is neither empty nor longer than the context: the caller saw to that.
-    ///
-    /// # Errors
-    /// The queue is full.
-    pub fn arrive(&mut self, id: Id, arrival: Arrival) -> Result<(), QueueFull> {
-        assert!((1..=self.bounds.context).contains(&arrival.prompt.len()), "the caller checks prompts");
-        if self.waiting.len() >= self.bounds.waiting + self.bounds.running.saturating_sub(self.running.len()) {
-            return Err(QueueFull { waiting: self.waiting.len() });
-        }
-        self.welcome(arrival.account);
-        let tokens = arrival.prompt.clone();
+    /// A request comes. Its prompt is neither empty nor longer than the context: the caller saw to that.
+    pub fn arrive(&mut self, id: Id, mut new: NewRequest) {
+        assert!((1..=self.bounds.context).contains(&new.prompt.len()), "the caller checks prompts");
+        self.welcome(new.account);
+        let tokens = std::mem::take(&mut new.prompt);
         self.waiting.push(Request {
             id,
+            prompt: tokens.len(),
             tokens,
-            arrival,
+            arrival: new,
             keys: Vec::new(),
             pages: Vec::new(),
             computed: 0,
@@ -244,7 +243,6 @@ impl Scheduler {
             found: 0,
             begun: false,
         });
-        Ok(())
     }
 
     /// An account that asked for nothing has no credit from that time.
@@ -374,7 +372,7 @@ impl Scheduler {
     /// Who gives way to a request that waits: the last of a lower priority; or, where its account has nothing running, the last of the
     /// account that has most, if that is more than one.
     fn who_yields(&self, at: usize) -> Option<Id> {
-        let Arrival { priority, account, .. } = self.waiting[at].arrival;
+        let NewRequest { priority, account, .. } = self.waiting[at].arrival;
         let junior = |r: &&Request| (-i16::from(r.arrival.priority), r.id);
         let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(junior);
         if lower.is_some() {
@@ -395,8 +393,8 @@ impl Scheduler {
         let at = self.running.iter().position(|r| r.id == id).expect("it runs");
         let mut request = self.running.remove(at);
         give_back(&mut self.pages, &mut request);
-        step.parts.retain(|p| p.id != id);
-        step.restores.retain(|(who, _)| *who != id);
+        step.chunks.retain(|p| p.id != id);
+        step.loads.retain(|(who, _)| *who != id);
         step.preempted.push(id);
         let at = self.waiting.partition_point(|r| r.id < id);
         self.waiting.insert(at, request);
@@ -405,7 +403,7 @@ impl Scheduler {
     /// A request runs: it shares the units that are there.
     fn begin(&mut self, mut request: Request, found: &Found, step: &mut Step) {
         let (page_len, total) = (self.bounds.page, request.tokens.len());
-        let mut restores = Vec::new();
+        let mut loads = Vec::new();
         // Units that are shared first, so that none of them goes while pages are taken.
         let shared: Vec<Option<u32>> = found
             .from_disk
@@ -427,7 +425,7 @@ impl Scheduler {
                 }
                 None => {
                     let page = self.pages.take().expect("room was made");
-                    restores.push(Restore { key: request.keys[unit], page });
+                    loads.push(BlockLoad { key: request.keys[unit], page });
                     request.restoring.push_back(unit);
                     page
                 }
@@ -441,13 +439,13 @@ impl Scheduler {
             request.begun = true;
             let cached = (request.found * page_len).min(total - 1);
             let differs_at = self.differs_at(&request);
-            step.begun.push(Begun { id: request.id, cached, differs_at });
+            step.admitted.push(Admitted { id: request.id, cached, differs_at });
         }
         if request.found > 0 {
             step.used.push(request.keys[..request.found].to_vec());
         }
-        if !restores.is_empty() {
-            step.restores.push((request.id, restores));
+        if !loads.is_empty() {
+            step.loads.push((request.id, loads));
         }
         let at = self.running.partition_point(|r| r.id < request.id);
         self.running.insert(at, request);
@@ -491,7 +489,7 @@ impl Scheduler {
         for (_, id) in order {
             let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };
             if self.grow(id, position + 1, step) {
-                step.parts.push(Part { id, position, len: 1, logits: true });
+                step.chunks.push(Chunk { id, position, len: 1, logits: true });
             }
         }
     }
@@ -515,7 +513,7 @@ impl Scheduler {
                 return;
             }
             if self.grow(id, position + len, step) {
-                step.parts.push(Part { id, position, len, logits: len == left });
+                step.chunks.push(Chunk { id, position, len, logits: len == left });
                 budget -= len;
             }
         }
@@ -524,7 +522,7 @@ impl Scheduler {
     /// A part was computed. Units that became whole by it, and were in nobody's page before, are told.
     pub fn computed(&mut self, id: Id, len: usize) -> Vec<Unit> {
         let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return Vec::new() };
-        let read = (request.prompt().saturating_sub(request.computed)).min(len);
+        let read = (request.prompt.saturating_sub(request.computed)).min(len);
         request.computed += len;
         assert!(request.computed <= request.tokens.len(), "no token is computed before it is known");
         let cost = read as u64 + (len - read) as u64 * GENERATED_COST;
@@ -534,11 +532,12 @@ impl Scheduler {
         units
     }
 
-    /// The next token of a request, chosen from the logits of its last; nothing for one that has left.
-    pub fn push(&mut self, id: Id, token: u32) {
+    /// The next tokens of a request, chosen from the logits of its last; nothing for one that has left. More than one where some were guessed
+    /// and confirmed: all but the last are then read like a prompt's.
+    pub fn push(&mut self, id: Id, tokens: &[u32]) {
         let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return };
-        assert!(request.computed == request.tokens.len() && request.tokens.len() < self.bounds.context);
-        request.tokens.push(token);
+        assert!(request.computed == request.tokens.len() && request.tokens.len() + tokens.len() <= self.bounds.context);
+        request.tokens.extend_from_slice(tokens);
     }
 
     /// Whether a request runs and waits for `push`. It may wait while others go on.
@@ -548,7 +547,7 @@ impl Scheduler {
 
     /// The next unit of a request came from disk into its page, or did not: then it and what follows are computed. False where the
     /// request wants no more.
-    pub fn restored(&mut self, id: Id, came: bool) -> bool {
+    pub fn loaded(&mut self, id: Id, came: bool) -> bool {
         let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return false };
         let Some(unit) = request.restoring.pop_front() else { return false };
         if !came {
@@ -587,7 +586,7 @@ const WHOLE_CHUNK: usize = 128;
 
 /// Keys of a request's first `units` units. A unit's form follows from its place in the prompt.
 fn extend_keys(bounds: &Bounds, request: &mut Request, units: usize) {
-    let blocks = bounds.form_block.map_or(0, |block| (request.arrival.prompt.len() - 1) / block * block);
+    let blocks = bounds.form_block.map_or(0, |block| (request.prompt - 1) / block * block);
     for unit in request.keys.len()..units {
         let (first, end) = (unit * bounds.page, (unit + 1) * bounds.page);
         let before = request.keys.last().unwrap_or(&request.arrival.root);
@@ -610,7 +609,7 @@ fn settle(page: usize, request: &mut Request) {
 }
 
 /// Units that became whole are there for everyone.
-fn offer(bounds: &Bounds, pages: &mut SharedPages, request: &mut Request) -> Vec<Unit> {
+fn offer(bounds: &Bounds, pages: &mut PrefixCache, request: &mut Request) -> Vec<Unit> {
     let whole = request.computed / bounds.page;
     extend_keys(bounds, request, whole);
     let mut units = Vec::new();
@@ -626,7 +625,7 @@ fn offer(bounds: &Bounds, pages: &mut SharedPages, request: &mut Request) -> Vec
 }
 
 /// The pages of a request that no longer runs. Its last units go first when room is needed.
-fn give_back(pages: &mut SharedPages, request: &mut Request) {
+fn give_back(pages: &mut PrefixCache, request: &mut Request) {
     request.pages.drain(..).rev().for_each(|page| pages.release(page));
     request.restoring.clear();
     (request.computed, request.published, request.found) = (0, 0, 0);

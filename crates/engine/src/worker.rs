@@ -1,20 +1,20 @@
-//! The engine's thread: receive, schedule, forward, choose, deliver.
+//! The engine's thread: receive, schedule, forward, sample, deliver.
 
-use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use model::cache::PAGE;
 use model::{Batch, Span, Wanted};
 
-use crate::engine::{Engine, EngineError, Finish, Timing, numbers};
+use crate::active::{ActiveRequest, Chosen, said};
+use crate::engine::Shared;
+use crate::error::EngineError;
 use crate::guide::Guide;
-use crate::sampler::{Sampler, log_probabilities};
-use crate::scheduler::{Begun, Id, Part, Restore, Scheduler, Step};
-use crate::service::{Constraint, Event, Jobs, Scores, Shared, Sink};
+use crate::request::Finish;
+use crate::runner::Runner;
+use crate::scheduler::{Admitted, BlockLoad, Chunk, Id, Scheduler, Step};
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
@@ -27,125 +27,22 @@ const SHARE_MAX: f64 = 4.0;
 /// How long the worker sleeps when nothing wakes it.
 const SLEEP: Duration = Duration::from_secs(3600);
 
-/// A request, as the worker has it.
-pub(crate) struct Job {
-    /// Prompt and what was generated.
-    pub tokens: Vec<u32>,
-    pub prompt: usize,
-    pub tokens_max: usize,
-    /// Why it ends when it has as many.
-    pub full: Finish,
-    pub sampler: Sampler,
-    pub stops: Vec<u32>,
-    pub log_probabilities: Option<usize>,
-    pub prompt_log_probabilities: Option<usize>,
-    /// Prompt positions whose logits were looked at.
-    pub scored: usize,
-    /// What its text must obey, until it runs; from then on at work.
-    pub constraint: Option<Box<dyn Constraint>>,
-    pub guide: Option<Guide>,
-    /// What waits for the constraint.
-    pub held: Option<Held>,
-    /// `Event::Read` was given.
-    pub read: bool,
-    pub sink: Box<dyn Sink>,
-    pub timing: Timing,
-    pub arrived: Instant,
-    /// When it first ran, and when its last token came.
-    pub begun: Option<(Instant, Instant)>,
-    /// `Event::Started` was given.
-    pub started: bool,
-    /// Where its prompt first differs from one that was served before.
-    pub differs_at: Option<usize>,
-    /// Tokens of its prompt that it added to the cache, and the position after the last of them.
-    pub written: (usize, usize),
-    /// Its sink wants no more.
-    pub left: bool,
-    /// What its sink said when it panicked.
-    pub broken: Option<String>,
-}
-
-/// What of a request waits for its constraint.
-pub(crate) enum Held {
-    /// Logits, for what may come next.
-    Logits(Vec<f32>),
-    /// A token that was chosen and given, for whether it ends the text.
-    Token,
-}
-
-/// What came of a request's part.
-enum Chosen {
-    /// No token was wanted, or it is late.
-    Nothing,
-    /// The next token is known.
-    Token,
-    /// The text has ended.
-    End(Finish),
-}
-
-impl Job {
-    /// Give an event. A sink that fails has left.
-    fn give(&mut self, event: Event) {
-        if self.left {
-            return;
-        }
-        match catch_unwind(AssertUnwindSafe(|| self.sink.take(event))) {
-            Ok(flow) => self.left = flow.is_break(),
-            Err(payload) => (self.left, self.broken) = (true, Some(said(&*payload))),
-        }
-    }
-
-    /// The first event: so many tokens of the prompt were in the cache.
-    fn start(&mut self, cached: usize) {
-        self.started = true;
-        self.timing.cached_tokens = cached;
-        let (seed, differs_at, waited) = (self.sampler.seed(), self.differs_at, self.timing.waited);
-        self.give(Event::Started { seed, cached, differs_at, waited });
-    }
-
-    /// The last event.
-    fn end(mut self, finish: Finish) {
-        if !self.started {
-            self.start(0);
-        }
-        if let Some(said) = self.broken.take() {
-            return self.fail(EngineError::Fault(said));
-        }
-        let finish = if self.left { Finish::Cancelled } else { finish };
-        self.left = false;
-        let timing = self.timing;
-        self.give(Event::End { finish, timing });
-    }
-
-    fn fail(mut self, error: EngineError) {
-        self.left = false;
-        self.give(Event::Failed(error));
-    }
-}
-
-/// Units of a request that are on their way.
-struct Coming {
+/// Blocks of a request that are on their way from disk.
+struct Loading {
     fetch: Fetch,
-    wanted: VecDeque<Restore>,
+    wanted: VecDeque<BlockLoad>,
 }
 
-/// A part with what the forward needs of its request, and where its rows of logits begin.
-struct Row {
-    part: Part,
-    prompt: usize,
-    pages: Vec<u32>,
-    first: usize,
-    scores: bool,
-}
-
-/// What steps have taken: those that read no prompt, and each token of a prompt besides. Means that forget.
+/// Moving averages of what steps take.
 #[derive(Default)]
-struct Pace {
+struct StepTimes {
+    /// Seconds of a step that only decodes.
     decode: f64,
+    /// Seconds more for each token of a prompt.
     token: f64,
 }
 
-impl Pace {
+impl StepTimes {
     fn saw(&mut self, read: usize, took: f64) {
         let (mean, now) = match read {
             0 => (&mut self.decode, took),
@@ -166,33 +63,32 @@ impl Pace {
 }
 
 struct Worker {
-    engine: Engine,
+    runner: Runner,
+    scheduler: Scheduler,
     shared: Arc<Shared>,
-    jobs: Jobs,
-    coming: HashMap<Id, Coming>,
+    requests: HashMap<Id, ActiveRequest>,
+    loading: HashMap<Id, Loading>,
     /// Logits of a step.
     logits: Vec<f32>,
-    pace: Pace,
-    step: Duration,
+    times: StepTimes,
+    /// How long a step may take while somebody decodes.
+    step_max: Duration,
     /// How long a constraint may take over one token.
-    constraint: Duration,
+    constraint_max: Duration,
 }
 
-/// Serve until the service ends and nothing is left to do. A panic ends it too: then every request gets an error, and `fault` is told.
+/// Answer requests until the engine ends and nothing is left to do. A panic ends it too: then every request gets an error, and `fault` is told.
 pub(crate) fn work(
-    engine: Engine,
+    runner: Runner,
+    scheduler: Scheduler,
     shared: Arc<Shared>,
-    (step, constraint): (Duration, Duration),
+    (step_max, constraint_max): (Duration, Duration),
     fault: Option<Box<dyn Fn(&str) + Send>>,
 ) {
-    let (jobs, coming) = (HashMap::new(), HashMap::new());
-    let (logits, pace) = (Vec::new(), Pace::default());
-    let mut worker = Worker { engine, shared, jobs, coming, logits, pace, step, constraint };
-    let served = catch_unwind(AssertUnwindSafe(|| {
-        while let Some(step) = worker.receive() {
-            worker.follow(step);
-        }
-    }));
+    let (requests, loading) = (HashMap::new(), HashMap::new());
+    let (logits, times) = (Vec::new(), StepTimes::default());
+    let mut worker = Worker { runner, scheduler, shared, requests, loading, logits, times, step_max, constraint_max };
+    let served = catch_unwind(AssertUnwindSafe(|| while worker.step() {}));
     if let Err(payload) = served {
         let said = said(&*payload);
         worker.stop(&said);
@@ -203,98 +99,86 @@ pub(crate) fn work(
 }
 
 impl Worker {
-    /// The thread panicked: whatever was asked for ends with an error, and nothing is taken any more.
-    fn stop(&mut self, said: &str) {
-        let mut state = self.shared.lock();
-        state.fault = Some(said.to_string());
-        let arrived: Vec<Job> = state.arrived.drain(..).map(|(_, job)| job).collect();
-        drop(state);
-        self.coming.clear();
-        for job in self.jobs.drain().map(|(_, job)| job).chain(arrived) {
-            // Whatever panicked may do so again.
-            let _ = catch_unwind(AssertUnwindSafe(|| job.fail(EngineError::Fault(said.to_string()))));
+    /// One turn of the loop. False at the end.
+    fn step(&mut self) -> bool {
+        let Some(step) = self.schedule() else { return false };
+        let chunks = self.prepare(step);
+        if !chunks.is_empty() {
+            match self.forward(&chunks) {
+                Ok(()) => {
+                    self.store_blocks(&chunks);
+                    self.sample(&chunks);
+                }
+                Err(error) => self.fail(&chunks, &error),
+            }
         }
+        true
     }
 
     /// What to do now; waits until there is something. `None` at the end.
-    fn receive(&mut self) -> Option<(Step, Vec<Row>, Vec<u32>)> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
+    fn schedule(&mut self) -> Option<Step> {
         loop {
-            if self.jobs.values().any(|job| job.held.is_some()) {
-                drop(state);
-                self.resume();
-                state = shared.lock();
-            }
-            self.jobs.extend(state.arrived.drain(..));
-            let gone = std::mem::take(&mut state.gone);
-            if !gone.is_empty() {
-                drop(state);
-                gone.into_iter().for_each(|id| self.cancelled(id));
-                state = shared.lock();
-                continue;
-            }
-            if !std::mem::replace(&mut state.stored, true) {
-                // The cache on disk has come into use: what is in memory goes there too.
-                let units: Vec<(Key, u32)> = state.scheduler.pages().each_unit().collect();
-                drop(state);
-                self.store(&units);
-                state = shared.lock();
-                continue;
-            }
-            if state.scheduler.is_idle() && state.ending {
+            self.resume();
+            let (woken, ending) = self.receive();
+            if self.scheduler.is_idle() && ending {
                 return None;
             }
-            let now = shared.started.elapsed();
-            let budget = self.budget();
-            let step = state
-                .scheduler
-                .step(now, budget, &mut |key| shared.store.get().is_some_and(|store| store.contains(key)));
-            let Step { expired, overdue, begun, restores, parts, preempted, .. } = &step;
-            let lists = [expired.len(), overdue.len(), begun.len(), restores.len(), parts.len(), preempted.len()];
-            if !state.woken && lists.iter().all(|&n| n == 0) {
-                let until = state.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
-                let until = until.min(self.patience(&state.scheduler));
-                state = shared.wait(state, until.max(Duration::from_millis(1)));
-                continue;
+            let now = self.shared.started.elapsed();
+            let (budget, store) = (self.budget(), self.shared.store.get());
+            let step = self.scheduler.step(now, budget, &mut |key| store.is_some_and(|store| store.contains(key)));
+            if woken || !step.is_empty() {
+                return Some(step);
             }
-            state.woken = false;
-            state.statistics.preempted += step.preempted.len() as u64;
-            state.statistics.expired += step.expired.len() as u64;
-            let mut tokens = Vec::new();
-            let rows = step.parts.iter().map(|&part| {
-                let (all, pages) = state.scheduler.sequence(part.id).expect("parts are of those who run");
-                let first = tokens.len();
-                tokens.extend_from_slice(&all[part.position..part.position + part.len]);
-                let job = &self.jobs[&part.id];
-                let scores = job.prompt_log_probabilities.is_some()
-                    && part.position + part.len > job.scored
-                    && job.scored < job.prompt;
-                Row { part, prompt: job.prompt, pages: pages.to_vec(), first, scores }
-            });
-            let rows = rows.collect();
-            return Some((step, rows, tokens));
+            let until = self.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
+            let until = until.min(self.patience()).max(Duration::from_millis(1));
+            let state = self.shared.lock();
+            let news = !state.arrived.is_empty() || !state.gone.is_empty() || state.woken || !state.stored;
+            if !news && state.ending == ending {
+                self.shared.wait(state, until);
+            }
         }
+    }
+
+    /// Take what came since: requests, and those who left. Whether something was waited for that is there now, and whether the engine ends.
+    fn receive(&mut self) -> (bool, bool) {
+        let mut state = self.shared.lock();
+        let (arrived, gone) = (std::mem::take(&mut state.arrived), std::mem::take(&mut state.gone));
+        let woken = std::mem::take(&mut state.woken);
+        let stored = std::mem::replace(&mut state.stored, true);
+        let ending = state.ending;
+        drop(state);
+        for (id, new, request) in arrived {
+            self.scheduler.arrive(id, new);
+            self.requests.insert(id, request);
+        }
+        gone.into_iter().for_each(|id| self.cancelled(id));
+        if !stored {
+            // The cache on disk has come into use: what is in memory goes there too.
+            let blocks: Vec<(Key, u32)> = self.scheduler.pages().each_unit().collect();
+            self.store(&blocks);
+        }
+        (woken, ending)
     }
 
     /// Tokens of prompts that this step may read. Those who wait for a prompt to be read and those who decode share the time by their numbers.
     fn budget(&self) -> usize {
-        let decoding = self.jobs.values().filter(|job| job.tokens.len() > job.prompt).count();
-        let share = (self.jobs.len() as f64 / decoding.max(1) as f64).min(SHARE_MAX);
-        if decoding == 0 { READ_MAX } else { self.pace.within(self.step.as_secs_f64() * share) }
+        let decoding = self.requests.values().filter(|request| request.timing.generated > 0).count();
+        let share = (self.requests.len() as f64 / decoding.max(1) as f64).min(SHARE_MAX);
+        if decoding == 0 { READ_MAX } else { self.times.within(self.step_max.as_secs_f64() * share) }
     }
 
     /// Requests whose constraints have answered go on; those whose constraints take too long end.
     fn resume(&mut self) {
         let mut outcomes = Vec::new();
-        for (&id, job) in self.jobs.iter_mut().filter(|(_, job)| job.held.is_some()) {
+        for (&id, request) in self.requests.iter_mut().filter(|(_, request)| request.is_held()) {
             // One that had to give way goes on when it has its pages again.
-            if !self.shared.lock().scheduler.awaits(id) {
+            if !self.scheduler.awaits(id) {
                 continue;
             }
-            let outcome = job.guarded(Job::go_on);
-            let late = job.guide.as_ref().and_then(Guide::late_since).map(|since| since.elapsed());
-            match late.filter(|late| *late >= self.constraint && matches!(outcome, Ok(Chosen::Nothing))) {
+            let Some((tokens, _)) = self.scheduler.sequence(id) else { continue };
+            let outcome = request.go_on(tokens);
+            let late = request.guide.as_ref().and_then(Guide::late_since).map(|since| since.elapsed());
+            match late.filter(|late| *late >= self.constraint_max && matches!(outcome, Ok(Chosen::Nothing))) {
                 Some(late) => outcomes.push((id, Err(EngineError::ConstraintLate { seconds: late.as_secs_f64() }))),
                 None => outcomes.push((id, outcome)),
             }
@@ -303,366 +187,273 @@ impl Worker {
     }
 
     /// How long the worker can sleep before a constraint has taken too long.
-    fn patience(&self, scheduler: &Scheduler) -> Duration {
-        let held = self.jobs.iter().filter(|(id, job)| job.held.is_some() && scheduler.awaits(**id));
-        let late = held.filter_map(|(_, job)| job.guide.as_ref()?.late_since());
-        late.map(|since| self.constraint.saturating_sub(since.elapsed())).min().unwrap_or(SLEEP)
+    fn patience(&self) -> Duration {
+        let held = self.requests.iter().filter(|(id, request)| request.is_held() && self.scheduler.awaits(**id));
+        let late = held.filter_map(|(_, request)| request.guide.as_ref()?.late_since());
+        late.map(|since| self.constraint_max.saturating_sub(since.elapsed())).min().unwrap_or(SLEEP)
     }
 
-    fn cancelled(&mut self, id: Id) {
-        self.coming.remove(&id);
-        if let Some(mut job) = self.jobs.remove(&id) {
-            job.left = true;
-            if job.begun.is_some() {
-                job.end(Finish::Cancelled);
+    /// All of a step but what it computes.
+    fn prepare(&mut self, step: Step) -> Vec<Chunk> {
+        for &id in &step.expired {
+            if let Some(request) = self.retire(id) {
+                let seconds = request.arrived.elapsed().as_secs_f64();
+                request.fail(EngineError::Waited { seconds });
             }
         }
-    }
-
-    fn follow(&mut self, (step, rows, tokens): (Step, Vec<Row>, Vec<u32>)) {
-        for id in &step.expired {
-            if let Some(job) = self.jobs.remove(id) {
-                let seconds = job.arrived.elapsed().as_secs_f64();
-                job.fail(EngineError::Waited { seconds });
-            }
-        }
-        for id in &step.overdue {
-            self.coming.remove(id);
-            if let Some(job) = self.jobs.remove(id) {
-                job.end(Finish::Time);
+        for &id in &step.overdue {
+            if let Some(request) = self.retire(id) {
+                request.end(Finish::Time);
             }
         }
         for id in &step.preempted {
-            self.coming.remove(id);
+            self.loading.remove(id);
         }
-        step.begun.iter().for_each(|begun| self.begin(begun));
+        self.tell(&step);
+        step.admitted.iter().for_each(|admitted| self.begin(admitted));
         for &(from, to) in &step.copies {
-            self.engine.cache().copy_page(from, to);
+            self.runner.cache().copy_page(from, to);
         }
         let store = self.shared.store.get();
         step.used.iter().for_each(|keys| store.into_iter().for_each(|store| store.touch(keys)));
-        for (id, restores) in step.restores {
+        for (id, blocks) in step.loads {
             let shared = Arc::clone(&self.shared);
-            let keys: Vec<Key> = restores.iter().map(|r| r.key).collect();
+            let keys: Vec<Key> = blocks.iter().map(|block| block.key).collect();
             let store = self.shared.store.get().filter(|store| store.is_usable());
             match store.and_then(|store| store.fetch(&keys, move || shared.wake())) {
-                Some(fetch) => drop(self.coming.insert(id, Coming { fetch, wanted: restores.into() })),
+                Some(fetch) => drop(self.loading.insert(id, Loading { fetch, wanted: blocks.into() })),
                 // The cache on disk has ended a moment ago: all is computed.
-                None => drop(self.shared.lock().scheduler.restored(id, false)),
+                None => drop(self.scheduler.loaded(id, false)),
             }
         }
-        self.restore();
-        if !rows.is_empty() {
-            self.start(&rows);
-            self.compute(rows, &tokens);
-        }
+        self.load_blocks();
+        let mut chunks = step.chunks;
+        chunks.retain(|chunk| self.requests.contains_key(&chunk.id));
+        chunks
     }
 
-    fn begin(&mut self, begun: &Begun) {
-        let Some(job) = self.jobs.get_mut(&begun.id) else { return };
+    /// What a step means for the load and the counts that others see.
+    fn tell(&self, step: &Step) {
+        let mut state = self.shared.lock();
+        state.statistics.preempted += step.preempted.len() as u64;
+        state.statistics.expired += step.expired.len() as u64;
+        for id in self.scheduler.running() {
+            state.queue.runs(id, true);
+        }
+        step.preempted.iter().for_each(|&id| state.queue.runs(id, false));
+    }
+
+    fn begin(&mut self, admitted: &Admitted) {
+        let Some(request) = self.requests.get_mut(&admitted.id) else { return };
         let now = Instant::now();
-        job.begun = Some((now, now));
-        job.timing.waited = now - job.arrived;
-        job.differs_at = begun.differs_at;
+        request.begun = Some((now, now));
+        request.timing.waited = now - request.arrived;
+        request.differs_at = admitted.differs_at;
         let shared = Arc::clone(&self.shared);
-        match job.constraint.take().map(|constraint| Guide::start(constraint, move || shared.wake())).transpose() {
-            Ok(guide) => job.guide = guide,
+        match request.constraint.take().map(|constraint| Guide::start(constraint, move || shared.wake())).transpose() {
+            Ok(guide) => request.guide = guide,
             Err(error) => {
-                self.shared.lock().scheduler.leave(begun.id);
-                if let Some(job) = self.jobs.remove(&begun.id) {
-                    job.fail(error);
+                if let Some(request) = self.retire(admitted.id) {
+                    request.fail(error);
                 }
             }
         }
     }
 
-    /// Requests whose first tokens are computed now: what is before them was in the cache.
-    fn start(&mut self, rows: &[Row]) {
-        for Part { id, position, .. } in rows.iter().map(|row| row.part) {
-            let Some(job) = self.jobs.get_mut(&id).filter(|job| !job.started) else { continue };
-            self.shared.lock().statistics.cached_tokens += position as u64;
-            job.start(position);
-        }
-    }
-
-    /// Units that came from disk, into their pages.
-    fn restore(&mut self) {
+    /// Blocks that came from disk, into their pages.
+    fn load_blocks(&mut self) {
         let mut done = Vec::new();
-        for (&id, coming) in &mut self.coming {
+        for (&id, loading) in &mut self.loading {
             loop {
-                let unit = match coming.fetch.try_next() {
+                let block = match loading.fetch.try_next() {
                     Poll::Pending => break,
                     Poll::Ready(None) => None,
-                    Poll::Ready(Some(unit)) => unit.ok(),
+                    Poll::Ready(Some(block)) => block.ok(),
                 };
-                let Some(Restore { page, .. }) = coming.wanted.pop_front() else {
+                let Some(BlockLoad { page, .. }) = loading.wanted.pop_front() else {
                     done.push(id);
                     break;
                 };
-                let mut state = self.shared.lock();
-                let there = state.scheduler.sequence(id).is_some();
-                let came = there && unit.is_some_and(|unit| self.engine.cache().set_page(page, &unit));
-                let more = state.scheduler.restored(id, came);
-                if !more || coming.wanted.is_empty() {
+                let there = self.scheduler.sequence(id).is_some();
+                let came = there && block.is_some_and(|block| self.runner.cache().set_page(page, &block));
+                if !self.scheduler.loaded(id, came) || loading.wanted.is_empty() {
                     done.push(id);
                     break;
                 }
             }
         }
-        done.iter().for_each(|id| drop(self.coming.remove(id)));
+        done.iter().for_each(|id| drop(self.loading.remove(id)));
     }
 
-    fn compute(&mut self, rows: Vec<Row>, tokens: &[u32]) {
-        let started = Instant::now();
-        let spans: Vec<Span> = rows
-            .iter()
-            .map(|row| {
-                let wanted = match (row.scores, row.part.logits) {
-                    (true, _) => Wanted::All,
-                    (false, true) => Wanted::Last,
-                    (false, false) => Wanted::None,
-                };
-                let Part { position, len, .. } = row.part;
-                Span { first: row.first, len, position, prompt: row.prompt, pages: &row.pages, logits: wanted }
-            })
-            .collect();
-        let batch = Batch { tokens, spans: &spans };
-        let (engine, mut logits) = (&mut self.engine, std::mem::take(&mut self.logits));
-        let vocab = engine.model().structure.vocab;
-        let outcome = catch_unwind(AssertUnwindSafe(|| engine.compute(&batch).map(|now| now.clone_into(&mut logits))));
-        if let Err(error) = outcome.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload)))) {
-            return self.fail(&rows, &error);
-        }
-        let read: usize = rows.iter().filter(|r| r.part.len > 1).map(|r| r.part.len).sum();
-        let took = started.elapsed();
-        self.pace.saw(read, took.as_secs_f64());
-        self.keep(&rows, took);
-        self.choose(&rows, &logits, vocab);
-        self.logits = logits;
-    }
-
-    /// Nothing of this step is to be believed.
-    fn fail(&mut self, rows: &[Row], error: &EngineError) {
-        for row in rows {
-            self.shared.lock().scheduler.leave(row.part.id);
-            if let Some(job) = self.jobs.remove(&row.part.id) {
-                job.fail(error.clone());
+    /// The chunks of a step through the model: logits of the rows that are wanted.
+    fn forward(&mut self, chunks: &[Chunk]) -> Result<(), EngineError> {
+        let began = Instant::now();
+        let (mut tokens, mut spans) = (Vec::new(), Vec::new());
+        for chunk in chunks {
+            let Some(request) = self.requests.get_mut(&chunk.id) else { continue };
+            if !request.started {
+                // Its first tokens are computed now: what is before them was in the cache.
+                self.shared.lock().statistics.cached_tokens += chunk.position as u64;
+                request.start(chunk.position);
             }
+            let (all, pages) = self.scheduler.sequence(chunk.id).expect("chunks are of those who run");
+            let logits = match (request.wants_scores(chunk), chunk.logits) {
+                (true, _) => Wanted::All,
+                (false, true) => Wanted::Last,
+                (false, false) => Wanted::None,
+            };
+            let Chunk { position, len, .. } = *chunk;
+            spans.push(Span { first: tokens.len(), len, position, prompt: request.prompt(), pages, logits });
+            tokens.extend_from_slice(&all[position..position + len]);
         }
-    }
-
-    /// Units that became whole go to disk.
-    fn keep(&mut self, rows: &[Row], took: Duration) {
-        let mut units = Vec::new();
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
-        for row in rows {
-            let Part { id, position, len, .. } = row.part;
-            let now = state.scheduler.computed(id, len);
-            if let Some(job) = self.jobs.get_mut(&id) {
-                now.iter().for_each(|unit| job.wrote(unit.end));
-            }
-            units.extend(now);
-            state.statistics.prompt_tokens += row.prompt.saturating_sub(position).min(len) as u64;
-        }
+        let (runner, logits) = (&mut self.runner, &mut self.logits);
+        let batch = Batch { tokens: &tokens, spans: &spans };
+        let computed = catch_unwind(AssertUnwindSafe(|| runner.forward(&batch).map(|now| now.clone_into(logits))));
+        computed.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))?;
+        let took = began.elapsed();
+        let read: usize = chunks.iter().filter(|chunk| chunk.len > 1).map(|chunk| chunk.len).sum();
+        self.times.saw(read, took.as_secs_f64());
+        let mut state = self.shared.lock();
         state.statistics.steps += 1;
-        state.statistics.rows += rows.iter().map(|r| r.part.len as u64).sum::<u64>();
+        state.statistics.rows += tokens.len() as u64;
         state.statistics.busy += took;
-        self.engine.expert_counts().clone_into(&mut state.statistics.experts);
-        drop(state);
-        let units: Vec<(Key, u32)> = units.iter().map(|unit| (unit.key, unit.page)).collect();
-        self.store(&units);
+        Ok(())
     }
 
-    /// Units to disk, where that is in use.
-    fn store(&mut self, units: &[(Key, u32)]) {
+    /// The forward failed: so does every request of it.
+    fn fail(&mut self, chunks: &[Chunk], error: &EngineError) {
+        for chunk in chunks {
+            if let Some(request) = self.retire(chunk.id) {
+                request.fail(error.clone());
+            }
+        }
+    }
+
+    /// Blocks that became whole can be found from now on, and go to disk.
+    fn store_blocks(&mut self, chunks: &[Chunk]) {
+        let (mut blocks, mut read) = (Vec::new(), 0);
+        for &Chunk { id, position, len, .. } in chunks {
+            let Some(request) = self.requests.get_mut(&id) else { continue };
+            read += request.prompt().saturating_sub(position).min(len);
+            request.computed(position + len);
+            for block in self.scheduler.computed(id, len) {
+                request.wrote(block.end);
+                blocks.push((block.key, block.page));
+            }
+        }
+        self.publish(read);
+        self.store(&blocks);
+    }
+
+    /// Blocks to disk, where that is in use.
+    fn store(&mut self, blocks: &[(Key, u32)]) {
         let Some(store) = self.shared.store.get() else { return };
-        let new: Vec<_> = units.iter().filter(|(key, _)| !store.contains(key)).collect();
+        let new: Vec<_> = blocks.iter().filter(|(key, _)| !store.contains(key)).collect();
         if new.is_empty() || !store.is_usable() {
             return;
         }
         for (key, page) in new {
-            store.put(key, self.engine.cache().page_bytes(*page));
+            store.put(key, self.runner.cache().page_bytes(*page));
         }
     }
 
-    /// What the logits of the parts mean for their requests: each is its own work, so they share the threads.
-    fn choose(&mut self, rows: &[Row], logits: &[f32], vocab: usize) {
-        let mut first = 0;
-        let mut wanted: HashMap<Id, (&Row, &[f32])> = HashMap::new();
-        for row in rows {
-            let count = if row.scores { row.part.len } else { usize::from(row.part.logits) };
-            wanted.insert(row.part.id, (row, &logits[first * vocab..(first + count) * vocab]));
+    /// What the logits mean for their requests: each is its own work, so they share the threads.
+    fn sample(&mut self, chunks: &[Chunk]) {
+        let vocab = self.runner.model().structure.vocab;
+        let (mut first, mut wanted) = (0, HashMap::new());
+        for chunk in chunks {
+            let Some(request) = self.requests.get(&chunk.id) else { continue };
+            let scores = request.wants_scores(chunk);
+            let count = if scores { chunk.len } else { usize::from(chunk.logits) };
+            let logits = &self.logits[first * vocab..(first + count) * vocab];
+            wanted.insert(chunk.id, (chunk, scores, logits));
             first += count;
         }
-        let mut tasks: Vec<Choice> = Vec::with_capacity(rows.len());
-        for (id, job) in &mut self.jobs {
-            if let Some(&(row, logits)) = wanted.get(id) {
-                tasks.push(Choice { job, row, logits, outcome: Ok(Chosen::Nothing) });
+        let mut tasks = Vec::with_capacity(chunks.len());
+        for (id, request) in &mut self.requests {
+            if let Some(&(chunk, scores, logits)) = wanted.get(id) {
+                let (tokens, _) = self.scheduler.sequence(*id).expect("chunks are of those who run");
+                tasks.push(Task { request, chunk, scores, logits, tokens, outcome: Ok(Chosen::Nothing) });
             }
         }
-        let one = |task: &mut Choice| task.outcome = task.job.deliver(task.row, task.logits, vocab);
+        let one = |t: &mut Task| t.outcome = t.request.deliver(t.chunk, t.scores, t.logits, t.tokens);
         match &mut tasks[..] {
             [only] => one(only),
-            all => self.engine.pool().each(all, one),
+            all => self.runner.pool().each(all, one),
         }
-        let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.row.part.id, t.outcome)).collect();
+        let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.chunk.id, t.outcome)).collect();
         outcomes.into_iter().for_each(|(id, outcome)| self.settle(id, outcome));
     }
 
     /// A request goes on with its next token, or ends.
     fn settle(&mut self, id: Id, outcome: Result<Chosen, EngineError>) {
-        let job = self.jobs.get_mut(&id).expect("it was just there");
-        let ends = matches!(outcome, Ok(Chosen::End(_)) | Err(_)) || job.left;
-        let mut state = self.shared.lock();
-        if !ends {
-            if matches!(outcome, Ok(Chosen::Token)) {
-                state.scheduler.push(id, *job.tokens.last().expect("one was chosen"));
-            }
-            return;
-        }
-        state.scheduler.leave(id);
-        drop(state);
-        let job = self.jobs.remove(&id).expect("it was just there");
-        match outcome {
-            Err(error) => job.fail(error),
-            Ok(Chosen::End(finish)) => job.end(finish),
-            Ok(Chosen::Nothing | Chosen::Token) => job.end(Finish::Cancelled),
-        }
-    }
-}
-
-/// A request with the logits of its part, and what came of them.
-struct Choice<'a> {
-    job: &'a mut Job,
-    row: &'a Row,
-    logits: &'a [f32],
-    outcome: Result<Chosen, EngineError>,
-}
-
-impl Job {
-    /// A unit that ends there was added to the cache by this request. One that it computes again, because it had to give way, does not count.
-    fn wrote(&mut self, end: usize) {
-        let (written, last) = self.written;
-        if end <= self.prompt && end > last.max(self.timing.cached_tokens) {
-            self.written = (written + PAGE, end);
-        }
-    }
-
-    /// The scores and the token that follow from the logits of a part.
-    fn deliver(&mut self, row: &Row, logits: &[f32], vocab: usize) -> Result<Chosen, EngineError> {
-        let Part { position, len, logits: last, .. } = row.part;
-        if self.tokens.len() == self.prompt {
-            self.timing.prompt_tokens += row.prompt.saturating_sub(position).min(len);
-        }
-        logits.chunks(vocab).try_for_each(numbers)?;
-        if row.scores {
-            self.score(position, logits, vocab);
-        }
-        if !last {
-            return Ok(Chosen::Nothing);
-        }
-        if !std::mem::replace(&mut self.read, true) {
-            self.give(Event::Read { written: self.written.0 });
-        }
-        // One that had to give way while it was held has the same logits again.
-        if self.held.is_some() {
-            return self.guarded(Job::go_on);
-        }
-        self.guarded(|job| job.choose(&logits[logits.len() - vocab..]))
-    }
-
-    /// Work that may panic, timed as far as it gives tokens.
-    fn guarded(&mut self, work: impl FnOnce(&mut Job) -> Result<Chosen, EngineError>) -> Result<Chosen, EngineError> {
-        let before = self.timing.generated;
-        let chosen = catch_unwind(AssertUnwindSafe(|| work(self)));
-        let ended = !matches!(chosen, Ok(Ok(Chosen::Nothing)));
-        let now = Instant::now();
-        if let Some((begun, last)) = self.begun.as_mut().filter(|_| ended || self.timing.generated > before) {
-            match self.timing.generated {
-                0 | 1 if before == 0 => self.timing.prefill = now - *begun,
-                _ => self.timing.decode += now - *last,
-            }
-            *last = now;
-        }
-        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))
-    }
-
-    /// Scores of the prompt's tokens from the logits before them.
-    fn score(&mut self, position: usize, logits: &[f32], vocab: usize) {
-        let most = self.prompt_log_probabilities.unwrap_or(0);
-        let mut scores: Vec<Scores> = Vec::new();
-        for (at, row) in (position..).zip(logits.chunks(vocab)) {
-            // Those that were computed before, for a request that had to give way, are known.
-            if at >= self.scored && at + 1 < self.prompt {
-                scores.push(log_probabilities(row, self.tokens[at + 1], most));
-            }
-        }
-        self.scored = self.scored.max(position + logits.len() / vocab);
-        if !scores.is_empty() {
-            self.give(Event::Prompt(scores));
-        }
-    }
-
-    /// The next token from a row of logits; the end where it ends the text.
-    fn choose(&mut self, logits: &[f32]) -> Result<Chosen, EngineError> {
-        if self.tokens_max == 0 {
-            return Ok(Chosen::End(Finish::Length));
-        }
-        let allowed = match &mut self.guide {
-            None => None,
-            Some(guide) => match guide.mask()? {
-                Some(mask) => Some(mask),
-                None => {
-                    self.held = Some(Held::Logits(logits.to_vec()));
-                    return Ok(Chosen::Nothing);
-                }
-            },
+        let Some(request) = self.requests.get(&id) else { return };
+        let finish = match outcome {
+            Err(error) => Err(error),
+            Ok(Chosen::End(finish)) => Ok(finish),
+            Ok(Chosen::Nothing | Chosen::Token(_)) if request.left => Ok(Finish::Cancelled),
+            Ok(Chosen::Nothing) => return,
+            Ok(Chosen::Token(token)) => return self.scheduler.push(id, &[token]),
         };
-        let token = self.sampler.sample_of(logits, &self.tokens, allowed.as_deref());
-        let token = token.ok_or_else(|| EngineError::Constraint("no token is allowed here".to_string()))?;
-        if self.stops.contains(&token) {
-            return Ok(Chosen::End(Finish::Stop(token)));
-        }
-        self.tokens.push(token);
-        self.timing.generated += 1;
-        let log_probabilities = self.log_probabilities.map(|most| log_probabilities(logits, token, most));
-        self.give(Event::Token { id: token, log_probabilities });
-        if let Some(guide) = &mut self.guide {
-            guide.chose(token);
-        }
-        self.judged()
-    }
-
-    /// What comes of the token that was chosen.
-    fn judged(&mut self) -> Result<Chosen, EngineError> {
-        if let Some(guide) = &mut self.guide {
-            match guide.accepted()? {
-                None => {
-                    self.held = Some(Held::Token);
-                    return Ok(Chosen::Nothing);
-                }
-                Some(true) => return Ok(Chosen::End(Finish::Complete)),
-                Some(false) => {}
+        if let Some(request) = self.retire(id) {
+            match finish {
+                Ok(finish) => request.end(finish),
+                Err(error) => request.fail(error),
             }
         }
-        if self.timing.generated >= self.tokens_max { Ok(Chosen::End(self.full)) } else { Ok(Chosen::Token) }
     }
 
-    /// On from where it waited for its constraint.
-    fn go_on(&mut self) -> Result<Chosen, EngineError> {
-        match self.held.take() {
-            None => Ok(Chosen::Nothing),
-            Some(Held::Logits(logits)) => self.choose(&logits),
-            Some(Held::Token) => self.judged(),
+    fn cancelled(&mut self, id: Id) {
+        if let Some(mut request) = self.retire(id) {
+            request.left = true;
+            if request.begun.is_some() {
+                request.end(Finish::Cancelled);
+            }
+        }
+    }
+
+    /// A request is over: its pages and its place are free before it is told.
+    fn retire(&mut self, id: Id) -> Option<ActiveRequest> {
+        self.loading.remove(&id);
+        self.scheduler.leave(id);
+        let request = self.requests.remove(&id)?;
+        self.shared.lock().queue.leave(id);
+        self.publish(0);
+        Some(request)
+    }
+
+    /// Counts that others see: pages, and tokens of prompts that were read since.
+    fn publish(&self, read: usize) {
+        let pages = self.scheduler.pages();
+        let mut state = self.shared.lock();
+        let now = &mut state.statistics;
+        (now.pages, now.pages_available) = (pages.count(), pages.available());
+        (now.units, now.units_evicted) = (pages.units(), pages.evicted());
+        now.prompt_tokens += read as u64;
+    }
+
+    /// The thread panicked: whatever was asked for ends with an error, and nothing is taken any more.
+    fn stop(&mut self, said: &str) {
+        let mut state = self.shared.lock();
+        state.fault = Some(said.to_string());
+        let arrived: Vec<ActiveRequest> = state.arrived.drain(..).map(|(.., request)| request).collect();
+        drop(state);
+        self.loading.clear();
+        for request in self.requests.drain().map(|(_, request)| request).chain(arrived) {
+            // Whatever panicked may do so again.
+            let _ = catch_unwind(AssertUnwindSafe(|| request.fail(EngineError::Fault(said.to_string()))));
         }
     }
 }
 
-/// What a panic said.
-pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").replace('\n', " ")
+/// A request with the logits of its chunk, and what came of them.
+struct Task<'a> {
+    request: &'a mut ActiveRequest,
+    chunk: &'a Chunk,
+    scores: bool,
+    logits: &'a [f32],
+    tokens: &'a [u32],
+    outcome: Result<Chosen, EngineError>,
 }
 
 #[cfg(test)]
@@ -671,13 +462,13 @@ mod tests {
 
     #[test]
     fn prompts_are_read_within_the_time_that_is_left_beside_decoding() {
-        let mut pace = Pace::default();
-        assert_eq!(pace.within(1.0), READ_MIN);
+        let mut times = StepTimes::default();
+        assert_eq!(times.within(1.0), READ_MIN);
         for _ in 0..50 {
-            pace.saw(0, 0.4);
-            pace.saw(128, 0.4 + 1.28);
+            times.saw(0, 0.4);
+            times.saw(128, 0.4 + 1.28);
         }
         // 100 tokens a second beside 0.4 s of decoding.
-        assert_eq!([0.1, 1.0, 2.4, 60.0].map(|seconds| pace.within(seconds)), [64, 64, 192, 512]);
+        assert_eq!([0.1, 1.0, 2.4, 60.0].map(|seconds| times.within(seconds)), [64, 64, 192, 512]);
     }
 }

@@ -1,9 +1,8 @@
 //! The bits of the forward, recorded beside the version of the arithmetic: pages on disk are found by that version, so when bits change it must.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
-use engine::{ARITHMETIC, Engine, Limits};
+use engine::{ARITHMETIC, Limits, Positions, Runner};
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 
@@ -26,7 +25,7 @@ const RECORDED: [(&str, CacheFormat, &str); 9] = [
 fn bits(model: &str, format: CacheFormat) -> String {
     let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(model)).unwrap();
     let (weights, limits) = (checkpoint.weights().unwrap(), Limits { context: 256, cached: 512 });
-    let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), format, limits);
+    let mut runner = Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), format, limits);
     let tokens: Vec<u32> = (0..200u32).map(|i| (i * 37 + i * i % 13) % 250).collect();
     let mut hasher = blake3::Hasher::new();
     let mut add = |logits: &[f32]| {
@@ -34,11 +33,11 @@ fn bits(model: &str, format: CacheFormat) -> String {
             hasher.update(&x.to_bits().to_le_bytes());
         })
     };
-    add(engine.logits(&tokens).unwrap());
-    let mut sequence = engine.sequence();
-    add(engine.prefill(&mut sequence, &tokens, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap());
+    add(runner.logits(&tokens).unwrap());
+    let mut at = Positions::new(0, 256);
+    add(runner.read(&mut at, &tokens).unwrap());
     for token in [3, 77, 120, 9] {
-        add(engine.decode(&mut [(&mut sequence, token)]).unwrap());
+        add(runner.decode(&mut [(&mut at, token)]).unwrap());
     }
     hasher.finalize().to_hex()[..16].to_string()
 }

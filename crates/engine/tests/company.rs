@@ -2,24 +2,22 @@
 
 mod submitting;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::service::{Constraint, Disk, Event, Request, Service, Settings, Statistics};
 use engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
-use submitting::{all, ids, submit};
+use submitting::{all, alone, ids, submit};
 
 /// The bundled model (latent attention, experts), and one with keys and values.
 const MODELS: [&str; 2] = ["../../models/seed-5.7m", "../model/tests/data/oracle/llama-gqa"];
 
-fn engine(model: &str, format: CacheFormat, context: usize, cached: usize) -> Engine {
+fn runner(model: &str, format: CacheFormat, context: usize, cached: usize) -> Runner {
     let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(model)).unwrap();
     let weights = checkpoint.weights().unwrap();
-    Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), format, Limits { context, cached })
+    Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), format, Limits { context, cached })
 }
 
 fn prompt(len: usize, seed: u32) -> Vec<u32> {
@@ -50,20 +48,6 @@ fn written(events: &[Event]) -> usize {
     }
 }
 
-/// The text without any service.
-fn alone(engine: &mut Engine, request: Request) -> Vec<u32> {
-    let mut sequence = engine.sequence();
-    let sampler = Sampler::new(request.sampling);
-    let go = &mut |_, _| ControlFlow::Continue(());
-    let mut generation =
-        Generation::start(engine, &mut sequence, &request.prompt, sampler, vec![], request.tokens_max, go).unwrap();
-    let mut text = Vec::new();
-    while let Step::Token(id) = generation.step().unwrap() {
-        text.push(id);
-    }
-    text
-}
-
 #[test]
 fn a_request_gives_in_company_what_it_gives_alone() {
     for model in MODELS {
@@ -76,10 +60,10 @@ fn a_request_gives_in_company_what_it_gives_alone() {
                     request(tokens, 20 + i as usize, u64::from(i))
                 })
             };
-            let mut plain = engine(model, format, 512, 512);
-            let expected: Vec<_> = requests().map(|r| alone(&mut plain, r)).collect();
+            let mut plain = runner(model, format, 512, 512);
+            let expected: Vec<_> = requests().map(|r| alone(&mut plain, r).0).collect();
             let settings = Settings { running: 5, ..Settings::default() };
-            let service = Service::start(engine(model, format, 512, 1024), settings);
+            let service = Engine::start(runner(model, format, 512, 1024), settings);
             let running: Vec<_> = requests().map(|r| submit(&service, r)).collect();
             // Others come and go meanwhile.
             for i in 0..6 {
@@ -102,10 +86,10 @@ fn a_request_gives_in_company_what_it_gives_alone() {
 fn requests_that_give_way_lose_no_work_and_no_text() {
     for model in MODELS {
         let requests = || (0..4u32).map(|i| request(prompt(100, i), 300, u64::from(i)));
-        let mut plain = engine(model, CacheFormat::F32, 448, 448);
-        let expected: Vec<_> = requests().map(|r| alone(&mut plain, r)).collect();
+        let mut plain = runner(model, CacheFormat::F32, 448, 448);
+        let expected: Vec<_> = requests().map(|r| alone(&mut plain, r).0).collect();
         // Each needs 7 pages at its end; there are 16 for four.
-        let service = Service::start(engine(model, CacheFormat::F32, 448, 1024), Settings::default());
+        let service = Engine::start(runner(model, CacheFormat::F32, 448, 1024), Settings::default());
         let running: Vec<_> = requests().map(|r| submit(&service, r)).collect();
         for ((_ticket, events), expected) in running.into_iter().zip(&expected) {
             assert_eq!(ids(&events.iter().collect::<Vec<_>>()), *expected, "{model}");
@@ -117,7 +101,7 @@ fn requests_that_give_way_lose_no_work_and_no_text() {
 #[test]
 fn a_prompt_that_was_read_before_is_not_read_again() {
     for model in MODELS {
-        let service = Service::start(engine(model, CacheFormat::Bf16, 1024, 2048), Settings::default());
+        let service = Engine::start(runner(model, CacheFormat::Bf16, 1024, 2048), Settings::default());
         let first = all(&service, request(prompt(512, 1), 30, 5));
         let again = all(&service, request(prompt(512, 1), 30, 5));
         assert_eq!((cached(&first), cached(&again)), (0, 511), "{model}");
@@ -139,7 +123,7 @@ fn a_prompt_that_was_read_before_is_not_read_again() {
     }
 }
 
-fn with_disk(model: &str, dir: &Path) -> (Service, Arc<std::sync::Mutex<Vec<String>>>) {
+fn with_disk(model: &str, dir: &Path) -> (Engine, Arc<std::sync::Mutex<Vec<String>>>) {
     let warnings = Arc::new(std::sync::Mutex::new(Vec::new()));
     let theirs = Arc::clone(&warnings);
     let disk = Disk {
@@ -148,13 +132,13 @@ fn with_disk(model: &str, dir: &Path) -> (Service, Arc<std::sync::Mutex<Vec<Stri
         warn: Box::new(move |line| theirs.lock().unwrap().push(line.to_string())),
     };
     let settings = Settings { disk: Some(disk), ..Settings::default() };
-    let service = Service::start(engine(model, CacheFormat::Bf16, 1024, 1024), settings);
+    let service = Engine::start(runner(model, CacheFormat::Bf16, 1024, 1024), settings);
     knows(&service, 0);
     (service, warnings)
 }
 
 /// A service that knows what is on disk by now.
-fn knows(service: &Service, units: u64) -> Statistics {
+fn knows(service: &Engine, units: u64) -> Statistics {
     for _ in 0..400 {
         let now = service.statistics();
         if now.disk.as_ref().is_some_and(|disk| disk.units >= units) {
@@ -220,13 +204,13 @@ fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_prompts_own_scores_are_those_of_its_logits() {
     for model in MODELS {
-        let mut plain = engine(model, CacheFormat::F32, 512, 512);
+        let mut plain = runner(model, CacheFormat::F32, 512, 512);
         let tokens = prompt(300, 2);
         let logits = plain.logits(&tokens).unwrap().to_vec();
         let vocab = plain.model().structure.vocab;
         let expected: Vec<_> =
             (1..300).map(|i| sampler::log_probabilities(&logits[(i - 1) * vocab..i * vocab], tokens[i], 2)).collect();
-        let service = Service::start(engine(model, CacheFormat::F32, 512, 512), Settings::default());
+        let service = Engine::start(runner(model, CacheFormat::F32, 512, 512), Settings::default());
         for (tokens_max, finish) in [(0, Finish::Length), (1, Finish::Length), (3, Finish::Length)] {
             let wanted = Request { prompt_log_probabilities: Some(2), ..request(tokens.clone(), tokens_max, 1) };
             let events = all(&service, wanted);
@@ -262,7 +246,7 @@ impl Constraint for Even {
 
 #[test]
 fn a_text_obeys_its_constraint() {
-    let service = Service::start(engine(MODELS[0], CacheFormat::F32, 512, 512), Settings::default());
+    let service = Engine::start(runner(MODELS[0], CacheFormat::F32, 512, 512), Settings::default());
     let even = Request { constraint: Some(Box::new(Even(vec![0x5555_5555; 64], 0))), ..request(prompt(20, 1), 50, 1) };
     let events = all(&service, even);
     assert!(ids(&events).len() == 5 && ids(&events).iter().all(|id| id % 2 == 0));
@@ -274,7 +258,7 @@ fn a_text_obeys_its_constraint() {
 #[test]
 fn requests_wait_and_run_no_longer_than_they_want() {
     let settings = Settings { running: 1, ..Settings::default() };
-    let service = Service::start(engine(MODELS[0], CacheFormat::F32, 2048, 2048), settings);
+    let service = Engine::start(runner(MODELS[0], CacheFormat::F32, 2048, 2048), settings);
     let time_max = Some(Duration::from_millis(300));
     let (_first, first) = submit(&service, Request { time_max, ..request(prompt(20, 1), 2000, 1) });
     let (_second, second) =

@@ -8,17 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use engine::service::{Constraint, Event, Request, Service, Settings};
-use engine::{Engine, EngineError, Finish, Limits, Sampling};
+use engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 use submitting::{all, ids, submit};
 
-fn service(settings: Settings, cached: usize) -> Service {
+fn service(settings: Settings, cached: usize) -> Engine {
     let checkpoint = Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")).unwrap();
     let (weights, limits) = (checkpoint.weights().unwrap(), Limits { context: 512, cached });
-    let engine = Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), CacheFormat::F32, limits);
-    Service::start(engine, settings)
+    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(2), CacheFormat::F32, limits);
+    Engine::start(runner, settings)
 }
 
 fn request(constraint: Option<Box<dyn Constraint>>, tokens_max: usize) -> Request {

@@ -8,8 +8,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
 use engine::identity::{FileHash, NoHash, file_hash};
-use engine::service::{Disk, Event, Request, Service, Settings};
-use engine::{Engine, Limits};
+use engine::{Disk, Engine, Event, Limits, Request, Runner, Settings};
 use kernels::Pool;
 use model::mmap::Mapping;
 use model::{CacheFormat, Checkpoint, Transformer};
@@ -100,17 +99,17 @@ fn a_record_is_believed_whole_or_not_at_all() {
     }
 }
 
-fn service(model: &Path, dir: &Path) -> Service {
+fn service(model: &Path, dir: &Path) -> Engine {
     let checkpoint = Checkpoint::open(model).unwrap();
     let (weights, limits) = (checkpoint.weights().unwrap(), Limits { context: 512, cached: 512 });
-    let engine = Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(1), CacheFormat::Bf16, limits);
+    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(1), CacheFormat::Bf16, limits);
     let warn = Box::new(|line: &str| println!("warning: {line}"));
     let disk = Some(Disk { dir: dir.to_path_buf(), bytes_max: 1 << 30, warn });
-    Service::start(engine, Settings { disk, ..Settings::default() })
+    Engine::start(runner, Settings { disk, ..Settings::default() })
 }
 
 /// The text of a prompt, and how many of its tokens the cache had.
-fn asked(service: &Service) -> (Vec<u32>, usize) {
+fn asked(service: &Engine) -> (Vec<u32>, usize) {
     let prompt = (0..300u32).map(|i| (i * 37 + i * i % 13) % 250).collect();
     let (sender, events) = channel();
     let sink = move |event| {

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use engine::scheduler::{Arrival, Bounds, Id, Restore, Scheduler};
+use engine::queue::Queue;
+use engine::scheduler::{BlockLoad, Bounds, Id, NewRequest, Scheduler};
 use engine::store::{Key, root};
 
 /// SplitMix64.
@@ -75,11 +76,12 @@ struct World {
     random: Random,
     bounds: Bounds,
     scheduler: Scheduler,
+    queue: Queue,
     /// What pages hold.
     pages: Vec<Vec<u64>>,
     disk: HashMap<Key, Vec<u64>>,
     /// Units on their way.
-    restores: VecDeque<(Id, Restore)>,
+    restores: VecDeque<(Id, BlockLoad)>,
     clients: HashMap<Id, Client>,
     /// Tokens that are chosen but not pushed yet: a constraint thinks about them.
     late: BTreeMap<Id, u32>,
@@ -117,11 +119,13 @@ impl World {
         let context = page * (2 + random.below(8)) - random.below(page);
         let pages = context.div_ceil(page) + random.below(20);
         let form_block = if random.chance(50) { Some(8) } else { None };
-        let bounds = Bounds { page, form_block, running: 1 + random.below(6), waiting: 1 + random.below(8), context };
+        let bounds = Bounds { page, form_block, running: 1 + random.below(6), context };
+        let queue = Queue::new(1 + random.below(8), bounds.running);
         World {
             random,
             bounds,
             scheduler: Scheduler::new(bounds, pages),
+            queue,
             pages: vec![vec![0; page]; pages],
             disk: HashMap::new(),
             restores: VecDeque::new(),
@@ -146,7 +150,7 @@ impl World {
         let wanted = 1 + r.below((self.bounds.context - len).min(12) + 1);
         let deadline = |r: &mut Random, now: u64| r.chance(10).then(|| Duration::from_secs(now + r.below(30) as u64));
         let (account, whole) = (r.below(3) as u64, r.chance(10));
-        let arrival = Arrival {
+        let arrival = NewRequest {
             prompt: prompt.clone(),
             root: root(&[0; 32], &[account as u8 / 2]),
             account,
@@ -157,7 +161,8 @@ impl World {
         };
         let id = self.next_id;
         self.next_id += 1;
-        if self.scheduler.arrive(id, arrival).is_ok() {
+        if self.queue.enter(id).is_ok() {
+            self.scheduler.arrive(id, arrival);
             self.clients.insert(id, Client { prompt, wanted, text: Vec::new(), cached: None, begun: 0, whole });
         } else {
             self.seen.refused += 1;
@@ -165,7 +170,7 @@ impl World {
     }
 
     fn restore(&mut self) {
-        let Some((id, Restore { key, page })) = self.restores.pop_front() else { return };
+        let Some((id, BlockLoad { key, page })) = self.restores.pop_front() else { return };
         // A unit may have gone from disk meanwhile, or be damaged: then it is a miss.
         let unit = self.disk.get(&key).filter(|_| !self.random.chance(15)).cloned();
         let came = unit.is_some();
@@ -173,7 +178,7 @@ impl World {
         if let Some(unit) = unit.filter(|_| wanted) {
             self.pages[page as usize] = unit;
         }
-        if !self.scheduler.restored(id, came) {
+        if !self.scheduler.loaded(id, came) {
             self.restores.retain(|(who, _)| *who != id);
         }
         self.seen.restored += usize::from(came && wanted);
@@ -182,6 +187,7 @@ impl World {
 
     fn gone(&mut self, id: Id) {
         self.clients.remove(&id).expect("a request ends once");
+        self.queue.leave(id);
         self.late.remove(&id);
         self.restores.retain(|(who, _)| *who != id);
     }
@@ -196,9 +202,12 @@ impl World {
         for &id in step.expired.iter().chain(&step.overdue) {
             self.gone(id);
         }
+        self.scheduler.running().for_each(|id| self.queue.runs(id, true));
+        step.preempted.iter().for_each(|&id| self.queue.runs(id, false));
+        assert_eq!(self.queue.load(), self.scheduler.load(), "those who submit see what the schedule has");
         (self.seen.expired, self.seen.overdue) =
             (self.seen.expired + step.expired.len(), self.seen.overdue + step.overdue.len());
-        for begun in &step.begun {
+        for begun in &step.admitted {
             let client = self.clients.get_mut(&begun.id).expect("those who begin are there");
             client.begun += 1;
             client.cached = Some(begun.cached);
@@ -215,16 +224,16 @@ impl World {
             self.pages[to as usize] = self.pages[from as usize].clone();
         }
         self.seen.copied += step.copies.len();
-        for (id, restores) in &step.restores {
+        for (id, restores) in &step.loads {
             self.restores.extend(restores.iter().map(|&restore| (*id, restore)));
         }
-        let read: usize = step.parts.iter().filter(|p| p.len > 1).map(|p| p.len).sum();
+        let read: usize = step.chunks.iter().filter(|p| p.len > 1).map(|p| p.len).sum();
         assert!(read <= budget, "{read} tokens of prompts where {budget} were allowed");
-        self.forward(&step.parts);
+        self.forward(&step.chunks);
         self.seen.evicted = self.scheduler.pages().evicted();
     }
 
-    fn forward(&mut self, parts: &[engine::scheduler::Part]) {
+    fn forward(&mut self, parts: &[engine::scheduler::Chunk]) {
         let mut written = HashSet::new();
         let mut who = HashSet::new();
         for part in parts {
@@ -314,7 +323,7 @@ impl World {
             self.gone(id);
             self.seen.finished += 1;
         } else {
-            self.scheduler.push(id, token);
+            self.scheduler.push(id, &[token]);
         }
     }
 
@@ -397,27 +406,27 @@ fn every_schedule_gives_the_text_of_a_request_alone() {
 }
 
 fn bounds() -> Bounds {
-    Bounds { page: 4, form_block: None, running: 4, waiting: 100, context: 64 }
+    Bounds { page: 4, form_block: None, running: 4, context: 64 }
 }
 
-fn arrival(account: u64, priority: i8, prompt: Vec<u32>) -> Arrival {
+fn arrival(account: u64, priority: i8, prompt: Vec<u32>) -> NewRequest {
     let root = root(&[0; 32], b"");
-    Arrival { prompt, root, account, priority, whole: false, wait_until: None, end_by: None }
+    NewRequest { prompt, root, account, priority, whole: false, wait_until: None, end_by: None }
 }
 
 /// Steps until `id` begins, with everyone decoding for ever.
 fn begins_after(scheduler: &mut Scheduler, id: Id, budget: usize) -> usize {
     for steps in 1..1000 {
         let step = scheduler.step(Duration::ZERO, budget, &mut |_| false);
-        for part in &step.parts {
+        for part in &step.chunks {
             scheduler.computed(part.id, part.len);
             if part.logits && scheduler.sequence(part.id).is_some_and(|(tokens, _)| tokens.len() < 60) {
-                scheduler.push(part.id, 1);
+                scheduler.push(part.id, &[1]);
             } else if part.logits {
                 scheduler.leave(part.id);
             }
         }
-        if step.begun.iter().any(|b| b.id == id) {
+        if step.admitted.iter().any(|b| b.id == id) {
             return steps;
         }
     }
@@ -428,13 +437,13 @@ fn begins_after(scheduler: &mut Scheduler, id: Id, budget: usize) -> usize {
 fn an_account_with_many_requests_does_not_keep_others_waiting() {
     let mut scheduler = Scheduler::new(bounds(), 64);
     for id in 0..40 {
-        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 10])).unwrap();
+        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 10]));
     }
     assert_eq!(begins_after(&mut scheduler, 3, 64), 1);
-    scheduler.arrive(100, arrival(2, 0, vec![9; 10])).unwrap();
+    scheduler.arrive(100, arrival(2, 0, vec![9; 10]));
     assert_eq!(begins_after(&mut scheduler, 100, 64), 1, "a place is made for an account that has none");
     // Then the accounts share: the second gets its next request in before the first has finished its queue.
-    scheduler.arrive(101, arrival(2, 0, vec![8; 10])).unwrap();
+    scheduler.arrive(101, arrival(2, 0, vec![8; 10]));
     assert!(begins_after(&mut scheduler, 101, 64) < 60);
 }
 
@@ -442,28 +451,28 @@ fn an_account_with_many_requests_does_not_keep_others_waiting() {
 fn a_higher_priority_makes_room() {
     let mut scheduler = Scheduler::new(bounds(), 16);
     for id in 0..4 {
-        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 10])).unwrap();
+        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 10]));
     }
     begins_after(&mut scheduler, 3, 64);
-    scheduler.arrive(9, arrival(1, 1, vec![9; 30])).unwrap();
+    scheduler.arrive(9, arrival(1, 1, vec![9; 30]));
     assert_eq!(begins_after(&mut scheduler, 9, 64), 1);
-    scheduler.arrive(10, arrival(1, -1, vec![10; 4])).unwrap();
+    scheduler.arrive(10, arrival(1, -1, vec![10; 4]));
     let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
-    assert!(step.begun.is_empty() && step.preempted.is_empty());
+    assert!(step.admitted.is_empty() && step.preempted.is_empty());
 }
 
 #[test]
 fn what_another_computes_at_this_moment_is_waited_for() {
     let mut scheduler = Scheduler::new(bounds(), 64);
     for id in 0..3 {
-        scheduler.arrive(id, arrival(id, 0, vec![5; 33])).unwrap();
+        scheduler.arrive(id, arrival(id, 0, vec![5; 33]));
     }
     let mut read = 0;
     let mut cached = Vec::new();
     for _ in 0..10 {
         let step = scheduler.step(Duration::ZERO, 16, &mut |_| false);
-        cached.extend(step.begun.iter().map(|b| b.cached));
-        for part in step.parts {
+        cached.extend(step.admitted.iter().map(|b| b.cached));
+        for part in step.chunks {
             read += part.len;
             scheduler.computed(part.id, part.len);
             if part.logits {
@@ -478,17 +487,17 @@ fn what_another_computes_at_this_moment_is_waited_for() {
 #[test]
 fn decoding_goes_on_while_prompts_are_read() {
     let mut scheduler = Scheduler::new(bounds(), 64);
-    scheduler.arrive(0, arrival(0, 0, vec![1, 2, 3])).unwrap();
+    scheduler.arrive(0, arrival(0, 0, vec![1, 2, 3]));
     begins_after(&mut scheduler, 0, 64);
-    scheduler.arrive(1, arrival(0, 0, vec![7; 60])).unwrap();
+    scheduler.arrive(1, arrival(0, 0, vec![7; 60]));
     for _ in 0..7 {
         let step = scheduler.step(Duration::ZERO, 8, &mut |_| false);
-        assert!(step.parts.iter().any(|p| p.id == 0 && p.len == 1 && p.logits), "{step:?}");
-        assert!(step.parts.iter().any(|p| p.id == 1 && p.len <= 8), "{step:?}");
-        for part in step.parts {
+        assert!(step.chunks.iter().any(|p| p.id == 0 && p.len == 1 && p.logits), "{step:?}");
+        assert!(step.chunks.iter().any(|p| p.id == 1 && p.len <= 8), "{step:?}");
+        for part in step.chunks {
             scheduler.computed(part.id, part.len);
             if part.logits {
-                scheduler.push(part.id, 1);
+                scheduler.push(part.id, &[1]);
             }
         }
     }
@@ -499,13 +508,13 @@ fn a_unit_is_found_by_its_tokens_form_and_salt_only() {
     let blocks = Bounds { form_block: Some(8), ..bounds() };
     let mut scheduler = Scheduler::new(blocks, 64);
     let mut hit = |id: Id, salt: &[u8], prompt: &[u32]| {
-        let arrival = Arrival { root: root(&[0; 32], salt), ..arrival(0, 0, prompt.to_vec()) };
-        scheduler.arrive(id, arrival).unwrap();
+        let arrival = NewRequest { root: root(&[0; 32], salt), ..arrival(0, 0, prompt.to_vec()) };
+        scheduler.arrive(id, arrival);
         let mut cached = None;
         loop {
             let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
-            cached = step.begun.first().map(|b| b.cached).or(cached);
-            for part in step.parts {
+            cached = step.admitted.first().map(|b| b.cached).or(cached);
+            for part in step.chunks {
                 scheduler.computed(part.id, part.len);
                 if part.logits {
                     scheduler.leave(part.id);
@@ -526,11 +535,11 @@ fn a_unit_is_found_by_its_tokens_form_and_salt_only() {
 #[test]
 fn the_time_to_wait_for_a_place_ends_when_a_request_begins() {
     let mut scheduler = Scheduler::new(bounds(), 16);
-    let patient = Arrival { wait_until: Some(Duration::from_secs(5)), ..arrival(1, 0, vec![1; 30]) };
-    scheduler.arrive(0, patient.clone()).unwrap();
+    let patient = NewRequest { wait_until: Some(Duration::from_secs(5)), ..arrival(1, 0, vec![1; 30]) };
+    scheduler.arrive(0, patient.clone());
     begins_after(&mut scheduler, 0, 64);
-    scheduler.arrive(1, arrival(1, 1, vec![2; 50])).unwrap();
-    scheduler.arrive(2, patient).unwrap();
+    scheduler.arrive(1, arrival(1, 1, vec![2; 50]));
+    scheduler.arrive(2, patient);
     let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
     assert_eq!((step.preempted, scheduler.next_deadline()), (vec![0], Some(Duration::from_secs(5))));
     // Both wait: one has begun and may wait as long as it takes, the other may not.
@@ -539,7 +548,7 @@ fn the_time_to_wait_for_a_place_ends_when_a_request_begins() {
     assert_eq!((scheduler.load(), scheduler.next_deadline()), ((1, 1), None));
     scheduler.leave(1);
     let step = scheduler.step(Duration::from_secs(6), 64, &mut |_| false);
-    assert!(step.parts.iter().any(|p| p.id == 0) && step.begun.is_empty(), "it goes on: {step:?}");
+    assert!(step.chunks.iter().any(|p| p.id == 0) && step.admitted.is_empty(), "it goes on: {step:?}");
 }
 
 /// Requests in the order in which they begin, each with as many tokens as it may generate; all are let run to their end.
@@ -547,16 +556,16 @@ fn order_of_begins(scheduler: &mut Scheduler, most: usize, wanted: impl Fn(Id) -
     let (mut order, mut chosen) = (Vec::new(), HashMap::new());
     while order.len() < most || scheduler.load().0 > 0 {
         let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
-        assert!(!step.parts.is_empty(), "{order:?}");
-        order.extend(step.begun.iter().map(|b| b.id));
-        for part in step.parts {
+        assert!(!step.chunks.is_empty(), "{order:?}");
+        order.extend(step.admitted.iter().map(|b| b.id));
+        for part in step.chunks {
             scheduler.computed(part.id, part.len);
             let chosen = chosen.entry(part.id).or_insert(0);
             *chosen += usize::from(part.logits);
             if *chosen == wanted(part.id) {
                 scheduler.leave(part.id);
             } else if part.logits {
-                scheduler.push(part.id, 1);
+                scheduler.push(part.id, &[1]);
             }
         }
     }
@@ -567,11 +576,11 @@ fn order_of_begins(scheduler: &mut Scheduler, most: usize, wanted: impl Fn(Id) -
 fn an_account_that_asked_for_nothing_has_no_credit_from_that_time() {
     let mut scheduler = Scheduler::new(Bounds { running: 1, ..bounds() }, 16);
     for id in 0..20 {
-        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 3])).unwrap();
+        scheduler.arrive(id, arrival(1, 0, vec![id as u32; 3]));
     }
     assert_eq!(order_of_begins(&mut scheduler, 10, |_| 1), (0..10).collect::<Vec<_>>());
     for id in 100..110 {
-        scheduler.arrive(id, arrival(2, 0, vec![id as u32; 3])).unwrap();
+        scheduler.arrive(id, arrival(2, 0, vec![id as u32; 3]));
     }
     assert_eq!(order_of_begins(&mut scheduler, 6, |_| 1), [10, 100, 11, 101, 12, 102]);
 }
@@ -582,7 +591,7 @@ fn a_generated_token_counts_as_four_of_a_prompt() {
     for (read, next) in [(18, [3, 2]), (20, [2, 3])] {
         let mut scheduler = Scheduler::new(Bounds { running: 1, ..bounds() }, 16);
         for (id, account, len) in [(0, 1, 3), (1, 2, read), (2, 1, 3), (3, 2, 3)] {
-            scheduler.arrive(id, arrival(account, 0, vec![id as u32; len])).unwrap();
+            scheduler.arrive(id, arrival(account, 0, vec![id as u32; len]));
         }
         let order = order_of_begins(&mut scheduler, 4, |id| if id == 0 { 5 } else { 1 });
         assert_eq!(order, [0, 1, next[0], next[1]], "{read}");
@@ -594,17 +603,17 @@ fn a_request_begins_where_those_that_run_have_a_page_to_grow_by() {
     // Of 16 pages the first has one, is sure to need a second, and one is for it to grow by: 13 are left, for 51 tokens and the next.
     for (len, begins) in [(51, true), (52, false), (55, false)] {
         let mut scheduler = Scheduler::new(bounds(), 16);
-        scheduler.arrive(0, arrival(1, 0, vec![0; 3])).unwrap();
+        scheduler.arrive(0, arrival(1, 0, vec![0; 3]));
         begins_after(&mut scheduler, 0, 64);
-        scheduler.arrive(1, arrival(1, 0, vec![1; len])).unwrap();
+        scheduler.arrive(1, arrival(1, 0, vec![1; len]));
         // The first comes to its third page, and nobody has to give way for it.
         for _ in 0..6 {
             let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
             assert_eq!((scheduler.load().0 == 2, step.preempted), (begins, vec![]), "{len}");
-            for part in step.parts {
+            for part in step.chunks {
                 scheduler.computed(part.id, part.len);
                 if part.id == 0 {
-                    scheduler.push(0, 1);
+                    scheduler.push(0, &[1]);
                 }
             }
         }

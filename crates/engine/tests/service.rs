@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use engine::service::{Event, Refused, Request, Service, Settings};
 use engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
@@ -17,11 +16,11 @@ fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")
 }
 
-fn engine(path: &Path, context: usize) -> Engine {
+fn runner(path: &Path, context: usize) -> Runner {
     let checkpoint = Checkpoint::open(path).unwrap();
     let weights = checkpoint.weights().unwrap();
     let limits = Limits { context, cached: context };
-    Engine::new(Transformer::new(checkpoint.structure, weights), Pool::new(1), CacheFormat::F32, limits)
+    Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(1), CacheFormat::F32, limits)
 }
 
 fn request(tokens_max: usize) -> Request {
@@ -32,14 +31,14 @@ fn request(tokens_max: usize) -> Request {
 
 #[test]
 fn requests_run_in_order_and_the_queue_is_bounded() {
-    let service = Service::start(engine(&bundled(), 512), Settings { waiting: 2, running: 1, ..Settings::default() });
+    let service = Engine::start(runner(&bundled(), 512), Settings { waiting: 2, running: 1, ..Settings::default() });
     let (first, events) = submit(&service, request(400));
     // It runs once its first event is there.
     assert!(matches!(events.recv().unwrap(), Event::Started { .. }));
     let (second, seconds) = submit(&service, request(3));
     let (third, thirds) = submit(&service, Request { log_probabilities: Some(2), ..request(2) });
     let refused = service.submit(request(1), |_| ControlFlow::Continue(()));
-    assert_eq!(refused.err(), Some(Refused::Busy { waiting: 2 }));
+    assert_eq!(refused.err(), Some(SubmitError::Busy { waiting: 2 }));
     assert_eq!(service.load(), (1, 2));
     // A place is free again when one that waits goes.
     drop(second);
@@ -59,22 +58,22 @@ fn requests_run_in_order_and_the_queue_is_bounded() {
 
 #[test]
 fn prompts_that_cannot_be_are_refused_before_they_wait() {
-    let service = Service::start(engine(&bundled(), 64), Settings::default());
+    let service = Engine::start(runner(&bundled(), 64), Settings::default());
     let refused = |prompt: Vec<u32>| {
         service.submit(Request { prompt, ..request(1) }, |_| ControlFlow::Continue(())).err().unwrap()
     };
-    assert_eq!(refused(vec![]), Refused::Prompt(EngineError::Empty));
-    assert_eq!(refused(vec![2048]), Refused::Prompt(EngineError::Vocabulary { token: 2048, vocab: 2048 }));
+    assert_eq!(refused(vec![]), SubmitError::Prompt(EngineError::Empty));
+    assert_eq!(refused(vec![2048]), SubmitError::Prompt(EngineError::Vocabulary { token: 2048, vocab: 2048 }));
     assert!(refused(vec![5; 70]).to_string().contains("6 more than the context of 64"));
 }
 
 #[test]
-fn what_was_taken_is_finished_when_the_service_ends() {
-    let service = Service::start(engine(&bundled(), 256), Settings::default());
+fn what_was_taken_is_finished_when_the_engine_ends() {
+    let service = Engine::start(runner(&bundled(), 256), Settings::default());
     let taken: Vec<_> = (0..3).map(|_| submit(&service, request(20))).collect();
     service.end();
     let refused = service.submit(request(1), |_| ControlFlow::Continue(()));
-    assert_eq!(refused.err(), Some(Refused::Ending));
+    assert_eq!(refused.err(), Some(SubmitError::Ending));
     drop(service);
     let texts: Vec<_> = taken.iter().map(|(_, events)| ids(&events.iter().collect::<Vec<_>>())).collect();
     assert!(texts[0].len() == 20 && texts.iter().all(|t| *t == texts[0]));
@@ -82,7 +81,7 @@ fn what_was_taken_is_finished_when_the_service_ends() {
 
 #[test]
 fn a_sink_that_panics_or_stops_harms_nobody_else() {
-    let service = Service::start(engine(&bundled(), 256), Settings::default());
+    let service = Engine::start(runner(&bundled(), 256), Settings::default());
     let (sender, receiver) = channel();
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -124,33 +123,20 @@ fn copy(name: &str) -> PathBuf {
 fn weights_that_change_while_they_are_used_are_noticed() {
     let directory = copy("changes");
     let file = directory.join("model.safetensors");
-    let mut engine = engine(&directory, 256);
-    let mut sequence = engine.sequence();
-    let mut generation = Generation::start(
-        &mut engine,
-        &mut sequence,
-        &[0, 655],
-        Sampler::new(Sampling::default()),
-        vec![],
-        50,
-        &mut |_, _| ControlFlow::Continue(()),
-    )
-    .unwrap();
-    assert!(matches!(generation.step(), Ok(Step::Token(_))));
+    let mut runner = runner(&directory, 256);
+    let mut at = Positions::new(0, 256);
+    runner.read(&mut at, &[0, 655]).unwrap();
+    assert!(runner.decode(&mut [(&mut at, 42)]).is_ok());
     // The file is cut in the middle of a run: an error, not a signal and not another text.
     std::fs::File::options().write(true).open(&file).unwrap().set_len(20_000).unwrap();
-    let error = loop {
-        match generation.step() {
-            Ok(Step::Token(_)) => {}
-            Ok(end) => panic!("{end:?}"),
-            Err(error) => break error,
-        }
-    };
+    let error = runner.decode(&mut [(&mut at, 42)]).unwrap_err();
     assert!(matches!(&error, EngineError::Changed { file } if file.contains("model.safetensors")), "{error}");
-    drop(generation);
-    // And before anything is read.
-    let error = engine.prefill(&mut sequence, &[0], &mut |_, _| ControlFlow::Continue(())).unwrap_err();
+    // And before anything is read; a request through an engine hears it too.
+    let error = runner.read(&mut at, &[0]).unwrap_err();
     assert!(matches!(error, EngineError::Changed { .. }));
+    let (_handle, events) = Engine::start(runner, Settings::default()).generate(request(50)).unwrap();
+    let last = events.iter().last();
+    assert!(matches!(&last, Some(Event::Failed(EngineError::Changed { .. }))), "{last:?}");
     let _ = std::fs::remove_dir_all(directory);
 }
 
@@ -166,9 +152,7 @@ fn weights_that_are_no_numbers_are_an_error() {
     let at = 8 + header + from.parse::<usize>().unwrap();
     bytes[at..at + 4].copy_from_slice(&[0xff; 4]);
     std::fs::write(&file, bytes).unwrap();
-    let mut engine = engine(&directory, 256);
-    let mut sequence = engine.sequence();
-    let error = engine.prefill(&mut sequence, &[0, 655], &mut |_, _| ControlFlow::Continue(())).unwrap_err();
+    let error = runner(&directory, 256).read(&mut Positions::new(0, 256), &[0, 655]).unwrap_err();
     assert!(matches!(error, EngineError::NotFinite { .. }) && error.to_string().contains("--check"), "{error}");
     let _ = std::fs::remove_dir_all(directory);
 }
@@ -176,7 +160,7 @@ fn weights_that_are_no_numbers_are_an_error() {
 /// Whose end is a panic, where nothing guards the engine's thread.
 struct Planted;
 
-impl engine::service::Sink for Planted {
+impl EventSink for Planted {
     fn take(&mut self, _: Event) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
@@ -193,7 +177,7 @@ fn a_panic_of_the_engine_ends_every_request_with_an_error() {
     let (sender, told) = channel();
     let fault: Option<Box<dyn Fn(&str) + Send>> = Some(Box::new(move |said| sender.send(said.to_string()).unwrap()));
     let settings = Settings { running: 2, fault, ..Settings::default() };
-    let service = Service::start(engine(&bundled(), 512), settings);
+    let service = Engine::start(runner(&bundled(), 512), settings);
     assert_eq!(service.fault(), None);
     let (runs, running) = submit(&service, request(500));
     assert!(matches!(running.recv().unwrap(), Event::Started { .. }));
@@ -205,7 +189,7 @@ fn a_panic_of_the_engine_ends_every_request_with_an_error() {
     }
     assert_eq!(told.recv_timeout(Duration::from_secs(60)).as_deref(), Ok("planted"));
     let refused = service.submit(request(1), |_| ControlFlow::Continue(())).unwrap_err();
-    assert_eq!(refused, Refused::Stopped("planted".to_string()));
+    assert_eq!(refused, SubmitError::Stopped("planted".to_string()));
     drop((runs, planted, waits));
     assert_eq!(service.fault().as_deref(), Some("planted"));
     drop(service);

@@ -1,11 +1,10 @@
 //! `farthing bench`: tokens per second beside what memory and arithmetic allow, measured in the same run.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use engine::{Engine, Limits, Part, Sequence};
+use engine::{Limits, Positions, Runner};
 use kernels::{Pool, measure};
 use model::cache::PAGE;
 use model::{Checkpoint, Transformer};
@@ -107,10 +106,6 @@ fn tokens(n: usize, vocab: usize, seed: usize) -> Vec<u32> {
     (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % vocab) as u32).collect()
 }
 
-fn go(_: usize, _: usize) -> ControlFlow<()> {
-    ControlFlow::Continue(())
-}
-
 /// Largest memory this process had, in bytes.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -149,7 +144,7 @@ fn cached(work: &[Work], context: usize, decode: usize) -> usize {
 
 /// A machine, a model and what came of measuring.
 struct Bench<'a> {
-    engine: Engine,
+    runner: Runner,
     vocab: usize,
     decode: usize,
     bar: &'a indicatif::ProgressBar,
@@ -162,45 +157,36 @@ impl Bench<'_> {
     }
 
     fn prefill(&mut self, n: usize, seed: usize) -> Result<f64, Failure> {
-        let mut sequence = self.engine.sequence();
         let prompt = tokens(n, self.vocab, 7 * seed);
         let began = Instant::now();
-        self.engine.prefill(&mut sequence, &prompt, &mut go)?;
+        self.runner.read(&mut Positions::new(0, n), &prompt)?;
         Ok(n as f64 / began.elapsed().as_secs_f64())
     }
 
-    /// Tokens per second of decoding after what the sequence holds, which is what it holds again afterwards.
-    fn decode(&mut self, sequence: &mut Sequence, seed: usize) -> Result<f64, Failure> {
-        let before = sequence.tokens().len();
+    /// Tokens per second of decoding after the positions that are there, which are forgotten again.
+    fn decode(&mut self, at: &mut Positions, seed: usize) -> Result<f64, Failure> {
+        let before = at.len();
         let began = Instant::now();
         for token in tokens(self.decode, self.vocab, seed) {
-            self.engine.decode(&mut [(&mut *sequence, token)])?;
+            self.runner.decode(&mut [(&mut *at, token)])?;
         }
         let rate = self.decode as f64 / began.elapsed().as_secs_f64();
-        sequence.rewind(before);
+        at.rewind(before);
         Ok(rate)
     }
 
-    /// Tokens per second of all forks of `shared` together.
-    fn together(&mut self, shared: &Sequence, n: usize, seed: usize) -> Result<f64, Failure> {
-        let mut forks = Vec::new();
-        for _ in 0..n {
-            forks.push(self.engine.fork(shared)?);
-        }
+    /// Tokens per second of so many sequences together, after a prompt that they share.
+    fn together(&mut self, n: usize, seed: usize) -> Result<f64, Failure> {
+        let each = (SHARED + self.decode).next_multiple_of(PAGE);
+        let place = |i: usize| Positions::new(i * each / PAGE, each);
+        let mut shared = place(0);
+        self.runner.read(&mut shared, &tokens(SHARED, self.vocab, 5))?;
+        let mut copies: Vec<Positions> = (1..=n).map(place).collect();
+        copies.iter_mut().for_each(|copy| self.runner.copy(&shared, copy));
         let all = tokens(n * self.decode, self.vocab, seed);
         let began = Instant::now();
         for step in all.chunks(n) {
-            let mut parts: Vec<Part> = forks
-                .iter_mut()
-                .zip(step)
-                .map(|(sequence, token)| Part {
-                    sequence,
-                    tokens: std::slice::from_ref(token),
-                    prompt: 0,
-                    logits: true,
-                })
-                .collect();
-            self.engine.step(&mut parts)?;
+            self.runner.decode(&mut copies.iter_mut().zip(step.iter().copied()).collect::<Vec<_>>())?;
         }
         Ok((n * self.decode) as f64 / began.elapsed().as_secs_f64())
     }
@@ -247,19 +233,18 @@ pub fn run(a: Arguments) -> Outcome {
     let per_token = checkpoint.bytes_per_token() as f64;
     let threads = load.threads.map_or_else(loading::cores, usize::from);
     let pool = Pool::new(threads);
-    let engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, Limits { context, cached });
+    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, format, Limits { context, cached });
     let load_seconds = started.elapsed().as_secs_f64();
     let mut rivals: Vec<Rival> = a.against.iter().map(|command| Rival::new(command)).collect();
 
     let bar = indicatif::ProgressBar::new_spinner();
-    let mut bench = Bench { engine, vocab: s.vocab, decode: a.decode, bar: &bar };
+    let mut bench = Bench { runner, vocab: s.vocab, decode: a.decode, bar: &bar };
     // One pass unmeasured: pages are touched, threads are awake.
     bench.say("warming up".to_string());
-    let mut sequence = bench.engine.sequence();
-    bench.engine.prefill(&mut sequence, &[1], &mut go)?;
+    let mut at = Positions::new(0, 2);
+    bench.runner.read(&mut at, &[1])?;
     let first_token = started.elapsed().as_secs_f64();
-    bench.engine.decode(&mut [(&mut sequence, 1)])?;
-    drop(sequence);
+    bench.runner.decode(&mut [(&mut at, 1)])?;
     let mut rates = vec![Vec::new(); work.len()];
     let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
     for i in 0..a.repetitions {
@@ -268,32 +253,28 @@ pub fn run(a: Arguments) -> Outcome {
             rival.run()?;
         }
         bench.say(format!("repetition {} of {}: the machine", i + 1, a.repetitions));
-        bandwidths.push(measure::read_bandwidth(bench.engine.pool(), 512 << 20));
-        let pool = bench.engine.pool();
+        bandwidths.push(measure::read_bandwidth(bench.runner.pool(), 512 << 20));
+        let pool = bench.runner.pool();
         peaks.push(if in_bytes { measure::int8_peak(pool) } else { measure::f32_peak(pool) });
         let deepest = work.iter().map(|w| if let Work::Decode(d) = w { *d } else { 0 }).max().unwrap_or(0);
-        let mut grown = bench.engine.sequence();
+        // What is measured takes the same pages, one after the other.
+        let mut grown = Positions::new(0, context);
         let long = tokens(deepest.max(1), s.vocab, 3);
         let mut order: Vec<usize> = (0..work.len()).collect();
-        order.sort_by_key(|&w| work[w]);
+        order.sort_by_key(|&w| work[w]); // prompts, one sequence by depth, several
         for w in order {
             bench.say(format!("repetition {} of {}: {}", i + 1, a.repetitions, work[w].name()));
             let rate = match work[w] {
                 Work::Prefill(n) => bench.prefill(n, i)?,
                 Work::Decode(depth) => {
                     // One sequence grows from depth to depth.
-                    let (have, want) = (grown.tokens().len(), depth.max(1));
+                    let (have, want) = (grown.len(), depth.max(1));
                     if have < want {
-                        bench.engine.prefill(&mut grown, &long[have..want], &mut go)?;
+                        bench.runner.read(&mut grown, &long[have..want])?;
                     }
                     bench.decode(&mut grown, i)?
                 }
-                Work::Together(n) => {
-                    grown.rewind(0);
-                    let mut shared = bench.engine.sequence();
-                    bench.engine.prefill(&mut shared, &tokens(SHARED, s.vocab, 5), &mut go)?;
-                    bench.together(&shared, n, i)?
-                }
+                Work::Together(n) => bench.together(n, i)?,
             };
             rates[w].push(rate);
         }

@@ -5,22 +5,24 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::{EngineError, Finish, Generation, Sampler, Sampling, Sequence, Step};
+use engine::{Engine, EngineError, Finish, Request, Sampling, SubmitError};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::json;
+use serve::Render;
 use text::chat::{Context, Message};
-use text::{Stops, Stream};
+use text::{Stops, Stream, Tokenizer};
 
+use crate::answering::{Ended, Unanswered, answer, engine};
 use crate::generate::{reason, statistics};
 use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{Wrap, catch_interrupts, interrupted, prompt_bar, put, several};
+use crate::terminal::{STOPPED, Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
 use crate::{Failure, Outcome, pulling};
 
 /// Talk with a model
 ///
 /// Without MODEL, with the small bundled one (it tells children's stories and knows nothing).
-/// Ctrl-c stops an answer, ctrl-d leaves. /help lists the commands.
+/// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves. /help lists the commands.
 ///
 /// Examples:
 ///   farthing chat
@@ -155,7 +157,7 @@ impl Lines {
             Lines::Terminal(editor, _) => match editor.readline(prompt) {
                 Ok(line) => Ok(Line::Text(line)),
                 Err(ReadlineError::Interrupted) => {
-                    eprintln!("(ctrl-d or /quit leaves)");
+                    say("(ctrl-d or /quit leaves)");
                     Ok(Line::Taken)
                 }
                 Err(ReadlineError::Eof) => Ok(Line::End),
@@ -211,8 +213,12 @@ impl Lines {
 }
 
 struct Chat {
-    model: Loaded,
-    sequence: Sequence,
+    engine: Engine,
+    tokenizer: Tokenizer,
+    template: Box<dyn Render>,
+    bos: String,
+    eos: String,
+    stop_ids: Vec<u32>,
     messages: Vec<Message>,
     sampling: Sampling,
     max_tokens: usize,
@@ -222,56 +228,28 @@ struct Chat {
 impl Chat {
     fn start_over(&mut self, system: Option<String>) {
         self.messages = system.map(|s| Message::new("system", &s)).into_iter().collect();
-        self.sequence.rewind(0);
     }
 
     fn system(&self) -> Option<String> {
         self.messages.first().filter(|m| m.role == "system").map(|m| m.content.clone())
     }
 
-    /// Answer the last message, streaming.
-    fn answer(&mut self) -> Outcome {
-        let m = &mut self.model;
+    /// Answer the last message, streaming; how the answer ended.
+    fn answer(&mut self) -> Result<Finish, Failure> {
         let context = Context {
             add_generation_prompt: true,
-            bos_token: m.bos.clone(),
-            eos_token: m.eos.clone(),
+            bos_token: self.bos.clone(),
+            eos_token: self.eos.clone(),
             ..Context::default()
         };
-        let said = |message: &Message| json!({"role": message.role, "content": m.tokenizer.shield(&message.content)});
+        let said =
+            |message: &Message| json!({"role": message.role, "content": self.tokenizer.shield(&message.content)});
         let messages: Vec<_> = self.messages.iter().map(said).collect();
-        let prompt = m.template.render(&messages, &context, &|| false)?;
-        let ids = m.tokenizer.encode_prompt(&prompt)?;
-        // What the sequence already holds of this prompt need not be read again; at least one token must be.
-        let common =
-            ids.iter().zip(self.sequence.tokens()).take_while(|(a, b)| a == b).count().min(ids.len().saturating_sub(1));
-        self.sequence.rewind(common);
-        let bar = prompt_bar(ids.len() - common);
-        let mut progress = |done: usize, _: usize| {
-            bar.set_position(done as u64);
-            if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let sampler = Sampler::new(self.sampling.clone());
-        let started = Generation::start(
-            &mut m.engine,
-            &mut self.sequence,
-            &ids[common..],
-            sampler,
-            m.stops.clone(),
-            self.max_tokens,
-            &mut progress,
-        );
-        bar.finish_and_clear();
-        let mut generation = match started {
-            Err(EngineError::TooLong { tokens, over, context }) => {
-                return Err(Failure(format!(
-                    "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
-                )));
-            }
-            other => other?,
-        };
+        let rendered = self.template.render(&messages, &context, &|| false)?;
+        let prompt = self.tokenizer.encode_prompt(&rendered)?;
+        let prompt_tokens = prompt.len();
         let (mut stream, mut stops) =
-            (Stream::continuing(&m.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
+            (Stream::continuing(&self.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
         let mut text = String::new();
         let mut screen = Wrap::new();
         let mut give = |piece: String| -> Outcome {
@@ -280,42 +258,49 @@ impl Chat {
             text.push_str(&piece);
             if piece.is_empty() { Ok(()) } else { screen.put(&piece) }
         };
-        let finish = loop {
-            if interrupted() {
-                generation.cancel();
-            }
-            match generation.step()? {
-                Step::Token(id) => give(stops.push(&stream.push(id)))?,
-                Step::End(finish) => break finish,
-            }
-            if stops.hit().is_some() {
-                break Finish::Stop(0);
-            }
+        let request = Request {
+            prompt,
+            sampling: self.sampling.clone(),
+            stops: self.stop_ids.clone(),
+            tokens_max: self.max_tokens,
+            ..Request::default()
         };
+        let answered = answer(&self.engine, request, &mut |id| {
+            give(stops.push(&stream.push(id)))?;
+            Ok(if stops.hit().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        });
+        let Ended { finish, timing, .. } = match answered {
+            Err(Unanswered::Refused(SubmitError::Prompt(EngineError::TooLong { tokens, over, context }))) => {
+                return Err(Failure(format!(
+                    "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
+                )));
+            }
+            other => other?,
+        };
+        let finish = if stops.hit().is_some() { Finish::Complete } else { finish };
         give(stops.push(&stream.finish()))?;
         give(stops.finish())?;
         screen.finish()?;
-        let timing = generation.timing();
         put("\n")?;
         match finish {
-            Finish::Cancelled => eprintln!("(stopped)"),
-            Finish::Context => eprintln!("(the context is full: /reset starts over)"),
+            Finish::Cancelled => say("(stopped)"),
+            Finish::Context => say("(the context is full: /reset starts over)"),
             Finish::Length => {
-                eprintln!("(cut after {}: /set max_tokens allows more)", several(timing.generated, "token"))
+                say(&format!("(cut after {}: /set max_tokens allows more)", several(timing.generated, "token")))
             }
             Finish::Stop(_) | Finish::Complete | Finish::Time => {}
         }
         if self.stats {
-            eprintln!(
+            say(&format!(
                 "{}; {} of {} positions; ended by {}",
                 statistics(timing),
-                self.sequence.tokens().len(),
-                m.engine.limits().context,
+                prompt_tokens + timing.generated,
+                self.engine.limits().context,
                 reason(finish, false)
-            );
+            ));
         }
         self.messages.push(Message::new("assistant", text.trim_end()));
-        Ok(())
+        Ok(finish)
     }
 
     fn settings(&self) -> String {
@@ -341,16 +326,17 @@ pub fn run(a: Arguments) -> Outcome {
         Some(model) => pulling::find(&model, &a.load)?,
         None => bundled()?,
     };
-    let model = load(&path, &a.load)?;
-    let vocab = model.engine.model().structure.vocab;
-    let sampling = a.choose.sampling(&model.generation, vocab)?;
-    let sequence = model.engine.sequence();
-    let mut chat = Chat { model, sequence, messages: Vec::new(), sampling, max_tokens: a.max_tokens, stats: false };
+    let Loaded { runner, tokenizer, template, bos, eos, generation, stops: stop_ids } = load(&path, &a.load)?;
+    let sampling = a.choose.sampling(&generation, runner.model().structure.vocab)?;
+    let engine = engine(runner);
+    let vocab = engine.vocab();
+    let (messages, max_tokens, stats) = (Vec::new(), a.max_tokens, false);
+    let mut chat = Chat { engine, tokenizer, template, bos, eos, stop_ids, messages, sampling, max_tokens, stats };
     chat.start_over(a.system);
-    catch_interrupts();
+    catch_interrupts_of_answers();
     let mut lines = Lines::open();
     if matches!(lines, Lines::Terminal(..)) {
-        eprintln!("/help lists the commands; ctrl-c stops an answer, ctrl-d leaves");
+        say("/help lists the commands; ctrl-c stops an answer, ctrl-d leaves");
     }
     while let Some(text) = lines.message()? {
         interrupted();
@@ -359,38 +345,45 @@ pub fn run(a: Arguments) -> Outcome {
             Input::Help => put(HELP)?,
             Input::System(system) => {
                 chat.start_over(system.map(str::to_string));
-                eprintln!("(started over)");
+                say("(started over)");
             }
             Input::Reset => {
                 chat.start_over(chat.system());
-                eprintln!("(started over)");
+                say("(started over)");
             }
             Input::Show => put(&(chat.settings() + "\n"))?,
             Input::Set(name, value) => match set(&mut chat.sampling, &mut chat.max_tokens, vocab, name, value) {
-                Ok(()) => eprintln!("({name} is {value})"),
-                Err(message) => eprintln!("({message})"),
+                Ok(()) => say(&format!("({name} is {value})")),
+                Err(message) => say(&format!("({message})")),
             },
             Input::Save(file) => {
                 let json = serde_json::to_string_pretty(&serde_json::json!({ "messages": chat.messages }))?;
                 match std::fs::write(file, json + "\n") {
-                    Ok(()) => eprintln!("(wrote {file})"),
-                    Err(e) => eprintln!("({file}: {e})"),
+                    Ok(()) => say(&format!("(wrote {file})")),
+                    Err(e) => say(&format!("({file}: {e})")),
                 }
             }
             Input::Stats => {
                 chat.stats = !chat.stats;
-                eprintln!("(statistics {})", if chat.stats { "on" } else { "off" });
+                say(&format!("(statistics {})", if chat.stats { "on" } else { "off" }));
             }
             Input::Quit => break,
-            Input::Wrong(message) => eprintln!("({message})"),
+            Input::Wrong(message) => say(&format!("({message})")),
             Input::Say(text) => {
                 chat.messages.push(Message::new("user", text));
-                if let Err(Failure(message)) = chat.answer() {
-                    chat.messages.pop();
-                    if message == crate::terminal::CLOSED {
-                        return Err(Failure(message));
+                match chat.answer() {
+                    // Nobody is there to go on with another message.
+                    Ok(Finish::Cancelled) if matches!(lines, Lines::Pipe) => {
+                        return Err(Failure(format!("{STOPPED}stopped in an answer")));
                     }
-                    eprintln!("({message})");
+                    Ok(_) => {}
+                    Err(Failure(message)) => {
+                        chat.messages.pop();
+                        if message == crate::terminal::CLOSED {
+                            return Err(Failure(message));
+                        }
+                        say(&format!("({message})"));
+                    }
                 }
             }
         }

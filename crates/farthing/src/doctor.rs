@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::loading::cores;
 use crate::speed::{self, Machine, rounded};
-use crate::terminal::{bytes, put};
+use crate::terminal::{bytes, put, say};
 
 /// Show what this machine offers and what Farthing makes of it
 ///
@@ -52,7 +52,7 @@ pub fn run(a: Arguments) -> Outcome {
     let logical = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = a.threads.map_or_else(cores, usize::from);
     if !a.json {
-        eprintln!("measuring for some seconds ...");
+        say("measuring for some seconds ...");
     }
     let one = Machine::measure(&Pool::new(1));
     let pool = Pool::new(threads);

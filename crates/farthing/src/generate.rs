@@ -4,19 +4,20 @@ use std::io::IsTerminal;
 use std::ops::ControlFlow;
 
 use clap::Args;
-use engine::{Finish, Generation, Sampler, Step, Timing};
+use engine::{Finish, Request, Timing};
 use serde_json::json;
 use text::chat::Context;
 use text::{Stops, Stream};
 
+use crate::answering::{Ended, answer, engine};
 use crate::loading::{Choose, Load, load, not_empty};
-use crate::terminal::{catch_interrupts, interrupted, prompt_bar, put, read_text, several};
-use crate::{Outcome, pulling};
+use crate::terminal::{STOPPED, catch_interrupts, put, read_text, say, several};
+use crate::{Failure, Outcome, pulling};
 
 /// Continue a text
 ///
 /// The prompt is continued as it is; with --chat it is a user's message, and the answer is given.
-/// Text streams to stdout. Ctrl-c ends it early.
+/// Text streams to stdout. Ctrl-c ends it early (exit code 130).
 ///
 /// Examples:
 ///   farthing generate models/seed-5.7m -p "Once upon a time" --seed 1
@@ -79,20 +80,20 @@ pub fn statistics(t: Timing) -> String {
     )
 }
 
+/// The prompt on stdin, without the line break that ends it.
+fn typed() -> Result<String, Failure> {
+    if std::io::stdin().is_terminal() {
+        crate::terminal::note("reading the prompt from the terminal; end it with ctrl-d");
+    }
+    let text = read_text(std::io::stdin(), "the prompt on stdin")?;
+    Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
+}
+
 pub fn run(a: Arguments) -> Outcome {
-    let prompt = match a.prompt {
-        Some(prompt) => prompt,
-        None => {
-            if std::io::stdin().is_terminal() {
-                crate::terminal::note("reading the prompt from the terminal; end it with ctrl-d");
-            }
-            let text = read_text(std::io::stdin(), "the prompt on stdin")?;
-            text.strip_suffix('\n').unwrap_or(&text).to_string()
-        }
-    };
+    let prompt = a.prompt.map_or_else(typed, Ok)?;
     not_empty(&prompt)?;
-    let mut m = load(&pulling::find(&a.model, &a.load)?, &a.load)?;
-    let sampling = a.choose.sampling(&m.generation, m.engine.model().structure.vocab)?;
+    let m = load(&pulling::find(&a.model, &a.load)?, &a.load)?;
+    let sampling = a.choose.sampling(&m.generation, m.runner.model().structure.vocab)?;
     let ids = if a.chat {
         let context = Context {
             add_generation_prompt: true,
@@ -106,45 +107,27 @@ pub fn run(a: Arguments) -> Outcome {
         m.tokenizer.encode(&prompt, true)?
     };
     catch_interrupts();
-    let bar = prompt_bar(ids.len());
-    let mut sequence = m.engine.sequence();
-    let mut progress = |done: usize, _: usize| {
-        bar.set_position(done as u64);
-        if interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let sampler = Sampler::new(sampling);
-    let mut generation =
-        Generation::start(&mut m.engine, &mut sequence, &ids, sampler, m.stops.clone(), a.max_tokens, &mut progress)?;
-    bar.finish_and_clear();
+    let engine = engine(m.runner);
     let (mut stream, mut stops) = (Stream::continuing(&m.tokenizer, true), Stops::new(a.stop));
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut give = |piece: String| -> Outcome {
         text.push_str(&piece);
         if a.json || piece.is_empty() { Ok(()) } else { put(&piece) }
     };
-    let finish = loop {
-        if interrupted() {
-            generation.cancel();
-        }
-        match generation.step()? {
-            Step::Token(id) => {
-                tokens.push(id);
-                give(stops.push(&stream.push(id)))?;
-                if stops.hit().is_some() {
-                    break Finish::Cancelled;
-                }
-            }
-            Step::End(finish) => break finish,
-        }
-    };
+    let prompt_tokens = ids.len();
+    let request = Request { prompt: ids, sampling, stops: m.stops, tokens_max: a.max_tokens, ..Request::default() };
+    let Ended { finish, timing, seed } = answer(&engine, request, &mut |id| {
+        tokens.push(id);
+        give(stops.push(&stream.push(id)))?;
+        Ok(if stops.hit().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
     give(stops.push(&stream.finish()))?;
     give(stops.finish())?;
-    let (timing, seed) = (generation.timing(), generation.seed());
     if a.json {
         let report = json!({
             "text": text,
             "tokens": tokens,
-            "prompt_tokens": ids.len(),
+            "prompt_tokens": prompt_tokens,
             "finish_reason": reason(finish, stops.hit().is_some()),
             "seed": seed,
             "timings": {
@@ -154,11 +137,17 @@ pub fn run(a: Arguments) -> Outcome {
                 "decode_tokens_per_second": rate(timing.generated, timing.decode),
             }
         });
-        return put(&format!("{report}\n"));
+        put(&format!("{report}\n"))?;
+    } else {
+        put("\n")?;
+        if !a.load.quiet {
+            say(&format!("{}; seed {seed}; ended by {}", statistics(timing), reason(finish, stops.hit().is_some())));
+        }
     }
-    put("\n")?;
-    if !a.load.quiet {
-        eprintln!("{}; seed {seed}; ended by {}", statistics(timing), reason(finish, stops.hit().is_some()));
+    match finish {
+        Finish::Cancelled if stops.hit().is_none() => {
+            Err(Failure(format!("{STOPPED}stopped after {}", several(tokens.len(), "token"))))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Engine, Limits, Sampling};
+use engine::{Limits, Runner, Sampling};
 use kernels::{Format, Pool};
 use model::cache::PAGE;
 use model::checkpoint::{Generation, TokenizerSource};
@@ -127,8 +127,8 @@ impl Choose {
 
 /// A model that runs, and what it says of itself.
 pub struct Loaded {
-    /// The engine.
-    pub engine: Engine,
+    /// Model and cache.
+    pub runner: Runner,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// Its template.
@@ -407,8 +407,15 @@ fn chosen_template(value: &serde_json::Value) -> Result<Option<String>, String> 
 }
 
 /// Pieces that end a turn in the families that are read.
-const TURN_ENDS: [&str; 6] =
-    ["<|eot_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<｜end▁of▁sentence｜>", "<|EOT|>"];
+const TURN_ENDS: [&str; 7] = [
+    "<end_of_turn>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<｜end▁of▁sentence｜>",
+    "<|EOT|>",
+];
 
 /// Bring the weights' files into memory beside the work that begins: the first prompt then finds most of them mapped.
 pub fn bring_in(weights: &Weights) {
@@ -453,8 +460,8 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
         context: plan.context,
         cached: load.cached.unwrap_or(plan.context).max(plan.context).next_multiple_of(PAGE),
     };
-    let engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
-    Ok(Loaded { engine, tokenizer, template, bos, eos, generation, stops })
+    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
+    Ok(Loaded { runner, tokenizer, template, bos, eos, generation, stops })
 }
 
 /// Refuse a prompt of no tokens in words.

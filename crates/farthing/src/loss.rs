@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::sampler::log_probabilities;
-use engine::{Engine, Limits};
+use engine::{Limits, Runner};
 use kernels::Pool;
 use model::cache::PAGE;
 use model::{Checkpoint, Transformer};
@@ -68,7 +68,7 @@ pub fn run(a: Arguments) -> Outcome {
     let vocab = checkpoint.structure.vocab;
     let pool = Pool::new(load.threads.map_or_else(loading::cores, usize::from));
     let limits = Limits { context: plan.context, cached: plan.context.next_multiple_of(PAGE) };
-    let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
+    let mut runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
 
     catch_interrupts();
     let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} tokens, loss {msg}, {eta} left");
@@ -82,7 +82,7 @@ pub fn run(a: Arguments) -> Outcome {
         if tokens.len() < 2 {
             break;
         }
-        let logits = engine.logits(&tokens)?;
+        let logits = runner.logits(&tokens)?;
         for (row, &next) in logits.chunks(vocab).zip(&tokens[1..]) {
             let loss = -f64::from(log_probabilities(row, next, 0).0);
             sum += loss;

@@ -2,11 +2,14 @@
 //!
 //! Exit codes: 0 done, 1 failed (one line on stderr says why and what to do), 2 wrong arguments, 130 stopped by ctrl-c.
 
+mod answering;
 mod bench;
 mod chat;
 mod completions;
 mod config;
 mod doctor;
+#[cfg(test)]
+mod documents;
 mod generate;
 mod loading;
 mod logging;
@@ -198,8 +201,8 @@ fn report(message: &str, kind: &str, hint: Option<&str>) {
         if let Some(hint) = hint {
             error["hint"] = hint.into();
         }
-        eprintln!("{}", serde_json::json!({ "error": error }));
+        terminal::say(&serde_json::json!({ "error": error }).to_string());
     } else {
-        eprintln!("farthing: {line}");
+        terminal::say(&format!("farthing: {line}"));
     }
 }

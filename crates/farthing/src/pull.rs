@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::loading::Load;
 use crate::pulling::{self, Resolved};
-use crate::terminal::{bytes, put};
+use crate::terminal::{bytes, put, say};
 use crate::{Failure, Outcome};
 
 /// Fetch a model from the Hugging Face hub
@@ -50,7 +50,7 @@ pub fn pull(a: Pull) -> Outcome {
         return put(&format!("{}\n", json!({"model": a.model, "path": path, "fetched": fetched})));
     }
     if !a.load.quiet {
-        eprintln!("{}", if fetched { "fetched and checked:" } else { "already here:" });
+        say(if fetched { "fetched and checked:" } else { "already here:" });
     }
     put(&format!("{}\n", path.display()))
 }
@@ -86,10 +86,10 @@ pub fn list(a: List) -> Outcome {
         return put(&format!("{}\n", serde_json::Value::from(rows)));
     }
     if pulled.is_empty() {
-        eprintln!(
+        say(&format!(
             "nothing is pulled yet (looked in {}); `farthing pull org/name` fetches a model",
             cache.root().display()
-        );
+        ));
         return Ok(());
     }
     let width = pulled.iter().map(|p| p.name.to_string().chars().count()).max().unwrap_or(0);
@@ -132,7 +132,7 @@ pub fn remove(a: Remove) -> Outcome {
         let freed = cache.remove(&name)?;
         rows.push(json!({"name": name.to_string(), "bytes": freed}));
         if !a.json {
-            eprintln!("removed {name}, {} freed", bytes(freed));
+            say(&format!("removed {name}, {} freed", bytes(freed)));
         }
     }
     if a.json { put(&format!("{}\n", serde_json::Value::from(rows))) } else { Ok(()) }

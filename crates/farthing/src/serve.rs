@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use engine::service::{Disk, Service, Settings};
+use engine::{Disk, Engine, Settings};
 use model::cache::PAGE;
 use model::plan::MemoryPlan;
 use model::{Cache, Checkpoint};
-use serve::accounts::Keys;
-use serve::client::Proxy;
-use serve::hosts::{Host, Hosts};
-use serve::models::{Description, Models};
-use serve::{Access, Bounds, Loaded, Origin, Served, State, Tls};
+use serve::generation::model_pool::{ModelDescription, ModelPool};
+use serve::http::api_keys::ApiKeys;
+use serve::http::client::Proxy;
+use serve::http::hosts::{Host, Hosts};
+use serve::{Access, AppState, ModelParts, Origin, ServedModel, ServerLimits, Tls};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, told, xdg};
@@ -226,7 +226,7 @@ fn api_name(model: Option<&str>) -> String {
 struct Candidate {
     path: PathBuf,
     load: Load,
-    description: Description,
+    description: ModelDescription,
     /// Its plan, in words.
     plan: String,
 }
@@ -258,7 +258,7 @@ fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
         let load = shape(a, &checkpoint)?;
         let (plan, _) = planned(&checkpoint, &load)?;
         available = available.or(plan.available);
-        let description = Description { name, bytes: plan.total(), context: plan.context, created };
+        let description = ModelDescription { name, bytes: plan.total(), context: plan.context, created };
         all.push(Candidate { path, load, description, plan: told(&plan) });
     }
     Ok((all, a.memory.or(available)))
@@ -312,8 +312,8 @@ fn access(a: &Arguments) -> Result<Access, Failure> {
     }
     let local_only = a.host.is_loopback() && keys.is_empty();
     Ok(Access {
-        keys: Keys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
-        admin_keys: Keys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
+        keys: ApiKeys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
+        admin_keys: ApiKeys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
@@ -334,7 +334,7 @@ fn loader(
     a: &Arguments,
     all: &[Candidate],
     faults: UnboundedSender<String>,
-) -> impl Fn(&Description) -> Result<Loaded, String> + use<> {
+) -> impl Fn(&ModelDescription) -> Result<ServedModel, String> + use<> {
     let known: Vec<(String, PathBuf, Load)> =
         all.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
     let (choose, running, waiting, disk) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue), disk(a));
@@ -344,7 +344,7 @@ fn loader(
         // The plan was told at the start.
         let options = Load { quiet: true, ..options.clone() };
         let m = load(path, &options).map_err(|Failure(why)| why)?;
-        let vocab = m.engine.model().structure.vocab;
+        let vocab = m.runner.model().structure.vocab;
         let defaults = choose.sampling(&m.generation, vocab).map_err(|Failure(why)| why)?;
         tracing::info!(target: "farthing", model = name, "loaded");
         let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
@@ -355,12 +355,12 @@ fn loader(
             let _ = faults.send(format!("the engine of {model} has stopped after a fault inside: {said}"));
         };
         let settings = Settings { running, waiting, disk, fault: Some(Box::new(fault)), ..Settings::default() };
-        let service = Service::start(m.engine, settings);
+        let engine = Engine::start(m.runner, settings);
         #[cfg(debug_assertions)]
-        planted::panic(&service);
-        Ok(Loaded::new(Served {
+        planted::panic(&engine);
+        Ok(ServedModel::new(ModelParts {
             name: name.clone(),
-            service,
+            engine,
             tokenizer: Arc::new(m.tokenizer),
             template: m.template,
             bos: m.bos,
@@ -378,11 +378,11 @@ mod planted {
     use std::ops::ControlFlow;
     use std::time::Duration;
 
-    use engine::service::{Event, Request, Service, Sink};
+    use engine::{Engine, Event, EventSink, Request};
 
     struct Planted;
 
-    impl Sink for Planted {
+    impl EventSink for Planted {
         fn take(&mut self, event: Event) -> ControlFlow<()> {
             // Some time is left to those that run beside it.
             if matches!(event, Event::Token { .. }) {
@@ -399,12 +399,12 @@ mod planted {
     }
 
     /// Ends the engine's thread after so many tokens of a request of its own as the variable says.
-    pub fn panic(service: &Service) {
+    pub fn panic(engine: &Engine) {
         let wanted = std::env::var("FARTHING_PLANTED_PANIC").ok().and_then(|n| n.parse().ok());
         let Some(tokens_max) = wanted else { return };
         let request = Request { prompt: vec![2], tokens_max, ..Request::default() };
-        // Its ticket would cancel it.
-        std::mem::forget(service.submit(request, Planted));
+        // Its handle would cancel it.
+        std::mem::forget(engine.submit(request, Planted));
     }
 }
 
@@ -436,7 +436,8 @@ pub fn run(a: Arguments) -> Outcome {
         return crate::terminal::put(&format!("{}{}", config::printed(&argv)?, lines.concat()));
     }
     let json = a.log_format == Format::Json;
-    let say = move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { eprintln!("{text}") };
+    let say =
+        move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { crate::terminal::say(text) };
     if !a.load.quiet {
         derived(&a, &all, budget).iter().for_each(|line| say(line));
     }
@@ -462,18 +463,18 @@ async fn serve(
     })?;
     let listening = listener.local_addr()?;
     let seconds = |n: u16| Duration::from_secs(u64::from(n));
-    let bounds = Bounds {
+    let bounds = ServerLimits {
         connections: usize::from(a.connections),
         patience: seconds(a.patience),
         drain: seconds(a.drain),
-        ..Bounds::default()
+        ..ServerLimits::default()
     };
     let keys = access.keys.len();
     let (faults, mut fault) = unbounded_channel();
     let loader = Box::new(loader(a, &all, faults));
     let names: Vec<String> = all.iter().map(|c| c.description.name.clone()).collect();
-    let models = Models::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
-    let state = State::new(bounds, access, models);
+    let models = ModelPool::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
+    let state = AppState::new(bounds, access, models);
     let scheme = if tls.is_some() { "https" } else { "http" };
     let told = signals::until_told(tls.clone(), bounds.drain)?;
     let end = async move {
@@ -485,11 +486,11 @@ async fn serve(
     };
     let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
     state.start().await.map_err(|e| match e {
-        serve::models::NoModel::Failed { cause, .. } => Failure(cause),
+        serve::generation::model_pool::ModelUnavailable::Failed { cause, .. } => Failure(cause),
         other => Failure(other.to_string()),
     })?;
     let unused = a.idle_unload.map(|unused| Duration::from_secs(u64::from(unused)));
-    let idle = unused.map(|unused| tokio::spawn(Arc::clone(&state).put_away_unused(unused)));
+    let idle = unused.map(|unused| tokio::spawn(Arc::clone(&state).unload_idle(unused)));
     say(&format!("serving {} at {scheme}://{listening}/v1 (ctrl-c ends it)", names.join(", ")));
     if !a.host.is_loopback() && keys == 0 {
         say(&format!("warning: there are no keys; whoever reaches {listening} can use it"));

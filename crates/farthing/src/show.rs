@@ -8,7 +8,7 @@ use kernels::Pool;
 use model::Checkpoint;
 use model::checkpoint::TokenizerSource;
 use model::plan::MemoryPlan;
-use model::structure::{Attention, FeedForward, Layer, Score};
+use model::structure::Layer;
 use model::tensors::Stored;
 use serde_json::json;
 
@@ -90,41 +90,6 @@ fn damaged(checkpoint: &Checkpoint, json: bool) -> Result<Vec<(String, (usize, u
     Ok(found)
 }
 
-fn attention(a: &Attention) -> String {
-    match a {
-        Attention::Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, window, .. } => {
-            let name = if heads == kv_heads { "MHA" } else { "GQA" };
-            let mut text = format!("{name}, {heads} heads over {kv_heads} of {head_dim}");
-            for (on, what) in [(*qk_norm, ", norms on q and k"), (*qkv_bias, ", biases")] {
-                text.push_str(if on { what } else { "" });
-            }
-            window.map_or(text.clone(), |w| format!("{text}, window {w}"))
-        }
-        Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, .. } => {
-            let q = q_rank.map_or_else(|| "direct".to_string(), |r| format!("rank {r}"));
-            format!(
-                "MLA, {heads} heads of {nope_dim} + {rope_dim} rotary (values {value_dim}), latent {kv_rank}, queries {q}"
-            )
-        }
-    }
-}
-
-fn feed_forward(f: &FeedForward) -> String {
-    match f {
-        FeedForward::Dense { hidden, bias } => format!("dense {hidden}{}", if *bias { ", biases" } else { "" }),
-        FeedForward::Moe { experts, active, hidden, shared_hidden, router } => {
-            let score = if router.score == Score::Softmax { "softmax" } else { "sigmoid" };
-            let groups = if router.groups > 1 {
-                format!(", {} of {} groups", router.groups_active, router.groups)
-            } else {
-                String::new()
-            };
-            let shared = if *shared_hidden > 0 { format!(" + shared {shared_hidden}") } else { String::new() };
-            format!("{active} of {experts} experts of {hidden}{shared} ({score}{groups})")
-        }
-    }
-}
-
 /// Runs of equal layers.
 fn layers(layers: &[Layer]) -> Vec<String> {
     let mut first = 0;
@@ -132,7 +97,7 @@ fn layers(layers: &[Layer]) -> Vec<String> {
     for run in layers.chunk_by(|a, b| a == b) {
         let last = first + run.len() - 1;
         let which = if first == last { format!("layer {first}") } else { format!("layers {first}-{last}") };
-        lines.push(format!("{which}: {}; {}", attention(&run[0].attention), feed_forward(&run[0].feed_forward)));
+        lines.push(format!("{which}: {}; {}", run[0].attention.describe(), run[0].feed_forward.describe()));
         first = last + 1;
     }
     lines

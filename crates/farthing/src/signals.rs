@@ -11,9 +11,8 @@ use signal_hook::flag;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::notify::{is_managed, notify};
+use crate::terminal::EXIT_STOPPED;
 
-/// Exit code of a server that was told to end at once.
-const AT_ONCE: i32 = 130;
 /// Time beyond `--drain` after which the process ends whatever still runs in it.
 const BEYOND: Duration = Duration::from_secs(15);
 
@@ -42,7 +41,7 @@ impl Hangup {
 }
 
 /// Whether a signal is ignored, by `/proc/self/status`: a mask in hexadecimal digits, signal 1 its lowest bit.
-fn is_ignored(status: &str, number: i32) -> bool {
+pub fn is_ignored(status: &str, number: i32) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     mask >> (number - 1) & 1 == 1
@@ -58,7 +57,7 @@ pub fn until_told(tls: Option<Arc<Tls>>, drain: Duration) -> std::io::Result<imp
     for number in ending {
         // In this order: the signal that sets the flag does not see it set. Both run in the signal's handler, so no thread
         // has to be free for it.
-        flag::register_conditional_shutdown(number, AT_ONCE, Arc::clone(&told))?;
+        flag::register_conditional_shutdown(number, EXIT_STOPPED, Arc::clone(&told))?;
         flag::register(number, Arc::clone(&told))?;
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

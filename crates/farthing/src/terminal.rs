@@ -2,10 +2,19 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
+use rustix::termios::OptionalActions;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use unicode_width::UnicodeWidthChar;
 
 use crate::Failure;
+use crate::signals::is_ignored;
+
+/// The exit code of a program that was stopped.
+pub const EXIT_STOPPED: i32 = 130;
 
 /// Begins the message of a failure that is a person's wish: the exit code is 130.
 pub const STOPPED: &str = "\u{0}";
@@ -73,24 +82,65 @@ pub fn is_json_only() -> bool {
 /// A line on stderr: as it is for people, as an object for programs.
 pub fn note(text: &str) {
     if is_json_only() {
-        eprintln!("{}", serde_json::json!({ "note": text }));
+        say(&serde_json::json!({ "note": text }).to_string());
     } else {
-        eprintln!("{text}");
+        say(text);
     }
 }
 
-/// Set by ctrl-c; whoever generates looks at it between tokens.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// A line on stderr as it is. Where stderr is full or its reader has gone, nobody is told and the work goes on.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
 
-/// From now on ctrl-c sets a flag instead of ending the program; a second one before the flag is looked at ends it.
+/// Set by ctrl-c; whoever generates looks at it between tokens.
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// From now on ctrl-c, SIGTERM and SIGHUP set a flag instead of ending the program; a second one before the flag is looked at
+/// ends it.
 pub fn catch_interrupts() {
-    let handler = || {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+    catch(&[SIGINT, SIGTERM, SIGHUP]);
+}
+
+/// As `catch_interrupts` for a conversation, which waits for a person between answers: SIGTERM and SIGHUP end the program
+/// there too, and leave the terminal as it was.
+pub fn catch_interrupts_of_answers() {
+    catch(&[SIGINT]);
+    let before = rustix::termios::tcgetattr(std::io::stdin()).ok();
+    before_the_end_by(&[SIGTERM, SIGHUP], move || {
+        if let Some(before) = &before {
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
-    };
-    // Only fails when a handler is there already.
-    let _ = ctrlc::set_handler(handler);
+    });
+}
+
+/// What is done when ctrl-c, SIGTERM or SIGHUP ends the program.
+pub fn before_the_end(work: impl FnOnce() + Send + 'static) {
+    before_the_end_by(&[SIGINT, SIGTERM, SIGHUP], work);
+}
+
+fn before_the_end_by(numbers: &[i32], work: impl FnOnce() + Send + 'static) {
+    let Ok(mut signals) = Signals::new(not_ignored(numbers)) else { return };
+    std::thread::spawn(move || {
+        let Some(number) = signals.forever().next() else { return };
+        work();
+        let _ = signal_hook::low_level::emulate_default_handler(number);
+    });
+}
+
+fn catch(numbers: &[i32]) {
+    for number in not_ignored(numbers) {
+        // In this order: the signal that sets the flag does not see it set. Only signals that cannot be caught fail.
+        let _ = flag::register_conditional_shutdown(number, EXIT_STOPPED, Arc::clone(&INTERRUPTED));
+        let _ = flag::register(number, Arc::clone(&INTERRUPTED));
+    }
+}
+
+/// Signals without a SIGHUP that was ignored at the start (nohup), which stays so. An ignored SIGINT is what a script's `&` does, and
+/// nobody's wish.
+fn not_ignored(numbers: &[i32]) -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    numbers.iter().copied().filter(|&number| number != SIGHUP || !is_ignored(&status, number)).collect()
 }
 
 /// Whether ctrl-c came since the last time this was asked.

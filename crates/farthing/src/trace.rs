@@ -5,13 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Engine, Limits};
+use engine::{Limits, Runner};
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::loading::{self, Load};
-use crate::terminal::{read_text, several};
+use crate::terminal::{before_the_end, read_text, say, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome, pulling};
 
@@ -63,6 +63,9 @@ impl Part<'_> {
         });
         let created = File::create(path.as_deref().unwrap_or(output));
         let file = created.map_err(|e| Failure(format!("{}: {e}; give another --output", output.display())))?;
+        if let Some(path) = path.clone() {
+            before_the_end(move || drop(std::fs::remove_file(path)));
+        }
         Ok(Part { output, path, file })
     }
 
@@ -112,8 +115,8 @@ pub fn run(a: Arguments) -> Outcome {
     let (vocab, hidden) = (checkpoint.structure.vocab, checkpoint.structure.hidden);
     let pool = Pool::new(load.threads.map_or_else(loading::cores, usize::from));
     let limits = Limits { context: tokens.len(), cached: tokens.len() };
-    let mut engine = Engine::new(Transformer::new(checkpoint.structure, weights), pool, CacheFormat::F32, limits);
-    let (logits, trace) = engine.trace(&tokens)?;
+    let mut runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, CacheFormat::F32, limits);
+    let (logits, trace) = runner.trace(&tokens)?;
 
     let rows = tokens.len();
     let floats = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
@@ -140,7 +143,7 @@ pub fn run(a: Arguments) -> Outcome {
     let bytes = safetensors::serialize(views?, None)?;
     part.finish(&bytes)?;
     if !load.quiet {
-        eprintln!("wrote {} to {}", several(tensors.len(), "tensor"), a.output.display());
+        say(&format!("wrote {} to {}", several(tensors.len(), "tensor"), a.output.display()));
     }
     Ok(())
 }

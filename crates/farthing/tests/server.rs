@@ -47,6 +47,19 @@ fn every_refusal_is_json_with_its_status() {
     refused(server.raw(&many), "413", "more than 4194304");
     let coded = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
     refused(server.raw(coded), "501", "Transfer-Encoding is \"gzip, chunked\"");
+    let encoded = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+    refused(
+        server.raw(encoded),
+        "415",
+        "the content encoding is \"gzip\"; no encoding is understood: send the body as it is",
+    );
+    refused(server.raw(&encoded.replace("gzip", "Identity")), "400", "prompt is null");
+    // Chunks that are none.
+    let chunked = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    let trailers = format!("2\r\n{{}}\r\n0\r\n{}\r\n", "A: b\r\n".repeat(5000));
+    for chunks in ["zz\r\n{}\r\n0\r\n\r\n", "fffffffffffffffff\r\n", "2\r\n{}}}\r\n", trailers.as_str()] {
+        refused(server.raw(&format!("{chunked}{chunks}")), "400", "the chunked body is malformed");
+    }
     // A body that does not come.
     let slow = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"prompt\"";
     refused(server.raw(slow), "408", "did not come within 2s");

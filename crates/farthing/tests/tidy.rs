@@ -1,5 +1,6 @@
 //! What the documents claim about the tree is true, and `unsafe` stays where it belongs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -63,4 +64,121 @@ fn readme_has_the_two_commands() {
     let commands: Vec<&str> = setup.split("```sh\n").skip(1).map(|t| t.split("```").next().unwrap().trim()).collect();
     assert_eq!(commands, ["cargo run --release -- chat", "./check"]);
     assert!(std::fs::read_to_string(root().join(".ci/run")).unwrap().contains("./check"));
+}
+
+/// Lines of a function from its signature to its closing brace; above that it has to be on the list below.
+const FUNCTION_LINES: usize = 70;
+
+/// Longer functions, to be shortened: a new one does not belong here, and one that became shorter leaves.
+const LONG_FUNCTIONS: [&str; 11] = [
+    "farthing/bench.rs run",
+    "farthing/doctor.rs run",
+    "farthing/show.rs run",
+    "kernels/attend.rs attend",
+    "kernels/panels.rs with_panels",
+    "kernels/products.rs quantised",
+    "model/families/gguf.rs structure",
+    "model/gguf.rs read_mapped",
+    "text/grammar/schema.rs keyword",
+    "text/rebuilt.rs describe",
+    "text/reply/object.rs char",
+];
+
+/// Functions of a formatted source with their lines, without those of its tests. The closing brace stands under the start of the signature.
+fn functions(source: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = source.lines().collect();
+    let end = lines.windows(2).position(|w| w[0] == "#[cfg(test)]" && w[1].starts_with("mod ") && w[1].ends_with('{'));
+    let lines = &lines[..end.unwrap_or(lines.len())];
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let signature = line.trim_start();
+        let indent = &line[..line.len() - signature.len()];
+        let Some((before, rest)) = signature.split_once("fn ") else { continue };
+        let words = ["pub", "pub(crate)", "pub(super)", "const", "async", "unsafe", "extern", "\"C\""];
+        if !before.split_whitespace().all(|w| words.contains(&w)) {
+            continue;
+        }
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        let closing = format!("{indent}}}");
+        // A declaration without a body, or one on a single line, ends before any brace under it.
+        let ends =
+            |l: &str| l == closing || l.starts_with(&format!("{indent}fn ")) || l.starts_with(&format!("{indent}pub "));
+        if line.ends_with(['}', ';']) {
+            continue;
+        }
+        if let Some(length) = lines[start + 1..].iter().position(|l| ends(l))
+            && lines[start + 1 + length] == closing
+        {
+            found.push((name, length + 2));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_stay_short() {
+    let mut long = BTreeSet::new();
+    for source in all_sources() {
+        let (name, file) = source.strip_prefix("crates/").and_then(|s| s.split_once("/src/")).unwrap();
+        if file.split('/').any(|part| ["tests.rs", "tests"].contains(&part)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(root().join(&source)).unwrap();
+        let lines = functions(&text).into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES);
+        long.extend(lines.map(|(function, _)| format!("{name}/{file} {function}")));
+    }
+    let listed: BTreeSet<String> = LONG_FUNCTIONS.iter().map(|s| s.to_string()).collect();
+    let new: Vec<_> = long.difference(&listed).collect();
+    assert!(new.is_empty(), "longer than {FUNCTION_LINES} lines: {new:#?}");
+    let gone: Vec<_> = listed.difference(&long).collect();
+    assert!(gone.is_empty(), "no longer that long, or gone; take off the list: {gone:#?}");
+}
+
+#[test]
+fn lengths_of_functions_are_seen() {
+    let source = "fn a() {\n    b();\n}\n\nimpl X {\n    pub fn c(\n        x: u8,\n    ) -> u8 {\n        x\n    }\n    fn d(&self);\n}\n\
+                  #[cfg(test)]\nmod tests {\n    fn e() {\n        f();\n    }\n}\n";
+    assert_eq!(functions(source), [("a".to_string(), 3), ("c".to_string(), 5)]);
+}
+
+/// The crates of this workspace by the names under which the manifests know them: name to folder under `crates`.
+fn crates() -> BTreeMap<String, String> {
+    let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let dependencies = manifest["workspace"]["dependencies"].as_table().unwrap();
+    let paths = dependencies.iter().filter_map(|(name, d)| Some((name, d.get("path")?.as_str()?)));
+    paths.map(|(name, path)| (name.clone(), path.strip_prefix("crates/").unwrap().to_string())).collect()
+}
+
+/// What each crate may use is a column of the table in ARCHITECTURE.md. Tests may use more; they are not looked at.
+#[test]
+fn arrows_between_crates_are_those_of_the_table() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let table = text.split("| crate | uses |").nth(1).and_then(|t| t.split("\n\n").next()).expect("the table of rooms");
+    let allowed: BTreeMap<String, BTreeSet<String>> = table
+        .lines()
+        .skip(2)
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let uses = cells[2].split(", ").filter(|name| !name.is_empty());
+            (cells[1].trim_matches('`').to_string(), uses.map(|name| name.trim_matches('`').to_string()).collect())
+        })
+        .collect();
+    let crates = crates();
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(root().join("crates")).unwrap() {
+        let folder = entry.unwrap();
+        let manifest: toml::Table = std::fs::read_to_string(folder.path().join("Cargo.toml")).unwrap().parse().unwrap();
+        // Dependencies of one system, in tables under `target`, too.
+        let targets = manifest.get("target").and_then(|t| t.as_table()).into_iter().flat_map(|t| t.values());
+        let tables = std::iter::once(&toml::Value::Table(manifest.clone())).chain(targets).cloned().collect::<Vec<_>>();
+        let uses: BTreeSet<String> = tables
+            .iter()
+            .flat_map(|t| ["dependencies", "build-dependencies"].map(|kind| t.get(kind).and_then(|d| d.as_table())))
+            .flatten()
+            .flat_map(|d| d.keys())
+            .filter_map(|name| crates.get(name).cloned())
+            .collect();
+        found.insert(folder.file_name().into_string().unwrap(), uses);
+    }
+    assert_eq!(found, allowed);
 }

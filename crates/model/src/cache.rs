@@ -2,7 +2,7 @@
 
 use kernels::{Numbers, SIX_BYTES, SMALL};
 
-use crate::structure::{Attention, Structure};
+use crate::structure::Structure;
 
 /// Positions per page.
 pub const PAGE: usize = 64;
@@ -37,12 +37,8 @@ impl CacheFormat {
 
     /// Whether a structure's entries can be stored so: scales are shared by 16 numbers of one part of an entry.
     pub fn suits(self, structure: &Structure) -> bool {
-        let parts = |layer: &crate::structure::Layer| match layer.attention {
-            Attention::Gqa { head_dim, .. } => [head_dim, head_dim],
-            Attention::Mla { kv_rank, rope_dim, .. } => [kv_rank, rope_dim],
-        };
         matches!(self, CacheFormat::F32 | CacheFormat::Bf16)
-            || structure.layers.iter().flat_map(parts).all(|n| n.is_multiple_of(SMALL))
+            || structure.layers.iter().flat_map(|l| l.attention.cache_unit()).all(|n| n.is_multiple_of(SMALL))
     }
 }
 

@@ -8,10 +8,10 @@ use kernels::Format;
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
 use crate::families;
-use crate::gguf_keys::{General, shown, structure};
+use crate::families::gguf::{General, shown, structure};
 use crate::mmap::Mapping;
 use crate::settings::count_or;
-use crate::tensors::{DIMENSION_MAX, Stored, Tensor, Tensors};
+use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors};
 
 /// Limits that no sound file passes.
 const KEYS_MAX: u64 = 1 << 16;
@@ -93,15 +93,20 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn damaged(&self, what: impl Into<String>) -> CheckpointError {
+    /// Where a next step is said already.
+    fn refused(&self, what: impl Into<String>) -> CheckpointError {
         CheckpointError::Damaged { path: self.path.to_path_buf(), what: what.into() }
+    }
+
+    fn damaged(&self, what: impl std::fmt::Display) -> CheckpointError {
+        self.refused(format!("{what}; the file seems damaged: {FETCH}"))
     }
 
     fn take(&mut self, n: u64) -> Result<&'a [u8], CheckpointError> {
         let end = usize::try_from(n).ok().and_then(|n| self.at.checked_add(n)).filter(|&end| end <= self.bytes.len());
         let Some(end) = end else {
-            return Err(self.damaged(format!(
-                "{n} bytes are announced at {}, but the file has {}; it may be cut off: fetch it again",
+            return Err(self.refused(format!(
+                "{n} bytes are announced at {}, but the file has {}; it may be cut off: {FETCH}",
                 self.at,
                 self.bytes.len()
             )));
@@ -174,8 +179,8 @@ impl<'a> Reader<'a> {
         };
         let left = (self.bytes.len() - self.at) as u64;
         if length.checked_mul(least).is_none_or(|bytes| bytes > left) {
-            return Err(self.damaged(format!(
-                "an array of {length} elements at {}, but {left} bytes are left; the file may be cut off",
+            return Err(self.refused(format!(
+                "an array of {length} elements at {}, but {left} bytes are left; the file may be cut off: {FETCH}",
                 self.at
             )));
         }
@@ -284,7 +289,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             true => "not a GGUF file; of a Hugging Face model the directory is named, not a file in it",
             false => "not a GGUF file (nor a Hugging Face directory)",
         };
-        return Err(r.damaged(what));
+        return Err(r.refused(what));
     }
     r.at = 4;
     let version = r.u32()?;
@@ -395,8 +400,11 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let mut metadata = None;
     for file in &files {
         if file != path && !file.exists() {
-            let what =
-                format!("a part of {} that is not there: all {} lie in one directory", path.display(), files.len());
+            let what = format!(
+                "a part of {} that is not there: all {} lie in one directory; {FETCH}",
+                path.display(),
+                files.len()
+            );
             return Err(CheckpointError::Damaged { path: file.clone(), what });
         }
         let read = read(file, &mut tensors)?;

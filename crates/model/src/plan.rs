@@ -4,7 +4,7 @@ use kernels::Format;
 
 use crate::cache::{CacheFormat, PAGE};
 use crate::checkpoint::Checkpoint;
-use crate::structure::{Attention, FeedForward, Layer, Structure};
+use crate::structure::{Layer, Structure};
 use crate::tensors::Stored;
 
 /// Room for buffers and the program itself, besides weights and cache.
@@ -90,50 +90,17 @@ pub struct Parameters {
 }
 
 /// A product that stays at the largest number rather than wrap: sizes come from files.
-fn times(sizes: &[usize]) -> u64 {
+pub(crate) fn times(sizes: &[usize]) -> u64 {
     sizes.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64))
 }
 
-fn sum(parts: &[u64]) -> u64 {
+pub(crate) fn sum(parts: &[u64]) -> u64 {
     parts.iter().fold(0u64, |sum, &n| sum.saturating_add(n))
 }
 
-fn layer_parameters(layer: &Layer, hidden: usize) -> Parameters {
-    let attention = match layer.attention {
-        Attention::Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, .. } => sum(&[
-            times(&[2, hidden, head_dim, heads + kv_heads]),
-            if qk_norm { times(&[2, head_dim]) } else { 0 },
-            if qkv_bias { times(&[head_dim, heads + 2 * kv_heads]) } else { 0 },
-            if out_bias { hidden as u64 } else { 0 },
-        ]),
-        Attention::Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, .. } => {
-            let q = heads * (nope_dim + rope_dim);
-            let query = q_rank
-                .map_or(times(&[hidden, q]), |rank| sum(&[times(&[hidden, rank]), rank as u64, times(&[rank, q])]));
-            sum(&[
-                query,
-                times(&[hidden, kv_rank + rope_dim]),
-                kv_rank as u64,
-                times(&[heads, nope_dim + value_dim, kv_rank]),
-                times(&[heads, value_dim, hidden]),
-                if bias { sum(&[q_rank.unwrap_or(0) as u64, (kv_rank + rope_dim) as u64, hidden as u64]) } else { 0 },
-            ])
-        }
-    };
-    let always = sum(&[attention, times(&[2, hidden])]);
-    let (total, active) = match &layer.feed_forward {
-        FeedForward::Dense { hidden: inner, bias } => {
-            let biases = if *bias { times(&[2, *inner]).saturating_add(hidden as u64) } else { 0 };
-            let all = sum(&[times(&[3, hidden, *inner]), biases]);
-            (all, all)
-        }
-        FeedForward::Moe { experts, active, hidden: inner, shared_hidden, router } => {
-            let bias = if router.bias { *experts as u64 } else { 0 };
-            let fixed = sum(&[times(&[*experts, hidden]), times(&[3, hidden, *shared_hidden]), bias]);
-            let routed = |n: usize| sum(&[fixed, times(&[3, hidden, *inner, n])]);
-            (routed(*experts), routed(*active))
-        }
-    };
+fn layer_parameters(layer: &Layer, hidden: usize, norms: usize) -> Parameters {
+    let always = sum(&[layer.attention.parameters(hidden), times(&[norms, hidden])]);
+    let Parameters { total, active } = layer.feed_forward.parameters(hidden);
     Parameters { total: sum(&[always, total]), active: sum(&[always, active]) }
 }
 
@@ -147,7 +114,7 @@ impl Structure {
             active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
         };
         for layer in &self.layers {
-            let p = layer_parameters(layer, self.hidden);
+            let p = layer_parameters(layer, self.hidden, if self.norms.after { 4 } else { 2 });
             all.total = all.total.saturating_add(p.total);
             all.active = all.active.saturating_add(p.active);
         }
@@ -156,28 +123,12 @@ impl Structure {
 
     /// Numbers per token that a cache of expanded keys and values for every head would hold.
     pub fn cache_width_multi_head(&self) -> usize {
-        self.layers
-            .iter()
-            .map(|layer| match layer.attention {
-                Attention::Gqa { heads, head_dim, .. } => 2 * heads * head_dim,
-                Attention::Mla { heads, nope_dim, rope_dim, value_dim, .. } => {
-                    heads * (nope_dim + rope_dim + value_dim)
-                }
-            })
-            .sum()
+        self.layers.iter().map(|l| l.attention.heads() * l.attention.head_cache_width()).sum()
     }
 
     /// Numbers per token with grouped queries, eight heads to a key (or one key for all where there are fewer).
     pub fn cache_width_grouped(&self) -> usize {
-        self.layers
-            .iter()
-            .map(|layer| match layer.attention {
-                Attention::Gqa { heads, head_dim, .. } => 2 * heads.div_ceil(8) * head_dim,
-                Attention::Mla { heads, nope_dim, rope_dim, value_dim, .. } => {
-                    heads.div_ceil(8) * (nope_dim + rope_dim + value_dim)
-                }
-            })
-            .sum()
+        self.layers.iter().map(|l| l.attention.heads().div_ceil(8) * l.attention.head_cache_width()).sum()
     }
 }
 
@@ -209,11 +160,9 @@ impl Checkpoint {
     /// Every tensor's format and the bytes that a step of `rows` tokens reads of it.
     fn reads_per_step(&self, rows: usize) -> impl Iterator<Item = (&Stored, f64)> {
         let structure = &self.structure;
-        let reached = move |layer: usize| match structure.layers.get(layer).map(|l| &l.feed_forward) {
-            Some(FeedForward::Moe { experts, active, .. }) => {
-                1.0 - (1.0 - *active as f64 / *experts as f64).powf(rows as f64)
-            }
-            _ => 1.0,
+        let reached = move |layer: usize| match structure.layers.get(layer).and_then(|l| l.feed_forward.experts()) {
+            Some((experts, active)) => 1.0 - (1.0 - active as f64 / experts as f64).powf(rows as f64),
+            None => 1.0,
         };
         self.tensors.by_name.iter().map(move |(name, tensor)| {
             let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());

@@ -62,6 +62,9 @@ pub(crate) enum Depth {
     Numbers,
 }
 
+/// What is done about a file that is not there or not sound.
+pub(crate) const FETCH: &str = "fetch it again (`farthing pull` does for a model of the hub)";
+
 fn damaged(path: &Path, what: impl Into<String>) -> CheckpointError {
     CheckpointError::Damaged { path: path.to_path_buf(), what: what.into() }
 }
@@ -100,7 +103,7 @@ impl Tensors {
             let other = self.files[before.file].path().display();
             return Err(damaged(
                 self.files[self.by_name[&name].file].path(),
-                format!("tensor {name} is there twice (also in {other})"),
+                format!("tensor {name} is there twice (also in {other}); {FETCH}"),
             ));
         }
         Ok(())
@@ -170,7 +173,12 @@ impl Tensors {
                 return Err(damaged(&index, format!("{} files; at most {FILES_MAX} are read", files.len())));
             }
             for file in files {
-                tensors.add_safetensors(&directory.join(file))?;
+                let file = directory.join(file);
+                if matches!(file.try_exists(), Ok(false)) {
+                    let what = format!("not there, but {} names it; {FETCH}", index.display());
+                    return Err(damaged(&file, what));
+                }
+                tensors.add_safetensors(&file)?;
             }
             for (name, file) in &places {
                 let there = tensors.by_name.get(name).and_then(|t| tensors.files[t.file].path().file_name());

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 
@@ -10,14 +11,34 @@ use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::feed_forward::{self, Routes, quantized_wanted};
 use crate::mmap::Mapping;
-use crate::structure::{FeedForward, Structure};
-use crate::weight::{AttentionWeights, FeedForwardWeights, LayerWeights, MlaQuery, Weight, Weights};
+use crate::structure::{Layer, Structure};
+use crate::weight::{LayerWeights, Weight, Weights};
 
 /// A model: its structure and its weights.
 pub struct Transformer {
     /// What it is.
     pub structure: Structure,
     weights: Weights,
+    counts: Arc<ExpertCounts>,
+}
+
+/// How often each expert of each layer was chosen. Forwards count; anybody may read meanwhile.
+#[derive(Debug)]
+pub struct ExpertCounts(Vec<Vec<AtomicU64>>);
+
+impl ExpertCounts {
+    fn new(structure: &Structure) -> ExpertCounts {
+        let of_layer = |layer: &Layer| {
+            let (experts, _) = layer.feed_forward.experts().unwrap_or_default();
+            (0..experts).map(|_| AtomicU64::new(0)).collect()
+        };
+        ExpertCounts(structure.layers.iter().map(of_layer).collect())
+    }
+
+    /// Of each layer the counts of its experts: none where it has no mixture.
+    pub fn read(&self) -> Vec<Vec<u64>> {
+        self.0.iter().map(|layer| layer.iter().map(|count| count.load(Ordering::Relaxed)).collect()).collect()
+    }
 }
 
 /// Buffers that forwards use again.
@@ -31,7 +52,6 @@ pub struct Scratch {
     attention: attention::Buffers,
     feed_forward: feed_forward::Buffers,
     form: Form,
-    picks: Vec<Vec<u64>>,
 }
 
 impl Scratch {
@@ -43,11 +63,6 @@ impl Scratch {
     /// Logits of the last forward.
     pub fn logits(&self) -> &[f32] {
         &self.logits
-    }
-
-    /// Of each layer, how often each of its experts was chosen since these buffers were made; empty for layers without experts.
-    pub fn picks(&self) -> &[Vec<u64>] {
-        &self.picks
     }
 
     /// Buffers of a forward that takes one form of latent attention for every token: for comparing the forms.
@@ -70,7 +85,17 @@ impl Transformer {
     /// A model of weights that fit the structure, as `Checkpoint` makes them.
     pub fn new(structure: Structure, weights: Weights) -> Transformer {
         assert_eq!(structure.layers.len(), weights.layers.len());
-        Transformer { structure, weights }
+        let fits = |(layer, weights): (&Layer, &LayerWeights)| {
+            weights.attention.is_of(&layer.attention) && weights.feed_forward.is_of(&layer.feed_forward)
+        };
+        assert!(structure.layers.iter().zip(&weights.layers).all(fits), "weights were loaded for this structure");
+        let counts = Arc::new(ExpertCounts::new(&structure));
+        Transformer { structure, weights, counts }
+    }
+
+    /// How often each expert was chosen.
+    pub fn expert_counts(&self) -> &Arc<ExpertCounts> {
+        &self.counts
     }
 
     /// A file of the weights from which bytes have gone while it was mapped: what was computed since is not to be believed.
@@ -90,9 +115,7 @@ impl Transformer {
 
     /// Aligned blocks of so many prompt positions are computed in a form of their own, where attention has two; see `batch::Span`.
     pub fn form_block(&self) -> Option<usize> {
-        let latent =
-            |layer: &crate::structure::Layer| matches!(layer.attention, crate::structure::Attention::Mla { .. });
-        self.structure.layers.iter().any(latent).then_some(attention::FORM_BLOCK)
+        self.structure.layers.iter().find_map(|layer| layer.attention.prompt_block())
     }
 
     /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
@@ -109,51 +132,31 @@ impl Transformer {
     ) -> &'s [f32] {
         batch.check();
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
-        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form, picks } = scratch;
-        picks.resize(self.structure.layers.len(), Vec::new());
+        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {
             buffer.resize(rows * hidden, 0.0);
         }
         let embedding = self.weights.embedding.matrix();
         for (&token, row) in batch.tokens.iter().zip(stream.chunks_mut(hidden)) {
             embedding.decode_row(token as usize, row);
+            scale(row, self.structure.scales.embedding);
         }
-        for (i, (layer, weights)) in self.structure.layers.iter().zip(&self.weights.layers).enumerate() {
-            self.norm(pool, stream, &weights.attention_norm, normed);
-            let input = prepare(pool, normed, rows, hidden, quantized, attention_inputs(weights));
-            let call = Call { layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
-            attention::attention(pool, &layer.attention, &weights.attention, &call, cache, attention, delta);
+        for (i, layer) in self.weights.layers.iter().enumerate() {
+            self.norm(pool, stream, &layer.attention_norm, normed);
+            let input = prepare(pool, normed, rows, hidden, quantized, layer.attention.inputs());
+            let call = Call { pool, layer: i, input, batch, norm_eps: self.structure.norm_eps, form: *form };
+            layer.attention.forward(&call, cache, attention, delta);
+            self.norm_after(pool, layer, 0, delta, normed);
+            scale(delta, self.structure.scales.residual);
             add(pool, stream, delta, hidden);
 
-            self.norm(pool, stream, &weights.feed_forward_norm, normed);
-            let input = prepare(pool, normed, rows, hidden, quantized, feed_forward_inputs(weights));
-            let mut routes = None;
-            match (&layer.feed_forward, &weights.feed_forward) {
-                (FeedForward::Dense { .. }, FeedForwardWeights::Dense(block, biases)) => {
-                    feed_forward::dense(pool, block, biases.as_ref(), input, feed_forward, delta);
-                }
-                (
-                    FeedForward::Moe { active, router, .. },
-                    FeedForwardWeights::Moe { router: w, router_bias, experts, shared },
-                ) => {
-                    let (bias, shared) = (router_bias.as_deref(), shared.as_ref());
-                    let chosen = feed_forward::mixture(
-                        pool,
-                        router,
-                        *active,
-                        w,
-                        bias,
-                        experts,
-                        shared,
-                        input,
-                        feed_forward,
-                        delta,
-                    );
-                    picks[i].resize(experts.len(), 0);
-                    chosen.experts.iter().for_each(|&expert| picks[i][expert as usize] += 1);
-                    routes = Some(chosen);
-                }
-                _ => unreachable!("structure and weights are made together"),
+            self.norm(pool, stream, &layer.feed_forward_norm, normed);
+            let input = prepare(pool, normed, rows, hidden, quantized, layer.feed_forward.inputs());
+            let routes = layer.feed_forward.forward(pool, input, feed_forward, delta);
+            self.norm_after(pool, layer, 1, delta, normed);
+            scale(delta, self.structure.scales.residual);
+            for &expert in routes.iter().flat_map(|routes| &routes.experts) {
+                self.counts.0[i][expert as usize].fetch_add(1, Ordering::Relaxed);
             }
             add(pool, stream, delta, hidden);
             if let Some(trace) = trace.as_deref_mut() {
@@ -175,7 +178,16 @@ impl Transformer {
         logits.resize(wanted.len() * self.structure.vocab, 0.0);
         let input = prepare(pool, &last, wanted.len(), hidden, quantized, [head]);
         matmul(pool, &mut [Product { weight: head.matrix(), input, rows: Rows::All, out: logits }]);
+        scale(logits, self.structure.scales.logits);
         logits
+    }
+
+    /// What attention (0) or feed-forward (1) gave, normed where the layer has a norm for it.
+    fn norm_after(&self, pool: &Pool, layer: &LayerWeights, half: usize, delta: &mut Vec<f32>, to: &mut Vec<f32>) {
+        if let Some(after) = &layer.after {
+            self.norm(pool, delta, &after[half], to);
+            std::mem::swap(delta, to);
+        }
     }
 
     fn norm(&self, pool: &Pool, x: &[f32], weight: &[f32], out: &mut [f32]) {
@@ -183,6 +195,13 @@ impl Transformer {
         let mut tasks: Vec<_> = x.chunks(hidden).zip(out.chunks_mut(hidden)).collect();
         let one = |(x, out): &mut (&[f32], &mut [f32])| kernels::rms_norm(x, weight, self.structure.norm_eps, out);
         if tasks.len() < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+    }
+}
+
+/// `x *= by`, which in most families is nothing.
+fn scale(x: &mut [f32], by: f32) {
+    if by != 1.0 {
+        x.iter_mut().for_each(|x| *x *= by);
     }
 }
 
@@ -207,27 +226,4 @@ fn prepare<'a, 'w>(
         quantized.quantize(pool, x, rows, cols);
     }
     Input { x, rows, cols, quantized: wanted.then_some(&*quantized) }
-}
-
-fn attention_inputs(weights: &LayerWeights) -> Vec<&Weight> {
-    match &weights.attention {
-        AttentionWeights::Gqa { q, k, v, .. } => vec![&q.weight, &k.weight, &v.weight],
-        AttentionWeights::Mla { q, kv_a, .. } => {
-            let q = match q {
-                MlaQuery::Direct(q) => q,
-                MlaQuery::Compressed { a, .. } => a,
-            };
-            vec![&q.weight, &kv_a.weight]
-        }
-    }
-}
-
-fn feed_forward_inputs(weights: &LayerWeights) -> Vec<&Weight> {
-    match &weights.feed_forward {
-        FeedForwardWeights::Dense(block, _) => vec![&block.gate, &block.up],
-        FeedForwardWeights::Moe { router, experts, shared, .. } => {
-            let blocks = experts.iter().chain(shared).flat_map(|b| [&b.gate, &b.up]);
-            std::iter::once(router).chain(blocks).collect()
-        }
-    }
 }

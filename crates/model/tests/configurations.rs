@@ -179,7 +179,7 @@ fn values_of_the_wrong_type_are_errors() {
 }
 
 fn router(structure: &Structure, layer: usize) -> &Router {
-    let FeedForward::Moe { router, .. } = &structure.layers[layer].feed_forward else { panic!("a mixture") };
+    let FeedForward::Moe(Moe { router, .. }) = &structure.layers[layer].feed_forward else { panic!("a mixture") };
     router
 }
 
@@ -200,25 +200,27 @@ fn absent_keys_are_the_published_defaults() {
         scale: 2.5,
     };
     assert_eq!(*router(&v3, 3), expected);
-    assert!(matches!(v3.layers[2].feed_forward, FeedForward::Dense { hidden: 160, bias: false }));
+    assert!(matches!(v3.layers[2].feed_forward, FeedForward::Dense(Dense { hidden: 160, bias: false, .. })));
     assert!(matches!(
         v3.layers[3].feed_forward,
-        FeedForward::Moe { experts: 256, active: 8, hidden: 24, shared_hidden: 24, .. }
+        FeedForward::Moe(Moe { experts: 256, active: 8, hidden: 24, shared_hidden: 24, .. })
     ));
-    assert!(matches!(v3.layers[0].attention, Attention::Mla { q_rank: Some(1536), bias: false, .. }));
+    assert!(matches!(v3.layers[0].attention, Attention::Mla(Mla { q_rank: Some(1536), bias: false, .. })));
 
     // V2: greedy, one group, as they are, 1.0; every layer a mixture; two shared experts. A null rank is no compression.
     let v2 = without(without(config("deepseek-v2-shape"), &keys), &sizes);
     let v2 = structure(&with(v2, &[("num_experts_per_tok", json!(2)), ("q_lora_rank", Json::Null)])).unwrap();
     let plain = Router { scale: 1.0, ..model::families::softmax_router(false) };
     assert_eq!(*router(&v2, 0), plain);
-    assert!(matches!(v2.layers[0].feed_forward, FeedForward::Moe { experts: 64, .. }));
-    assert!(matches!(v2.layers[0].attention, Attention::Mla { q_rank: None, .. }));
+    assert!(matches!(v2.layers[0].feed_forward, FeedForward::Moe(Moe { experts: 64, .. })));
+    assert!(matches!(v2.layers[0].attention, Attention::Mla(Mla { q_rank: None, .. })));
     assert!(structure(&without(config("deepseek-v2-shape"), &["num_experts_per_tok"])).is_err());
 
     let gqa = |s: &Structure, layer: usize| match &s.layers[layer].attention {
-        Attention::Gqa { kv_heads, head_dim, window, rope, .. } => (*kv_heads, *head_dim, *window, rope.frequencies[1]),
-        Attention::Mla { .. } => panic!("grouped"),
+        Attention::Gqa(Gqa { kv_heads, head_dim, window, rope, .. }) => {
+            (*kv_heads, *head_dim, *window, rope.frequencies[1])
+        }
+        Attention::Mla(Mla { .. }) => panic!("grouped"),
     };
     let base = |family: &str| {
         let all = ["num_key_value_heads", "head_dim", "rope_theta", "rms_norm_eps", "tie_word_embeddings"];
@@ -234,11 +236,11 @@ fn absent_keys_are_the_published_defaults() {
     let mixtral = of("mixtral");
     assert_eq!(gqa(&mixtral, 0), (8, 16, None, second(1e6, 16.0)));
     assert_eq!((mixtral.norm_eps, mixtral.tied, of("llama").norm_eps), (1e-5, false, 1e-6));
-    assert!(matches!(mixtral.layers[0].feed_forward, FeedForward::Moe { experts: 8, active: 2, .. }));
+    assert!(matches!(mixtral.layers[0].feed_forward, FeedForward::Moe(Moe { experts: 8, active: 2, .. })));
     assert!(router(&mixtral, 0).normalize);
     let moe = structure(&with(base("qwen3_moe"), &[("moe_intermediate_size", json!(48))])).unwrap();
     assert_eq!(gqa(&moe, 0).0, 4);
-    assert!(matches!(moe.layers[0].feed_forward, FeedForward::Moe { experts: 128, active: 8, .. }));
+    assert!(matches!(moe.layers[0].feed_forward, FeedForward::Moe(Moe { experts: 128, active: 8, .. })));
     assert!(!router(&moe, 0).normalize);
     // An explicit null of heads is as many as there are heads of queries.
     assert_eq!(gqa(&structure(&with(base("mistral"), &[("num_key_value_heads", Json::Null)])).unwrap(), 0).0, 32);
@@ -258,7 +260,7 @@ fn keys_that_meet() {
     assert!(!router(&one, 2).normalize);
 
     let mixtures = |s: &Structure| -> Vec<usize> {
-        let is = |l: &Layer| matches!(l.feed_forward, FeedForward::Moe { .. });
+        let is = |l: &Layer| matches!(l.feed_forward, FeedForward::Moe(Moe { .. }));
         s.layers.iter().enumerate().filter(|(_, l)| is(l)).map(|(i, _)| i).collect()
     };
     let sized = [("num_hidden_layers", json!(6)), ("first_k_dense_replace", json!(1)), ("moe_layer_freq", json!(2))];
@@ -288,7 +290,8 @@ fn keys_that_meet() {
         ["mscale", "mscale_all_dim"].iter().for_each(|key| drop(scaling.remove(*key)));
         scaling.insert("factor".to_string(), json!(40));
         scaling.extend(more.as_object().unwrap().clone());
-        let Attention::Mla { rope, nope_dim, rope_dim, .. } = structure(&c).unwrap().layers[0].attention.clone() else {
+        let Attention::Mla(Mla { rope, nope_dim, rope_dim, .. }) = structure(&c).unwrap().layers[0].attention.clone()
+        else {
             panic!("latent")
         };
         (rope.amplitude, rope.score_scale * ((nope_dim + rope_dim) as f32).sqrt())
@@ -306,13 +309,13 @@ fn keys_that_meet() {
 
     // Qwen2's code has biases on queries, keys and values, whatever attention_bias says.
     let qwen = of("qwen2-bias", &[("attention_bias", json!(true))]);
-    assert!(matches!(qwen.layers[0].attention, Attention::Gqa { qkv_bias: true, out_bias: false, .. }));
+    assert!(matches!(qwen.layers[0].attention, Attention::Gqa(Gqa { qkv_bias: true, out_bias: false, .. })));
 }
 
 #[test]
 fn windows_of_some_layers() {
     let windows = |config: Json| -> Result<Vec<Option<usize>>, String> {
-        let of = |l: &Layer| if let Attention::Gqa { window, .. } = l.attention { window } else { None };
+        let of = |l: &Layer| if let Attention::Gqa(Gqa { window, .. }) = l.attention { window } else { None };
         structure(&config).map(|s| s.layers.iter().map(of).collect())
     };
     let (full, sliding) = ("full_attention", "sliding_attention");
@@ -367,8 +370,8 @@ fn scalings_say_all_that_they_need() {
         assert!(error.contains(said), "{said}: {error}");
     }
     let amplitude = |scaling: Json| match &scaled(scaling).unwrap().layers[0].attention {
-        Attention::Gqa { rope, .. } => rope.amplitude,
-        Attention::Mla { .. } => panic!("grouped"),
+        Attention::Gqa(Gqa { rope, .. }) => rope.amplitude,
+        Attention::Mla(Mla { .. }) => panic!("grouped"),
     };
     let ln = 4f32.ln();
     assert!((amplitude(json!({"rope_type": "yarn", "factor": 4.0})) - (0.1 * ln + 1.0)).abs() < 1e-6);
@@ -381,7 +384,7 @@ fn scalings_say_all_that_they_need() {
 fn gguf(name: &str, change: impl Fn(&mut BTreeMap<String, Value>)) -> Result<Structure, String> {
     let directory = Directory::new(&format!("settings-{:?}", std::thread::current().id()));
     let mut tensors = Tensors::default();
-    let mut values = model::gguf::read(&case("oracle").join(name).join("model-f32.gguf"), &mut tensors).unwrap().values;
+    let mut values = model::gguf::read(&case(&format!("oracle/{name}/model-f32.gguf")), &mut tensors).unwrap().values;
     change(&mut values);
     let written: Vec<_> = tensors
         .by_name
@@ -476,7 +479,7 @@ fn keys_of_gguf_files() {
     window(context).unwrap();
     assert!(window(context - 1).unwrap_err().contains("sliding_window"));
     let llama = gguf("llama-gqa", put("llama.attention.sliding_window", Value::U64(64))).unwrap();
-    assert!(llama.layers.iter().all(|l| matches!(l.attention, Attention::Gqa { window: Some(64), .. })));
+    assert!(llama.layers.iter().all(|l| matches!(l.attention, Attention::Gqa(Gqa { window: Some(64), .. }))));
     let scale = |x: f64| router(&gguf(latent, put("deepseek2.expert_weights_scale", Value::F64(x))).unwrap(), 2).scale;
     assert_eq!((scale(0.0), scale(2.5)), (1.0, 2.5));
     // YaRN outside of latent models has the paper's amplitude, and without an original context the model's own.
@@ -488,7 +491,7 @@ fn keys_of_gguf_files() {
                 put("llama.rope.scaling.original_context_length", Value::U64(n))(v);
             }
         });
-        let Attention::Gqa { rope, .. } = s.unwrap().layers[0].attention.clone() else { panic!("grouped") };
+        let Attention::Gqa(Gqa { rope, .. }) = s.unwrap().layers[0].attention.clone() else { panic!("grouped") };
         rope
     };
     assert!((yarn(None).amplitude - (0.1 * 4f32.ln() + 1.0)).abs() < 1e-6);
@@ -499,7 +502,7 @@ fn keys_of_gguf_files() {
     // A factor without a kind is linear; both names of it count.
     let frequency = |key: &'static str, value: Value| {
         let s = gguf("llama-gqa", put(key, value)).unwrap();
-        let Attention::Gqa { rope, .. } = &s.layers[0].attention else { panic!("grouped") };
+        let Attention::Gqa(Gqa { rope, .. }) = &s.layers[0].attention else { panic!("grouped") };
         rope.frequencies[0]
     };
     assert_eq!(frequency("llama.rope.scaling.factor", Value::F64(4.0)), 0.25);
@@ -521,7 +524,7 @@ fn stored_factors_and_a_kind_of_scaling() {
     let name = "llama3-rope-scaling";
     let frequencies = |change: &dyn Fn(&mut BTreeMap<String, Value>)| {
         let directory = Directory::new("factors");
-        let from = case("oracle").join(name).join("model-f32.gguf");
+        let from = case(&format!("oracle/{name}/model-f32.gguf"));
         let mut tensors = Tensors::default();
         let mut values = model::gguf::read(&from, &mut tensors).unwrap().values;
         change(&mut values);
@@ -534,7 +537,7 @@ fn stored_factors_and_a_kind_of_scaling() {
         let path = directory.0.join("factors.gguf");
         write(&path, 3, &values, &written);
         let opened = Checkpoint::open(&path).map_err(|e| e.to_string())?;
-        let Attention::Gqa { rope, .. } = &opened.structure.layers[0].attention else { panic!("grouped") };
+        let Attention::Gqa(Gqa { rope, .. }) = &opened.structure.layers[0].attention else { panic!("grouped") };
         Ok::<_, String>(rope.frequencies.clone())
     };
     let put = |key: &str, value: Value| {

@@ -66,5 +66,7 @@ fn a_missing_file_and_an_index_that_points_elsewhere_are_named() {
     }
     std::fs::write(&index, text).unwrap();
     std::fs::remove_file(directory.0.join("model-00002-of-00003.safetensors")).unwrap();
-    assert!(refused().contains("model-00002-of-00003.safetensors"));
+    let error = refused();
+    assert!(error.contains("model-00002-of-00003.safetensors: not there, but "), "{error}");
+    assert!(error.contains("model.safetensors.index.json names it; fetch it"), "{error}");
 }

@@ -6,7 +6,7 @@ mod running;
 use kernels::Pool;
 use model::attention::Form;
 use model::cache::PAGE;
-use model::structure::Attention;
+use model::structure::{Attention, Gqa};
 use model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Transformer, Wanted};
 use running::{
     Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, largest_difference, median_divergence, tokens,
@@ -176,15 +176,15 @@ fn any_schedule_of_several_sequences_has_the_same_bits() {
 
 /// `llama-gqa` whose layers see `window` keys.
 fn windowed(layers: usize, window: Option<usize>) -> Runner {
-    let checkpoint = Checkpoint::open(&case("oracle/llama-gqa")).unwrap();
+    let mut checkpoint = Checkpoint::open(&case("oracle/llama-gqa")).unwrap();
+    for layer in &mut checkpoint.structure.layers {
+        let Attention::Gqa(Gqa { window: w, .. }) = &mut layer.attention else { panic!("grouped-query attention") };
+        *w = window;
+    }
     let mut weights = checkpoint.weights().unwrap();
     let mut structure = checkpoint.structure;
     structure.layers.truncate(layers);
     weights.layers.truncate(layers);
-    for layer in &mut structure.layers {
-        let Attention::Gqa { window: w, .. } = &mut layer.attention else { panic!("grouped-query attention") };
-        *w = window;
-    }
     Runner::of(Transformer::new(structure, weights))
 }
 

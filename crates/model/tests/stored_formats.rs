@@ -8,6 +8,8 @@ use std::sync::Arc;
 use kernels::Format;
 use model::Transformer;
 use model::attention::Form;
+use model::attention::{AttentionLayer, GqaLayer, MlaExpansion, MlaLayer, MlaQuery};
+use model::feed_forward::{DenseLayer, FeedForwardLayer, MoeLayer};
 use model::mmap::Mapping;
 use model::structure::*;
 use model::weight::*;
@@ -92,6 +94,10 @@ enum Kind {
 }
 
 /// A model whose matrices are random, each in the next of `formats`. Where rows are too short for a format (the split keys), in Q8_0.
+fn dense_shape() -> Dense {
+    Dense { hidden: 512, bias: false, activation: Activation::Silu }
+}
+
 fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Weights) {
     let mut next = formats.iter().copied().cycle();
     let mut matrix = |rows: usize, cols: usize| {
@@ -106,7 +112,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         score_scale: 64f32.powf(-0.5),
     };
     let attention = match kind {
-        Kind::Grouped => Attention::Gqa {
+        Kind::Grouped => Attention::Gqa(Gqa {
             heads: 4,
             kv_heads: 2,
             head_dim: 64,
@@ -114,9 +120,10 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             qkv_bias: false,
             out_bias: false,
             window: None,
+            rotates: true,
             rope: rope(64, Pairing::Halves),
-        },
-        _ => Attention::Mla {
+        }),
+        _ => Attention::Mla(Mla {
             heads: 4,
             q_rank: Some(256),
             kv_rank: 256,
@@ -126,7 +133,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             bias: false,
             latent_eps: 1e-6,
             rope: rope(32, Pairing::Interleaved),
-        },
+        }),
     };
     let router = Router {
         score: Score::Sigmoid,
@@ -137,21 +144,23 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         normalize: true,
         scale: 2.0,
     };
-    let moe = FeedForward::Moe { experts: 8, active: 2, hidden: 256, shared_hidden: 512, router };
+    let moe = Moe { experts: 8, active: 2, hidden: 256, shared_hidden: 512, router };
     let ones = || vec![1f32; HIDDEN];
     let mut layers = Vec::new();
     for dense in [true, false] {
         let mut linear = |rows, cols| Linear { weight: matrix(rows, cols), bias: None };
-        let attention = match kind {
-            Kind::Grouped => AttentionWeights::Gqa {
+        let attention = match attention.clone() {
+            Attention::Gqa(shape) => AttentionLayer::Gqa(GqaLayer {
+                shape,
                 q: linear(256, HIDDEN),
                 k: linear(128, HIDDEN),
                 v: linear(128, HIDDEN),
                 out: linear(HIDDEN, 256),
                 q_norm: None,
                 k_norm: None,
-            },
-            _ => AttentionWeights::Mla {
+            }),
+            Attention::Mla(shape) => AttentionLayer::Mla(MlaLayer {
+                shape,
                 q: MlaQuery::Compressed { a: linear(256, HIDDEN), norm: ones(), b: linear(256, 256) },
                 kv_a: linear(288, HIDDEN),
                 kv_a_norm: ones(),
@@ -169,7 +178,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
                     }
                 },
                 out: linear(HIDDEN, 256),
-            },
+            }),
         };
         let mut block = |inner: usize| GatedBlock {
             gate: matrix(inner, HIDDEN),
@@ -177,15 +186,27 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             down: matrix(HIDDEN, inner),
         };
         let feed_forward = if dense {
-            FeedForwardWeights::Dense(block(512), None)
+            FeedForwardLayer::Dense(DenseLayer { shape: dense_shape(), block: block(512), biases: None })
         } else {
             let experts = (0..8).map(|_| block(256)).collect();
             let shared = Some(block(512));
-            FeedForwardWeights::Moe { router: matrix(8, HIDDEN), router_bias: None, experts, shared }
+            FeedForwardLayer::Moe(MoeLayer {
+                shape: moe.clone(),
+                router: matrix(8, HIDDEN),
+                router_bias: None,
+                experts,
+                shared,
+            })
         };
-        layers.push(LayerWeights { attention_norm: ones(), attention, feed_forward_norm: ones(), feed_forward });
+        layers.push(LayerWeights {
+            attention_norm: ones(),
+            attention,
+            feed_forward_norm: ones(),
+            feed_forward,
+            after: None,
+        });
     }
-    if let FeedForwardWeights::Moe { router, .. } = &mut layers[1].feed_forward {
+    if let FeedForwardLayer::Moe(MoeLayer { router, .. }) = &mut layers[1].feed_forward {
         *router = weight(Format::F32, 8, HIDDEN, 0.0625, random); // as every file has it
     }
     let format = formats[0];
@@ -196,12 +217,21 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         layers,
         final_norm: ones(),
     };
-    let layers = [FeedForward::Dense { hidden: 512, bias: false }, moe]
+    let layers = [FeedForward::Dense(dense_shape()), FeedForward::Moe(moe)]
         .map(|feed_forward| Layer { attention: attention.clone(), feed_forward })
         .to_vec();
     let architecture = "random".to_string();
-    let structure =
-        Structure { architecture, vocab: VOCAB, hidden: HIDDEN, layers, context: 4096, norm_eps: 1e-6, tied: false };
+    let structure = Structure {
+        architecture,
+        vocab: VOCAB,
+        hidden: HIDDEN,
+        layers,
+        context: 4096,
+        norm_eps: 1e-6,
+        tied: false,
+        scales: Scales::default(),
+        norms: Norms::default(),
+    };
     (structure, weights)
 }
 
@@ -271,7 +301,7 @@ fn stored_weights_keep_the_laws_of_chunks_and_company() {
 /// Keys as newer GGUF files store them: transposed, a matrix a head.
 fn split(weights: &mut Weights) {
     for layer in &mut weights.layers {
-        let AttentionWeights::Mla { kv_b, .. } = &mut layer.attention else { panic!("latent attention") };
+        let AttentionLayer::Mla(MlaLayer { kv_b, .. }) = &mut layer.attention else { panic!("latent attention") };
         let MlaExpansion::Joint { k, v } = kv_b else { panic!("joint keys and values") };
         let transposed = |w: &Weight| {
             let mut values = vec![0f32; w.cols];

@@ -4,22 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serve::models::{Description, Models};
-use serve::{Access, Bounds, State, Tls, listen};
+use serve::generation::model_pool::{ModelDescription, ModelPool};
+use serve::{Access, AppState, ServerLimits, Tls, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, version};
 
-fn state() -> Arc<State> {
-    state_with(Bounds { patience: Duration::from_millis(700), ..Bounds::default() })
+fn state() -> Arc<AppState> {
+    state_with(ServerLimits { patience: Duration::from_millis(700), ..ServerLimits::default() })
 }
 
-fn state_with(bounds: Bounds) -> Arc<State> {
-    let description = Description { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
-    let models = Models::new(vec![description], None, Box::new(|_| Err("there is none".to_string())));
-    State::new(bounds, Access::default(), models)
+fn state_with(bounds: ServerLimits) -> Arc<AppState> {
+    let description = ModelDescription { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
+    let models = ModelPool::new(vec![description], None, Box::new(|_| Err("there is none".to_string())));
+    AppState::new(bounds, Access::default(), models)
 }
 
 /// Writes a new certificate for `localhost` and its key.
@@ -163,7 +163,7 @@ async fn answered(stream: &mut TcpStream) -> String {
 async fn silent_connections_give_way() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let bounds = Bounds { patience: Duration::from_secs(60), connections: 4, ..Bounds::default() };
+    let bounds = ServerLimits { patience: Duration::from_secs(60), connections: 4, ..ServerLimits::default() };
     tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending::<()>()));
     for request in [String::new(), "GET /health HTTP/1.1\r\n".to_string(), head(50) + "{"] {
         let mut silent = Vec::new();
@@ -185,7 +185,7 @@ async fn silent_connections_give_way() {
 async fn announced_and_unfinished_bodies_do_not_block_others() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let bounds = Bounds { patience: Duration::from_secs(60), bodies_bytes: 1 << 20, ..Bounds::default() };
+    let bounds = ServerLimits { patience: Duration::from_secs(60), bodies_bytes: 1 << 20, ..ServerLimits::default() };
     tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending::<()>()));
     let mut announced = Vec::new();
     for _ in 0..16 {

@@ -400,19 +400,23 @@ impl Grammars {
         match why {
             NotCompiled::Refused(said) if doubts::are_told(said) => doubts::refused(&screened),
             NotCompiled::Refused(said) if !said.contains(UNSATISFIABLE) => None,
-            _ => self.empty_schema(&screened, strict),
+            _ => self.empty_schema(schema, &screened, strict),
         }
     }
 
     /// The innermost part of a schema that has a dead end, if it has one.
-    fn empty_schema(&self, screened: &Screened, strict: bool) -> Option<GrammarError> {
+    fn empty_schema(&self, original: &Value, screened: &Screened, strict: bool) -> Option<GrammarError> {
         let empty = |schema: Value| match self.parser(vec![json_grammar("part", schema, !strict)]) {
             Ok(Err(why @ NotCompiled::DeadEnd)) => Some(why.to_string()),
             Ok(Err(NotCompiled::Refused(said))) => Some(one_line(said.split_once(UNSATISFIABLE)?.1)),
             _ => None,
         };
         let whole = empty(screened.schema.clone())?;
-        let (path, reason) = dead_ends::innermost(screened, whole, empty);
+        let (path, mut reason) = dead_ends::innermost(screened, whole, empty);
+        let part = path.strip_prefix('#').and_then(|pointer| original.pointer(pointer));
+        if part.is_some_and(|part| part["enum"] == json!([])) {
+            reason = "`enum` is empty; list at least one value".to_string();
+        }
         Some(GrammarError::Unsatisfiable { path, reason })
     }
 

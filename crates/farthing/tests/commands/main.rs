@@ -2,6 +2,9 @@
 
 mod mistakes;
 mod running;
+mod stopping;
+#[path = "../../../model/tests/twins/mod.rs"]
+mod twins;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +15,7 @@ fn bundled() -> PathBuf {
 }
 
 fn reference(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data").join(name)
+    twins::reference(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data"), name)
 }
 
 /// A directory of this test's own, removed with it.

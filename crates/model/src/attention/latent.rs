@@ -5,17 +5,17 @@
 //! computed in f32 or in fixed point from the cache's format.
 
 use kernels::{
-    Attended, Input, Keys, Numbers, Pool, Product, Quantized, Queries, Rows, Shape, Transposed, attend, attend_fixed,
-    matmul, matmul_transposed,
+    Attended, Input, Keys, Numbers, Pool, Product, Quantized, Queries, Rows, Shape, Transposed, attend_fixed, matmul,
+    matmul_transposed,
 };
 
+use super::mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 use super::paged::{Part, Query, SPLIT, Widths, attend_paged, rows_together};
 use super::{Call, Form, each_row, places, project, project_input, sized};
 use crate::batch::Span;
 use crate::cache::{Cache, PAGE};
 use crate::feed_forward::quantized_wanted;
-use crate::structure::Attention;
-use crate::weight::{AttentionWeights, MlaExpansion, MlaQuery, Weight};
+use crate::weight::Weight;
 
 /// Prompt positions are expanded in whole aligned blocks of this many.
 pub const BLOCK: usize = 128;
@@ -115,29 +115,11 @@ struct Layer<'a> {
 }
 
 /// Heads' outputs `[rows, heads * value]` to `buffers.mixed`.
-pub fn mla(
-    pool: &Pool,
-    kind: &Attention,
-    weights: &AttentionWeights,
-    call: &Call,
-    cache: &mut Cache,
-    buffers: &mut super::Buffers,
-) {
-    let (
-        Attention::Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, latent_eps, rope, .. },
-        AttentionWeights::Mla { q, kv_a, kv_a_norm, kv_b, .. },
-    ) = (kind, weights)
-    else {
-        unreachable!("checked by the caller")
-    };
-    let sizes = Sizes {
-        heads: *heads,
-        kv_rank: *kv_rank,
-        nope: *nope_dim,
-        rope: *rope_dim,
-        value: *value_dim,
-        scale: rope.score_scale,
-    };
+pub fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
+    let MlaLayer { shape, q, kv_a, kv_a_norm, kv_b, .. } = layer;
+    let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, latent_eps, ref rope, .. } = *shape;
+    let pool = call.pool;
+    let sizes = Sizes { heads, kv_rank, nope: nope_dim, rope: rope_dim, value: value_dim, scale: rope.score_scale };
     let super::Buffers { angles, quantized, parts, queries: qs, mixed, latent: buffers, .. } = buffers;
     let (n, width, all_heads) = (call.input.rows, sizes.entry(), sizes.heads * sizes.head());
     let [entries, cached] = &mut buffers.entries;
@@ -151,7 +133,7 @@ pub fn mla(
             let (low, normed) = (sized(low, n * rank), sized(normed, n * rank));
             project_input(pool, &mut [(a, &mut *low), (kv_a, &mut *entries)], call.input);
             let mut rows: Vec<_> = low.chunks(rank).zip(normed.chunks_mut(rank)).collect();
-            each_row(pool, &mut rows, |(x, out)| kernels::rms_norm(x, norm, *latent_eps, out));
+            each_row(pool, &mut rows, |(x, out)| kernels::rms_norm(x, norm, latent_eps, out));
             project(pool, &mut [(b, &mut *qs)], normed, n, quantized);
         }
     }
@@ -160,7 +142,7 @@ pub fn mla(
     let mut rows: Vec<_> = by_row.zip(cache.rows(call.layer, &places(call.batch))).enumerate().collect();
     each_row(pool, &mut rows, |(row, (((entry, cached), q), place))| {
         let (latent, rotary) = entry.split_at(sizes.kv_rank);
-        kernels::rms_norm(latent, kv_a_norm, *latent_eps, &mut cached[..sizes.kv_rank]);
+        kernels::rms_norm(latent, kv_a_norm, latent_eps, &mut cached[..sizes.kv_rank]);
         cached[sizes.kv_rank..].copy_from_slice(rotary);
         angles.rotate(*row, rope.pairing, &mut cached[sizes.kv_rank..]);
         place.write(0, cached);
@@ -413,7 +395,7 @@ impl Layer<'_> {
             if fixed {
                 attend_fixed(task.q, shape, pages, &mut task.state);
             } else {
-                pages.for_each(|keys| attend(task.q, shape, keys, &mut task.state));
+                pages.for_each(|keys| kernels::attend(task.q, shape, keys, &mut task.state));
             }
         });
     }

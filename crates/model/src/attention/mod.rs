@@ -1,10 +1,16 @@
 //! How tokens look at each other: grouped-query and latent attention over the paged cache.
 
+mod grouped;
 mod latent;
+mod mla;
 mod paged;
 
-use kernels::{Input, Pool, Product, Quantized, Queries, Rows, matmul};
+use std::ops::Deref;
+
+pub use grouped::{Gqa, GqaLayer};
+use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 pub use latent::BLOCK as FORM_BLOCK;
+pub use mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 
 /// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
 /// prompt that is found in a cache costs one absorbed token, not the expansion of all before it.
@@ -14,9 +20,12 @@ pub fn expanded_prompt(prompt: usize) -> usize {
 
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, PAGE};
-use crate::structure::{Attention, Pairing, Rope};
-use crate::weight::{AttentionWeights, Linear};
-use paged::{Part, Query, Widths, attend_paged, rows_together};
+use crate::checkpoint::CheckpointError;
+use crate::identity::Fields;
+use crate::loader::Names;
+use crate::structure::{Pairing, Rope};
+use crate::weight::{Linear, Weight};
+use paged::Part;
 
 /// Buffers used again from layer to layer. They only grow, and what they held is overwritten, not cleared.
 #[derive(Default)]
@@ -92,6 +101,8 @@ pub enum Form {
 
 /// What an attention layer is computed from, besides its weights.
 pub struct Call<'a> {
+    /// Threads.
+    pub pool: &'a Pool,
     /// The layer's number in the cache.
     pub layer: usize,
     /// Normed rows.
@@ -104,27 +115,124 @@ pub struct Call<'a> {
     pub form: Form,
 }
 
-/// `out[rows, hidden]`; keys and values, or latents, of all rows are written to the cache first.
-pub fn attention(
-    pool: &Pool,
-    kind: &Attention,
-    weights: &AttentionWeights,
-    call: &Call,
-    cache: &mut Cache,
-    buffers: &mut Buffers,
-    out: &mut [f32],
-) {
-    match (kind, weights) {
-        (Attention::Gqa { .. }, AttentionWeights::Gqa { .. }) => gqa(pool, kind, weights, call, cache, buffers),
-        (Attention::Mla { .. }, AttentionWeights::Mla { .. }) => latent::mla(pool, kind, weights, call, cache, buffers),
-        _ => unreachable!("structure and weights are made together"),
+/// Kinds of attention.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attention {
+    /// Grouped-query.
+    Gqa(Gqa),
+    /// Multi-head latent.
+    Mla(Mla),
+}
+
+/// A layer of attention: its sizes and its weights.
+pub enum AttentionLayer {
+    /// Grouped-query.
+    Gqa(GqaLayer),
+    /// Multi-head latent.
+    Mla(MlaLayer),
+}
+
+/// What others need to know of a kind of attention. Sizes may come from a file: none of this may overflow or be slow.
+pub trait AttentionKind {
+    /// Query heads.
+    fn heads(&self) -> usize;
+    /// Widths of the parts of a head.
+    fn head_widths(&self) -> Vec<usize>;
+    /// Its rotary embedding.
+    fn rope(&self) -> &Rope;
+    /// Numbers of the parts of a token's row in the cache, one part after the other.
+    fn cache_parts(&self) -> [usize; 2];
+    /// Of each part, the numbers that are written together.
+    fn cache_unit(&self) -> [usize; 2];
+    /// Numbers kept per token and layer.
+    fn cache_width(&self) -> usize {
+        self.cache_parts().iter().sum()
     }
-    let last = match weights {
-        AttentionWeights::Gqa { out, .. } | AttentionWeights::Mla { out, .. } => out,
-    };
-    let Buffers { mixed, quantized, .. } = buffers;
-    let rows = call.input.rows;
-    project(pool, &mut [(last, &mut *out)], &mixed[..rows * last.weight.cols], rows, quantized);
+    /// Numbers that a head's own key and value would take.
+    fn head_cache_width(&self) -> usize;
+    /// Aligned blocks of so many prompt positions are computed in a form of their own.
+    fn prompt_block(&self) -> Option<usize> {
+        None
+    }
+    /// Parameters beside a stream of `hidden`.
+    fn parameters(&self, hidden: usize) -> u64;
+    /// Everything that the numbers follow from.
+    fn identify(&self, fields: &mut Fields);
+    /// For people.
+    fn describe(&self) -> String;
+}
+
+/// What a layer of attention does.
+pub trait Attend {
+    /// Weights that multiply the layer's input.
+    fn inputs(&self) -> Vec<&Weight>;
+    /// The projection back to the stream.
+    fn out(&self) -> &Linear;
+    /// Every matrix.
+    fn matrices(&mut self) -> Vec<&mut Weight>;
+    /// Keys and values, or latents, of all rows to the cache, and heads' outputs `[rows, heads * value]` to `buffers.mixed`.
+    fn attend(&self, call: &Call, cache: &mut Cache, buffers: &mut Buffers);
+}
+
+impl Deref for Attention {
+    type Target = dyn AttentionKind;
+
+    fn deref(&self) -> &(dyn AttentionKind + 'static) {
+        match self {
+            Attention::Gqa(shape) => shape,
+            Attention::Mla(shape) => shape,
+        }
+    }
+}
+
+impl Attention {
+    /// A layer of this kind with the tensors of layer `i`.
+    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<AttentionLayer, CheckpointError> {
+        Ok(match self {
+            Attention::Gqa(shape) => AttentionLayer::Gqa(shape.load(names, i, hidden)?),
+            Attention::Mla(shape) => AttentionLayer::Mla(shape.load(names, i, hidden)?),
+        })
+    }
+}
+
+impl AttentionLayer {
+    fn layer(&self) -> &dyn Attend {
+        match self {
+            AttentionLayer::Gqa(layer) => layer,
+            AttentionLayer::Mla(layer) => layer,
+        }
+    }
+
+    /// Every matrix.
+    pub fn matrices(&mut self) -> Vec<&mut Weight> {
+        match self {
+            AttentionLayer::Gqa(layer) => layer.matrices(),
+            AttentionLayer::Mla(layer) => layer.matrices(),
+        }
+    }
+
+    /// Whether it has these sizes.
+    pub fn is_of(&self, kind: &Attention) -> bool {
+        match (self, kind) {
+            (AttentionLayer::Gqa(layer), Attention::Gqa(shape)) => layer.shape == *shape,
+            (AttentionLayer::Mla(layer), Attention::Mla(shape)) => layer.shape == *shape,
+            _ => false,
+        }
+    }
+
+    /// Weights that multiply the layer's input.
+    pub fn inputs(&self) -> Vec<&Weight> {
+        self.layer().inputs()
+    }
+
+    /// `out[rows, hidden]`; keys and values, or latents, of all rows are written to the cache first.
+    pub fn forward(&self, call: &Call, cache: &mut Cache, buffers: &mut Buffers, out: &mut [f32]) {
+        self.layer().attend(call, cache, buffers);
+        let last = self.layer().out();
+        let Buffers { mixed, quantized, .. } = buffers;
+        let rows = call.input.rows;
+        project(call.pool, &mut [(last, &mut *out)], &mixed[..rows * last.weight.cols], rows, quantized);
+    }
 }
 
 /// `out = W x + b` for several projections of one input.
@@ -158,78 +266,4 @@ fn positions(batch: &Batch) -> impl Iterator<Item = usize> {
 fn places(batch: &Batch) -> Vec<(u32, usize)> {
     let place = |s: &Span, position: usize| (s.pages[position / PAGE], position % PAGE);
     batch.spans.iter().flat_map(|s| (s.position..s.position + s.len).map(move |p| place(s, p))).collect()
-}
-
-fn gqa(
-    pool: &Pool,
-    kind: &Attention,
-    weights: &AttentionWeights,
-    call: &Call,
-    cache: &mut Cache,
-    buffers: &mut Buffers,
-) {
-    let (
-        Attention::Gqa { heads, kv_heads, head_dim, window, rope, .. },
-        AttentionWeights::Gqa { q, k, v, q_norm, k_norm, .. },
-    ) = (kind, weights)
-    else {
-        unreachable!("checked by the caller")
-    };
-    let (heads, kv_heads, d) = (*heads, *kv_heads, *head_dim);
-    let Buffers { angles, parts, queries: qs, keys: ks, values: vs, mixed, .. } = buffers;
-    let (n, width) = (call.input.rows, kv_heads * d);
-    let (qs, ks, vs) = (sized(qs, n * heads * d), sized(ks, n * width), sized(vs, n * width));
-    project_input(pool, &mut [(q, &mut *qs), (k, &mut *ks), (v, &mut *vs)], call.input);
-    angles.update(rope, call.batch);
-    let turn = |row: usize, xs: &mut [f32], norm: &Option<Vec<f32>>| {
-        let mut normed = vec![0f32; if norm.is_some() { d } else { 0 }];
-        for head in xs.chunks_mut(d) {
-            if let Some(norm) = norm {
-                kernels::rms_norm(head, norm, call.norm_eps, &mut normed);
-                head.copy_from_slice(&normed);
-            }
-            angles.rotate(row, rope.pairing, head);
-        }
-    };
-    let cached = cache.rows(call.layer, &places(call.batch));
-    let by_row = qs.chunks_mut(heads * d).zip(ks.chunks_mut(width)).zip(vs.chunks(width)).zip(cached);
-    let mut tasks: Vec<_> = by_row.enumerate().collect();
-    each_row(pool, &mut tasks, |(row, (((q, k), v), cached))| {
-        turn(*row, q, q_norm);
-        turn(*row, k, k_norm);
-        cached.write(0, k);
-        cached.write(width, v);
-    });
-    drop(tasks);
-    let qs = &*qs;
-    let mixed = sized(mixed, n * heads * d);
-    let group = heads / kv_heads;
-    let mut queries: Vec<Query> = Vec::new();
-    let mut outs: Vec<_> = mixed.chunks_mut(d).map(Some).collect();
-    for span in call.batch.spans {
-        let together = rows_together(group, kv_heads, span.len, pool.threads());
-        let mut i = 0;
-        while i < span.len {
-            // Rows that run together see the same first key.
-            let position = span.position + i;
-            let slides = window.is_some_and(|w| position + together > w);
-            let count = if slides { 1 } else { together.min(span.len - i) };
-            for head in 0..kv_heads {
-                let at = |row: usize| (span.first + i + row) * heads + head * group;
-                let places = (0..count).flat_map(|row| at(row)..at(row) + group);
-                queries.push(Query {
-                    queries: Queries { q: &qs[at(0) * d..], heads: group, stride: heads * d },
-                    outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
-                    pages: span.pages,
-                    first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
-                    end: position + 1,
-                    key_at: head * d,
-                    value_at: width + head * d,
-                });
-            }
-            i += count;
-        }
-    }
-    let widths = Widths { key: d, value: d, scale: rope.score_scale, fixed: !cache.is_exact() };
-    attend_paged(pool, &mut queries, widths, cache, call.layer, parts);
 }

@@ -1,6 +1,9 @@
 //! What the tests of this crate share: a model that runs sequences, and readers of reference tensors.
 #![allow(dead_code)] // each test uses its part
 
+#[path = "../twins/mod.rs"]
+mod twins;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Trace, Transfo
 use safetensors::tensor::TensorView;
 
 pub fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    twins::reference(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data"), name)
 }
 
 pub fn tensors(path: &Path) -> Vec<u8> {

@@ -225,7 +225,7 @@ fn arguments(
     if !tool.strict
         && let Err(refused) = grammars.parser(vec![grammar.clone()])?
     {
-        let part = grammars.empty_schema(&screened, false);
+        let part = grammars.empty_schema(&tool.parameters, &screened, false);
         let said = part.map_or_else(|| one_line(&refused.to_string()), |part| part.to_string());
         warnings.push(format!("tool {}: any arguments are taken ({said})", tool.name));
         return Ok(anything());

@@ -353,6 +353,12 @@ impl<'a> Screen<'a> {
                 exact(value).map_err(|number| unsupported(at, keyword, &number))?;
                 value.clone()
             }
+            bound if BOUNDS.contains(&bound) && beyond(map, bound) => {
+                if value.is_number() {
+                    self.unkept(at, bound, "beyond 2^53 is not supported")?;
+                }
+                return Ok(None);
+            }
             bound if BOUNDS.contains(&bound) => clamped(value, bound, at)?,
             most if MOST.contains(&most) => value.as_u64().map_or_else(|| value.clone(), |n| json!(n.min(MOST_MAX))),
             "multipleOf" => {
@@ -360,8 +366,9 @@ impl<'a> Screen<'a> {
                     .as_f64()
                     .filter(|&f| f > 0.0)
                     .ok_or_else(|| unsupported(at, keyword, "is a number above zero"))?;
-                if ![1.0, 10.0, 100.0, 1000.0, 1e4].iter().any(|scale| (given * scale).fract() == 0.0) {
-                    return Err(unsupported(at, keyword, "has more than four decimals"));
+                if !few_digits(given) {
+                    self.unkept(at, keyword, "has more than four decimals or is beyond 2^53")?;
+                    return Ok(None);
                 }
                 value.clone()
             }
@@ -445,12 +452,12 @@ impl<'a> Screen<'a> {
 
     /// The same with what it says itself.
     fn divisor(&self, map: &Map<String, Value>, followed: &mut HashSet<String>) -> Option<Elsewhere> {
-        let own = map.get("multipleOf").filter(|v| v.is_number()).cloned().map(Elsewhere::One);
+        let divisor = |map: &Map<String, Value>| {
+            map.get("multipleOf").filter(|v| v.as_f64().is_some_and(few_digits)).cloned().map(Elsewhere::One)
+        };
+        let own = divisor(map);
         let members = map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
-        let own = members.fold(own, |own, member| {
-            let said = member.get("multipleOf").filter(|v| v.is_number()).cloned().map(Elsewhere::One);
-            Elsewhere::with(own, said)
-        });
+        let own = members.fold(own, |own, member| Elsewhere::with(own, divisor(member)));
         Elsewhere::with(own, self.divisor_elsewhere(map, followed))
     }
 
@@ -665,16 +672,28 @@ fn exact(value: &Value) -> Result<(), String> {
     }
 }
 
-/// A bound, moved inward to where floating point is exact.
+/// Whether a divisor has so few digits that its multiples are followed.
+fn few_digits(divisor: f64) -> bool {
+    divisor <= EXACT_MAX && [1.0, 10.0, 100.0, 1000.0, 1e4].iter().any(|scale| (divisor * scale).fract() == 0.0)
+}
+
+/// Whether a bound excludes every number that floating point tells from its neighbours. To draft 4 an exclusive bound is a word about the
+/// plain one, and goes with it.
+fn beyond(map: &Map<String, Value>, keyword: &str) -> bool {
+    let upper = keyword.ends_with("aximum");
+    let plain = if upper { "maximum" } else { "minimum" };
+    let keyword = if map.get(keyword).is_some_and(Value::is_boolean) { plain } else { keyword };
+    let bound = map.get(keyword).and_then(Value::as_f64);
+    bound.is_some_and(|f| if upper { f < -EXACT_MAX } else { f > EXACT_MAX })
+}
+
+/// A bound that is not `beyond`, moved inward to where floating point is exact.
 fn clamped(value: &Value, keyword: &str, at: At) -> Result<Value, GrammarError> {
     match value.as_f64() {
         None if value.is_boolean() => Ok(value.clone()),
         None => Err(GrammarError::invalid(format!("#{}/{keyword}", at.path), "it is a number")),
         Some(f) if f.abs() <= EXACT_MAX => Ok(value.clone()),
-        Some(f) if (f > 0.0) == keyword.ends_with("aximum") => {
-            Ok(json!(if f > 0.0 { EXACT_MAX as i64 } else { -(EXACT_MAX as i64) }))
-        }
-        Some(_) => Err(unsupported(at, keyword, "beyond 2^53 is not supported")),
+        Some(f) => Ok(json!(if f > 0.0 { EXACT_MAX as i64 } else { -(EXACT_MAX as i64) })),
     }
 }
 

@@ -115,6 +115,37 @@ fn what_is_not_kept_is_named_with_its_place() {
         "additionalProperties": false, "minProperties": 2});
     let kept = grammars.compile(&Constraint::JsonSchema { schema: few, strict: false }).unwrap();
     assert!(kept.warnings()[0].starts_with("#: `minProperties`"), "{:?}", kept.warnings());
+    // So do numbers that cannot be kept exactly.
+    for (schema, told) in [
+        (json!({"type": "integer", "minimum": 1e300}), vec!["#: `minimum` "]),
+        (
+            json!({"type": "number", "exclusiveMinimum": 9007199254740993u64, "maximum": 1e300}),
+            vec!["#: `exclusiveMinimum` "],
+        ),
+        (json!({"type": "number", "maximum": -1e17, "exclusiveMaximum": true}), vec!["#: `maximum` "]),
+        (json!({"type": "number", "exclusiveMaximum": -1e17}), vec!["#: `exclusiveMaximum` "]),
+        (json!({"type": "number", "multipleOf": 1e-300}), vec!["#: `multipleOf` "]),
+        (json!({"type": "integer", "multipleOf": 1e300}), vec!["#: `multipleOf` "]),
+        (
+            json!({"$ref": "#/$defs/a", "multipleOf": 2, "$defs": {"a": {"type": "integer", "multipleOf": 0.000_01}}}),
+            vec!["#/$defs/a: `multipleOf` "],
+        ),
+        (
+            json!({"allOf": [{"type": "integer", "multipleOf": 1e-9}, {"minimum": 1e18}]}),
+            vec!["#/allOf/0: `multipleOf` ", "#/allOf/1: `minimum` "],
+        ),
+    ] {
+        let refused = grammars.compile(&strict(schema.clone())).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, GrammarError::Unsupported { .. }), "{schema}: {refused}");
+        let loose = Constraint::JsonSchema { schema: schema.clone(), strict: false };
+        let loose = grammars.compile(&loose).unwrap_or_else(|e| panic!("{schema}: {e}"));
+        let warnings = loose.warnings();
+        assert!(warnings.len() == told.len(), "{schema}: {warnings:?}");
+        assert!(warnings.iter().zip(told).all(|(line, begin)| line.starts_with(begin)), "{schema}: {warnings:?}");
+    }
+    let empty = json!({"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]});
+    let refused = grammars.compile(&strict(empty)).map(|_| ()).unwrap_err();
+    assert_eq!(refused.to_string(), "#/properties/a: no value is valid: `enum` is empty; list at least one value");
     // What is no longer used is not looked at; what demands nothing is let be.
     for fine in [
         json!({"$defs": {"a": {"not": {}}}, "type": "null"}),

@@ -1,5 +1,6 @@
 //! Constrained output: what finishes is what was asked for, judged by others; what cannot be kept is refused; nothing takes long.
 
+mod boundaries;
 mod calls;
 mod hostile;
 mod json_schema;

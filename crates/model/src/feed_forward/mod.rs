@@ -1,0 +1,166 @@
+//! What happens to each token alone: a gated block, or a mixture of them behind a router. A block is `down(silu(gate(x)) * up(x))` (SwiGLU) unless it says otherwise.
+
+mod dense;
+mod mixture;
+
+use std::ops::Deref;
+
+pub use dense::{Activation, BlockBiases, Dense, DenseLayer};
+use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
+pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score};
+
+use crate::checkpoint::CheckpointError;
+use crate::identity::Fields;
+use crate::loader::Names;
+use crate::plan::Parameters;
+use crate::weight::{GatedBlock, Weight};
+
+/// Kinds of feed-forward.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FeedForward {
+    /// One block for every token.
+    Dense(Dense),
+    /// Routed experts.
+    Moe(Moe),
+}
+
+/// A layer of feed-forward: its sizes and its weights.
+pub enum FeedForwardLayer {
+    /// One block.
+    Dense(DenseLayer),
+    /// Routed and shared ones.
+    Moe(MoeLayer),
+}
+
+/// What others need to know of a kind of feed-forward. Sizes may come from a file: none of this may overflow or be slow.
+pub trait FeedForwardKind {
+    /// Routed experts, and how many a token chooses; `None` without a router.
+    fn experts(&self) -> Option<(usize, usize)> {
+        None
+    }
+    /// Parameters beside a stream of `hidden`.
+    fn parameters(&self, hidden: usize) -> Parameters;
+    /// Everything that the numbers follow from.
+    fn identify(&self, fields: &mut Fields);
+    /// For people.
+    fn describe(&self) -> String;
+}
+
+impl Deref for FeedForward {
+    type Target = dyn FeedForwardKind;
+
+    fn deref(&self) -> &(dyn FeedForwardKind + 'static) {
+        match self {
+            FeedForward::Dense(block) => block,
+            FeedForward::Moe(block) => block,
+        }
+    }
+}
+
+impl FeedForward {
+    /// A layer of this kind with the tensors of layer `i`.
+    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<FeedForwardLayer, CheckpointError> {
+        Ok(match self {
+            FeedForward::Dense(block) => FeedForwardLayer::Dense(block.load(names, i, hidden)?),
+            FeedForward::Moe(block) => FeedForwardLayer::Moe(block.load(names, i, hidden)?),
+        })
+    }
+}
+
+impl FeedForwardLayer {
+    /// `out[rows, hidden]`, and the experts that were chosen where there are any.
+    pub fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Option<Routes> {
+        match self {
+            FeedForwardLayer::Dense(layer) => {
+                layer.forward(pool, input, buffers, out);
+                None
+            }
+            FeedForwardLayer::Moe(layer) => Some(layer.forward(pool, input, buffers, out)),
+        }
+    }
+
+    /// Whether it has these sizes.
+    pub fn is_of(&self, kind: &FeedForward) -> bool {
+        match (self, kind) {
+            (FeedForwardLayer::Dense(layer), FeedForward::Dense(shape)) => layer.shape == *shape,
+            (FeedForwardLayer::Moe(layer), FeedForward::Moe(shape)) => layer.shape == *shape,
+            _ => false,
+        }
+    }
+
+    /// Weights that multiply the layer's input.
+    pub fn inputs(&self) -> Vec<&Weight> {
+        match self {
+            FeedForwardLayer::Dense(layer) => vec![&layer.block.gate, &layer.block.up],
+            FeedForwardLayer::Moe(layer) => {
+                let blocks = layer.experts.iter().chain(&layer.shared).flat_map(|b| [&b.gate, &b.up]);
+                std::iter::once(&layer.router).chain(blocks).collect()
+            }
+        }
+    }
+
+    /// Every matrix.
+    pub fn matrices(&mut self) -> Vec<&mut Weight> {
+        match self {
+            FeedForwardLayer::Dense(layer) => layer.block.matrices().into(),
+            FeedForwardLayer::Moe(layer) => {
+                let blocks = layer.experts.iter_mut().chain(&mut layer.shared).flat_map(GatedBlock::matrices);
+                std::iter::once(&mut layer.router).chain(blocks).collect()
+            }
+        }
+    }
+}
+
+/// Buffers used again from layer to layer.
+#[derive(Default)]
+pub struct Buffers {
+    hidden: Vec<Hidden>,
+    down: Vec<f32>,
+    scores: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    quantized: Quantized,
+}
+
+/// Whether any of these weights takes quantised input.
+pub(crate) fn quantized_wanted<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> bool {
+    weights.into_iter().any(|w| w.format.wants_quantized_input())
+}
+
+/// All blocks on their rows at once; the outputs lie one after the other in `buffers.down`.
+fn gated(pool: &Pool, blocks: &[(&GatedBlock, Rows, usize)], input: Input, buffers: &mut Buffers) {
+    let Buffers { hidden, down, .. } = buffers;
+    // Runs of blocks of one inner width, whose second halves take the same kind of input, share a buffer.
+    let kind = |b: &GatedBlock| (b.gate.rows, b.down.format.wants_quantized_input());
+    let runs: Vec<&[(&GatedBlock, Rows, usize)]> = blocks.chunk_by(|a, b| kind(a.0) == kind(b.0)).collect();
+    hidden.resize_with(runs.len().max(hidden.len()), Hidden::default);
+    let hidden = &mut hidden[..runs.len()];
+    let mut halves = Vec::with_capacity(blocks.len());
+    for (i, (run, hidden)) in runs.iter().zip(&mut *hidden).enumerate() {
+        let rows: Vec<usize> = run.iter().map(|b| b.2).collect();
+        let (width, in_bytes) = kind(run[0].0);
+        hidden.shape(&rows, width, in_bytes);
+        halves.extend(run.iter().map(|&(block, rows, _)| kernels::Gated {
+            gate: block.gate.matrix(),
+            up: block.up.matrix(),
+            input,
+            rows,
+            hidden: i,
+        }));
+    }
+    kernels::gated(pool, &halves, hidden);
+
+    let outer: usize = blocks.iter().map(|(b, _, n)| n * b.down.rows).sum();
+    down.resize(outer.max(down.len()), 0.0);
+    let mut downs = &mut down[..outer];
+    let mut products = Vec::with_capacity(blocks.len());
+    for (run, hidden) in runs.iter().zip(&*hidden) {
+        let (input, mut first) = (hidden.input(), 0);
+        for &(block, _, n) in *run {
+            let out = downs.split_off_mut(..n * block.down.rows).expect("room for all");
+            products.push(Product { weight: block.down.matrix(), input, rows: Rows::Range(first, n), out });
+            first += n;
+        }
+    }
+    matmul(pool, &mut products);
+}

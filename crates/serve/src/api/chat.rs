@@ -1,0 +1,303 @@
+//! `/v1/chat/completions`: the dialect of OpenAI's and DeepSeek's clients.
+
+use axum::response::sse::Event;
+use serde_json::{Map, Value, json};
+
+use crate::api::fields::{Fields, Invalid, ModelDefaults, empty, unsupported, wrong};
+use crate::api::params::{CHOICES_MAX, TOP_MAX, params, thinking_max, tokens, variables};
+use crate::api::response::{ResponseInfo, ResponseWriter, event, openai_closing, scores};
+use crate::api::{response_format, tools};
+use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob, ToolCall};
+use crate::generation::usage::Usage;
+use crate::request::{GenerateRequest, Input};
+
+/// Most messages of a conversation.
+pub const MESSAGES_MAX: usize = 1 << 14;
+
+/// Parses a body of `/v1/chat/completions`.
+///
+/// # Errors
+/// The first invalid field.
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+    let (messages, prefixed) = conversation(fields)?;
+    let mut params = params(fields, model, "stop")?;
+    let (old, new) = (tokens(fields, "max_tokens", 1)?, tokens(fields, "max_completion_tokens", 1)?);
+    params.tokens_max = new.or(old);
+    let on = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.count("top_logprobs", 0, TOP_MAX)?;
+    if let Some(top) = top.filter(|_| !on) {
+        return Err(wrong("top_logprobs", &Value::from(top), "absent unless logprobs is true"));
+    }
+    params.log_probabilities = on.then(|| top.unwrap_or(0) as usize);
+    params.choices = fields.count("n", 1, CHOICES_MAX)?.unwrap_or(1) as usize;
+    params.best_of = params.choices;
+    let tools = tools::openai(fields)?;
+    let (response_format, format_field) = response_format::parse(fields)?;
+    let later = "leave it out";
+    fields.unused("modalities", |v| *v == json!(["text"]), "text is all there is")?;
+    fields.unused("audio", |_| false, later)?;
+    fields.unused("web_search_options", |_| false, later)?;
+    let limit = if new.is_some() { "max_completion_tokens" } else { "max_tokens" };
+    params.thinking_max = thinking_max(fields, params.tokens_max, limit)?;
+    let template = variables(fields)?;
+    let continues = continued(fields, &messages, prefixed)?;
+    fields.about(&[
+        "user",
+        "metadata",
+        "store",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "verbosity",
+        "prediction",
+    ]);
+    params.unknown = fields.unknown();
+    let input = Input::Conversation { messages, continues };
+    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
+}
+
+/// Whether the answer continues the last message: by DeepSeek's `prefix` or by vLLM's pair of flags.
+fn continued(fields: &mut Fields, messages: &[Value], prefixed: bool) -> Result<bool, Invalid> {
+    let continues = fields.flag("continue_final_message")?.unwrap_or(false);
+    let generation = fields.flag("add_generation_prompt")?;
+    let assistant = messages.last().is_some_and(|m| m["role"] == "assistant");
+    if continues && !assistant {
+        return Err(wrong("continue_final_message", &true.into(), "false unless the last message is the assistant's"));
+    }
+    if continues && generation == Some(true) {
+        return Err(wrong("add_generation_prompt", &true.into(), "false with continue_final_message"));
+    }
+    if generation == Some(false) && !continues && !prefixed {
+        let instead = "an answer begins with it; to go on with the last message send continue_final_message";
+        return Err(unsupported("add_generation_prompt", &false.into(), instead));
+    }
+    Ok(continues || prefixed)
+}
+
+/// The field `messages`.
+pub fn message_list(fields: &mut Fields) -> Result<Vec<Value>, Invalid> {
+    match fields.take("messages") {
+        Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES_MAX => Ok(list),
+        other => {
+            let allowed = format!("an array of 1 to {MESSAGES_MAX} messages");
+            Err(wrong("messages", &other.unwrap_or(Value::Null), &allowed))
+        }
+    }
+}
+
+/// Messages, and whether the last one has `prefix`.
+pub fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> {
+    let list = message_list(fields)?;
+    let last = list.len() - 1;
+    let mut prefixed = false;
+    let mut messages = Vec::with_capacity(list.len());
+    for (i, message) in list.into_iter().enumerate() {
+        let prefix = message.get("prefix").cloned().filter(|p| !p.is_null() && *p != false);
+        if let Some(value) = prefix {
+            let fits = value == true && i == last && message["role"] == "assistant";
+            if !fits {
+                return Err(wrong(
+                    &format!("messages[{i}].prefix"),
+                    &value,
+                    "true, in a last message of the assistant",
+                ));
+            }
+            prefixed = true;
+        }
+        messages.push(one_message(i, message)?);
+    }
+    Ok((messages, prefixed))
+}
+
+fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
+    let at = |field: &str| format!("messages[{i}].{field}");
+    let mut map = match message {
+        Value::Object(map) => map,
+        other => return Err(wrong(&format!("messages[{i}]"), &other, "an object with role and content")),
+    };
+    let role = match map.get("role").and_then(Value::as_str) {
+        Some(role @ ("system" | "user" | "assistant" | "tool")) => role.to_string(),
+        // OpenAI's newer name of `system`, and the deprecated name of `tool`.
+        Some("developer") => "system".to_string(),
+        Some("function") => "tool".to_string(),
+        _ => {
+            let value = map.get("role").cloned().unwrap_or(Value::Null);
+            return Err(wrong(&at("role"), &value, "system, developer, user, assistant or tool"));
+        }
+    };
+    let assistant = role == "assistant";
+    // Fields of assistant messages are validated in others too, then dropped.
+    let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null());
+    let mut calls = Vec::new();
+    if let Some(value) = given("tool_calls").filter(|v| *v != json!([])) {
+        calls = tools::calls(&at("tool_calls"), &value)?;
+    } else if let Some(value) = given("function_call").filter(|v| !empty(v)) {
+        calls = tools::calls(&at("function_call"), &json!([{ "function": value }]))?;
+    }
+    if !assistant {
+        calls.clear();
+    }
+    let mut reasoning = None;
+    for key in ["reasoning_content", "reasoning"] {
+        match given(key) {
+            None => {}
+            Some(Value::String(text)) => reasoning = reasoning.or(Some(text)).filter(|s| assistant && !s.is_empty()),
+            Some(other) => return Err(wrong(&at(key), &other, "a string")),
+        }
+    }
+    let refusal = given("refusal").and_then(|v| v.as_str().map(str::to_string)).filter(|_| assistant);
+    let mut out = Map::new();
+    for key in ["name", "tool_call_id"] {
+        match given(key) {
+            None => {}
+            Some(Value::String(text)) => drop(out.insert(key.to_string(), text.into())),
+            Some(other) => return Err(wrong(&at(key), &other, "a string")),
+        }
+    }
+    let absent = assistant && (!calls.is_empty() || reasoning.is_some() || refusal.is_some());
+    let text = match map.shift_remove("content") {
+        None | Some(Value::Null) if absent => refusal.unwrap_or_default(),
+        other => content(&at("content"), other.unwrap_or(Value::Null))?,
+    };
+    let mut whole = Map::new();
+    whole.insert("role".to_string(), role.into());
+    whole.insert("content".to_string(), text.into());
+    whole.extend(out);
+    if !calls.is_empty() {
+        whole.insert("tool_calls".to_string(), calls.into());
+    }
+    if let Some(text) = reasoning {
+        whole.insert("reasoning_content".to_string(), text.into());
+    }
+    Ok(Value::Object(whole))
+}
+
+/// Content: a string, or an array of text parts.
+fn content(param: &str, value: Value) -> Result<String, Invalid> {
+    let parts = match value {
+        Value::String(text) => return Ok(text),
+        Value::Array(parts) => parts,
+        other => return Err(wrong(param, &other, "a string, or an array of {\"type\": \"text\", \"text\": ...}")),
+    };
+    let mut text = String::new();
+    for (p, part) in parts.iter().enumerate() {
+        let kind = part.get("type").and_then(Value::as_str);
+        match kind {
+            Some(key @ ("text" | "refusal")) => match part.get(key) {
+                Some(Value::String(piece)) => text.push_str(piece),
+                other => {
+                    return Err(wrong(&format!("{param}[{p}].{key}"), other.unwrap_or(&Value::Null), "a string"));
+                }
+            },
+            _ => {
+                let value = part.get("type").unwrap_or(&Value::Null);
+                return Err(unsupported(&format!("{param}[{p}].type"), value, "only parts of type \"text\" are read"));
+            }
+        }
+    }
+    Ok(text)
+}
+
+/// Writer of responses of `/v1/chat/completions`.
+pub(crate) struct ChatWriter {
+    pub head: ResponseInfo,
+    pub log_probabilities: bool,
+    pub include_usage: bool,
+    /// Calls are written as `function_call`.
+    pub older: bool,
+}
+
+fn logprobs(content: &[TokenLogprob], reasoning: &[TokenLogprob]) -> Value {
+    let mut all = json!({"content": scores(content), "refusal": null});
+    if !reasoning.is_empty() {
+        all["reasoning_content"] = scores(reasoning).into();
+    }
+    all
+}
+
+impl ChatWriter {
+    fn chunk(&self, choices: Vec<Value>) -> Value {
+        self.head.json("chat.completion.chunk", choices)
+    }
+
+    fn delta(&self, choice: usize, delta: Value, logprobs: Value, finish: Option<&str>) -> Vec<Event> {
+        let choice = json!({"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish});
+        vec![event(&self.chunk(vec![choice]))]
+    }
+
+    fn finish(&self, finish: FinishReason) -> &'static str {
+        if self.older && finish == FinishReason::Calls { "function_call" } else { finish.word() }
+    }
+
+    fn message(&self, whole: &ChoiceOutput) -> Value {
+        let content =
+            if whole.text.is_empty() && !whole.calls.is_empty() { Value::Null } else { whole.text.as_str().into() };
+        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        if !whole.reasoning.is_empty() {
+            message["reasoning_content"] = whole.reasoning.as_str().into();
+        }
+        let function = |c: &ToolCall| json!({"name": c.name, "arguments": c.arguments});
+        match whole.calls.first() {
+            None => {}
+            Some(call) if self.older => message["function_call"] = function(call),
+            Some(_) => {
+                let call = |c: &ToolCall| json!({"id": c.id, "type": "function", "function": function(c)});
+                message["tool_calls"] = whole.calls.iter().map(call).collect();
+            }
+        }
+        message
+    }
+}
+
+impl ResponseWriter for ChatWriter {
+    fn event(&mut self, choice: usize, output: &OutputEvent) -> Vec<Event> {
+        let scored = |content: &[TokenLogprob], reasoning: &[TokenLogprob]| {
+            let none = !self.log_probabilities || (content.is_empty() && reasoning.is_empty());
+            if none { Value::Null } else { logprobs(content, reasoning) }
+        };
+        match output {
+            OutputEvent::Started { .. } => {
+                let delta = json!({"role": "assistant", "content": "", "refusal": null});
+                self.delta(choice, delta, Value::Null, None)
+            }
+            OutputEvent::Text { text, scored: s } => {
+                self.delta(choice, json!({ "content": text }), scored(s, &[]), None)
+            }
+            OutputEvent::Reasoning { text, scored: s } => {
+                self.delta(choice, json!({ "reasoning_content": text }), scored(&[], s), None)
+            }
+            OutputEvent::Call { name, .. } if self.older => {
+                self.delta(choice, json!({"function_call": {"name": name, "arguments": ""}}), Value::Null, None)
+            }
+            OutputEvent::Call { index, id, name } => {
+                let function = json!({"name": name, "arguments": ""});
+                let call = json!({"index": index, "id": id, "type": "function", "function": function});
+                self.delta(choice, json!({ "tool_calls": [call] }), Value::Null, None)
+            }
+            OutputEvent::Arguments { text, .. } if self.older => {
+                self.delta(choice, json!({"function_call": {"arguments": text}}), Value::Null, None)
+            }
+            OutputEvent::Arguments { index, text } => {
+                let call = json!({"index": index, "function": {"arguments": text}});
+                self.delta(choice, json!({ "tool_calls": [call] }), Value::Null, None)
+            }
+            OutputEvent::End(end) => self.delta(choice, json!({}), Value::Null, Some(self.finish(end.finish))),
+            OutputEvent::Read { .. } | OutputEvent::Failed(_) => Vec::new(),
+        }
+    }
+
+    fn closing(&mut self, usage: &Usage) -> Vec<Event> {
+        openai_closing(self.include_usage.then(|| self.chunk(Vec::new())), usage)
+    }
+
+    fn whole(&mut self, choices: &[ChoiceOutput], usage: &Usage) -> Value {
+        let choice = |(index, w): (usize, &ChoiceOutput)| {
+            let scores = if self.log_probabilities { logprobs(&w.scored, &w.reasoning_scored) } else { Value::Null };
+            let finish = self.finish(w.finish());
+            json!({"index": index, "message": self.message(w), "logprobs": scores, "finish_reason": finish})
+        };
+        let mut whole = self.head.json("chat.completion", choices.iter().enumerate().map(choice).collect());
+        whole["usage"] = usage.json();
+        whole
+    }
+}

@@ -1,0 +1,175 @@
+//! Validation of request bodies. Every error names the field, its value and what is allowed.
+
+use engine::Sampling;
+use serde_json::{Map, Value};
+
+use crate::api::json;
+
+/// Most characters of a value that an error quotes.
+const SHOWN_MAX: usize = 100;
+
+/// An invalid request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// Path of the field: `messages[2].content`.
+    pub param: Option<String>,
+    /// One line with the field, its value and what is allowed.
+    pub message: String,
+    /// Error code.
+    pub code: &'static str,
+}
+
+/// What the model determines about a request.
+#[derive(Clone, Copy, Debug)]
+pub struct ModelDefaults<'a> {
+    /// Default sampling parameters.
+    pub defaults: &'a Sampling,
+    /// Size of the vocabulary.
+    pub vocab: usize,
+}
+
+/// A value as an error quotes it: short and on one line.
+pub(super) fn shown(value: &Value) -> String {
+    let kind = match value {
+        Value::Array(items) if items.len() > 8 => return format!("an array of {} items", items.len()),
+        Value::Object(fields) if fields.len() > 8 => return format!("an object of {} fields", fields.len()),
+        Value::String(text) => serde_json::to_string(&text.chars().take(SHOWN_MAX + 1).collect::<String>()),
+        other => serde_json::to_string(other),
+    };
+    let mut text = kind.unwrap_or_default();
+    if let Some((at, _)) = text.char_indices().nth(SHOWN_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
+pub(super) fn wrong(param: &str, value: &Value, allowed: &str) -> Invalid {
+    let message = format!("{param} is {}; it must be {allowed}", shown(value));
+    Invalid { param: Some(param.to_string()), message, code: "invalid_value" }
+}
+
+pub(super) fn unsupported(param: &str, value: &Value, instead: &str) -> Invalid {
+    let message = format!("{param} is {}, which is not supported; {instead}", shown(value));
+    Invalid { param: Some(param.to_string()), message, code: "unsupported_value" }
+}
+
+/// The fields of a body. Taking a field removes it; `null` counts as absent.
+#[derive(Debug)]
+pub struct Fields {
+    map: Map<String, Value>,
+    /// Keys that were looked up, for a test that compares them with the API's description.
+    pub(super) taken: Vec<&'static str>,
+}
+
+impl Fields {
+    /// Parses a body.
+    ///
+    /// # Errors
+    /// No JSON object, or a key given twice at any depth.
+    pub fn parse(bytes: &[u8]) -> Result<Fields, Invalid> {
+        let plain = |message: String| Invalid { param: None, message, code: "invalid_json" };
+        let value = json::parse(bytes).map_err(|refused| match refused {
+            json::JsonError::Syntax(e) => {
+                plain(format!("the body is not JSON: {e}; send an object such as {{\"model\": ...}}"))
+            }
+            json::JsonError::Twice(path) => Invalid {
+                message: format!("{path} is given more than once; give it once"),
+                param: Some(path),
+                code: "duplicate_field",
+            },
+            json::JsonError::Range(path) => {
+                let place = if path.is_empty() { "the body" } else { &path };
+                let message = format!("{place} is a number out of range; it must lie between -1.8e308 and 1.8e308");
+                Invalid { message, param: (!path.is_empty()).then_some(path), code: "invalid_value" }
+            }
+        })?;
+        match value {
+            Value::Object(map) => Ok(Fields { map, taken: Vec::new() }),
+            other => Err(plain(format!("the body is {}; it must be a JSON object", shown(&other)))),
+        }
+    }
+
+    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.taken.push(key);
+        self.map.shift_remove(key).filter(|v| !v.is_null())
+    }
+
+    /// The value of a field that is taken later.
+    pub(super) fn peek(&self, key: &str) -> Option<Value> {
+        self.map.get(key).filter(|v| !v.is_null()).cloned()
+    }
+
+    pub(super) fn number(&mut self, key: &'static str, low: f64, high: f64) -> Result<Option<f32>, Invalid> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let number = value.as_f64().filter(|x| x.is_finite() && *x >= low && *x <= high);
+        number.map(|x| Some(x as f32)).ok_or_else(|| wrong(key, &value, &format!("a number from {low} to {high}")))
+    }
+
+    pub(super) fn count(&mut self, key: &'static str, low: u64, high: u64) -> Result<Option<u64>, Invalid> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        counted_value(key, &value, low, high).map(Some)
+    }
+
+    pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, Invalid> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| wrong(key, &value, "true or false"))
+    }
+
+    pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, Invalid> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(wrong(key, &other, "a string")),
+        }
+    }
+
+    pub(super) fn object(&mut self, key: &'static str, allowed: &str) -> Result<Option<Map<String, Value>>, Invalid> {
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok(Some(map)),
+            Some(other) => Err(wrong(key, &other, allowed)),
+        }
+    }
+
+    /// A field that is accepted only with values that mean it is not used.
+    pub(super) fn unused(
+        &mut self,
+        key: &'static str,
+        none: impl Fn(&Value) -> bool,
+        instead: &str,
+    ) -> Result<(), Invalid> {
+        match self.take(key) {
+            Some(value) if !none(&value) => Err(unsupported(key, &value, instead)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fields that do not affect the answer: accepted with any value.
+    pub(super) fn about(&mut self, keys: &[&'static str]) {
+        keys.iter().for_each(|key| drop(self.take(key)));
+    }
+
+    /// Names of fields that were not taken.
+    pub(super) fn unknown(&self) -> Vec<String> {
+        self.map.keys().take(64).map(|k| k.chars().take(64).collect()).collect()
+    }
+}
+
+/// A whole number as JSON Schema defines it: `3.0` is one.
+pub(super) fn whole(value: &Value) -> Option<i64> {
+    let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15).map(|x| x as i64);
+    value.as_i64().or_else(float)
+}
+
+pub(super) fn counted_value(param: &str, value: &Value, low: u64, high: u64) -> Result<u64, Invalid> {
+    let number = value.as_u64().or_else(|| whole(value).and_then(|n| u64::try_from(n).ok()));
+    number.filter(|n| *n >= low && *n <= high).ok_or_else(|| {
+        let to = if high == u64::MAX { "on".to_string() } else { format!("to {high}") };
+        wrong(param, value, &format!("a whole number from {low} {to}"))
+    })
+}
+
+pub(super) fn empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
+}

@@ -1,0 +1,19 @@
+//! The APIs of OpenAI, DeepSeek and Anthropic: a file a dialect parses its requests and writes its responses
+
+pub mod chat;
+pub mod completions;
+pub(crate) mod fields;
+pub(crate) mod generate;
+mod json;
+pub mod messages;
+mod params;
+pub(crate) mod response;
+mod response_format;
+pub mod responses;
+pub mod tokenize;
+mod tools;
+
+pub use fields::{Fields, Invalid, ModelDefaults};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,481 @@
+//! `/v1/responses`: items of OpenAI's newer API. Nothing is stored: each request brings its whole history.
+
+use axum::response::sse::Event;
+use serde_json::{Map, Value, json};
+
+use crate::api::chat::MESSAGES_MAX;
+use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, wrong};
+use crate::api::params::{TOP_MAX, effort, params, thinking_max, tokens, variables};
+use crate::api::response::{ResponseInfo, ResponseWriter, named, scores};
+use crate::api::{response_format, tools};
+use crate::error::ApiError;
+use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob, ToolCall};
+use crate::generation::usage::Usage;
+use crate::ids::fresh_id;
+use crate::request::{GenerateRequest, Input, ResponseFormat, Tool, ToolChoice, Tools};
+
+/// Fields that the response echoes, with their defaults.
+fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> {
+    // The shortest decimal, not the 32-bit number as 64 bits.
+    let decimal = |x: f32| x.to_string().parse::<f64>().map_or(Value::Null, Value::from);
+    let fallback = [
+        ("instructions", Value::Null),
+        ("max_output_tokens", Value::Null),
+        ("max_tool_calls", Value::Null),
+        ("metadata", json!({})),
+        ("parallel_tool_calls", true.into()),
+        ("previous_response_id", Value::Null),
+        ("prompt_cache_key", Value::Null),
+        ("reasoning", json!({"effort": null, "summary": null})),
+        ("safety_identifier", Value::Null),
+        ("temperature", decimal(defaults.temperature)),
+        ("text", json!({"format": {"type": "text"}})),
+        ("tool_choice", "auto".into()),
+        ("tools", json!([])),
+        ("top_logprobs", 0.into()),
+        ("top_p", decimal(defaults.top_p)),
+        ("truncation", "disabled".into()),
+        ("user", Value::Null),
+    ];
+    let given = |(key, fallback): (&'static str, Value)| (key.to_string(), fields.peek(key).unwrap_or(fallback));
+    let mut map: Map<String, Value> = fallback.into_iter().map(given).collect();
+    if let Some(text) = map.get_mut("text").and_then(Value::as_object_mut) {
+        text.entry("format").or_insert(json!({"type": "text"}));
+    }
+    for tool in map.get_mut("tools").and_then(Value::as_array_mut).into_iter().flatten() {
+        for key in ["parameters", "strict"] {
+            if let Some(map) = tool.as_object_mut() {
+                map.entry(key).or_insert(Value::Null);
+            }
+        }
+    }
+    map.insert("background".to_string(), false.into());
+    map.insert("store".to_string(), false.into());
+    map
+}
+
+/// Parses a body of `/v1/responses`.
+///
+/// # Errors
+/// The first invalid field.
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+    let repeated = repeated(fields, model.defaults);
+    for key in ["previous_response_id", "conversation"] {
+        fields.unused(key, |_| false, "nothing is stored here: send the whole conversation as input")?;
+    }
+    fields.unused("background", |v| *v == false, "answers are waited for, or streamed")?;
+    fields.unused("prompt", |_| false, "nothing is stored here: send instructions and input")?;
+    fields.unused("truncation", |v| v == "disabled", "what does not fit is refused, never cut: send disabled")?;
+    let mut messages = Vec::new();
+    if let Some(text) = fields.text("instructions")? {
+        messages.push(json!({"role": "system", "content": text}));
+    }
+    input(fields, &mut messages)?;
+    let mut params = params(fields, model, "stop")?;
+    params.tokens_max = tokens(fields, "max_output_tokens", 1)?;
+    params.log_probabilities = logprobs(fields)?;
+    let tools = tools_of(fields)?;
+    params.thinking_max = thinking_max(fields, params.tokens_max, "max_output_tokens")?;
+    let mut template = variables(fields)?;
+    let reasoning = fields.object("reasoning", "an object such as {\"effort\": \"low\"}")?.unwrap_or_default();
+    if let Some(value) = reasoning.get("effort").filter(|v| !v.is_null()) {
+        effort(&mut template, "reasoning.effort", value)?;
+    }
+    let (response_format, format_field) = text_format(fields)?;
+    fields.count("max_tool_calls", 1, u64::MAX)?;
+    metadata(fields)?;
+    for key in ["user", "safety_identifier", "prompt_cache_key"] {
+        fields.text(key)?;
+    }
+    fields.about(&["store", "prompt_cache_retention"]);
+    params.unknown = fields.unknown();
+    let input = Input::Conversation { messages, continues: false };
+    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated })
+}
+
+/// `metadata` is echoed, so it must be what the API allows: a few short strings.
+fn metadata(fields: &mut Fields) -> Result<(), Invalid> {
+    const ALLOWED: &str = "an object of at most 16 strings of at most 512 bytes";
+    let Some(value) = fields.take("metadata") else { return Ok(()) };
+    let short = |v: &Value| v.as_str().is_some_and(|s| s.len() <= 512);
+    let fine = value.as_object().is_some_and(|m| m.len() <= 16 && m.values().all(short));
+    if fine { Ok(()) } else { Err(wrong("metadata", &value, ALLOWED)) }
+}
+
+/// Log-probabilities: switched on by `include`, with `top_logprobs` alternatives.
+fn logprobs(fields: &mut Fields) -> Result<Option<usize>, Invalid> {
+    const WORD: &str = "message.output_text.logprobs";
+    let top = fields.count("top_logprobs", 0, TOP_MAX)?;
+    let included = match fields.take("include") {
+        None => false,
+        Some(Value::Array(list)) if list.iter().all(Value::is_string) => list.iter().any(|v| v == WORD),
+        Some(other) => return Err(wrong("include", &other, &format!("an array of strings such as {WORD:?}"))),
+    };
+    Ok((included || top.is_some_and(|n| n > 0)).then(|| top.unwrap_or(0) as usize))
+}
+
+fn one_tool(param: &str, map: &Map<String, Value>) -> Result<Tool, Invalid> {
+    if map.get("type").and_then(Value::as_str) != Some("function") {
+        let kind = map.get("type").unwrap_or(&Value::Null);
+        return Err(unsupported(&format!("{param}.type"), kind, "only tools of type \"function\" are called"));
+    }
+    tools::function(param, map, "parameters")
+}
+
+fn tools_of(fields: &mut Fields) -> Result<Tools, Invalid> {
+    let list = tools::list(fields, one_tool)?;
+    let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
+    let choice = match fields.take("tool_choice") {
+        None => ToolChoice::Auto,
+        Some(value) => tools::choice(&value, |v| v.get("name").and_then(Value::as_str))?,
+    };
+    let choice = tools::checked("tool_choice", &list, choice)?;
+    Ok(Tools { list, choice, parallel, older: false })
+}
+
+fn text_format(fields: &mut Fields) -> Result<response_format::FormatField, Invalid> {
+    let plain = |response_format| Ok((response_format, "text.format".to_string()));
+    let text = fields.object("text", "an object such as {\"format\": {\"type\": \"text\"}}")?.unwrap_or_default();
+    let Some(form) = text.get("format").filter(|v| !v.is_null()) else { return plain(ResponseFormat::Text) };
+    match (form.get("type").and_then(Value::as_str), form.as_object()) {
+        (Some("text"), _) => plain(ResponseFormat::Text),
+        (Some("json_object"), _) => plain(ResponseFormat::Object),
+        (Some("json_schema"), Some(map)) => response_format::named_schema("text.format", map),
+        _ => Err(wrong("text.format", form, "of type text, json_object or json_schema")),
+    }
+}
+
+/// Messages of `input`: a text of the user, or items.
+fn input(fields: &mut Fields, messages: &mut Vec<Value>) -> Result<(), Invalid> {
+    let allowed = format!("a string, or an array of 1 to {MESSAGES_MAX} items");
+    let items = match fields.take("input") {
+        Some(Value::String(text)) => {
+            messages.push(json!({"role": "user", "content": text}));
+            return Ok(());
+        }
+        Some(Value::Array(items)) if !items.is_empty() && items.len() <= MESSAGES_MAX => items,
+        other => return Err(wrong("input", &other.unwrap_or(Value::Null), &allowed)),
+    };
+    let mut thought = String::new();
+    for (i, item) in items.iter().enumerate() {
+        one_item(&format!("input[{i}]"), item, messages, &mut thought)?;
+    }
+    Ok(())
+}
+
+fn one_item(param: &str, item: &Value, messages: &mut Vec<Value>, thought: &mut String) -> Result<(), Invalid> {
+    let at = |key: &str| format!("{param}.{key}");
+    let get = |key: &str| item.get(key).unwrap_or(&Value::Null);
+    let string = |key: &str| get(key).as_str().ok_or_else(|| wrong(&at(key), get(key), "a string"));
+    let kind = match get("type") {
+        Value::Null if item.is_object() => "message",
+        Value::String(kind) => kind,
+        other if item.is_object() => return Err(wrong(&at("type"), other, "a string")),
+        _ => return Err(wrong(param, item, "an object")),
+    };
+    match kind {
+        "message" => {
+            let role = match get("role").as_str() {
+                Some(role @ ("user" | "assistant" | "system")) => role,
+                Some("developer") => "system",
+                _ => return Err(wrong(&at("role"), get("role"), "user, assistant, system or developer")),
+            };
+            let mut message = json!({"role": role, "content": content(&at("content"), get("content"))?});
+            if role == "assistant" && !thought.is_empty() {
+                message["reasoning_content"] = std::mem::take(thought).into();
+            }
+            messages.push(message);
+        }
+        "function_call" => {
+            let call = tools::call(string("call_id")?, string("name")?, string("arguments")?);
+            let begun = thought.is_empty() && messages.last().is_some_and(|m| m["role"] == "assistant");
+            if !begun {
+                let mut message = json!({"role": "assistant", "content": ""});
+                if !thought.is_empty() {
+                    message["reasoning_content"] = std::mem::take(thought).into();
+                }
+                messages.push(message);
+            }
+            let last = messages.last_mut().and_then(Value::as_object_mut).expect("one was just there");
+            let calls = last.entry("tool_calls").or_insert_with(|| json!([]));
+            calls.as_array_mut().expect("made so above").push(call);
+        }
+        "function_call_output" => {
+            let output = content(&at("output"), get("output"))?;
+            messages.push(json!({"role": "tool", "tool_call_id": string("call_id")?, "content": output}));
+        }
+        "reasoning" => {
+            for key in ["content", "summary"] {
+                let texts = get(key).as_array().into_iter().flatten();
+                texts.filter_map(|t| t["text"].as_str()).for_each(|t| thought.push_str(t));
+                if !thought.is_empty() {
+                    break;
+                }
+            }
+        }
+        _ => {
+            let instead = "there are message, function_call, function_call_output and reasoning";
+            return Err(unsupported(&at("type"), get("type"), instead));
+        }
+    }
+    Ok(())
+}
+
+/// A string, or an array of text parts.
+fn content(param: &str, value: &Value) -> Result<String, Invalid> {
+    let parts = match value {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Array(parts) => parts,
+        other => return Err(wrong(param, other, "a string, or an array of parts of text")),
+    };
+    let mut text = String::new();
+    for (p, part) in parts.iter().enumerate() {
+        let key = match part.get("type").and_then(Value::as_str) {
+            Some("input_text" | "output_text" | "text") => "text",
+            Some("refusal") => "refusal",
+            _ => {
+                let kind = part.get("type").unwrap_or(&Value::Null);
+                return Err(unsupported(&format!("{param}[{p}].type"), kind, "only parts of text are read"));
+            }
+        };
+        let piece = part.get(key).unwrap_or(&Value::Null);
+        text.push_str(piece.as_str().ok_or_else(|| wrong(&format!("{param}[{p}].{key}"), piece, "a string"))?);
+    }
+    Ok(text)
+}
+
+/// The open item.
+enum OpenItem {
+    Reasoning { id: String, text: String },
+    Message { id: String, text: String, scored: Vec<TokenLogprob> },
+    Call { id: String, call: ToolCall },
+}
+
+/// Writer of responses of `/v1/responses`.
+pub(crate) struct ResponsesWriter {
+    head: ResponseInfo,
+    log_probabilities: bool,
+    repeated: Map<String, Value>,
+    /// Number of events written.
+    number: usize,
+    /// Complete items.
+    output: Vec<Value>,
+    open: Option<OpenItem>,
+    finish: FinishReason,
+}
+
+fn usage(usage: &Usage) -> Value {
+    json!({
+        "input_tokens": usage.prompt,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached,
+            "cache_write_tokens": usage.written,
+        },
+        "output_tokens": usage.completion,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.prompt + usage.completion,
+    })
+}
+
+fn reasoning_item(id: &str, text: &str, status: &str) -> Value {
+    let content = if text.is_empty() { json!([]) } else { json!([{"type": "reasoning_text", "text": text}]) };
+    json!({"id": id, "type": "reasoning", "summary": [], "content": content, "status": status})
+}
+
+fn text_part(text: &str, logprobs: Vec<Value>) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs})
+}
+
+fn message_item(id: &str, content: Vec<Value>, status: &str) -> Value {
+    json!({"id": id, "type": "message", "role": "assistant", "content": content, "status": status})
+}
+
+fn call_item(id: &str, call: &ToolCall, status: &str) -> Value {
+    let ToolCall { id: call_id, name, arguments } = call;
+    json!({"id": id, "type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, "status": status})
+}
+
+impl ResponsesWriter {
+    pub fn new(head: ResponseInfo, log_probabilities: bool, repeated: Map<String, Value>) -> ResponsesWriter {
+        let (output, open, finish) = (Vec::new(), None, FinishReason::Stop);
+        ResponsesWriter { head, log_probabilities, repeated, number: 0, output, open, finish }
+    }
+
+    fn scores(&self, scored: &[TokenLogprob]) -> Vec<Value> {
+        if self.log_probabilities { scores(scored) } else { Vec::new() }
+    }
+
+    /// The response object in its present state.
+    fn response(&self, status: &str, error: Value, usage: Value) -> Value {
+        let cut = if status == "incomplete" { json!({"reason": "max_output_tokens"}) } else { Value::Null };
+        let mut whole = json!({
+            "id": self.head.id,
+            "object": "response",
+            "created_at": self.head.created,
+            "status": status,
+            "error": error,
+            "incomplete_details": cut,
+            "model": self.head.model,
+            "output": self.output,
+            "usage": usage,
+        });
+        if let Some(map) = whole.as_object_mut() {
+            map.extend(self.repeated.clone());
+        }
+        whole
+    }
+
+    fn status(&self) -> &'static str {
+        match self.finish {
+            FinishReason::Length | FinishReason::Resource => "incomplete",
+            FinishReason::Stop | FinishReason::Calls => "completed",
+        }
+    }
+
+    fn numbered(&mut self, mut value: Value) -> Event {
+        value["sequence_number"] = self.number.into();
+        self.number += 1;
+        named(&value)
+    }
+
+    /// An event of the open item.
+    fn inside(&mut self, kind: &str, id: &str, fields: Value) -> Event {
+        let mut value = json!({"type": kind, "item_id": id, "output_index": self.output.len()});
+        if let (Some(all), Value::Object(fields)) = (value.as_object_mut(), fields) {
+            all.extend(fields);
+        }
+        self.numbered(value)
+    }
+
+    fn added(&mut self, item: Value) -> Event {
+        let index = self.output.len();
+        self.numbered(json!({"type": "response.output_item.added", "output_index": index, "item": item}))
+    }
+
+    fn close(&mut self, events: &mut Vec<Event>, status: &str) {
+        let Some(open) = self.open.take() else { return };
+        let item = match open {
+            OpenItem::Reasoning { id, text } => {
+                let part = json!({"type": "reasoning_text", "text": text});
+                let done = json!({"content_index": 0, "text": text});
+                events.push(self.inside("response.reasoning_text.done", &id, done));
+                let done = json!({"content_index": 0, "part": part});
+                events.push(self.inside("response.content_part.done", &id, done));
+                reasoning_item(&id, &text, status)
+            }
+            OpenItem::Message { id, text, scored } => {
+                let scored = self.scores(&scored);
+                let done = json!({"content_index": 0, "text": text, "logprobs": scored});
+                events.push(self.inside("response.output_text.done", &id, done));
+                let part = text_part(&text, scored);
+                let done = json!({"content_index": 0, "part": part});
+                events.push(self.inside("response.content_part.done", &id, done));
+                message_item(&id, vec![part], status)
+            }
+            OpenItem::Call { id, call } => {
+                let done = json!({"name": call.name, "arguments": call.arguments});
+                events.push(self.inside("response.function_call_arguments.done", &id, done));
+                call_item(&id, &call, status)
+            }
+        };
+        let index = self.output.len();
+        events.push(self.numbered(json!({"type": "response.output_item.done", "output_index": index, "item": item})));
+        self.output.push(item);
+    }
+
+    fn text(&mut self, text: &str, scored: &[TokenLogprob], events: &mut Vec<Event>) {
+        if !matches!(self.open, Some(OpenItem::Message { .. })) {
+            self.close(events, "completed");
+            let id = fresh_id("msg_");
+            events.push(self.added(message_item(&id, Vec::new(), "in_progress")));
+            let part = json!({"content_index": 0, "part": text_part("", Vec::new())});
+            events.push(self.inside("response.content_part.added", &id, part));
+            self.open = Some(OpenItem::Message { id, text: String::new(), scored: Vec::new() });
+        }
+        let Some(OpenItem::Message { id, text: all, scored: scores }) = &mut self.open else { return };
+        all.push_str(text);
+        scores.extend_from_slice(scored);
+        let id = id.clone();
+        let delta = json!({"content_index": 0, "delta": text, "logprobs": self.scores(scored)});
+        events.push(self.inside("response.output_text.delta", &id, delta));
+    }
+
+    fn reasoning(&mut self, text: &str, events: &mut Vec<Event>) {
+        if !matches!(self.open, Some(OpenItem::Reasoning { .. })) {
+            self.close(events, "completed");
+            let id = fresh_id("rs_");
+            events.push(self.added(reasoning_item(&id, "", "in_progress")));
+            let part = json!({"content_index": 0, "part": {"type": "reasoning_text", "text": ""}});
+            events.push(self.inside("response.content_part.added", &id, part));
+            self.open = Some(OpenItem::Reasoning { id, text: String::new() });
+        }
+        let Some(OpenItem::Reasoning { id, text: all }) = &mut self.open else { return };
+        all.push_str(text);
+        let id = id.clone();
+        events.push(self.inside("response.reasoning_text.delta", &id, json!({"content_index": 0, "delta": text})));
+    }
+}
+
+impl ResponseWriter for ResponsesWriter {
+    fn opening(&mut self) -> Vec<Event> {
+        let now = self.response("in_progress", Value::Null, Value::Null);
+        let created = self.numbered(json!({"type": "response.created", "response": now}));
+        let running = self.numbered(json!({"type": "response.in_progress", "response": now}));
+        vec![created, running]
+    }
+
+    fn event(&mut self, _choice: usize, output: &OutputEvent) -> Vec<Event> {
+        let mut events = Vec::new();
+        match output {
+            OutputEvent::Started { .. } | OutputEvent::Read { .. } | OutputEvent::Failed(_) => {}
+            OutputEvent::Text { text, scored } => self.text(text, scored, &mut events),
+            OutputEvent::Reasoning { text, .. } => self.reasoning(text, &mut events),
+            OutputEvent::Call { id: call_id, name, .. } => {
+                self.close(&mut events, "completed");
+                let id = fresh_id("fc_");
+                let call = ToolCall { id: call_id.clone(), name: name.clone(), arguments: String::new() };
+                events.push(self.added(call_item(&id, &call, "in_progress")));
+                self.open = Some(OpenItem::Call { id, call });
+            }
+            OutputEvent::Arguments { text, .. } => {
+                let Some(OpenItem::Call { id, call }) = &mut self.open else { return events };
+                call.arguments.push_str(text);
+                let id = id.clone();
+                events.push(self.inside("response.function_call_arguments.delta", &id, json!({ "delta": text })));
+            }
+            OutputEvent::End(end) => {
+                self.finish = end.finish;
+                self.close(&mut events, self.status());
+            }
+        }
+        events
+    }
+
+    fn closing(&mut self, total: &Usage) -> Vec<Event> {
+        let whole = self.response(self.status(), Value::Null, usage(total));
+        let kind = format!("response.{}", self.status());
+        vec![self.numbered(json!({"type": kind, "response": whole}))]
+    }
+
+    fn failed(&mut self, error: &ApiError) -> Vec<Event> {
+        let code = if error.status.is_server_error() { "server_error" } else { "invalid_prompt" };
+        let error = json!({"code": code, "message": error.message});
+        let whole = self.response("failed", error, Value::Null);
+        vec![self.numbered(json!({"type": "response.failed", "response": whole}))]
+    }
+
+    fn whole(&mut self, choices: &[ChoiceOutput], total: &Usage) -> Value {
+        let Some(whole) = choices.first() else { return Value::Null };
+        self.finish = whole.finish();
+        let status = self.status();
+        if !whole.reasoning.is_empty() {
+            self.output.push(reasoning_item(&fresh_id("rs_"), &whole.reasoning, "completed"));
+        }
+        if !whole.text.is_empty() || whole.calls.is_empty() {
+            let part = text_part(&whole.text, self.scores(&whole.scored));
+            self.output.push(message_item(&fresh_id("msg_"), vec![part], status));
+        }
+        self.output.extend(whole.calls.iter().map(|c| call_item(&fresh_id("fc_"), c, status)));
+        self.response(status, Value::Null, usage(total))
+    }
+}

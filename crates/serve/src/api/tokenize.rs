@@ -1,0 +1,314 @@
+//! `/tokenize`, `/detokenize`, `/apply-template`, `/tokenizer_info` and `count_tokens`, for clients without a tokenizer of their own.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use text::tokenizer::Within;
+use text::{Stream, TextError};
+
+use crate::api::chat::conversation;
+use crate::api::completions::ids;
+use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, wrong};
+use crate::api::generate::receive;
+use crate::api::params::{thinking_max, variables};
+use crate::api::{messages, tools};
+use crate::error::{ApiError, Dialect, id_of};
+use crate::generation::prepared::render_conversation;
+use crate::generation::served_model::ServedModel;
+use crate::http::request_body::in_slot;
+use crate::http::work_slots::WorkSlot;
+use crate::request::{GenerateRequest, Input, Params, ResponseFormat};
+use crate::state::AppState;
+
+/// A request of `/tokenize` or `/apply-template`.
+#[derive(Debug)]
+pub enum TokenizeRequest {
+    /// A text, in vLLM's form.
+    Text {
+        /// The text to tokenize.
+        text: String,
+        /// Add the special tokens that the model expects around a text.
+        special: bool,
+        /// Return the tokens' texts.
+        spelled: bool,
+    },
+    /// A text, in llama.cpp's form, which the response has too.
+    Content {
+        /// The text to tokenize.
+        text: String,
+        /// Add the special tokens that the model expects around a text.
+        special: bool,
+        /// Parse names of special tokens in the text as these tokens.
+        named: bool,
+        /// Return the tokens' texts.
+        spelled: bool,
+    },
+    /// A conversation, for the chat template.
+    Conversation {
+        /// The request, as for `/v1/chat/completions`.
+        request: Box<GenerateRequest>,
+        /// Return the tokens' texts.
+        spelled: bool,
+    },
+}
+
+/// Parses a body of `/tokenize` or `/apply-template`.
+///
+/// # Errors
+/// The first invalid field.
+pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<TokenizeRequest, Invalid> {
+    let spelled = fields.flag("return_token_strs")?.unwrap_or(false);
+    let special = fields.flag("add_special_tokens")?;
+    let name = fields.text("model")?;
+    let continued = fields.flag("continue_final_message")?.unwrap_or(false);
+    fields.flag("add_generation_prompt")?;
+    thinking_max(fields, None, "max_tokens")?;
+    let (tools, template) = (tools::openai(fields)?, variables(fields)?);
+    if let Some(content) = content(fields)? {
+        return Ok(content);
+    }
+    if let Some(text) = fields.text("prompt")? {
+        if let Some(messages) = fields.take("messages") {
+            return Err(wrong("messages", &messages, "absent where prompt is given"));
+        }
+        return Ok(TokenizeRequest::Text { text, special: special.unwrap_or(true), spelled });
+    }
+    let (messages, prefixed) =
+        conversation(fields).map_err(|invalid| match invalid.message.starts_with("messages is null") {
+            true => wrong("prompt", &Value::Null, "a string, unless messages are given"),
+            false => invalid,
+        })?;
+    let continues = continued || prefixed;
+    let params = Params { model: name, unknown: fields.unknown(), ..Params::new(model.defaults.clone()) };
+    let input = Input::Conversation { messages, continues };
+    let request = GenerateRequest {
+        input,
+        tools,
+        template,
+        response_format: ResponseFormat::Text,
+        format_field: String::new(),
+        params,
+        repeated: Map::new(),
+    };
+    Ok(TokenizeRequest::Conversation { request: Box::new(request), spelled })
+}
+
+/// A body in llama.cpp's form, if it is one.
+fn content(fields: &mut Fields) -> Result<Option<TokenizeRequest>, Invalid> {
+    const FLAGS: [&str; 3] = ["add_special", "parse_special", "with_pieces"];
+    let mut flags = [None; 3];
+    for (flag, key) in flags.iter_mut().zip(FLAGS) {
+        *flag = fields.flag(key)?;
+    }
+    let Some(text) = fields.text("content")? else {
+        return match flags.into_iter().zip(FLAGS).find_map(|(flag, key)| Some((flag?, key))) {
+            Some((flag, key)) => Err(wrong(key, &flag.into(), "absent unless content is given")),
+            None => Ok(None),
+        };
+    };
+    for key in ["prompt", "messages"] {
+        if let Some(value) = fields.peek(key) {
+            return Err(wrong(key, &value, "absent where content is given"));
+        }
+    }
+    let [special, named, spelled] = flags;
+    let (special, named) = (special.unwrap_or(false), named.unwrap_or(true));
+    if special && !named {
+        let instead = "with add_special names of special tokens are these tokens: leave out one of the two";
+        return Err(unsupported("parse_special", &false.into(), instead));
+    }
+    Ok(Some(TokenizeRequest::Content { text, special, named, spelled: spelled.unwrap_or(false) }))
+}
+
+/// Parses a body of `/detokenize` with at most `most` ids.
+///
+/// # Errors
+/// No list of ids.
+pub fn parse_detokenize(fields: &mut Fields, model: ModelDefaults<'_>, most: usize) -> Result<Vec<u32>, Invalid> {
+    fields.text("model")?;
+    match fields.take("tokens") {
+        Some(Value::Array(items)) if items.len() <= most => ids("tokens", &items, model.vocab),
+        other => {
+            let allowed = format!("an array of at most {most} token ids (the context length)");
+            Err(wrong("tokens", &other.unwrap_or(Value::Null), &allowed))
+        }
+    }
+}
+
+/// Reads a request and runs `work` on it in a slot.
+async fn done(
+    state: Arc<AppState>,
+    request: Request,
+    dialect: Dialect,
+    work: impl FnOnce(&ServedModel, Fields, &WorkSlot) -> Result<Value, ApiError> + Send + 'static,
+) -> Response {
+    let (head, content) = request.into_parts();
+    let outcome = match receive(&state, &head, content).await {
+        Ok((content, served)) => {
+            let work = move |bytes: &[u8], slot: &WorkSlot| work(&served, Fields::parse(bytes)?, slot);
+            in_slot(&state, &head, content, work).await
+        }
+        Err(error) => Err(error),
+    };
+    match outcome {
+        Ok(value) => axum::Json(value).into_response(),
+        Err(error) => error.logged(&head).respond(dialect, id_of(&head).as_deref()),
+    }
+}
+
+fn of(served: &ServedModel) -> ModelDefaults<'_> {
+    ModelDefaults { defaults: &served.defaults, vocab: served.engine.vocab() }
+}
+
+/// Tokens of a conversation's prompt.
+fn rendered(served: &ServedModel, request: &GenerateRequest, slot: &WorkSlot) -> Result<Vec<u32>, ApiError> {
+    let Input::Conversation { messages, continues } = &request.input else { return Ok(Vec::new()) };
+    let (text, _) = render_conversation(served, request, messages, *continues, slot)?;
+    fits(served, &text)?;
+    Ok(served.tokenizer.encode_prompt_within(&text, counted(&|| slot.cancelled()))?)
+}
+
+/// No limit on tokens; stops when the client leaves.
+fn counted(left: &dyn Fn() -> bool) -> Within<'_> {
+    Within { tokens_max: usize::MAX, left }
+}
+
+/// Refuses a text that cannot fit into the context, before it is tokenized.
+fn fits(served: &ServedModel, text: &str) -> Result<(), TextError> {
+    let (least, most) = (served.tokenizer.tokens_least(text), served.engine.limits().context);
+    if least > most { Err(TextError::TooMany { least, most }) } else { Ok(()) }
+}
+
+/// Text of ids; stops when the client leaves.
+fn spelled(served: &ServedModel, ids: &[u32], slot: &WorkSlot) -> Result<String, TextError> {
+    let mut stream = Stream::new(served.tokenizer.as_ref(), false);
+    let mut text = String::new();
+    for ids in ids.chunks(1024) {
+        if slot.cancelled() {
+            return Err(TextError::Left);
+        }
+        ids.iter().for_each(|&id| text.push_str(&stream.push(id)));
+    }
+    Ok(text + &stream.finish())
+}
+
+/// `POST /tokenize`
+pub async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
+        let (ids, spelled) = match parse_tokenize(&mut fields, of(served))? {
+            TokenizeRequest::Content { text, special, named, spelled } => {
+                fits(served, &text)?;
+                let ids = if named {
+                    served.tokenizer.encode_within(&text, special, counted(&|| slot.cancelled()))?
+                } else {
+                    served
+                        .tokenizer
+                        .encode_prompt_within(&served.tokenizer.shield(&text), counted(&|| slot.cancelled()))?
+                };
+                let piece = |&id: &u32| json!({"id": id, "piece": piece(served, id)});
+                let tokens = if spelled { ids.iter().map(piece).collect::<Value>() } else { json!(ids) };
+                return Ok(json!({ "tokens": tokens }));
+            }
+            TokenizeRequest::Text { text, special, spelled } => {
+                fits(served, &text)?;
+                (served.tokenizer.encode_within(&text, special, counted(&|| slot.cancelled()))?, spelled)
+            }
+            TokenizeRequest::Conversation { request, spelled } => (rendered(served, &request, slot)?, spelled),
+        };
+        let piece = |&id: &u32| served.tokenizer.piece(id).unwrap_or_default();
+        let strings = if spelled { ids.iter().map(piece).collect::<Value>() } else { Value::Null };
+        let most = served.engine.limits().context;
+        Ok(json!({"count": ids.len(), "max_model_len": most, "tokens": ids, "token_strs": strings}))
+    };
+    done(state, request, Dialect::OpenAi, work).await
+}
+
+/// A token's bytes in llama.cpp's form: text, or numbers if they are not UTF-8.
+fn piece(served: &ServedModel, id: u32) -> Value {
+    String::from_utf8(served.tokenizer.bytes(id).unwrap_or_default())
+        .map_or_else(|e| json!(e.into_bytes()), Value::from)
+}
+
+/// `POST /detokenize`, as vLLM (`prompt`) and llama.cpp (`content`) answer: both send the same.
+pub async fn detokenize(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
+        let ids = parse_detokenize(&mut fields, of(served), served.engine.limits().context)?;
+        let text = spelled(served, &ids, slot)?;
+        Ok(json!({"prompt": text, "content": text}))
+    };
+    done(state, request, Dialect::OpenAi, work).await
+}
+
+/// `POST /apply-template`: the prompt of a conversation, as the model would read it.
+pub async fn apply(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let work =
+        |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| match parse_tokenize(&mut fields, of(served))? {
+            TokenizeRequest::Text { text, .. } | TokenizeRequest::Content { text, .. } => Ok(json!({ "prompt": text })),
+            TokenizeRequest::Conversation { request, .. } => {
+                let ids = rendered(served, &request, slot)?;
+                Ok(json!({"prompt": spelled(served, &ids, slot)?}))
+            }
+        };
+    done(state, request, Dialect::OpenAi, work).await
+}
+
+/// `POST /v1/messages/count_tokens`
+pub async fn count(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
+        let request = messages::parse(&mut fields, of(served))?;
+        Ok(json!({"input_tokens": rendered(served, &request, slot)?.len()}))
+    };
+    done(state, request, Dialect::Anthropic, work).await
+}
+
+/// `GET /tokenizer_info`: of the first model.
+pub async fn info(State(state): State<Arc<AppState>>) -> Response {
+    let served = match state.model(None).await {
+        Ok(served) => served,
+        Err(error) => return ApiError::from(error).respond(Dialect::OpenAi, None),
+    };
+    let info = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": served.bos,
+        "eos_token": served.eos,
+        "pad_token": served.eos,
+        "vocab_size": served.tokenizer.vocab_size(),
+        "model_max_length": served.engine.limits().context,
+        "chat_template": served.template.source(),
+    });
+    axum::Json(info).into_response()
+}
+
+/// RFC 3339 date of seconds since 1970.
+pub fn date(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date;
+
+    #[test]
+    fn dates() {
+        for (seconds, said) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (4_102_444_800, "2100-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(date(seconds), said);
+        }
+    }
+}

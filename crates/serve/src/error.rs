@@ -1,0 +1,241 @@
+//! API errors: status, code, field and message, in the form that each dialect's clients expect.
+
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use engine::{EngineError, SubmitError};
+use serde_json::{Value, json};
+use text::TextError;
+
+use crate::api::fields::Invalid;
+use crate::generation::model_pool::ModelUnavailable;
+use crate::http::access_log::RequestLog;
+
+/// The API whose clients use a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's API.
+    OpenAi,
+    /// DeepSeek's paths: OpenAI's API, but an invalid value is a 422.
+    DeepSeek,
+    /// Anthropic's API.
+    Anthropic,
+}
+
+impl Dialect {
+    /// The dialect of a path.
+    pub fn of(path: &str) -> Dialect {
+        let mut parts = path.split('/').filter(|p| !p.is_empty());
+        match parts.next() {
+            Some("anthropic") => Dialect::Anthropic,
+            Some("v1") if parts.next() == Some("messages") => Dialect::Anthropic,
+            Some("chat" | "completions" | "beta") => Dialect::DeepSeek,
+            _ => Dialect::OpenAi,
+        }
+    }
+}
+
+/// An error response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    pub status: StatusCode,
+    pub code: &'static str,
+    pub param: Option<String>,
+    pub message: String,
+    /// Seconds for `Retry-After`.
+    pub retry: Option<u64>,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
+        let again = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        ApiError { status, code, param: None, message: message.into(), retry: again.then_some(1) }
+    }
+
+    pub fn bad(code: &'static str, message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    /// An internal error.
+    pub fn fault(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            s if s.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    fn anthropic_kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            402 => "billing_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 | 529 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The error as a response body or as a streamed event.
+    pub fn json(&self, dialect: Dialect, id: Option<&str>) -> Value {
+        match dialect {
+            Dialect::OpenAi | Dialect::DeepSeek => {
+                let ApiError { code, param, message, .. } = self;
+                json!({"error": {"message": message, "type": self.kind(), "param": param, "code": code}})
+            }
+            Dialect::Anthropic => {
+                let error = json!({"type": self.anthropic_kind(), "message": self.message});
+                json!({"type": "error", "error": error, "request_id": id})
+            }
+        }
+    }
+
+    /// The status that a dialect's clients expect.
+    fn status(&self, dialect: Dialect) -> StatusCode {
+        if dialect == Dialect::DeepSeek && self.status == StatusCode::BAD_REQUEST && self.param.is_some() {
+            return StatusCode::UNPROCESSABLE_ENTITY;
+        }
+        self.status
+    }
+
+    /// Adds the error to the access log.
+    pub fn logged(self, head: &Parts) -> ApiError {
+        if let Some(log) = head.extensions.get::<RequestLog>() {
+            log.update(|f| f.error = Some(self.code));
+        }
+        self
+    }
+
+    /// The response of this error.
+    pub fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
+        let mut response = (self.status(dialect), axum::Json(self.json(dialect, id))).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(Ok(id)) = id.filter(|_| dialect == Dialect::Anthropic).map(HeaderValue::from_str) {
+            response.headers_mut().insert(HeaderName::from_static("request-id"), id);
+        }
+        response
+    }
+}
+
+/// The id that the middleware gave to a request.
+pub fn id_of(head: &Parts) -> Option<String> {
+    head.extensions.get::<RequestLog>().map(RequestLog::id)
+}
+
+impl From<ModelUnavailable> for ApiError {
+    fn from(error: ModelUnavailable) -> ApiError {
+        let (status, code) = match &error {
+            ModelUnavailable::Unknown { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            ModelUnavailable::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
+            ModelUnavailable::TooLarge { .. } | ModelUnavailable::NoRoom { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no_room")
+            }
+            ModelUnavailable::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
+        };
+        let param = matches!(error, ModelUnavailable::Unknown { .. }).then(|| "model".to_string());
+        ApiError { param, ..ApiError::new(status, code, error.to_string()) }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> ApiError {
+        let problem = ApiError::bad(invalid.code, invalid.message);
+        ApiError { param: invalid.param, ..problem }
+    }
+}
+
+impl From<TextError> for ApiError {
+    fn from(error: TextError) -> ApiError {
+        match &error {
+            TextError::Template(_) | TextError::TooLong { .. } => ApiError::bad("prompt_refused", error.to_string()),
+            TextError::TooMany { least, most } => ApiError::bad(
+                "context_length_exceeded",
+                format!(
+                    "the text has at least {least} tokens, {} more than the {most} that this server takes; shorten it",
+                    least - most
+                ),
+            ),
+            // There is nobody to tell.
+            TextError::Left => ApiError::new(StatusCode::REQUEST_TIMEOUT, "left", error.to_string()),
+            TextError::Tokenizer(_) => ApiError::fault(error.to_string()),
+        }
+    }
+}
+
+impl From<&EngineError> for ApiError {
+    fn from(error: &EngineError) -> ApiError {
+        let overloaded = |code| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string());
+        match error {
+            EngineError::TooLong { tokens, over, context } => ApiError::bad(
+                "context_length_exceeded",
+                format!(
+                    "the prompt has {tokens} tokens, {over} more than the {context} that this server takes; shorten it"
+                ),
+            ),
+            EngineError::Empty => {
+                ApiError::bad("invalid_value", "prompt is \"\"; it must hold at least one token for this model")
+            }
+            EngineError::Vocabulary { .. } => ApiError::bad("invalid_value", format!("prompt: {error}")),
+            EngineError::Constraint(_) => ApiError::bad("constraint_failed", error.to_string()),
+            EngineError::ConstraintLate { .. } => ApiError::bad("constraint_timeout", error.to_string()),
+            EngineError::Waited { .. } => overloaded("waited_too_long"),
+            _ => ApiError::fault(error.to_string()),
+        }
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(refused: SubmitError) -> ApiError {
+        match &refused {
+            SubmitError::Prompt(error) => ApiError::from(error),
+            SubmitError::Busy { .. } => ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", refused.to_string()),
+            SubmitError::Stopped(_) => ApiError::fault(refused.to_string()),
+            SubmitError::Ending => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ending", refused.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dialect_follows_from_the_path() {
+        for path in ["/v1/messages", "/v1/messages/count_tokens", "/anthropic/v1/messages", "/anthropic/v1/models"] {
+            assert_eq!(Dialect::of(path), Dialect::Anthropic, "{path}");
+        }
+        for path in ["/", "/v1/chat/completions", "/v1/models/messages-7b", "/v1/responses", "/metrics", "/tokenize"] {
+            assert_eq!(Dialect::of(path), Dialect::OpenAi, "{path}");
+        }
+        for path in ["/chat/completions", "/beta/completions", "/beta/v1/chat/completions"] {
+            assert_eq!(Dialect::of(path), Dialect::DeepSeek, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_dialect_has_its_own_shape() {
+        let problem = ApiError { param: Some("n".to_string()), ..ApiError::bad("invalid_value", "n is 0") };
+        assert_eq!(problem.json(Dialect::OpenAi, None)["error"]["param"], "n");
+        let theirs = problem.json(Dialect::Anthropic, Some("req_1"));
+        let wanted = json!({"type": "error", "error": {"type": "invalid_request_error", "message": "n is 0"}, "request_id": "req_1"});
+        assert_eq!(theirs, wanted);
+        let status = |dialect| problem.respond(dialect, None).status().as_u16();
+        assert_eq!((status(Dialect::OpenAi), status(Dialect::DeepSeek), status(Dialect::Anthropic)), (400, 422, 400));
+        let busy = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "later");
+        assert_eq!(busy.respond(Dialect::OpenAi, None).headers()["retry-after"], "1");
+        let nobody = ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "no key");
+        assert_eq!(nobody.respond(Dialect::OpenAi, None).headers()["www-authenticate"], "Bearer");
+    }
+}

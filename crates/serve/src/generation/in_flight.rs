@@ -1,0 +1,180 @@
+//! A request's choices in flight: submits as many as the engine's queue accepts, and the rest as others finish.
+//!
+//! A token counts when its event is taken from here for delivery. So whatever ends a request (its client leaves, a timeout, a fault), its log has
+//! the tokens that were delivered.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use engine::{RequestHandle, SubmitError};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::error::ApiError;
+use crate::generation::events::{ChoiceEnd, ChoiceOutput, OutputEvent};
+use crate::generation::output::{TaggedEvent, TokenCount};
+use crate::generation::prepared::PreparedRequest;
+use crate::generation::retry_after::Timer;
+use crate::generation::usage::Usage;
+use crate::http::access_log::RequestLog;
+use crate::state::AppState;
+
+/// The submitted choices of a request. Dropping it drops their handles, which cancels them in the engine.
+pub struct InFlight {
+    state: Arc<AppState>,
+    prepared: PreparedRequest,
+    handles: Vec<Option<RequestHandle>>,
+    sender: UnboundedSender<TaggedEvent>,
+    parts: UnboundedReceiver<TaggedEvent>,
+    /// Prompt tokens; those of the choices are in `counts`.
+    usage: Usage,
+    counts: Vec<TokenCount>,
+    ended: usize,
+    log: RequestLog,
+    /// Timers of choices that left the queue.
+    timers: HashMap<usize, Timer>,
+}
+
+impl InFlight {
+    /// Submits the first choices.
+    ///
+    /// # Errors
+    /// The engine accepted none.
+    pub fn start(state: Arc<AppState>, prepared: PreparedRequest, log: RequestLog) -> Result<InFlight, ApiError> {
+        let (sender, parts) = unbounded_channel();
+        let usage = Usage { prompt: prepared.prompt_tokens(), ..Usage::default() };
+        let counts = vec![TokenCount::default(); prepared.choices()];
+        let (handles, timers) = (Vec::new(), HashMap::new());
+        let mut in_flight = InFlight { state, prepared, handles, sender, parts, usage, counts, ended: 0, log, timers };
+        in_flight.submit()?;
+        Ok(in_flight)
+    }
+
+    /// Submits as many choices as the queue accepts.
+    fn submit(&mut self) -> Result<(), ApiError> {
+        while self.handles.len() < self.prepared.choices() {
+            let (request, decoder) = self.prepared.choice(self.handles.len(), self.sender.clone());
+            match self.prepared.served.engine.submit(request, decoder) {
+                Ok(handle) => self.handles.push(Some(handle)),
+                // Submitted when a running choice ends.
+                Err(SubmitError::Busy { .. }) if self.handles.iter().any(Option::is_some) => return Ok(()),
+                Err(refused) => {
+                    let busy = matches!(refused, SubmitError::Busy { .. });
+                    let error = ApiError::from(refused);
+                    return Err(if busy { self.with_retry_after(error) } else { error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets `Retry-After` to the time at which the queue is expected to be empty.
+    fn with_retry_after(&self, error: ApiError) -> ApiError {
+        let (running, waiting) = self.prepared.served.engine.load();
+        let retry = error.retry.map(|_| self.state.request_times.retry_after(running, waiting));
+        ApiError { retry, ..error }
+    }
+
+    /// The next event; `None` when all choices have ended.
+    pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<(usize, OutputEvent), ApiError>>> {
+        if self.ended == self.prepared.choices() {
+            return Poll::Ready(None);
+        }
+        match self.parts.poll_recv(task) {
+            Poll::Pending => Poll::Pending,
+            // `self.sender` keeps the channel open.
+            Poll::Ready(None) => Poll::Ready(Some(Err(ApiError::fault("the engine ended without an answer")))),
+            Poll::Ready(Some(given)) => Poll::Ready(Some(self.account(given))),
+        }
+    }
+
+    fn account(&mut self, (choice, count, part): TaggedEvent) -> Result<(usize, OutputEvent), ApiError> {
+        if matches!(part, OutputEvent::Started { .. }) {
+            self.timers.insert(choice, self.state.request_times.began());
+        }
+        self.counts[choice] = count;
+        // The choices of one prompt share its computation, so only the first one's cache hits count.
+        let first = choice.is_multiple_of(self.prepared.params.best_of);
+        match &part {
+            OutputEvent::Started { cached, differs_at, waited, .. } => {
+                self.log.update(|f| f.queued = f.queued.or(Some(*waited)));
+                if first {
+                    self.usage.cached += cached;
+                    self.usage.differs_at = self.usage.differs_at.or(*differs_at);
+                }
+            }
+            OutputEvent::Read { written } if first => self.usage.written += written,
+            OutputEvent::End(end) => {
+                self.timers.remove(&choice);
+                self.state.request_times.ended(end.timing.prefill + end.timing.decode);
+                self.log_end(end);
+                self.ended += 1;
+                self.handles[choice] = None;
+                self.submit()?;
+            }
+            OutputEvent::Failed(error) => {
+                let error = self.with_retry_after(self.prepared.error(error));
+                self.log.update(|f| f.error = Some(error.code));
+                return Err(error);
+            }
+            OutputEvent::Text { .. } | OutputEvent::Reasoning { .. } | OutputEvent::Call { .. } => {
+                self.log.first_token()
+            }
+            _ => {}
+        }
+        Ok((choice, part))
+    }
+
+    /// Logs the end of a choice: sums of times, and the last finish reason.
+    fn log_end(&self, end: &ChoiceEnd) {
+        let timing = end.timing;
+        self.log.update(|f| {
+            f.prefill = Some(f.prefill.unwrap_or_default() + timing.prefill);
+            f.decode = Some(f.decode.unwrap_or_default() + timing.decode);
+            f.finish = Some(end.finish.word());
+        });
+    }
+
+    /// Tokens delivered so far.
+    pub fn usage(&self) -> Usage {
+        let sum = |of: fn(&TokenCount) -> usize| self.counts.iter().map(of).sum();
+        Usage { completion: sum(|c| c.tokens), reasoning: sum(|c| c.reasoning), ..self.usage }
+    }
+
+    /// Waits for all choices; with `best_of`, keeps the most likely of each prompt.
+    ///
+    /// # Errors
+    /// The first choice that failed.
+    pub async fn collect(&mut self) -> Result<Vec<ChoiceOutput>, ApiError> {
+        let mut all = vec![ChoiceOutput::default(); self.prepared.choices()];
+        while let Some(next) = std::future::poll_fn(|task| self.poll(task)).await {
+            let (choice, part) = next?;
+            all[choice].add(part);
+        }
+        let (made, given) = (self.prepared.params.best_of, self.prepared.params.choices);
+        if made == given {
+            return Ok(all);
+        }
+        let mean = |w: &ChoiceOutput| w.end.as_ref().map_or(f64::NEG_INFINITY, |end| end.mean);
+        let mut best = Vec::new();
+        for group in all.chunks_mut(made) {
+            group.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+            best.extend(group[..given].iter().cloned());
+        }
+        Ok(best)
+    }
+}
+
+impl Drop for InFlight {
+    /// Logs the tokens delivered, however the request ended. A request that was never queued has none.
+    fn drop(&mut self) {
+        if self.handles.is_empty() {
+            return;
+        }
+        let usage = self.usage();
+        self.log.update(|f| {
+            f.completion_tokens = Some(usage.completion);
+            f.cached_tokens = Some(usage.cached);
+        });
+    }
+}

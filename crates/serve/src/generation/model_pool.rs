@@ -1,0 +1,406 @@
+//! The models of a server under one memory budget: loaded on demand, unloaded when others need the memory or they were idle.
+//!
+//! What a model is and how it is loaded comes from outside: descriptions and a loader. A model that is held (by a request that
+//! runs) is never put away.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// What is known of a model before it is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelDescription {
+    /// Its id in the API.
+    pub name: String,
+    /// Bytes that it takes when it is loaded.
+    pub bytes: u64,
+    /// Tokens of its context.
+    pub context: usize,
+    /// Seconds since 1970, for `created` in lists.
+    pub created: u64,
+}
+
+/// Whether a model is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadState {
+    /// Not in memory.
+    Absent,
+    /// Being loaded.
+    Loading,
+    /// In memory.
+    Ready,
+}
+
+impl LoadState {
+    /// The name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadState::Absent => "absent",
+            LoadState::Loading => "loading",
+            LoadState::Ready => "ready",
+        }
+    }
+}
+
+/// Why a model is not available.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ModelUnavailable {
+    /// No model has that name.
+    #[error("model is {name:?}; this server has {known}")]
+    Unknown { name: String, known: String },
+    /// It takes longer than a request waits.
+    #[error("the model is being loaded; try again")]
+    Loading,
+    /// It can never fit.
+    #[error(
+        "{name} takes {bytes} bytes, and all models together have {budget}; give the server more --memory or a smaller model"
+    )]
+    TooLarge { name: String, bytes: u64, budget: u64 },
+    /// It would fit, but models that answer requests are in its place.
+    #[error("{name} takes {bytes} bytes, and {free} of {budget} are free while {busy} runs; try again")]
+    NoRoom { name: String, bytes: u64, budget: u64, free: u64, busy: String },
+    /// It could not be loaded; the next request tries again.
+    #[error("{name} could not be loaded: {cause}")]
+    Failed { name: String, cause: String },
+}
+
+/// Loads the model of a description. It may take long; it runs on a thread that may wait.
+pub type Loader<M> = Box<dyn Fn(&ModelDescription) -> Result<M, String> + Send + Sync>;
+
+struct Entry<M> {
+    description: ModelDescription,
+    loading: bool,
+    ready: Option<Arc<M>>,
+    used: Instant,
+}
+
+impl<M> Entry<M> {
+    /// Nobody but this holds it. Holders are made under the lock only, so it stays so while the lock is held.
+    fn idle(&self) -> bool {
+        self.ready.as_ref().is_some_and(|model| Arc::strong_count(model) == 1)
+    }
+
+    fn bytes(&self) -> u64 {
+        if self.ready.is_some() { self.description.bytes } else { 0 }
+    }
+}
+
+/// All models of a server; the first one answers where a request names none.
+pub struct ModelPool<M> {
+    entries: Mutex<Vec<Entry<M>>>,
+    /// Held while a model is loaded: one at a time.
+    slot: tokio::sync::Mutex<()>,
+    budget: Option<u64>,
+    loader: Loader<M>,
+}
+
+impl<M: Send + Sync + 'static> ModelPool<M> {
+    /// Models under a budget of bytes (none: no bound), all absent yet. Names must differ, and there must be one.
+    pub fn new(descriptions: Vec<ModelDescription>, budget: Option<u64>, loader: Loader<M>) -> Arc<ModelPool<M>> {
+        assert!(!descriptions.is_empty(), "a server has at least one model");
+        let used = Instant::now();
+        let entry = |description| Entry { description, loading: false, ready: None, used };
+        let entries = Mutex::new(descriptions.into_iter().map(entry).collect());
+        Arc::new(ModelPool { entries, slot: tokio::sync::Mutex::new(()), budget, loader })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry<M>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that all models together may take.
+    pub fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+
+    /// All of them, in their order.
+    pub fn list(&self) -> Vec<(ModelDescription, LoadState)> {
+        let phase = |e: &Entry<M>| match (&e.ready, e.loading) {
+            (Some(_), _) => LoadState::Ready,
+            (None, true) => LoadState::Loading,
+            (None, false) => LoadState::Absent,
+        };
+        self.lock().iter().map(|e| (e.description.clone(), phase(e))).collect()
+    }
+
+    /// Those in memory, without counting it as use. Let go of them soon: what is held is not put away.
+    pub fn loaded(&self) -> Vec<(String, Arc<M>)> {
+        let entries = self.lock();
+        entries.iter().filter_map(|e| Some((e.description.name.clone(), Arc::clone(e.ready.as_ref()?)))).collect()
+    }
+
+    /// Where the model of this name stands; the first without one.
+    fn place(&self, name: Option<&str>) -> Result<usize, ModelUnavailable> {
+        let Some(name) = name else { return Ok(0) };
+        let entries = self.lock();
+        entries.iter().position(|e| e.description.name == name).ok_or_else(|| {
+            let known: Vec<String> = entries.iter().take(20).map(|e| format!("{:?}", e.description.name)).collect();
+            ModelUnavailable::Unknown { name: name.chars().take(200).collect(), known: known.join(", ") }
+        })
+    }
+
+    /// The model of this name (the first without one), if there is such a name.
+    ///
+    /// # Errors
+    /// No such name.
+    pub fn describe(&self, name: Option<&str>) -> Result<(ModelDescription, LoadState), ModelUnavailable> {
+        let place = self.place(name)?;
+        Ok(self.list().swap_remove(place))
+    }
+
+    fn take(&self, place: usize) -> Option<Arc<M>> {
+        let entry = &mut self.lock()[place];
+        let model = entry.ready.clone()?;
+        entry.used = Instant::now();
+        Some(model)
+    }
+
+    /// The model of this name (the first without one), loaded first where it must be. Who asks for one that is being loaded waits
+    /// with the others; who leaves meanwhile does not stop it.
+    ///
+    /// # Errors
+    /// See [`ModelUnavailable`]; `Loading` does not come from here.
+    pub async fn get(self: &Arc<Self>, name: Option<&str>) -> Result<Arc<M>, ModelUnavailable> {
+        let place = self.place(name)?;
+        if let Some(model) = self.take(place) {
+            return Ok(model);
+        }
+        let all = Arc::clone(self);
+        let task = tokio::spawn(async move { all.load(place).await });
+        task.await.unwrap_or_else(|_| {
+            let (name, cause) = (self.lock()[place].description.name.clone(), "a fault while loading".to_string());
+            Err(ModelUnavailable::Failed { name, cause })
+        })
+    }
+
+    async fn load(self: Arc<Self>, place: usize) -> Result<Arc<M>, ModelUnavailable> {
+        let _turn = self.slot.lock().await;
+        if let Some(model) = self.take(place) {
+            return Ok(model);
+        }
+        let gone = self.make_room(place)?;
+        let description = {
+            let entry = &mut self.lock()[place];
+            entry.loading = true;
+            entry.description.clone()
+        };
+        let all = Arc::clone(&self);
+        let loaded = tokio::task::spawn_blocking(move || {
+            // Their memory is free once they are dropped.
+            drop(gone);
+            (all.loader)(&description)
+        });
+        let loaded = loaded.await.unwrap_or_else(|_| Err("a fault while loading".to_string()));
+        let entry = &mut self.lock()[place];
+        entry.loading = false;
+        entry.used = Instant::now();
+        let model = loaded.map_err(|cause| ModelUnavailable::Failed { name: entry.description.name.clone(), cause })?;
+        Ok(Arc::clone(entry.ready.insert(Arc::new(model))))
+    }
+
+    /// Takes out idle models, the least recently used first, until this one fits. Takes none where that does not help.
+    fn make_room(&self, place: usize) -> Result<Vec<Arc<M>>, ModelUnavailable> {
+        let Some(budget) = self.budget else { return Ok(Vec::new()) };
+        let mut entries = self.lock();
+        let (name, bytes) = (entries[place].description.name.clone(), entries[place].description.bytes);
+        if bytes > budget {
+            return Err(ModelUnavailable::TooLarge { name, bytes, budget });
+        }
+        let used: u64 = entries.iter().map(Entry::bytes).sum();
+        let busy: u64 = entries.iter().filter(|e| !e.idle()).map(Entry::bytes).sum();
+        if busy.saturating_add(bytes) > budget {
+            let names = entries.iter().filter(|e| e.ready.is_some() && !e.idle()).map(|e| e.description.name.as_str());
+            let busy_names = names.collect::<Vec<_>>().join(", ");
+            return Err(ModelUnavailable::NoRoom {
+                name,
+                bytes,
+                budget,
+                free: budget.saturating_sub(busy),
+                busy: busy_names,
+            });
+        }
+        let mut order: Vec<usize> = (0..entries.len()).filter(|&i| entries[i].idle()).collect();
+        order.sort_by_key(|&i| entries[i].used);
+        let (mut used, mut gone) = (used, Vec::new());
+        for i in order {
+            if used.saturating_add(bytes) <= budget {
+                break;
+            }
+            used -= entries[i].bytes();
+            gone.extend(entries[i].ready.take());
+        }
+        Ok(gone)
+    }
+
+    /// Takes out what nobody used for this long. Dropping what it gives may take a while.
+    #[must_use = "dropping the models may take a while: do so where that is fine"]
+    pub fn unload_idle(&self, idle: Duration) -> Vec<(String, Arc<M>)> {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        for entry in self.lock().iter_mut() {
+            if !entry.idle() {
+                // In use until now.
+                entry.used = now;
+            } else if now.duration_since(entry.used) >= idle {
+                gone.extend(entry.ready.take().map(|model| (entry.description.name.clone(), model)));
+            }
+        }
+        gone
+    }
+}
+
+/// The model that a request's body names, read before the rest of it. None where it names none, or is no JSON that could: whoever
+/// reads the body as a whole says what is wrong with it.
+pub fn requested_model(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        model: Option<String>,
+    }
+    serde_json::from_slice::<Named>(body).ok()?.model
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use super::*;
+
+    /// A model that tells when it is dropped.
+    struct Fake(String, Arc<Mutex<Vec<String>>>);
+
+    impl Drop for Fake {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(format!("-{}", self.0));
+        }
+    }
+
+    struct Bench {
+        models: Arc<ModelPool<Fake>>,
+        events: Arc<Mutex<Vec<String>>>,
+        at_once: Arc<AtomicUsize>,
+    }
+
+    /// Models a (40), b (40), c (40), all (100), huge (101) and bad in 100 bytes.
+    fn bench() -> Bench {
+        let sizes = [("a", 40), ("b", 40), ("c", 40), ("all", 100), ("huge", 101), ("bad", 1), ("panics", 1)];
+        let described =
+            |&(name, bytes): &(&str, u64)| ModelDescription { name: name.to_string(), bytes, context: 8, created: 0 };
+        let (events, at_once) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (theirs, count) = (Arc::clone(&events), Arc::clone(&at_once));
+        let loader = move |d: &ModelDescription| {
+            assert_eq!(count.fetch_add(1, SeqCst), 0, "one load at a time");
+            std::thread::sleep(Duration::from_millis(20));
+            count.fetch_sub(1, SeqCst);
+            theirs.lock().unwrap().push(format!("+{}", d.name));
+            assert!(d.name != "panics", "as it should");
+            if d.name == "bad" {
+                Err("no such file".to_string())
+            } else {
+                Ok(Fake(d.name.clone(), Arc::clone(&theirs)))
+            }
+        };
+        let models = ModelPool::new(sizes.iter().map(described).collect(), Some(100), Box::new(loader));
+        Bench { models, events, at_once }
+    }
+
+    impl Bench {
+        fn events(&self) -> String {
+            self.events.lock().unwrap().drain(..).collect::<Vec<_>>().join(" ")
+        }
+
+        async fn refused(&self, name: &str) -> String {
+            self.models.get(Some(name)).await.err().expect("refused").to_string()
+        }
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_load_once_and_the_first_is_the_default() {
+        let b = bench();
+        let all: Vec<_> = (0..20)
+            .map(|i| {
+                let models = Arc::clone(&b.models);
+                tokio::spawn(async move { models.get((i % 2 == 0).then_some("a")).await.unwrap().0.clone() })
+            })
+            .collect();
+        for one in all {
+            assert_eq!(one.await.unwrap(), "a");
+        }
+        assert_eq!(b.events(), "+a");
+        assert_eq!(b.at_once.load(SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn the_least_recently_used_goes_and_what_is_held_stays() {
+        let b = bench();
+        for name in ["a", "b", "a"] {
+            b.models.get(Some(name)).await.unwrap();
+        }
+        drop(b.models.get(Some("c")).await.unwrap());
+        assert_eq!(b.events(), "+a +b -b +c", "b was used before a");
+        let held = b.models.get(Some("a")).await.unwrap();
+        drop(b.models.get(Some("b")).await.unwrap());
+        assert_eq!(b.events(), "-c +b", "a is newer than c, and held");
+        let said = b.refused("all").await;
+        assert_eq!(said, "all takes 100 bytes, and 60 of 100 are free while a runs; try again");
+        assert_eq!(b.events(), "", "nothing goes where it does not help");
+        drop(b.models.get(Some("c")).await.unwrap());
+        assert_eq!(b.events(), "-b +c", "a is older, but held");
+        drop(held);
+        b.models.get(Some("all")).await.unwrap();
+        assert_eq!(b.events(), "-a -c +all");
+        let phases: Vec<LoadState> = b.models.list().into_iter().map(|(_, phase)| phase).collect();
+        assert_eq!(phases[..4], [LoadState::Absent, LoadState::Absent, LoadState::Absent, LoadState::Ready]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_says_why_and_is_tried_again() {
+        let b = bench();
+        assert!(b.refused("huge").await.starts_with("huge takes 101 bytes, and all models together have 100;"));
+        assert!(b.refused("none").await.starts_with("model is \"none\"; this server has \"a\", \"b\""));
+        assert_eq!(b.events(), "");
+        for _ in 0..2 {
+            assert_eq!(b.refused("bad").await, "bad could not be loaded: no such file");
+            assert_eq!(b.events(), "+bad");
+        }
+        assert_eq!(b.refused("panics").await, "panics could not be loaded: a fault while loading");
+        assert!(b.models.list().iter().all(|(_, phase)| *phase == LoadState::Absent));
+        b.models.get(None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_leaves_does_not_stop_a_load() {
+        let b = bench();
+        let asks = b.models.get(Some("a"));
+        assert!(tokio::time::timeout(Duration::from_millis(5), asks).await.is_err());
+        assert_eq!(b.models.describe(Some("a")).unwrap().1, LoadState::Loading);
+        b.models.get(Some("a")).await.unwrap();
+        assert_eq!(b.events(), "+a");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_is_put_away() {
+        let b = bench();
+        let held = b.models.get(Some("a")).await.unwrap();
+        b.models.get(Some("b")).await.unwrap();
+        assert!(b.models.unload_idle(Duration::from_secs(60)).is_empty());
+        let gone: Vec<String> = b.models.unload_idle(Duration::ZERO).into_iter().map(|(name, _)| name).collect();
+        assert_eq!((gone, b.events()), (vec!["b".to_string()], "+a +b -b".to_string()));
+        drop(held);
+        // It was in use until just now.
+        assert!(b.models.unload_idle(Duration::from_secs(60)).is_empty());
+        assert_eq!(b.models.unload_idle(Duration::ZERO).len(), 1);
+    }
+
+    #[test]
+    fn the_model_of_a_body_is_read_without_the_rest() {
+        let named = |body: &str| requested_model(body.as_bytes());
+        assert_eq!(named(r#"{"prompt": [1, {"model": "x"}], "model": "a/b"}"#).as_deref(), Some("a/b"));
+        for body in ["{}", "[]", "", "{", r#"{"model": null}"#, r#"{"model": 5}"#, r#"{"model": "a"} x"#] {
+            assert_eq!(named(body), None, "{body}");
+        }
+        assert_eq!(named(&"[".repeat(100_000)), None);
+    }
+}

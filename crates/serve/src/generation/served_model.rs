@@ -1,0 +1,187 @@
+//! A served model with what is derived from it once: its reply format and the tables of its grammars.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use axum::http::StatusCode;
+use engine::{Engine, Sampling};
+use serde_json::Value;
+use text::chat::{Context, Template};
+use text::grammar::{Constraint, GrammarError, Grammars, Matcher, Trial};
+use text::reply::Format;
+use text::{TextError, Tokenizer};
+
+use crate::error::ApiError;
+use crate::http::work_slots::WorkSlot;
+use crate::request::GenerateRequest;
+
+/// A chat template, rendered in this process or in another.
+pub trait Render: Send + Sync {
+    /// Renders the prompt. Rendering that can be stopped is, once `left` returns true.
+    ///
+    /// # Errors
+    /// The template refused the messages, or took too long.
+    fn render(&self, messages: &[Value], context: &Context, left: &dyn Fn() -> bool) -> Result<String, TextError>;
+
+    /// Source text of the template.
+    fn source(&self) -> &str;
+}
+
+impl Render for Template {
+    fn render(&self, messages: &[Value], context: &Context, _left: &dyn Fn() -> bool) -> Result<String, TextError> {
+        Template::render(self, messages, context)
+    }
+
+    fn source(&self) -> &str {
+        Template::source(self)
+    }
+}
+
+/// Trial compilation of constraints with limits on time and memory.
+pub trait TryConstraint: Send + Sync {
+    /// The outcome of compiling a constraint. Stopped at its limits, and once `left` returns true.
+    ///
+    /// # Errors
+    /// The compilation did not end.
+    fn attempt(&self, trial: &Trial, left: &dyn Fn() -> bool) -> Result<Result<(), GrammarError>, NotTried>;
+}
+
+/// Why a trial compilation did not end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotTried {
+    /// The reason, for the error message.
+    pub why: String,
+    /// The constraint is to blame, not the machine.
+    pub by_request: bool,
+}
+
+/// What a served model is made of.
+pub struct ModelParts {
+    /// Model id in the API.
+    pub name: String,
+    /// The engine that runs it.
+    pub engine: Engine,
+    /// The model's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's chat template.
+    pub template: Box<dyn Render>,
+    /// Text of the beginning-of-text token.
+    pub bos: String,
+    /// Text of the end-of-text token.
+    pub eos: String,
+    /// Default sampling parameters.
+    pub defaults: Sampling,
+    /// End-of-text ids.
+    pub stops: Vec<u32>,
+    /// Where large constraints are compiled before this process compiles them.
+    pub trials: Arc<dyn TryConstraint>,
+}
+
+/// A model that is served.
+pub struct ServedModel {
+    served: ModelParts,
+    /// Format of its reasoning and tool calls.
+    pub format: Format,
+    /// Tables for grammars, slow to build: built by the first request that needs them.
+    grammars: OnceLock<Result<Grammars, String>>,
+}
+
+impl Deref for ServedModel {
+    type Target = ModelParts;
+
+    fn deref(&self) -> &ModelParts {
+        &self.served
+    }
+}
+
+impl ServedModel {
+    /// Derives the reply format from the chat template.
+    pub fn new(served: ModelParts) -> ServedModel {
+        let format = Format::of_template(served.template.source());
+        ServedModel { served, format, grammars: OnceLock::new() }
+    }
+
+    /// Compiles a constraint that applies after `marker`, or from the start.
+    ///
+    /// # Errors
+    /// A constraint that cannot be enforced, with the field that gave it.
+    pub fn matcher(
+        &self,
+        wanted: Constraint,
+        marker: Option<&str>,
+        request: &GenerateRequest,
+        slot: &WorkSlot,
+    ) -> Result<Matcher, ApiError> {
+        let make = || Grammars::new(&self.tokenizer, &self.stops, self.engine.vocab()).map_err(|e| e.to_string());
+        let grammars = self.grammars.get_or_init(make).as_ref();
+        let grammars =
+            grammars.map_err(|e| ApiError::bad("unsupported_value", format!("this model takes no constraint: {e}")))?;
+        let whole = match wanted {
+            Constraint::Calls { .. } => request.tools.field().to_string(),
+            _ => request.format_field.clone(),
+        };
+        let bad = |field: String, why: String| {
+            let error = ApiError::bad("invalid_schema", format!("{field}: {why}"));
+            ApiError { param: Some(field), ..error }
+        };
+        let refused = |error: GrammarError| {
+            let (field, error) = blamed_field(error, request, &whole);
+            match error {
+                GrammarError::Fault(_) => ApiError::fault(error.to_string()),
+                _ => bad(field, error.to_string()),
+            }
+        };
+        let trial = Trial { outline: grammars.outline(), marker: marker.map(str::to_string), constraint: wanted };
+        if !trial.constraint.is_small() {
+            let tried = slot.compile(|| self.trials.attempt(&trial, &|| slot.cancelled()));
+            match tried.unwrap_or_else(|why| Err(NotTried { why, by_request: false })) {
+                Ok(outcome) => outcome.map_err(refused)?,
+                Err(NotTried { why, by_request: true }) => {
+                    return Err(bad(whole, format!("compiling it takes too much: {why}; make it smaller")));
+                }
+                Err(NotTried { why, .. }) => {
+                    let message = format!("{whole} was not compiled: {why}");
+                    return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "constraint_not_compiled", message));
+                }
+            }
+        }
+        // Not stoppable, and it need not be: the same work, by the same count of steps, has just ended in time in the trial, except for
+        // the first mask, whose steps are limited too.
+        grammars.compile_after(marker, &trial.constraint).map_err(refused)
+    }
+}
+
+/// The field that an error is about, `whole` unless the error names a part, and the error itself.
+fn blamed_field(error: GrammarError, request: &GenerateRequest, whole: &str) -> (String, GrammarError) {
+    match error {
+        // Calls come first.
+        GrammarError::Part { first: true, error } => blamed_field(*error, request, request.tools.field()),
+        GrammarError::Part { first: false, error } => blamed_field(*error, request, &request.format_field),
+        GrammarError::Tool { name, error } => {
+            let tool = request.tools.list.iter().find(|tool| tool.name == name);
+            (tool.map_or(whole, |tool| &tool.field).to_string(), *error)
+        }
+        other => (whole.to_string(), other),
+    }
+}
+
+/// Adapts a grammar matcher to `engine::Constraint`.
+pub struct GrammarConstraint(pub Matcher);
+
+impl engine::Constraint for GrammarConstraint {
+    fn allowed(&mut self) -> Result<&[u32], String> {
+        self.0.allowed().map_err(|e| e.to_string())
+    }
+
+    fn accept(&mut self, id: u32) -> Result<(), String> {
+        self.0.accept(id).map_err(|e| e.to_string())
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+
+    fn stopper(&self) -> Box<dyn Fn() + Send> {
+        Box::new(self.0.stopper())
+    }
+}

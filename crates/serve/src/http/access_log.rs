@@ -1,0 +1,152 @@
+//! Access log: collects a request's id, status, token counts and times; writes one log line and updates the metrics when its response ends.
+//!
+//! The middleware puts a `RequestLog` into the request's extensions, and handlers add to it. It is written when its last holder drops it: the
+//! handler, or the body of the response. It never holds prompts, answers or keys.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::generation::usage::RequestStats;
+use crate::http::api_keys::Account;
+use crate::http::metrics::Metrics;
+
+/// Fields of a log line.
+#[derive(Debug)]
+struct LogEntry {
+    id: String,
+    method: String,
+    path: String,
+    /// Route as the router writes it: a bounded set of labels.
+    route: Option<String>,
+    account: Option<Account>,
+    status: Option<u16>,
+    /// The whole response was passed to the connection.
+    sent_whole: bool,
+    stats: RequestStats,
+}
+
+/// Log entry of a request; clones share it.
+#[derive(Clone, Debug)]
+pub struct RequestLog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    started: Instant,
+    entry: Mutex<LogEntry>,
+    metrics: Arc<Metrics>,
+    active: watch::Sender<usize>,
+}
+
+impl RequestLog {
+    pub(crate) fn new(
+        id: String,
+        method: String,
+        path: String,
+        route: Option<String>,
+        metrics: Arc<Metrics>,
+        active: watch::Sender<usize>,
+    ) -> RequestLog {
+        active.send_modify(|n| *n += 1);
+        let stats = RequestStats::default();
+        let entry = LogEntry { id, method, path, route, account: None, status: None, sent_whole: false, stats };
+        RequestLog(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogEntry> {
+        self.0.entry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the request's numbers.
+    pub fn update(&self, change: impl FnOnce(&mut RequestStats)) {
+        change(&mut self.lock().stats);
+    }
+
+    /// Records the time of the first token, once.
+    pub fn first_token(&self) {
+        let elapsed = self.0.started.elapsed();
+        self.lock().stats.first_token.get_or_insert(elapsed);
+    }
+
+    /// Id that the response carries in `x-request-id`.
+    pub fn id(&self) -> String {
+        self.lock().id.clone()
+    }
+
+    pub(crate) fn account(&self, account: Account) {
+        self.lock().account = Some(account);
+    }
+
+    pub(crate) fn status(&self, status: u16) {
+        self.lock().status = Some(status);
+    }
+
+    pub(crate) fn sent_whole(&self) {
+        self.lock().sent_whole = true;
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let total = self.started.elapsed();
+        let entry = self.entry.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Counted first: a reader of the line finds it in the metrics.
+        count(&self.metrics, entry, total);
+        write(entry, total);
+        self.active.send_modify(|n| *n -= 1);
+    }
+}
+
+/// `left` if the client disconnected before the end of the response.
+fn outcome(entry: &LogEntry) -> &'static str {
+    if entry.sent_whole { "done" } else { "left" }
+}
+
+fn write(entry: &LogEntry, total: Duration) {
+    let seconds = |time: Option<Duration>| time.map(|t| (t.as_secs_f64() * 1e4).round() / 1e4);
+    let RequestStats { model, prompt_tokens, completion_tokens, cached_tokens, .. } = &entry.stats;
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "farthing",
+                id = entry.id,
+                method = entry.method,
+                path = entry.path,
+                outcome = outcome(entry),
+                status = entry.status,
+                error = entry.stats.error,
+                finish = entry.stats.finish,
+                model = model.as_deref(),
+                account = entry.account.map(|a| format!("{:08x}", a.id >> 32)),
+                prompt_tokens,
+                cached_tokens,
+                completion_tokens,
+                queued_s = seconds(entry.stats.queued),
+                first_token_s = seconds(entry.stats.first_token),
+                total_s = seconds(Some(total)),
+                "request"
+            )
+        };
+    }
+    // Probes come every few seconds.
+    if ["/health", "/ready", "/metrics"].contains(&entry.path.as_str()) {
+        line!(debug);
+    } else {
+        line!(info);
+    }
+    if !entry.stats.unknown.is_empty() {
+        let names: Vec<String> = entry.stats.unknown.iter().take(20).map(|n| plain(n, 60)).collect();
+        tracing::debug!(target: "farthing", id = entry.id, fields = names.join(", "), "fields were not known");
+    }
+}
+
+/// Printable and truncated text, for the log.
+pub(crate) fn plain(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}
+
+fn count(metrics: &Metrics, entry: &LogEntry, total: Duration) {
+    let status = if entry.sent_whole { entry.status } else { None };
+    metrics.request(entry.route.as_deref(), status, &entry.stats, total);
+}

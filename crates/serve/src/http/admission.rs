@@ -1,0 +1,137 @@
+//! Admission of requests: hosts, API keys, framing, and refusal during shutdown.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use tokio::sync::watch;
+
+use crate::error::ApiError;
+use crate::http::access_log::plain;
+use crate::http::api_keys::{Account, ApiKeys};
+use crate::http::client::Proxy;
+use crate::http::hosts::Hosts;
+
+/// Who may use the server, and from where.
+#[derive(Default)]
+pub struct Access {
+    /// API keys; without any, everybody may use the server.
+    pub keys: ApiKeys,
+    /// Keys of administrators, who see metrics that could tell one account what another does.
+    pub admin_keys: ApiKeys,
+    /// Host names that the server answers to.
+    pub hosts: Hosts,
+    /// Proxies trusted to report the client's address.
+    pub proxies: Vec<Proxy>,
+    /// Show `/metrics` without a key.
+    pub open_metrics: bool,
+    /// Origins of web pages that may use the server; without any, no CORS headers are sent.
+    pub origins: Vec<Origin>,
+}
+
+/// An origin of web pages, `https://example.org`, or `*` for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(pub(crate) HeaderValue);
+
+impl Origin {
+    /// Any origin.
+    pub fn any() -> Origin {
+        Origin(HeaderValue::from_static("*"))
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Origin, String> {
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        let fit = text == "*" || host.is_some_and(|host| !host.is_empty() && host.chars().all(plain));
+        let value = HeaderValue::from_str(text).ok().filter(|_| fit);
+        value
+            .map(Origin)
+            .ok_or_else(|| "an origin is https://host, with a port where it has one and no path, or *".to_string())
+    }
+}
+
+/// Admission of requests: access, shutdown, and the number of active requests.
+pub(crate) struct Admission {
+    pub(crate) access: Access,
+    shutting_down: AtomicBool,
+    /// Requests between their head and the end of their response.
+    pub(crate) active: watch::Sender<usize>,
+}
+
+impl Admission {
+    pub(crate) fn new(access: Access) -> Admission {
+        Admission { access, shutting_down: AtomicBool::new(false), active: watch::Sender::new(0) }
+    }
+
+    /// Refuses new requests from now on.
+    pub(crate) fn shut_down(&self) {
+        self.shutting_down.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
+    /// Waits until no request is active.
+    pub(crate) async fn wait_idle(&self) {
+        let _ = self.active.subscribe().wait_for(|&n| n == 0).await;
+    }
+
+    /// Whether a request comes from an administrator. Without any keys, everybody is one.
+    pub(crate) fn is_admin(&self, request: &Request) -> bool {
+        let Access { keys, admin_keys, .. } = &self.access;
+        if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(request.headers()).is_some() }
+    }
+
+    /// The account of an admitted request, if it needs one.
+    pub(crate) fn admit(&self, request: &Request) -> Result<Option<Account>, ApiError> {
+        let path = request.uri().path();
+        self.access.hosts.check(request)?;
+        check_framing(request)?;
+        if path == "/health" {
+            return Ok(None);
+        }
+        if self.shutting_down() {
+            let message = "the server is shutting down; try again".to_string();
+            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message));
+        }
+        // Probes have no keys.
+        // Metrics show who is active when: public only without keys, or with --open-metrics.
+        let open = match path {
+            "/ready" => true,
+            "/metrics" => self.access.open_metrics || self.is_admin(request),
+            _ => false,
+        };
+        let account = self.access.keys.account(request.headers());
+        if account.is_none() && !open {
+            let message =
+                "no key, or one that is not known here; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
+            let (status, code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
+            return Err(ApiError::new(status, code, message));
+        }
+        Ok(account)
+    }
+}
+
+/// Marks a request that gives both Content-Length and Transfer-Encoding.
+#[derive(Clone, Copy)]
+pub(crate) struct ConflictingLengths;
+
+/// Refuses a body with two lengths, or with a transfer coding other than chunked (RFC 9112, section 6.1).
+fn check_framing(request: &Request) -> Result<(), ApiError> {
+    if request.extensions().get::<ConflictingLengths>().is_some() {
+        let message = "both Content-Length and Transfer-Encoding are given; give one of them";
+        return Err(ApiError::bad("two_lengths", message));
+    }
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).into_iter();
+    let fit = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    let Some(other) = codings.next().filter(|first| !fit(first)).or(codings.next()) else { return Ok(()) };
+    let coding = plain(&String::from_utf8_lossy(other.as_bytes()), 100);
+    let message = format!("Transfer-Encoding is {coding:?}; only chunked is understood: send the body as it is");
+    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "transfer_coding_unsupported", message))
+}

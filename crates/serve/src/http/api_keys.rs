@@ -1,0 +1,175 @@
+//! API keys, and the account that each stands for.
+//!
+//! Keys are kept as hashes and compared in constant time: how long a refusal takes tells nothing of any key.
+
+use axum::http::{HeaderMap, header};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+/// Keys at most.
+const KEYS_MAX: usize = 10_000;
+/// Bytes of a key at most.
+const KEY_BYTES_MAX: usize = 512;
+
+/// The one a request counts for. The same key gives the same account after a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Account {
+    /// Names it, for fairness and in logs.
+    pub id: u64,
+    /// Goes into the hashes of cached prompts: accounts with different salts share no cache, so none learns by timing what another asked.
+    pub salt: [u8; 32],
+}
+
+impl Account {
+    /// The account of everybody, where no keys are set.
+    pub const EVERYBODY: Account = Account { id: 0, salt: [0; 32] };
+}
+
+/// A key that cannot be one. The key itself is not told.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// Not printable, empty or too long.
+    #[error(
+        "key {place} of {of} has {length} bytes; a key has 1 to {KEY_BYTES_MAX} visible ASCII characters and no spaces"
+    )]
+    Unfit { place: usize, of: usize, length: usize },
+    /// Too many.
+    #[error("{0} keys were given; at most {KEYS_MAX} are taken")]
+    Many(usize),
+}
+
+/// The keys that are accepted. None: everybody may ask.
+#[derive(Default)]
+pub struct ApiKeys {
+    accepted: Vec<([u8; 32], Account)>,
+}
+
+fn digest(purpose: &str, key: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(purpose).chain_update([0]).chain_update(key).finalize().into()
+}
+
+impl ApiKeys {
+    /// Accept these keys. With `shared_cache` all accounts have one salt.
+    ///
+    /// # Errors
+    /// A key that no header could carry, or too many keys.
+    pub fn new(keys: &[String], shared_cache: bool) -> Result<ApiKeys, KeyError> {
+        if keys.len() > KEYS_MAX {
+            return Err(KeyError::Many(keys.len()));
+        }
+        let mut accepted: Vec<([u8; 32], Account)> = Vec::with_capacity(keys.len());
+        for (index, key) in keys.iter().enumerate() {
+            if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.bytes().all(|b| b.is_ascii_graphic()) {
+                return Err(KeyError::Unfit { place: index + 1, of: keys.len(), length: key.len() });
+            }
+            let account = digest("farthing account", key.as_bytes());
+            let (id, _) = account.split_first_chunk().expect("a digest has 32 bytes");
+            let salt = if shared_cache { [0; 32] } else { digest("farthing cache", key.as_bytes()) };
+            let hash = digest("farthing key", key.as_bytes());
+            if accepted.iter().all(|(known, _)| *known != hash) {
+                accepted.push((hash, Account { id: u64::from_be_bytes(*id), salt }));
+            }
+        }
+        Ok(ApiKeys { accepted })
+    }
+
+    /// Whether everybody may ask.
+    pub fn is_empty(&self) -> bool {
+        self.accepted.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.accepted.len()
+    }
+
+    /// The account of a request, by `Authorization: Bearer`, `x-api-key` or `api-key`; none of them need to be right but one.
+    pub fn account(&self, headers: &HeaderMap) -> Option<Account> {
+        if self.is_empty() {
+            return Some(Account::EVERYBODY);
+        }
+        let bearer = headers.get_all(header::AUTHORIZATION).into_iter().filter_map(|v| bearer(v.as_bytes()));
+        let plain = ["x-api-key", "api-key"].into_iter().flat_map(|name| headers.get_all(name)).map(|v| v.as_bytes());
+        bearer.chain(plain).take(4).find_map(|key| self.find(key))
+    }
+
+    fn find(&self, key: &[u8]) -> Option<Account> {
+        let hash = digest("farthing key", key);
+        let mut found = None;
+        // No early exit: constant time.
+        for (accepted, account) in &self.accepted {
+            if bool::from(accepted.ct_eq(&hash)) {
+                found = Some(*account);
+            }
+        }
+        found
+    }
+}
+
+/// The key in `Bearer KEY`.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(list: &[&str], shared: bool) -> Result<ApiKeys, KeyError> {
+        ApiKeys::new(&list.iter().map(|k| k.to_string()).collect::<Vec<_>>(), shared)
+    }
+
+    fn asked(keys: &ApiKeys, name: &'static str, value: &str) -> Option<Account> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        keys.account(&headers)
+    }
+
+    #[test]
+    fn each_key_is_an_account_by_any_of_the_three_headers() {
+        let two = keys(&["sk-one", "sk-two"], false).unwrap();
+        let one = asked(&two, "authorization", "Bearer sk-one").unwrap();
+        let other = asked(&two, "authorization", "Bearer sk-two").unwrap();
+        assert!(one.id != other.id && one.salt != other.salt && one.salt != Account::EVERYBODY.salt);
+        for (name, value) in [("x-api-key", "sk-one"), ("api-key", "sk-one"), ("authorization", "bEARER  sk-one ")] {
+            assert_eq!(asked(&two, name, value), Some(one), "{name}: {value}");
+        }
+        let wrong =
+            ["", "sk-one", "Basic sk-one", "Bearer", "Bearer ", "Bearer sk-on", "Bearer sk-onee", "Bearer sk-three"];
+        for value in wrong {
+            assert_eq!(asked(&two, "authorization", value), None, "{value:?}");
+        }
+        assert_eq!(two.account(&HeaderMap::new()), None);
+        // The same after a restart.
+        assert_eq!(asked(&keys(&["sk-two", "sk-one"], false).unwrap(), "x-api-key", "sk-one"), Some(one));
+    }
+
+    #[test]
+    fn a_shared_cache_has_one_salt_and_no_keys_one_account() {
+        let shared = keys(&["a", "b", "b"], true).unwrap();
+        assert_eq!(shared.len(), 2);
+        let (a, b) = (asked(&shared, "api-key", "a").unwrap(), asked(&shared, "api-key", "b").unwrap());
+        assert!(a.id != b.id && a.salt == b.salt);
+        assert_eq!(asked(&ApiKeys::default(), "api-key", "anything"), Some(Account::EVERYBODY));
+    }
+
+    #[test]
+    fn keys_that_no_header_carries_are_refused_untold() {
+        for bad in ["", "two words", "käse", "tab\t", &"x".repeat(513)] {
+            let said = keys(&["fine", bad], false).err().unwrap().to_string();
+            assert!(said.starts_with("key 2 of 2"), "{said}");
+            assert!(bad.is_empty() || !said.contains(bad), "{said}");
+        }
+    }
+
+    #[test]
+    fn as_many_keys_and_as_long_ones_as_the_limits_say() {
+        let many = |count: usize| ApiKeys::new(&(0..count).map(|n| format!("key-{n}")).collect::<Vec<_>>(), false);
+        assert_eq!(many(KEYS_MAX).unwrap().len(), KEYS_MAX);
+        assert!(matches!(many(KEYS_MAX + 1), Err(KeyError::Many(count)) if count == KEYS_MAX + 1));
+        assert!(keys(&[&"x".repeat(KEY_BYTES_MAX)], false).is_ok());
+    }
+}

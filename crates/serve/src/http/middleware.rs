@@ -1,0 +1,312 @@
+//! Middleware around all routes: request ids, API-key check, access log, CORS, refusal during shutdown.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::get;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+
+use crate::error::Dialect;
+use crate::http::access_log::{RequestLog, plain};
+use crate::http::admission::Origin;
+use crate::http::client::{self, Client};
+use crate::http::connections::{ActiveRequest, Connection};
+use crate::ids::fresh_id;
+use crate::state::AppState;
+
+/// Header that lists schema keywords which are not enforced.
+pub(crate) const SCHEMA_NOT_KEPT: HeaderName = HeaderName::from_static("x-schema-not-kept");
+
+/// Most bytes of a client's request id that is adopted.
+const ID_BYTES_MAX: usize = 128;
+
+/// Adds `/metrics` and the middleware to the routes.
+pub(crate) fn layered(app: Router, state: &Arc<AppState>) -> Router {
+    let metrics = get(metrics).with_state(Arc::clone(state));
+    let app = app.route("/metrics", metrics).layer(from_fn_with_state(Arc::clone(state), handle));
+    match cors(&state.admission.access.origins) {
+        Some(layer) => app.layer(layer),
+        None => app,
+    }
+}
+
+/// CORS headers. No credentials: pages send keys themselves, cookies are not read.
+fn cors(origins: &[Origin]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = if origins.contains(&Origin::any()) {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().map(|o| o.0.clone()))
+    };
+    let exposed = [X_REQUEST_ID, header::RETRY_AFTER, SCHEMA_NOT_KEPT];
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::list(exposed))
+        .max_age(std::time::Duration::from_secs(3600));
+    Some(layer)
+}
+
+async fn metrics(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    state.update_metrics();
+    let all = state.admission.is_admin(&request);
+    let mut response = Response::new(Body::from(state.metrics.text(all)));
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The client's request id if it is sane, else a new one.
+fn id_of(request: &Request) -> String {
+    let given = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
+    let sane = given.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && id.iter().all(u8::is_ascii_graphic));
+    match sane.and_then(|id| std::str::from_utf8(id).ok()) {
+        Some(id) => id.to_string(),
+        None => fresh_id("req_"),
+    }
+}
+
+async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
+    let id = id_of(&request);
+    let route = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_string());
+    let (method, path) = (plain(request.method().as_str(), 20), plain(request.uri().path(), 200));
+    let log =
+        RequestLog::new(id.clone(), method, path, route, Arc::clone(&state.metrics), state.admission.active.clone());
+    let bodiless = request.method() == Method::HEAD;
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
+    let address =
+        connection.as_ref().map(|c| client::address(c.peer, request.headers(), &state.admission.access.proxies));
+    let body = !request.body().is_end_stream();
+    let active = connection.as_ref().zip(address).map(|(connection, client)| connection.request(client, body));
+    let mut response = match state.admission.admit(&request) {
+        Err(refusal) => {
+            log.update(|f| f.error = Some(refusal.code));
+            refusal.respond(Dialect::of(request.uri().path()), Some(&id))
+        }
+        Ok(account) => {
+            if let Some(account) = account {
+                log.account(account);
+                request.extensions_mut().insert(account);
+            }
+            let client = address.map_or_else(Client::unknown, |address| Client::new(account.as_ref(), address));
+            request.extensions_mut().insert(client);
+            request.extensions_mut().insert(log.clone());
+            next.run(request).await
+        }
+    };
+    // The end of an unsupported body is unknown.
+    if state.admission.shutting_down() || response.status() == StatusCode::NOT_IMPLEMENTED {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    log.status(response.status().as_u16());
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    if bodiless || response.body().is_end_stream() {
+        log.sent_whole();
+    }
+    response.map(|body| Body::new(LoggedBody { body, log, _active: active }))
+}
+
+/// A response body that records when it was sent whole.
+struct LoggedBody {
+    body: Body,
+    log: RequestLog,
+    /// Keeps the connection from counting as idle.
+    _active: Option<ActiveRequest>,
+}
+
+impl HttpBody for LoggedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(task);
+        let last = match &frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            _ => false,
+        };
+        if last {
+            self.log.sent_whole();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Extension;
+    use axum::routing::post;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::generation::model_pool::{ModelDescription, ModelPool};
+    use crate::http::admission::Access;
+    use crate::http::api_keys::{Account, ApiKeys};
+    use crate::state::ServerLimits;
+
+    fn state(keys: &[&str], open_metrics: bool, origins: &[&str]) -> Arc<AppState> {
+        let keys: Vec<String> = keys.iter().map(|k| k.to_string()).collect();
+        let keys = ApiKeys::new(&keys, false).unwrap();
+        let origins = origins.iter().map(|o| o.parse().unwrap()).collect();
+        let access = Access { keys, open_metrics, origins, ..Access::default() };
+        let description = ModelDescription { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
+        AppState::new(
+            ServerLimits::default(),
+            access,
+            ModelPool::new(vec![description], None, Box::new(|_| Err("none".to_string()))),
+        )
+    }
+
+    /// Routes that say who asks.
+    fn app(state: &Arc<AppState>) -> Router {
+        async fn who(account: Option<Extension<Account>>, Extension(log): Extension<RequestLog>) -> String {
+            log.update(|f| (f.model, f.prompt_tokens) = (Some("m".to_string()), Some(7)));
+            account.map_or_else(|| "nobody".to_string(), |a| format!("{:x}", a.id))
+        }
+        let mut app = Router::new();
+        for path in ["/health", "/ready"] {
+            app = app.route(path, get(who));
+        }
+        for path in ["/v1/chat/completions", "/v1/messages"] {
+            app = app.route(path, post(who));
+        }
+        layered(app, state)
+    }
+
+    async fn ask(app: &Router, line: &str, headers: &[(&str, &str)]) -> (u16, axum::http::HeaderMap, String) {
+        let (method, path) = line.split_once(' ').unwrap();
+        let builder = Request::builder().method(method).uri(path).header("host", "localhost");
+        let request = headers.iter().fold(builder, |r, (n, v)| r.header(*n, *v));
+        let response = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        (head.status.as_u16(), head.headers, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn without_a_key_only_probes_pass_and_each_family_is_told_in_its_shape() {
+        let app = app(&state(&["k1"], false, &[]));
+        assert_eq!(ask(&app, "GET /health", &[]).await.2, "nobody");
+        assert_eq!(ask(&app, "GET /ready", &[]).await.2, "nobody");
+        let (status, headers, body) = ask(&app, "POST /v1/chat/completions", &[("api-key", "k2")]).await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, headers["www-authenticate"].to_str().unwrap()), (401, "Bearer"));
+        assert_eq!(body["error"]["code"], "invalid_api_key");
+        assert!(body["error"]["param"].is_null() && body["error"]["type"] == "invalid_request_error", "{body}");
+        assert!(!body.to_string().contains("k2"));
+        let (status, _, body) = ask(&app, "POST /v1/messages", &[]).await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (status, &body["type"], &body["error"]["type"]),
+            (401, &"error".into(), &"authentication_error".into())
+        );
+        // What is not there is not told to strangers.
+        assert_eq!(ask(&app, "GET /v1/nothing", &[]).await.0, 401);
+        assert_eq!(ask(&app, "GET /v1/nothing", &[("x-api-key", "k1")]).await.0, 404);
+        let (status, _, who) = ask(&app, "POST /v1/messages", &[("x-api-key", "k1")]).await;
+        assert!(status == 200 && who.len() > 8 && who != "nobody", "{who}");
+        assert_eq!(ask(&app, "POST /v1/chat/completions", &[("authorization", "Bearer k1")]).await.2, who);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_open_where_everything_is_or_by_wish() {
+        assert_eq!(ask(&app(&state(&["k"], false, &[])), "GET /metrics", &[]).await.0, 401);
+        assert_eq!(ask(&app(&state(&["k"], false, &[])), "GET /metrics", &[("api-key", "k")]).await.0, 200);
+        assert_eq!(ask(&app(&state(&["k"], true, &[])), "GET /metrics", &[]).await.0, 200);
+        let app = app(&state(&[], false, &[]));
+        assert_eq!(ask(&app, "POST /v1/messages", &[]).await.2, "0");
+        let (_, headers, text) = ask(&app, "GET /metrics", &[]).await;
+        assert!(headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+        let line = r#"farthing_requests_total{route="/v1/messages",status="200",finish=""} 1"#;
+        assert!(text.contains(line) && text.contains("farthing_prompt_tokens_total{model=\"m\"} 7\n"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn ids_are_taken_where_they_are_sane() {
+        let app = app(&state(&[], false, &[]));
+        let id = async |given: &str| {
+            let headers = ask(&app, "GET /health", &[("x-request-id", given)]).await.1;
+            headers["x-request-id"].to_str().unwrap().to_string()
+        };
+        assert_eq!(id("trace-1:a/b").await, "trace-1:a/b");
+        for bad in ["", "two words", "tab\tin", &"x".repeat(129)] {
+            let made = id(bad).await;
+            assert!(made.starts_with("req_") && made.len() == 36, "{made}");
+        }
+        assert_ne!(id("").await, id("").await);
+    }
+
+    #[tokio::test]
+    async fn the_end_refuses_the_new_and_waits_for_the_old() {
+        let state = state(&[], false, &[]);
+        let app = app(&state);
+        let request =
+            Request::builder().method("POST").uri("/v1/messages").header("host", "a").body(Body::empty()).unwrap();
+        let under_way = app.clone().oneshot(request).await.unwrap();
+        state.admission.shut_down();
+        for line in ["POST /v1/messages", "GET /ready", "POST /v1/chat/completions"] {
+            let (status, headers, _) = ask(&app, line, &[]).await;
+            assert_eq!(
+                (status, headers["retry-after"].as_bytes(), headers["connection"].as_bytes()),
+                (503, &b"1"[..], &b"close"[..])
+            );
+        }
+        assert_eq!(ask(&app, "GET /health", &[]).await.0, 200);
+        let idle = state.admission.wait_idle();
+        let mut idle = std::pin::pin!(idle);
+        let soon = std::time::Duration::from_millis(30);
+        assert!(tokio::time::timeout(soon, &mut idle).await.is_err(), "a response is not read yet");
+        drop(under_way);
+        assert!(tokio::time::timeout(soon * 100, idle).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn browsers_may_ask_from_the_named_origins_only() {
+        let preflight = [
+            ("origin", "https://a.example"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization"),
+        ];
+        let asked = async |origins: &[&str], headers: &[(&str, &str)], line: &str| {
+            ask(&app(&state(&["k"], false, origins)), line, headers).await
+        };
+        let line = "OPTIONS /v1/messages";
+        assert!(!asked(&[], &preflight, line).await.1.contains_key("access-control-allow-origin"));
+        let (status, headers, _) = asked(&["https://b.example", "https://a.example"], &preflight, line).await;
+        assert_eq!((status, headers["access-control-allow-origin"].as_bytes()), (200, &b"https://a.example"[..]));
+        assert_eq!(headers["access-control-allow-headers"].as_bytes(), b"authorization");
+        assert!(!headers.contains_key("access-control-allow-credentials"));
+        assert!(!asked(&["https://b.example"], &preflight, line).await.1.contains_key("access-control-allow-origin"));
+        // A refusal can be read by the page too.
+        let (status, headers, _) = asked(&["*"], &preflight[..1], "POST /v1/messages").await;
+        assert_eq!((status, headers["access-control-allow-origin"].as_bytes()), (401, &b"*"[..]));
+        for bad in ["a.example", "https://a.example/", "https://", "null", "https://a b"] {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+}

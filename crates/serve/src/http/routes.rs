@@ -1,0 +1,277 @@
+//! The route table, and the handlers of routes that generate nothing.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use serde_json::{Value, json};
+
+use crate::api::generate::{Endpoint, complete};
+use crate::api::tokenize;
+use crate::error::{ApiError, Dialect, id_of};
+use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
+use crate::http::request_body::read_json;
+use crate::state::AppState;
+
+type Route = MethodRouter<Arc<AppState>>;
+
+/// All routes: method, path and handler.
+pub fn table() -> Vec<(&'static str, &'static str, Route)> {
+    let asked = |kind: Endpoint| {
+        post(move |State(state): State<Arc<AppState>>, request: Request| complete(state, request, kind))
+    };
+    let chat = || asked(Endpoint::Chat);
+    let completion = || asked(Endpoint::Completion);
+    let messages = || asked(Endpoint::Messages);
+    let responses = || asked(Endpoint::Responses);
+    vec![
+        ("GET", "/health", get(health)),
+        ("GET", "/ready", get(ready)),
+        ("GET", "/openapi.json", get(openapi)),
+        ("GET", "/v1/models", get(models)),
+        ("GET", "/v1/models/{id}", get(model)),
+        ("POST", "/v1/chat/completions", chat()),
+        ("POST", "/v1/completions", completion()),
+        ("POST", "/v1/responses", responses()),
+        ("POST", "/v1/embeddings", post(embeddings)),
+        ("POST", "/v1/messages", messages()),
+        ("POST", "/v1/messages/count_tokens", post(tokenize::count)),
+        // DeepSeek's base URLs.
+        ("GET", "/models", get(models)),
+        ("GET", "/models/{id}", get(model)),
+        ("POST", "/chat/completions", chat()),
+        ("POST", "/completions", completion()),
+        ("POST", "/responses", responses()),
+        ("POST", "/beta/chat/completions", chat()),
+        ("POST", "/beta/completions", completion()),
+        ("POST", "/beta/v1/chat/completions", chat()),
+        ("POST", "/beta/v1/completions", completion()),
+        ("POST", "/anthropic/v1/messages", messages()),
+        ("POST", "/anthropic/v1/messages/count_tokens", post(tokenize::count)),
+        ("GET", "/anthropic/v1/models", get(models)),
+        ("GET", "/anthropic/v1/models/{id}", get(model)),
+        // vLLM's and llama.cpp's.
+        ("POST", "/tokenize", post(tokenize::tokenize)),
+        ("POST", "/detokenize", post(tokenize::detokenize)),
+        ("POST", "/apply-template", post(tokenize::apply)),
+        ("GET", "/tokenizer_info", get(tokenize::info)),
+    ]
+}
+
+/// The router of all routes.
+pub fn router(state: Arc<AppState>) -> Router {
+    let mut router = Router::new();
+    for (_, path, route) in table() {
+        // Model ids may contain slashes.
+        router = router.route(&path.replace("{id}", "{*id}"), route);
+    }
+    router.method_not_allowed_fallback(wrong_method).fallback(nothing_here).with_state(state)
+}
+
+/// Most routes suggested for an unknown path, and the least similarity (Jaro) of one.
+const NEAR_MAX: usize = 3;
+const NEAR: f64 = 0.8;
+
+fn shown(uri: &Uri) -> String {
+    uri.path().chars().take(200).collect()
+}
+
+/// Suggestions for a path, best first: its suffixes, then similar spellings.
+fn near(path: &str) -> Vec<String> {
+    let path: String = path.trim_end_matches('/').chars().take(200).collect();
+    let likeness = |route: &str| match (path.ends_with(route), path.len() > 1 && route.ends_with(&path)) {
+        (true, _) => 1.0 + route.len() as f64,
+        (_, true) => 1.0,
+        _ => strsim::jaro(&path, route),
+    };
+    let all = table().into_iter().map(|(method, route, _)| (likeness(route), method, route));
+    let mut all: Vec<_> = all.filter(|(likeness, ..)| *likeness >= NEAR).collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0));
+    all.into_iter().take(NEAR_MAX).map(|(_, method, route)| format!("{method} {route}")).collect()
+}
+
+async fn nothing_here(request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let near = match near(head.uri.path()) {
+        near if near.is_empty() => "none is like it".to_string(),
+        near => format!("near it is {}", near.join(", ")),
+    };
+    let message = format!("{} {} is not served; {near}; GET /openapi.json lists all", head.method, shown(&head.uri));
+    refused(ApiError::new(StatusCode::NOT_FOUND, "not_found", message), &head)
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let route = head
+        .extensions
+        .get::<MatchedPath>()
+        .map(|matched| matched.as_str().replace("{*id}", "{id}"))
+        .unwrap_or_default();
+    let taken: Vec<&str> =
+        table().into_iter().filter(|(_, path, _)| *path == route).map(|(method, ..)| method).collect();
+    let taken = if taken.is_empty() { "GET".to_string() } else { taken.join(" and ") };
+    let message = format!(
+        "{} does not take {}, it takes {taken}; GET /openapi.json lists all routes",
+        shown(&head.uri),
+        head.method
+    );
+    refused(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message), &head)
+}
+
+fn refused(error: ApiError, head: &Parts) -> Response {
+    error.logged(head).respond(Dialect::of(head.uri.path()), id_of(head).as_deref())
+}
+
+async fn health(State(state): State<Arc<AppState>>) -> Response {
+    match state.fault() {
+        None => axum::Json(json!({"status": "ok"})).into_response(),
+        // The panic message is in the log only: this route is public.
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({"status": "failed"}))).into_response(),
+    }
+}
+
+async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    if !state.ready() {
+        return refused(ModelUnavailable::Loading.into(), &head);
+    }
+    axum::Json(json!({"status": "ready"})).into_response()
+}
+
+async fn openapi() -> Response {
+    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    (kind, crate::OPENAPI).into_response()
+}
+
+/// A model in OpenAI's and Anthropic's form.
+fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
+    json!({
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "farthing",
+        "context_length": model.context,
+        "max_model_len": model.context,
+        "bytes": model.bytes,
+        "state": phase.name(),
+        "type": "model",
+        "display_name": model.name,
+        "created_at": tokenize::date(model.created),
+        "lifecycle": "active",
+        "max_input_tokens": model.context,
+    })
+}
+
+async fn models(State(state): State<Arc<AppState>>) -> Response {
+    let all = state.models.list();
+    let name = |model: Option<&(ModelDescription, LoadState)>| model.map(|(d, _)| d.name.clone());
+    let list = json!({
+        "object": "list",
+        "data": all.iter().map(described).collect::<Vec<_>>(),
+        "has_more": false,
+        "first_id": name(all.first()),
+        "last_id": name(all.last()),
+    });
+    axum::Json(list).into_response()
+}
+
+async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    match state.models.describe(Some(&id)) {
+        Ok(model) => axum::Json(described(&model)).into_response(),
+        Err(error) => refused(error.into(), &head),
+    }
+}
+
+async fn embeddings(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, content) = request.into_parts();
+    let error = match read_json(&state, &head, content).await {
+        Ok(_) => {
+            let message =
+                "this server has no model for embeddings; it answers at /v1/chat/completions and /v1/completions";
+            ApiError::bad("embeddings_unsupported", message)
+        }
+        Err(error) => error,
+    };
+    refused(error, &head)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The description names every route, and nothing else.
+    #[test]
+    fn every_route_is_described() {
+        let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+        let mut named = BTreeSet::new();
+        for (path, operations) in described["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                named.insert((method.to_uppercase(), path.clone()));
+                let responses = operation["responses"].as_object().unwrap();
+                let needed: &[&str] = match (method.as_str(), path.as_str()) {
+                    (_, "/health") => &["200", "421", "501", "503"],
+                    ("post", "/v1/embeddings") => {
+                        &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
+                    }
+                    ("post", _) => {
+                        &["200", "400", "401", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
+                    }
+                    _ => &["200", "401", "405", "421", "501"],
+                };
+                for status in needed {
+                    assert!(responses.contains_key(*status), "{method} {path}: {status}");
+                }
+                assert!(Dialect::of(path) != Dialect::DeepSeek || responses.contains_key("422"), "{path}: 422");
+            }
+        }
+        // The gate has one of its own.
+        let gate = [("GET".to_string(), "/metrics".to_string())];
+        let routes: BTreeSet<_> = table().iter().map(|(m, p, _)| (m.to_string(), p.to_string())).chain(gate).collect();
+        assert_eq!(named, routes);
+    }
+
+    #[test]
+    fn an_unknown_path_is_told_what_is_near() {
+        for (path, first) in [
+            ("/v1/chat/completion", "POST /v1/chat/completions"),
+            ("/v1/chat/completions/", "POST /v1/chat/completions"),
+            ("/api/v1/chat/completions", "POST /v1/chat/completions"),
+            ("/v1/v1/messages", "POST /v1/messages"),
+            ("/v1/tokenize", "POST /tokenize"),
+            ("/v1/model", "GET /v1/models"),
+            ("/healthz", "GET /health"),
+        ] {
+            assert_eq!(near(path).first().map(String::as_str), Some(first), "{path}: {:?}", near(path));
+            assert!(near(path).len() <= NEAR_MAX);
+        }
+        assert!(near("/").is_empty() && near("/zzz").is_empty(), "{:?} {:?}", near("/"), near("/zzz"));
+        assert!(near(&"/x".repeat(1 << 20)).len() <= NEAR_MAX);
+    }
+
+    /// Every `$ref` leads somewhere.
+    #[test]
+    fn the_description_is_whole() {
+        fn walk(value: &Value, whole: &Value) {
+            match value {
+                Value::Object(map) => {
+                    if let Some(target) = map.get("$ref").and_then(Value::as_str) {
+                        assert!(whole.pointer(target.trim_start_matches('#')).is_some(), "{target}");
+                    }
+                    map.values().for_each(|v| walk(v, whole));
+                }
+                Value::Array(items) => items.iter().for_each(|v| walk(v, whole)),
+                _ => {}
+            }
+        }
+        let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
+        walk(&described, &described);
+        assert_eq!(described["info"]["version"], env!("CARGO_PKG_VERSION"));
+    }
+}

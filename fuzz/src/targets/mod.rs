@@ -1,0 +1,31 @@
+//! The fuzz targets: each takes any bytes, and panics where something is wrong.
+
+mod config;
+mod framing;
+mod gguf;
+mod index;
+mod request;
+mod safetensors;
+mod template;
+mod tokenizer;
+mod unit;
+mod vocabulary;
+
+/// The targets by name. Each has a folder of that name in `seeds`, and in `findings` once an input broke it.
+pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+    ("config", config::run),
+    ("framing", framing::run),
+    ("gguf", gguf::run),
+    ("index", index::run),
+    ("request", request::run),
+    ("safetensors", safetensors::run),
+    ("template", template::run),
+    ("tokenizer", tokenizer::run),
+    ("unit", unit::run),
+    ("vocabulary", vocabulary::run),
+];
+
+/// The target of this name.
+pub fn named(name: &str) -> Option<fn(&[u8])> {
+    TARGETS.iter().find(|(n, _)| *n == name).map(|(_, run)| *run)
+}

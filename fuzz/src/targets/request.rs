@@ -1,0 +1,46 @@
+//! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
+use engine::Sampling;
+use serve::api::tokenize::{parse_detokenize, parse_tokenize};
+use serve::api::{Fields, Invalid, ModelDefaults, chat, completions, messages, responses};
+use serve::request::{GenerateRequest, Input, Prompt};
+
+const VOCAB: usize = 1000;
+
+fn sound(request: &GenerateRequest) {
+    let params = &request.params;
+    params.sampling.validate(VOCAB).expect("checked");
+    assert!(params.stop.len() <= 16 && params.stop.iter().all(|s| !s.is_empty()));
+    assert!(params.log_probabilities.is_none_or(|n| n <= 20));
+    assert!((1..=16).contains(&params.choices) && params.best_of >= params.choices);
+    match &request.input {
+        Input::Conversation { messages, .. } => {
+            assert!(messages.iter().all(|m| m["role"].is_string() && m["content"].is_string()));
+        }
+        Input::Prompts { prompts, .. } => {
+            let ids = prompts.iter().filter_map(|p| if let Prompt::Tokens(ids) = p { Some(ids) } else { None });
+            assert!(!prompts.is_empty() && ids.flatten().all(|&id| (id as usize) < VOCAB));
+        }
+    }
+}
+
+fn short(refused: Invalid) {
+    assert!(refused.message.len() < 4096 && !refused.message.contains('\n'), "{refused:?}");
+}
+
+/// Runs the target on one input.
+pub fn run(data: &[u8]) {
+    let defaults = Sampling::default();
+    let model = ModelDefaults { defaults: &defaults, vocab: VOCAB };
+    for parse in [chat::parse, completions::parse, responses::parse, messages::parse] {
+        match Fields::parse(data).and_then(|mut fields| parse(&mut fields, model)) {
+            Ok(request) => sound(&request),
+            Err(refused) => short(refused),
+        }
+    }
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| parse_tokenize(&mut fields, model)) {
+        short(refused);
+    }
+    if let Err(refused) = Fields::parse(data).and_then(|mut fields| parse_detokenize(&mut fields, model, VOCAB)) {
+        short(refused);
+    }
+}
