@@ -1,12 +1,12 @@
 //! The context cache on disk: putting, opening and fetching, beside what copying the same files takes. The best of several runs, and the middle one.
 //!
-//! `cargo bench -p engine --bench store`, with a directory on the disk in question (else the temporary one). "Cold" asks the operating system to
+//! `cargo bench -p farthing-engine --bench store`, with a directory on the disk in question (else the temporary one). "Cold" asks the operating system to
 //! forget the files first (Linux), which it may decline.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use engine::store::{Key, Settings, Store, chain, root};
+use farthing_engine::store::{Key, Settings, Store, chain, root};
 
 const UNITS: usize = 64;
 

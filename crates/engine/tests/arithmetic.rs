@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine::{ARITHMETIC, Limits, Positions, Runner};
+use farthing_engine::{ARITHMETIC, Limits, Positions, Runner};
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 
@@ -56,6 +56,6 @@ fn bits_do_not_change_without_the_version() {
     let recorded = RECORDED.map(|(_, _, bits)| bits);
     assert!(
         now.each_ref().map(String::as_str) == recorded,
-        "the forward gives other bits than version {ARITHMETIC} did: raise engine::ARITHMETIC, or every cache on disk mixes pages of both. Now:\n{lines}"
+        "the forward gives other bits than version {ARITHMETIC} did: raise farthing_engine::ARITHMETIC, or every cache on disk mixes pages of both. Now:\n{lines}"
     );
 }

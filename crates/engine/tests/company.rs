@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::*;
+use farthing_engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 use submitting::{all, alone, ids, submit};

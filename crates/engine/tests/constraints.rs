@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use engine::*;
+use farthing_engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 use submitting::{all, ids, submit};

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-use engine::*;
+use farthing_engine::*;
 use kernels::Pool;
 use model::{Batch, CacheFormat, Checkpoint, Span, Transformer, Wanted};
 use submitting::{all, alone, ids, submit};

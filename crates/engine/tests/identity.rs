@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::identity::{FileHash, NoHash, file_hash};
-use engine::{Disk, Engine, Event, Limits, Request, Runner, Settings};
+use farthing_engine::identity::{FileHash, NoHash, file_hash};
+use farthing_engine::{Disk, Engine, Event, Limits, Request, Runner, Settings};
 use kernels::Pool;
 use model::mmap::Mapping;
 use model::{CacheFormat, Checkpoint, Transformer};
@@ -221,7 +221,7 @@ fn structures_are_written_as_they_were() {
     assert_eq!(written, ["446c012eb6da0753", "649caedf3e6a1d2f", "32536202de1ae738"]);
 }
 
-/// `cargo test -p engine --test identity -- --ignored --nocapture`, with `FARTHING_HASHED` naming a file in the page cache, else one of 1 GiB is made.
+/// `cargo test -p farthing-engine --test identity -- --ignored --nocapture`, with `FARTHING_HASHED` naming a file in the page cache, else one of 1 GiB is made.
 #[test]
 #[ignore = "a measurement"]
 fn how_fast_files_are_hashed() {

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use engine::queue::Queue;
-use engine::scheduler::{BlockLoad, Bounds, Id, NewRequest, Scheduler};
-use engine::store::{Key, root};
+use farthing_engine::queue::Queue;
+use farthing_engine::scheduler::{BlockLoad, Bounds, Id, NewRequest, Scheduler};
+use farthing_engine::store::{Key, root};
 
 /// SplitMix64.
 struct Random(u64);
@@ -233,7 +233,7 @@ impl World {
         self.seen.evicted = self.scheduler.pages().evicted();
     }
 
-    fn forward(&mut self, parts: &[engine::scheduler::Chunk]) {
+    fn forward(&mut self, parts: &[farthing_engine::scheduler::Chunk]) {
         let mut written = HashSet::new();
         let mut who = HashSet::new();
         for part in parts {

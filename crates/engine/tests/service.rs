@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use engine::*;
+use farthing_engine::*;
 use kernels::Pool;
 use model::{CacheFormat, Checkpoint, Transformer};
 use submitting::{ids, submit};

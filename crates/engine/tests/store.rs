@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::store::{Missed, Settings, Store};
+use farthing_engine::store::{Missed, Settings, Store};
 use storing::*;
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use engine::store::{Key, Missed, Settings, Store, root};
+use farthing_engine::store::{Key, Missed, Settings, Store, root};
 use proptest::prelude::*;
 use storing::*;
 

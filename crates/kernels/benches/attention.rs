@@ -1,11 +1,11 @@
 //! Attention over pages at the shapes of real models, beside the f32 peak of the same run: absorbed latents, rebuilt keys of a prompt,
 //! grouped queries; the f32 kernel and the one in fixed point. The best of interleaved runs.
 //!
-//! `cargo bench -p kernels --bench attention`, with a part of names to pick cases; one thread unless `THREADS` says otherwise.
+//! `cargo bench -p farthing-kernels --bench attention`, with a part of names to pick cases; one thread unless `THREADS` says otherwise.
 
 use std::time::Instant;
 
-use kernels::*;
+use farthing_kernels::*;
 
 struct Case {
     name: &'static str,
@@ -26,7 +26,7 @@ fn case(name: &'static str, (heads, key, value): (usize, usize, usize), stride: 
 }
 
 fn main() {
-    kernels::instruction_set_from_env().expect("an instruction set of this processor");
+    farthing_kernels::instruction_set_from_env().expect("an instruction set of this processor");
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
     let pool = Pool::new(threads);
     let wanted = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! Products at the shapes of a 16B mixture-of-experts checkpoint, beside what the machine can do: bytes of weight per second for one
 //! input row (the limit is the memory), operations per second for many (the limit is the dot-product unit). Medians of interleaved runs.
 //!
-//! `cargo bench -p kernels`; arguments are parts of format names to keep. One thread unless `THREADS` says otherwise;
+//! `cargo bench -p farthing-kernels`; arguments are parts of format names to keep. One thread unless `THREADS` says otherwise;
 //! `INPUTS` (as `1,4,8`) names other numbers of input rows, `SHAPES` (as `8192x2048`) other shapes.
 
 use std::time::Instant;
 
-use kernels::*;
+use farthing_kernels::*;
 
 struct Case {
     format: Format,
@@ -19,7 +19,7 @@ struct Case {
 }
 
 fn main() {
-    kernels::instruction_set_from_env().expect("an instruction set of this processor");
+    farthing_kernels::instruction_set_from_env().expect("an instruction set of this processor");
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(1);
     let inputs: Vec<usize> = match std::env::var("INPUTS") {
         Ok(list) => list.split(',').map(|n| n.parse().expect("a number of input rows")).collect(),

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kernels::dispatch::{tables, with_table};
-use kernels::vectors::{Scalar, Vectors};
-use kernels::*;
+use farthing_kernels::dispatch::{tables, with_table};
+use farthing_kernels::vectors::{Scalar, Vectors};
+use farthing_kernels::*;
 
 /// Both kernels of attention over one page.
 fn both() -> [(&'static str, fn(Queries, Shape, Keys, &mut Attended)); 2] {

@@ -1,7 +1,7 @@
 //! What attention in fixed point loses, beside what a cache of bfloat16 loses: keys and values as they come from models, with softmaxes
 //! from flat to peaked and with channels that are twenty times the others.
 
-use kernels::*;
+use farthing_kernels::*;
 
 /// Sums of twelve uniform numbers: nearly normal, and the same everywhere.
 struct Normal(u64);

@@ -1,6 +1,6 @@
 //! Block formats decode to what another implementation says they hold, bit for bit.
 
-use kernels::{Format, Matrix};
+use farthing_kernels::{Format, Matrix};
 use safetensors::SafeTensors;
 
 #[test]
@@ -15,8 +15,8 @@ fn blocks_decode_to_the_reference_values() {
             values.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         let matrix = Matrix::new(format, 1, values.len(), bytes.data());
         let mut decoded = vec![0f32; values.len()];
-        for table in kernels::dispatch::tables() {
-            kernels::dispatch::with_table(table, || matrix.decode_row(0, &mut decoded));
+        for table in farthing_kernels::dispatch::tables() {
+            farthing_kernels::dispatch::with_table(table, || matrix.decode_row(0, &mut decoded));
             for (i, (a, b)) in decoded.iter().zip(&values).enumerate() {
                 assert!(a.to_bits() == b.to_bits(), "{} {} value {i}: {a} is not {b}", table.name, format.name());
             }

@@ -1,7 +1,7 @@
 //! Every instruction set gives the bits of the scalar kernels, one row those of many, and both are near plain arithmetic in f64.
 
-use kernels::dispatch::{tables, with_table};
-use kernels::*;
+use farthing_kernels::dispatch::{tables, with_table};
+use farthing_kernels::*;
 use proptest::prelude::*;
 
 /// A small generator, so that a failing case repeats from its seed.

@@ -6,10 +6,10 @@ mod running;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use farthing_model::Checkpoint;
+use farthing_model::gguf::Value;
+use farthing_model::tensors::Tensors;
 use gguf_writing::{Directory, Written, eight_bits, exact, write, write_stored};
-use model::Checkpoint;
-use model::gguf::Value;
-use model::tensors::Tensors;
 use running::{Random, Runner, case, largest_difference};
 use serde_json::{Value as Json, json};
 
@@ -17,9 +17,9 @@ use serde_json::{Value as Json, json};
 fn stored(path: &Path) -> (BTreeMap<String, Value>, Vec<Written>) {
     let mut tensors = Tensors::default();
     let values = if path.extension().is_some_and(|e| e == "gguf") {
-        model::gguf::read(path, &mut tensors).unwrap().values
+        farthing_model::gguf::read(path, &mut tensors).unwrap().values
     } else {
-        tensors.add_mapped(std::sync::Arc::new(model::mmap::Mapping::open(path).unwrap())).unwrap();
+        tensors.add_mapped(std::sync::Arc::new(farthing_model::mmap::Mapping::open(path).unwrap())).unwrap();
         BTreeMap::new()
     };
     let written = tensors.by_name.iter().map(|(name, t)| {

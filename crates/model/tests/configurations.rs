@@ -6,11 +6,11 @@ mod running;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use farthing_model::Checkpoint;
+use farthing_model::gguf::Value;
+use farthing_model::structure::*;
+use farthing_model::tensors::Tensors;
 use gguf_writing::{Directory, write};
-use model::Checkpoint;
-use model::gguf::Value;
-use model::structure::*;
-use model::tensors::Tensors;
 use running::case;
 use serde_json::{Value as Json, json};
 
@@ -210,7 +210,7 @@ fn absent_keys_are_the_published_defaults() {
     // V2: greedy, one group, as they are, 1.0; every layer a mixture; two shared experts. A null rank is no compression.
     let v2 = without(without(config("deepseek-v2-shape"), &keys), &sizes);
     let v2 = structure(&with(v2, &[("num_experts_per_tok", json!(2)), ("q_lora_rank", Json::Null)])).unwrap();
-    let plain = Router { scale: 1.0, ..model::families::softmax_router(false) };
+    let plain = Router { scale: 1.0, ..farthing_model::families::softmax_router(false) };
     assert_eq!(*router(&v2, 0), plain);
     assert!(matches!(v2.layers[0].feed_forward, FeedForward::Moe(Moe { experts: 64, .. })));
     assert!(matches!(v2.layers[0].attention, Attention::Mla(Mla { q_rank: None, .. })));
@@ -384,7 +384,8 @@ fn scalings_say_all_that_they_need() {
 fn gguf(name: &str, change: impl Fn(&mut BTreeMap<String, Value>)) -> Result<Structure, String> {
     let directory = Directory::new(&format!("settings-{:?}", std::thread::current().id()));
     let mut tensors = Tensors::default();
-    let mut values = model::gguf::read(&case(&format!("oracle/{name}/model-f32.gguf")), &mut tensors).unwrap().values;
+    let mut values =
+        farthing_model::gguf::read(&case(&format!("oracle/{name}/model-f32.gguf")), &mut tensors).unwrap().values;
     change(&mut values);
     let written: Vec<_> = tensors
         .by_name
@@ -526,9 +527,9 @@ fn stored_factors_and_a_kind_of_scaling() {
         let directory = Directory::new("factors");
         let from = case(&format!("oracle/{name}/model-f32.gguf"));
         let mut tensors = Tensors::default();
-        let mut values = model::gguf::read(&from, &mut tensors).unwrap().values;
+        let mut values = farthing_model::gguf::read(&from, &mut tensors).unwrap().values;
         change(&mut values);
-        let numbers = |t: &model::tensors::Tensor| {
+        let numbers = |t: &farthing_model::tensors::Tensor| {
             let bytes = &tensors.files[t.file].bytes()[t.offset..t.offset + t.bytes];
             bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
         };

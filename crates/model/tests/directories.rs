@@ -56,7 +56,7 @@ fn several_files_are_one_model() {
 fn a_missing_file_and_an_index_that_points_elsewhere_are_named() {
     let directory = Directory::new("spoilt");
     sharded("llama-gqa", &directory.0);
-    let refused = || model::Checkpoint::open(&directory.0).err().expect("refused").to_string();
+    let refused = || farthing_model::Checkpoint::open(&directory.0).err().expect("refused").to_string();
     let index = directory.0.join("model.safetensors.index.json");
     let text = std::fs::read_to_string(&index).unwrap();
     for elsewhere in ["../model.safetensors", "/etc/passwd", "a/b.safetensors"] {

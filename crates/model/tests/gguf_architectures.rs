@@ -6,8 +6,8 @@ mod running;
 
 use std::collections::BTreeMap;
 
+use farthing_model::gguf::Value;
 use gguf_writing::{Directory, Written, write};
-use model::gguf::Value;
 use running::{Runner, case, largest_difference};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
@@ -232,12 +232,12 @@ fn deepseek_v3_with_its_prediction_layer() {
     let written = Case::open("deepseek-v3-shape");
     let path = directory.0.join("model.gguf");
     write(&path, 3, &written.values("deepseek2"), &written.written("deepseek2", false));
-    assert_eq!(model::Checkpoint::open(&path).unwrap().skipped_layers, 1);
+    assert_eq!(farthing_model::Checkpoint::open(&path).unwrap().skipped_layers, 1);
     // A router with a bias is not V2's: its kind of score is not guessed.
     let mut values = written.values("deepseek2");
     values.remove("deepseek2.expert_gating_func");
     write(&path, 3, &values, &written.written("deepseek2", false));
-    let error = model::Checkpoint::open(&path).err().expect("refused").to_string();
+    let error = farthing_model::Checkpoint::open(&path).err().expect("refused").to_string();
     assert!(error.contains("expert_gating_func is absent; it must be 1 (softmax) or 2 (sigmoid)"), "{error}");
 }
 

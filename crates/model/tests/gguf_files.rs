@@ -6,9 +6,9 @@ mod running;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use farthing_model::gguf::{self, Value};
+use farthing_model::tensors::{Stored, Tensors};
 use gguf_writing::{Directory, Written, write};
-use model::gguf::{self, Value};
-use model::tensors::{Stored, Tensors};
 use proptest::prelude::*;
 use running::{Runner, case};
 
@@ -97,7 +97,7 @@ fn split_files_are_one_model() {
     // Named by its second part it is found too; without it, the missing file is named.
     assert_eq!(logits(&path(2)), logits(&original()));
     std::fs::remove_file(path(2)).unwrap();
-    let error = model::Checkpoint::open(&path(1)).err().expect("incomplete").to_string();
+    let error = farthing_model::Checkpoint::open(&path(1)).err().expect("incomplete").to_string();
     assert!(error.contains("model-00002-of-00002.gguf"), "{error}");
 }
 
@@ -108,17 +108,17 @@ fn unknown_types_and_architectures_are_named() {
     let path = directory.0.join("x.gguf");
     values.insert("general.architecture".to_string(), Value::Text("mamba".to_string()));
     write(&path, 3, &values, &tensors);
-    let error = model::Checkpoint::open(&path).err().expect("refused").to_string();
+    let error = farthing_model::Checkpoint::open(&path).err().expect("refused").to_string();
     assert!(error.contains("\"mamba\"") && error.contains("deepseek2"), "{error}");
     write(&path, 1, &values, &tensors);
-    assert!(model::Checkpoint::open(&path).err().expect("refused").to_string().contains("GGUF version 1"));
+    assert!(farthing_model::Checkpoint::open(&path).err().expect("refused").to_string().contains("GGUF version 1"));
     // The type of the first tensor becomes IQ2_XXS.
     let mut bytes = std::fs::read(original()).unwrap();
     let name = b"output.weight";
     let at = bytes.windows(name.len()).position(|w| w == name).unwrap() + name.len() + 4 + 2 * 8;
     bytes[at..at + 4].copy_from_slice(&16u32.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let opened = model::Checkpoint::open(&path).unwrap();
+    let opened = farthing_model::Checkpoint::open(&path).unwrap();
     let error = opened.weights().err().expect("refused").to_string();
     assert!(error.contains("IQ2_XXS") && error.contains("output.weight"), "{error}");
 }
@@ -145,11 +145,11 @@ proptest! {
         std::fs::write(directory.0.join(name), bytes).unwrap();
         std::fs::copy(from.join("config.json"), directory.0.join("config.json")).unwrap();
         let path = if gguf { directory.0.join(name) } else { directory.0.clone() };
-        if let Ok(checkpoint) = model::Checkpoint::open(&path)
+        if let Ok(checkpoint) = farthing_model::Checkpoint::open(&path)
             && let Ok(weights) = checkpoint.weights()
             && checkpoint.structure.context < 10_000
         {
-            Runner::of(model::Transformer::new(checkpoint.structure, weights)).whole(&[1, 2, 3]);
+            Runner::of(farthing_model::Transformer::new(checkpoint.structure, weights)).whole(&[1, 2, 3]);
         }
     }
 }

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use farthing_model::Checkpoint;
+use farthing_model::gguf::Value;
+use farthing_model::mmap::Mapping;
+use farthing_model::tensors::Tensors;
 use gguf_writing::{Directory, Written, write};
-use model::Checkpoint;
-use model::gguf::Value;
-use model::mmap::Mapping;
-use model::tensors::Tensors;
 use running::{Runner, case};
 use serde_json::json;
 
@@ -217,7 +217,8 @@ fn array(kind: u32, length: u64, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn gguf_files_that_lie() {
     let read = |bytes: Vec<u8>| {
-        let read = model::gguf::read_mapped(&Arc::new(Mapping::held("lie.gguf", bytes)), &mut Tensors::default());
+        let read =
+            farthing_model::gguf::read_mapped(&Arc::new(Mapping::held("lie.gguf", bytes)), &mut Tensors::default());
         read.err().expect("refused").to_string()
     };
     let f32s = |tensors: &[(&str, &[u64], u32, u64)]| read(raw_gguf(&[], tensors, 1024));
@@ -271,7 +272,7 @@ fn gguf_values_of_every_type() {
         key("n", 9, &array(7, 2, &[0, 2])),
     ];
     let mapping = Arc::new(Mapping::held("types.gguf", raw_gguf(&keys, &[], 0)));
-    let values = model::gguf::read_mapped(&mapping, &mut Tensors::default()).unwrap().values;
+    let values = farthing_model::gguf::read_mapped(&mapping, &mut Tensors::default()).unwrap().values;
     let expected = [
         Value::U64(254),
         Value::I64(-2),
@@ -299,7 +300,7 @@ fn data_are_where_the_alignment_says() {
         let bytes = raw_gguf(&keys, &[("x", &[8], 0, 0), ("y", &[8], 0, 64)], 160);
         let header = raw_gguf(&keys, &[("x", &[8], 0, 0), ("y", &[8], 0, 64)], 0).len();
         let mut tensors = Tensors::default();
-        model::gguf::read_mapped(&Arc::new(Mapping::held("aligned.gguf", bytes)), &mut tensors).unwrap();
+        farthing_model::gguf::read_mapped(&Arc::new(Mapping::held("aligned.gguf", bytes)), &mut tensors).unwrap();
         // `header` is the next multiple of 32.
         let start = header.next_multiple_of(64);
         assert_eq!((tensors.by_name["x"].offset, tensors.by_name["y"].offset), (start, start + 64), "{length}");
@@ -310,7 +311,8 @@ fn data_are_where_the_alignment_says() {
 #[test]
 fn gguf_headers_without_end() {
     let read = |bytes: Vec<u8>| {
-        let read = model::gguf::read_mapped(&Arc::new(Mapping::held("long.gguf", bytes)), &mut Tensors::default());
+        let read =
+            farthing_model::gguf::read_mapped(&Arc::new(Mapping::held("long.gguf", bytes)), &mut Tensors::default());
         read.err().expect("refused").to_string()
     };
     // Five million elements each, of eight million.
@@ -326,7 +328,7 @@ fn gguf_headers_without_end() {
 
 fn everything(path: &Path) -> (BTreeMap<String, Value>, Vec<Written>) {
     let mut tensors = Tensors::default();
-    let metadata = model::gguf::read(path, &mut tensors).unwrap();
+    let metadata = farthing_model::gguf::read(path, &mut tensors).unwrap();
     let written = tensors.by_name.iter().map(|(name, t)| {
         let bytes = &tensors.files[t.file].bytes()[t.offset..t.offset + t.bytes];
         let numbers = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
@@ -421,11 +423,11 @@ fn small_files_are_read_within_bounds() {
     let directory = Directory::new("bounds");
     let path = directory.0.join("x.json");
     std::fs::write(&path, "12345").unwrap();
-    let read = |max| model::tensors::read_bounded(&path, max).map_err(|e| e.to_string());
+    let read = |max| farthing_model::tensors::read_bounded(&path, max).map_err(|e| e.to_string());
     assert_eq!(read(5).unwrap(), b"12345");
     assert!(read(4).unwrap_err().contains("more than 4 bytes"));
     for other in [Path::new("/dev/null"), &directory.0] {
-        let error = model::tensors::read_bounded(other, 5).unwrap_err().to_string();
+        let error = farthing_model::tensors::read_bounded(other, 5).unwrap_err().to_string();
         assert!(error.contains("not a plain file"), "{error}");
     }
 }
@@ -492,8 +494,8 @@ fn seeds_and_findings_of_the_fuzzer() {
     for (path, bytes) in seeds("gguf") {
         let mut tensors = Tensors::default();
         let mapping = Arc::new(Mapping::held("f.gguf", bytes));
-        let outcome = model::gguf::read_mapped(&mapping, &mut tensors)
-            .and_then(|metadata| model::gguf::of_parts(&path, metadata, tensors))
+        let outcome = farthing_model::gguf::read_mapped(&mapping, &mut tensors)
+            .and_then(|metadata| farthing_model::gguf::of_parts(&path, metadata, tensors))
             .and_then(|c| c.weights().map(|_| ()));
         assert!(outcome.is_ok() || !outcome.unwrap_err().to_string().contains('\n'), "{}", path.display());
     }
@@ -501,7 +503,7 @@ fn seeds_and_findings_of_the_fuzzer() {
         let _ = Tensors::default().add_mapped(Arc::new(Mapping::held(&path.to_string_lossy(), bytes)));
     }
     for (path, bytes) in seeds("index") {
-        let _ = model::tensors::index_places(&path, &bytes);
+        let _ = farthing_model::tensors::index_places(&path, &bytes);
     }
     for (path, bytes) in seeds("config") {
         let Ok(json) = serde_json::from_slice(&bytes) else { continue };

@@ -3,11 +3,11 @@
 
 mod running;
 
+use farthing_model::attention::Form;
+use farthing_model::cache::PAGE;
+use farthing_model::structure::{Attention, Gqa};
+use farthing_model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Transformer, Wanted};
 use kernels::Pool;
-use model::attention::Form;
-use model::cache::PAGE;
-use model::structure::{Attention, Gqa};
-use model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Transformer, Wanted};
 use running::{
     Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, largest_difference, median_divergence, tokens,
 };

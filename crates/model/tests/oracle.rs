@@ -2,8 +2,8 @@
 
 mod running;
 
-use model::structure::{Attention, Gqa};
-use model::{Checkpoint, Transformer};
+use farthing_model::structure::{Attention, Gqa};
+use farthing_model::{Checkpoint, Transformer};
 use running::{Runner, case, floats, ids, largest_difference, tensors};
 use safetensors::SafeTensors;
 
@@ -148,7 +148,8 @@ fn both_styles_of_configuration_give_one_structure() {
         std::fs::create_dir_all(&twin).unwrap();
         std::fs::copy(directory.join("config.hf5.json"), twin.join("config.json")).unwrap();
         std::fs::copy(directory.join("model.safetensors"), twin.join("model.safetensors")).unwrap();
-        let (a, b) = (model::Checkpoint::open(&directory).unwrap(), model::Checkpoint::open(&twin).unwrap());
+        let (a, b) =
+            (farthing_model::Checkpoint::open(&directory).unwrap(), farthing_model::Checkpoint::open(&twin).unwrap());
         std::fs::remove_dir_all(&twin).unwrap();
         assert_eq!(a.structure, b.structure, "{}", directory.display());
     }
@@ -157,7 +158,7 @@ fn both_styles_of_configuration_give_one_structure() {
 #[test]
 fn unsupported_architectures_are_recognised() {
     for (name, architecture) in [("deepseek-v32-shape", "deepseek_v32"), ("deepseek-v4-shape", "deepseek_v4")] {
-        let error = model::Checkpoint::open(&case("oracle").join(name)).err().expect("refused").to_string();
+        let error = farthing_model::Checkpoint::open(&case("oracle").join(name)).err().expect("refused").to_string();
         assert!(error.contains(architecture) && error.contains("not supported yet"), "{error}");
     }
 }

@@ -5,14 +5,14 @@ mod running;
 
 use std::sync::Arc;
 
+use farthing_model::Transformer;
+use farthing_model::attention::Form;
+use farthing_model::attention::{AttentionLayer, GqaLayer, MlaExpansion, MlaLayer, MlaQuery};
+use farthing_model::feed_forward::{DenseLayer, FeedForwardLayer, MoeLayer};
+use farthing_model::mmap::Mapping;
+use farthing_model::structure::*;
+use farthing_model::weight::*;
 use kernels::Format;
-use model::Transformer;
-use model::attention::Form;
-use model::attention::{AttentionLayer, GqaLayer, MlaExpansion, MlaLayer, MlaQuery};
-use model::feed_forward::{DenseLayer, FeedForwardLayer, MoeLayer};
-use model::mmap::Mapping;
-use model::structure::*;
-use model::weight::*;
 use running::{
     Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, decoded_twin, largest_difference,
     median_divergence, tokens,
@@ -260,7 +260,7 @@ fn every_format_computes_what_its_decoded_twin_does() {
             let (a, b) = (stored.whole(&prompt), decoded.whole(&prompt));
             let deviation = (b.0.iter().map(|x| x * x).sum::<f32>() / b.0.len() as f32).sqrt();
             // Only the last layer routes, so a near tie that falls the other way moves its own row and no other.
-            let routes = |t: &model::Trace| t.routes[1].clone().expect("a mixture routes").experts;
+            let routes = |t: &farthing_model::Trace| t.routes[1].clone().expect("a mixture routes").experts;
             let (ra, rb) = (routes(&a.1), routes(&b.1));
             let (mut worst, mut flips) = (0f32, 0);
             for (row, (ra, rb)) in ra.chunks(2).zip(rb.chunks(2)).enumerate() {
@@ -322,7 +322,7 @@ fn split(weights: &mut Weights) {
 #[test]
 fn both_layouts_of_the_latent_expansion_agree() {
     for name in ["deepseek-v2-lite-shape", "deepseek-v2-shape", "deepseek-v3-shape"] {
-        let checkpoint = model::Checkpoint::open(&case("oracle").join(name)).unwrap();
+        let checkpoint = farthing_model::Checkpoint::open(&case("oracle").join(name)).unwrap();
         let mut weights = checkpoint.weights().unwrap();
         split(&mut weights);
         let joint = Runner::of(Transformer::new(checkpoint.structure.clone(), checkpoint.weights().unwrap()));
@@ -398,9 +398,13 @@ fn sixteen_bit_weights_equal_their_widened_twins() {
 fn quantised_weights_compute_what_their_decoded_twins_do() {
     // Eight bits in the file, and eight of activations: against the same file with its matrices decoded to f32.
     let path = case("stories260K/model-q8_0.gguf");
-    let checkpoint = model::Checkpoint::open(&path).unwrap();
-    let quantised =
-        checkpoint.tensors.by_name.values().filter(|t| t.stored == model::tensors::Stored::As(Format::Q8_0)).count();
+    let checkpoint = farthing_model::Checkpoint::open(&path).unwrap();
+    let quantised = checkpoint
+        .tensors
+        .by_name
+        .values()
+        .filter(|t| t.stored == farthing_model::tensors::Stored::As(Format::Q8_0))
+        .count();
     assert!(quantised > 10);
     let stored = Runner::open(&path);
     let twin = decoded_twin(&path);

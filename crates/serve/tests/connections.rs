@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serve::generation::model_pool::{ModelDescription, ModelPool};
-use serve::{Access, AppState, ServerLimits, Tls, listen};
+use farthing_serve::generation::model_pool::{ModelDescription, ModelPool};
+use farthing_serve::{Access, AppState, ServerLimits, Tls, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;

@@ -1,4 +1,4 @@
-//! What a mask costs: `cargo bench -p text --bench masks -- TOKENIZER.json VOCAB DIR [SCHEMAS]`. DIR has JSON Schemas, JSONSchemaBench's say.
+//! What a mask costs: `cargo bench -p farthing-text --bench masks -- TOKENIZER.json VOCAB DIR [SCHEMAS]`. DIR has JSON Schemas, JSONSchemaBench's say.
 //!
 //! Each schema is compiled as `strict: false` and followed along random outputs of at most 400 tokens. A mask must stay below 1.5 ms: 5 %
 //! of the 30 ms that a decoded token takes at least.
@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use farthing_text::Tokenizer;
+use farthing_text::grammar::{Constraint, Grammars};
 use serde_json::Value;
-use text::Tokenizer;
-use text::grammar::{Constraint, Grammars};
 
 fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).expect("a directory") {

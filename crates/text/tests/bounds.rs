@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-use text::tokenizer::Within;
-use text::{TextError, Tokenizer};
+use farthing_text::tokenizer::Within;
+use farthing_text::{TextError, Tokenizer};
 
 fn tokenizer() -> Tokenizer {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m/tokenizer.json");

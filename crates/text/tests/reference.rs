@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use farthing_text::chat::{Context, Template};
+use farthing_text::{Stream, Tokenizer};
 use serde_json::Value;
-use text::chat::{Context, Template};
-use text::{Stream, Tokenizer};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -172,7 +172,7 @@ fn special_tokens_cannot_be_smuggled() {
     for said in
         [format!("a{last}b"), format!("{first}{last}{first}"), "\u{fdd0}0\u{fdd1}".to_string(), "plain".to_string()]
     {
-        let message = text::chat::Message::new("user", &tokenizer.shield(&said));
+        let message = farthing_text::chat::Message::new("user", &tokenizer.shield(&said));
         let ids = tokenizer.encode_prompt(&template.render(&[message], &context).unwrap()).unwrap();
         let found: Vec<u32> = ids.iter().copied().filter(|id| special.contains(id)).collect();
         assert_eq!(found, [special[0], special[1]], "{said}");
@@ -252,13 +252,16 @@ fn seeds_and_findings_of_the_fuzzer() {
                     "template" => {
                         let Ok(source) = std::str::from_utf8(&bytes) else { continue };
                         if let Ok(template) = Template::with_fuel(source, 20_000) {
-                            let _ = template.render(&[text::chat::Message::new("user", "a b")], &Context::default());
+                            let _ = template
+                                .render(&[farthing_text::chat::Message::new("user", "a b")], &Context::default());
                         }
                         continue;
                     }
                     "tokenizer" => Tokenizer::from_json(&bytes),
                     _ => {
-                        let Ok(vocabulary) = serde_json::from_slice::<text::Vocabulary>(&bytes) else { continue };
+                        let Ok(vocabulary) = serde_json::from_slice::<farthing_text::Vocabulary>(&bytes) else {
+                            continue;
+                        };
                         Tokenizer::from_vocabulary(&vocabulary)
                     }
                 };

@@ -1,5 +1,5 @@
 //! Many schemas: every output that finishes validates. A hundred of ours lie in `data/schemas.jsonl`; a directory of others, such as
-//! JSONSchemaBench, takes their place by `FARTHING_SCHEMAS=DIR cargo test -p text --test schemas -- --nocapture`.
+//! JSONSchemaBench, takes their place by `FARTHING_SCHEMAS=DIR cargo test -p farthing-text --test schemas -- --nocapture`.
 
 mod sampler;
 
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use farthing_text::Tokenizer;
+use farthing_text::grammar::{Constraint, GrammarError, Grammars};
 use sampler::{Random, sample, text_of};
 use serde_json::Value;
-use text::Tokenizer;
-use text::grammar::{Constraint, GrammarError, Grammars};
 
 /// Schemas that are looked at, evenly spread over the directory.
 const SCHEMAS: usize = 400;

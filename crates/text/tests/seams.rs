@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 
+use farthing_text::stream::Stops;
+use farthing_text::tokenizer::Within;
+use farthing_text::{Stream, TextError, Tokenizer};
 use serde_json::{Value, json};
-use text::stream::Stops;
-use text::tokenizer::Within;
-use text::{Stream, TextError, Tokenizer};
 
 const SEAM: &str = "\u{fdd0}\u{fdd1}";
 const OPEN: Within<'static> = Within { tokens_max: usize::MAX, left: &|| false };
@@ -54,12 +54,14 @@ fn either_side_of_a_seam_is_enough() {
         let ids = tokenizer.encode_prompt(&format!("{}{behind}", tokenizer.shield(&before))).unwrap();
         let id = tokenizer.id_of(&format!("{before}{behind}")).unwrap();
         assert!(!ids.contains(&id), "{before} | {behind}: {ids:?}");
+        assert_eq!(tokenizer.decode(&ids, false), format!("{before}{behind}"));
         tried += 1;
     }
     for (tokenizer, before, behind) in begins.into_iter().chain(own(&all)) {
         let ids = tokenizer.encode_prompt(&format!("{before}{}", tokenizer.shield(&behind))).unwrap();
         let id = tokenizer.id_of(&format!("{before}{behind}")).unwrap();
         assert!(!ids.contains(&id), "{before} | {behind}: {ids:?}");
+        assert_eq!(tokenizer.decode(&ids, false), format!("{before}{behind}"));
         tried += 1;
     }
     assert!(tried > 200, "{tried}");
@@ -147,6 +149,28 @@ fn a_prompt_with_marks_keeps_its_bound() {
     let bound = Within { tokens_max: usize::MAX, left: &left };
     let refused = tokenizer.encode_prompt_within(&tokenizer.shield(&"<think>".repeat(10)), bound);
     assert!(matches!(refused, Err(TextError::Left)) && asked.get() == 3, "{refused:?} {}", asked.get());
+}
+
+/// Work ends soon behind the bound: what came before counts for each text between marks, and marks themselves count.
+#[test]
+fn a_prompt_with_marks_takes_no_work_beyond_its_bound() {
+    let tokenizer = with_added(&[]);
+    let asked = Cell::new(0);
+    let left = || {
+        asked.set(asked.get() + 1);
+        false
+    };
+    let refused = |said: &str, tokens_max: usize| {
+        asked.set(0);
+        let refused = tokenizer.encode_prompt_within(&tokenizer.shield(said), Within { tokens_max, left: &left });
+        assert!(matches!(refused, Err(TextError::TooMany { .. })), "{refused:?}");
+        asked.get()
+    };
+    assert!(refused(&"<think>".repeat(10_000), 10) <= 11);
+    let words = "a b c ".repeat(1_000);
+    let first = tokenizer.encode(&words, false).unwrap().len();
+    let before = refused(&format!("{words}<think>"), first);
+    assert!(refused(&format!("{words}<think>{words}"), first + 100) <= before + 101);
 }
 
 /// A vocabulary of three-byte tokens at most: a mark is longer than the name behind it, and its own length refuses nothing.

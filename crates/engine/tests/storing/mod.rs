@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use engine::store::{Key, Missed, Settings, Store, chain, root};
+use farthing_engine::store::{Key, Missed, Settings, Store, chain, root};
 
 pub const FINGERPRINT: [u8; 32] = [5; 32];
 pub const UNIT: usize = 10_000;

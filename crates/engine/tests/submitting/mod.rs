@@ -3,7 +3,7 @@
 
 use std::sync::mpsc::Receiver;
 
-use engine::{Engine, Event, Finish, Positions, Request, RequestHandle, Runner, Sampler};
+use farthing_engine::{Engine, Event, Finish, Positions, Request, RequestHandle, Runner, Sampler};
 
 pub fn submit(engine: &Engine, request: Request) -> (RequestHandle, Receiver<Event>) {
     engine.generate(request).unwrap()

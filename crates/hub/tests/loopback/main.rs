@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hub::{Cache, Hub, HubError, Listing, Name, Patience, Progress, RemoteFile, Selection, Settings, choose};
+use farthing_hub::{Cache, Hub, HubError, Listing, Name, Patience, Progress, RemoteFile, Selection, Settings, choose};
 use server::{Reply, Repository, Request, Server, git_sha1, noise, ranged, sha256};
 use tempfile::TempDir;
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use model::gguf::Value;
+use farthing_model::gguf::Value;
 
 /// A tensor to write: name, shape (outermost first), f32 numbers.
 pub type Written = (String, Vec<usize>, Vec<f32>);

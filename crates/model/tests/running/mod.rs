@@ -8,12 +8,12 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use farthing_model::attention::Form;
+use farthing_model::cache::PAGE;
+use farthing_model::mmap::Mapping;
+use farthing_model::weight::Weight;
+use farthing_model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Trace, Transformer, Wanted};
 use kernels::{Format, Pool};
-use model::attention::Form;
-use model::cache::PAGE;
-use model::mmap::Mapping;
-use model::weight::Weight;
-use model::{Batch, Cache, CacheFormat, Checkpoint, Scratch, Span, Trace, Transformer, Wanted};
 use safetensors::tensor::TensorView;
 
 pub fn case(name: &str) -> PathBuf {

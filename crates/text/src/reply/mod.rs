@@ -282,6 +282,7 @@ impl Parser {
             self.keep(token);
             return self.give_back();
         }
+        let before = if step == Step::Not { std::mem::take(&mut self.candidate) } else { String::new() };
         let given = self.say(said);
         match step {
             Step::More if given => (),
@@ -296,6 +297,8 @@ impl Parser {
                 self.block = None;
             }
             Step::Not => {
+                // Where the call was closed for what came, the white space before that is the call's.
+                self.candidate = if given { before.trim_start().to_string() } else { before };
                 self.keep(token);
                 self.give_back();
             }

@@ -16,7 +16,7 @@ pub(super) struct Block {
     id: Option<String>,
     /// Arguments that came before the name.
     kept: Option<String>,
-    /// The call was given; a call was given at all.
+    /// The call was given; one was given before this block's marker.
     started: bool,
     called: bool,
 }
@@ -109,12 +109,8 @@ impl Block {
             State::Text { text, unescape, value_of } => {
                 if c != '"' || !unescape.open() {
                     unescape.take(c, text);
-                    // Names are short; so are the keys that matter.
-                    return if text.len() <= NAME_BYTES_MAX || *value_of == Some(Role::Other) {
-                        Step::More
-                    } else {
-                        Step::Not
-                    };
+                    // Names and ids are short; so are the keys that matter. Other values are skipped, not read.
+                    return if text.len() <= NAME_BYTES_MAX { Step::More } else { Step::Not };
                 }
                 unescape.finish(text);
                 let (text, value_of) = (std::mem::take(text), *value_of);
@@ -254,7 +250,7 @@ impl Block {
 
     fn start(&mut self, said: &mut Said) {
         said.start = self.name.clone().map(|name| (name, self.id.take()));
-        (self.started, self.called) = (true, true);
+        self.started = true;
     }
 
     /// The object has ended.

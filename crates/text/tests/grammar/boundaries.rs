@@ -118,6 +118,10 @@ fn nesting_through_references_counts_each_part_of_the_way() {
             assert_eq!(refused, ("schema: nesting through references".to_string(), levels as u64));
         }
     }
+    // A place that was met is not entered again, from wherever: the compiler knows it by then.
+    let mut again = reaching(512, false, false);
+    again["properties"]["c"] = json!({"items": {"items": {"$ref": "#/$defs/d0"}}});
+    taken(&grammars, &again);
 }
 
 #[test]

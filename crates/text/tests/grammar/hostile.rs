@@ -189,12 +189,13 @@ fn intersections_that_multiply_are_refused_before_they_are_followed() {
 fn a_trial_says_what_compiling_says() {
     let (_, grammars) = bundled();
     let trial = |constraint: &Constraint| {
-        let trial = text::grammar::Trial {
+        let trial = farthing_text::grammar::Trial {
             outline: grammars.outline(),
             marker: Some("</think>".to_string()),
             constraint: constraint.clone(),
         };
-        let sent: text::grammar::Trial = serde_json::from_value(serde_json::to_value(&trial).unwrap()).unwrap();
+        let sent: farthing_text::grammar::Trial =
+            serde_json::from_value(serde_json::to_value(&trial).unwrap()).unwrap();
         sent.run().err().map(|e| e.to_string())
     };
     for schema in schemas() {

@@ -10,10 +10,10 @@ mod sampler;
 
 use std::time::{Duration, Instant};
 
+use farthing_text::Tokenizer;
+use farthing_text::grammar::{CallBody, CallSyntax, Constraint, GrammarError, Grammars, Matcher, Tool};
 use sampler::{Random, sample, text_of};
 use serde_json::{Value, json};
-use text::Tokenizer;
-use text::grammar::{CallBody, CallSyntax, Constraint, GrammarError, Grammars, Matcher, Tool};
 
 const EOS: u32 = 1;
 

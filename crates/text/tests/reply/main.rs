@@ -1,11 +1,12 @@
 //! Replies of models: golden cases, and the law that cuts do not matter.
 
 mod blocks;
+mod edges;
 mod templates;
 mod twin;
 
+use farthing_text::reply::{Delta, Format, Options, Parser};
 use proptest::prelude::*;
-use text::reply::{Delta, Format, Options, Parser};
 use twin::{Call, Message};
 
 /// All deltas joined.
@@ -398,8 +399,8 @@ fn odd_calls_are_read_as_they_stand() {
 fn bounds() {
     let call = "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>";
     let hermes = Format::by_name("hermes").unwrap();
-    let message = stream(&hermes, false, true, [call.repeat(text::reply::CALLS_MAX + 2).as_str()]);
-    assert_eq!(message.calls.len(), text::reply::CALLS_MAX);
+    let message = stream(&hermes, false, true, [call.repeat(farthing_text::reply::CALLS_MAX + 2).as_str()]);
+    assert_eq!(message.calls.len(), farthing_text::reply::CALLS_MAX);
     assert_eq!(message.content, call.repeat(2));
     for name in Format::names().filter(|n| *n != "plain") {
         let format = Format::by_name(name).unwrap();

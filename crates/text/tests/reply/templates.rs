@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use farthing_text::chat::{Context, Template};
+use farthing_text::reply::{Format, for_template};
+use farthing_text::{Stream, Tokenizer};
 use serde_json::{Value, json};
-use text::chat::{Context, Template};
-use text::reply::{Format, for_template};
-use text::{Stream, Tokenizer};
 
 use super::{join, stream};
 
@@ -190,8 +190,8 @@ fn markers_of_the_vocabulary_are_shown() {
     assert!(special("</think>") && special("<｜tool▁calls▁begin｜>") && special("<｜end▁of▁sentence｜>"));
     let read = |markers: Vec<&str>| {
         let mut shown = Stream::continuing(&tokenizer, true).showing(markers);
-        let options = text::reply::Options { reasoning_opened: true, tools: true };
-        let mut parser = text::reply::Parser::new(format, options);
+        let options = farthing_text::reply::Options { reasoning_opened: true, tools: true };
+        let mut parser = farthing_text::reply::Parser::new(format, options);
         let mut deltas: Vec<_> = ids.iter().flat_map(|&id| parser.push(&shown.push(id))).collect();
         deltas.extend(parser.push(&shown.finish()));
         deltas.extend(parser.finish());

@@ -1,6 +1,6 @@
 //! The plain twin of the parser: the whole text at once, searched and sliced. It says what the streaming one must say.
 
-use text::reply::Format;
+use farthing_text::reply::Format;
 
 use super::blocks::{block, left_over};
 

@@ -1,7 +1,7 @@
 //! A model of no mind for tests of grammars: it takes allowed tokens at random, rather those that bring an end nearer.
 
-use text::Tokenizer;
-use text::grammar::{GrammarError, Matcher};
+use farthing_text::Tokenizer;
+use farthing_text::grammar::{GrammarError, Matcher};
 
 /// SplitMix64.
 pub struct Random(pub u64);

@@ -70,10 +70,10 @@ fn readme_has_the_two_commands() {
 const FUNCTION_LINES: usize = 70;
 
 /// Longer functions, to be shortened: a new one does not belong here, and one that became shorter leaves.
-const LONG_FUNCTIONS: [&str; 11] = [
-    "farthing/bench.rs run",
-    "farthing/doctor.rs run",
-    "farthing/show.rs run",
+const LONG_FUNCTIONS: [&str; 10] = [
+    "cli/bench.rs run",
+    "cli/doctor.rs run",
+    "cli/show.rs run",
     "kernels/attend.rs attend",
     "kernels/panels.rs with_panels",
     "kernels/products.rs quantised",
@@ -81,7 +81,6 @@ const LONG_FUNCTIONS: [&str; 11] = [
     "model/gguf.rs read_mapped",
     "text/grammar/schema.rs keyword",
     "text/rebuilt.rs describe",
-    "text/reply/object.rs char",
 ];
 
 /// Functions of a formatted source with their lines, without those of its tests. The closing brace stands under the start of the signature.
