@@ -117,6 +117,29 @@ fn readme_has_the_two_commands() {
     assert!(std::fs::read_to_string(root().join(".ci/run")).unwrap().contains("./check"));
 }
 
+/// What both READMEs have in common whatever their language: commands without their comments, code spans, links, and the number of headings,
+/// rows and points.
+fn outline(name: &str) -> (Vec<String>, BTreeSet<String>, [usize; 3]) {
+    let text = std::fs::read_to_string(root().join(name)).unwrap();
+    let (mut commands, mut names) = (Vec::new(), BTreeSet::new());
+    for (i, part) in text.split("```").enumerate() {
+        if i % 2 == 1 {
+            commands.extend(part.lines().map(|line| line.split(" #").next().unwrap().trim().to_string()));
+        } else {
+            names.extend(part.split('`').skip(1).step_by(2).map(str::to_string));
+            let links = part.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
+            names.extend(links.filter(|link| !link.starts_with("README")).map(str::to_string));
+        }
+    }
+    let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+    (commands, names, ["## ", "|", "- "].map(count))
+}
+
+#[test]
+fn both_readmes_say_the_same() {
+    assert_eq!(outline("README.md"), outline("README.zh-CN.md"));
+}
+
 /// Lines of a function from its signature to its closing brace; above that it has to be on the list below.
 const FUNCTION_LINES: usize = 70;
 
