@@ -174,7 +174,8 @@ fn functions(source: &str) -> Vec<(String, usize)> {
         // A declaration without a body, or one on a single line, ends before any brace under it.
         let ends =
             |l: &str| l == closing || l.starts_with(&format!("{indent}fn ")) || l.starts_with(&format!("{indent}pub "));
-        if line.ends_with(['}', ';']) {
+        // A macro's function has its body elsewhere.
+        if line.ends_with(['}', ';']) || line.ends_with("$body") {
             continue;
         }
         if let Some(length) = lines[start + 1..].iter().position(|l| ends(l))
