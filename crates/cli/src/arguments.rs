@@ -44,7 +44,7 @@ impl LoadArguments {
         model: &str,
         change: impl FnOnce(&Checkpoint, &mut LoadOptions) -> Outcome,
     ) -> Result<PlannedModel, Failure> {
-        let checkpoint = Checkpoint::open(&fetch::find(model, self)?)?;
+        let checkpoint = Checkpoint::open(&fetch::find(model, &self.options()?, self.quiet)?)?;
         let mut options = self.options()?;
         change(&checkpoint, &mut options)?;
         self.fitting(PlannedModel::new(checkpoint, &options)?)

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, Parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory};
 use toml::{Table, Value};
 
 use crate::Failure;
@@ -98,18 +98,6 @@ fn unknown(name: &str, command: &Command) -> String {
     let near = names.max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name))).unwrap_or_default();
     let name: String = name.chars().take(100).collect();
     format!("{name:?} is no option of `farthing serve`; the nearest is {near:?} (`farthing help serve` lists all)")
-}
-
-/// Arguments, with those of the file that `--config` names.
-pub fn merged(path: &Path) -> Result<(crate::serve::Arguments, Vec<OsString>), Failure> {
-    let argv: Vec<OsString> = std::env::args_os().collect();
-    let argv = with_file(path, &argv)?;
-    let parsed = crate::Arguments::try_parse_from(&argv)
-        .map_err(|e| Failure::usage(format!("{}: {}", path.display(), Failure::arguments(&e).0)))?;
-    match parsed.command {
-        crate::Command::Serve(arguments) => Ok((*arguments, argv)),
-        _ => Err(Failure::usage(format!("{}: only `serve` reads it", path.display()))),
-    }
 }
 
 /// The effective values as a file that `--config` takes. Keys are counted, not shown.

@@ -4,32 +4,30 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use farthing::Error;
 use farthing::names::{Remote, Resolved, path_or_name, resolve};
+use farthing::{Error, LoadOptions};
 use hub::{Name, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::Failure;
-use crate::arguments::LoadArguments;
 use crate::terminal::{self, bytes, several};
 
 /// Files of MODEL, fetched first where they are not here.
-pub fn find(text: &str, load: &LoadArguments) -> Result<PathBuf, Failure> {
+pub fn find(text: &str, options: &LoadOptions, quiet: bool) -> Result<PathBuf, Error> {
     match resolve(text)? {
         Resolved::Here(path) => Ok(path),
-        Resolved::Hub(name) => Ok(fetch(&name, load, false).map_err(|e| path_or_name(text, e))?),
+        Resolved::Hub(name) => fetch(&name, options, quiet, false).map_err(|e| path_or_name(text, e)),
     }
 }
 
 /// Fetch a model, after saying what it will take.
-pub fn fetch(name: &Name, load: &LoadArguments, anyway: bool) -> Result<PathBuf, Error> {
+pub fn fetch(name: &Name, options: &LoadOptions, quiet: bool, anyway: bool) -> Result<PathBuf, Error> {
     terminal::catch_interrupts();
     let remote = Remote::look(name)?;
     if !anyway {
-        remote.admit(&load.options()?)?;
+        remote.admit(options)?;
     }
     let selection = &remote.selection;
-    if !load.quiet {
+    if !quiet {
         terminal::note(&format!(
             "fetching {name}: {} in {} to {}",
             bytes(selection.bytes),
@@ -37,7 +35,7 @@ pub fn fetch(name: &Name, load: &LoadArguments, anyway: bool) -> Result<PathBuf,
             remote.cache().display()
         ));
     }
-    let bars = Bars::new(selection.bytes, load.quiet);
+    let bars = Bars::new(selection.bytes, quiet);
     let outcome = remote.pull(&bars);
     bars.clear();
     outcome

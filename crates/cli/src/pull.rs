@@ -45,7 +45,7 @@ pub struct Pull {
 pub fn pull(a: Pull) -> Outcome {
     let (path, fetched) = match resolve(&a.model)? {
         Resolved::Here(path) => (path, false),
-        Resolved::Hub(name) => (fetch::fetch(&name, &a.load, a.anyway)?, true),
+        Resolved::Hub(name) => (fetch::fetch(&name, &a.load.options()?, a.load.quiet, a.anyway)?, true),
     };
     if a.json {
         return put(&format!("{}\n", json!({"model": a.model, "path": path, "fetched": fetched})));

@@ -1,12 +1,13 @@
 //! `farthing serve`: models behind OpenAI's API.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Parser};
 use farthing::server::{ModelSource, Server, ServerOptions, api_name};
 use farthing::{Access, ApiKeys, ServerLimits, Tls};
 use serve::Origin;
@@ -186,7 +187,7 @@ fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
         )));
     }
     let found = |model: &String| -> Result<ModelSource, Failure> {
-        Ok(ModelSource { path: Some(fetch::find(model, &a.load)?), name: api_name(model) })
+        Ok(ModelSource { path: Some(fetch::find(model, &a.load.options()?, a.load.quiet)?), name: api_name(model) })
     };
     let mut all = match &a.models[..] {
         [] => vec![ModelSource::bundled()],
@@ -266,12 +267,24 @@ impl Arguments {
     }
 }
 
+/// Arguments, with those of the file that `--config` names.
+fn merged(path: &Path) -> Result<(Arguments, Vec<OsString>), Failure> {
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let argv = config::with_file(path, &argv)?;
+    let parsed = crate::Arguments::try_parse_from(&argv)
+        .map_err(|e| Failure::usage(format!("{}: {}", path.display(), Failure::arguments(&e).0)))?;
+    match parsed.command {
+        crate::Command::Serve(arguments) => Ok((*arguments, argv)),
+        _ => Err(Failure::usage(format!("{}: only `serve` reads it", path.display()))),
+    }
+}
+
 pub fn run(a: Arguments) -> Outcome {
     if let Some(url) = &a.check {
         return health_check::check(url);
     }
     let (a, argv) = match &a.config {
-        Some(path) => config::merged(path)?,
+        Some(path) => merged(path)?,
         None => (a, std::env::args_os().collect()),
     };
     if a.logs_json() {

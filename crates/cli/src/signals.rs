@@ -11,7 +11,9 @@ use signal_hook::flag;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::notify::{is_managed, notify};
-use crate::terminal::EXIT_STOPPED;
+
+/// The exit code of a program that was stopped.
+pub const EXIT_STOPPED: i32 = 130;
 
 /// Time beyond `--drain` after which the process ends whatever still runs in it.
 const BEYOND: Duration = Duration::from_secs(15);

@@ -13,10 +13,7 @@ use unicode_width::UnicodeWidthChar;
 pub use farthing::words::{bytes, rounded, several};
 
 use crate::Failure;
-use crate::signals::is_ignored;
-
-/// The exit code of a program that was stopped.
-pub const EXIT_STOPPED: i32 = 130;
+use crate::signals::{EXIT_STOPPED, is_ignored};
 
 /// Write to stdout and flush.
 pub fn put(text: &str) -> Result<(), Failure> {

@@ -30,3 +30,6 @@ pub fn median(x: &[f64]) -> f64 {
     x.sort_by(f64::total_cmp);
     if x.is_empty() { f64::NAN } else { x[x.len() / 2] }
 }
+
+/// Tokens of the prompt that sequences decoded at once share.
+pub const SHARED: usize = 512;

@@ -11,10 +11,7 @@ use super::Arguments;
 use super::report::Report;
 use crate::Failure;
 use crate::external_bench::{ExternalBench, Rates};
-use crate::work::{Work, median};
-
-/// Tokens of the prompt that sequences decoded at once share.
-pub const SHARED: usize = 512;
+use crate::work::{SHARED, Work, median};
 
 /// Token ids that differ from each other, so that a mixture's routing is spread.
 fn tokens(n: usize, vocab: usize, seed: usize) -> Vec<u32> {

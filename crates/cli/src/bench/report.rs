@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Arguments;
-use super::measure::SHARED;
 use crate::external_bench::Rates;
 use crate::terminal::bytes;
-use crate::work::{Work, median};
+use crate::work::{SHARED, Work, median};
 
 /// What was measured. Rates are tokens per second.
 pub struct Report {
