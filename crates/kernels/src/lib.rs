@@ -119,28 +119,6 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Ask the system to back a large buffer with large pages, where it can: attention reads all of a cache, a little everywhere.
-/// No more than a hint.
-pub fn prefer_large_pages<T>(buffer: &mut [T]) {
-    #[cfg(target_os = "linux")]
-    {
-        unsafe extern "C" {
-            fn madvise(at: *mut std::ffi::c_void, len: usize, advice: i32) -> i32;
-        }
-        const PAGE: usize = 4096;
-        const HUGE_PAGE: i32 = 14; // MADV_HUGEPAGE
-        let bytes = std::mem::size_of_val(buffer);
-        let start = buffer.as_mut_ptr().cast::<u8>();
-        let skip = start.align_offset(PAGE);
-        if bytes > skip {
-            // SAFETY: the range lies within the buffer; this advice changes no contents, and an error leaves things as they are.
-            unsafe { madvise(start.add(skip).cast(), (bytes - skip) / PAGE * PAGE, HUGE_PAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = buffer;
-}
-
 /// What a product multiplies with: `rows x cols` f32, and the same rows quantised for weights that want it.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
