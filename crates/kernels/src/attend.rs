@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 
-use crate::products::sized;
+use crate::scratch::sized;
 use crate::small::{SIX_BYTES, SMALL, eight_lanes, six_lanes};
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::dispatch::{Table, kernels};
+use crate::table::{Table, kernels};
 use crate::vectors::{Vectors, array, for_features};
 
 mod lanes;

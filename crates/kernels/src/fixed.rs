@@ -14,6 +14,7 @@
 use std::cell::Cell;
 
 use crate::attend::{FOUR, Shape, enter, merge_vector, prefetch_row, seen_by_group, soften, within_keys};
+use crate::scratch::room;
 use crate::small::{SMALL, eight_lanes, six_lanes};
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, PAGE_MAX, Queries};
@@ -193,14 +194,6 @@ fn step_of(largest: u32, part: f32) -> (f32, f32) {
 #[inline(always)]
 fn round<V: Vectors>(isa: V, x: [V::F; 2], inverse: V::F) -> V::I {
     isa.pack(isa.to_i(isa.mul(x[0], inverse)), isa.to_i(isa.mul(x[1], inverse)))
-}
-
-/// `buffer`, made longer where it is short; what it held is not cleared.
-fn room<T: Copy>(buffer: &mut Vec<T>, len: usize, new: T) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, new);
-    }
-    &mut buffer[..len]
 }
 
 fn fill_parts(parts: &mut Vec<Part>, shape: Shape, within: bool) {

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::products::sized;
+use crate::scratch::sized;
 use crate::vectors::{Vectors, array};
 use crate::{Format, Input, Matrix, Out, Rows};
 

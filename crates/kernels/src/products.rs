@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use crate::blocks::{Block, decode_blocks, decode_floats};
 use crate::panels::Row;
+use crate::scratch::sized;
 use crate::vectors::{Vectors, array};
 use crate::{Input, Matrix, Out, Quantized, Rows, with_block};
 
@@ -33,13 +34,6 @@ struct Scratch {
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
     static SCRATCH: Cell<Scratch> = Cell::default();
-}
-
-pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, T::default());
-    }
-    &mut buffer[..len]
 }
 
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.

@@ -1,4 +1,4 @@
-//! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes
+//! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes.
 //!
 //! Quants are interleaved by four columns; scales and minima are one vector per group (lane = weight row). A step is up to 256 columns. Written once over `Lanes`; no products here: those of each instruction set multiply what this file
 //! unpacks. `blocks` has the plain definition of every format.
@@ -10,6 +10,9 @@ use crate::vectors::array;
 
 /// Columns of a step.
 pub(crate) const STEP: usize = 256;
+
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
 
 /// Scales (or minima) of a step: one vector of rows per group; sixteen groups at most.
 pub(crate) type Grid<const ROWS: usize> = [[f32; ROWS]; 16];
@@ -25,6 +28,8 @@ pub(crate) trait Unpack {
     const OFFSET: i32;
     /// The largest unsigned quant.
     const MOST: i32;
+    /// Whether quants have 8 bits: products of two with bytes may not fit in 16 bits.
+    const EIGHT_BITS: bool = Self::MOST > 127;
     /// Whether groups have minima.
     const MINIMA: bool;
     /// Bytes of 256 columns.

@@ -414,7 +414,7 @@ impl Vectors for Scalar {
 /// `a * b + c`, rounded once. Where the target has no such instruction, in f64: the product is exact there; the sum is rounded to odd, so
 /// that its own rounding never decides that to f32 (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
 #[inline(always)]
-fn fused(a: f32, b: f32, c: f32) -> f32 {
+pub fn fused(a: f32, b: f32, c: f32) -> f32 {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
         return a.mul_add(b, c);
     }
@@ -431,7 +431,7 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
 /// `fused` of each lane. A sum in f64 goes wrong to f32 only where it lies in the middle of two f32 (whose last 29 bits are then a one and
 /// zeros) or among subnormal ones; so all lanes are rounded twice, and again by `fused` if one of them may be so.
 #[inline(always)]
-fn fused_lanes(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+pub fn fused_lanes(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
     if cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
         return map(|i| fused(a[i], b[i], c[i]));
     }
@@ -455,7 +455,7 @@ fn fused_one_by_one(a: &[f32; 16], b: &[f32; 16], c: &[f32; 16]) -> [f32; 16] {
 
 /// To the nearest integer, ties to even, without a call where the target has no such instruction.
 #[inline(always)]
-fn rounded(x: f32) -> f32 {
+pub fn rounded(x: f32) -> f32 {
     const WHOLE: f32 = 8_388_608.0; // from 2^23 on all numbers are integers
     let shift = WHOLE.copysign(x);
     let near = ((x + shift) - shift).copysign(x);
@@ -464,7 +464,7 @@ fn rounded(x: f32) -> f32 {
 
 /// To the nearest integer, ties to even; for magnitudes below 2^22.
 #[inline(always)]
-fn integer(x: f32) -> i32 {
+pub fn integer(x: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23: the last bits of a sum are the integer
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
@@ -484,81 +484,4 @@ fn half(v: &[i32; 16], i: usize) -> i16 {
 #[inline(always)]
 fn saturated(x: i32) -> i16 {
     x.clamp(i16::MIN.into(), i16::MAX.into()) as i16
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Bits of every kind: special, of one sign or exponent, with few bits set, at the ends of the range.
-    fn number(random: u64) -> f32 {
-        const SPECIAL: [u32; 12] = [
-            0,
-            0x8000_0000,
-            1,
-            0x8000_0001,
-            0x007f_ffff,
-            0x0080_0000,
-            0x7f7f_ffff,
-            0x7f80_0000,
-            0xff80_0000,
-            0x3f80_0000,
-            0x3380_0000,
-            0x7fc0_0000,
-        ];
-        let bits = (random >> 32) as u32;
-        f32::from_bits(match random % 7 {
-            0 => SPECIAL[(random >> 8) as usize % SPECIAL.len()],
-            1 => bits,
-            2 => bits & 0x807f_ffff | 0x3f00_0000,
-            3 => bits & 0x8000_0fff | 0x3f80_0000,
-            4 => bits & 0x80ff_ffff,
-            5 => bits & 0x8f7f_f000 | 0x3000_0000,
-            _ => bits & 0x807f_ffff | 0x1f00_0000,
-        })
-    }
-
-    #[test]
-    fn a_fused_multiply_add_is_rounded_once() {
-        let mut state = 1u64;
-        let mut random = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state
-        };
-        for i in 0..4_000_000u32 {
-            let (a, b) = (number(random()), number(random()));
-            // A third of the sums cancels, or adds a half of a last place.
-            let near = i / 3 % 50;
-            let product = (-a * b).to_bits();
-            let c = match i % 3 {
-                0 => f32::from_bits(if near < 25 {
-                    product
-                } else {
-                    product.wrapping_sub((near.wrapping_sub(12)) << 23)
-                }),
-                _ => number(random()),
-            };
-            let want = a.mul_add(b, c);
-            let lanes = fused_lanes(map(|i| if i % 2 == 0 { 1.0 } else { a }), [b; 16], [c; 16]);
-            for got in [fused(a, b, c), lanes[1], lanes[15]] {
-                assert!(
-                    got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
-                    "{a:e} * {b:e} + {c:e}: {got:e}, not {want:e}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn integers_are_the_nearest_and_even_between_two() {
-        for i in 0..1u32 << 20 {
-            let x = f32::from_bits(i.wrapping_mul(4097));
-            assert!(rounded(x).to_bits() == x.round_ties_even().to_bits() || x.is_nan(), "{x}");
-            if x.abs() < 4_194_304.0 {
-                assert_eq!(integer(x), x.round_ties_even() as i32, "{x}");
-            }
-        }
-    }
 }

@@ -5,6 +5,13 @@ use std::arch::x86_64::*;
 use crate::lanes::Lanes;
 use crate::vectors::{array, for_features};
 
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn load(x: &[f32; 8]) -> __m256 {
+    // SAFETY: eight f32.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
 /// Eight weight rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Eight(());
