@@ -115,6 +115,29 @@ impl Rows<'_> {
     }
 }
 
+/// Both sides of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Sides<'a> {
+    pub w: &'a Matrix<'a>,
+    pub input: &'a Input<'a>,
+    /// Which rows of the input.
+    pub rows: Rows<'a>,
+}
+
+impl<'a> Sides<'a> {
+    /// How many input rows.
+    #[inline(always)]
+    pub fn inputs(self) -> usize {
+        self.rows.len(self.input.rows)
+    }
+
+    /// The input, quantised.
+    #[inline(always)]
+    pub fn quantized(self) -> &'a Quantized {
+        self.input.quantized.expect("a quantised weight needs quantised input")
+    }
+}
+
 /// Numbers of a cache.
 #[derive(Clone, Copy)]
 pub enum Numbers<'a> {

@@ -339,6 +339,37 @@ impl<'a> Selection<'a> {
         let bounds = &self.quantized.bounds;
         Some(bounds.binary_search(&from).ok()?..bounds.binary_search(&(from + n)).ok()?)
     }
+
+    /// Panels by their rows: as they lie, or to be gathered in room that is taken off `x` and `scales`.
+    fn parts(&self, x: &mut &'a mut [i8], scales: &mut &'a mut [f32]) -> Vec<(usize, From<'a>)> {
+        let q = self.quantized;
+        let Some(panels) = self.there() else {
+            let mut from = 0;
+            return split(self.len())
+                .map(|n| {
+                    let rows = (from..from + n).map(|place| q.row(self.rows.at(place))).collect();
+                    from += n;
+                    let x = x.split_off_mut(..n * q.cols).expect("room for all");
+                    (
+                        n,
+                        From::Gathered {
+                            rows,
+                            x,
+                            scales: scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all"),
+                        },
+                    )
+                })
+                .collect();
+        };
+        panels
+            .map(|panel| {
+                let (first, n, blocks) = (q.bounds[panel], q.bounds[panel + 1] - q.bounds[panel], q.cols / BLOCK);
+                let sums = &q.sums[2 * first * blocks..][..2 * n * blocks];
+                let scales = &q.scales[first * blocks..][..n * blocks];
+                (n, From::There { x: &q.x[first * q.cols..][..n * q.cols], scales, sums })
+            })
+            .collect()
+    }
 }
 
 /// Fill panels for all selections, and run `then` with them: the panels of selection i are `panels[ranges[i]]`.
@@ -376,28 +407,9 @@ pub fn with_panels<T>(
             ranges.push(ranges[i - 1].clone());
             continue;
         }
-        let (q, first) = (s.quantized, fillings.len());
-        let mut parts = Vec::new();
-        if let Some(panels) = s.there() {
-            for panel in panels {
-                let (first, n, blocks) = (q.bounds[panel], q.bounds[panel + 1] - q.bounds[panel], q.cols / BLOCK);
-                let x = &q.x[first * q.cols..][..n * q.cols];
-                let (scales, sums) =
-                    (&q.scales[first * blocks..][..n * blocks], &q.sums[2 * first * blocks..][..2 * n * blocks]);
-                parts.push((n, From::There { x, scales, sums }));
-            }
-        } else {
-            let mut from = 0;
-            for n in split(s.len()) {
-                let rows = (from..from + n).map(|place| q.row(s.rows.at(place))).collect();
-                let x = x.split_off_mut(..n * q.cols).expect("room for all");
-                let scales = scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all");
-                parts.push((n, From::Gathered { rows, x, scales }));
-                from += n;
-            }
-        }
-        for (rows, x) in parts {
-            let groups = rows * q.cols / s.kind.group;
+        let first = fillings.len();
+        for (rows, x) in s.parts(&mut x, &mut scales) {
+            let groups = rows * s.quantized.cols / s.kind.group;
             let per_group = |wanted: bool| if wanted { groups } else { 0 };
             let starts = starts.split_off_mut(..per_group(s.kind.offset != 0)).expect("room for all");
             let weighted = weighted.split_off_mut(..per_group(s.kind.weighs)).expect("room for all");

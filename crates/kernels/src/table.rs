@@ -35,12 +35,13 @@ pub struct Table {
 macro_rules! kernels {
     ($name:expr, $isa:expr $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
+        use $crate::operands::Sides;
         use $crate::panels::Hints;
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         $(#[target_feature(enable = $feature)])?
         fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
-            $crate::products::product($isa, w, range, input, rows, hints.1, out)
+            $crate::products::product($isa, Sides { w, input, rows }, range, hints.1, out)
         }
         $(#[target_feature(enable = $feature)])?
         fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &mut Out) {
