@@ -4,7 +4,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::{Format, Pool, Rows, with_block};
+use crate::formats::with_format;
+use crate::{Format, Pool, Rows};
 
 /// Rows of a panel at most: what they have should stay in the second cache while weights pass.
 pub const PANEL_ROWS: usize = 96;
@@ -137,7 +138,7 @@ struct Kind {
 impl Kind {
     fn of(format: Format) -> Kind {
         use crate::blocks::Block;
-        with_block!(format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
+        with_format!(blocks, format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
     }
 }
 

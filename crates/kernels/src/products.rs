@@ -5,11 +5,12 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::blocks::{Block, decode_blocks, decode_floats};
+use crate::formats::with_format;
 use crate::operands::Sides;
 use crate::panels::Row;
 use crate::scratch::sized;
 use crate::vectors::{Vectors, array};
-use crate::{Matrix, Out, with_block};
+use crate::{Matrix, Out};
 
 /// Weight rows that a quantised tile holds: the lanes of a vector.
 pub const TILE: usize = 16;
@@ -42,7 +43,7 @@ thread_local! {
 pub fn product<V: Vectors>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
     if x.w.format.wants_quantized_input() {
         let mut scratch = SCRATCH.take();
-        with_block!(x.w.format, B, quantised::<V, B>(isa, x, range, out, &mut scratch));
+        with_format!(blocks, x.w.format, B, quantised::<V, B>(isa, x, range, out, &mut scratch));
         SCRATCH.set(scratch);
     } else {
         crate::floats::product(isa, x, range, ahead, out)
@@ -403,7 +404,7 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
 pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     let bytes = w.row(row);
     if w.format.wants_quantized_input() {
-        with_block!(w.format, B, decode_blocks::<B>(bytes, out))
+        with_format!(blocks, w.format, B, decode_blocks::<B>(bytes, out))
     } else {
         decode_floats(w.format, bytes, w.scales_of_row(row), out)
     }

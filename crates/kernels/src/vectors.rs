@@ -250,164 +250,105 @@ fn map<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; 16] {
     lanes
 }
 
+/// Methods that are always inlined.
+macro_rules! plain {
+    ($(fn $name:ident(self $(, $arg:ident: $T:ty)*) $(-> $R:ty)? $body:block)*) => {$(
+        #[inline(always)]
+        fn $name(self $(, $arg: $T)*) $(-> $R)? $body
+    )*};
+}
+
 impl Vectors for Scalar {
     type F = [f32; 16];
     type I = [i32; 16];
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
-    fn splat(self, x: f32) -> [f32; 16] {
-        [x; 16]
-    }
-    #[inline(always)]
-    fn load(self, x: &[f32]) -> [f32; 16] {
-        map(|i| x[i])
-    }
-    #[inline(always)]
-    fn store(self, v: [f32; 16], out: &mut [f32]) {
-        out[..16].copy_from_slice(&v);
-    }
-    #[inline(always)]
-    fn load_f32_bytes(self, x: &[u8]) -> [f32; 16] {
-        map(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
-    }
-    #[inline(always)]
-    fn load_bf16_bytes(self, x: &[u8]) -> [f32; 16] {
-        map(|i| blocks::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
-    }
-    #[inline(always)]
-    fn load_bf16(self, x: &[u16]) -> [f32; 16] {
-        map(|i| blocks::bf16_to_f32(x[i]))
-    }
-    #[inline(always)]
-    fn load_f16_bytes(self, x: &[u8]) -> [f32; 16] {
-        map(|i| blocks::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
-    }
-    #[inline(always)]
-    fn load_e4m3(self, x: &[u8]) -> [f32; 16] {
-        map(|i| blocks::e4m3_to_f32(x[i]))
-    }
-    #[inline(always)]
     fn prefetch<T>(self, _: &[T]) {}
-    #[inline(always)]
-    fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| a[i] + b[i])
-    }
-    #[inline(always)]
-    fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| a[i] - b[i])
-    }
-    #[inline(always)]
-    fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| a[i] * b[i])
-    }
-    #[inline(always)]
-    fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| a[i] / b[i])
-    }
-    #[inline(always)]
-    fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        fused_lanes(a, b, c)
-    }
-    #[inline(always)]
-    fn fnma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        fused_lanes(map(|i| -a[i]), b, c)
-    }
-    #[inline(always)]
-    fn max(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| if a[i] > b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn min(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| if a[i] < b[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn round(self, a: [f32; 16]) -> [f32; 16] {
-        map(|i| rounded(a[i]))
-    }
-    #[inline(always)]
-    fn exp2(self, n: [f32; 16]) -> [f32; 16] {
-        map(|i| f32::from_bits((integer(n[i]).wrapping_add(127) as u32) << 23))
-    }
-    #[inline(always)]
-    fn below(self, x: [f32; 16], bound: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
-        map(|i| if x[i] < bound[i] { a[i] } else { b[i] })
-    }
-    #[inline(always)]
-    fn splat_i(self, x: i32) -> [i32; 16] {
-        [x; 16]
-    }
-    #[inline(always)]
-    fn to_f(self, v: [i32; 16]) -> [f32; 16] {
-        map(|i| v[i] as f32)
-    }
-    #[inline(always)]
-    fn dot_step(self, acc: [i32; 16], tile: &[u8], x: &[i8]) -> [i32; 16] {
-        map(|r| (0..4).fold(acc[r], |acc, k| acc + i32::from(tile[4 * r + k]) * i32::from(x[k])))
-    }
-    #[inline(always)]
-    fn load_i(self, x: &[i32]) -> [i32; 16] {
-        array!(16, i, x[i])
-    }
-    #[inline(always)]
-    fn store_i(self, v: [i32; 16], out: &mut [i32]) {
-        out[..16].copy_from_slice(&v);
-    }
-    #[inline(always)]
-    fn to_i(self, v: [f32; 16]) -> [i32; 16] {
-        array!(16, i, integer(v[i]))
-    }
-    #[inline(always)]
-    fn pack(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        let from = |i: usize| if i % 4 < 2 { &a } else { &b };
-        let at = |i: usize| i / 4 * 4 + i % 2 * 2;
-        std::array::from_fn(|i| pair(saturated(from(i)[at(i)]), saturated(from(i)[at(i) + 1])))
-    }
-    #[inline(always)]
-    fn pairs_low(self, x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
-        std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + i % 4), half(&y, i / 4 * 8 + i % 4)))
-    }
-    #[inline(always)]
-    fn pairs_high(self, x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
-        std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + 4 + i % 4), half(&y, i / 4 * 8 + 4 + i % 4)))
-    }
-    #[inline(always)]
-    fn dot_pairs(self, acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
-        // As numbers of 16 bits, which the compiler turns into one instruction for both products; their order is of no account.
-        // SAFETY: both are 64 bytes of plain numbers.
-        let (a, b) = unsafe { (transmute::<[i32; 16], [i16; 32]>(a), transmute::<[i32; 16], [i16; 32]>(b)) };
-        let mut sums = acc;
-        for i in 0..16 {
-            let (low, high) =
-                (i32::from(a[2 * i]) * i32::from(b[2 * i]), i32::from(a[2 * i + 1]) * i32::from(b[2 * i + 1]));
-            sums[i] = sums[i].wrapping_add(low.wrapping_add(high));
+
+    plain! {
+        fn splat(self, x: f32) -> [f32; 16] { [x; 16] }
+        fn load(self, x: &[f32]) -> [f32; 16] { map(|i| x[i]) }
+        fn store(self, v: [f32; 16], out: &mut [f32]) { out[..16].copy_from_slice(&v); }
+        fn load_f32_bytes(self, x: &[u8]) -> [f32; 16] {
+            map(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
         }
-        sums
-    }
-    #[inline(always)]
-    fn largest(self, a: [f32; 16], b: [f32; 16]) -> f32 {
-        let mut most = 0;
-        for x in a.into_iter().chain(b) {
-            most = most.max((x.to_bits() & 0x7fff_ffff) as i32);
+        fn load_bf16_bytes(self, x: &[u8]) -> [f32; 16] {
+            map(|i| blocks::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
         }
-        f32::from_bits(most as u32)
-    }
-    #[inline(always)]
-    fn to_bytes(self, v: [f32; 16], out: &mut [i8]) -> i32 {
-        let (out, mut sum) = (&mut out[..16], 0);
-        for i in 0..16 {
-            let number = if v[i].is_nan() { 0.0 } else { v[i] };
-            let held = if number < 127.0 { number } else { 127.0 };
-            let whole = integer(if held > -127.0 { held } else { -127.0 });
-            out[i] = whole as i8;
-            sum += whole;
+        fn load_bf16(self, x: &[u16]) -> [f32; 16] { map(|i| blocks::bf16_to_f32(x[i])) }
+        fn load_f16_bytes(self, x: &[u8]) -> [f32; 16] {
+            map(|i| blocks::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
         }
-        sum
-    }
-    #[inline(always)]
-    fn transpose(self, v: &mut [[i32; 16]; 16]) {
-        let rows = *v;
-        *v = std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]));
+        fn load_e4m3(self, x: &[u8]) -> [f32; 16] { map(|i| blocks::e4m3_to_f32(x[i])) }
+        fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] + b[i]) }
+        fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] - b[i]) }
+        fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] * b[i]) }
+        fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] / b[i]) }
+        fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] { fused_lanes(a, b, c) }
+        fn fnma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] { fused_lanes(map(|i| -a[i]), b, c) }
+        fn max(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| if a[i] > b[i] { a[i] } else { b[i] }) }
+        fn min(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| if a[i] < b[i] { a[i] } else { b[i] }) }
+        fn round(self, a: [f32; 16]) -> [f32; 16] { map(|i| rounded(a[i])) }
+        fn exp2(self, n: [f32; 16]) -> [f32; 16] {
+            map(|i| f32::from_bits((integer(n[i]).wrapping_add(127) as u32) << 23))
+        }
+        fn below(self, x: [f32; 16], bound: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+            map(|i| if x[i] < bound[i] { a[i] } else { b[i] })
+        }
+        fn splat_i(self, x: i32) -> [i32; 16] { [x; 16] }
+        fn to_f(self, v: [i32; 16]) -> [f32; 16] { map(|i| v[i] as f32) }
+        fn dot_step(self, acc: [i32; 16], tile: &[u8], x: &[i8]) -> [i32; 16] {
+            map(|r| (0..4).fold(acc[r], |acc, k| acc + i32::from(tile[4 * r + k]) * i32::from(x[k])))
+        }
+        fn load_i(self, x: &[i32]) -> [i32; 16] { array!(16, i, x[i]) }
+        fn store_i(self, v: [i32; 16], out: &mut [i32]) { out[..16].copy_from_slice(&v); }
+        fn to_i(self, v: [f32; 16]) -> [i32; 16] { array!(16, i, integer(v[i])) }
+        fn pack(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+            let from = |i: usize| if i % 4 < 2 { &a } else { &b };
+            let at = |i: usize| i / 4 * 4 + i % 2 * 2;
+            std::array::from_fn(|i| pair(saturated(from(i)[at(i)]), saturated(from(i)[at(i) + 1])))
+        }
+        fn pairs_low(self, x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+            std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + i % 4), half(&y, i / 4 * 8 + i % 4)))
+        }
+        fn pairs_high(self, x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+            std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + 4 + i % 4), half(&y, i / 4 * 8 + 4 + i % 4)))
+        }
+        fn dot_pairs(self, acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+            // As numbers of 16 bits, which the compiler turns into one instruction for both products; their order is of no account.
+            // SAFETY: both are 64 bytes of plain numbers.
+            let (a, b) = unsafe { (transmute::<[i32; 16], [i16; 32]>(a), transmute::<[i32; 16], [i16; 32]>(b)) };
+            let mut sums = acc;
+            for i in 0..16 {
+                let (low, high) =
+                    (i32::from(a[2 * i]) * i32::from(b[2 * i]), i32::from(a[2 * i + 1]) * i32::from(b[2 * i + 1]));
+                sums[i] = sums[i].wrapping_add(low.wrapping_add(high));
+            }
+            sums
+        }
+        fn largest(self, a: [f32; 16], b: [f32; 16]) -> f32 {
+            let mut most = 0;
+            for x in a.into_iter().chain(b) {
+                most = most.max((x.to_bits() & 0x7fff_ffff) as i32);
+            }
+            f32::from_bits(most as u32)
+        }
+        fn to_bytes(self, v: [f32; 16], out: &mut [i8]) -> i32 {
+            let (out, mut sum) = (&mut out[..16], 0);
+            for i in 0..16 {
+                let number = if v[i].is_nan() { 0.0 } else { v[i] };
+                let held = if number < 127.0 { number } else { 127.0 };
+                let whole = integer(if held > -127.0 { held } else { -127.0 });
+                out[i] = whole as i8;
+                sum += whole;
+            }
+            sum
+        }
+        fn transpose(self, v: &mut [[i32; 16]; 16]) {
+            let rows = *v;
+            *v = std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]));
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use super::lanes::{Eight, load};
 use super::single;
+use crate::formats::with_format;
 use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
-use crate::unpack::{self, LINE, STEP, Starts, Unpack, advance, starts, with_unpack};
+use crate::unpack::{self, LINE, STEP, Starts, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
 
 /// Weight rows in a register.
@@ -81,7 +82,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
     for (from, panel, ahead) in in_turn(hints, w.rows_from(range.start)) {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
-        with_unpack!(w.format, B, {
+        with_format!(unpack, w.format, B, {
             if panel.rows() == 1 {
                 single::product::<B>(w, range, (panel, ahead), from, out)
             } else {

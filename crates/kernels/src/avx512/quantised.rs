@@ -10,8 +10,9 @@ use std::ops::Range;
 
 use super::lanes::Sixteen;
 use crate::avx2::single;
+use crate::formats::with_format;
 use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
-use crate::unpack::{self, LINE, STEP, Unpack, advance, starts, with_unpack};
+use crate::unpack::{self, LINE, STEP, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
 
 /// Weight rows treated together: one lane each.
@@ -43,7 +44,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
     for (from, panel, ahead) in in_turn(hints, w.rows_from(range.start)) {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
-        with_unpack!(w.format, B, {
+        with_format!(unpack, w.format, B, {
             if panel.rows() == 1 && single::preferred() {
                 single::product::<B>(w, range, (panel, ahead), from, out);
             } else {
