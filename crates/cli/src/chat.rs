@@ -8,9 +8,8 @@ use clap::Args;
 use engine::{Engine, EngineError, Finish, Request, Sampling, SubmitError};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use serde_json::json;
-use serve::Render;
-use text::chat::{Context, Message};
+use serde_json::{Value, json};
+use text::chat::{Context, Message, Render, Role};
 use text::{Stops, Stream, Tokenizer};
 
 use crate::answering::{Ended, Unanswered, answer, engine};
@@ -227,11 +226,11 @@ struct Chat {
 
 impl Chat {
     fn start_over(&mut self, system: Option<String>) {
-        self.messages = system.map(|s| Message::new("system", &s)).into_iter().collect();
+        self.messages = system.map(|s| Message::new(Role::System, s)).into_iter().collect();
     }
 
     fn system(&self) -> Option<String> {
-        self.messages.first().filter(|m| m.role == "system").map(|m| m.content.clone())
+        self.messages.first().filter(|m| m.role == Role::System).map(|m| m.text().to_string())
     }
 
     /// Answer the last message, streaming; how the answer ended.
@@ -243,7 +242,7 @@ impl Chat {
             ..Context::default()
         };
         let said =
-            |message: &Message| json!({"role": message.role, "content": self.tokenizer.shield(&message.content)});
+            |message: &Message| Message::new(message.role, self.tokenizer.shield(message.text())).into_json(false);
         let messages: Vec<_> = self.messages.iter().map(said).collect();
         let rendered = self.template.render(&messages, &context, &|| false)?;
         let prompt = self.tokenizer.encode_prompt(&rendered)?;
@@ -299,7 +298,7 @@ impl Chat {
                 reason(finish, false)
             ));
         }
-        self.messages.push(Message::new("assistant", text.trim_end()));
+        self.messages.push(Message::new(Role::Assistant, text.trim_end()));
         Ok(finish)
     }
 
@@ -357,7 +356,8 @@ pub fn run(a: Arguments) -> Outcome {
                 Err(message) => say(&format!("({message})")),
             },
             Input::Save(file) => {
-                let json = serde_json::to_string_pretty(&serde_json::json!({ "messages": chat.messages }))?;
+                let messages: Value = chat.messages.iter().map(|m| m.clone().into_json(false)).collect();
+                let json = serde_json::to_string_pretty(&json!({ "messages": messages }))?;
                 match std::fs::write(file, json + "\n") {
                     Ok(()) => say(&format!("(wrote {file})")),
                     Err(e) => say(&format!("({file}: {e})")),
@@ -370,7 +370,7 @@ pub fn run(a: Arguments) -> Outcome {
             Input::Quit => break,
             Input::Wrong(message) => say(&format!("({message})")),
             Input::Say(text) => {
-                chat.messages.push(Message::new("user", text));
+                chat.messages.push(Message::new(Role::User, text));
                 match chat.answer() {
                     // Nobody is there to go on with another message.
                     Ok(Finish::Cancelled) if matches!(lines, Lines::Pipe) => {

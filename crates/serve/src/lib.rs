@@ -12,13 +12,14 @@ mod ids;
 pub mod request;
 mod state;
 
-pub use generation::served_model::{ModelParts, NotTried, Render, ServedModel, TryConstraint};
+pub use generation::served_model::{ModelParts, NotTried, ServedModel, TryConstraint};
 pub use generation::usage::RequestStats;
 pub use http::access_log::RequestLog;
 pub use http::admission::{Access, Origin};
 pub use http::server::listen;
 pub use http::tls::{Tls, TlsError};
 pub use state::{AppState, ServerLimits};
+pub use text::chat::Render;
 
 /// The description of the API, by OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use farthing_text::chat::{Context, Template};
+use farthing_text::chat::{Context, Message, Role, Template};
 use farthing_text::{Stream, Tokenizer};
 use serde_json::Value;
 
@@ -172,7 +172,7 @@ fn special_tokens_cannot_be_smuggled() {
     for said in
         [format!("a{last}b"), format!("{first}{last}{first}"), "\u{fdd0}0\u{fdd1}".to_string(), "plain".to_string()]
     {
-        let message = farthing_text::chat::Message::new("user", &tokenizer.shield(&said));
+        let message = Message::new(Role::User, tokenizer.shield(&said)).into_json(false);
         let ids = tokenizer.encode_prompt(&template.render(&[message], &context).unwrap()).unwrap();
         let found: Vec<u32> = ids.iter().copied().filter(|id| special.contains(id)).collect();
         assert_eq!(found, [special[0], special[1]], "{said}");
@@ -252,8 +252,8 @@ fn seeds_and_findings_of_the_fuzzer() {
                     "template" => {
                         let Ok(source) = std::str::from_utf8(&bytes) else { continue };
                         if let Ok(template) = Template::with_fuel(source, 20_000) {
-                            let _ = template
-                                .render(&[farthing_text::chat::Message::new("user", "a b")], &Context::default());
+                            let message = Message::new(Role::User, "a b").into_json(false);
+                            let _ = template.render(&[message], &Context::default());
                         }
                         continue;
                     }
