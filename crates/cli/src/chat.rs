@@ -248,7 +248,7 @@ impl Chat {
         let prompt = self.tokenizer.encode_prompt(&rendered)?;
         let prompt_tokens = prompt.len();
         let (mut stream, mut stops) =
-            (Stream::continuing(&self.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
+            (Stream::continuing(&self.tokenizer, true), Stops::new(text::families::user_marks().map(str::to_string)));
         let mut text = String::new();
         let mut screen = Wrap::new();
         let mut give = |piece: String| -> Outcome {

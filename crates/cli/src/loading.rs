@@ -406,17 +406,6 @@ fn chosen_template(value: &serde_json::Value) -> Result<Option<String>, String> 
     chosen.as_str().map(|template| Some(template.to_string())).ok_or_else(wrong)
 }
 
-/// Pieces that end a turn in the families that are read.
-const TURN_ENDS: [&str; 7] = [
-    "<end_of_turn>",
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<｜end▁of▁sentence｜>",
-    "<|EOT|>",
-];
-
 /// Bring the weights' files into memory beside the work that begins: the first prompt then finds most of them mapped.
 pub fn bring_in(weights: &Weights) {
     let files = weights.files.clone();
@@ -452,7 +441,9 @@ pub fn load(path: &Path, load: &Load) -> Result<Loaded, Failure> {
     bring_in(&weights);
     let generation = checkpoint.generation.clone();
     let mut stops = generation.eos.clone();
-    stops.extend(TURN_ENDS.iter().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)));
+    stops.extend(
+        text::families::turn_ends().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)),
+    );
     stops.sort_unstable();
     stops.dedup();
     let pool = Pool::new(load.threads.map_or_else(cores, usize::from));

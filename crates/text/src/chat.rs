@@ -151,8 +151,7 @@ pub struct Template {
     source: String,
 }
 
-/// What models without a template get: names before turns, as DeepSeek-V2's.
-pub const PLAIN: &str = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% elif m.role == 'user' %}User: {{ m.content }}\n\n{% else %}Assistant: {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
+pub use crate::families::PLAIN_TEMPLATE as PLAIN;
 
 /// Everything a template may look at besides the messages.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -481,7 +481,7 @@ fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, GrammarError> {
     })
 }
 
-/// Whether an added token that is not declared special has the shape of one: DeepSeek's `<think>`, Qwen's `<tool_call>`.
+/// Whether an added token that is not declared special has the shape of one: `<think>`, `<tool_call>`.
 fn looks_like_a_marker(bytes: &[u8]) -> bool {
     bytes.len() > 2 && bytes.starts_with(b"<") && bytes.ends_with(b">")
 }

@@ -3,6 +3,7 @@
 //! It knows no model and reads no file: it is given bytes.
 
 pub mod chat;
+pub mod families;
 pub mod grammar;
 mod growth;
 mod least;

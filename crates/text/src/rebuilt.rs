@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use crate::TextError;
+use crate::families::{PRE_TOKENIZERS, PreTokenizer};
 
 /// What a GGUF file says of its tokenizer.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -42,24 +43,9 @@ const PIECE_BYTES_MAX: usize = 1024;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// A rule that splits text before merging.
-#[derive(serde::Deserialize)]
-struct Rule {
-    names: Vec<String>,
-    splits: Vec<String>,
-    #[serde(default)]
-    digits: bool,
-    #[serde(default)]
-    ignore_merges: bool,
-    #[serde(default)]
-    bos: bool,
-}
-
-fn rule(name: &str) -> Result<Rule, TextError> {
-    let rules: Vec<Rule> = serde_json::from_str(include_str!("pre_tokenizers.json")).expect("our own file");
-    let known: Vec<String> = rules.iter().map(|r| r.names[0].clone()).collect();
-    let found = rules.into_iter().find(|r| r.names.iter().any(|n| n == name));
-    found.ok_or_else(|| {
+fn pre_tokenizer(name: &str) -> Result<&'static PreTokenizer, TextError> {
+    PRE_TOKENIZERS.iter().find(|p| p.names.contains(&name)).ok_or_else(|| {
+        let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|p| p.names[0]).collect();
         TextError::Tokenizer(format!(
             "pre-tokenizer {name:?} is not supported; supported are {} and their aliases",
             known.join(", ")
@@ -90,7 +76,7 @@ impl Vocabulary {
         }
         let (model, normalizer, pre, decoder, bos) = match self.model.as_str() {
             "gpt2" => {
-                let rule = rule(self.pre.as_deref().unwrap_or("default"))?;
+                let rule = pre_tokenizer(self.pre.as_deref().unwrap_or("default"))?;
                 let mut steps: Vec<Value> = rule
                     .splits
                     .iter()

@@ -164,7 +164,7 @@ impl Tokenizer {
         for (byte, c) in byte_characters().into_iter().enumerate() {
             bytes_of[c as usize] = byte as u16;
         }
-        // DeepSeek-V3's own `<｜User｜>` and marks of tools are not flagged as special: what looks like a mark is one.
+        // Some vocabularies do not flag their marks of turns and tools as special: what looks like a mark is one.
         let mark =
             |p: &str| p.len() > 2 && (p.starts_with('<') && p.ends_with('>') || p.starts_with('[') && p.ends_with(']'));
         let special =

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use text::TextError;
 use text::chat::{Context, Message};
 use text::grammar::Matcher;
-use text::reply::{Format, Options, Parser, for_template};
+use text::reply::{Format, Options, Parser, THINK_END, for_template};
 use text::tokenizer::Within;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -99,7 +99,7 @@ impl PreparedRequest {
         }
         let fields = ConstraintFields { tools: &tools, format: &format_field };
         let matcher = constraint
-            .map(|constraint| served.matcher(constraint, thinks.then_some("</think>"), fields, slot))
+            .map(|constraint| served.matcher(constraint, thinks.then_some(THINK_END), fields, slot))
             .transpose()?;
         let context = served.engine.limits().context;
         for prompt in &prompts {

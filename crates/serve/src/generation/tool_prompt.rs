@@ -9,9 +9,6 @@ use crate::api::fields::Invalid;
 use crate::error::ApiError;
 use crate::request::{ResponseFormat, Tool, ToolChoice, Tools};
 
-/// Format of calls for templates without tools.
-const FALLBACK: &str = "hermes";
-
 /// How tool calls are written in one conversation.
 pub struct ToolPrompt {
     pub format: Format,
@@ -25,7 +22,7 @@ impl ToolPrompt {
     pub fn new(format: Format, tools: &Tools) -> ToolPrompt {
         let enabled = !tools.list.is_empty() && tools.choice != ToolChoice::None;
         let template_lacks_tools = !format.calls();
-        let format = if template_lacks_tools && enabled { Format::by_name(FALLBACK).unwrap_or(format) } else { format };
+        let format = if template_lacks_tools && enabled { Format::fallback() } else { format };
         ToolPrompt { format, template_lacks_tools, enabled }
     }
 

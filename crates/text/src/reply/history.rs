@@ -2,15 +2,15 @@
 
 use serde_json::Value;
 
-use super::format::{Calls, Format, Head};
 use crate::chat::{Message, Role};
+use crate::families::{Calls, Format, Head};
 
 /// Messages as JSON in the shape that templates of this format take. Arguments become objects or text; what a template would refuse or
 /// drop is put another way.
 pub fn for_template(format: &Format, mut messages: Vec<Message>) -> Vec<Value> {
     for message in &mut messages {
         let calling = !message.tool_calls.is_empty();
-        // Without calls there must be text; with them DeepSeek's templates look whether there is none.
+        // Without calls there must be text; with them some templates look whether there is none.
         message.content = match message.content.take() {
             None if !calling || format.calls == Calls::Dsml => Some(String::new()),
             Some(text) if text.is_empty() && calling && matches!(format.calls, Calls::Named(_)) => None,
@@ -20,13 +20,13 @@ pub fn for_template(format: &Format, mut messages: Vec<Message>) -> Vec<Value> {
     match format.calls {
         Calls::Named(named) if named.head == Head::Type => messages = apart(messages),
         Calls::Object(object) if object.bare => messages = one_by_one(messages),
-        Calls::Named(_) | Calls::Object(_) if format.name().starts_with("mistral") => short_ids(&mut messages),
+        _ if format.short_ids => short_ids(&mut messages),
         _ => (),
     }
     messages.into_iter().map(|message| message.into_json(format.objects)).collect()
 }
 
-/// Templates of DeepSeek V3 and R1 write either content or calls: a message with both becomes two.
+/// For templates that write either content or calls: a message with both becomes two.
 fn apart(messages: Vec<Message>) -> Vec<Message> {
     let mut out = Vec::with_capacity(messages.len());
     for mut message in messages {
@@ -42,7 +42,7 @@ fn apart(messages: Vec<Message>) -> Vec<Message> {
     out
 }
 
-/// Templates of Llama 3 take one call a message: calls stand apart, each before its result.
+/// For templates that take one call a message: calls stand apart, each before its result.
 fn one_by_one(messages: Vec<Message>) -> Vec<Message> {
     let mut out = Vec::with_capacity(messages.len());
     let mut rest = messages.into_iter().peekable();
@@ -62,7 +62,7 @@ fn one_by_one(messages: Vec<Message>) -> Vec<Message> {
     out
 }
 
-/// Mistral's templates take ids of nine letters and digits only: others are replaced, the same ones by the same.
+/// Ids of nine letters and digits: others are replaced, the same ones by the same.
 fn short_ids(messages: &mut [Message]) {
     let shorten = |id: &mut String| {
         if id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric()) {

@@ -5,17 +5,18 @@
 //! ends as it stands, and what follows is content.
 
 mod dsml;
-mod format;
 mod history;
 mod json;
 mod named;
 mod object;
 
-pub use format::{Format, Syntax, THINK, THINK_END};
 pub use history::for_template;
 
-use format::Calls;
+use crate::families::Calls;
+pub use crate::families::{Format, Syntax, THINK, THINK_END};
 
+/// Longest name of a tool, in bytes.
+const NAME_BYTES_MAX: usize = 256;
 /// Most calls in one reply; more are content.
 pub const CALLS_MAX: usize = 128;
 /// Characters that may be read twice because they were no call; after that calls are no longer looked for.
@@ -34,7 +35,7 @@ pub enum Delta {
         index: usize,
         /// Name of the tool.
         name: String,
-        /// The call's id, where the model wrote one in time (Kimi, Mistral).
+        /// The call's id, where the model wrote one in time.
         id: Option<String>,
     },
     /// More of a call's arguments: text of a JSON object, as the model wrote it.
