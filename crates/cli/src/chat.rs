@@ -10,7 +10,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 use text::chat::{Context, Message, Render, Role};
-use text::{Stops, Stream, Tokenizer};
+use text::{Detokenizer, StopStrings, Tokenizer};
 
 use crate::answering::{Ended, Unanswered, answer, engine};
 use crate::generate::{reason, statistics};
@@ -241,14 +241,17 @@ impl Chat {
             eos_token: self.eos.clone(),
             ..Context::default()
         };
-        let said =
-            |message: &Message| Message::new(message.role, self.tokenizer.shield(message.text())).into_json(false);
+        let said = |message: &Message| {
+            Message::new(message.role, self.tokenizer.escape_special_tokens(message.text())).into_json(false)
+        };
         let messages: Vec<_> = self.messages.iter().map(said).collect();
         let rendered = self.template.render(&messages, &context, &|| false)?;
         let prompt = self.tokenizer.encode_prompt(&rendered)?;
         let prompt_tokens = prompt.len();
-        let (mut stream, mut stops) =
-            (Stream::continuing(&self.tokenizer, true), Stops::new(text::families::user_marks().map(str::to_string)));
+        let (mut stream, mut stops) = (
+            Detokenizer::continuing(&self.tokenizer, true),
+            StopStrings::new(text::families::user_marks().map(str::to_string)),
+        );
         let mut text = String::new();
         let mut screen = Wrap::new();
         let mut give = |piece: String| -> Outcome {

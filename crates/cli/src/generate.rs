@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use clap::Args;
 use engine::{Finish, Request, Timing};
 use serde_json::json;
-use text::chat::Context;
-use text::{Stops, Stream};
+use text::chat::{Context, Message, Role};
+use text::{Detokenizer, StopStrings};
 
 use crate::answering::{Ended, answer, engine};
 use crate::loading::{Choose, Load, load, not_empty};
@@ -101,14 +101,14 @@ pub fn run(a: Arguments) -> Outcome {
             eos_token: m.eos.clone(),
             ..Context::default()
         };
-        let message = json!({"role": "user", "content": m.tokenizer.shield(&prompt)});
+        let message = Message::new(Role::User, m.tokenizer.escape_special_tokens(&prompt)).into_json(false);
         m.tokenizer.encode_prompt(&m.template.render(&[message], &context, &|| false)?)?
     } else {
         m.tokenizer.encode(&prompt, true)?
     };
     catch_interrupts();
     let engine = engine(m.runner);
-    let (mut stream, mut stops) = (Stream::continuing(&m.tokenizer, true), Stops::new(a.stop));
+    let (mut stream, mut stops) = (Detokenizer::continuing(&m.tokenizer, true), StopStrings::new(a.stop));
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut give = |piece: String| -> Outcome {
         text.push_str(&piece);

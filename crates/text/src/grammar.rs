@@ -13,15 +13,15 @@
 //! `compile` is milliseconds; `Matcher::allowed` microseconds to a millisecond. Nothing here runs longer or takes more memory than
 //! the limits below permit, whatever the schema says.
 
-mod calls;
 mod dead_ends;
 mod doubts;
+mod json_numbers;
 mod multiples;
-mod numbers;
 mod outline;
-mod pattern;
 mod pieces;
+mod regex;
 mod schema;
+mod tool_calls;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,11 +35,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-pub use calls::{CallBody, CallSyntax, Tool};
 pub use outline::{Outline, Trial};
+pub use tool_calls::{CallBody, CallSyntax, Tool};
 
 use crate::{TextError, Tokenizer};
-use numbers::{Numbers, Risky};
+use json_numbers::{Numbers, Risky};
 use schema::Screened;
 
 /// Largest JSON Schema, in bytes of JSON.
@@ -325,7 +325,7 @@ impl Grammars {
         let mut grammars = self.grammars(wanted, &mut warnings)?;
         if let Some(marker) = marker {
             let first = grammars[0].name.clone().unwrap_or_default();
-            let lark = calls::after(self, marker, &first);
+            let lark = tool_calls::after(self, marker, &first);
             grammars.insert(
                 0,
                 GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
@@ -433,7 +433,7 @@ impl Grammars {
                 json_grammar("answer", screened.schema, !strict)
             }
             Constraint::Regex(regex) => {
-                pattern::check(regex).map_err(|reason| pattern::refusal("regex", reason))?;
+                regex::check(regex).map_err(|reason| regex::refusal("regex", reason))?;
                 let ascii = llguidance::regex_to_lark(regex, "dw");
                 named("answer", GrammarWithLexer::from_lark(format!("start: /{ascii}/")))
             }
@@ -447,7 +447,7 @@ impl Grammars {
                 if choices.is_empty() || choices.iter().any(String::is_empty) {
                     return Err(GrammarError::invalid("choices", "there is none, or an empty one"));
                 }
-                let options: Vec<String> = choices.iter().map(|c| calls::quoted(c)).collect();
+                let options: Vec<String> = choices.iter().map(|c| tool_calls::quoted(c)).collect();
                 named("answer", GrammarWithLexer::from_lark(format!("start: CHOICE\nCHOICE: {}", options.join(" | "))))
             }
             Constraint::Either(one, other) => {
@@ -461,7 +461,7 @@ impl Grammars {
                 return Ok(all);
             }
             Constraint::Calls { tools, required, one_only, named, syntax } => {
-                return calls::grammars(self, tools, *required, *one_only, named.as_deref(), syntax, warnings);
+                return tool_calls::grammars(self, tools, *required, *one_only, named.as_deref(), syntax, warnings);
             }
         }])
     }
@@ -533,7 +533,7 @@ fn check_lark(lark: &str) -> Result<(), GrammarError> {
     }
     at_most("Lark grammar: nested brackets", deepest, LARK_DEPTH_MAX)?;
     at_most("Lark grammar: negations", lark.bytes().filter(|&c| c == b'~').count(), LARK_DEPTH_MAX)?;
-    pattern::check_repeats(lark).map_err(|reason| pattern::refusal("Lark grammar", reason))?;
+    regex::check_repeats(lark).map_err(|reason| regex::refusal("Lark grammar", reason))?;
     // A schema inside would not be screened, and ids may have no token: markers are written by name.
     for word in ["%json", "%regex", "max_tokens", "temperature", "<["] {
         if lark.contains(word) {

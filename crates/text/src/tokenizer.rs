@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use tokenizers::{ModelWrapper, OffsetType, PreTokenizer};
 
 use crate::TextError;
+use crate::gguf_tokenizer::Vocabulary;
 use crate::growth::{GROWTH_MAX, growth};
 use crate::least::Least;
-use crate::rebuilt::Vocabulary;
-use crate::stream::Stream;
 
 /// Longest text encoded at once.
 pub const TEXT_BYTES_MAX: usize = 32 << 20;
@@ -260,7 +259,7 @@ impl Tokenizer {
     /// Text from outside made safe for a template: the names of special tokens inside it are put behind marks, so that
     /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so. Where it begins or ends with a part of
     /// such a name, that is marked too: a template may put two texts side by side.
-    pub fn shield(&self, text: &str) -> String {
+    pub fn escape_special_tokens(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         if self.is_part(1, text.chars()) {
             out.push_str(SEAM);
@@ -388,16 +387,6 @@ impl Tokenizer {
             ids.extend(more(rest, ids.len())?);
         }
         if ids.len() > most { Err(TextError::TooMany { least: ids.len(), most }) } else { Ok(ids) }
-    }
-
-    /// Text of ids. Ids without a token are passed over.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let mut stream = Stream::new(self, skip_special);
-        let mut text = String::new();
-        for &id in ids {
-            text.push_str(&stream.push(id));
-        }
-        text + &stream.finish()
     }
 
     /// Bytes that a token stands for.

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use text::tokenizer::Within;
-use text::{Stream, TextError};
+use text::{Detokenizer, TextError};
 
 use crate::api::chat::conversation;
 use crate::api::completions::ids;
@@ -186,7 +186,7 @@ fn fits(served: &ServedModel, text: &str) -> Result<(), TextError> {
 
 /// Text of ids; stops when the client leaves.
 fn spelled(served: &ServedModel, ids: &[u32], slot: &WorkSlot) -> Result<String, TextError> {
-    let mut stream = Stream::new(served.tokenizer.as_ref(), false);
+    let mut stream = Detokenizer::new(served.tokenizer.as_ref(), false);
     let mut text = String::new();
     for ids in ids.chunks(1024) {
         if slot.cancelled() {
@@ -206,9 +206,10 @@ pub async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> R
                 let ids = if named {
                     served.tokenizer.encode_within(&text, special, counted(&|| slot.cancelled()))?
                 } else {
-                    served
-                        .tokenizer
-                        .encode_prompt_within(&served.tokenizer.shield(&text), counted(&|| slot.cancelled()))?
+                    served.tokenizer.encode_prompt_within(
+                        &served.tokenizer.escape_special_tokens(&text),
+                        counted(&|| slot.cancelled()),
+                    )?
                 };
                 let piece = |&id: &u32| json!({"id": id, "piece": piece(served, id)});
                 let tokens = if spelled { ids.iter().map(piece).collect::<Value>() } else { json!(ids) };

@@ -22,9 +22,9 @@ pub fn prompt(
     let mut ids = tokenizer.encode("", true)?;
     ids.truncate(1);
     ids.push(begin);
-    ids.extend(tokenizer.encode_prompt_within(&tokenizer.shield(prefix), within)?);
+    ids.extend(tokenizer.encode_prompt_within(&tokenizer.escape_special_tokens(prefix), within)?);
     ids.push(hole);
-    ids.extend(tokenizer.encode_prompt_within(&tokenizer.shield(suffix), within)?);
+    ids.extend(tokenizer.encode_prompt_within(&tokenizer.escape_special_tokens(suffix), within)?);
     ids.push(end);
     Ok(Some(ids))
 }

@@ -210,7 +210,7 @@ fn user_salt(account: [u8; 32], user: Option<&str>) -> [u8; 32] {
 /// Escapes every string, object keys too, so that names of special tokens in it are plain text.
 fn escape(served: &ServedModel, value: &mut Value) {
     match value {
-        Value::String(text) => *text = served.tokenizer.shield(text),
+        Value::String(text) => *text = served.tokenizer.escape_special_tokens(text),
         Value::Array(items) => items.iter_mut().for_each(|v| escape(served, v)),
         Value::Object(map) => escape_members(served, map),
         _ => {}
@@ -221,7 +221,7 @@ fn escape_members(served: &ServedModel, map: &mut Map<String, Value>) {
     let members = std::mem::take(map).into_iter();
     map.extend(members.map(|(name, mut value)| {
         escape(served, &mut value);
-        (served.tokenizer.shield(&name), value)
+        (served.tokenizer.escape_special_tokens(&name), value)
     }));
 }
 

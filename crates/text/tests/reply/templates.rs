@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use farthing_text::chat::{Context, Template};
 use farthing_text::reply::Format;
-use farthing_text::{Stream, Tokenizer};
+use farthing_text::{Detokenizer, Tokenizer};
 use serde_json::{Value, json};
 
 use super::{for_template, join, stream};
@@ -188,7 +188,7 @@ fn markers_of_the_vocabulary_are_shown() {
     let special = |piece: &str| tokenizer.id_of(piece).is_some_and(|id| tokenizer.is_special(id) && ids.contains(&id));
     assert!(special("</think>") && special("<｜tool▁calls▁begin｜>") && special("<｜end▁of▁sentence｜>"));
     let read = |markers: Vec<&str>| {
-        let mut shown = Stream::continuing(&tokenizer, true).showing(markers);
+        let mut shown = Detokenizer::continuing(&tokenizer, true).showing(markers);
         let options = farthing_text::reply::Options { reasoning_opened: true, tools: true };
         let mut parser = farthing_text::reply::Parser::new(format, options);
         let mut deltas: Vec<_> = ids.iter().flat_map(|&id| parser.push(&shown.push(id))).collect();
