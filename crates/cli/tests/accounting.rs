@@ -177,7 +177,7 @@ fn units(directory: &Path) -> Vec<PathBuf> {
 /// Wait until the cache on disk is in use and knows so many units.
 fn hashed(server: &Server, units: u64) {
     let started = Instant::now();
-    while counter(server, "farthing_disk_cache_in_use") == 0 || counter(server, "farthing_disk_cache_units") < units {
+    while counter(server, "farthing_disk_cache_in_use") == 0 || counter(server, "farthing_disk_cache_blocks") < units {
         assert!(started.elapsed() < Duration::from_secs(60), "the cache on disk is not used");
         std::thread::sleep(Duration::from_millis(20));
     }
