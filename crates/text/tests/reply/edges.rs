@@ -278,11 +278,10 @@ fn content_beside_calls_is_what_templates_take() {
         let nothing = if dsml { json!("") } else { json!(null) };
         assert_eq!((with(None), with(Some(json!(null)))), (nothing.clone(), nothing), "{format}");
         assert_eq!(with(Some(json!(""))), if named { json!(null) } else { json!("") }, "{format}");
-        assert_eq!(
-            with(Some(json!("Hi"))),
-            if format == "deepseek-v3" { json!(null) } else { json!("Hi") },
-            "{format}"
-        );
+        // deepseek-v3 makes two messages of it.
+        if format != "deepseek-v3" {
+            assert_eq!(with(Some(json!("Hi"))), "Hi", "{format}");
+        }
     }
 }
 

@@ -104,10 +104,8 @@ fn arguments_are_encoded_once() {
             assert!(prompt.contains(&expected), "{prompt}\nlacks\n{expected}");
             assert!(prompt.contains("result 0") && prompt.contains("Sunny.") && !prompt.contains("{\\\""), "{prompt}");
         }
-        // Arguments that came as an object, and none at all.
-        let mut messages = conversation(json!("I look."), &calls);
-        messages[1]["tool_calls"][0]["function"]["arguments"] = serde_json::from_str(arguments).unwrap();
-        let prompt = render(&source, messages);
+        // Beside text, and without arguments.
+        let prompt = render(&source, conversation(json!("I look."), &calls));
         assert!(prompt.contains(&expected), "{prompt}\nlacks\n{expected}");
         let prompt = render(&source, conversation(json!(""), &[("now", "")]));
         assert!(prompt.contains("now") && !prompt.contains("\"\""), "{prompt}");
