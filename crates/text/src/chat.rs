@@ -153,16 +153,16 @@ pub struct Template {
 
 pub use crate::families::PLAIN_TEMPLATE as PLAIN;
 
-/// Everything a template may look at besides the messages.
+/// Variables of a template besides the messages.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Context {
-    /// End with the opening of an answer.
+    /// End the prompt with the opening of an answer.
     pub add_generation_prompt: bool,
-    /// The tokens' own spelling.
+    /// Text of the beginning-of-text token.
     pub bos_token: String,
-    /// See `bos_token`.
+    /// Text of the end-of-text token.
     pub eos_token: String,
-    /// Tools, as the caller wrote them.
+    /// Tools, as JSON.
     pub tools: Option<Json>,
     /// Further variables.
     pub extra: Map<String, Json>,
@@ -208,7 +208,7 @@ impl Template {
         Ok(Template { environment, source: source.to_string() })
     }
 
-    /// What it was compiled from.
+    /// Source text.
     pub fn source(&self) -> &str {
         &self.source
     }

@@ -1,4 +1,4 @@
-//! Output that keeps to a grammar: JSON, JSON Schema, regular expressions, Lark, choices, tool calls.
+//! Constrained output: JSON, JSON Schema, regular expressions, Lark, choices, tool calls.
 //!
 //! The `llguidance` crate (Earley parser over regex derivatives, no precomputation) does the parsing. This module puts limits around it,
 //! turns its silence into errors, and owns three decisions:
@@ -88,7 +88,7 @@ fn limits() -> ParserLimits {
     }
 }
 
-/// What the output must be.
+/// A constraint on the output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Constraint {
     /// Any JSON object.
@@ -97,7 +97,7 @@ pub enum Constraint {
     JsonSchema {
         /// The schema.
         schema: Value,
-        /// Refuse what cannot be kept; otherwise it is a warning.
+        /// Refuse keywords that cannot be enforced; otherwise they are warnings.
         strict: bool,
     },
     /// A text that this regular expression matches as a whole (Rust's syntax, no look-around, no references; `\d` and `\w` are ASCII).
@@ -124,13 +124,13 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// Whether it compiles in little time whatever it says.
+    /// Whether compiling it is always fast.
     pub fn is_small(&self) -> bool {
         matches!(self, Constraint::JsonObject | Constraint::Choice(_))
     }
 }
 
-/// Why a constraint is not taken, or its matcher cannot go on. Each message is one line.
+/// An error of a constraint or its matcher, in one line.
 #[derive(Clone, Debug, Error, Serialize, Deserialize)]
 pub enum GrammarError {
     /// A limit on what comes from outside.
@@ -143,7 +143,7 @@ pub enum GrammarError {
         /// The limit.
         max: u64,
     },
-    /// A keyword of JSON Schema that cannot be kept.
+    /// A keyword of JSON Schema that cannot be enforced.
     #[error("{path}: `{keyword}` {reason}")]
     Unsupported {
         /// JSON pointer of the schema that has it, after `#`.
@@ -221,7 +221,7 @@ fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), Gram
     Ok(())
 }
 
-/// What compiles constraints for one model: the trie of its vocabulary and llguidance's tables over it.
+/// Compiler of constraints for one model: the trie of its vocabulary and llguidance's tables over it.
 pub struct Grammars {
     factory: ParserFactory,
     vocab: usize,
@@ -590,7 +590,7 @@ fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
     GrammarError::invalid(what, line)
 }
 
-/// One output as it grows: which tokens may come next.
+/// Matcher of one output: which tokens may come next.
 pub struct Matcher {
     parser: Parser,
     /// Where JSON is written: how its numbers grow.
@@ -616,7 +616,7 @@ impl Clone for Matcher {
 }
 
 impl Matcher {
-    /// The tokens that may come next, one bit an id, lowest first; `vocab.div_ceil(32)` words. An end-of-text id is among them where the
+    /// Mask of the tokens that may come next, one bit an id, lowest first; `vocab.div_ceil(32)` words. An end-of-text id is among them where the
     /// output may end. At the end of the grammar it is alone.
     ///
     /// # Errors
@@ -647,7 +647,7 @@ impl Matcher {
         Ok(&self.bits)
     }
 
-    /// Go on by the token that was chosen. End-of-text ids need not be told.
+    /// Advances by the sampled token. End-of-text ids may be left out.
     ///
     /// # Errors
     /// A token that is not allowed: the matcher stays where it was.
@@ -696,7 +696,7 @@ impl Matcher {
         self.parser.is_stopped() && self.parser.stop_reason().is_ok()
     }
 
-    /// What of the schema is not kept, each a line with its path. Empty after a strict compile, but for words that JSON Schema does not know.
+    /// Keywords that are not enforced, a line each, with their paths. Empty after a strict compile, but for words that JSON Schema does not know.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -61,7 +61,7 @@ pub struct Tokenizer {
 pub struct Within<'a> {
     /// Tokens at most; a text that has more is refused, before it is encoded where its bytes tell.
     pub tokens_max: usize,
-    /// Asked between words: whether nobody waits any more.
+    /// Whether the client has gone; asked between words.
     pub left: &'a dyn Fn() -> bool,
 }
 
@@ -256,7 +256,7 @@ impl Tokenizer {
         })
     }
 
-    /// Text from outside made safe for a template: the names of special tokens inside it are put behind marks, so that
+    /// Escapes the names of special tokens in a text from outside, before a template takes it: they are put behind marks, so that
     /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so. Where it begins or ends with a part of
     /// such a name, that is marked too: a template may put two texts side by side.
     pub fn escape_special_tokens(&self, text: &str) -> String {
@@ -326,7 +326,7 @@ impl Tokenizer {
         Cow::Owned(out)
     }
 
-    /// Ids of a rendered prompt: the template's own special tokens are special, what was shielded is text.
+    /// Ids of a rendered prompt: the template's own special tokens are special, escaped ones are text.
     ///
     /// # Errors
     /// A text that is too long.
@@ -432,7 +432,7 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Tokens, added ones included.
+    /// Number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }

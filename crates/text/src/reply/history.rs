@@ -1,4 +1,4 @@
-//! Earlier calls in a conversation, in the shape that a model's template takes.
+//! Message history in the shape that a chat template takes: contents, arguments and ids of earlier tool calls.
 
 use serde_json::Value;
 
