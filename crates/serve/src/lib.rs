@@ -19,7 +19,6 @@ pub use http::admission::{Access, Origin};
 pub use http::server::listen;
 pub use http::tls::{Tls, TlsError};
 pub use state::{AppState, ServerLimits};
-pub use text::chat::Render;
 
 /// The description of the API, by OpenAPI 3.1.
 pub const OPENAPI: &str = include_str!("openapi.json");

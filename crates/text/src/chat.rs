@@ -82,6 +82,21 @@ impl Message {
         }
     }
 
+    /// Instructions.
+    pub fn system(text: impl Into<String>) -> Message {
+        Message::new(Role::System, text)
+    }
+
+    /// A message of the user.
+    pub fn user(text: impl Into<String>) -> Message {
+        Message::new(Role::User, text)
+    }
+
+    /// A message of the model.
+    pub fn assistant(text: impl Into<String>) -> Message {
+        Message::new(Role::Assistant, text)
+    }
+
     /// The content, empty if there is none.
     pub fn text(&self) -> &str {
         self.content.as_deref().unwrap_or_default()
@@ -150,8 +165,6 @@ pub struct Template {
     environment: Environment<'static>,
     source: String,
 }
-
-pub use crate::families::PLAIN_TEMPLATE as PLAIN;
 
 /// Variables of a template besides the messages.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

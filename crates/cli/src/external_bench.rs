@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::bench::{Work, median};
+use crate::work::{Work, median};
 
 /// A spread of rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,15 +32,15 @@ impl Rates {
 }
 
 /// A command and what it gave so far.
-pub struct Rival {
+pub struct ExternalBench {
     command: String,
     found: Vec<(Work, f64)>,
 }
 
-impl Rival {
+impl ExternalBench {
     /// A command for the shell.
-    pub fn new(command: &str) -> Rival {
-        Rival { command: command.to_string(), found: Vec::new() }
+    pub fn new(command: &str) -> ExternalBench {
+        ExternalBench { command: command.to_string(), found: Vec::new() }
     }
 
     /// Run it once.
@@ -53,11 +53,11 @@ impl Rival {
             String::from_utf8_lossy(&output.stdout).into_owned() + "\n" + &String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
             let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_string();
-            return Err(Failure(format!("--against: {:?} ended with {}: {last}", self.command, output.status)));
+            return Err(Failure::failed(format!("--against: {:?} ended with {}: {last}", self.command, output.status)));
         }
         let found = figures(&text);
         if found.is_empty() {
-            return Err(Failure(format!(
+            return Err(Failure::failed(format!(
                 "--against: {:?} printed no figure that is known; llama-bench wants -o json",
                 self.command
             )));

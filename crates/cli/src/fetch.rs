@@ -1,0 +1,110 @@
+//! Models by path or name: fetched first where they are not here, with bars.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use farthing::Error;
+use farthing::names::{Remote, Resolved, path_or_name, resolve};
+use hub::{Name, Progress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::Failure;
+use crate::arguments::LoadArguments;
+use crate::terminal::{self, bytes, several};
+
+/// Files of MODEL, fetched first where they are not here.
+pub fn find(text: &str, load: &LoadArguments) -> Result<PathBuf, Failure> {
+    match resolve(text)? {
+        Resolved::Here(path) => Ok(path),
+        Resolved::Hub(name) => Ok(fetch(&name, load, false).map_err(|e| path_or_name(text, e))?),
+    }
+}
+
+/// Fetch a model, after saying what it will take.
+pub fn fetch(name: &Name, load: &LoadArguments, anyway: bool) -> Result<PathBuf, Error> {
+    terminal::catch_interrupts();
+    let remote = Remote::look(name)?;
+    if !anyway {
+        remote.admit(&load.options()?)?;
+    }
+    let selection = &remote.selection;
+    if !load.quiet {
+        terminal::note(&format!(
+            "fetching {name}: {} in {} to {}",
+            bytes(selection.bytes),
+            several(selection.files.len(), "file"),
+            remote.cache().display()
+        ));
+    }
+    let bars = Bars::new(selection.bytes, load.quiet);
+    let outcome = remote.pull(&bars);
+    bars.clear();
+    outcome
+}
+
+/// A bar for each file that is being fetched, and one for all.
+struct Bars {
+    all: MultiProgress,
+    total: ProgressBar,
+    files: Mutex<BTreeMap<String, ProgressBar>>,
+    quiet: bool,
+}
+
+impl Bars {
+    fn new(size: u64, quiet: bool) -> Bars {
+        let target = if quiet || terminal::is_json_only() {
+            indicatif::ProgressDrawTarget::hidden()
+        } else {
+            indicatif::ProgressDrawTarget::stderr()
+        };
+        let all = MultiProgress::with_draw_target(target);
+        let style = "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {eta} left";
+        let total = ProgressBar::new(size).with_style(ProgressStyle::with_template(style).expect("a sound template"));
+        let total = all.add(total);
+        Bars { all, total, files: Mutex::default(), quiet }
+    }
+
+    fn with(&self, path: &str, f: impl FnOnce(&ProgressBar)) {
+        if let Some(bar) = self.files.lock().unwrap_or_else(|e| e.into_inner()).get(path) {
+            f(bar);
+        }
+    }
+
+    fn clear(&self) {
+        self.total.finish_and_clear();
+        let _ = self.all.clear();
+    }
+}
+
+impl Progress for Bars {
+    fn file(&self, path: &str, size: u64, there: u64) {
+        let mut files = self.files.lock().unwrap_or_else(|e| e.into_inner());
+        let bar = files.entry(path.to_string()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{bar:24} {percent:>3} % {wide_msg}").expect("a sound template");
+            self.all.insert_before(&self.total, ProgressBar::new(size).with_style(style).with_message(path.to_string()))
+        });
+        // A file that starts over takes back what it had brought.
+        self.total.set_position((self.total.position() + there).saturating_sub(bar.position()));
+        bar.set_position(there);
+    }
+
+    fn advance(&self, path: &str, bytes: u64) {
+        self.with(path, |bar| bar.inc(bytes));
+        self.total.inc(bytes);
+    }
+
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            self.all.suspend(|| terminal::note(&format!("({text})")));
+        }
+    }
+
+    fn finished(&self, path: &str) {
+        self.with(path, ProgressBar::finish_and_clear);
+    }
+
+    fn cancelled(&self) -> bool {
+        terminal::interrupt_pending()
+    }
+}
