@@ -19,7 +19,6 @@ mod snapshot;
 
 pub use cache::{Cache, Pulled};
 pub use disk_space::free_bytes;
-pub use disk_space::free_bytes;
 pub use download::Progress;
 pub use error::HubError;
 pub use name::Name;
