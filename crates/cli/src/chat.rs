@@ -218,7 +218,7 @@ struct Chat {
 
 impl Chat {
     fn start_over(&mut self, system: Option<String>) {
-        self.messages = system.map(|s| Message::system(s)).into_iter().collect();
+        self.messages = system.map(Message::system).into_iter().collect();
     }
 
     fn system(&self) -> Option<String> {
