@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::{EngineError, Finish, Sampling, SubmitError, Timing};
-use farthing::{Error, GenerateOptions, Message, Model, PlannedModel, bundled, xdg};
+use farthing::{Error, GenerateOptions, Message, Model, PlannedModel, Role, bundled, xdg};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use serde_json::{Value, json};
 
 use crate::answering::follow;
 use crate::arguments::{LoadArguments, SamplingArguments};
@@ -217,11 +218,11 @@ struct Chat {
 
 impl Chat {
     fn start_over(&mut self, system: Option<String>) {
-        self.messages = system.map(|s| Message::new("system", &s)).into_iter().collect();
+        self.messages = system.map(Message::system).into_iter().collect();
     }
 
     fn system(&self) -> Option<String> {
-        self.messages.first().filter(|m| m.role == "system").map(|m| m.content.clone())
+        self.messages.first().filter(|m| m.role == Role::System).map(|m| m.text().to_string())
     }
 
     /// Answer the last message, streaming; how the answer ended.
@@ -261,7 +262,7 @@ impl Chat {
                 reason(finish)
             ));
         }
-        self.messages.push(Message::new("assistant", text.trim_end()));
+        self.messages.push(Message::assistant(text.trim_end()));
         Ok(finish)
     }
 
@@ -289,7 +290,7 @@ pub fn run(a: Arguments) -> Outcome {
         None => a.load.fitting(PlannedModel::open(&bundled()?, &a.load.options()?)?)?.load()?,
     };
     let sampling = a.choose.sampling(&loaded.generation, loaded.runner.model().structure.vocab)?;
-    let stop = ["\nUser:", "<｜User｜>"].map(str::to_string).to_vec();
+    let stop = text::families::user_marks().map(str::to_string).collect();
     let options = GenerateOptions { sampling, max_tokens: a.max_tokens, stop };
     let mut chat = Chat { model: Model::new(loaded), messages: Vec::new(), options, stats: false };
     let vocab = chat.model.vocab();
@@ -318,7 +319,8 @@ pub fn run(a: Arguments) -> Outcome {
                 Err(message) => say(&format!("({message})")),
             },
             Input::Save(file) => {
-                let json = serde_json::to_string_pretty(&serde_json::json!({ "messages": chat.messages }))?;
+                let messages: Value = chat.messages.iter().map(|m| m.clone().into_json(false)).collect();
+                let json = serde_json::to_string_pretty(&json!({ "messages": messages }))?;
                 match std::fs::write(file, json + "\n") {
                     Ok(()) => say(&format!("(wrote {file})")),
                     Err(e) => say(&format!("({file}: {e})")),
@@ -331,7 +333,7 @@ pub fn run(a: Arguments) -> Outcome {
             Input::Quit => break,
             Input::Wrong(message) => say(&format!("({message})")),
             Input::Say(text) => {
-                chat.messages.push(Message::new("user", text));
+                chat.messages.push(Message::user(text));
                 match chat.answer() {
                     // Nobody is there to go on with another message.
                     Ok(Finish::Cancelled) if matches!(lines, Lines::Pipe) => {

@@ -120,7 +120,7 @@ fn generated(a: &Arguments, prompt: &str, give: &mut dyn FnMut(&str) -> Outcome)
     let loaded = a.load.load(&a.model)?;
     let sampling = a.choose.sampling(&loaded.generation, loaded.runner.model().structure.vocab)?;
     let model = Model::new(loaded);
-    let ids = if a.chat { model.encode_messages(&[Message::new("user", prompt)])? } else { model.encode(prompt)? };
+    let ids = if a.chat { model.encode_messages(&[Message::user(prompt)])? } else { model.encode(prompt)? };
     catch_interrupts();
     let (prompt_tokens, mut text) = (ids.len(), String::new());
     let options = GenerateOptions { sampling, max_tokens: a.max_tokens, stop: a.stop.clone() };

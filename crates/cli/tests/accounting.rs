@@ -86,6 +86,61 @@ fn tokens_count_when_they_are_delivered_whatever_ends_the_request() {
     assert_eq!((told(&line, "prompt_tokens"), told(&line, "completion_tokens")), (None, None), "{line}");
 }
 
+/// A tool with one argument, a string of at least so many characters.
+fn tool(length_min: usize) -> Value {
+    let text = json!({"type": "string", "minLength": length_min});
+    let parameters =
+        json!({"type": "object", "properties": {"text": text}, "required": ["text"], "additionalProperties": false});
+    json!([{"type": "function", "function": {"name": "write", "parameters": parameters, "strict": true}}])
+}
+
+fn with(body: &str, changes: Value) -> String {
+    let mut body: Value = serde_json::from_str(body).unwrap();
+    body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    body.to_string()
+}
+
+/// Every choice counts, those that `best_of` makes and throws away too, and so does a call of a tool.
+#[test]
+fn tokens_of_all_choices_and_of_calls_count() {
+    let server = Server::start(&LONG);
+    let mut total = 0;
+    // Whole answers: the answer, the log and the metrics say one number.
+    let usage =
+        |answer: &str| body(answer)["usage"]["completion_tokens"].as_u64().unwrap_or_else(|| panic!("{answer}"));
+    let used = usage(&server.post("/v1/chat/completions", &with(&story(false, 20), json!({"n": 3}))));
+    assert_eq!((used, settled(&server, total)), (60, 60));
+    total += used;
+    let prompts = json!({"prompt": ["Once upon a time", "The cat"], "n": 1, "best_of": 2, "max_tokens": 10, "logit_bias": {"1": -100}});
+    let used = usage(&server.post("/v1/completions", &prompts.to_string()));
+    let line = server.logged("/v1/completions");
+    assert_eq!((used, told(&line, "completion_tokens")), (40, Some(40)), "{line}");
+    total += used;
+    let call = json!({"tools": tool(1), "tool_choice": "required", "parallel_tool_calls": false});
+    let answer = server.post("/v1/chat/completions", &with(&story(false, 400), call.clone()));
+    assert!(body(&answer)["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "write", "{answer}");
+    let used = usage(&answer);
+    assert_eq!(settled(&server, total), used);
+    total += used;
+    // A client that leaves while several choices are written: what it got of each is counted, and no choice goes on.
+    let leave = |body: &str, field: &str, chunks: usize| {
+        let mut stream = server.connect();
+        stream.write_all(post("/v1/chat/completions", body).as_bytes()).unwrap();
+        let lines = BufReader::new(stream).lines().map_while(Result::ok);
+        let filled = format!("{field}\":\"");
+        let empty = format!("{filled}\"");
+        assert_eq!(lines.filter(|l| l.contains(&filled) && !l.contains(&empty)).take(chunks).count(), chunks);
+    };
+    leave(&with(&story(true, 900), json!({"n": 2})), "content", 40);
+    let used = settled(&server, total);
+    assert!((40..1800).contains(&used), "{used}");
+    total += used;
+    // One that leaves in the middle of a call's arguments.
+    leave(&with(&story(true, 1900), json!({"tools": tool(2000), "tool_choice": "required"})), "arguments", 20);
+    let used = settled(&server, total);
+    assert!((20..1900).contains(&used), "{used}");
+}
+
 #[test]
 #[cfg(debug_assertions)] // the fault is planted in such builds only
 fn an_engine_that_panics_ends_the_server_with_an_error() {
@@ -122,7 +177,7 @@ fn units(directory: &Path) -> Vec<PathBuf> {
 /// Wait until the cache on disk is in use and knows so many units.
 fn hashed(server: &Server, units: u64) {
     let started = Instant::now();
-    while counter(server, "farthing_disk_cache_in_use") == 0 || counter(server, "farthing_disk_cache_units") < units {
+    while counter(server, "farthing_disk_cache_in_use") == 0 || counter(server, "farthing_disk_cache_blocks") < units {
         assert!(started.elapsed() < Duration::from_secs(60), "the cache on disk is not used");
         std::thread::sleep(Duration::from_millis(20));
     }

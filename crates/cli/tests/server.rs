@@ -92,7 +92,7 @@ fn a_client_that_leaves_frees_the_engine() {
     server.until("\"waiting\":0");
     drop(stream);
     server.until("\"running\":0");
-    server.logged("path=\"/v1/completions\" outcome=\"left\"");
+    server.logged("path=\"/v1/completions\" outcome=\"client_disconnected\"");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn a_client_that_does_not_read_is_left() {
     let mut stream = server.connect();
     stream.write_all(post("/v1/completions", &body.to_string()).as_bytes()).unwrap();
     let line = server.logged("/v1/completions");
-    assert!(line.contains("outcome=\"left\""), "{line}");
+    assert!(line.contains("outcome=\"client_disconnected\""), "{line}");
     server.until("\"running\":0");
     drop(stream);
 }
@@ -243,7 +243,7 @@ fn what_is_not_done_in_time_is_left_and_told() {
     let told = Instant::now();
     server.signal("-TERM");
     let line = server.logged("/v1/completions");
-    assert!(line.contains("outcome=\"left\"") && line.contains("completion_tokens="), "{line}");
+    assert!(line.contains("outcome=\"client_disconnected\"") && line.contains("completion_tokens="), "{line}");
     assert_eq!(server.child.wait().unwrap().code(), Some(1));
     assert!(told.elapsed() < Duration::from_secs(4), "{:?}", told.elapsed());
 }
@@ -265,7 +265,7 @@ fn the_end_does_not_wait_for_work_of_those_who_left() {
     stream.write_all(post("/v1/chat/completions", body).as_bytes()).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     drop(stream);
-    server.logged("outcome=\"left\"");
+    server.logged("outcome=\"client_disconnected\"");
     server.signal("-TERM");
     let told = Instant::now();
     assert!(server.child.wait().unwrap().success());

@@ -145,11 +145,9 @@ fn both_readmes_say_the_same() {
 const FUNCTION_LINES: usize = 70;
 
 /// Longer functions, to be shortened: a new one does not belong here, and one that became shorter leaves.
-const LONG_FUNCTIONS: [&str; 4] = [
+const LONG_FUNCTIONS: [&str; 2] = [
     "model/families/gguf.rs structure",
     "model/gguf.rs read_mapped",
-    "text/grammar/schema.rs keyword",
-    "text/rebuilt.rs describe",
 ];
 
 /// Functions of a formatted source with their lines, without those of its tests. The closing brace stands under the start of the signature.

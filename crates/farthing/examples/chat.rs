@@ -13,7 +13,7 @@ fn main() -> Result<(), farthing::Error> {
     };
     let mut messages = Vec::new();
     for line in std::io::stdin().lock().lines() {
-        messages.push(Message::new("user", &line?));
+        messages.push(Message::user(line?));
         let mut text = String::new();
         for piece in model.chat(&messages, &model.options())? {
             let piece = piece?;
@@ -22,7 +22,7 @@ fn main() -> Result<(), farthing::Error> {
             text += &piece;
         }
         println!();
-        messages.push(Message::new("assistant", text.trim()));
+        messages.push(Message::assistant(text.trim()));
     }
     Ok(())
 }

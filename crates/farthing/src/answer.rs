@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use engine::{Event, Finish, RequestHandle, Timing};
-use text::{Stops, Stream, Tokenizer};
+use text::{Detokenizer, StopStrings, Tokenizer};
 
 use crate::error::Error;
 
@@ -16,8 +16,8 @@ pub struct Answer<'m> {
     /// `None` once it was stopped, by the caller or by a stop string.
     handle: Option<RequestHandle>,
     events: Receiver<Event>,
-    stream: Stream<&'m Tokenizer>,
-    stops: Stops,
+    detokenizer: Detokenizer<&'m Tokenizer>,
+    stops: StopStrings,
     tokens: Vec<u32>,
     seed: u64,
     ended: Option<(Finish, Timing)>,
@@ -40,9 +40,9 @@ impl<'m> Answer<'m> {
         tokenizer: &'m Tokenizer,
         stops: Vec<String>,
     ) -> Answer<'m> {
-        let stream = Stream::continuing(tokenizer, true);
+        let detokenizer = Detokenizer::continuing(tokenizer, true);
         let (tokens, ended) = (Vec::new(), None);
-        Answer { handle: Some(handle), events, stream, stops: Stops::new(stops), tokens, seed: 0, ended }
+        Answer { handle: Some(handle), events, detokenizer, stops: StopStrings::new(stops), tokens, seed: 0, ended }
     }
 
     /// Waits for the next token, at most so long.
@@ -58,7 +58,7 @@ impl<'m> Answer<'m> {
                 Ok(Event::Started { seed, .. }) => self.seed = seed,
                 Ok(Event::Token { id, .. }) if self.handle.is_some() => {
                     self.tokens.push(id);
-                    let text = self.stops.push(&self.stream.push(id));
+                    let text = self.stops.push(&self.detokenizer.push(id));
                     if self.stops.hit().is_some() {
                         self.stop();
                     }
@@ -75,7 +75,7 @@ impl<'m> Answer<'m> {
     }
 
     fn end(&mut self, finish: Finish, mut timing: Timing) -> Poll {
-        let mut rest = self.stops.push(&self.stream.finish());
+        let mut rest = self.stops.push(&self.detokenizer.finish());
         rest += &self.stops.finish();
         let finish = match (&self.handle, self.stops.hit()) {
             (_, Some(_)) => Finish::Complete,

@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use engine::{Engine, Request, Sampling, Settings};
-use serde_json::json;
-use serve::Render;
 use text::Tokenizer;
-use text::chat::{Context, Message};
+use text::chat::{Context, Message, Render};
 
 use crate::answer::Answer;
 use crate::bundled::bundled;
@@ -111,8 +109,11 @@ impl Model {
             eos_token: self.eos.clone(),
             ..Context::default()
         };
-        let shown = |m: &Message| json!({"role": m.role, "content": self.tokenizer.shield(&m.content)});
-        let messages: Vec<_> = messages.iter().map(shown).collect();
+        let escaped = |m: &Message| {
+            let content = Some(self.tokenizer.escape_special_tokens(m.text()));
+            Message { content, ..m.clone() }.into_json(false)
+        };
+        let messages: Vec<_> = messages.iter().map(escaped).collect();
         Ok(self.tokenizer.encode_prompt(&self.template.render(&messages, &context, &|| false)?)?)
     }
 

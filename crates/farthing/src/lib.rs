@@ -10,7 +10,7 @@
 //! // Chat templates of models from elsewhere run in processes of their own; this starts them.
 //! farthing::isolate();
 //! let model = Model::open("Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0")?;
-//! for piece in model.chat(&[Message::new("user", "Why is the sky blue?")], &model.options())? {
+//! for piece in model.chat(&[Message::user("Why is the sky blue?")], &model.options())? {
 //!     print!("{}", piece?);
 //! }
 //! # Ok::<(), farthing::Error>(())
@@ -45,5 +45,5 @@ pub use paths::xdg;
 pub use serve::http::api_keys::ApiKeys;
 pub use serve::{Access, ServerLimits, Tls};
 pub use server::{ModelSource, Server, ServerOptions};
-pub use text::chat::Message;
+pub use text::chat::{Message, Role};
 pub use tokenizer::{TokenizerParts, tokenizer};

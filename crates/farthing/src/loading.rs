@@ -10,8 +10,8 @@ use model::plan::MemoryPlan;
 use model::tensors::Stored;
 use model::{Cache, CacheFormat, Checkpoint, Transformer};
 use serde_json::Value;
-use serve::Render;
-use text::chat::{Context, Template};
+use text::chat::{Context, Render, Template};
+use text::families::{PLAIN_TEMPLATE, turn_ends};
 use text::{TextError, Tokenizer};
 
 use crate::bundled::is_bundled_template;
@@ -197,8 +197,7 @@ impl PlannedModel {
         let template = template_of(&path, template)?;
         let generation = self.checkpoint.generation.clone();
         let mut stops = generation.eos.clone();
-        stops
-            .extend(TURN_ENDS.iter().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)));
+        stops.extend(turn_ends().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)));
         stops.sort_unstable();
         stops.dedup();
         Ok(LoadedModel { runner: self.runner()?, tokenizer, template, bos, eos, generation, stops })
@@ -223,17 +222,6 @@ pub struct LoadedModel {
     pub stops: Vec<u32>,
 }
 
-/// Pieces that end a turn in the families that are read.
-const TURN_ENDS: [&str; 7] = [
-    "<end_of_turn>",
-    "<|eot_id|>",
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<｜end▁of▁sentence｜>",
-    "<|EOT|>",
-];
-
 /// A template that is not run.
 struct Refused(String);
 
@@ -250,7 +238,7 @@ impl Render for Refused {
 fn template_of(path: &str, template: Option<String>) -> Result<Box<dyn Render>, Error> {
     Ok(match template {
         // Our own templates need no process.
-        None => Box::new(Template::new(text::chat::PLAIN)?),
+        None => Box::new(Template::new(PLAIN_TEMPLATE)?),
         Some(source) if is_bundled_template(&source) => Box::new(Template::new(&source)?),
         Some(source) if is_isolated() => {
             let named = |e: Error| Error::Tokenizer(format!("{path}: {e}"));

@@ -62,11 +62,11 @@ fn conversations_are_answered_and_special_tokens_in_them_are_text() {
     let model = open();
     let mut options = model.options();
     options.max_tokens = 8;
-    let messages = [Message::new("user", "Tell me a story.")];
+    let messages = [Message::user("Tell me a story.")];
     let text: String = model.chat(&messages, &options).unwrap().map(Result::unwrap).collect();
     assert!(!text.trim().is_empty());
     let plain = model.encode_messages(&messages).unwrap();
-    let ends = model.encode_messages(&[Message::new("user", "Tell me a story.<|im_end|>")]).unwrap();
+    let ends = model.encode_messages(&[Message::user("Tell me a story.<|im_end|>")]).unwrap();
     assert!(ends.len() > plain.len() + 1, "the mark is read as letters");
 }
 
@@ -97,7 +97,7 @@ fn a_strangers_template_is_not_run_without_isolation() {
     json["chat_template"] = "{{ 'x' * 9 }}".into();
     std::fs::write(&config, json.to_string()).unwrap();
     let model = Model::open(scratch.path().to_str().unwrap()).unwrap();
-    let error = model.chat(&[Message::new("user", "a")], &model.options()).err().unwrap();
+    let error = model.chat(&[Message::user("a")], &model.options()).err().unwrap();
     assert!(matches!(&error, Error::Text(e) if e.to_string().contains("farthing::isolate()")), "{error}");
     // Plain text needs no template.
     assert!(model.complete("a", &model.options()).is_ok());

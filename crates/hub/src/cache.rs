@@ -1,15 +1,17 @@
 //! The cache on disk: what is there. Nothing here asks the network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::Metadata;
+use std::fs::{File, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::choice::gguf_models;
-use crate::completeness::{entries, model, safetensors};
+use rustix::fs::{FlockOperation, flock};
+
 use crate::error::HubError;
 use crate::listing::is_hex;
 use crate::name::{Name, check_repository};
+use crate::select::gguf_models;
+use crate::snapshot::{entries, model, safetensors};
 
 /// A cache of the Hugging Face layout.
 #[derive(Clone, Debug)]
@@ -219,4 +221,27 @@ fn sum(files: impl Iterator<Item = PathBuf>, seen: &mut BTreeSet<PathBuf>) -> (u
 
 fn written(path: &Path) -> SystemTime {
     std::fs::metadata(path).as_ref().ok().map(Metadata::modified).and_then(Result::ok).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// A lock between processes: `flock` on a file under `.locks`, as the Python tools have them. Dropping it lets go; the file stays.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Take the lock, or `None` where another process or call holds it.
+    pub(crate) fn try_take(path: &Path) -> Result<Option<Lock>, HubError> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|e| HubError::write(parent, e, 0))?;
+        }
+        let opened = OpenOptions::new().create(true).truncate(false).write(true).open(path);
+        let file = opened.map_err(|e| HubError::write(path, e, 0))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            // Some network disks have no locks. A pull alone on such a disk is better than none.
+            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(Some(Lock { _file: file })),
+            Err(error) => Err(HubError::disk(path, error.into())),
+        }
+    }
 }

@@ -5,17 +5,54 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use reqwest::StatusCode;
-use reqwest::header::CONTENT_RANGE;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+use ureq::http::StatusCode;
+use ureq::http::header::CONTENT_RANGE;
+use url::Url;
 
-use crate::choice::RemoteFile;
-use crate::digest::Hasher;
 use crate::error::HubError;
 use crate::name::Name;
-use crate::remote::{Asked, Failure, Hub, Retry, Stop};
+use crate::remote::{Asked, Failure, Retry, Session};
+use crate::select::RemoteFile;
 
 /// Bytes hashed at a time when a download is resumed.
 const BLOCK: usize = 1 << 20;
+
+/// A hash under way, of the kind that names a blob: SHA-256 of a large file, the git object's SHA-1 of a small one.
+pub(crate) enum Hasher {
+    Large(Box<Sha256>),
+    Small(Box<Sha1>),
+}
+
+impl Hasher {
+    /// The hash that `file` is announced with.
+    pub(crate) fn of(file: &RemoteFile) -> Hasher {
+        if file.sha256.is_some() {
+            return Hasher::Large(Box::default());
+        }
+        let mut hasher = Sha1::new();
+        hasher.update(format!("blob {}\0", file.size));
+        Hasher::Small(Box::new(hasher))
+    }
+
+    /// Add bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        match self {
+            Hasher::Large(hasher) => hasher.update(bytes),
+            Hasher::Small(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// The hash in hexadecimal digits.
+    pub(crate) fn finish(self) -> String {
+        let bytes = match self {
+            Hasher::Large(hasher) => hasher.finalize().to_vec(),
+            Hasher::Small(hasher) => hasher.finalize().to_vec(),
+        };
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
 
 /// What a pull tells its caller, from several threads.
 pub trait Progress: Sync {
@@ -33,7 +70,6 @@ pub trait Progress: Sync {
 
 /// A file to be fetched.
 pub(crate) struct Job<'a> {
-    pub(crate) hub: &'a Hub,
     pub(crate) name: &'a Name,
     pub(crate) commit: &'a str,
     pub(crate) file: &'a RemoteFile,
@@ -59,9 +95,9 @@ struct Partial {
 
 impl Job<'_> {
     /// Fetch, verify and put in place. Bytes that are wrong are fetched once more, from the start.
-    pub(crate) fn run(&self, stop: Stop) -> Result<(), HubError> {
+    pub(crate) fn run(&self, session: &Session) -> Result<(), HubError> {
         for attempt in 0..2 {
-            let Some(mismatch) = self.hub.wait(self.whole(stop))? else {
+            let Some(mismatch) = self.whole(session)? else {
                 std::fs::rename(&self.incomplete, &self.blob).map_err(|e| HubError::write(&self.blob, e, 0))?;
                 self.progress.finished(&self.file.path);
                 return Ok(());
@@ -76,14 +112,14 @@ impl Job<'_> {
         Ok(())
     }
 
-    async fn whole(&self, stop: Stop<'_>) -> Result<Option<Mismatch>, HubError> {
+    fn whole(&self, session: &Session) -> Result<Option<Mismatch>, HubError> {
         let size = self.file.size;
-        let mut partial = self.resume(stop)?;
-        let url = self.hub.file_url(self.name, self.commit, &self.file.path);
-        let mut retry = Retry::new(self.hub.patience, &url);
+        let mut partial = self.resume(session)?;
+        let url = session.hub.file_url(self.name, self.commit, &self.file.path);
+        let mut retry = Retry::new(session, &url);
         let mut most = partial.there;
         while partial.there < size {
-            let failure = match self.attempt(&url, &mut partial, stop).await {
+            let failure = match self.attempt(&url, &mut partial, session) {
                 Ok(None) => continue,
                 Ok(Some(mismatch)) => return Ok(Some(mismatch)),
                 Err(failure) => failure,
@@ -93,7 +129,7 @@ impl Job<'_> {
                 most = partial.there;
                 retry.progress();
             }
-            retry.pause(failure, stop, &|why| self.progress.note(&format!("{}: {why}", self.file.path))).await?;
+            retry.pause(failure, &|why| self.progress.note(&format!("{}: {why}", self.file.path)))?;
         }
         partial.file.sync_all().map_err(|e| HubError::write(&self.incomplete, e, 0))?;
         let found = partial.hasher.finish();
@@ -102,7 +138,7 @@ impl Job<'_> {
     }
 
     /// Open what an earlier pull left, and hash it.
-    fn resume(&self, stop: Stop) -> Result<Partial, HubError> {
+    fn resume(&self, session: &Session) -> Result<Partial, HubError> {
         let failed = |e| HubError::write(&self.incomplete, e, self.file.size);
         let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
         let opened = OpenOptions::new()
@@ -123,7 +159,7 @@ impl Job<'_> {
         let mut block = vec![0; BLOCK.min(there as usize)];
         let mut rest = there;
         while rest > 0 {
-            if stop() {
+            if (session.stop)() {
                 return Err(HubError::Cancelled);
             }
             let part = &mut block[..BLOCK.min(rest as usize)];
@@ -146,16 +182,11 @@ impl Job<'_> {
     }
 
     /// One request, as far as it leads.
-    async fn attempt(
-        &self,
-        url: &reqwest::Url,
-        partial: &mut Partial,
-        stop: Stop<'_>,
-    ) -> Result<Option<Mismatch>, Failure> {
+    fn attempt(&self, url: &Url, partial: &mut Partial, session: &Session) -> Result<Option<Mismatch>, Failure> {
         let size = self.file.size;
         let range = (partial.there > 0).then(|| format!("bytes={}-", partial.there));
         let asked = Asked::File(self.name, &self.file.path);
-        let mut response = self.hub.open(url, range.as_deref(), asked, stop).await?;
+        let response = session.open(url, range.as_deref(), asked)?;
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
                 let header = response.headers().get(CONTENT_RANGE).and_then(|h| h.to_str().ok());
@@ -171,17 +202,22 @@ impl Job<'_> {
             _ if partial.there > 0 => self.restart(partial)?,
             _ => {}
         }
-        while let Some(chunk) = self.hub.chunk(&mut response, stop).await? {
-            let end = partial.there.saturating_add(chunk.len() as u64);
-            if end > size {
-                let found = format!("more than {size} bytes");
-                return Ok(Some(Mismatch { expected: format!("{size} bytes"), found }));
+        // One byte more shows that there are more.
+        let most = size - partial.there + 1;
+        session.read(&mut response.into_body().into_reader(), most, &mut |chunk| {
+            if partial.there + chunk.len() as u64 > size {
+                partial.there = size + 1;
+                return Ok(());
             }
-            let written = partial.file.write_all(&chunk);
+            let written = partial.file.write_all(chunk);
             written.map_err(|e| Failure::Final(HubError::write(&self.incomplete, e, size - partial.there)))?;
-            partial.hasher.add(&chunk);
-            partial.there = end;
+            partial.hasher.add(chunk);
+            partial.there += chunk.len() as u64;
             self.progress.advance(&self.file.path, chunk.len() as u64);
+            Ok(())
+        })?;
+        if partial.there > size {
+            return Ok(Some(Mismatch { expected: format!("{size} bytes"), found: format!("more than {size} bytes") }));
         }
         if partial.there < size {
             return Err(Failure::Again(format!("the answer ended after {} of {size} bytes", partial.there), None));
@@ -215,5 +251,20 @@ mod tests {
         for header in ["bytes 4-9/10", "bytes 5-9/11", "bytes */10", "5-9/10", "bytes 5/10", "", "bytes -/"] {
             assert!(!continues(header, 5, 10), "{header}");
         }
+    }
+
+    #[test]
+    fn hashes_are_those_of_git_and_sha256sum() {
+        let mut file = RemoteFile { path: "x".into(), size: 6, sha256: None, sha1: "0".repeat(40) };
+        let of = |file: &RemoteFile| {
+            let mut hasher = Hasher::of(file);
+            hasher.add(b"hel");
+            hasher.add(b"lo\n");
+            hasher.finish()
+        };
+        // printf 'hello\n' | git hash-object --stdin; printf 'hello\n' | sha256sum
+        assert_eq!(of(&file), "ce013625030ba8dba906f756967f9e9ca394464a");
+        file.sha256 = Some(String::new());
+        assert_eq!(of(&file), "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::room;
+use crate::disk_space;
 
 /// Why a model could not be named, found, listed, pulled or removed.
 #[derive(Debug, Error)]
@@ -153,7 +153,7 @@ impl HubError {
     pub(crate) fn write(path: &Path, source: std::io::Error, needed: u64) -> HubError {
         let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].map(|e| Some(e.raw_os_error()));
         if full.contains(&source.raw_os_error()) {
-            let free = room::free_bytes(path).unwrap_or(0);
+            let free = disk_space::free_bytes(path).unwrap_or(0);
             return HubError::Room { needed, free, path: path.to_path_buf() };
         }
         HubError::disk(path, source)

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use crate::choice::{Listing, RemoteFile, check_path};
 use crate::error::HubError;
+use crate::select::{Listing, RemoteFile, check_path};
 
 /// Files a repository may have.
 const FILES_MAX: usize = 100_000;

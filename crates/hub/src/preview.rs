@@ -3,15 +3,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::choice::{Listing, RemoteFile, Selection};
-use crate::digest::Hasher;
+use crate::download::Hasher;
 use crate::error::HubError;
 use crate::name::{Name, is_gguf};
 use crate::pull::check;
-use crate::remote::{Asked, Hub};
-use crate::workers::share;
+use crate::remote::{Asked, Hub, Session};
+use crate::select::{Listing, RemoteFile, Selection};
 
 /// Fetched of a safetensors file at first; most headers are smaller.
 const FIRST: u64 = 256 << 10;
@@ -34,9 +32,8 @@ impl Hub {
     ) -> Result<PathBuf, HubError> {
         check(name, listing, selection)?;
         self.online(|| name.to_string())?;
-        let stop = AtomicBool::new(false);
-        share(&selection.files, &stop, |file| {
-            let bytes = self.head(name, &listing.commit, file, &|| stop.load(Ordering::Relaxed))?;
+        self.share(&selection.files, &|| false, |session, file| {
+            let bytes = head(session, name, &listing.commit, file)?;
             let at = into.join(&file.path);
             let failed = |e| HubError::write(&at, e, bytes.len() as u64);
             if let Some(parent) = at.parent() {
@@ -48,49 +45,42 @@ impl Hub {
         })?;
         Ok(if selection.model.is_empty() { into.to_path_buf() } else { into.join(&selection.model) })
     }
-
-    /// The bytes of a file that a preview has.
-    fn head(
-        &self,
-        name: &Name,
-        commit: &str,
-        file: &RemoteFile,
-        stop: crate::remote::Stop,
-    ) -> Result<Vec<u8>, HubError> {
-        let prefix = |bytes: u64| {
-            let url = self.file_url(name, commit, &file.path);
-            self.fetch(&url, Asked::File(name, &file.path), bytes, Some(bytes), stop)
-        };
-        let refused = |why: String| HubError::Listing { repository: name.repository.clone(), why };
-        if file.size == 0 {
-            return Ok(Vec::new());
-        }
-        if is_gguf(&file.path) {
-            return prefix(file.size.min(GGUF_HEADER));
-        }
-        if file.path.ends_with(".safetensors") {
-            let bytes = prefix(file.size.min(FIRST))?;
-            let Some(header) = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length)) else {
-                return Err(refused(format!("{} has {} bytes and no header", file.path, file.size)));
-            };
-            if header > HEADER_MAX || header.saturating_add(8) > file.size {
-                return Err(refused(format!("{} announces a header of {header} bytes", file.path)));
-            }
-            let end = header + 8;
-            return if end <= bytes.len() as u64 { Ok(bytes) } else { prefix(end) };
-        }
-        if file.size > SMALL_MAX {
-            return Err(refused(format!("{} has {} bytes and at most {SMALL_MAX} are read", file.path, file.size)));
-        }
-        let (bytes, found) = checked(file, prefix(file.size)?);
-        let (bytes, found) = if found == file.blob() { (bytes, found) } else { checked(file, prefix(file.size)?) };
-        if found != file.blob() {
-            return Err(HubError::Checksum { file: file.path.clone(), expected: file.blob().to_string(), found });
-        }
-        Ok(bytes)
-    }
 }
 
+/// The bytes of a file that a preview has.
+fn head(session: &Session, name: &Name, commit: &str, file: &RemoteFile) -> Result<Vec<u8>, HubError> {
+    let prefix = |bytes: u64| {
+        let url = session.hub.file_url(name, commit, &file.path);
+        session.fetch(&url, Asked::File(name, &file.path), bytes, Some(bytes))
+    };
+    let refused = |why: String| HubError::Listing { repository: name.repository.clone(), why };
+    if file.size == 0 {
+        return Ok(Vec::new());
+    }
+    if is_gguf(&file.path) {
+        return prefix(file.size.min(GGUF_HEADER));
+    }
+    if file.path.ends_with(".safetensors") {
+        let bytes = prefix(file.size.min(FIRST))?;
+        let Some(header) = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length)) else {
+            return Err(refused(format!("{} has {} bytes and no header", file.path, file.size)));
+        };
+        if header > HEADER_MAX || header.saturating_add(8) > file.size {
+            return Err(refused(format!("{} announces a header of {header} bytes", file.path)));
+        }
+        let end = header + 8;
+        return if end <= bytes.len() as u64 { Ok(bytes) } else { prefix(end) };
+    }
+    if file.size > SMALL_MAX {
+        return Err(refused(format!("{} has {} bytes and at most {SMALL_MAX} are read", file.path, file.size)));
+    }
+    let (bytes, found) = checked(file, prefix(file.size)?);
+    let (bytes, found) = if found == file.blob() { (bytes, found) } else { checked(file, prefix(file.size)?) };
+    if found != file.blob() {
+        return Err(HubError::Checksum { file: file.path.clone(), expected: file.blob().to_string(), found });
+    }
+    Ok(bytes)
+}
 /// Bytes with their hash.
 fn checked(file: &RemoteFile, bytes: Vec<u8>) -> (Vec<u8>, String) {
     let mut hasher = Hasher::of(file);

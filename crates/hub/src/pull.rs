@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::choice::{Listing, RemoteFile, Selection, check_path};
-use crate::completeness;
+use crate::cache::Lock;
+use crate::disk_space::free_bytes;
 use crate::download::{Job, Progress, bytes_there};
 use crate::error::HubError;
 use crate::listing::is_hex;
-use crate::lock::Lock;
 use crate::name::Name;
-use crate::remote::{Hub, Stop};
-use crate::room::free_bytes;
-use crate::workers::share;
+use crate::remote::{Hub, Session, Stop};
+use crate::select::{Listing, RemoteFile, Selection, check_path};
+use crate::snapshot;
 
 /// How often a lock is tried.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
@@ -42,23 +40,21 @@ impl Hub {
             if by_blob.insert(file.blob(), file).is_none() {
                 let incomplete = blobs.join(format!("{}.incomplete", file.blob()));
                 let blob = blobs.join(file.blob());
-                jobs.push(Job { hub: self, name, commit: &listing.commit, file, incomplete, blob, progress });
+                jobs.push(Job { name, commit: &listing.commit, file, incomplete, blob, progress });
             }
         }
         self.check_room(&jobs)?;
-        let stop = AtomicBool::new(false);
-        share(&jobs, &stop, |job| {
-            let stopped = || stop.load(Ordering::Relaxed) || progress.cancelled();
-            if stopped() {
+        self.share(&jobs, &|| progress.cancelled(), |session, job| {
+            if (session.stop)() {
                 return Err(HubError::Cancelled);
             }
-            self.pull_blob(job, &stopped)
+            self.pull_blob(job, session)
         })?;
         let snapshot = repository.join("snapshots").join(&listing.commit);
         for file in &selection.files {
             link(&snapshot, file, &blobs)?;
         }
-        if selection.model.is_empty() && !completeness::safetensors(&snapshot)? {
+        if selection.model.is_empty() && !snapshot::safetensors(&snapshot)? {
             let why = "the index names files that the listing does not have; tell the repository's owner".to_string();
             return Err(HubError::Choice { repository: name.repository.clone(), why });
         }
@@ -79,18 +75,18 @@ impl Hub {
         }
     }
 
-    fn pull_blob(&self, job: &Job, stop: Stop) -> Result<(), HubError> {
+    fn pull_blob(&self, job: &Job, session: &Session) -> Result<(), HubError> {
         let path = &job.file.path;
         // The Python tools lock single blobs.
         let waiting = || job.progress.note(&format!("{path}: waiting for another download of it to end"));
         let lock = self.cache.lock(job.name, &format!("{}.lock", job.file.blob()));
-        let _lock = wait_for(&lock, stop, &waiting)?;
+        let _lock = wait_for(&lock, session.stop, &waiting)?;
         if is_there(job) {
             job.progress.file(path, job.file.size, job.file.size);
             job.progress.finished(path);
             return Ok(());
         }
-        job.run(stop)
+        job.run(session)
     }
 }
 

@@ -1,23 +1,22 @@
 //! Requests to the hub: redirects, the token, retries and what the answers mean.
 
-use std::fmt;
-use std::future::Future;
-use std::pin::pin;
-use std::sync::atomic::AtomicBool;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
-use reqwest::redirect::Policy;
-use reqwest::{Client, Response, StatusCode, Url};
-use tokio::runtime::{Builder, Handle, Runtime};
+use hyper_util::client::proxy::matcher::Matcher;
+use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::{HeaderValue, Response, StatusCode, Uri};
+use ureq::{Agent, Body, BodyReader, Proxy};
+use url::Url;
 
 use crate::cache::Cache;
-use crate::choice::Listing;
 use crate::error::HubError;
 use crate::listing;
 use crate::name::Name;
+use crate::select::Listing;
 use crate::settings::Settings;
-use crate::workers::share;
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 10;
@@ -29,6 +28,10 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How often a wait looks whether it was stopped.
 const GLANCE: Duration = Duration::from_millis(50);
+/// Bytes read at a time.
+const PIECE: usize = 64 << 10;
+/// Requests at the same time.
+const WORKERS: usize = 4;
 
 /// How long the network is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -51,34 +54,26 @@ impl Default for Patience {
 }
 
 /// A hub, as the settings name it.
+#[derive(Debug)]
 pub struct Hub {
     settings: Settings,
     endpoint: Url,
     token: Option<HeaderValue>,
-    client: Client,
+    /// Proxies by the environment; none for a hub on this machine.
+    proxies: Option<Matcher>,
     pub(crate) cache: Cache,
     pub(crate) patience: Patience,
-    handle: Handle,
-    runtime: Option<Runtime>,
-}
-
-impl fmt::Debug for Hub {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("settings", &self.settings).field("patience", &self.patience).finish()
-    }
-}
-
-impl Drop for Hub {
-    fn drop(&mut self) {
-        // A plain drop of a runtime waits, which panics inside another runtime.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
 }
 
 /// Whether a wait is to end.
 pub(crate) type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Requests that are stopped together.
+pub(crate) struct Session<'a> {
+    pub(crate) hub: &'a Hub,
+    pub(crate) stop: Stop<'a>,
+    agent: Agent,
+}
 
 /// Why an attempt failed.
 pub(crate) enum Failure {
@@ -124,22 +119,10 @@ impl Hub {
                 Some(value)
             }
         };
-        let failed = |why: String| HubError::Client { why };
-        let mut client = Client::builder()
-            .redirect(Policy::none())
-            .referer(false)
-            .connect_timeout(patience.connect)
-            .user_agent(concat!("farthing/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&endpoint) {
-            // No proxy can reach this machine's own addresses.
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|e| failed(words(e)))?;
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let runtime = runtime.map_err(|e| failed(e.to_string()))?;
+        // No proxy can reach this machine's own addresses.
+        let proxies = (!is_loopback(&endpoint)).then(Matcher::from_env);
         let cache = Cache::new(settings.cache.clone());
-        let handle = runtime.handle().clone();
-        Ok(Hub { settings, endpoint, token, client, cache, patience, handle, runtime: Some(runtime) })
+        Ok(Hub { settings, endpoint, token, proxies, cache, patience })
     }
 
     /// The settings.
@@ -156,7 +139,7 @@ impl Hub {
         parts.extend(["revision", name.revision()]);
         let mut url = self.url(&parts);
         url.set_query(Some("blobs=true"));
-        let bytes = self.apart(|| self.fetch(&url, Asked::Listing(name), JSON_MAX, None, &|| false))?;
+        let bytes = self.session(&|| false).fetch(&url, Asked::Listing(name), JSON_MAX, None)?;
         listing::read(&name.repository, &bytes)
     }
 
@@ -180,115 +163,72 @@ impl Hub {
         url
     }
 
-    /// Wait for a future. Not from a thread of a runtime: see `apart`.
-    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
-        self.handle.block_on(future)
+    fn session<'a>(&'a self, stop: Stop<'a>) -> Session<'a> {
+        let config = Agent::config_builder()
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_resolve(Some(self.patience.connect))
+            .timeout_connect(Some(self.patience.connect))
+            .timeout_recv_response(Some(self.patience.idle))
+            .timeout_per_read(Some(self.patience.idle))
+            .user_agent(concat!("farthing/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Session { hub: self, stop, agent: config.into() }
     }
 
-    /// Do `work` on a thread of its own, where waiting is allowed whatever the caller is.
-    pub(crate) fn apart<T: Send>(&self, work: impl Fn() -> Result<T, HubError> + Sync) -> Result<T, HubError> {
-        let given = std::sync::Mutex::new(None);
-        share(&[()], &AtomicBool::new(false), |()| {
-            let result = work()?;
-            if let Ok(mut given) = given.lock() {
-                *given = Some(result);
-            }
-            Ok(())
-        })?;
-        let lost = || HubError::Client { why: "a thread gave no result".to_string() };
-        given.into_inner().ok().flatten().ok_or_else(lost)
-    }
-
-    /// Fetch a whole answer of at most `limit` bytes, or the first `prefix` bytes of one, with retries.
-    pub(crate) fn fetch(
+    /// Does `work` for all items, a few at a time. The first error stops the others and is returned.
+    pub(crate) fn share<T: Sync>(
         &self,
-        url: &Url,
-        asked: Asked,
-        limit: u64,
-        prefix: Option<u64>,
+        items: &[T],
         stop: Stop,
-    ) -> Result<Vec<u8>, HubError> {
-        self.wait(async {
-            let mut retry = Retry::new(self.patience, url);
-            loop {
-                match self.fetch_once(url, asked, limit, prefix, stop).await {
-                    Ok(bytes) => return Ok(bytes),
-                    Err(failure) => retry.pause(failure, stop, &|_| {}).await?,
+        work: impl Fn(&Session, &T) -> Result<(), HubError> + Sync,
+    ) -> Result<(), HubError> {
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let first: Mutex<Option<HubError>> = Mutex::new(None);
+        let fail = |error| {
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            failed.store(true, Ordering::Relaxed);
+        };
+        let stopped = || failed.load(Ordering::Relaxed) || stop();
+        let session = self.session(&stopped);
+        let watcher = std::thread::current();
+        let run = || {
+            while !failed.load(Ordering::Relaxed) {
+                let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+                work(&session, item).unwrap_or_else(fail);
+            }
+            watcher.unpark();
+        };
+        std::thread::scope(|scope| {
+            let spawn = || std::thread::Builder::new().name("hub".to_string()).spawn_scoped(scope, run);
+            let workers: Vec<_> = (0..WORKERS.min(items.len())).filter_map(|_| spawn().ok()).collect();
+            if workers.is_empty() && !items.is_empty() {
+                fail(HubError::Client { why: "the system starts no more threads".to_string() });
+            }
+            while !workers.iter().all(|worker| worker.is_finished()) {
+                if stopped() {
+                    // Ends the reads that the workers wait for.
+                    return session.agent.clone().shutdown();
                 }
+                std::thread::park_timeout(GLANCE);
             }
-        })
+        });
+        first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    async fn fetch_once(
-        &self,
-        url: &Url,
-        asked: Asked<'_>,
-        limit: u64,
-        prefix: Option<u64>,
-        stop: Stop<'_>,
-    ) -> Result<Vec<u8>, Failure> {
-        let range = prefix.map(|bytes| format!("bytes=0-{}", bytes.saturating_sub(1)));
-        let mut response = self.open(url, range.as_deref(), asked, stop).await?;
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Err(Failure::Again("the range is refused".to_string(), None));
-        }
-        let limit = prefix.unwrap_or(limit);
-        let mut bytes: Vec<u8> = Vec::new();
-        while let Some(chunk) = self.chunk(&mut response, stop).await? {
-            bytes.extend_from_slice(&chunk);
-            if prefix.is_some() && bytes.len() as u64 >= limit {
-                bytes.truncate(limit as usize);
-                return Ok(bytes);
-            }
-            if bytes.len() as u64 > limit {
-                let repository = asked.name().repository.clone();
-                let why = format!("the answer has more than {limit} bytes");
-                return Err(Failure::Final(HubError::Listing { repository, why }));
-            }
-        }
-        match prefix {
-            Some(wanted) => Err(Failure::Again(format!("{} bytes came of {wanted}", bytes.len()), None)),
-            None => Ok(bytes),
-        }
-    }
-
-    /// Send a request and follow its redirects. What comes back is 200, 206 or 416.
-    pub(crate) async fn open(
-        &self,
-        url: &Url,
-        range: Option<&str>,
-        asked: Asked<'_>,
-        stop: Stop<'_>,
-    ) -> Result<Response, Failure> {
-        let mut url = url.clone();
-        // Once a redirect has left the endpoint, no later request is its own.
-        let mut left = false;
-        for _ in 0..=REDIRECTS_MAX {
-            left |= !same_origin(&url, &self.endpoint);
-            let mut request = self.client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
-            if let (false, Some(token)) = (left, &self.token) {
-                request = request.header(AUTHORIZATION, token.clone());
-            }
-            if let Some(range) = range {
-                request = request.header(RANGE, range);
-            }
-            let sent = patient(request.send(), self.patience.connect + self.patience.idle, stop).await?;
-            let response = sent.map_err(|e| Failure::Again(words(e), None))?;
-            let location = response.headers().get(LOCATION).and_then(|l| l.to_str().ok());
-            let (true, Some(location)) = (response.status().is_redirection(), location) else {
-                return self.judge(response, &url, left, asked);
-            };
-            let Some(next) = redirected(&url, location) else {
-                return Err(Failure::Final(status(&url, response.status())));
-            };
-            url = next;
-        }
-        let why = format!("more than {REDIRECTS_MAX} redirects");
-        Err(Failure::Final(HubError::Connection { url: shown(&url), why, attempts: 1 }))
+    /// The proxy for an address, by the environment.
+    fn proxy(&self, url: &Url) -> Option<Proxy> {
+        let uri: Uri = url.as_str().parse().ok()?;
+        self.proxies.as_ref()?.intercept(&uri)?;
+        let names = if url.scheme() == "https" { ["HTTPS_PROXY", "https_proxy"] } else { ["HTTP_PROXY", "http_proxy"] };
+        let given = names.into_iter().chain(["ALL_PROXY", "all_proxy"]).find_map(|name| std::env::var(name).ok());
+        Proxy::new(&given?).ok()
     }
 
     /// What a status means.
-    fn judge(&self, response: Response, url: &Url, left: bool, asked: Asked<'_>) -> Result<Response, Failure> {
+    fn judge(&self, response: Response<Body>, url: &Url, left: bool, asked: Asked) -> Result<Response<Body>, Failure> {
         let code = response.status();
         let name = asked.name();
         match code.as_u16() {
@@ -318,11 +258,114 @@ impl Hub {
             _ => Err(Failure::Final(status(url, code))),
         }
     }
+}
 
-    /// The next bytes of an answer, or `None` at its end.
-    pub(crate) async fn chunk(&self, response: &mut Response, stop: Stop<'_>) -> Result<Option<Vec<u8>>, Failure> {
-        let chunk = patient(response.chunk(), self.patience.idle, stop).await?;
-        chunk.map(|bytes| bytes.map(Vec::from)).map_err(|e| Failure::Again(words(e), None))
+impl Session<'_> {
+    /// Fetches a whole answer of at most `limit` bytes, or the first `prefix` bytes of one, with retries.
+    pub(crate) fn fetch(&self, url: &Url, asked: Asked, limit: u64, prefix: Option<u64>) -> Result<Vec<u8>, HubError> {
+        let mut retry = Retry::new(self, url);
+        loop {
+            match self.fetch_once(url, asked, limit, prefix) {
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => retry.pause(failure, &|_| {})?,
+            }
+        }
+    }
+
+    fn fetch_once(&self, url: &Url, asked: Asked, limit: u64, prefix: Option<u64>) -> Result<Vec<u8>, Failure> {
+        let range = prefix.map(|bytes| format!("bytes=0-{}", bytes.saturating_sub(1)));
+        let response = self.open(url, range.as_deref(), asked)?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Err(Failure::Again("the range is refused".to_string(), None));
+        }
+        let limit = prefix.unwrap_or(limit);
+        let mut bytes: Vec<u8> = Vec::new();
+        let mut body = response.into_body().into_reader();
+        // One byte more shows that there are more.
+        let most = if prefix.is_some() { limit } else { limit + 1 };
+        self.read(&mut body, most, &mut |chunk| {
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        })?;
+        match prefix {
+            None if bytes.len() as u64 > limit => {
+                let repository = asked.name().repository.clone();
+                let why = format!("the answer has more than {limit} bytes");
+                Err(Failure::Final(HubError::Listing { repository, why }))
+            }
+            Some(wanted) if (bytes.len() as u64) < wanted => {
+                Err(Failure::Again(format!("{} bytes came of {wanted}", bytes.len()), None))
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Sends a request and follows its redirects. The response is 200, 206 or 416.
+    pub(crate) fn open(&self, url: &Url, range: Option<&str>, asked: Asked) -> Result<Response<Body>, Failure> {
+        let hub = self.hub;
+        let mut url = url.clone();
+        // Once a redirect has left the endpoint, no later request is its own.
+        let mut left = false;
+        for _ in 0..=REDIRECTS_MAX {
+            left |= !same_origin(&url, &hub.endpoint);
+            let request = self.agent.get(url.as_str()).header(ACCEPT_ENCODING, "identity");
+            let mut request = request.config().proxy(hub.proxy(&url)).build();
+            if let (false, Some(token)) = (left, &hub.token) {
+                request = request.header(AUTHORIZATION, token.clone());
+            }
+            if let Some(range) = range {
+                request = request.header(RANGE, range);
+            }
+            let response = request.call().map_err(|e| self.failure(e))?;
+            let location = response.headers().get(LOCATION).and_then(|l| l.to_str().ok());
+            let (true, Some(location)) = (response.status().is_redirection(), location) else {
+                return hub.judge(response, &url, left, asked);
+            };
+            let Some(next) = redirected(&url, location) else {
+                return Err(Failure::Final(status(&url, response.status())));
+            };
+            url = next;
+        }
+        let why = format!("more than {REDIRECTS_MAX} redirects");
+        Err(Failure::Final(HubError::Connection { url: shown(&url), why, attempts: 1 }))
+    }
+
+    /// Reads a body to its end, or `most` bytes of it, piece by piece.
+    pub(crate) fn read(
+        &self,
+        body: &mut BodyReader,
+        most: u64,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut piece = vec![0; PIECE];
+        let mut rest = most;
+        while rest > 0 {
+            if (self.stop)() {
+                return Err(Failure::Final(HubError::Cancelled));
+            }
+            let room = piece.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+            let read = body.read(&mut piece[..room]).map_err(|e| self.failure(e.into()))?;
+            if read == 0 {
+                break;
+            }
+            take(&piece[..read])?;
+            rest -= read as u64;
+        }
+        Ok(())
+    }
+
+    /// What an error of the client means.
+    fn failure(&self, error: ureq::Error) -> Failure {
+        match error {
+            _ if (self.stop)() => Failure::Final(HubError::Cancelled),
+            ureq::Error::Timeout(phase) => {
+                let Patience { connect, idle, .. } = self.hub.patience;
+                let connecting = matches!(phase, ureq::Timeout::Resolve | ureq::Timeout::Connect);
+                let limit = if connecting { connect } else { idle };
+                Failure::Again(format!("nothing came for {:.1} s", limit.as_secs_f64()), None)
+            }
+            other => Failure::Again(words(&other), None),
+        }
     }
 }
 
@@ -350,15 +393,15 @@ fn not_found(asked: Asked, code: &str) -> HubError {
 }
 
 /// Attempts at one thing.
-pub(crate) struct Retry {
-    patience: Patience,
+pub(crate) struct Retry<'a> {
+    session: &'a Session<'a>,
     url: String,
     failures: u32,
 }
 
-impl Retry {
-    pub(crate) fn new(patience: Patience, url: &Url) -> Retry {
-        Retry { patience, url: shown(url), failures: 0 }
+impl Retry<'_> {
+    pub(crate) fn new<'a>(session: &'a Session<'a>, url: &Url) -> Retry<'a> {
+        Retry { session, url: shown(url), failures: 0 }
     }
 
     /// There was progress: count anew.
@@ -366,46 +409,29 @@ impl Retry {
         self.failures = 0;
     }
 
-    /// Wait for the next attempt, or say why there is none.
-    pub(crate) async fn pause(
-        &mut self,
-        failure: Failure,
-        stop: Stop<'_>,
-        note: &dyn Fn(&str),
-    ) -> Result<(), HubError> {
+    /// Waits for the next attempt, or says why there is none.
+    pub(crate) fn pause(&mut self, failure: Failure, note: &dyn Fn(&str)) -> Result<(), HubError> {
         let (why, after) = match failure {
             Failure::Final(error) => return Err(error),
             Failure::Again(why, after) => (why, after),
         };
+        let patience = self.session.hub.patience;
         self.failures += 1;
-        if self.failures >= self.patience.attempts {
+        if self.failures >= patience.attempts {
             return Err(HubError::Connection { url: self.url.clone(), why, attempts: self.failures });
         }
-        let own = self.patience.pause.saturating_mul(1 << (self.failures - 1).min(16)).min(PAUSE_MAX);
+        let own = patience.pause.saturating_mul(1 << (self.failures - 1).min(16)).min(PAUSE_MAX);
         let pause = own.max(after.unwrap_or_default());
         note(&format!("{why}; trying again in {:.1} s", pause.as_secs_f64()));
-        match patient(std::future::pending::<()>(), pause, stop).await {
-            Err(Failure::Final(error)) => Err(error),
-            _ => Ok(()),
+        let start = Instant::now();
+        while !(self.session.stop)() {
+            let rest = pause.saturating_sub(start.elapsed());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(rest.min(GLANCE));
         }
-    }
-}
-
-/// Wait for a future, at most for `limit`, and look now and then whether to stop.
-async fn patient<F: Future>(future: F, limit: Duration, stop: Stop<'_>) -> Result<F::Output, Failure> {
-    let mut future = pin!(future);
-    let start = Instant::now();
-    loop {
-        if stop() {
-            return Err(Failure::Final(HubError::Cancelled));
-        }
-        let rest = limit.saturating_sub(start.elapsed());
-        if let Ok(output) = tokio::time::timeout(rest.min(GLANCE), &mut future).await {
-            return Ok(output);
-        }
-        if start.elapsed() >= limit {
-            return Err(Failure::Again(format!("nothing came for {:.1} s", limit.as_secs_f64()), None));
-        }
+        Err(HubError::Cancelled)
     }
 }
 
@@ -443,10 +469,9 @@ fn status(url: &Url, code: StatusCode) -> HubError {
 }
 
 /// An error of the client in one line, down to its cause.
-fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
+fn words(error: &ureq::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
         let inner_text = inner.to_string();
         if !text.contains(&inner_text) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::cache::Lock;
 use crate::cache::{Cache, commit_of};
-use crate::choice::{Picked, pick_gguf};
-use crate::completeness::entries;
 use crate::error::HubError;
-use crate::lock::Lock;
 use crate::name::Name;
+use crate::select::{Picked, pick_gguf};
+use crate::snapshot::entries;
 
 impl Cache {
     /// Remove a repository; with a file, only that GGUF model of it; with a revision alone, only that snapshot. A blob goes

@@ -12,7 +12,7 @@ mod ids;
 pub mod request;
 mod state;
 
-pub use generation::served_model::{ModelParts, NotTried, Render, ServedModel, TryConstraint};
+pub use generation::served_model::{ModelParts, NotTried, ServedModel, TryConstraint};
 pub use generation::usage::RequestStats;
 pub use http::access_log::RequestLog;
 pub use http::admission::{Access, Origin};

@@ -2,6 +2,7 @@
 
 use engine::Sampling;
 use serde_json::{Map, Value, json};
+use text::chat::Message;
 
 /// The validated request that every dialect's body becomes.
 #[derive(Clone, Debug)]
@@ -27,8 +28,8 @@ pub struct GenerateRequest {
 pub enum Input {
     /// A conversation, for the chat template.
     Conversation {
-        /// Messages in OpenAI's form, contents as plain text. Fields that templates know (`name`, `tool_calls`, ...) are kept.
-        messages: Vec<Value>,
+        /// Messages of all dialects, in one form.
+        messages: Vec<Message>,
         /// The last message is the beginning of the answer.
         continues: bool,
     },

@@ -5,6 +5,7 @@ use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::PrettyFormatter;
+use serde_json::{Map, Value as Json};
 
 use crate::TextError;
 
@@ -15,19 +16,147 @@ const FUEL: u64 = 2_000_000;
 /// Longest prompt that a template may write.
 const RENDERED_BYTES_MAX: usize = 64 << 20;
 
-/// One message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Author of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Instructions.
+    System,
+    /// The person, or the program that speaks for them.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl Role {
+    /// Name in templates.
+    pub fn word(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        }
+    }
+}
+
+/// A tool call of the assistant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Id that the result refers to; empty if the client gave none.
+    pub id: String,
+    /// Name of the function.
+    pub name: String,
+    /// Arguments as the model wrote them: usually JSON, and perhaps not valid.
+    pub arguments: String,
+}
+
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    pub role: String,
-    /// What it says.
-    pub content: String,
+    /// Author.
+    pub role: Role,
+    /// Text; `None` is null to templates.
+    pub content: Option<String>,
+    /// Name of the author or function.
+    pub name: Option<String>,
+    /// Id of the call that this message is the result of.
+    pub tool_call_id: Option<String>,
+    /// Tool calls of an assistant message.
+    pub tool_calls: Vec<ToolCall>,
+    /// Reasoning of an assistant message.
+    pub reasoning_content: Option<String>,
 }
 
 impl Message {
-    /// A message.
-    pub fn new(role: &str, content: &str) -> Message {
-        Message { role: role.to_string(), content: content.to_string() }
+    /// A message of text alone.
+    pub fn new(role: Role, content: impl Into<String>) -> Message {
+        Message {
+            role,
+            content: Some(content.into()),
+            name: None,
+            tool_call_id: None,
+            tool_calls: Vec::new(),
+            reasoning_content: None,
+        }
+    }
+
+    /// Instructions.
+    pub fn system(text: impl Into<String>) -> Message {
+        Message::new(Role::System, text)
+    }
+
+    /// A message of the user.
+    pub fn user(text: impl Into<String>) -> Message {
+        Message::new(Role::User, text)
+    }
+
+    /// A message of the model.
+    pub fn assistant(text: impl Into<String>) -> Message {
+        Message::new(Role::Assistant, text)
+    }
+
+    /// The content, empty if there is none.
+    pub fn text(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
+    }
+
+    /// JSON as templates take it: absent fields have no key. Arguments that are a JSON object become one if `objects` is set, and are
+    /// text otherwise.
+    pub fn into_json(self, objects: bool) -> Json {
+        let call = |call: ToolCall| {
+            let function = object([
+                ("name", Some(call.name.into())),
+                ("arguments", Some(if objects { parsed_arguments(call.arguments) } else { call.arguments.into() })),
+            ]);
+            object([("id", Some(call.id.into())), ("type", Some("function".into())), ("function", Some(function))])
+        };
+        let tool_calls: Vec<Json> = self.tool_calls.into_iter().map(call).collect();
+        object([
+            ("role", Some(self.role.word().into())),
+            ("content", Some(self.content.into())),
+            ("name", self.name.map(Json::from)),
+            ("tool_call_id", self.tool_call_id.map(Json::from)),
+            ("tool_calls", (!tool_calls.is_empty()).then_some(Json::Array(tool_calls))),
+            ("reasoning_content", self.reasoning_content.map(Json::from)),
+        ])
+    }
+}
+
+/// An object of the members that are present.
+fn object<const N: usize>(members: [(&str, Option<Json>); N]) -> Json {
+    let present = members.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)));
+    Json::Object(present.collect())
+}
+
+/// Arguments as an object. Text that is no object stays text: templates write what the model wrote, in quotes.
+fn parsed_arguments(text: String) -> Json {
+    match text.trim() {
+        "" => Json::Object(Map::new()),
+        trimmed => serde_json::from_str(trimmed).map_or(Json::String(text), Json::Object),
+    }
+}
+
+/// A chat template, rendered in this process or in another.
+pub trait Render: Send + Sync {
+    /// Renders the prompt. Rendering that can be stopped is, once `left` returns true.
+    ///
+    /// # Errors
+    /// The template refused the messages, or took too long.
+    fn render(&self, messages: &[Json], context: &Context, left: &dyn Fn() -> bool) -> Result<String, TextError>;
+
+    /// Source text of the template.
+    fn source(&self) -> &str;
+}
+
+impl Render for Template {
+    fn render(&self, messages: &[Json], context: &Context, _left: &dyn Fn() -> bool) -> Result<String, TextError> {
+        Template::render(self, messages, context)
+    }
+
+    fn source(&self) -> &str {
+        Template::source(self)
     }
 }
 
@@ -37,22 +166,19 @@ pub struct Template {
     source: String,
 }
 
-/// What models without a template get: names before turns, as DeepSeek-V2's.
-pub const PLAIN: &str = "{{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}\n\n{% elif m.role == 'user' %}User: {{ m.content }}\n\n{% else %}Assistant: {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}";
-
-/// Everything a template may look at besides the messages.
+/// Variables of a template besides the messages.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Context {
-    /// End with the opening of an answer.
+    /// End the prompt with the opening of an answer.
     pub add_generation_prompt: bool,
-    /// The tokens' own spelling.
+    /// Text of the beginning-of-text token.
     pub bos_token: String,
-    /// See `bos_token`.
+    /// Text of the end-of-text token.
     pub eos_token: String,
-    /// Tools, as the caller wrote them.
-    pub tools: Option<serde_json::Value>,
+    /// Tools, as JSON.
+    pub tools: Option<Json>,
     /// Further variables.
-    pub extra: serde_json::Map<String, serde_json::Value>,
+    pub extra: Map<String, Json>,
 }
 
 impl Template {
@@ -95,16 +221,16 @@ impl Template {
         Ok(Template { environment, source: source.to_string() })
     }
 
-    /// What it was compiled from.
+    /// Source text.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The prompt of a conversation (`messages` are whatever objects the caller has).
+    /// The prompt of a conversation (`messages` as `Message::into_json` writes them).
     ///
     /// # Errors
     /// The template's own refusals, and a render without end.
-    pub fn render<M: Serialize>(&self, messages: &[M], context: &Context) -> Result<String, TextError> {
+    pub fn render(&self, messages: &[Json], context: &Context) -> Result<String, TextError> {
         let Context { add_generation_prompt, bos_token, eos_token, tools, extra } = context;
         let base = context! {
             messages => Value::from(Serde(messages)),
@@ -185,20 +311,12 @@ fn tojson(value: Value, kwargs: Kwargs) -> Result<Value, Error> {
     Ok(Value::from_safe_string(String::from_utf8(out).expect("JSON is UTF-8")))
 }
 
-/// JSON as `tojson` writes it.
-pub(crate) fn python_json(value: &serde_json::Value) -> String {
-    let mut out = Vec::new();
-    let written = value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced));
-    written.expect("a value of JSON can be written");
-    String::from_utf8(out).expect("JSON is UTF-8")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn render(source: &str) -> Result<String, TextError> {
-        Template::new(source)?.render(&[Message::new("user", "Hi <b> é")], &Context::default())
+        Template::new(source)?.render(&[Message::new(Role::User, "Hi <b> é").into_json(false)], &Context::default())
     }
 
     #[test]

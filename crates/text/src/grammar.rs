@@ -1,4 +1,4 @@
-//! Output that keeps to a grammar: JSON, JSON Schema, regular expressions, Lark, choices, tool calls.
+//! Constrained output: JSON, JSON Schema, regular expressions, Lark, choices, tool calls.
 //!
 //! The `llguidance` crate (Earley parser over regex derivatives, no precomputation) does the parsing. This module puts limits around it,
 //! turns its silence into errors, and owns three decisions:
@@ -13,15 +13,15 @@
 //! `compile` is milliseconds; `Matcher::allowed` microseconds to a millisecond. Nothing here runs longer or takes more memory than
 //! the limits below permit, whatever the schema says.
 
-mod calls;
 mod dead_ends;
 mod doubts;
+mod json_numbers;
 mod multiples;
-mod numbers;
 mod outline;
-mod pattern;
 mod pieces;
+mod regex;
 mod schema;
+mod tool_calls;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,11 +35,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-pub use calls::{CallBody, CallSyntax, Tool};
 pub use outline::{Outline, Trial};
+pub use tool_calls::{CallBody, CallSyntax, Tool};
 
 use crate::{TextError, Tokenizer};
-use numbers::{Numbers, Risky};
+use json_numbers::{Numbers, Risky};
 use schema::Screened;
 
 /// Largest JSON Schema, in bytes of JSON.
@@ -88,7 +88,7 @@ fn limits() -> ParserLimits {
     }
 }
 
-/// What the output must be.
+/// A constraint on the output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Constraint {
     /// Any JSON object.
@@ -97,7 +97,7 @@ pub enum Constraint {
     JsonSchema {
         /// The schema.
         schema: Value,
-        /// Refuse what cannot be kept; otherwise it is a warning.
+        /// Refuse keywords that cannot be enforced; otherwise they are warnings.
         strict: bool,
     },
     /// A text that this regular expression matches as a whole (Rust's syntax, no look-around, no references; `\d` and `\w` are ASCII).
@@ -124,13 +124,13 @@ pub enum Constraint {
 }
 
 impl Constraint {
-    /// Whether it compiles in little time whatever it says.
+    /// Whether compiling it is always fast.
     pub fn is_small(&self) -> bool {
         matches!(self, Constraint::JsonObject | Constraint::Choice(_))
     }
 }
 
-/// Why a constraint is not taken, or its matcher cannot go on. Each message is one line.
+/// An error of a constraint or its matcher, in one line.
 #[derive(Clone, Debug, Error, Serialize, Deserialize)]
 pub enum GrammarError {
     /// A limit on what comes from outside.
@@ -143,7 +143,7 @@ pub enum GrammarError {
         /// The limit.
         max: u64,
     },
-    /// A keyword of JSON Schema that cannot be kept.
+    /// A keyword of JSON Schema that cannot be enforced.
     #[error("{path}: `{keyword}` {reason}")]
     Unsupported {
         /// JSON pointer of the schema that has it, after `#`.
@@ -221,7 +221,7 @@ fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), Gram
     Ok(())
 }
 
-/// What compiles constraints for one model: the trie of its vocabulary and llguidance's tables over it.
+/// Compiler of constraints for one model: the trie of its vocabulary and llguidance's tables over it.
 pub struct Grammars {
     factory: ParserFactory,
     vocab: usize,
@@ -325,7 +325,7 @@ impl Grammars {
         let mut grammars = self.grammars(wanted, &mut warnings)?;
         if let Some(marker) = marker {
             let first = grammars[0].name.clone().unwrap_or_default();
-            let lark = calls::after(self, marker, &first);
+            let lark = tool_calls::after(self, marker, &first);
             grammars.insert(
                 0,
                 GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
@@ -433,7 +433,7 @@ impl Grammars {
                 json_grammar("answer", screened.schema, !strict)
             }
             Constraint::Regex(regex) => {
-                pattern::check(regex).map_err(|reason| pattern::refusal("regex", reason))?;
+                regex::check(regex).map_err(|reason| regex::refusal("regex", reason))?;
                 let ascii = llguidance::regex_to_lark(regex, "dw");
                 named("answer", GrammarWithLexer::from_lark(format!("start: /{ascii}/")))
             }
@@ -447,7 +447,7 @@ impl Grammars {
                 if choices.is_empty() || choices.iter().any(String::is_empty) {
                     return Err(GrammarError::invalid("choices", "there is none, or an empty one"));
                 }
-                let options: Vec<String> = choices.iter().map(|c| calls::quoted(c)).collect();
+                let options: Vec<String> = choices.iter().map(|c| tool_calls::quoted(c)).collect();
                 named("answer", GrammarWithLexer::from_lark(format!("start: CHOICE\nCHOICE: {}", options.join(" | "))))
             }
             Constraint::Either(one, other) => {
@@ -461,7 +461,7 @@ impl Grammars {
                 return Ok(all);
             }
             Constraint::Calls { tools, required, one_only, named, syntax } => {
-                return calls::grammars(self, tools, *required, *one_only, named.as_deref(), syntax, warnings);
+                return tool_calls::grammars(self, tools, *required, *one_only, named.as_deref(), syntax, warnings);
             }
         }])
     }
@@ -481,7 +481,7 @@ fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, GrammarError> {
     })
 }
 
-/// Whether an added token that is not declared special has the shape of one: DeepSeek's `<think>`, Qwen's `<tool_call>`.
+/// Whether an added token that is not declared special has the shape of one: `<think>`, `<tool_call>`.
 fn looks_like_a_marker(bytes: &[u8]) -> bool {
     bytes.len() > 2 && bytes.starts_with(b"<") && bytes.ends_with(b">")
 }
@@ -533,7 +533,7 @@ fn check_lark(lark: &str) -> Result<(), GrammarError> {
     }
     at_most("Lark grammar: nested brackets", deepest, LARK_DEPTH_MAX)?;
     at_most("Lark grammar: negations", lark.bytes().filter(|&c| c == b'~').count(), LARK_DEPTH_MAX)?;
-    pattern::check_repeats(lark).map_err(|reason| pattern::refusal("Lark grammar", reason))?;
+    regex::check_repeats(lark).map_err(|reason| regex::refusal("Lark grammar", reason))?;
     // A schema inside would not be screened, and ids may have no token: markers are written by name.
     for word in ["%json", "%regex", "max_tokens", "temperature", "<["] {
         if lark.contains(word) {
@@ -590,7 +590,7 @@ fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
     GrammarError::invalid(what, line)
 }
 
-/// One output as it grows: which tokens may come next.
+/// Matcher of one output: which tokens may come next.
 pub struct Matcher {
     parser: Parser,
     /// Where JSON is written: how its numbers grow.
@@ -616,7 +616,7 @@ impl Clone for Matcher {
 }
 
 impl Matcher {
-    /// The tokens that may come next, one bit an id, lowest first; `vocab.div_ceil(32)` words. An end-of-text id is among them where the
+    /// Mask of the tokens that may come next, one bit an id, lowest first; `vocab.div_ceil(32)` words. An end-of-text id is among them where the
     /// output may end. At the end of the grammar it is alone.
     ///
     /// # Errors
@@ -647,7 +647,7 @@ impl Matcher {
         Ok(&self.bits)
     }
 
-    /// Go on by the token that was chosen. End-of-text ids need not be told.
+    /// Advances by the sampled token. End-of-text ids may be left out.
     ///
     /// # Errors
     /// A token that is not allowed: the matcher stays where it was.
@@ -696,7 +696,7 @@ impl Matcher {
         self.parser.is_stopped() && self.parser.stop_reason().is_ok()
     }
 
-    /// What of the schema is not kept, each a line with its path. Empty after a strict compile, but for words that JSON Schema does not know.
+    /// Keywords that are not enforced, a line each, with their paths. Empty after a strict compile, but for words that JSON Schema does not know.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -1,18 +1,19 @@
-//! Text to tokens and back: tokenizers, streaming of whole characters, stop strings, chat templates, parsing of replies, output that keeps to a grammar.
+//! Text to tokens and back: tokenizers, incremental detokenizer, stop strings, chat templates, parsers of reasoning and tool calls, constrained output.
 //!
 //! It knows no model and reads no file: it is given bytes.
 
 pub mod chat;
+pub mod detokenizer;
+pub mod families;
+mod gguf_tokenizer;
 pub mod grammar;
 mod growth;
 mod least;
-mod rebuilt;
 pub mod reply;
-pub mod stream;
 pub mod tokenizer;
 
-pub use rebuilt::Vocabulary;
-pub use stream::{Stops, Stream};
+pub use detokenizer::{Detokenizer, StopStrings};
+pub use gguf_tokenizer::Vocabulary;
 pub use tokenizer::{Tokenizer, panic_is_caught};
 
 use thiserror::Error;

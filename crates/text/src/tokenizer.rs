@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use tokenizers::{ModelWrapper, OffsetType, PreTokenizer};
 
 use crate::TextError;
+use crate::gguf_tokenizer::Vocabulary;
 use crate::growth::{GROWTH_MAX, growth};
 use crate::least::Least;
-use crate::rebuilt::Vocabulary;
-use crate::stream::Stream;
 
 /// Longest text encoded at once.
 pub const TEXT_BYTES_MAX: usize = 32 << 20;
@@ -62,7 +61,7 @@ pub struct Tokenizer {
 pub struct Within<'a> {
     /// Tokens at most; a text that has more is refused, before it is encoded where its bytes tell.
     pub tokens_max: usize,
-    /// Asked between words: whether nobody waits any more.
+    /// Whether the client has gone; asked between words.
     pub left: &'a dyn Fn() -> bool,
 }
 
@@ -160,7 +159,7 @@ impl Tokenizer {
         for (byte, c) in byte_characters().into_iter().enumerate() {
             bytes_of[c as usize] = byte as u16;
         }
-        // DeepSeek-V3's own `<｜User｜>` and marks of tools are not flagged as special: what looks like a mark is one.
+        // Some vocabularies do not flag their marks of turns and tools as special: what looks like a mark is one.
         let mark =
             |p: &str| p.len() > 2 && (p.starts_with('<') && p.ends_with('>') || p.starts_with('[') && p.ends_with(']'));
         let special =
@@ -253,10 +252,10 @@ impl Tokenizer {
         })
     }
 
-    /// Text from outside made safe for a template: the names of special tokens inside it are put behind marks, so that
+    /// Escapes the names of special tokens in a text from outside, before a template takes it: they are put behind marks, so that
     /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so. Where it begins or ends with a part of
     /// such a name, that is marked too: a template may put two texts side by side.
-    pub fn shield(&self, text: &str) -> String {
+    pub fn escape_special_tokens(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         if self.is_part(1, text.chars()) {
             out.push_str(SEAM);
@@ -323,7 +322,7 @@ impl Tokenizer {
         Cow::Owned(out)
     }
 
-    /// Ids of a rendered prompt: the template's own special tokens are special, what was shielded is text.
+    /// Ids of a rendered prompt: the template's own special tokens are special, escaped ones are text.
     ///
     /// # Errors
     /// A text that is too long.
@@ -386,16 +385,6 @@ impl Tokenizer {
         if ids.len() > most { Err(TextError::TooMany { least: ids.len(), most }) } else { Ok(ids) }
     }
 
-    /// Text of ids. Ids without a token are passed over.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let mut stream = Stream::new(self, skip_special);
-        let mut text = String::new();
-        for &id in ids {
-            text.push_str(&stream.push(id));
-        }
-        text + &stream.finish()
-    }
-
     /// Bytes that a token stands for.
     pub fn bytes(&self, id: u32) -> Option<Vec<u8>> {
         if let Some((content, _)) = self.added.get(&id) {
@@ -439,7 +428,7 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
-    /// Tokens, added ones included.
+    /// Number of tokens, added ones included.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }

@@ -36,7 +36,7 @@ fn within_bounds_a_text_is_encoded_as_without() {
             assert!(least > most && least <= ids.len(), "{least} of {}", ids.len());
             assert!(tokenizer.tokens_least(&text) <= ids.len());
         }
-        let shielded = tokenizer.shield(&text);
+        let shielded = tokenizer.escape_special_tokens(&text);
         let ids = tokenizer.encode_prompt(&shielded).unwrap();
         let exact = Within { tokens_max: ids.len(), ..OPEN };
         assert_eq!(tokenizer.encode_prompt_within(&shielded, exact).unwrap(), ids);

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use farthing_text::chat::{Context, Template};
-use farthing_text::{Stream, Tokenizer};
+use farthing_text::chat::{Context, Message, Role, Template};
+use farthing_text::{Detokenizer, Tokenizer};
 use serde_json::Value;
 
 fn data(name: &str) -> PathBuf {
@@ -111,7 +111,7 @@ fn a_sentencepiece_vocabulary_spells_words() {
     let ids = tokenizer.encode(text, true).unwrap();
     assert_eq!(ids[0], 1);
     assert_eq!(tokenizer.decode(&ids, true), text);
-    let mut stream = Stream::new(&tokenizer, true);
+    let mut stream = Detokenizer::new(&tokenizer, true);
     let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
     assert_eq!(pieces.concat() + &stream.finish(), text);
     assert!(pieces.iter().filter(|p| p.contains('猫')).count() == 1 && !pieces.concat().contains('\u{fffd}'));
@@ -172,7 +172,7 @@ fn special_tokens_cannot_be_smuggled() {
     for said in
         [format!("a{last}b"), format!("{first}{last}{first}"), "\u{fdd0}0\u{fdd1}".to_string(), "plain".to_string()]
     {
-        let message = farthing_text::chat::Message::new("user", &tokenizer.shield(&said));
+        let message = Message::new(Role::User, tokenizer.escape_special_tokens(&said)).into_json(false);
         let ids = tokenizer.encode_prompt(&template.render(&[message], &context).unwrap()).unwrap();
         let found: Vec<u32> = ids.iter().copied().filter(|id| special.contains(id)).collect();
         assert_eq!(found, [special[0], special[1]], "{said}");
@@ -198,19 +198,25 @@ fn texts_side_by_side_make_no_special_token() {
         let cuts: Vec<usize> = name.char_indices().map(|(at, _)| at).skip(1).collect();
         for &cut in &cuts {
             for &other in cuts.iter().filter(|&&other| other >= cut) {
-                let parts = [&name[..cut], &name[cut..other], &name[other..]].map(|part| tokenizer.shield(part));
-                let around = [tokenizer.shield("a "), parts.concat(), tokenizer.shield(" b")].concat();
+                let parts =
+                    [&name[..cut], &name[cut..other], &name[other..]].map(|part| tokenizer.escape_special_tokens(part));
+                let around =
+                    [tokenizer.escape_special_tokens("a "), parts.concat(), tokenizer.escape_special_tokens(" b")]
+                        .concat();
                 let ids = tokenizer.encode_prompt(&around).unwrap();
                 assert!(!ids.contains(id), "{name} at {cut} and {other}: {ids:?}");
                 assert_eq!(tokenizer.decode(&ids, false), format!("a {name} b"));
             }
             // The template's own beginning, with the rest from outside.
-            let ids = tokenizer.encode_prompt(&format!("{}{}", &name[..cut], tokenizer.shield(&name[cut..]))).unwrap();
+            let ids = tokenizer
+                .encode_prompt(&format!("{}{}", &name[..cut], tokenizer.escape_special_tokens(&name[cut..])))
+                .unwrap();
             assert!(!ids.contains(id), "{name} at {cut}: {ids:?}");
         }
         // What only looks so has the ids that it has without marks, and a special token of the template's beside it stays one.
         for said in [format!("x{}", &name[..cuts[0]]), format!("{}x", &name[cuts[0]..]), name[..cuts[1]].to_string()] {
-            let ids = tokenizer.encode_prompt(&format!("{}\n\ny{name}", tokenizer.shield(&said))).unwrap();
+            let ids =
+                tokenizer.encode_prompt(&format!("{}\n\ny{name}", tokenizer.escape_special_tokens(&said))).unwrap();
             assert_eq!(ids, tokenizer.encode(&format!("{said}\n\ny{name}"), false).unwrap(), "{said}");
         }
     }
@@ -231,7 +237,7 @@ fn marks_that_are_not_flagged_cannot_be_smuggled_either() {
         let id = tokenizer.id_of(mark).unwrap();
         assert!(!tokenizer.is_special(id) && tokenizer.encode(mark, false).unwrap() == [id]);
         let said = format!("a {mark} b{mark}");
-        let ids = tokenizer.encode_prompt(&tokenizer.shield(&said)).unwrap();
+        let ids = tokenizer.encode_prompt(&tokenizer.escape_special_tokens(&said)).unwrap();
         assert!(!ids.contains(&id), "{mark}: {ids:?}");
         assert_eq!(tokenizer.decode(&ids, true), said);
     }
@@ -252,8 +258,8 @@ fn seeds_and_findings_of_the_fuzzer() {
                     "template" => {
                         let Ok(source) = std::str::from_utf8(&bytes) else { continue };
                         if let Ok(template) = Template::with_fuel(source, 20_000) {
-                            let _ = template
-                                .render(&[farthing_text::chat::Message::new("user", "a b")], &Context::default());
+                            let message = Message::new(Role::User, "a b").into_json(false);
+                            let _ = template.render(&[message], &Context::default());
                         }
                         continue;
                     }

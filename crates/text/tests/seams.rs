@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 
-use farthing_text::stream::Stops;
+use farthing_text::detokenizer::StopStrings;
 use farthing_text::tokenizer::Within;
-use farthing_text::{Stream, TextError, Tokenizer};
+use farthing_text::{Detokenizer, TextError, Tokenizer};
 use serde_json::{Value, json};
 
 const SEAM: &str = "\u{fdd0}\u{fdd1}";
@@ -51,14 +51,14 @@ fn either_side_of_a_seam_is_enough() {
     };
     for (tokenizer, before, behind) in ends.into_iter().chain(own(&all)) {
         // What begins a longer name may itself be one: it is text as well.
-        let ids = tokenizer.encode_prompt(&format!("{}{behind}", tokenizer.shield(&before))).unwrap();
+        let ids = tokenizer.encode_prompt(&format!("{}{behind}", tokenizer.escape_special_tokens(&before))).unwrap();
         let id = tokenizer.id_of(&format!("{before}{behind}")).unwrap();
         assert!(!ids.contains(&id), "{before} | {behind}: {ids:?}");
         assert_eq!(tokenizer.decode(&ids, false), format!("{before}{behind}"));
         tried += 1;
     }
     for (tokenizer, before, behind) in begins.into_iter().chain(own(&all)) {
-        let ids = tokenizer.encode_prompt(&format!("{before}{}", tokenizer.shield(&behind))).unwrap();
+        let ids = tokenizer.encode_prompt(&format!("{before}{}", tokenizer.escape_special_tokens(&behind))).unwrap();
         let id = tokenizer.id_of(&format!("{before}{behind}")).unwrap();
         assert!(!ids.contains(&id), "{before} | {behind}: {ids:?}");
         assert_eq!(tokenizer.decode(&ids, false), format!("{before}{behind}"));
@@ -73,7 +73,7 @@ fn a_templates_own_name_beside_a_seam_stays_special() {
     let tokenizer = with_added(&[("<|im_end|>", true)]);
     let id = tokenizer.id_of("<|im_end|>").unwrap();
     for (said, seam_at_end) in [("a <", true), ("a <|im_e", true), ("|> b", false), ("> b", false)] {
-        let shielded = tokenizer.shield(said);
+        let shielded = tokenizer.escape_special_tokens(said);
         assert!(if seam_at_end { shielded.ends_with(SEAM) } else { shielded.starts_with(SEAM) }, "{shielded:?}");
         let prompt = if seam_at_end { format!("{shielded}<|im_end|>") } else { format!("<|im_end|>{shielded}") };
         let ids = tokenizer.encode_prompt(&prompt).unwrap();
@@ -87,12 +87,12 @@ fn a_templates_own_name_beside_a_seam_stays_special() {
 fn seams_are_only_where_a_name_could_go_on() {
     let tokenizer = with_added(&[("END", true), ("a-b", true), ("<|im_end|>", true)]);
     for plain in ["E", "EN", "D", "xE", "a", "b", "<|im_end|x", "x|im_end", ""] {
-        assert_eq!(tokenizer.shield(plain), plain);
+        assert_eq!(tokenizer.escape_special_tokens(plain), plain);
     }
-    assert_eq!(tokenizer.shield("a-"), format!("a-{SEAM}"));
-    assert_eq!(tokenizer.shield("-b"), format!("{SEAM}-b"));
+    assert_eq!(tokenizer.escape_special_tokens("a-"), format!("a-{SEAM}"));
+    assert_eq!(tokenizer.escape_special_tokens("-b"), format!("{SEAM}-b"));
     for whole in ["END", "a-b", "<|im_end|>"] {
-        let shielded = tokenizer.shield(whole);
+        let shielded = tokenizer.escape_special_tokens(whole);
         assert!(!shielded.contains(SEAM) && !shielded.contains(whole), "{shielded:?}");
     }
 }
@@ -103,11 +103,11 @@ fn brackets_alone_are_no_mark() {
     let tokenizer =
         with_added(&[("<>", false), ("[]", false), ("<a>", false), ("[a]", false), ("<a]", false), ("", true)]);
     for plain in ["<>", "[]", "<a]"] {
-        assert_eq!(tokenizer.shield(&format!("a{plain}b")), format!("a{plain}b"));
+        assert_eq!(tokenizer.escape_special_tokens(&format!("a{plain}b")), format!("a{plain}b"));
     }
     for mark in ["<a>", "[a]"] {
         let id = tokenizer.id_of(mark).unwrap();
-        let shielded = tokenizer.shield(mark);
+        let shielded = tokenizer.escape_special_tokens(mark);
         assert!(!shielded.contains(mark));
         let ids = tokenizer.encode_prompt(&shielded).unwrap();
         assert!(!ids.contains(&id) && tokenizer.decode(&ids, true) == mark);
@@ -123,7 +123,7 @@ fn a_prompt_with_marks_keeps_its_bound() {
     for said in
         prompts.map(str::to_string).into_iter().chain(["<think>".to_string() + &"once upon a time ".repeat(400)])
     {
-        let prompt = tokenizer.shield(&said);
+        let prompt = tokenizer.escape_special_tokens(&said);
         let ids = tokenizer.encode_prompt(&prompt).unwrap();
         assert_eq!(tokenizer.decode(&ids, true), said);
         for most in 0..ids.len() {
@@ -147,7 +147,7 @@ fn a_prompt_with_marks_keeps_its_bound() {
         asked.get() == 3
     };
     let bound = Within { tokens_max: usize::MAX, left: &left };
-    let refused = tokenizer.encode_prompt_within(&tokenizer.shield(&"<think>".repeat(10)), bound);
+    let refused = tokenizer.encode_prompt_within(&tokenizer.escape_special_tokens(&"<think>".repeat(10)), bound);
     assert!(matches!(refused, Err(TextError::Left)) && asked.get() == 3, "{refused:?} {}", asked.get());
 }
 
@@ -162,7 +162,8 @@ fn a_prompt_with_marks_takes_no_work_beyond_its_bound() {
     };
     let refused = |said: &str, tokens_max: usize| {
         asked.set(0);
-        let refused = tokenizer.encode_prompt_within(&tokenizer.shield(said), Within { tokens_max, left: &left });
+        let refused =
+            tokenizer.encode_prompt_within(&tokenizer.escape_special_tokens(said), Within { tokens_max, left: &left });
         assert!(matches!(refused, Err(TextError::TooMany { .. })), "{refused:?}");
         asked.get()
     };
@@ -189,7 +190,7 @@ fn a_mark_is_not_counted_by_its_length() {
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": [["<", "s"], ["<s", ">"]]}});
     let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
     let s = tokenizer.id_of("s").unwrap();
-    let prompt = tokenizer.shield("<s>s");
+    let prompt = tokenizer.escape_special_tokens("<s>s");
     assert!(tokenizer.tokens_least(&prompt) > 2);
     assert_eq!(tokenizer.encode_prompt_within(&prompt, Within { tokens_max: 2, ..OPEN }).unwrap(), [1, s]);
 }
@@ -217,32 +218,32 @@ fn streams_show_what_is_asked_for() {
     let tokenizer = with_added(&[]);
     let [think, user, end] =
         ["<think>", "<\u{ff5c}User\u{ff5c}>", "</think>"].map(|piece| tokenizer.id_of(piece).unwrap());
-    let given = |stream: &mut Stream<&Tokenizer>| [think, user, end].map(|id| stream.push(id));
-    let mut shown = Stream::new(&tokenizer, true).showing(["<think>", "no such token", "</think>"]);
+    let given = |stream: &mut Detokenizer<&Tokenizer>| [think, user, end].map(|id| stream.push(id));
+    let mut shown = Detokenizer::new(&tokenizer, true).showing(["<think>", "no such token", "</think>"]);
     assert_eq!(given(&mut shown), ["<think>", "", "</think>"]);
-    assert_eq!(given(&mut Stream::new(&tokenizer, true)), ["", "", ""]);
-    assert_eq!(given(&mut Stream::new(&tokenizer, false)), ["<think>", "<\u{ff5c}User\u{ff5c}>", "</think>"]);
+    assert_eq!(given(&mut Detokenizer::new(&tokenizer, true)), ["", "", ""]);
+    assert_eq!(given(&mut Detokenizer::new(&tokenizer, false)), ["<think>", "<\u{ff5c}User\u{ff5c}>", "</think>"]);
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/stories260K.tokenizer.json");
     let sentences = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
     let id = sentences.id_of("\u{2581}a").unwrap();
-    let twice = |mut stream: Stream<&Tokenizer>| stream.push(id) + &stream.push(id);
-    assert_eq!(twice(Stream::new(&sentences, true)), "a a");
-    assert_eq!(twice(Stream::continuing(&sentences, true)), " a a");
+    let twice = |mut stream: Detokenizer<&Tokenizer>| stream.push(id) + &stream.push(id);
+    assert_eq!(twice(Detokenizer::new(&sentences, true)), "a a");
+    assert_eq!(twice(Detokenizer::continuing(&sentences, true)), " a a");
 }
 
 /// A text ends as soon as a stop is there, even if a longer one could begin at the same place.
 #[test]
 fn a_stop_does_not_wait_for_a_longer_one_at_its_place() {
-    let mut stops = Stops::new(["abc".to_string(), "ab".to_string()]);
+    let mut stops = StopStrings::new(["abc".to_string(), "ab".to_string()]);
     assert_eq!(stops.push("x a"), "x ");
     assert_eq!((stops.push("b").as_str(), stops.hit()), ("", Some("ab")));
     assert_eq!((stops.push("c").as_str(), stops.finish().as_str(), stops.hit()), ("", "", Some("ab")));
     // One that began earlier is waited for.
-    let mut stops = Stops::new(["xabc".to_string(), "ab".to_string()]);
+    let mut stops = StopStrings::new(["xabc".to_string(), "ab".to_string()]);
     assert_eq!((stops.push("xab").as_str(), stops.hit()), ("", None));
     assert_eq!((stops.push("d").as_str(), stops.hit()), ("x", Some("ab")));
     // At the end of the text it can come no more.
-    let mut stops = Stops::new(["xabc".to_string(), "ab".to_string(), String::new()]);
+    let mut stops = StopStrings::new(["xabc".to_string(), "ab".to_string(), String::new()]);
     assert_eq!((stops.push("xab").as_str(), stops.finish().as_str(), stops.hit()), ("", "x", Some("ab")));
 }

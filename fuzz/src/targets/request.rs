@@ -14,7 +14,7 @@ fn sound(request: &GenerateRequest) {
     assert!((1..=16).contains(&params.choices) && params.best_of >= params.choices);
     match &request.input {
         Input::Conversation { messages, .. } => {
-            assert!(messages.iter().all(|m| m["role"].is_string() && m["content"].is_string()));
+            assert!(messages.iter().all(|m| m.content.is_some()));
         }
         Input::Prompts { prompts, .. } => {
             let ids = prompts.iter().filter_map(|p| if let Prompt::Tokens(ids) = p { Some(ids) } else { None });

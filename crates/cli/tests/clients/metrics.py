@@ -25,7 +25,8 @@ assert total("farthing_requests", "farthing_requests_total") > 10
 assert total("farthing_generation_tokens", "farthing_generation_tokens_total") > 10
 count = total("farthing_time_to_first_token_seconds", "farthing_time_to_first_token_seconds_count")
 assert 0 < count <= total("farthing_request_seconds", "farthing_request_seconds_count")
-assert total("farthing_cache_pages", "farthing_cache_pages") > 0
+assert total("farthing_kv_cache_pages", "farthing_kv_cache_pages") > 0
+assert total("farthing_cache_pages", "farthing_cache_pages") > 0, "the old name, for one release"
 for name in ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "gpu_cache_usage_perc"]:
     assert families[f"vllm:{name}"].type == "gauge" and families[f"vllm:{name}"].samples, name
 print("metrics: ok")

@@ -7,9 +7,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use serve::Render;
 use text::TextError;
-use text::chat::{Context, Template};
+use text::chat::{Context, Render, Template};
 
 use super::process::{self, Pool};
 use crate::error::Error;

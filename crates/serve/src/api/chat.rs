@@ -2,12 +2,13 @@
 
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
+use text::chat::{Message, Role, ToolCall};
 
 use crate::api::fields::{Fields, Invalid, ModelDefaults, empty, unsupported, wrong};
 use crate::api::params::{CHOICES_MAX, TOP_MAX, params, thinking_max, tokens, variables};
 use crate::api::response::{ResponseInfo, ResponseWriter, event, openai_closing, scores};
 use crate::api::{response_format, tools};
-use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob, ToolCall};
+use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Input};
 
@@ -57,10 +58,10 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
 }
 
 /// Whether the answer continues the last message: by DeepSeek's `prefix` or by vLLM's pair of flags.
-fn continued(fields: &mut Fields, messages: &[Value], prefixed: bool) -> Result<bool, Invalid> {
+fn continued(fields: &mut Fields, messages: &[Message], prefixed: bool) -> Result<bool, Invalid> {
     let continues = fields.flag("continue_final_message")?.unwrap_or(false);
     let generation = fields.flag("add_generation_prompt")?;
-    let assistant = messages.last().is_some_and(|m| m["role"] == "assistant");
+    let assistant = messages.last().is_some_and(|m| m.role == Role::Assistant);
     if continues && !assistant {
         return Err(wrong("continue_final_message", &true.into(), "false unless the last message is the assistant's"));
     }
@@ -86,7 +87,7 @@ pub fn message_list(fields: &mut Fields) -> Result<Vec<Value>, Invalid> {
 }
 
 /// Messages, and whether the last one has `prefix`.
-pub fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> {
+pub fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), Invalid> {
     let list = message_list(fields)?;
     let last = list.len() - 1;
     let mut prefixed = false;
@@ -109,23 +110,24 @@ pub fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> 
     Ok((messages, prefixed))
 }
 
-fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
+fn one_message(i: usize, message: Value) -> Result<Message, Invalid> {
     let at = |field: &str| format!("messages[{i}].{field}");
     let mut map = match message {
         Value::Object(map) => map,
         other => return Err(wrong(&format!("messages[{i}]"), &other, "an object with role and content")),
     };
     let role = match map.get("role").and_then(Value::as_str) {
-        Some(role @ ("system" | "user" | "assistant" | "tool")) => role.to_string(),
         // OpenAI's newer name of `system`, and the deprecated name of `tool`.
-        Some("developer") => "system".to_string(),
-        Some("function") => "tool".to_string(),
+        Some("system" | "developer") => Role::System,
+        Some("user") => Role::User,
+        Some("assistant") => Role::Assistant,
+        Some("tool" | "function") => Role::Tool,
         _ => {
             let value = map.get("role").cloned().unwrap_or(Value::Null);
             return Err(wrong(&at("role"), &value, "system, developer, user, assistant or tool"));
         }
     };
-    let assistant = role == "assistant";
+    let assistant = role == Role::Assistant;
     // Fields of assistant messages are validated in others too, then dropped.
     let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null());
     let mut calls = Vec::new();
@@ -137,39 +139,29 @@ fn one_message(i: usize, message: Value) -> Result<Value, Invalid> {
     if !assistant {
         calls.clear();
     }
-    let mut reasoning = None;
+    let mut reasoning_content = None;
     for key in ["reasoning_content", "reasoning"] {
         match given(key) {
             None => {}
-            Some(Value::String(text)) => reasoning = reasoning.or(Some(text)).filter(|s| assistant && !s.is_empty()),
+            Some(Value::String(text)) => {
+                reasoning_content = reasoning_content.or(Some(text)).filter(|s| assistant && !s.is_empty());
+            }
             Some(other) => return Err(wrong(&at(key), &other, "a string")),
         }
     }
     let refusal = given("refusal").and_then(|v| v.as_str().map(str::to_string)).filter(|_| assistant);
-    let mut out = Map::new();
-    for key in ["name", "tool_call_id"] {
-        match given(key) {
-            None => {}
-            Some(Value::String(text)) => drop(out.insert(key.to_string(), text.into())),
-            Some(other) => return Err(wrong(&at(key), &other, "a string")),
-        }
-    }
-    let absent = assistant && (!calls.is_empty() || reasoning.is_some() || refusal.is_some());
+    let mut string = |key| match given(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(wrong(&at(key), &other, "a string")),
+    };
+    let (name, tool_call_id) = (string("name")?, string("tool_call_id")?);
+    let absent = assistant && (!calls.is_empty() || reasoning_content.is_some() || refusal.is_some());
     let text = match map.shift_remove("content") {
         None | Some(Value::Null) if absent => refusal.unwrap_or_default(),
         other => content(&at("content"), other.unwrap_or(Value::Null))?,
     };
-    let mut whole = Map::new();
-    whole.insert("role".to_string(), role.into());
-    whole.insert("content".to_string(), text.into());
-    whole.extend(out);
-    if !calls.is_empty() {
-        whole.insert("tool_calls".to_string(), calls.into());
-    }
-    if let Some(text) = reasoning {
-        whole.insert("reasoning_content".to_string(), text.into());
-    }
-    Ok(Value::Object(whole))
+    Ok(Message { role, content: Some(text), name, tool_call_id, tool_calls: calls, reasoning_content })
 }
 
 /// Content: a string, or an array of text parts.

@@ -2,6 +2,7 @@
 
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
+use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::message_list;
 use crate::api::fields::{Fields, Invalid, ModelDefaults, empty, unsupported, wrong};
@@ -9,7 +10,7 @@ use crate::api::params::{effort, params, think, thinking_max, tokens, variables}
 use crate::api::response::{ResponseInfo, ResponseWriter, named};
 use crate::api::{response_format, tools};
 use crate::error::{ApiError, Dialect};
-use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, ToolCall};
+use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent};
 use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Input, Params, ResponseFormat, Tool, ToolChoice, Tools};
 
@@ -102,12 +103,12 @@ fn tools_of(fields: &mut Fields) -> Result<Tools, Invalid> {
     Ok(tools)
 }
 
-/// Messages in OpenAI's form, and whether the last is the beginning of the answer.
-fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> {
+/// Messages, and whether the last is the beginning of the answer.
+fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), Invalid> {
     let list = message_list(fields)?;
     let mut messages = Vec::with_capacity(list.len() + 1);
     if let Some(system) = fields.take("system") {
-        messages.push(json!({"role": "system", "content": text("system", &system)?}));
+        messages.push(Message::new(Role::System, text("system", &system)?));
     }
     for (i, message) in list.iter().enumerate() {
         let param = format!("messages[{i}]");
@@ -116,7 +117,7 @@ fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> {
         match message.get("role").and_then(Value::as_str) {
             Some("user") => user(&at, content, &mut messages)?,
             Some("assistant") => messages.push(assistant(&at, content)?),
-            Some("system") => messages.push(json!({"role": "system", "content": text(&at, content)?})),
+            Some("system") => messages.push(Message::new(Role::System, text(&at, content)?)),
             _ if !message.is_object() => return Err(wrong(&param, message, "an object with role and content")),
             _ => {
                 let role = message.get("role").unwrap_or(&Value::Null);
@@ -124,8 +125,8 @@ fn conversation(fields: &mut Fields) -> Result<(Vec<Value>, bool), Invalid> {
             }
         }
     }
-    let last = messages.last().filter(|m| m["role"] == "assistant");
-    if last.is_some_and(|m| m.get("tool_calls").is_some()) {
+    let last = messages.last().filter(|m| m.role == Role::Assistant);
+    if last.is_some_and(|m| !m.tool_calls.is_empty()) {
         let param = format!("messages[{}].content", list.len() - 1);
         return Err(wrong(&param, &list[list.len() - 1]["content"], "followed by the results of its tool_use"));
     }
@@ -155,9 +156,9 @@ fn text_block(param: &str, block: &Value) -> Result<String, Invalid> {
 }
 
 /// A user message. Tool results become messages of their own, before its text.
-fn user(param: &str, content: &Value, messages: &mut Vec<Value>) -> Result<(), Invalid> {
+fn user(param: &str, content: &Value, messages: &mut Vec<Message>) -> Result<(), Invalid> {
     let Value::Array(blocks) = content else {
-        messages.push(json!({"role": "user", "content": text(param, content)?}));
+        messages.push(Message::new(Role::User, text(param, content)?));
         return Ok(());
     };
     let (mut said, mut any) = (String::new(), blocks.is_empty());
@@ -169,55 +170,49 @@ fn user(param: &str, content: &Value, messages: &mut Vec<Value>) -> Result<(), I
             continue;
         }
         let id = match block.get("tool_use_id") {
-            Some(Value::String(id)) => id,
+            Some(Value::String(id)) => id.clone(),
             other => return Err(wrong(&format!("{at}.tool_use_id"), other.unwrap_or(&Value::Null), "a string")),
         };
         let result = match block.get("content") {
             None | Some(Value::Null) => String::new(),
             Some(content) => text(&format!("{at}.content"), content)?,
         };
-        messages.push(json!({"role": "tool", "tool_call_id": id, "content": result}));
+        messages.push(Message { tool_call_id: Some(id), ..Message::new(Role::Tool, result) });
     }
     if any {
-        messages.push(json!({"role": "user", "content": said}));
+        messages.push(Message::new(Role::User, said));
     }
     Ok(())
 }
 
 /// An assistant message: thinking, text and calls.
-fn assistant(param: &str, content: &Value) -> Result<Value, Invalid> {
+fn assistant(param: &str, content: &Value) -> Result<Message, Invalid> {
     let Value::Array(blocks) = content else {
-        return Ok(json!({"role": "assistant", "content": text(param, content)?}));
+        return Ok(Message::new(Role::Assistant, text(param, content)?));
     };
-    let (mut said, mut thought, mut calls) = (String::new(), String::new(), Vec::new());
+    let (mut said, mut thought, mut tool_calls) = (String::new(), String::new(), Vec::new());
     for (b, block) in blocks.iter().enumerate() {
         let at = format!("{param}[{b}]");
         let string = |key: &str| match block.get(key) {
-            Some(Value::String(text)) => Ok(text.as_str()),
+            Some(Value::String(text)) => Ok(text.clone()),
             other => Err(wrong(&format!("{at}.{key}"), other.unwrap_or(&Value::Null), "a string")),
         };
         match block.get("type").and_then(Value::as_str) {
-            Some("thinking") => thought.push_str(string("thinking")?),
+            Some("thinking") => thought.push_str(&string("thinking")?),
             // Encrypted by its author.
             Some("redacted_thinking") => {}
             Some("tool_use") => {
-                let input = match block.get("input") {
+                let arguments = match block.get("input") {
                     Some(value @ Value::Object(_)) => value.to_string(),
                     other => return Err(wrong(&format!("{at}.input"), other.unwrap_or(&Value::Null), "an object")),
                 };
-                calls.push(tools::call(string("id")?, string("name")?, &input));
+                tool_calls.push(ToolCall { id: string("id")?, name: string("name")?, arguments });
             }
             _ => said.push_str(&text_block(&at, block)?),
         }
     }
-    let mut message = json!({"role": "assistant", "content": said});
-    if !calls.is_empty() {
-        message["tool_calls"] = calls.into();
-    }
-    if !thought.is_empty() {
-        message["reasoning_content"] = thought.into();
-    }
-    Ok(message)
+    let reasoning_content = (!thought.is_empty()).then_some(thought);
+    Ok(Message { tool_calls, reasoning_content, ..Message::new(Role::Assistant, said) })
 }
 
 /// Kind of the open block.

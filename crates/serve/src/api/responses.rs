@@ -2,6 +2,7 @@
 
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
+use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::MESSAGES_MAX;
 use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, wrong};
@@ -9,7 +10,7 @@ use crate::api::params::{TOP_MAX, effort, params, thinking_max, tokens, variable
 use crate::api::response::{ResponseInfo, ResponseWriter, named, scores};
 use crate::api::{response_format, tools};
 use crate::error::ApiError;
-use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob, ToolCall};
+use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
 use crate::ids::fresh_id;
 use crate::request::{GenerateRequest, Input, ResponseFormat, Tool, ToolChoice, Tools};
@@ -68,7 +69,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     fields.unused("truncation", |v| v == "disabled", "what does not fit is refused, never cut: send disabled")?;
     let mut messages = Vec::new();
     if let Some(text) = fields.text("instructions")? {
-        messages.push(json!({"role": "system", "content": text}));
+        messages.push(Message::new(Role::System, text));
     }
     input(fields, &mut messages)?;
     let mut params = params(fields, model, "stop")?;
@@ -146,11 +147,11 @@ fn text_format(fields: &mut Fields) -> Result<response_format::FormatField, Inva
 }
 
 /// Messages of `input`: a text of the user, or items.
-fn input(fields: &mut Fields, messages: &mut Vec<Value>) -> Result<(), Invalid> {
+fn input(fields: &mut Fields, messages: &mut Vec<Message>) -> Result<(), Invalid> {
     let allowed = format!("a string, or an array of 1 to {MESSAGES_MAX} items");
     let items = match fields.take("input") {
         Some(Value::String(text)) => {
-            messages.push(json!({"role": "user", "content": text}));
+            messages.push(Message::new(Role::User, text));
             return Ok(());
         }
         Some(Value::Array(items)) if !items.is_empty() && items.len() <= MESSAGES_MAX => items,
@@ -163,10 +164,12 @@ fn input(fields: &mut Fields, messages: &mut Vec<Value>) -> Result<(), Invalid> 
     Ok(())
 }
 
-fn one_item(param: &str, item: &Value, messages: &mut Vec<Value>, thought: &mut String) -> Result<(), Invalid> {
+fn one_item(param: &str, item: &Value, messages: &mut Vec<Message>, thought: &mut String) -> Result<(), Invalid> {
     let at = |key: &str| format!("{param}.{key}");
     let get = |key: &str| item.get(key).unwrap_or(&Value::Null);
-    let string = |key: &str| get(key).as_str().ok_or_else(|| wrong(&at(key), get(key), "a string"));
+    let string = |key: &str| get(key).as_str().map(str::to_string).ok_or_else(|| wrong(&at(key), get(key), "a string"));
+    // Reasoning belongs to the message that comes next.
+    let mut reasoning = || (!thought.is_empty()).then(|| std::mem::take(thought));
     let kind = match get("type") {
         Value::Null if item.is_object() => "message",
         Value::String(kind) => kind,
@@ -176,33 +179,29 @@ fn one_item(param: &str, item: &Value, messages: &mut Vec<Value>, thought: &mut 
     match kind {
         "message" => {
             let role = match get("role").as_str() {
-                Some(role @ ("user" | "assistant" | "system")) => role,
-                Some("developer") => "system",
+                Some("user") => Role::User,
+                Some("assistant") => Role::Assistant,
+                Some("system" | "developer") => Role::System,
                 _ => return Err(wrong(&at("role"), get("role"), "user, assistant, system or developer")),
             };
-            let mut message = json!({"role": role, "content": content(&at("content"), get("content"))?});
-            if role == "assistant" && !thought.is_empty() {
-                message["reasoning_content"] = std::mem::take(thought).into();
-            }
-            messages.push(message);
+            let message = Message::new(role, content(&at("content"), get("content"))?);
+            let reasoning_content = if role == Role::Assistant { reasoning() } else { None };
+            messages.push(Message { reasoning_content, ..message });
         }
         "function_call" => {
-            let call = tools::call(string("call_id")?, string("name")?, string("arguments")?);
-            let begun = thought.is_empty() && messages.last().is_some_and(|m| m["role"] == "assistant");
-            if !begun {
-                let mut message = json!({"role": "assistant", "content": ""});
-                if !thought.is_empty() {
-                    message["reasoning_content"] = std::mem::take(thought).into();
+            let call = ToolCall { id: string("call_id")?, name: string("name")?, arguments: string("arguments")? };
+            let reasoning_content = reasoning();
+            match messages.last_mut().filter(|m| reasoning_content.is_none() && m.role == Role::Assistant) {
+                Some(message) => message.tool_calls.push(call),
+                None => {
+                    let message = Message::new(Role::Assistant, "");
+                    messages.push(Message { tool_calls: vec![call], reasoning_content, ..message });
                 }
-                messages.push(message);
             }
-            let last = messages.last_mut().and_then(Value::as_object_mut).expect("one was just there");
-            let calls = last.entry("tool_calls").or_insert_with(|| json!([]));
-            calls.as_array_mut().expect("made so above").push(call);
         }
         "function_call_output" => {
             let output = content(&at("output"), get("output"))?;
-            messages.push(json!({"role": "tool", "tool_call_id": string("call_id")?, "content": output}));
+            messages.push(Message { tool_call_id: Some(string("call_id")?), ..Message::new(Role::Tool, output) });
         }
         "reasoning" => {
             for key in ["content", "summary"] {

@@ -40,9 +40,10 @@ fn responded(changes: Value) -> Result<GenerateRequest, Invalid> {
     asked(responses::parse, with(json!({"input": "Hi"}), changes).as_bytes())
 }
 
-fn said(request: &GenerateRequest) -> &[Value] {
+/// Messages as a template takes them.
+fn said(request: &GenerateRequest) -> Vec<Value> {
     match &request.input {
-        Input::Conversation { messages, .. } => messages,
+        Input::Conversation { messages, .. } => messages.iter().map(|m| m.clone().into_json(false)).collect(),
         Input::Prompts { .. } => panic!("no conversation"),
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use text::tokenizer::Within;
-use text::{Stream, TextError};
+use text::{Detokenizer, TextError};
 
 use crate::api::chat::conversation;
 use crate::api::completions::ids;
@@ -15,8 +15,9 @@ use crate::api::generate::receive;
 use crate::api::params::{thinking_max, variables};
 use crate::api::{messages, tools};
 use crate::error::{ApiError, Dialect, id_of};
-use crate::generation::prepared::render_conversation;
+use crate::generation::prepared::Conversation;
 use crate::generation::served_model::ServedModel;
+use crate::generation::tool_prompt::ToolPrompt;
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
 use crate::request::{GenerateRequest, Input, Params, ResponseFormat};
@@ -163,9 +164,11 @@ fn of(served: &ServedModel) -> ModelDefaults<'_> {
 }
 
 /// Tokens of a conversation's prompt.
-fn rendered(served: &ServedModel, request: &GenerateRequest, slot: &WorkSlot) -> Result<Vec<u32>, ApiError> {
-    let Input::Conversation { messages, continues } = &request.input else { return Ok(Vec::new()) };
-    let (text, _) = render_conversation(served, request, messages, *continues, slot)?;
+fn rendered(served: &ServedModel, request: GenerateRequest, slot: &WorkSlot) -> Result<Vec<u32>, ApiError> {
+    let GenerateRequest { input, tools, template: variables, .. } = request;
+    let Input::Conversation { messages, continues } = input else { return Ok(Vec::new()) };
+    let conversation = Conversation { messages, continues, tools: &tools, variables };
+    let (text, _) = conversation.render(served, &ToolPrompt::new(served.format, &tools), slot)?;
     fits(served, &text)?;
     Ok(served.tokenizer.encode_prompt_within(&text, counted(&|| slot.cancelled()))?)
 }
@@ -183,7 +186,7 @@ fn fits(served: &ServedModel, text: &str) -> Result<(), TextError> {
 
 /// Text of ids; stops when the client leaves.
 fn spelled(served: &ServedModel, ids: &[u32], slot: &WorkSlot) -> Result<String, TextError> {
-    let mut stream = Stream::new(served.tokenizer.as_ref(), false);
+    let mut stream = Detokenizer::new(served.tokenizer.as_ref(), false);
     let mut text = String::new();
     for ids in ids.chunks(1024) {
         if slot.cancelled() {
@@ -203,9 +206,10 @@ pub async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> R
                 let ids = if named {
                     served.tokenizer.encode_within(&text, special, counted(&|| slot.cancelled()))?
                 } else {
-                    served
-                        .tokenizer
-                        .encode_prompt_within(&served.tokenizer.shield(&text), counted(&|| slot.cancelled()))?
+                    served.tokenizer.encode_prompt_within(
+                        &served.tokenizer.escape_special_tokens(&text),
+                        counted(&|| slot.cancelled()),
+                    )?
                 };
                 let piece = |&id: &u32| json!({"id": id, "piece": piece(served, id)});
                 let tokens = if spelled { ids.iter().map(piece).collect::<Value>() } else { json!(ids) };
@@ -215,7 +219,7 @@ pub async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> R
                 fits(served, &text)?;
                 (served.tokenizer.encode_within(&text, special, counted(&|| slot.cancelled()))?, spelled)
             }
-            TokenizeRequest::Conversation { request, spelled } => (rendered(served, &request, slot)?, spelled),
+            TokenizeRequest::Conversation { request, spelled } => (rendered(served, *request, slot)?, spelled),
         };
         let piece = |&id: &u32| served.tokenizer.piece(id).unwrap_or_default();
         let strings = if spelled { ids.iter().map(piece).collect::<Value>() } else { Value::Null };
@@ -247,7 +251,7 @@ pub async fn apply(State(state): State<Arc<AppState>>, request: Request) -> Resp
         |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| match parse_tokenize(&mut fields, of(served))? {
             TokenizeRequest::Text { text, .. } | TokenizeRequest::Content { text, .. } => Ok(json!({ "prompt": text })),
             TokenizeRequest::Conversation { request, .. } => {
-                let ids = rendered(served, &request, slot)?;
+                let ids = rendered(served, *request, slot)?;
                 Ok(json!({"prompt": spelled(served, &ids, slot)?}))
             }
         };
@@ -258,7 +262,7 @@ pub async fn apply(State(state): State<Arc<AppState>>, request: Request) -> Resp
 pub async fn count(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
         let request = messages::parse(&mut fields, of(served))?;
-        Ok(json!({"input_tokens": rendered(served, &request, slot)?.len()}))
+        Ok(json!({"input_tokens": rendered(served, request, slot)?.len()}))
     };
     done(state, request, Dialect::Anthropic, work).await
 }

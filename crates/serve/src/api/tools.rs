@@ -1,6 +1,7 @@
 //! Tools, tool choice, and tool calls in the history, in the form of every dialect.
 
 use serde_json::{Map, Value, json};
+use text::chat::ToolCall;
 
 use crate::api::fields::{Fields, Invalid, unsupported, wrong};
 use crate::api::response_format::schema;
@@ -170,14 +171,14 @@ pub fn openai(fields: &mut Fields) -> Result<Tools, Invalid> {
     Ok(Tools { list: tools, choice, parallel, older: !functions.is_empty() })
 }
 
-/// Calls of an assistant message, in the form of chat templates.
-pub fn calls(param: &str, value: &Value) -> Result<Vec<Value>, Invalid> {
+/// Calls of an assistant message.
+pub fn calls(param: &str, value: &Value) -> Result<Vec<ToolCall>, Invalid> {
     let items = value.as_array().filter(|c| c.len() <= TOOLS_MAX);
     let items = items.ok_or_else(|| wrong(param, value, &format!("an array of at most {TOOLS_MAX} calls")))?;
     items.iter().enumerate().map(|(i, item)| one_call(&format!("{param}[{i}]"), item)).collect()
 }
 
-fn one_call(param: &str, item: &Value) -> Result<Value, Invalid> {
+fn one_call(param: &str, item: &Value) -> Result<ToolCall, Invalid> {
     let at = |field: &str| format!("{param}.{field}");
     let map = item.as_object().ok_or_else(|| wrong(param, item, "an object with id, type and function"))?;
     let id = match map.get("id") {
@@ -194,10 +195,5 @@ fn one_call(param: &str, item: &Value) -> Result<Value, Invalid> {
         Some(value @ Value::Object(_)) => value.to_string(),
         Some(other) => return Err(wrong(&at("function.arguments"), other, "a string of JSON")),
     };
-    Ok(call(&id, name, &arguments))
-}
-
-/// A call, in the form of chat templates.
-pub fn call(id: &str, name: &str, arguments: &str) -> Value {
-    json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+    Ok(ToolCall { id, name: name.to_string(), arguments })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use engine::{EngineError, Timing};
+use text::chat::ToolCall;
 
 /// An event of one choice: `Started`, `Read`, its output in pieces, then one `End` or `Failed`.
 #[derive(Clone, Debug)]
@@ -87,14 +88,6 @@ pub struct TokenLogprob {
     pub top: Vec<(String, Vec<u8>, f32)>,
     /// Characters of the answer before the token.
     pub offset: usize,
-}
-
-/// A complete tool call.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ToolCall {
-    pub id: String,
-    pub name: String,
-    pub arguments: String,
 }
 
 /// A complete choice.

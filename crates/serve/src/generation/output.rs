@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::{Event, EventSink, Finish as Ended, Scores, Timing};
 use text::reply::{Delta, Parser};
-use text::{Stops, Stream, Tokenizer};
+use text::{Detokenizer, StopStrings, Tokenizer};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::generation::events::{ChoiceEnd, FinishReason, OutputEvent, TokenLogprob};
@@ -62,9 +62,9 @@ pub struct Echo {
 /// Turns the engine's events of one choice into output events: at most one a token and a few more, so the channel is bounded by the context.
 pub struct OutputDecoder {
     tokenizer: Arc<Tokenizer>,
-    stream: Stream<Arc<Tokenizer>>,
+    stream: Detokenizer<Arc<Tokenizer>>,
     options: OutputOptions,
-    stops: Stops,
+    stops: StopStrings,
     choice: usize,
     parts: UnboundedSender<TaggedEvent>,
     /// Scores of tokens whose text is held back, each with the byte offset of that text.
@@ -92,8 +92,8 @@ impl OutputDecoder {
         parts: UnboundedSender<TaggedEvent>,
     ) -> OutputDecoder {
         // Special tokens are skipped, except those that the parser needs.
-        let stream = Stream::continuing(Arc::clone(&tokenizer), false);
-        let stops = Stops::new(std::mem::take(&mut options.stops));
+        let stream = Detokenizer::continuing(Arc::clone(&tokenizer), false);
+        let stops = StopStrings::new(std::mem::take(&mut options.stops));
         OutputDecoder {
             tokenizer,
             stream,
@@ -139,7 +139,7 @@ impl OutputDecoder {
         let Some(echo) = self.options.echo.take() else { return ControlFlow::Continue(()) };
         let mut scored = Vec::new();
         if echo.scored {
-            let mut stream = Stream::new(Arc::clone(&self.tokenizer), true);
+            let mut stream = Detokenizer::new(Arc::clone(&self.tokenizer), true);
             let mut scores = std::mem::take(&mut self.prompt).into_iter();
             let mut offset = 0;
             for (i, &id) in echo.ids.iter().enumerate() {

@@ -7,9 +7,9 @@ use axum::http::StatusCode;
 use engine::{Constraint, EngineError, Request};
 use serde_json::{Map, Value};
 use text::TextError;
-use text::chat::Context;
+use text::chat::{Context, Message};
 use text::grammar::Matcher;
-use text::reply::{Format, Options, Parser};
+use text::reply::{Format, Options, Parser, THINK_END, for_template};
 use text::tokenizer::Within;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,10 +18,10 @@ use crate::error::ApiError;
 use crate::generation::fim;
 use crate::generation::output::{Echo, OutputDecoder, OutputOptions, TaggedEvent};
 use crate::generation::reasoning_budget::ReasoningBudget;
-use crate::generation::served_model::{GrammarConstraint, ServedModel};
+use crate::generation::served_model::{ConstraintFields, GrammarConstraint, ServedModel};
 use crate::generation::tool_prompt::ToolPrompt;
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Input, Params, Prompt};
+use crate::request::{GenerateRequest, Input, Params, Prompt, Tools};
 
 /// Per-request context that is not in the body: account, cache salt, timeouts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,11 +74,13 @@ impl PreparedRequest {
     ) -> Result<PreparedRequest, ApiError> {
         let left = || slot.cancelled();
         let within = Within { tokens_max: served.engine.limits().context, left: &left };
-        let tool_prompt = ToolPrompt::new(served.format, &request.tools);
-        let constraint = tool_prompt.constraint(&request.tools, &request.response_format)?;
-        let (prompts, trim, reply) = match &request.input {
+        let GenerateRequest { input, tools, template, response_format, format_field, params, .. } = request;
+        let tool_prompt = ToolPrompt::new(served.format, &tools);
+        let constraint = tool_prompt.constraint(&tools, &response_format)?;
+        let (prompts, trim, reply) = match input {
             Input::Conversation { messages, continues } => {
-                let (text, trim) = render_conversation(served, &request, messages, *continues, slot)?;
+                let conversation = Conversation { messages, continues, tools: &tools, variables: template };
+                let (text, trim) = conversation.render(served, &tool_prompt, slot)?;
                 let format = tool_prompt.format;
                 let options = Options { reasoning_opened: served.format.opened_by(&text), tools: tool_prompt.enabled };
                 let reply = (format.reasons() || tool_prompt.enabled).then_some((format, options));
@@ -86,8 +88,8 @@ impl PreparedRequest {
                 (vec![TokenizedPrompt { ids, echo: None }], trim, reply)
             }
             Input::Prompts { prompts, suffix, echo } => {
-                let ready = |p: &Prompt| text(served, p, suffix.as_deref(), *echo, within);
-                (prompts.iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
+                let ready = |p: Prompt| text(served, p, suffix.as_deref(), echo, within);
+                (prompts.into_iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
             }
         };
         // A reply that begins with reasoning is constrained after it.
@@ -95,8 +97,9 @@ impl PreparedRequest {
         if slot.cancelled() {
             return Err(TextError::Left.into());
         }
+        let fields = ConstraintFields { tools: &tools, format: &format_field };
         let matcher = constraint
-            .map(|constraint| served.matcher(constraint, thinks.then_some("</think>"), &request, slot))
+            .map(|constraint| served.matcher(constraint, thinks.then_some(THINK_END), fields, slot))
             .transpose()?;
         let context = served.engine.limits().context;
         for prompt in &prompts {
@@ -108,14 +111,14 @@ impl PreparedRequest {
                 return Err(ApiError::from(&EngineError::TooLong { tokens, over: tokens - context, context }));
             }
         }
-        let closing = match (request.params.thinking_max, served.format.reasons()) {
+        let closing = match (params.thinking_max, served.format.reasons()) {
             (Some(_), true) => {
                 served.tokenizer.encode(&served.format.reasoning_end(served.template.source()), false)?
             }
             _ => Vec::new(),
         };
-        let salt = user_salt(ctx.salt, request.params.user.as_deref());
-        let (served, params) = (Arc::clone(served), request.params);
+        let salt = user_salt(ctx.salt, params.user.as_deref());
+        let served = Arc::clone(served);
         Ok(PreparedRequest { served, prompts, params, ctx, salt, trim, reply, matcher, closing })
     }
 
@@ -207,7 +210,7 @@ fn user_salt(account: [u8; 32], user: Option<&str>) -> [u8; 32] {
 /// Escapes every string, object keys too, so that names of special tokens in it are plain text.
 fn escape(served: &ServedModel, value: &mut Value) {
     match value {
-        Value::String(text) => *text = served.tokenizer.shield(text),
+        Value::String(text) => *text = served.tokenizer.escape_special_tokens(text),
         Value::Array(items) => items.iter_mut().for_each(|v| escape(served, v)),
         Value::Object(map) => escape_members(served, map),
         _ => {}
@@ -218,57 +221,62 @@ fn escape_members(served: &ServedModel, map: &mut Map<String, Value>) {
     let members = std::mem::take(map).into_iter();
     map.extend(members.map(|(name, mut value)| {
         escape(served, &mut value);
-        (served.tokenizer.shield(&name), value)
+        (served.tokenizer.escape_special_tokens(&name), value)
     }));
 }
 
-/// The prompt of a conversation, and whether a leading space of the answer is to be trimmed.
-pub fn render_conversation(
-    served: &ServedModel,
-    request: &GenerateRequest,
-    messages: &[Value],
-    continues: bool,
-    slot: &WorkSlot,
-) -> Result<(String, bool), ApiError> {
-    let mut messages = messages.to_vec();
-    let tool_prompt = ToolPrompt::new(served.format, &request.tools);
-    tool_prompt.describe_tools(&request.tools, &mut messages);
-    tool_prompt.rewrite_history(&mut messages);
-    // Only now: strings inside arguments appear when these are parsed.
-    messages.iter_mut().for_each(|m| escape(served, m));
-    let mut tools = tool_prompt.template_tools(&request.tools);
-    if let Some(tools) = &mut tools {
-        escape(served, tools);
-    }
-    let mut variables = request.template.clone();
-    escape_members(served, &mut variables);
-    let context = |opens: bool| Context {
-        add_generation_prompt: opens,
-        bos_token: served.bos.clone(),
-        eos_token: served.eos.clone(),
-        tools: tools.clone(),
-        extra: variables.clone(),
-    };
-    let render = |messages: &[Value], opens| {
-        slot.released_while(|| served.template.render(messages, &context(opens), &|| slot.cancelled()))
-    };
-    let begun = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default().trim_end().to_string();
-    if !continues {
-        return Ok((render(&messages, true)?, true));
-    }
-    if begun.trim().is_empty() {
-        // An empty beginning is no beginning.
-        messages.pop();
-        return Ok((render(&messages, true)?, true));
-    }
-    // Templates write an end of the answer: cut there.
-    let whole = render(&messages, false)?;
-    match whole.rfind(begun.trim()) {
-        Some(at) => Ok((whole[..at + begun.trim().len()].to_string(), false)),
-        None => {
-            let message = "the model's template does not repeat the last message, so there is nothing to go on from";
-            let invalid = Invalid { param: Some("messages".into()), message: message.into(), code: "prompt_refused" };
-            Err(invalid.into())
+/// A conversation with what its template reads besides.
+pub struct Conversation<'a> {
+    pub messages: Vec<Message>,
+    /// The last message is the beginning of the answer.
+    pub continues: bool,
+    pub tools: &'a Tools,
+    /// Variables of the template, beside the server's own.
+    pub variables: Map<String, Value>,
+}
+
+impl Conversation<'_> {
+    /// The prompt, and whether a leading space of the answer is to be trimmed.
+    pub fn render(
+        self,
+        served: &ServedModel,
+        tool_prompt: &ToolPrompt,
+        slot: &WorkSlot,
+    ) -> Result<(String, bool), ApiError> {
+        let Conversation { mut messages, continues, tools, variables: mut extra } = self;
+        tool_prompt.describe_tools(tools, &mut messages);
+        let mut messages = for_template(&tool_prompt.format, messages);
+        // Only now: strings inside arguments appear when these are parsed.
+        messages.iter_mut().for_each(|m| escape(served, m));
+        let mut tools = tool_prompt.template_tools(tools);
+        tools.iter_mut().for_each(|tools| escape(served, tools));
+        escape_members(served, &mut extra);
+        let (bos_token, eos_token) = (served.bos.clone(), served.eos.clone());
+        let mut context = Context { add_generation_prompt: true, bos_token, eos_token, tools, extra };
+        let render = |messages: &[Value], context: &Context| {
+            slot.released_while(|| served.template.render(messages, context, &|| slot.cancelled()))
+        };
+        let last = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default();
+        let begun = last.trim().to_string();
+        if continues && begun.is_empty() {
+            // An empty beginning is no beginning.
+            messages.pop();
+        }
+        if !continues || begun.is_empty() {
+            return Ok((render(&messages, &context)?, true));
+        }
+        // Templates write an end of the answer: cut there.
+        context.add_generation_prompt = false;
+        let whole = render(&messages, &context)?;
+        match whole.rfind(&begun) {
+            Some(at) => Ok((whole[..at + begun.len()].to_string(), false)),
+            None => {
+                let message =
+                    "the model's template does not repeat the last message, so there is nothing to go on from";
+                let invalid =
+                    Invalid { param: Some("messages".into()), message: message.into(), code: "prompt_refused" };
+                Err(invalid.into())
+            }
         }
     }
 }
@@ -276,7 +284,7 @@ pub fn render_conversation(
 /// Tokenizes a prompt of `/v1/completions`.
 fn text(
     served: &ServedModel,
-    prompt: &Prompt,
+    prompt: Prompt,
     suffix: Option<&str>,
     echo: bool,
     within: Within<'_>,
@@ -284,19 +292,19 @@ fn text(
     if (within.left)() {
         return Err(TextError::Left.into());
     }
-    let ids = match (prompt, suffix) {
-        (Prompt::Tokens(ids), _) => ids.clone(),
-        (Prompt::Text(text), None) => served.tokenizer.encode_within(text, true, within)?,
+    let (ids, text) = match (prompt, suffix) {
+        (Prompt::Tokens(ids), _) => {
+            let text = echo.then(|| served.tokenizer.decode(&ids, true));
+            return Ok(TokenizedPrompt { echo: text, ids });
+        }
+        (Prompt::Text(text), None) => (served.tokenizer.encode_within(&text, true, within)?, text),
         (Prompt::Text(text), Some(suffix)) => {
-            fim::prompt(&served.tokenizer, text, suffix, within)?.ok_or_else(|| {
+            let ids = fim::prompt(&served.tokenizer, &text, suffix, within)?.ok_or_else(|| {
                 let message = "suffix is given; this model has no tokens for filling a gap: leave it out";
                 Invalid { param: Some("suffix".into()), message: message.into(), code: "unsupported_value" }
-            })?
+            })?;
+            (ids, text)
         }
     };
-    let given = |prompt: &Prompt| match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Tokens(ids) => served.tokenizer.decode(ids, true),
-    };
-    Ok(TokenizedPrompt { echo: echo.then(|| given(prompt)), ids })
+    Ok(TokenizedPrompt { echo: echo.then_some(text), ids })
 }

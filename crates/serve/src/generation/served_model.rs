@@ -5,37 +5,14 @@ use std::sync::{Arc, OnceLock};
 
 use axum::http::StatusCode;
 use engine::{Engine, Sampling};
-use serde_json::Value;
-use text::chat::{Context, Template};
+use text::Tokenizer;
+use text::chat::Render;
 use text::grammar::{Constraint, GrammarError, Grammars, Matcher, Trial};
 use text::reply::Format;
-use text::{TextError, Tokenizer};
 
 use crate::error::ApiError;
 use crate::http::work_slots::WorkSlot;
-use crate::request::GenerateRequest;
-
-/// A chat template, rendered in this process or in another.
-pub trait Render: Send + Sync {
-    /// Renders the prompt. Rendering that can be stopped is, once `left` returns true.
-    ///
-    /// # Errors
-    /// The template refused the messages, or took too long.
-    fn render(&self, messages: &[Value], context: &Context, left: &dyn Fn() -> bool) -> Result<String, TextError>;
-
-    /// Source text of the template.
-    fn source(&self) -> &str;
-}
-
-impl Render for Template {
-    fn render(&self, messages: &[Value], context: &Context, _left: &dyn Fn() -> bool) -> Result<String, TextError> {
-        Template::render(self, messages, context)
-    }
-
-    fn source(&self) -> &str {
-        Template::source(self)
-    }
-}
+use crate::request::Tools;
 
 /// Trial compilation of constraints with limits on time and memory.
 pub trait TryConstraint: Send + Sync {
@@ -109,7 +86,7 @@ impl ServedModel {
         &self,
         wanted: Constraint,
         marker: Option<&str>,
-        request: &GenerateRequest,
+        fields: ConstraintFields<'_>,
         slot: &WorkSlot,
     ) -> Result<Matcher, ApiError> {
         let make = || Grammars::new(&self.tokenizer, &self.stops, self.engine.vocab()).map_err(|e| e.to_string());
@@ -117,15 +94,15 @@ impl ServedModel {
         let grammars =
             grammars.map_err(|e| ApiError::bad("unsupported_value", format!("this model takes no constraint: {e}")))?;
         let whole = match wanted {
-            Constraint::Calls { .. } => request.tools.field().to_string(),
-            _ => request.format_field.clone(),
+            Constraint::Calls { .. } => fields.tools.field(),
+            _ => fields.format,
         };
-        let bad = |field: String, why: String| {
+        let bad = |field: &str, why: String| {
             let error = ApiError::bad("invalid_schema", format!("{field}: {why}"));
-            ApiError { param: Some(field), ..error }
+            ApiError { param: Some(field.to_string()), ..error }
         };
         let refused = |error: GrammarError| {
-            let (field, error) = blamed_field(error, request, &whole);
+            let (field, error) = blamed_field(error, fields, whole);
             match error {
                 GrammarError::Fault(_) => ApiError::fault(error.to_string()),
                 _ => bad(field, error.to_string()),
@@ -151,17 +128,25 @@ impl ServedModel {
     }
 }
 
+/// Fields of a request that give constraints, for errors.
+#[derive(Clone, Copy)]
+pub struct ConstraintFields<'a> {
+    pub tools: &'a Tools,
+    /// Path of the field that gave the response format.
+    pub format: &'a str,
+}
+
 /// The field that an error is about, `whole` unless the error names a part, and the error itself.
-fn blamed_field(error: GrammarError, request: &GenerateRequest, whole: &str) -> (String, GrammarError) {
+fn blamed_field<'a>(error: GrammarError, fields: ConstraintFields<'a>, whole: &'a str) -> (&'a str, GrammarError) {
     match error {
         // Calls come first.
-        GrammarError::Part { first: true, error } => blamed_field(*error, request, request.tools.field()),
-        GrammarError::Part { first: false, error } => blamed_field(*error, request, &request.format_field),
+        GrammarError::Part { first: true, error } => blamed_field(*error, fields, fields.tools.field()),
+        GrammarError::Part { first: false, error } => blamed_field(*error, fields, fields.format),
         GrammarError::Tool { name, error } => {
-            let tool = request.tools.list.iter().find(|tool| tool.name == name);
-            (tool.map_or(whole, |tool| &tool.field).to_string(), *error)
+            let tool = fields.tools.list.iter().find(|tool| tool.name == name);
+            (tool.map_or(whole, |tool| &tool.field), *error)
         }
-        other => (whole.to_string(), other),
+        other => (whole, other),
     }
 }
 

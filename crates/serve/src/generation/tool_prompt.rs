@@ -1,15 +1,13 @@
 //! Tool calls in the prompt: how tools are described, which syntax the reply must use, and the plain-text fallback for templates without tools.
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use text::chat::{Message, Role};
 use text::grammar::{self, CallBody, CallSyntax};
-use text::reply::{Format, for_template};
+use text::reply::Format;
 
 use crate::api::fields::Invalid;
 use crate::error::ApiError;
 use crate::request::{ResponseFormat, Tool, ToolChoice, Tools};
-
-/// Format of calls for templates without tools.
-const FALLBACK: &str = "hermes";
 
 /// How tool calls are written in one conversation.
 pub struct ToolPrompt {
@@ -24,7 +22,7 @@ impl ToolPrompt {
     pub fn new(format: Format, tools: &Tools) -> ToolPrompt {
         let enabled = !tools.list.is_empty() && tools.choice != ToolChoice::None;
         let template_lacks_tools = !format.calls();
-        let format = if template_lacks_tools && enabled { Format::by_name(FALLBACK).unwrap_or(format) } else { format };
+        let format = if template_lacks_tools && enabled { Format::fallback() } else { format };
         ToolPrompt { format, template_lacks_tools, enabled }
     }
 
@@ -33,27 +31,20 @@ impl ToolPrompt {
         (self.enabled && !self.template_lacks_tools).then(|| tools.list.iter().map(Tool::json).collect())
     }
 
-    /// Rewrites calls in the history to the form that the template expects.
-    pub fn rewrite_history(&self, messages: &mut Vec<Value>) {
-        if !self.template_lacks_tools {
-            for_template(&self.format, messages);
-        }
-    }
-
     /// Describes tools, calls and results in plain text, if the template does not support tools.
-    pub fn describe_tools(&self, tools: &Tools, messages: &mut Vec<Value>) {
+    pub fn describe_tools(&self, tools: &Tools, messages: &mut Vec<Message>) {
         if !self.template_lacks_tools {
             return;
         }
         messages.iter_mut().for_each(to_plain_text);
         if self.enabled {
             let tool_description = tool_description(tools);
-            match messages.first_mut().filter(|m| m["role"] == "system") {
+            match messages.first_mut().filter(|m| m.role == Role::System) {
                 Some(system) => {
-                    let text = system["content"].as_str().unwrap_or_default();
-                    system["content"] = format!("{text}\n\n{tool_description}").trim_start().into();
+                    let text = format!("{}\n\n{tool_description}", system.text());
+                    system.content = Some(text.trim_start().to_string());
                 }
-                None => messages.insert(0, json!({"role": "system", "content": tool_description})),
+                None => messages.insert(0, Message::new(Role::System, tool_description)),
             }
         }
     }
@@ -143,23 +134,25 @@ fn tool_description(tools: &Tools) -> String {
 }
 
 /// Rewrites a message with calls, or a tool result, to plain text.
-fn to_plain_text(message: &mut Value) {
-    let text = message["content"].as_str().unwrap_or_default().to_string();
-    if message["role"] == "tool" {
-        *message = json!({"role": "user", "content": format!("<tool_response>\n{text}\n</tool_response>")});
+fn to_plain_text(message: &mut Message) {
+    if message.role == Role::Tool {
+        let text = format!("<tool_response>\n{}\n</tool_response>", message.text());
+        *message = Message::new(Role::User, text);
         return;
     }
-    let calls = message.as_object_mut().and_then(|m| m.shift_remove("tool_calls"));
-    let mut parts = if text.is_empty() { Vec::new() } else { vec![text] };
-    for call in calls.as_ref().and_then(Value::as_array).into_iter().flatten() {
-        let (name, arguments) = (&call["function"]["name"], call["function"]["arguments"].as_str().unwrap_or("{}"));
+    let mut parts: Vec<String> = message.content.take().into_iter().filter(|text| !text.is_empty()).collect();
+    for call in std::mem::take(&mut message.tool_calls) {
+        let (name, arguments) = (Value::String(call.name), call.arguments);
         parts.push(format!("<tool_call>\n{{\"name\": {name}, \"arguments\": {arguments}}}\n</tool_call>"));
     }
-    message["content"] = parts.join("\n").into();
+    message.content = Some(parts.join("\n"));
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use text::chat::ToolCall;
+
     use super::*;
 
     fn tools(choice: ToolChoice, strict: bool) -> Tools {
@@ -182,18 +175,18 @@ mod tests {
         let tools = tools(ToolChoice::Auto, false);
         let tool_prompt = of("plain", &tools);
         assert!(tool_prompt.enabled && tool_prompt.template_tools(&tools).is_none());
-        let call = json!({"id": "1", "type": "function", "function": {"name": "go", "arguments": "{\"a\": 1}"}});
+        let call = ToolCall { id: "1".to_string(), name: "go".to_string(), arguments: "{\"a\": 1}".to_string() };
         let mut messages = vec![
-            json!({"role": "user", "content": "Go."}),
-            json!({"role": "assistant", "content": "", "tool_calls": [call]}),
-            json!({"role": "tool", "tool_call_id": "1", "content": "Gone."}),
+            Message::new(Role::User, "Go."),
+            Message { tool_calls: vec![call], ..Message::new(Role::Assistant, "") },
+            Message { tool_call_id: Some("1".to_string()), ..Message::new(Role::Tool, "Gone.") },
         ];
         tool_prompt.describe_tools(&tools, &mut messages);
-        assert_eq!(messages[0]["role"], "system");
-        assert!(messages[0]["content"].as_str().unwrap().contains("{\"name\":\"go\""));
+        assert_eq!(messages[0].role, Role::System);
+        assert!(messages[0].text().contains("{\"name\":\"go\""));
         let said = "<tool_call>\n{\"name\": \"go\", \"arguments\": {\"a\": 1}}\n</tool_call>";
-        assert_eq!(messages[2], json!({"role": "assistant", "content": said}));
-        assert_eq!(messages[3], json!({"role": "user", "content": "<tool_response>\nGone.\n</tool_response>"}));
+        assert_eq!(messages[2], Message::new(Role::Assistant, said));
+        assert_eq!(messages[3], Message::new(Role::User, "<tool_response>\nGone.\n</tool_response>"));
     }
 
     #[test]

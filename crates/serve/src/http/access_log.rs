@@ -98,9 +98,9 @@ impl Drop for Inner {
     }
 }
 
-/// `left` if the client disconnected before the end of the response.
+/// Whether the response was sent whole.
 fn outcome(entry: &LogEntry) -> &'static str {
-    if entry.sent_whole { "done" } else { "left" }
+    if entry.sent_whole { "done" } else { "client_disconnected" }
 }
 
 fn write(entry: &LogEntry, total: Duration) {

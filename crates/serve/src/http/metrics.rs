@@ -14,14 +14,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::generation::usage::RequestStats;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
     route: String,
-    /// Of HTTP; 0 where the client left first.
+    /// Of HTTP; 0 if the client disconnected first.
     status: u64,
     finish: String,
 }
@@ -107,11 +107,11 @@ const EXPERTS_MAX: usize = 4096;
 const NOW: [(&str, &str); 8] = [
     ("requests_running", "Requests that are computed"),
     ("requests_waiting", "Requests in the queue"),
-    ("cache_pages", "Pages of the cache"),
-    ("cache_pages_used", "Pages of the cache that requests use"),
-    ("cache_units", "Units of 64 tokens that can be found in the cache"),
-    ("disk_cache_units", "Units of the cache on disk"),
-    ("disk_cache_bytes", "Bytes of the cache on disk"),
+    ("kv_cache_pages", "Pages of the KV cache"),
+    ("kv_cache_pages_used", "Pages of the KV cache that requests use"),
+    ("prefix_cache_blocks", "Blocks of 64 tokens in the prefix cache, in memory"),
+    ("disk_cache_blocks", "Blocks of the prefix cache on disk"),
+    ("disk_cache_bytes", "Bytes of the prefix cache on disk"),
     ("disk_cache_in_use", "1 once the model's files are hashed and its cache on disk is used"),
 ];
 
@@ -129,13 +129,22 @@ const TOTALS: [(&str, &str); 13] = [
     ("expirations", "Requests that waited longer than they wanted"),
     ("prefix_cache_queried_tokens", "Prompt tokens that were looked for in the prefix cache"),
     ("prefix_cache_hit_tokens", "Prompt tokens that were found there, in memory or on disk"),
-    ("cache_units_evicted", "Units given up for room in memory"),
-    ("disk_cache_hits", "Units that were fetched from disk"),
-    ("disk_cache_misses", "Fetches that ended early"),
-    ("disk_cache_written", "Units written to disk"),
-    ("disk_cache_dropped", "Units not written, because too many waited or the disk refused"),
-    ("disk_cache_damaged", "Units on disk that were not what was stored"),
-    ("disk_cache_evicted", "Units removed from disk for room"),
+    ("prefix_cache_blocks_evicted", "Blocks evicted from memory"),
+    ("disk_cache_hits", "Blocks read from disk"),
+    ("disk_cache_misses", "Reads that ended early"),
+    ("disk_cache_written", "Blocks written to disk"),
+    ("disk_cache_dropped", "Blocks not written: too many waited, or the disk failed"),
+    ("disk_cache_damaged", "Blocks on disk that were not what was stored"),
+    ("disk_cache_evicted", "Blocks evicted from disk"),
+];
+
+/// Names of the release before, with their present names: kept for one release.
+const OLD_NAMES: [(&str, &str); 5] = [
+    ("cache_pages", "kv_cache_pages"),
+    ("cache_pages_used", "kv_cache_pages_used"),
+    ("cache_units", "prefix_cache_blocks"),
+    ("disk_cache_units", "disk_cache_blocks"),
+    ("cache_units_evicted", "prefix_cache_blocks_evicted"),
 ];
 
 fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
@@ -155,6 +164,16 @@ fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
         disk.damaged,
         disk.evicted,
     ]
+}
+
+/// Registers metrics by their names, and by their old ones.
+fn register<M: Metric + Clone>(registry: &mut Registry, described: &[(&str, &str)], metrics: &[M]) {
+    for ((name, help), metric) in described.iter().zip(metrics) {
+        registry.register(*name, *help, metric.clone());
+        for (old, _) in OLD_NAMES.iter().filter(|(_, new)| new == name) {
+            registry.register(*old, format!("Old name of farthing_{name}"), metric.clone());
+        }
+    }
 }
 
 impl Metrics {
@@ -193,7 +212,11 @@ impl Metrics {
         let mut all = Registry::default();
         let ours = all.sub_registry_with_prefix("farthing");
         ours.register("build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        ours.register("requests", "Requests by route, status (0: the client left) and end", self.requests.clone());
+        ours.register(
+            "requests",
+            "Requests by route, status (0: the client disconnected) and finish reason",
+            self.requests.clone(),
+        );
         ours.register("request_seconds", "From a request's head to the end of its response", self.end_to_end.clone());
         ours.register(
             "time_to_first_token_seconds",
@@ -207,10 +230,10 @@ impl Metrics {
         ours.register("generation_tokens", "Tokens generated", self.generation_tokens.clone());
         ours.register("cached_tokens", "Tokens of prompts that were not computed again", self.cached_tokens.clone());
         ours.register("rejections", "Requests that got 429", self.refused.clone());
-        ours.register("cancellations", "Requests whose client left", self.cancelled.clone());
+        ours.register("cancellations", "Requests whose client disconnected", self.cancelled.clone());
         ours.register("connections", "Open connections", self.connections.clone());
-        NOW.iter().zip(&self.now).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
-        TOTALS.iter().zip(&self.totals).for_each(|((name, help), n)| ours.register(*name, *help, n.clone()));
+        register(ours, &NOW, &self.now);
+        register(ours, &TOTALS, &self.totals);
         ours.register("forward_seconds", "Time in forwards", self.busy.clone());
         ours.register("connections_shed", "Connections closed for others: too many were open", self.shed.clone());
         let theirs = &self.aliases;
@@ -233,7 +256,7 @@ impl Metrics {
         all
     }
 
-    /// A request is done; `status` is none where its client left.
+    /// Counts a finished request; `status` is none if its client disconnected.
     pub fn request(&self, route: Option<&str>, status: Option<u16>, told: &RequestStats, total: Duration) {
         let route = route.unwrap_or("other").to_string();
         let finish = told.finish.or(told.error).unwrap_or_default().to_string();
@@ -428,7 +451,13 @@ mod tests {
         let (ours, theirs) = ([("model", "m")], [("model_name", "m")]);
         assert_eq!(of(&s, "farthing_requests_running", &ours), 3.0);
         assert!(m.text(true).contains("vllm:num_requests_running{model_name=\"m\"} 3\n"));
-        assert_eq!(of(&s, "farthing_cache_pages_used", &ours), 16.0);
+        assert_eq!(of(&s, "farthing_kv_cache_pages_used", &ours), 16.0);
+        for (old, new) in OLD_NAMES {
+            let value = |name: &str| {
+                of(&s, &format!("farthing_{name}{}", if new.ends_with("evicted") { "_total" } else { "" }), &ours)
+            };
+            assert_eq!(value(old), value(new), "{old}");
+        }
         assert_eq!(of(&s, "farthing_forward_rows_total", &ours), 25.0);
         assert_eq!(of(&s, "farthing_forward_seconds_total", &ours), 1.5);
         assert_eq!(of(&s, "vllm_num_requests_running", &theirs), 3.0);
@@ -443,7 +472,7 @@ mod tests {
         assert_eq!(of(&s, "farthing_expert_imbalance", &[("layer", "2")]), 1.75);
         assert_eq!(of(&s, "farthing_connections", &[]), 1.0);
         m.engine("m", &Statistics::default());
-        assert_eq!(of(&scraped(&m), "farthing_cache_pages", &ours), 0.0);
+        assert_eq!(of(&scraped(&m), "farthing_kv_cache_pages", &ours), 0.0);
     }
 
     #[test]

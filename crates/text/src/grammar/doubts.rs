@@ -6,11 +6,8 @@
 use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Value, json};
 
-use super::schema::{Doubt, Screened};
+use super::schema::{DOUBTED, Doubt, Screened};
 use super::{GrammarError, deep, json_grammar, limits};
-
-/// Those keywords.
-pub(super) const KEYWORDS: [&str; 3] = ["oneOf", "minProperties", "maxProperties"];
 
 /// Most keywords of a schema that are tried one by one; where there are more, all of them are named.
 const TRIED_MAX: usize = 16;
@@ -32,7 +29,7 @@ fn is_told(keyword: &str, said: &str) -> bool {
 
 /// Whether llguidance speaks of one of these keywords.
 pub(super) fn are_told(said: &str) -> bool {
-    KEYWORDS.iter().any(|keyword| is_told(keyword, said))
+    DOUBTED.iter().any(|keyword| is_told(keyword, said))
 }
 
 /// What is not kept of a schema without `strict`, a line each with its path.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     GrammarError, SCHEMA_BRANCHES_MAX, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX,
-    at_most, doubts, multiples, pattern,
+    at_most, multiples, regex,
 };
 
 /// Keywords of schemas that are kept as they are.
@@ -17,6 +17,8 @@ const PLAIN: [&str; 5] = ["type", "minItems", "minLength", "required", "minPrope
 /// Keywords that are kept up to a length that no output has.
 const MOST: [&str; 3] = ["maxItems", "maxLength", "maxProperties"];
 const MOST_MAX: u64 = 1_000_000;
+/// Keywords that llguidance keeps in some company only: see `doubts`.
+pub(super) const DOUBTED: [&str; 3] = ["oneOf", "minProperties", "maxProperties"];
 /// Bounds of numbers.
 const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 /// Keywords that say nothing about whether a value is valid.
@@ -276,7 +278,7 @@ impl<'a> Screen<'a> {
             both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
         }
         self.together(map, &mut out, at)?;
-        for keyword in doubts::KEYWORDS.into_iter().filter(|keyword| out.contains_key(*keyword)) {
+        for keyword in DOUBTED.into_iter().filter(|keyword| out.contains_key(*keyword)) {
             self.doubts.push(Doubt { path: at.path.to_string(), compiled: at.compiled.to_string(), keyword });
         }
         Ok(Value::Object(out))
@@ -295,17 +297,7 @@ impl<'a> Screen<'a> {
         Ok(Some(match keyword {
             "properties" | "patternProperties" => {
                 let given = value.as_object().ok_or_else(|| invalid("it is an object"))?;
-                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
-                let mut out = Map::new();
-                for (name, schema) in given {
-                    let path = format!("{}/{keyword}/{}", at.path, escaped(name));
-                    let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
-                    let compiled = format!("{}/{keyword}/{}", at.compiled, escaped(&name));
-                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
-                    let inner = self.schema(schema, inner, refs)?;
-                    out.insert(name, inner);
-                }
-                Value::Object(out)
+                Value::Object(self.properties(keyword, given, at, refs)?)
             }
             "additionalProperties" | "additionalItems" | "items" if !value.is_array() => {
                 let (path, compiled) = (format!("{}/{keyword}", at.path), format!("{}/{keyword}", at.compiled));
@@ -314,16 +306,8 @@ impl<'a> Screen<'a> {
             }
             "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
-                at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
-                let mut out = Vec::new();
-                for (index, schema) in given.iter().enumerate() {
-                    let path = format!("{}/{keyword}/{index}", at.path);
-                    let compiled = format!("{}/{keyword}/{index}", at.compiled);
-                    let within = keyword == "allOf" && (at.within || self.divided && multiples::are_in(map));
-                    let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within, ..at };
-                    out.push(self.schema(schema, inner, refs)?);
-                }
-                Value::Array(out)
+                let within = keyword == "allOf" && (at.within || self.divided && multiples::are_in(map));
+                Value::Array(self.branches(keyword, given, At { within, ..at }, refs)?)
             }
             "$ref" => Value::String(self.reference(value, at, refs)?),
             "pattern" => {
@@ -331,18 +315,6 @@ impl<'a> Screen<'a> {
                 Value::String(ecma(text, &format!("{}/pattern", at.path))?)
             }
             "format" if value.as_str().is_some_and(|f| FORMATS.contains(&f)) => value.clone(),
-            "format" if value.as_str().and_then(spelled).is_some() => return Ok(None),
-            "format" => {
-                self.unkept(
-                    at,
-                    keyword,
-                    &format!(
-                        "{value} is not kept; known are date-time, date, time, email, hostname, {}",
-                        FORMATS.join(", ")
-                    ),
-                )?;
-                return Ok(None);
-            }
             "enum" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
                 at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BREADTH_MAX)?;
@@ -353,19 +325,11 @@ impl<'a> Screen<'a> {
                 exact(value).map_err(|number| unsupported(at, keyword, &number))?;
                 value.clone()
             }
-            bound if BOUNDS.contains(&bound) && beyond(map, bound) => {
-                if value.is_number() {
-                    self.unkept(at, bound, "beyond 2^53 is not supported")?;
-                }
-                return Ok(None);
-            }
-            bound if BOUNDS.contains(&bound) => clamped(value, bound, at)?,
+            bound if BOUNDS.contains(&bound) && !beyond(map, bound) => clamped(value, bound, at)?,
             most if MOST.contains(&most) => value.as_u64().map_or_else(|| value.clone(), |n| json!(n.min(MOST_MAX))),
             "multipleOf" => {
-                let given = value
-                    .as_f64()
-                    .filter(|&f| f > 0.0)
-                    .ok_or_else(|| unsupported(at, keyword, "is a number above zero"))?;
+                let given = value.as_f64().filter(|&f| f > 0.0);
+                let given = given.ok_or_else(|| unsupported(at, keyword, "is a number above zero"))?;
                 if !few_digits(given) {
                     self.unkept(at, keyword, "has more than four decimals or is beyond 2^53")?;
                     return Ok(None);
@@ -373,21 +337,75 @@ impl<'a> Screen<'a> {
                 value.clone()
             }
             plain if PLAIN.contains(&plain) => value.clone(),
-            note if NOTES.contains(&note) => return Ok(None),
-            other if NOT_KEPT.contains(&other) => {
-                if !harmless(map, other, value) {
-                    self.unkept(at, other, "is not supported")?;
-                }
+            other => {
+                self.left_out(map, other, at)?;
                 return Ok(None);
             }
+        }))
+    }
+
+    /// Schemas by name.
+    fn properties(
+        &mut self,
+        keyword: &str,
+        given: &Map<String, Value>,
+        at: At,
+        refs: &mut Refs,
+    ) -> Result<Map<String, Value>, GrammarError> {
+        at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
+        let mut out = Map::new();
+        for (name, schema) in given {
+            let path = format!("{}/{keyword}/{}", at.path, escaped(name));
+            let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
+            let compiled = format!("{}/{keyword}/{}", at.compiled, escaped(&name));
+            let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
+            let inner = self.schema(schema, inner, refs)?;
+            out.insert(name, inner);
+        }
+        Ok(out)
+    }
+
+    /// Schemas in an array.
+    fn branches(
+        &mut self,
+        keyword: &str,
+        given: &[Value],
+        at: At,
+        refs: &mut Refs,
+    ) -> Result<Vec<Value>, GrammarError> {
+        at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
+        let branch = |(index, schema): (usize, &Value)| {
+            let path = format!("{}/{keyword}/{index}", at.path);
+            let compiled = format!("{}/{keyword}/{index}", at.compiled);
+            self.schema(schema, At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at }, refs)
+        };
+        given.iter().enumerate().map(branch).collect()
+    }
+
+    /// A keyword that is not compiled: it says nothing about a value, or is not kept.
+    fn left_out(&mut self, map: &Map<String, Value>, keyword: &str, at: At) -> Result<(), GrammarError> {
+        let value = &map[keyword];
+        match keyword {
+            // Compiled as a pattern.
+            "format" if value.as_str().and_then(spelled).is_some() => Ok(()),
+            "format" => {
+                let known = FORMATS.join(", ");
+                let reason = format!("{value} is not kept; known are date-time, date, time, email, hostname, {known}");
+                self.unkept(at, keyword, &reason)
+            }
+            bound if BOUNDS.contains(&bound) && !value.is_number() => Ok(()),
+            bound if BOUNDS.contains(&bound) => self.unkept(at, bound, "beyond 2^53 is not supported"),
+            note if NOTES.contains(&note) => Ok(()),
+            other if NOT_KEPT.contains(&other) && harmless(map, other, value) => Ok(()),
+            other if NOT_KEPT.contains(&other) => self.unkept(at, other, "is not supported"),
             _ => {
                 // To JSON Schema any other word is a note. It may be a slip of the pen, so it is told.
                 if !keyword.starts_with("x-") && self.warnings.len() < 100 {
                     self.warnings.push(format!("#{}: `{keyword}` is no keyword of JSON Schema", at.path));
                 }
-                return Ok(None);
+                Ok(())
             }
-        }))
+        }
     }
 
     /// Bring what is said of numbers together, and see whether its multiples are kept. Members of `allOf` (`at.within`) are gathered where
@@ -653,10 +671,10 @@ fn harmless(map: &Map<String, Value>, keyword: &str, value: &Value) -> bool {
 
 /// A pattern in Rust's words that also compiles.
 fn ecma(text: &str, path: &str) -> Result<String, GrammarError> {
-    let refused = |reason| pattern::refusal(&format!("#{path}"), reason);
-    let rust = pattern::from_ecma(text).map_err(refused)?;
+    let refused = |reason| regex::refusal(&format!("#{path}"), reason);
+    let rust = regex::from_ecma(text).map_err(refused)?;
     let parsed = llguidance::derivre::RegexBuilder::new().mk_regex_for_serach(&llguidance::regex_to_lark(&rust, ""));
-    parsed.map_err(|e| refused(pattern::Refused::Syntax(super::one_line(&e.to_string()))))?;
+    parsed.map_err(|e| refused(regex::Refused::Syntax(super::one_line(&e.to_string()))))?;
     Ok(rust)
 }
 

@@ -1,8 +1,8 @@
-//! Calls in DSML, DeepSeek's markup since V3.2: parameters become one JSON object.
+//! Calls in DSML, a markup with a tag for each parameter: parameters become one JSON object.
 
-use super::format::{NAME_BYTES_MAX, dsml};
 use super::json::{Arguments, Place, escape};
-use super::{Said, Step, Token};
+use super::{NAME_BYTES_MAX, Said, Step, Token};
+use crate::families::dsml;
 
 /// Longest value that is looked at whole before it is given: numbers and words.
 const WORD_BYTES_MAX: usize = 256;

@@ -1,15 +1,15 @@
 //! JSON followed character by character: where a value ends, and what a string says.
 
-/// What a character is to the value that is followed.
+/// Place of a character relative to the value that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Inside.
+    /// Inside the value.
     Inside,
-    /// Its last character.
+    /// The last character of the value.
     Last,
-    /// No longer part of it: numbers and words end where something else begins.
+    /// Behind the value: numbers and words end where something else begins.
     Behind,
-    /// It cannot begin a value.
+    /// No value can begin so.
     Wrong,
 }
 

@@ -1,21 +1,22 @@
-//! What a model wrote, parsed while it comes: reasoning, content and calls of tools.
+//! Reasoning and tool-call parser: a reply as reasoning, content and tool calls, while it comes.
 //!
 //! Every character goes through one state machine, so the message is the same wherever the text is cut. What cannot be a call
 //! after all is given back as the text it was found in, as long as no part of the call was given; later than that the call
 //! ends as it stands, and what follows is content.
 
 mod dsml;
-mod format;
 mod history;
 mod json;
 mod named;
 mod object;
 
-pub use format::{Format, Syntax, THINK, THINK_END};
 pub use history::for_template;
 
-use format::Calls;
+use crate::families::Calls;
+pub use crate::families::{Format, Syntax, THINK, THINK_END};
 
+/// Longest name of a tool, in bytes.
+const NAME_BYTES_MAX: usize = 256;
 /// Most calls in one reply; more are content.
 pub const CALLS_MAX: usize = 128;
 /// Characters that may be read twice because they were no call; after that calls are no longer looked for.
@@ -26,7 +27,7 @@ const REREAD_BYTES_MAX: usize = 4 << 20;
 pub enum Delta {
     /// Reasoning.
     Reasoning(String),
-    /// What is said to the user.
+    /// Text for the user.
     Content(String),
     /// A call begins.
     CallStart {
@@ -34,50 +35,50 @@ pub enum Delta {
         index: usize,
         /// Name of the tool.
         name: String,
-        /// The call's id, where the model wrote one in time (Kimi, Mistral).
+        /// Id of the call, if the model wrote one before the arguments.
         id: Option<String>,
     },
-    /// More of a call's arguments: text of a JSON object, as the model wrote it.
+    /// A piece of the arguments of a call: JSON, as the model wrote it.
     Arguments {
         /// Number of the call.
         index: usize,
-        /// Its text.
+        /// The piece.
         text: String,
     },
 }
 
-/// What is to be parsed.
+/// Parser options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// The prompt ended inside reasoning: see `Format::opened_by`.
     pub reasoning_opened: bool,
-    /// Parse calls. Without, their markers are content.
+    /// Parse tool calls; otherwise their markers are content.
     pub tools: bool,
 }
 
-/// A unit of text, for what reads it.
+/// Input of the block parsers: a character, or a marker.
 #[derive(Clone, Copy, Debug)]
 enum Token {
     Char(char),
     Mark(&'static str),
 }
 
-/// What a token was to a block of calls.
+/// Effect of a token on a block of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// It belongs there.
+    /// Part of the block.
     More,
-    /// A call, or its arguments, ended with it.
+    /// The last token of a call, or of its arguments.
     Ended,
-    /// A call ended before it, and it begins the next one.
+    /// The first token of the next call.
     Next,
-    /// The block ended with it.
+    /// The last token of the block.
     Done,
-    /// No call: it goes back, with everything since the last part of a call that was given.
+    /// Not a call: this token and all since the last output of the block are text.
     Not,
 }
 
-/// What of a call can be given.
+/// Output of a block: the start of a call, and a piece of its arguments.
 #[derive(Debug, Default)]
 struct Said {
     start: Option<(String, Option<String>)>,
@@ -125,7 +126,7 @@ pub struct Parser {
     format: Format,
     tools: bool,
     reasoning: bool,
-    /// Characters to be read, the next one last.
+    /// Characters still to parse, in reverse.
     todo: Vec<char>,
     /// Text that may become a marker.
     held: String,
@@ -168,7 +169,7 @@ impl Parser {
         }
     }
 
-    /// What more text makes certain. Held back is only what may still belong to the format.
+    /// Parses more text. Only what may still be markup is held back.
     pub fn push(&mut self, text: &str) -> Vec<Delta> {
         self.todo.extend(text.chars().rev());
         self.drain();
@@ -188,7 +189,7 @@ impl Parser {
         self.finish()
     }
 
-    /// What was held back, when no more comes because the model ended its reply.
+    /// The rest, at the end of the reply.
     pub fn finish(&mut self) -> Vec<Delta> {
         loop {
             self.drain();
@@ -210,7 +211,7 @@ impl Parser {
         std::mem::take(&mut self.out)
     }
 
-    /// Calls begun so far.
+    /// Number of calls so far.
     pub fn calls(&self) -> usize {
         self.calls
     }

@@ -1,8 +1,8 @@
-//! Calls whose name and arguments stand between markers: DeepSeek V2.5 to V3.1, Kimi K2, Mistral's later form.
+//! Calls whose name and arguments stand between markers.
 
-use super::format::{Head, NAME_BYTES_MAX, Named};
 use super::json::{Arguments, Place};
-use super::{Said, Step, Token};
+use super::{NAME_BYTES_MAX, Said, Step, Token};
+use crate::families::{Head, Named};
 
 /// A block of calls.
 #[derive(Debug)]

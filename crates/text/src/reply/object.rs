@@ -1,8 +1,8 @@
-//! Calls that are JSON objects with a name and arguments: Hermes, Qwen, Llama 3, Mistral's earlier form.
+//! Calls that are JSON objects with a name and arguments, behind a marker or bare.
 
-use super::format::{NAME_BYTES_MAX, Object};
 use super::json::{Arguments, Follow, Place, Unescape};
-use super::{Said, Step, Token};
+use super::{NAME_BYTES_MAX, Said, Step, Token};
+use crate::families::Object;
 
 /// One call, or a list of calls.
 #[derive(Debug)]

@@ -5,9 +5,36 @@ mod edges;
 mod templates;
 mod twin;
 
+use farthing_text::chat::{self, Role, ToolCall};
 use farthing_text::reply::{Delta, Format, Options, Parser};
 use proptest::prelude::*;
+use serde_json::Value;
 use twin::{Call, Message};
+
+/// A message by its JSON in OpenAI's API.
+fn typed(message: &Value) -> chat::Message {
+    let string = |value: &Value| value.as_str().map(str::to_string);
+    let role =
+        [Role::System, Role::User, Role::Assistant, Role::Tool].into_iter().find(|r| message["role"] == r.word());
+    let call = |call: &Value| ToolCall {
+        id: string(&call["id"]).unwrap_or_default(),
+        name: string(&call["function"]["name"]).unwrap(),
+        arguments: string(&call["function"]["arguments"]).unwrap_or_default(),
+    };
+    chat::Message {
+        role: role.unwrap(),
+        content: string(&message["content"]),
+        name: string(&message["name"]),
+        tool_call_id: string(&message["tool_call_id"]),
+        tool_calls: message["tool_calls"].as_array().into_iter().flatten().map(call).collect(),
+        reasoning_content: string(&message["reasoning_content"]),
+    }
+}
+
+/// Messages as templates of a format get them.
+fn for_template(format: &Format, messages: &[Value]) -> Vec<Value> {
+    farthing_text::reply::for_template(format, messages.iter().map(typed).collect())
+}
 
 /// All deltas joined.
 fn join(deltas: impl IntoIterator<Item = Delta>) -> Message {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::choice::{INDEX, Picked, check_path, pick_gguf};
 use crate::error::HubError;
+use crate::select::{INDEX, Picked, check_path, pick_gguf};
 
 /// Largest index that is read.
 const INDEX_MAX: u64 = 256 << 20;

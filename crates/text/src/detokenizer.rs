@@ -1,12 +1,12 @@
-//! Tokens to text while they come: whole characters only, and strings that end the text.
+//! Incremental detokenizer: tokens to text while they come, whole characters only, and stop strings.
 
 use std::ops::Deref;
 
 use crate::tokenizer::Tokenizer;
 
-/// Incremental detokenisation. What `push` gives, joined with `finish`, is the text of all ids.
+/// Incremental detokenizer. What `push` gives, joined with `finish`, is the text of all ids.
 /// The tokenizer is borrowed or shared (`&Tokenizer`, `Arc<Tokenizer>`).
-pub struct Stream<T> {
+pub struct Detokenizer<T> {
     tokenizer: T,
     skip_special: bool,
     /// Special tokens that are shown all the same.
@@ -15,15 +15,15 @@ pub struct Stream<T> {
     started: bool,
 }
 
-impl<T: Deref<Target = Tokenizer>> Stream<T> {
-    /// A stream at the start of a text.
+impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
+    /// A detokenizer at the start of a text.
     pub fn new(tokenizer: T, skip_special: bool) -> Self {
-        Stream { tokenizer, skip_special, shown: Vec::new(), held: Vec::new(), started: false }
+        Detokenizer { tokenizer, skip_special, shown: Vec::new(), held: Vec::new(), started: false }
     }
 
-    /// A stream that goes on after other text: a leading space is text here.
+    /// A detokenizer that goes on after other text: a leading space is text here.
     pub fn continuing(tokenizer: T, skip_special: bool) -> Self {
-        Stream { started: true, ..Self::new(tokenizer, skip_special) }
+        Detokenizer { started: true, ..Self::new(tokenizer, skip_special) }
     }
 
     /// Show tokens with these spellings even if special ones are skipped: what reads the text needs them (see
@@ -88,18 +88,27 @@ impl<T: Deref<Target = Tokenizer>> Stream<T> {
     }
 }
 
-/// Strings that end a text. Text that may be the start of one is held back; the string itself is never given.
+impl Tokenizer {
+    /// Text of ids. Ids without a token are passed over.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut detokenizer = Detokenizer::new(self, skip_special);
+        let text: String = ids.iter().map(|&id| detokenizer.push(id)).collect();
+        text + &detokenizer.finish()
+    }
+}
+
+/// Stop strings: they end a text. Text that may be the start of one is held back; the string itself is never given.
 #[derive(Clone, Debug, Default)]
-pub struct Stops {
+pub struct StopStrings {
     stops: Vec<String>,
     held: String,
     hit: Option<usize>,
 }
 
-impl Stops {
+impl StopStrings {
     /// Stop at any of these; empty ones are ignored.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
-        Stops { stops: stops.into_iter().filter(|s| !s.is_empty()).collect(), ..Stops::default() }
+        StopStrings { stops: stops.into_iter().filter(|s| !s.is_empty()).collect(), ..StopStrings::default() }
     }
 
     /// Text that can be given now.
@@ -158,14 +167,14 @@ mod tests {
 
     #[test]
     fn stops_across_pieces() {
-        let mut stops = Stops::new(["\n\nUser".to_string(), "END".to_string()]);
+        let mut stops = StopStrings::new(["\n\nUser".to_string(), "END".to_string()]);
         assert_eq!(stops.push("Hello\n"), "Hello");
         assert_eq!(stops.push("\nWorld E"), "\n\nWorld ");
         assert_eq!(stops.push("N"), "");
         assert_eq!(stops.push("D more"), "");
         assert_eq!(stops.finish(), "");
         assert_eq!(stops.hit(), Some("END"));
-        let mut stops = Stops::new(["abcde".to_string(), "bc".to_string()]);
+        let mut stops = StopStrings::new(["abcde".to_string(), "bc".to_string()]);
         assert_eq!(stops.push("abc") + &stops.push("de"), "");
         assert_eq!(stops.hit(), Some("abcde"));
     }
@@ -178,7 +187,7 @@ mod tests {
         ) {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(text.len())).chain([0, text.len()]).collect();
             cuts.sort_unstable();
-            let mut stops = Stops::new(listed.clone());
+            let mut stops = StopStrings::new(listed.clone());
             let mut given: String = cuts.windows(2).map(|w| stops.push(&text[w[0]..w[1]])).collect();
             given += &stops.finish();
             let first = listed.iter().filter_map(|s| text.find(s.as_str())).min();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     GrammarError, Grammars, SCHEMA_BYTES_MAX, TOOLS_MAX, at_most, doubts, json_grammar, named as with_name, one_line,
-    pattern, schema,
+    regex, schema,
 };
 
 /// A tool that may be called.
@@ -95,7 +95,7 @@ fn literal_regex(text: &str) -> String {
     for c in text.chars() {
         match c {
             '\n' => out.push_str("\\n"),
-            c if pattern::has_meaning(c) => out.extend(['\\', c]),
+            c if regex::has_meaning(c) => out.extend(['\\', c]),
             c => out.push(c),
         }
     }

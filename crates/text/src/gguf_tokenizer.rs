@@ -1,10 +1,11 @@
-//! Vocabularies of GGUF files, rebuilt as a description that the `tokenizers` library reads.
+//! Tokenizers of GGUF files: their vocabulary as a description that the `tokenizers` library reads.
 
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
 use crate::TextError;
+use crate::families::{PRE_TOKENIZERS, PreTokenizer};
 
 /// What a GGUF file says of its tokenizer.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -42,24 +43,19 @@ const PIECE_BYTES_MAX: usize = 1024;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-/// A rule that splits text before merging.
-#[derive(serde::Deserialize)]
-struct Rule {
-    names: Vec<String>,
-    splits: Vec<String>,
-    #[serde(default)]
-    digits: bool,
-    #[serde(default)]
-    ignore_merges: bool,
-    #[serde(default)]
+/// What depends on the kind of tokenizer.
+struct Parts {
+    model: Value,
+    normalizer: Value,
+    pre_tokenizer: Value,
+    decoder: Value,
+    /// Texts begin with the beginning-of-text token, unless the file says otherwise.
     bos: bool,
 }
 
-fn rule(name: &str) -> Result<Rule, TextError> {
-    let rules: Vec<Rule> = serde_json::from_str(include_str!("pre_tokenizers.json")).expect("our own file");
-    let known: Vec<String> = rules.iter().map(|r| r.names[0].clone()).collect();
-    let found = rules.into_iter().find(|r| r.names.iter().any(|n| n == name));
-    found.ok_or_else(|| {
+fn pre_tokenizer(name: &str) -> Result<&'static PreTokenizer, TextError> {
+    PRE_TOKENIZERS.iter().find(|p| p.names.contains(&name)).ok_or_else(|| {
+        let known: Vec<&str> = PRE_TOKENIZERS.iter().map(|p| p.names[0]).collect();
         TextError::Tokenizer(format!(
             "pre-tokenizer {name:?} is not supported; supported are {} and their aliases",
             known.join(", ")
@@ -70,81 +66,90 @@ fn rule(name: &str) -> Result<Rule, TextError> {
 impl Vocabulary {
     /// The description of the same tokenizer in the library's format.
     pub(crate) fn describe(&self) -> Result<Value, TextError> {
-        let wrong = |what: String| Err(TextError::Tokenizer(what));
-        if self.tokens.is_empty() {
-            return wrong("its vocabulary has no tokens".to_string());
-        }
-        // A file without kinds has normal tokens only.
-        if !self.types.is_empty() && self.types.len() != self.tokens.len() {
-            return wrong(format!(
-                "{} kinds of tokens (token_type) for {} tokens",
-                self.types.len(),
-                self.tokens.len()
-            ));
-        }
-        if let Some(id) = self.unknown.filter(|&id| id as usize >= self.tokens.len()) {
-            return wrong(format!("unknown_token_id {id} is outside the vocabulary of {}", self.tokens.len()));
-        }
-        if self.model == "gpt2" && self.merges.is_empty() {
-            return wrong("model \"gpt2\" without merges: take a whole conversion of this model".to_string());
-        }
-        let (model, normalizer, pre, decoder, bos) = match self.model.as_str() {
-            "gpt2" => {
-                let rule = rule(self.pre.as_deref().unwrap_or("default"))?;
-                let mut steps: Vec<Value> = rule
-                    .splits
-                    .iter()
-                    .map(|s| json!({"type": "Split", "pattern": {"Regex": s}, "behavior": "Isolated", "invert": false}))
-                    .collect();
-                if rule.digits {
-                    steps.push(json!({"type": "Digits", "individual_digits": true}));
-                }
-                steps.push(
-                    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}),
-                );
-                let pre = json!({"type": "Sequence", "pretokenizers": steps});
-                let decoder =
-                    json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
-                let merges: Vec<Value> =
-                    self.merges.iter().filter_map(|m| split_merge(m)).map(|(a, b)| json!([a, b])).collect();
-                (self.bpe(merges, rule.ignore_merges, false)?, Value::Null, pre, decoder, rule.bos)
-            }
-            "llama" => {
-                let prefix = self.add_space_prefix.unwrap_or(true);
-                let mut steps = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"})];
-                let mut decoders = vec![
-                    json!({"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}),
-                    json!({"type": "ByteFallback"}),
-                    json!({"type": "Fuse"}),
-                ];
-                if prefix {
-                    steps.insert(0, json!({"type": "Prepend", "prepend": "\u{2581}"}));
-                    decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
-                }
-                let normalizer = json!({"type": "Sequence", "normalizers": steps});
-                let decoder = json!({"type": "Sequence", "decoders": decoders});
-                (self.bpe(self.merges_by_score()?, false, true)?, normalizer, Value::Null, decoder, true)
-            }
+        self.check()?;
+        let Parts { model, normalizer, pre_tokenizer, decoder, bos } = match self.model.as_str() {
+            "gpt2" => self.byte_level()?,
+            "llama" => self.sentence_piece()?,
             other => {
-                return Err(TextError::Tokenizer(format!(
-                    "model {other:?} is not supported; supported are gpt2 and llama"
-                )));
+                let message = format!("model {other:?} is not supported; supported are gpt2 and llama");
+                return Err(TextError::Tokenizer(message));
             }
         };
-        let added: Vec<Value> = self
-            .tokens
-            .iter()
-            .enumerate()
-            .filter(|(id, token)| !token.is_empty() && matches!(self.types.get(*id), Some(&CONTROL) | Some(&USER_DEFINED)))
-            .map(|(id, token)| {
-                let special = self.types[id] == CONTROL;
-                json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": special})
-            })
-            .collect();
         Ok(json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
-            "pre_tokenizer": pre, "post_processor": self.around(bos)?, "decoder": decoder, "model": model
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": self.added(), "normalizer": normalizer,
+            "pre_tokenizer": pre_tokenizer, "post_processor": self.around(bos)?, "decoder": decoder, "model": model
         }))
+    }
+
+    /// Refuses what contradicts itself.
+    fn check(&self) -> Result<(), TextError> {
+        let (tokens, types) = (self.tokens.len(), self.types.len());
+        let message = if tokens == 0 {
+            "its vocabulary has no tokens".to_string()
+        // A file without kinds has normal tokens only.
+        } else if types != 0 && types != tokens {
+            format!("{types} kinds of tokens (token_type) for {tokens} tokens")
+        } else if let Some(id) = self.unknown.filter(|&id| id as usize >= tokens) {
+            format!("unknown_token_id {id} is outside the vocabulary of {tokens}")
+        } else if self.model == "gpt2" && self.merges.is_empty() {
+            "model \"gpt2\" without merges: take a whole conversion of this model".to_string()
+        } else {
+            return Ok(());
+        };
+        Err(TextError::Tokenizer(message))
+    }
+
+    /// Byte-level BPE.
+    fn byte_level(&self) -> Result<Parts, TextError> {
+        let rule = pre_tokenizer(self.pre.as_deref().unwrap_or("default"))?;
+        let split =
+            |s: &&str| json!({"type": "Split", "pattern": {"Regex": s}, "behavior": "Isolated", "invert": false});
+        let mut steps: Vec<Value> = rule.splits.iter().map(split).collect();
+        if rule.digits {
+            steps.push(json!({"type": "Digits", "individual_digits": true}));
+        }
+        steps.push(json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}));
+        let merges = self.merges.iter().filter_map(|m| split_merge(m)).map(|(a, b)| json!([a, b])).collect();
+        Ok(Parts {
+            model: self.bpe(merges, rule.ignore_merges, false)?,
+            normalizer: Value::Null,
+            pre_tokenizer: json!({"type": "Sequence", "pretokenizers": steps}),
+            decoder: json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+            bos: rule.bos,
+        })
+    }
+
+    /// SentencePiece's BPE.
+    fn sentence_piece(&self) -> Result<Parts, TextError> {
+        let mut steps = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"})];
+        let mut decoders = vec![
+            json!({"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "}),
+            json!({"type": "ByteFallback"}),
+            json!({"type": "Fuse"}),
+        ];
+        if self.add_space_prefix.unwrap_or(true) {
+            steps.insert(0, json!({"type": "Prepend", "prepend": "\u{2581}"}));
+            decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        }
+        Ok(Parts {
+            model: self.bpe(self.merges_by_score()?, false, true)?,
+            normalizer: json!({"type": "Sequence", "normalizers": steps}),
+            pre_tokenizer: Value::Null,
+            decoder: json!({"type": "Sequence", "decoders": decoders}),
+            bos: true,
+        })
+    }
+
+    /// Tokens that are found before the text is split.
+    fn added(&self) -> Vec<Value> {
+        let added = |(id, token): (usize, &String)| {
+            let kind = self.types.get(id).copied().filter(|kind| matches!(*kind, CONTROL | USER_DEFINED))?;
+            (!token.is_empty()).then(|| {
+                json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": kind == CONTROL})
+            })
+        };
+        self.tokens.iter().enumerate().filter_map(added).collect()
     }
 
     /// What is added around a text.
