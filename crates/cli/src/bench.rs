@@ -225,7 +225,7 @@ pub fn run(a: Arguments) -> Outcome {
     let weights = checkpoint.weights()?;
     loading::bring_in(&weights);
     let s = checkpoint.structure.clone();
-    let cache_row = format.bytes_of(s.cache_width()) as f64;
+    let cache_row = s.cache_layout(format).bytes_per_token() as f64;
     let in_bytes = speed::in_bytes(&checkpoint);
     let operations = speed::prefill_operations(&checkpoint);
     let step_bytes: Vec<f64> =

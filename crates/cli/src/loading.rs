@@ -203,7 +203,7 @@ pub fn cache_format(checkpoint: &Checkpoint, load: &Load) -> Result<CacheFormat,
     if let Some(name) = load.cache.as_deref() {
         let named = CacheFormat::ALL.into_iter().find(|(_, n)| *n == name).map(|(format, _)| format);
         let format = named.ok_or_else(|| Failure::usage(format!("--cache {name}: give f32, bf16, q8 or q6")))?;
-        if !format.suits(&checkpoint.structure) {
+        if !checkpoint.structure.cache_layout(format).is_sound() {
             return Err(Failure::usage(format!(
                 "--cache {name}: a scale is shared by 16 numbers, and this model's entries are no multiples of that; give bf16"
             )));
@@ -234,9 +234,9 @@ pub fn context(checkpoint: &Checkpoint, load: &Load) -> Result<usize, Failure> {
 pub fn planned(checkpoint: &Checkpoint, load: &Load) -> Result<(MemoryPlan, CacheFormat), Failure> {
     let format = cache_format(checkpoint, load)?;
     let plan = MemoryPlan::new(checkpoint, context(checkpoint, load)?, format);
-    let page = Cache::bytes_per_page(&checkpoint.structure, format) as u64;
-    let pages = load.cached.map_or(plan.context, |cached| cached.max(plan.context)).div_ceil(PAGE) as u64;
-    Ok((MemoryPlan { cache: pages.saturating_mul(page), ..plan }, format))
+    let cached = load.cached.map_or(plan.context, |cached| cached.max(plan.context));
+    let cache = checkpoint.structure.cache_layout(format).bytes_of(cached);
+    Ok((MemoryPlan { cache, ..plan }, format))
 }
 
 /// A plan in words.

@@ -191,10 +191,10 @@ const DISK: u64 = 10 << 30;
 fn shape(a: &Arguments, checkpoint: &Checkpoint) -> Result<Load, Failure> {
     let most = checkpoint.structure.context;
     let (format, models) = (cache_format(checkpoint, &a.load)?, a.models.len().max(1) as u64);
-    let page = Cache::bytes_per_page(&checkpoint.structure, format) as u64;
+    let layout = checkpoint.structure.cache_layout(format);
     let plan = MemoryPlan::new(checkpoint, most.min(CONTEXT), format);
     let free = a.memory.or(plan.available).map(|n| n.saturating_sub(plan.weights.saturating_add(plan.scratch)));
-    let share = free.map(|n| usize::try_from(n / 4 / models / page.max(1)).unwrap_or(usize::MAX).saturating_mul(PAGE));
+    let share = free.map(|n| layout.tokens_within(n / 4 / models));
     // Where little is free, a text of 4096 tokens is tried all the same: the plan says whether it fits.
     let fitting = share.unwrap_or(CONTEXT).max(4096);
     let context = a.load.context.unwrap_or(most.min(CONTEXT).min(fitting));

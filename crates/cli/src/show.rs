@@ -116,8 +116,12 @@ pub fn run(a: Arguments) -> Outcome {
     let format = loading::cache_format(&checkpoint, &a.load)?;
     let plan = MemoryPlan::new(&checkpoint, loading::context(&checkpoint, &a.load)?, format);
     let parameters = s.parameters();
-    let cache =
-        [s.cache_width(), s.cache_width_grouped(), s.cache_width_multi_head()].map(|w| format.bytes_of(w) as u64);
+    let cache = [
+        s.cache_layout(format).bytes_per_token(),
+        format.bytes_of(s.cache_width_grouped()),
+        format.bytes_of(s.cache_width_multi_head()),
+    ];
+    let cache = cache.map(|n| n as u64);
     let by_format = checkpoint.bytes_by_format();
     let complete = checkpoint.complete();
     let name = |stored: &Stored| match stored {

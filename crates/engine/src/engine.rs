@@ -11,8 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::cache::PAGE;
-use model::{Cache, ExpertCounts};
+use model::ExpertCounts;
 use thiserror::Error;
 
 use crate::active::ActiveRequest;
@@ -219,9 +218,9 @@ impl Engine {
         let (limits, vocab, experts) = (runner.limits(), runner.model().structure.vocab, runner.expert_counts());
         let Settings { waiting, running, step, constraint, disk, fault } = settings;
         let running = running.max(1);
-        let bounds = Bounds { page: PAGE, form_block: runner.model().form_block(), running, context: limits.context };
+        let (page, block_bytes) = (runner.layout().page(), runner.layout().page_bytes());
+        let bounds = Bounds { page, form_block: runner.model().form_block(), running, context: limits.context };
         let scheduler = Scheduler::new(bounds, runner.pages());
-        let block_bytes = Cache::bytes_per_page(&runner.model().structure, runner.format());
         let (pages, pages_available) = (runner.pages(), runner.pages());
         let state = State {
             queue: Queue::new(waiting, running),

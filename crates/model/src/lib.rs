@@ -21,6 +21,6 @@ pub mod transformer;
 pub mod weight;
 
 pub use batch::{Batch, Span, Wanted};
-pub use cache::{Cache, CacheFormat};
+pub use cache::{Cache, CacheFormat, CacheLayout};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use transformer::{ExpertCounts, Scratch, Trace, Transformer};

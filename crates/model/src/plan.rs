@@ -2,7 +2,7 @@
 
 use kernels::Format;
 
-use crate::cache::{CacheFormat, PAGE};
+use crate::cache::CacheFormat;
 use crate::checkpoint::Checkpoint;
 use crate::structure::{Layer, Structure};
 use crate::tensors::Stored;
@@ -41,13 +41,12 @@ impl MemoryPlan {
         format: CacheFormat,
         available: Option<u64>,
     ) -> MemoryPlan {
-        let page = format.bytes_of(structure.cache_width().saturating_mul(PAGE)) as u64;
+        let layout = structure.cache_layout(format);
         // Small models need few buffers; a quarter of the weights bounds them.
         let scratch = SCRATCH_BYTES.min(weights / 4 + (16 << 20));
         let left = available.map(|a| a.saturating_sub(weights.saturating_add(scratch)));
-        let fitting = |left: u64| ((left / page.max(1)) as usize).saturating_mul(PAGE);
-        let longest_context = left.map_or(structure.context, |left| fitting(left).min(structure.context));
-        let cache = times(&[context.div_ceil(PAGE)]).saturating_mul(page);
+        let longest_context = left.map_or(structure.context, |left| layout.tokens_within(left).min(structure.context));
+        let cache = layout.bytes_of(context);
         MemoryPlan { weights, cache, scratch, available, context, longest_context }
     }
 
@@ -197,7 +196,7 @@ mod tests {
         let p = s.parameters();
         assert_eq!(p.total, 15_706_484_224);
         assert!((2.44e9..2.46e9).contains(&(p.active as f64)));
-        assert_eq!(s.cache_width(), 15_552);
+        assert_eq!(s.cache_layout(CacheFormat::Bf16).bytes_per_token(), 2 * 15_552);
         assert_eq!(s.cache_width_multi_head(), 138_240);
         let plan = MemoryPlan::of(&s, 10 << 30, 4096, CacheFormat::Bf16, Some(12 << 30));
         assert!(plan.fits() && plan.cache == 4096 * 15_552 * 2);

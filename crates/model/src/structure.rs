@@ -1,5 +1,7 @@
 //! The structure of a model as plain data, parsed once by `families` and checked there; nothing here names a brand.
 
+use crate::cache::{CacheFormat, CacheLayout};
+
 pub use crate::attention::{Attention, AttentionKind, Gqa, Mla};
 pub use crate::feed_forward::{Activation, Dense, FeedForward, FeedForwardKind, GroupScore, Moe, Router, Score};
 
@@ -84,8 +86,8 @@ pub enum Pairing {
 }
 
 impl Structure {
-    /// Numbers kept per token, all layers.
-    pub fn cache_width(&self) -> usize {
-        self.layers.iter().map(|l| l.attention.cache_width()).sum()
+    /// What a cache keeps of a sequence, with numbers in this format.
+    pub fn cache_layout(&self, format: CacheFormat) -> CacheLayout {
+        CacheLayout::new(self.layers.iter().map(|layer| layer.attention.cache(format)).collect())
     }
 }

@@ -130,7 +130,7 @@ impl Transformer {
         scratch: &'s mut Scratch,
         mut trace: Option<&mut Trace>,
     ) -> &'s [f32] {
-        batch.check();
+        batch.check(cache.layout().page());
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
         let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {

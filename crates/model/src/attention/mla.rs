@@ -4,7 +4,7 @@ use kernels::Format;
 
 use super::latent::{BLOCK, attend};
 use super::{Attend, AttentionKind, Buffers, Call};
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheFormat, Rows, common};
 use crate::checkpoint::{CheckpointError, Kind};
 use crate::identity::Fields;
 use crate::loader::Names;
@@ -49,12 +49,9 @@ impl AttentionKind for Mla {
         &self.rope
     }
 
-    fn cache_parts(&self) -> [usize; 2] {
-        [self.kv_rank, self.rope_dim]
-    }
-
-    fn cache_unit(&self) -> [usize; 2] {
-        self.cache_parts()
+    /// A latent and its rotary key.
+    fn cache(&self, format: CacheFormat) -> Vec<Rows> {
+        vec![Rows::each_token(self.kv_rank + self.rope_dim, common(self.kv_rank, self.rope_dim), format)]
     }
 
     fn head_cache_width(&self) -> usize {
