@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use engine::{Disk, Engine, Settings};
+use model::Checkpoint;
 use model::cache::PAGE;
 use model::plan::MemoryPlan;
-use model::{Cache, Checkpoint};
 use serve::generation::model_pool::{ModelDescription, ModelPool};
 use serve::http::api_keys::ApiKeys;
 use serve::http::client::Proxy;

@@ -70,15 +70,13 @@ fn readme_has_the_two_commands() {
 const FUNCTION_LINES: usize = 70;
 
 /// Longer functions, to be shortened: a new one does not belong here, and one that became shorter leaves.
-const LONG_FUNCTIONS: [&str; 10] = [
+const LONG_FUNCTIONS: [&str; 8] = [
     "cli/bench.rs run",
     "cli/doctor.rs run",
     "cli/show.rs run",
     "kernels/attend.rs attend",
     "kernels/panels.rs with_panels",
     "kernels/products.rs quantised",
-    "model/families/gguf.rs structure",
-    "model/gguf.rs read_mapped",
     "text/grammar/schema.rs keyword",
     "text/rebuilt.rs describe",
 ];

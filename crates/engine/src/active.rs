@@ -1,6 +1,5 @@
 //! A request while it runs: what its logits give, its scores, the next token within its constraint, and the events for its sink.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +7,7 @@ use std::time::Instant;
 
 use model::cache::PAGE;
 
-use crate::error::EngineError;
+use crate::error::{EngineError, said};
 use crate::guide::Guide;
 use crate::request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
 use crate::runner::numbers;
@@ -293,10 +292,4 @@ impl ActiveRequest {
             Some(Held::Token(token)) => request.judged(token),
         })
     }
-}
-
-/// What a panic said.
-pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").replace('\n', " ")
 }

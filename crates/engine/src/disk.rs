@@ -11,10 +11,19 @@ use std::thread::JoinHandle;
 
 use model::mmap::Mapping;
 
-use crate::engine::Disk;
 use crate::identity::{FileHash, NoHash, file_hash};
 use crate::runner::Fingerprint;
 use crate::store::{Fetch, Key, Settings, Statistics, Store};
+
+/// A cache on disk.
+pub struct Disk {
+    /// Directory.
+    pub dir: std::path::PathBuf,
+    /// Bound of all that is in it.
+    pub bytes_max: u64,
+    /// Gets a line when the disk cannot be used.
+    pub warn: Box<dyn Fn(&str) + Send + Sync>,
+}
 
 /// A cache on disk that comes when it can.
 pub(crate) struct LateStore {

@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::active::said;
-use crate::error::EngineError;
+use crate::error::{EngineError, said};
 use crate::request::Constraint;
 
 /// Constraints judge a token in microseconds; so long it is waited for, rather than that every request sits out a step.

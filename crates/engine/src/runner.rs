@@ -217,8 +217,7 @@ impl Runner {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let mut hasher = blake3::Hasher::new_derive_key("Farthing, model and arithmetic, version 2");
         hasher.update(&ARITHMETIC.to_le_bytes());
-        let name =
-            CacheFormat::ALL.iter().find(|(format, _)| *format == self.format).map_or("", |(_, name)| name);
+        let name = CacheFormat::ALL.iter().find(|(format, _)| *format == self.format).map_or("", |(_, name)| name);
         hasher.update(name.as_bytes()).update(&[0]);
         self.model.structure.identify(&mut |bytes| {
             hasher.update(bytes);

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use model::{Batch, Span, Wanted};
 
-use crate::active::{ActiveRequest, Chosen, said};
-use crate::engine::Shared;
-use crate::error::EngineError;
+use crate::active::{ActiveRequest, Chosen};
+use crate::error::{EngineError, said};
 use crate::guide::Guide;
 use crate::request::Finish;
 use crate::runner::Runner;
 use crate::scheduler::{Admitted, BlockLoad, Chunk, Id, Scheduler, Step};
+use crate::state::Shared;
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.

@@ -12,7 +12,8 @@ use crate::cache::Cache;
 use crate::feed_forward::{self, Routes, quantized_wanted};
 use crate::mmap::Mapping;
 use crate::structure::{Layer, Structure};
-use crate::weight::{LayerWeights, Weight, Weights};
+use crate::weight::Weight;
+use crate::weights::{LayerWeights, Weights};
 
 /// A model: its structure and its weights.
 pub struct Transformer {

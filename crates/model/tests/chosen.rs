@@ -66,7 +66,14 @@ fn attended(shape: &Shape, sequence: &Sequence, q: &[f32], seen: &[Positions], t
     for (q, &seen) in q.chunks(shape.heads * shape.key).zip(seen) {
         let (pages, Shape { key_at, value_at, .. }) = (&sequence.pages[..], *shape);
         let queries_of = Queries::one(q, shape.heads);
-        queries.push(Query { queries: queries_of, outs: outs.drain(..shape.heads).collect(), pages, seen, key_at, value_at });
+        queries.push(Query {
+            queries: queries_of,
+            outs: outs.drain(..shape.heads).collect(),
+            pages,
+            seen,
+            key_at,
+            value_at,
+        });
     }
     let widths = Widths { key: shape.key, value: shape.value, scale: SCALE };
     attend_paged(&Pool::new(threads), &mut queries, widths, sequence.cache.rows(0, 1), &mut Vec::new());
@@ -87,7 +94,8 @@ fn reference(shape: &Shape, sequence: &Sequence, q: &[f32], positions: &[u32]) -
         .collect();
     let mut out = Vec::new();
     for q in q.chunks(shape.key) {
-        let score = |row: &Vec<f64>| -> f64 { q.iter().zip(&row[shape.key_at..]).map(|(&q, k)| f64::from(q) * k).sum() };
+        let score =
+            |row: &Vec<f64>| -> f64 { q.iter().zip(&row[shape.key_at..]).map(|(&q, k)| f64::from(q) * k).sum() };
         let weights: Vec<f64> = rows.iter().map(|row| (f64::from(SCALE) * score(row)).exp()).collect();
         let sum: f64 = weights.iter().sum();
         for i in 0..shape.value {
@@ -159,7 +167,12 @@ fn chosen_positions_alone_are_seen() {
                 for (i, set) in sets.iter().enumerate() {
                     let expected = reference(shape, &sequence, &q[i * q_len..(i + 1) * q_len], set);
                     let far = apart(&out[i * out_len..(i + 1) * out_len], &expected);
-                    assert!(far < allowed(format), "{} {format:?} 1/{share}, {} positions: {far:.1e}", shape.name, set.len());
+                    assert!(
+                        far < allowed(format),
+                        "{} {format:?} 1/{share}, {} positions: {far:.1e}",
+                        shape.name,
+                        set.len()
+                    );
                 }
             }
         }
@@ -178,7 +191,9 @@ fn rows_for_several_tokens_are_seen_by_their_number() {
                 let all: Vec<u32> = (5..sequence.rows as u32).collect();
                 let some: Vec<u32> = all.iter().copied().filter(|p| p % 3 == 1).collect();
                 let range = Positions::Range { first: 5, end: sequence.rows };
-                for (seen, positions) in [(range, &all), (Positions::Chosen(&all), &all), (Positions::Chosen(&some), &some)] {
+                for (seen, positions) in
+                    [(range, &all), (Positions::Chosen(&all), &all), (Positions::Chosen(&some), &some)]
+                {
                     let out = attended(shape, &sequence, &q, &[seen], 2);
                     let far = apart(&out, &reference(shape, &sequence, &q, positions));
                     assert!(far < allowed(format), "{} {format:?} every {every}: {far:.1e}", shape.name);

@@ -5,11 +5,11 @@ use kernels::Queries;
 use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
 use super::{Attend, AttentionKind, Buffers, Call, each_row, places, project_input, sized};
 use crate::cache::{Cache, CacheFormat, Rows};
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::plan::{sum, times};
-use crate::structure::Rope;
+use crate::parameters::{sum, times};
+use crate::rope::Rope;
 use crate::weight::{Linear, Weight};
 
 /// Grouped-query attention (multi-head when `kv_heads == heads`). Caches keys and values.

@@ -11,14 +11,11 @@ use kernels::{
 
 use super::mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 use super::paged::{Part, Positions, Query, SPLIT, Widths, attend_paged, rows_together};
-use super::{Call, Form, each_row, places, project, project_input, sized};
+use super::{Attend, Call, Form, each_row, places, project, project_input, sized};
 use crate::batch::Span;
 use crate::cache::{Cache, PAGE, RowsOf};
 use crate::feed_forward::quantized_wanted;
-use crate::weight::Weight;
-
-/// Prompt positions are expanded in whole aligned blocks of this many.
-pub const BLOCK: usize = 128;
+use crate::weight::{Linear, Weight};
 
 /// Pages expanded at a time.
 const EXPANDED_PAGES: usize = 4;
@@ -112,8 +109,34 @@ struct Layer<'a> {
     cached: RowsOf<'a>,
 }
 
+impl Attend for MlaLayer {
+    fn inputs(&self) -> Vec<&Weight> {
+        let (MlaQuery::Direct(first) | MlaQuery::Compressed { a: first, .. }) = &self.q;
+        vec![&first.weight, &self.kv_a.weight]
+    }
+
+    fn out(&self) -> &Linear {
+        &self.out
+    }
+
+    fn matrices(&mut self) -> Vec<&mut Weight> {
+        let mut all = match &mut self.q {
+            MlaQuery::Direct(q) => vec![&mut q.weight],
+            MlaQuery::Compressed { a, b, .. } => vec![&mut a.weight, &mut b.weight],
+        };
+        let (MlaExpansion::Joint { k, v } | MlaExpansion::Split { k_transposed: k, v }) = &mut self.kv_b;
+        all.extend(k.iter_mut().chain(v));
+        all.extend([&mut self.kv_a.weight, &mut self.out.weight]);
+        all
+    }
+
+    fn attend(&self, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
+        attend(self, call, cache, buffers);
+    }
+}
+
 /// Heads' outputs `[rows, heads * value]` to `buffers.mixed`.
-pub fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
+fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
     let MlaLayer { shape, q, kv_a, kv_a_norm, kv_b, .. } = layer;
     let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, latent_eps, ref rope, .. } = *shape;
     let pool = call.pool;

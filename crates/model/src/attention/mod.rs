@@ -9,7 +9,7 @@ use std::ops::Deref;
 
 pub use grouped::{Gqa, GqaLayer};
 use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
-pub use latent::BLOCK as FORM_BLOCK;
+pub use mla::BLOCK as FORM_BLOCK;
 pub use mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 
 /// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
@@ -20,10 +20,10 @@ pub fn expanded_prompt(prompt: usize) -> usize {
 
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, CacheFormat, Rows};
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::structure::{Pairing, Rope};
+use crate::rope::{Pairing, Rope};
 use crate::weight::{Linear, Weight};
 use paged::Part;
 

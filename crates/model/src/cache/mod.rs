@@ -274,7 +274,11 @@ mod tests {
         let heavily = Rows { every: every(128), width: 512, part: 64, format: CacheFormat::Bf16 };
         let window = Rows { every: Every::Page, width: 128 * 512, part: 64, format: CacheFormat::Bf16 };
         let tail = Rows { every: Every::Page, width: 8 * 1024, part: 1, format: CacheFormat::F32 };
-        CacheLayout::new(vec![vec![latent, index], vec![compressed, index_compressed, window, tail], vec![heavily, window]])
+        CacheLayout::new(vec![
+            vec![latent, index],
+            vec![compressed, index_compressed, window, tail],
+            vec![heavily, window],
+        ])
     }
 
     #[test]
@@ -299,7 +303,9 @@ mod tests {
         // Rows every 3 tokens want pages of a multiple of 64 and 3; a scale over 16 numbers wants parts of as many.
         let odd = |every, part, format| CacheLayout::new(vec![vec![Rows { every, width: 48, part, format }]]);
         assert_eq!(odd(Every::Tokens(3), 16, CacheFormat::F32).page(), 192);
-        assert!(odd(Every::Page, 16, CacheFormat::Six).is_sound() && !odd(Every::Page, 24, CacheFormat::Six).is_sound());
+        assert!(
+            odd(Every::Page, 16, CacheFormat::Six).is_sound() && !odd(Every::Page, 24, CacheFormat::Six).is_sound()
+        );
         assert!(odd(Every::Page, 24, CacheFormat::Bf16).is_sound());
     }
 
@@ -328,7 +334,9 @@ mod tests {
             assert_eq!(wide, [1.5; 512]);
             let now = cache.page_bytes(1);
             let changed = now.iter().zip(&pages[1]).filter(|(a, b)| a != b).count();
-            assert!((1..=1024).contains(&changed) && cache.page_bytes(0) == pages[0] && cache.page_bytes(2) == pages[2]);
+            assert!(
+                (1..=1024).contains(&changed) && cache.page_bytes(0) == pages[0] && cache.page_bytes(2) == pages[2]
+            );
         }
     }
 }
