@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use model::cache::PAGE;
-
-use crate::error::{EngineError, said};
+use crate::error::{EngineError, panic_message};
 use crate::guide::Guide;
 use crate::request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
 use crate::runner::numbers;
@@ -135,7 +133,7 @@ impl ActiveRequest {
         }
         match catch_unwind(AssertUnwindSafe(|| self.sink.take(event))) {
             Ok(flow) => self.left = flow.is_break(),
-            Err(payload) => (self.left, self.broken) = (true, Some(said(&*payload))),
+            Err(payload) => (self.left, self.broken) = (true, Some(panic_message(&*payload))),
         }
     }
 
@@ -166,11 +164,11 @@ impl ActiveRequest {
         self.give(Event::Failed(error));
     }
 
-    /// A block that ends there was added to the cache by this request. One that it computes again, because it had to give way, does not count.
-    pub fn wrote(&mut self, end: usize) {
+    /// This request added a block of these positions to the cache. One that it computes again, because it had to give way, does not count.
+    pub fn wrote(&mut self, first: usize, end: usize) {
         let (written, last) = self.written;
         if end <= self.prompt && end > last.max(self.timing.cached_tokens) {
-            self.written = (written + PAGE, end);
+            self.written = (written + end - first, end);
         }
     }
 
@@ -200,9 +198,9 @@ impl ActiveRequest {
         }
         // One that had to give way while it was held has the same logits again.
         if self.held.is_some() {
-            return self.go_on(tokens);
+            return self.resume(tokens);
         }
-        self.guarded(|request| request.choose(&logits[logits.len() - vocab..], tokens))
+        self.guarded(|request| request.sample(&logits[logits.len() - vocab..], tokens))
     }
 
     /// Work that may panic, timed as far as it gives tokens.
@@ -221,7 +219,7 @@ impl ActiveRequest {
             }
             *last = now;
         }
-        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))
+        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(panic_message(&*payload))))
     }
 
     /// Scores of the prompt's tokens from the logits before them.
@@ -241,7 +239,7 @@ impl ActiveRequest {
     }
 
     /// The next token from a row of logits; the end where it ends the text.
-    fn choose(&mut self, logits: &[f32], tokens: &[u32]) -> Result<Chosen, EngineError> {
+    fn sample(&mut self, logits: &[f32], tokens: &[u32]) -> Result<Chosen, EngineError> {
         if self.tokens_max == 0 {
             return Ok(Chosen::End(Finish::Length));
         }
@@ -285,10 +283,10 @@ impl ActiveRequest {
     }
 
     /// On from where it waited for its constraint.
-    pub fn go_on(&mut self, tokens: &[u32]) -> Result<Chosen, EngineError> {
+    pub fn resume(&mut self, tokens: &[u32]) -> Result<Chosen, EngineError> {
         self.guarded(|request| match request.held.take() {
             None => Ok(Chosen::Nothing),
-            Some(Held::Logits(logits)) => request.choose(&logits, tokens),
+            Some(Held::Logits(logits)) => request.sample(&logits, tokens),
             Some(Held::Token(token)) => request.judged(token),
         })
     }

@@ -47,7 +47,7 @@ impl LateStore {
         disk: Disk,
         files: Vec<Arc<Mapping>>,
         fingerprint: Fingerprint,
-        unit_bytes: usize,
+        block_bytes: usize,
         wake: impl FnOnce() + Send + 'static,
     ) -> LateStore {
         let Disk { dir, bytes_max, warn } = disk;
@@ -59,7 +59,7 @@ impl LateStore {
             match theirs.hashes(dir.join("hashes")) {
                 Ok(hashes) => {
                     let (fingerprint, warn) = (fingerprint.with(&hashes), Arc::clone(&theirs.warn));
-                    let settings = Settings { dir, bytes_max, fingerprint, unit_bytes };
+                    let settings = Settings { dir, bytes_max, fingerprint, block_bytes };
                     let _ = theirs.store.set((Store::open(settings, move |line| warn(line)), fingerprint));
                     wake();
                 }

@@ -67,7 +67,7 @@ pub enum EngineError {
 }
 
 /// What a panic said.
-pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").replace('\n', " ")
 }

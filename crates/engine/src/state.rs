@@ -20,10 +20,10 @@ pub struct Statistics {
     pub pages: usize,
     /// Pages that can be taken.
     pub pages_available: usize,
-    /// Units of 64 tokens that can be found in memory.
-    pub units: usize,
-    /// Units given up for room.
-    pub units_evicted: u64,
+    /// Blocks of 64 tokens that can be found in memory.
+    pub blocks: usize,
+    /// Blocks given up for room.
+    pub blocks_evicted: u64,
     /// Forwards.
     pub steps: u64,
     /// Rows of all forwards: tokens that were computed.

@@ -164,11 +164,11 @@ fn a_patched_model_finds_nothing_of_the_old_one() {
     let first = service(&model, &dir);
     let (text, found) = asked(&first);
     assert_eq!((found, text.len()), (0, 20));
-    until("the units of memory go to disk", || first.statistics().disk.is_some_and(|disk| disk.written >= 4));
+    until("the blocks of memory go to disk", || first.statistics().disk.is_some_and(|disk| disk.written >= 4));
     drop(first);
     let again = service(&model, &dir);
-    until("the hash is kept, so that the units are found", || {
-        again.statistics().disk.is_some_and(|disk| disk.units >= 4)
+    until("the hash is kept, so that the blocks are found", || {
+        again.statistics().disk.is_some_and(|disk| disk.blocks >= 4)
     });
     assert_eq!(asked(&again), (text.clone(), 256));
     drop(again);
@@ -183,10 +183,10 @@ fn a_patched_model_finds_nothing_of_the_old_one() {
     assert_eq!(found, 0, "pages of the model as it was");
     assert_ne!(other, text, "the patch is felt");
     drop(patched);
-    // The old model again: its units are still there.
+    // The old model again: its blocks are still there.
     fs::copy(bundled().join("model.safetensors"), &weights).unwrap();
     let back = service(&model, &dir);
-    until("it is hashed", || back.statistics().disk.is_some_and(|disk| disk.units >= 8));
+    until("it is hashed", || back.statistics().disk.is_some_and(|disk| disk.blocks >= 8));
     assert_eq!(asked(&back), (text, 256));
 }
 

@@ -1,7 +1,7 @@
 //! Attention over chosen positions and over rows that stand for several tokens, beside sums written out in f64.
 
 use farthing_model::attention::paged::{Positions, Query, Widths, attend_paged};
-use farthing_model::cache::{Every, Rows};
+use farthing_model::cache::{Every, RowKind};
 use farthing_model::{Cache, CacheFormat, CacheLayout};
 use kernels::{Pool, Queries};
 
@@ -45,8 +45,8 @@ struct Sequence {
 }
 
 fn sequence(shape: &Shape, format: CacheFormat, every: usize, rows: usize, random: &mut Random) -> Sequence {
-    let kind = Rows { every: Every::Tokens(every), width: shape.width, part: 32, format };
-    let layout = CacheLayout::new(vec![vec![Rows::each_token(16, 16, format), kind]]);
+    let kind = RowKind { every: Every::Tokens(every), width: shape.width, part: 32, format };
+    let layout = CacheLayout::new(vec![vec![RowKind::each_token(16, 16, format), kind]]);
     let of_page = layout.rows_of_page(&kind);
     let mut free: Vec<u32> = (0..rows.div_ceil(of_page) as u32 + 1).collect();
     let mut cache = Cache::new(layout, free.len());

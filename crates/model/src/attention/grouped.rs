@@ -4,7 +4,7 @@ use kernels::Queries;
 
 use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
 use super::{Attend, AttentionKind, Buffers, Call, each_row, places, project_input, sized};
-use crate::cache::{Cache, CacheFormat, Rows};
+use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
@@ -49,8 +49,8 @@ impl AttentionKind for Gqa {
     }
 
     /// A key and a value of every head.
-    fn cache(&self, format: CacheFormat) -> Vec<Rows> {
-        vec![Rows::each_token(2 * self.kv_heads * self.head_dim, self.head_dim, format)]
+    fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
+        vec![RowKind::each_token(2 * self.kv_heads * self.head_dim, self.head_dim, format)]
     }
 
     fn head_cache_width(&self) -> usize {

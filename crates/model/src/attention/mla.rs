@@ -3,7 +3,7 @@
 use kernels::Format;
 
 use super::AttentionKind;
-use crate::cache::{CacheFormat, Rows, common};
+use crate::cache::{CacheFormat, RowKind, common};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
@@ -52,8 +52,8 @@ impl AttentionKind for Mla {
     }
 
     /// A latent and its rotary key.
-    fn cache(&self, format: CacheFormat) -> Vec<Rows> {
-        vec![Rows::each_token(self.kv_rank + self.rope_dim, common(self.kv_rank, self.rope_dim), format)]
+    fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
+        vec![RowKind::each_token(self.kv_rank + self.rope_dim, common(self.kv_rank, self.rope_dim), format)]
     }
 
     fn head_cache_width(&self) -> usize {

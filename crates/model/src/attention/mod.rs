@@ -19,7 +19,7 @@ pub fn expanded_prompt(prompt: usize) -> usize {
 }
 
 use crate::batch::{Batch, Span};
-use crate::cache::{Cache, CacheFormat, Rows};
+use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
@@ -141,7 +141,7 @@ pub trait AttentionKind {
     /// Its rotary embedding.
     fn rope(&self) -> &Rope;
     /// What the cache keeps of a layer.
-    fn cache(&self, format: CacheFormat) -> Vec<Rows>;
+    fn cache(&self, format: CacheFormat) -> Vec<RowKind>;
     /// Numbers that a head's own key and value would take.
     fn head_cache_width(&self) -> usize;
     /// Aligned blocks of so many prompt positions are computed in a form of their own.

@@ -56,7 +56,7 @@ pub enum Every {
 
 /// Rows of one kind that a layer keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rows {
+pub struct RowKind {
     /// What a row is kept for.
     pub every: Every,
     /// Numbers of a row.
@@ -71,14 +71,14 @@ pub struct Rows {
 /// scheduler's pages, blocks of the prefix cache and blocks on disk are this long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheLayout {
-    layers: Vec<Vec<Rows>>,
+    layers: Vec<Vec<RowKind>>,
     page: usize,
 }
 
-impl Rows {
+impl RowKind {
     /// One for each token.
-    pub fn each_token(width: usize, part: usize, format: CacheFormat) -> Rows {
-        Rows { every: Every::Tokens(1), width, part, format }
+    pub fn each_token(width: usize, part: usize, format: CacheFormat) -> RowKind {
+        RowKind { every: Every::Tokens(1), width, part, format }
     }
 }
 
@@ -87,7 +87,7 @@ impl CacheLayout {
     ///
     /// # Panics
     /// When a row is kept for no token.
-    pub fn new(layers: Vec<Vec<Rows>>) -> CacheLayout {
+    pub fn new(layers: Vec<Vec<RowKind>>) -> CacheLayout {
         let tokens = layers.iter().flatten().filter_map(|rows| match rows.every {
             Every::Tokens(tokens) => Some(tokens),
             Every::Page => None,
@@ -108,12 +108,12 @@ impl CacheLayout {
     }
 
     /// Kinds of rows of each layer.
-    pub fn layers(&self) -> &[Vec<Rows>] {
+    pub fn layers(&self) -> &[Vec<RowKind>] {
         &self.layers
     }
 
     /// Rows of a kind in a page.
-    pub fn rows_of_page(&self, rows: &Rows) -> usize {
+    pub fn rows_of_page(&self, rows: &RowKind) -> usize {
         match rows.every {
             Every::Tokens(tokens) => self.page / tokens,
             Every::Page => 1,
@@ -121,7 +121,7 @@ impl CacheLayout {
     }
 
     /// Numbers of all rows that `of` picks in a page, by format.
-    fn numbers(&self, of: impl Fn(&Rows) -> bool) -> impl Iterator<Item = (CacheFormat, usize)> {
+    fn numbers(&self, of: impl Fn(&RowKind) -> bool) -> impl Iterator<Item = (CacheFormat, usize)> {
         CacheFormat::ALL.into_iter().map(move |(format, _)| {
             let picked = self.layers.iter().flatten().filter(|rows| rows.format == format && of(rows));
             let numbers = picked.map(|rows| rows.width.saturating_mul(self.rows_of_page(rows)));
@@ -157,8 +157,8 @@ impl CacheLayout {
 
     /// Whether every row's format suits it: scales are shared by 16 numbers of one part of a row.
     pub fn is_sound(&self) -> bool {
-        let whole = |rows: &Rows| rows.part.is_multiple_of(SMALL) && rows.width.is_multiple_of(SMALL);
-        let exact = |rows: &Rows| matches!(rows.format, CacheFormat::F32 | CacheFormat::Bf16);
+        let whole = |rows: &RowKind| rows.part.is_multiple_of(SMALL) && rows.width.is_multiple_of(SMALL);
+        let exact = |rows: &RowKind| matches!(rows.format, CacheFormat::F32 | CacheFormat::Bf16);
         self.layers.iter().flatten().all(|rows| exact(rows) || whole(rows))
     }
 }

@@ -6,7 +6,7 @@ mod numbers;
 use kernels::Numbers;
 
 pub(crate) use layout::common;
-pub use layout::{CacheFormat, CacheLayout, Every, PAGE, Rows};
+pub use layout::{CacheFormat, CacheLayout, Every, PAGE, RowKind};
 pub use numbers::NumbersMut;
 use numbers::{Store, to_bytes};
 
@@ -48,7 +48,7 @@ impl Cache {
         let formats: Vec<_> =
             formats.into_iter().filter(|f| layout.layers().iter().flatten().any(|rows| rows.format == *f)).collect();
         let mut page_lens = vec![0; formats.len()];
-        let mut place = |rows: &Rows| {
+        let mut place = |rows: &RowKind| {
             let store = formats.iter().position(|f| *f == rows.format).expect("its store was made");
             let (rows_of_page, start) = (layout.rows_of_page(rows), page_lens[store]);
             page_lens[store] += rows_of_page * rows.width;
@@ -195,8 +195,8 @@ impl<'a> RowsOf<'a> {
 mod tests {
     use super::*;
 
-    fn each_token(width: usize, format: CacheFormat) -> Rows {
-        Rows::each_token(width, width, format)
+    fn each_token(width: usize, format: CacheFormat) -> RowKind {
+        RowKind::each_token(width, width, format)
     }
 
     /// A cache whose numbers follow from their places.
@@ -267,13 +267,13 @@ mod tests {
     /// state, as V4 has them.
     fn to_come() -> CacheLayout {
         let every = |tokens| Every::Tokens(tokens);
-        let latent = Rows { every: every(1), width: 576, part: 64, format: CacheFormat::Bf16 };
-        let index = Rows { every: every(1), width: 128, part: 128, format: CacheFormat::Eight };
-        let compressed = Rows { every: every(4), width: 512, part: 64, format: CacheFormat::Bf16 };
-        let index_compressed = Rows { every: every(4), width: 128, part: 128, format: CacheFormat::Six };
-        let heavily = Rows { every: every(128), width: 512, part: 64, format: CacheFormat::Bf16 };
-        let window = Rows { every: Every::Page, width: 128 * 512, part: 64, format: CacheFormat::Bf16 };
-        let tail = Rows { every: Every::Page, width: 8 * 1024, part: 1, format: CacheFormat::F32 };
+        let latent = RowKind { every: every(1), width: 576, part: 64, format: CacheFormat::Bf16 };
+        let index = RowKind { every: every(1), width: 128, part: 128, format: CacheFormat::Eight };
+        let compressed = RowKind { every: every(4), width: 512, part: 64, format: CacheFormat::Bf16 };
+        let index_compressed = RowKind { every: every(4), width: 128, part: 128, format: CacheFormat::Six };
+        let heavily = RowKind { every: every(128), width: 512, part: 64, format: CacheFormat::Bf16 };
+        let window = RowKind { every: Every::Page, width: 128 * 512, part: 64, format: CacheFormat::Bf16 };
+        let tail = RowKind { every: Every::Page, width: 8 * 1024, part: 1, format: CacheFormat::F32 };
         CacheLayout::new(vec![
             vec![latent, index],
             vec![compressed, index_compressed, window, tail],
@@ -301,7 +301,7 @@ mod tests {
         assert_eq!((longer.page(), longer.page_bytes()), (512, 4 * (layout.page_bytes() - state) + state));
         assert_eq!(longer.state_bytes(), state);
         // Rows every 3 tokens want pages of a multiple of 64 and 3; a scale over 16 numbers wants parts of as many.
-        let odd = |every, part, format| CacheLayout::new(vec![vec![Rows { every, width: 48, part, format }]]);
+        let odd = |every, part, format| CacheLayout::new(vec![vec![RowKind { every, width: 48, part, format }]]);
         assert_eq!(odd(Every::Tokens(3), 16, CacheFormat::F32).page(), 192);
         assert!(
             odd(Every::Page, 16, CacheFormat::Six).is_sound() && !odd(Every::Page, 24, CacheFormat::Six).is_sound()

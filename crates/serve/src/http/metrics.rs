@@ -109,8 +109,8 @@ const NOW: [(&str, &str); 8] = [
     ("requests_waiting", "Requests in the queue"),
     ("cache_pages", "Pages of the cache"),
     ("cache_pages_used", "Pages of the cache that requests use"),
-    ("cache_units", "Units of 64 tokens that can be found in the cache"),
-    ("disk_cache_units", "Units of the cache on disk"),
+    ("cache_blocks", "Blocks of the prefix cache that can be found in memory"),
+    ("disk_cache_blocks", "Blocks of the cache on disk"),
     ("disk_cache_bytes", "Bytes of the cache on disk"),
     ("disk_cache_in_use", "1 once the model's files are hashed and its cache on disk is used"),
 ];
@@ -118,8 +118,8 @@ const NOW: [(&str, &str); 8] = [
 fn now(s: &Statistics) -> [u64; NOW.len()] {
     let in_use = u64::from(s.disk.is_some());
     let disk = s.disk.unwrap_or_default();
-    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.units].map(|n| n as u64);
-    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.units, disk.bytes, in_use]
+    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.blocks].map(|n| n as u64);
+    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.blocks, disk.bytes, in_use]
 }
 
 const TOTALS: [(&str, &str); 13] = [
@@ -129,13 +129,13 @@ const TOTALS: [(&str, &str); 13] = [
     ("expirations", "Requests that waited longer than they wanted"),
     ("prefix_cache_queried_tokens", "Prompt tokens that were looked for in the prefix cache"),
     ("prefix_cache_hit_tokens", "Prompt tokens that were found there, in memory or on disk"),
-    ("cache_units_evicted", "Units given up for room in memory"),
-    ("disk_cache_hits", "Units that were fetched from disk"),
+    ("cache_blocks_evicted", "Blocks evicted from memory"),
+    ("disk_cache_hits", "Blocks read from disk"),
     ("disk_cache_misses", "Fetches that ended early"),
-    ("disk_cache_written", "Units written to disk"),
-    ("disk_cache_dropped", "Units not written, because too many waited or the disk refused"),
-    ("disk_cache_damaged", "Units on disk that were not what was stored"),
-    ("disk_cache_evicted", "Units removed from disk for room"),
+    ("disk_cache_written", "Blocks written to disk"),
+    ("disk_cache_dropped", "Blocks not written, because too many waited or the disk refused"),
+    ("disk_cache_damaged", "Blocks on disk that were not what was stored"),
+    ("disk_cache_evicted", "Blocks evicted from disk"),
 ];
 
 fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
@@ -147,7 +147,7 @@ fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
         s.expired,
         s.prompt_tokens + s.cached_tokens,
         s.cached_tokens,
-        s.units_evicted,
+        s.blocks_evicted,
         disk.hits,
         disk.misses,
         disk.written,
@@ -211,6 +211,12 @@ impl Metrics {
         ours.register("connections", "Open connections", self.connections.clone());
         NOW.iter().zip(&self.now).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
         TOTALS.iter().zip(&self.totals).for_each(|((name, help), n)| ours.register(*name, *help, n.clone()));
+        // Old names, for one release.
+        for (old, now) in [("cache_units", 4), ("disk_cache_units", 5)] {
+            ours.register(old, format!("As farthing_{}, until the next release", NOW[now].0), self.now[now].clone());
+        }
+        let help = "As farthing_cache_blocks_evicted, until the next release";
+        ours.register("cache_units_evicted", help, self.totals[6].clone());
         ours.register("forward_seconds", "Time in forwards", self.busy.clone());
         ours.register("connections_shed", "Connections closed for others: too many were open", self.shed.clone());
         let theirs = &self.aliases;
