@@ -1,23 +1,19 @@
 //! `farthing chat`: a conversation in the terminal, or through a pipe.
 
 use std::io::{BufRead, IsTerminal};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::{Engine, EngineError, Finish, Request, Sampling, SubmitError};
+use engine::{EngineError, Finish, Sampling, SubmitError, Timing};
+use farthing::{Error, GenerateOptions, Message, Model, PlannedModel, bundled, xdg};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use serde_json::json;
-use serve::Render;
-use text::chat::{Context, Message};
-use text::{Stops, Stream, Tokenizer};
 
-use crate::answering::{Ended, Unanswered, answer, engine};
+use crate::answering::follow;
+use crate::arguments::{Choose, Load};
 use crate::generate::{reason, statistics};
-use crate::loading::{Choose, Load, Loaded, bundled, load, xdg};
-use crate::terminal::{STOPPED, Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
-use crate::{Failure, Outcome, pulling};
+use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
+use crate::{Failure, Outcome};
 
 /// Talk with a model
 ///
@@ -101,11 +97,11 @@ fn parse(text: &str) -> Input<'_> {
 }
 
 /// Change one setting.
-fn set(sampling: &mut Sampling, max_tokens: &mut usize, vocab: usize, name: &str, value: &str) -> Result<(), String> {
+fn set(options: &mut GenerateOptions, vocab: usize, name: &str, value: &str) -> Result<(), String> {
     fn number<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, String> {
         value.parse().map_err(|_| format!("{name} {value}: give a number"))
     }
-    let mut changed = sampling.clone();
+    let mut changed: Sampling = options.sampling.clone();
     match name {
         "temperature" => changed.temperature = number(name, value)?,
         "top_k" => changed.top_k = number(name, value)?,
@@ -116,11 +112,11 @@ fn set(sampling: &mut Sampling, max_tokens: &mut usize, vocab: usize, name: &str
         "presence_penalty" => changed.presence_penalty = number(name, value)?,
         "frequency_penalty" => changed.frequency_penalty = number(name, value)?,
         "seed" => changed.seed = Some(number(name, value)?),
-        "max_tokens" => *max_tokens = number(name, value)?,
+        "max_tokens" => options.max_tokens = number(name, value)?,
         other => return Err(format!("{other} is no setting; /help lists them")),
     }
     changed.validate(vocab).map_err(|e| e.to_string())?;
-    *sampling = changed;
+    options.sampling = changed;
     Ok(())
 }
 
@@ -161,12 +157,12 @@ impl Lines {
                     Ok(Line::Taken)
                 }
                 Err(ReadlineError::Eof) => Ok(Line::End),
-                Err(e) => Err(Failure(format!("cannot read from the terminal: {e}"))),
+                Err(e) => Err(Failure::failed(format!("cannot read from the terminal: {e}"))),
             },
             Lines::Pipe => {
                 let mut line = String::new();
                 let read = std::io::stdin().lock().read_line(&mut line);
-                let n = read.map_err(|e| Failure(format!("cannot read the conversation from stdin: {e}")))?;
+                let n = read.map_err(|e| Failure::failed(format!("cannot read the conversation from stdin: {e}")))?;
                 Ok(if n == 0 { Line::End } else { Line::Text(line.trim_end_matches(['\n', '\r']).to_string()) })
             }
         }
@@ -213,15 +209,9 @@ impl Lines {
 }
 
 struct Chat {
-    engine: Engine,
-    tokenizer: Tokenizer,
-    template: Box<dyn Render>,
-    bos: String,
-    eos: String,
-    stop_ids: Vec<u32>,
+    model: Model,
     messages: Vec<Message>,
-    sampling: Sampling,
-    max_tokens: usize,
+    options: GenerateOptions,
     stats: bool,
 }
 
@@ -236,50 +226,22 @@ impl Chat {
 
     /// Answer the last message, streaming; how the answer ended.
     fn answer(&mut self) -> Result<Finish, Failure> {
-        let context = Context {
-            add_generation_prompt: true,
-            bos_token: self.bos.clone(),
-            eos_token: self.eos.clone(),
-            ..Context::default()
-        };
-        let said =
-            |message: &Message| json!({"role": message.role, "content": self.tokenizer.shield(&message.content)});
-        let messages: Vec<_> = self.messages.iter().map(said).collect();
-        let rendered = self.template.render(&messages, &context, &|| false)?;
-        let prompt = self.tokenizer.encode_prompt(&rendered)?;
+        let prompt = self.model.encode_messages(&self.messages)?;
         let prompt_tokens = prompt.len();
-        let (mut stream, mut stops) =
-            (Stream::continuing(&self.tokenizer, true), Stops::new(["\nUser:".to_string(), "<｜User｜>".to_string()]));
-        let mut text = String::new();
-        let mut screen = Wrap::new();
-        let mut give = |piece: String| -> Outcome {
+        let mut answer = self.model.generate(prompt, &self.options).map_err(|e| match e {
+            Error::Submit(SubmitError::Prompt(EngineError::TooLong { tokens, over, context })) => Failure::failed(format!(
+                "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
+            )),
+            other => other.into(),
+        })?;
+        let (mut text, mut screen) = (String::new(), Wrap::new());
+        follow(&mut answer, prompt_tokens, &mut |piece| {
             // Templates that end without a space get their answers with one.
-            let piece = if text.is_empty() { piece.trim_start().to_string() } else { piece };
-            text.push_str(&piece);
-            if piece.is_empty() { Ok(()) } else { screen.put(&piece) }
-        };
-        let request = Request {
-            prompt,
-            sampling: self.sampling.clone(),
-            stops: self.stop_ids.clone(),
-            tokens_max: self.max_tokens,
-            ..Request::default()
-        };
-        let answered = answer(&self.engine, request, &mut |id| {
-            give(stops.push(&stream.push(id)))?;
-            Ok(if stops.hit().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        });
-        let Ended { finish, timing, .. } = match answered {
-            Err(Unanswered::Refused(SubmitError::Prompt(EngineError::TooLong { tokens, over, context }))) => {
-                return Err(Failure(format!(
-                    "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
-                )));
-            }
-            other => other?,
-        };
-        let finish = if stops.hit().is_some() { Finish::Complete } else { finish };
-        give(stops.push(&stream.finish()))?;
-        give(stops.finish())?;
+            let piece = if text.is_empty() { piece.trim_start() } else { piece };
+            text.push_str(piece);
+            if piece.is_empty() { Ok(()) } else { screen.put(piece) }
+        })?;
+        let (finish, timing) = answer.ended().unwrap_or((Finish::Cancelled, Timing::default()));
         screen.finish()?;
         put("\n")?;
         match finish {
@@ -295,8 +257,8 @@ impl Chat {
                 "{}; {} of {} positions; ended by {}",
                 statistics(timing),
                 prompt_tokens + timing.generated,
-                self.engine.limits().context,
-                reason(finish, false)
+                self.model.context(),
+                reason(finish)
             ));
         }
         self.messages.push(Message::new("assistant", text.trim_end()));
@@ -304,7 +266,7 @@ impl Chat {
     }
 
     fn settings(&self) -> String {
-        let s = &self.sampling;
+        let s = &self.options.sampling;
         let seed = s.seed.map_or_else(|| "random".to_string(), |s| s.to_string());
         format!(
             "temperature {}, top_k {}, top_p {}, min_p {}, typical_p {}, repetition_penalty {}, presence_penalty {}, frequency_penalty {}, seed {seed}, max_tokens {}",
@@ -316,22 +278,21 @@ impl Chat {
             s.repetition_penalty,
             s.presence_penalty,
             s.frequency_penalty,
-            self.max_tokens
+            self.options.max_tokens
         )
     }
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let path = match a.model {
-        Some(model) => pulling::find(&model, &a.load)?,
-        None => bundled()?,
+    let loaded = match &a.model {
+        Some(model) => a.load.load(model)?,
+        None => a.load.fitting(PlannedModel::open(&bundled()?, &a.load.options()?)?)?.load()?,
     };
-    let Loaded { runner, tokenizer, template, bos, eos, generation, stops: stop_ids } = load(&path, &a.load)?;
-    let sampling = a.choose.sampling(&generation, runner.model().structure.vocab)?;
-    let engine = engine(runner);
-    let vocab = engine.vocab();
-    let (messages, max_tokens, stats) = (Vec::new(), a.max_tokens, false);
-    let mut chat = Chat { engine, tokenizer, template, bos, eos, stop_ids, messages, sampling, max_tokens, stats };
+    let sampling = a.choose.sampling(&loaded.generation, loaded.runner.model().structure.vocab)?;
+    let stop = ["\nUser:", "<｜User｜>"].map(str::to_string).to_vec();
+    let options = GenerateOptions { sampling, max_tokens: a.max_tokens, stop };
+    let mut chat = Chat { model: Model::new(loaded), messages: Vec::new(), options, stats: false };
+    let vocab = chat.model.vocab();
     chat.start_over(a.system);
     catch_interrupts_of_answers();
     let mut lines = Lines::open();
@@ -352,7 +313,7 @@ pub fn run(a: Arguments) -> Outcome {
                 say("(started over)");
             }
             Input::Show => put(&(chat.settings() + "\n"))?,
-            Input::Set(name, value) => match set(&mut chat.sampling, &mut chat.max_tokens, vocab, name, value) {
+            Input::Set(name, value) => match set(&mut chat.options, vocab, name, value) {
                 Ok(()) => say(&format!("({name} is {value})")),
                 Err(message) => say(&format!("({message})")),
             },
@@ -374,15 +335,13 @@ pub fn run(a: Arguments) -> Outcome {
                 match chat.answer() {
                     // Nobody is there to go on with another message.
                     Ok(Finish::Cancelled) if matches!(lines, Lines::Pipe) => {
-                        return Err(Failure(format!("{STOPPED}stopped in an answer")));
+                        return Err(Failure::stopped("stopped in an answer"));
                     }
                     Ok(_) => {}
-                    Err(Failure(message)) => {
+                    Err(Failure::Closed) => return Err(Failure::Closed),
+                    Err(failure) => {
                         chat.messages.pop();
-                        if message == crate::terminal::CLOSED {
-                            return Err(Failure(message));
-                        }
-                        say(&format!("({message})"));
+                        say(&format!("({failure})"));
                     }
                 }
             }
@@ -414,13 +373,13 @@ mod tests {
 
     #[test]
     fn settings_are_checked() {
-        let (mut sampling, mut most) = (Sampling::default(), 5);
-        assert!(set(&mut sampling, &mut most, 10, "temperature", "0.7").is_ok());
-        assert_eq!(sampling.temperature, 0.7);
-        assert!(set(&mut sampling, &mut most, 10, "top_p", "7").unwrap_err().contains("from 0 to 1"));
-        assert!(set(&mut sampling, &mut most, 10, "top_p", "x").is_err());
-        assert!(set(&mut sampling, &mut most, 10, "colour", "1").is_err());
-        assert!(set(&mut sampling, &mut most, 10, "max_tokens", "9").is_ok() && most == 9);
-        assert_eq!(sampling.top_p, 1.0);
+        let mut options = GenerateOptions { sampling: Sampling::default(), max_tokens: 5, stop: Vec::new() };
+        assert!(set(&mut options, 10, "temperature", "0.7").is_ok());
+        assert_eq!(options.sampling.temperature, 0.7);
+        assert!(set(&mut options, 10, "top_p", "7").unwrap_err().contains("from 0 to 1"));
+        assert!(set(&mut options, 10, "top_p", "x").is_err());
+        assert!(set(&mut options, 10, "colour", "1").is_err());
+        assert!(set(&mut options, 10, "max_tokens", "9").is_ok() && options.max_tokens == 9);
+        assert_eq!(options.sampling.top_p, 1.0);
     }
 }

@@ -116,7 +116,8 @@ pub fn merged(path: &Path) -> Result<(crate::serve::Arguments, Vec<OsString>), F
 pub fn printed(argv: &[OsString]) -> Result<String, Failure> {
     let mut command = crate::Arguments::command();
     let matches = command.clone().try_get_matches_from(argv)?;
-    let given = matches.subcommand_matches("serve").ok_or_else(|| Failure("only `serve` has values".to_string()))?;
+    let given =
+        matches.subcommand_matches("serve").ok_or_else(|| Failure::failed("only `serve` has values".to_string()))?;
     let mut text = String::new();
     for arg in known(serve(&mut command)) {
         let (id, name) = (arg.get_id().as_str(), written(arg));
@@ -152,7 +153,7 @@ mod tests {
         std::fs::write(&path, file).unwrap();
         let argv: Vec<OsString> = ["farthing", "serve"].iter().chain(line).map(OsString::from).collect();
         let merged =
-            with_file(&path, &argv).map_err(|Failure(e)| e.rsplit_once("farthing.toml: ").unwrap().1.to_string())?;
+            with_file(&path, &argv).map_err(|e| e.to_string().rsplit_once("farthing.toml: ").unwrap().1.to_string())?;
         Ok(merged.into_iter().skip(2).map(|a| a.into_string().unwrap()).collect())
     }
 

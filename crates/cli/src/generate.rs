@@ -1,18 +1,16 @@
 //! `farthing generate`: a prompt and its continuation.
 
 use std::io::IsTerminal;
-use std::ops::ControlFlow;
 
 use clap::Args;
-use engine::{Finish, Request, Timing};
-use serde_json::json;
-use text::chat::Context;
-use text::{Stops, Stream};
+use engine::{Finish, Timing};
+use farthing::{GenerateOptions, Message, Model};
+use serde_json::{Value, json};
 
-use crate::answering::{Ended, answer, engine};
-use crate::loading::{Choose, Load, load, not_empty};
-use crate::terminal::{STOPPED, catch_interrupts, put, read_text, say, several};
-use crate::{Failure, Outcome, pulling};
+use crate::answering::follow;
+use crate::arguments::{Choose, Load};
+use crate::terminal::{catch_interrupts, put, read_text, say, several};
+use crate::{Failure, Outcome};
 
 /// Continue a text
 ///
@@ -51,9 +49,8 @@ pub struct Arguments {
 }
 
 /// Why a text ended, in the words of the APIs.
-pub fn reason(finish: Finish, stopped: bool) -> &'static str {
+pub fn reason(finish: Finish) -> &'static str {
     match finish {
-        _ if stopped => "stop",
         Finish::Stop(_) | Finish::Complete => "stop",
         Finish::Length => "length",
         Finish::Context => "context",
@@ -89,65 +86,70 @@ fn typed() -> Result<String, Failure> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
 }
 
-pub fn run(a: Arguments) -> Outcome {
-    let prompt = a.prompt.map_or_else(typed, Ok)?;
-    not_empty(&prompt)?;
-    let m = load(&pulling::find(&a.model, &a.load)?, &a.load)?;
-    let sampling = a.choose.sampling(&m.generation, m.runner.model().structure.vocab)?;
-    let ids = if a.chat {
-        let context = Context {
-            add_generation_prompt: true,
-            bos_token: m.bos.clone(),
-            eos_token: m.eos.clone(),
-            ..Context::default()
-        };
-        let message = json!({"role": "user", "content": m.tokenizer.shield(&prompt)});
-        m.tokenizer.encode_prompt(&m.template.render(&[message], &context, &|| false)?)?
-    } else {
-        m.tokenizer.encode(&prompt, true)?
-    };
-    catch_interrupts();
-    let engine = engine(m.runner);
-    let (mut stream, mut stops) = (Stream::continuing(&m.tokenizer, true), Stops::new(a.stop));
-    let (mut text, mut tokens) = (String::new(), Vec::new());
-    let mut give = |piece: String| -> Outcome {
-        text.push_str(&piece);
-        if a.json || piece.is_empty() { Ok(()) } else { put(&piece) }
-    };
-    let prompt_tokens = ids.len();
-    let request = Request { prompt: ids, sampling, stops: m.stops, tokens_max: a.max_tokens, ..Request::default() };
-    let Ended { finish, timing, seed } = answer(&engine, request, &mut |id| {
-        tokens.push(id);
-        give(stops.push(&stream.push(id)))?;
-        Ok(if stops.hit().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })?;
-    give(stops.push(&stream.finish()))?;
-    give(stops.finish())?;
-    if a.json {
-        let report = json!({
-            "text": text,
-            "tokens": tokens,
-            "prompt_tokens": prompt_tokens,
-            "finish_reason": reason(finish, stops.hit().is_some()),
-            "seed": seed,
+/// A text and how it came about.
+struct Generated {
+    text: String,
+    tokens: Vec<u32>,
+    prompt_tokens: usize,
+    finish: Finish,
+    seed: u64,
+    timing: Timing,
+}
+
+impl Generated {
+    fn json(&self) -> Value {
+        let t = self.timing;
+        json!({
+            "text": self.text,
+            "tokens": self.tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "finish_reason": reason(self.finish),
+            "seed": self.seed,
             "timings": {
-                "prefill_seconds": timing.prefill.as_secs_f64(),
-                "prefill_tokens_per_second": rate(timing.prompt_tokens, timing.prefill),
-                "decode_seconds": timing.decode.as_secs_f64(),
-                "decode_tokens_per_second": rate(timing.generated, timing.decode),
+                "prefill_seconds": t.prefill.as_secs_f64(),
+                "prefill_tokens_per_second": rate(t.prompt_tokens, t.prefill),
+                "decode_seconds": t.decode.as_secs_f64(),
+                "decode_tokens_per_second": rate(t.generated, t.decode),
             }
-        });
-        put(&format!("{report}\n"))?;
+        })
+    }
+}
+
+/// Generate; `give` gets the text as it comes.
+fn generated(a: &Arguments, prompt: &str, give: &mut dyn FnMut(&str) -> Outcome) -> Result<Generated, Failure> {
+    let loaded = a.load.load(&a.model)?;
+    let sampling = a.choose.sampling(&loaded.generation, loaded.runner.model().structure.vocab)?;
+    let model = Model::new(loaded);
+    let ids = if a.chat { model.encode_messages(&[Message::new("user", prompt)])? } else { model.encode(prompt)? };
+    catch_interrupts();
+    let (prompt_tokens, mut text) = (ids.len(), String::new());
+    let options = GenerateOptions { sampling, max_tokens: a.max_tokens, stop: a.stop.clone() };
+    let mut answer = model.generate(ids, &options)?;
+    follow(&mut answer, prompt_tokens, &mut |piece| {
+        text.push_str(piece);
+        give(piece)
+    })?;
+    let (finish, timing) = answer.ended().unwrap_or((Finish::Cancelled, Timing::default()));
+    Ok(Generated { text, tokens: answer.tokens().to_vec(), prompt_tokens, finish, seed: answer.seed(), timing })
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let prompt = a.prompt.clone().map_or_else(typed, Ok)?;
+    if prompt.is_empty() {
+        return Err(Failure::usage("the prompt is empty; give text with -p or on stdin"));
+    }
+    let silent = a.json;
+    let made = generated(&a, &prompt, &mut |piece| if silent || piece.is_empty() { Ok(()) } else { put(piece) })?;
+    if a.json {
+        put(&format!("{}\n", made.json()))?;
     } else {
         put("\n")?;
         if !a.load.quiet {
-            say(&format!("{}; seed {seed}; ended by {}", statistics(timing), reason(finish, stops.hit().is_some())));
+            say(&format!("{}; seed {}; ended by {}", statistics(made.timing), made.seed, reason(made.finish)));
         }
     }
-    match finish {
-        Finish::Cancelled if stops.hit().is_none() => {
-            Err(Failure(format!("{STOPPED}stopped after {}", several(tokens.len(), "token"))))
-        }
+    match made.finish {
+        Finish::Cancelled => Err(Failure::stopped(format!("stopped after {}", several(made.tokens.len(), "token")))),
         _ => Ok(()),
     }
 }

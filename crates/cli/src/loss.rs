@@ -4,15 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::sampler::log_probabilities;
-use engine::{Limits, Runner};
-use kernels::Pool;
-use model::cache::PAGE;
-use model::{Checkpoint, Transformer};
-use serde_json::json;
+use farthing::loading::cache_name;
+use farthing::{TokenizerParts, tokenizer};
+use serde_json::{Value, json};
 
-use crate::loading::{self, Load};
-use crate::terminal::{STOPPED, catch_interrupts, interrupt_pending, put, read_text, several};
-use crate::{Failure, Outcome, pulling};
+use crate::arguments::Load;
+use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text, several};
+use crate::{Failure, Outcome};
 
 /// Measure how well a model predicts a text
 ///
@@ -44,39 +42,68 @@ pub struct Arguments {
     load: Load,
 }
 
-pub fn run(a: Arguments) -> Outcome {
+/// How well a text was predicted.
+struct Loss {
+    tokens: usize,
+    /// Bytes that these tokens spell.
+    bytes: usize,
+    window: usize,
+    cache: &'static str,
+    /// Sum of -ln p(token), and of its squares.
+    sum: f64,
+    squares: f64,
+}
+
+impl Loss {
+    fn mean(&self) -> f64 {
+        self.sum / self.tokens as f64
+    }
+
+    fn standard_error(&self) -> f64 {
+        let n = self.tokens as f64;
+        ((self.squares / n - self.mean().powi(2)).max(0.0) / n).sqrt()
+    }
+
+    fn bits_per_byte(&self) -> f64 {
+        self.sum / std::f64::consts::LN_2 / self.bytes.max(1) as f64
+    }
+
+    fn json(&self, a: &Arguments) -> Value {
+        json!({
+            "model": a.model, "text": a.text, "tokens": self.tokens, "window": self.window, "cache": self.cache,
+            "loss": self.mean(), "standard_error": self.standard_error(), "perplexity": self.mean().exp(),
+            "bits_per_byte": self.bits_per_byte(),
+        })
+    }
+}
+
+fn measured(a: &Arguments) -> Result<Loss, Failure> {
     let name = a.text.display().to_string();
-    let text = read_text(std::fs::File::open(&a.text).map_err(|e| Failure(format!("{name}: {e}")))?, &name)?;
-    let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
-    let window = (a.window as usize).min(checkpoint.structure.context);
-    let load = Load { context: Some(window), ..a.load.clone() };
-    let (plan, format) = loading::plan(&checkpoint, &load)?;
-    let (tokenizer, _, bos, _) = loading::tokenizer(&checkpoint)?;
+    let text = read_text(std::fs::File::open(&a.text).map_err(|e| Failure::failed(format!("{name}: {e}")))?, &name)?;
+    let planned = a.load.plan(&a.model, |checkpoint, options| {
+        options.context = Some((a.window as usize).min(checkpoint.structure.context));
+        Ok(())
+    })?;
+    let (window, vocab) = (planned.plan.context, planned.checkpoint.structure.vocab);
+    let TokenizerParts { tokenizer, bos, .. } = tokenizer(&planned.checkpoint)?;
     // Every window begins as a text begins for this model.
     let first = tokenizer.id_of(&bos).filter(|_| !bos.is_empty());
     let mut ids = tokenizer.encode(&text, false)?;
     ids.truncate(a.tokens.unwrap_or(usize::MAX));
-    let step = window - usize::from(first.is_some());
     if ids.len() < 2 {
-        return Err(Failure(format!(
+        return Err(Failure::failed(format!(
             "{name}: {} are too few to measure; give at least 2",
             several(ids.len(), "token")
         )));
     }
-    let weights = checkpoint.weights()?;
-    loading::bring_in(&weights);
-    let vocab = checkpoint.structure.vocab;
-    let pool = Pool::new(load.threads.map_or_else(loading::cores, usize::from));
-    let limits = Limits { context: plan.context, cached: plan.context.next_multiple_of(PAGE) };
-    let mut runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, format, limits);
-
+    let mut loss = Loss { tokens: 0, bytes: 0, window, cache: cache_name(planned.cache), sum: 0.0, squares: 0.0 };
+    let mut runner = planned.runner()?;
     catch_interrupts();
     let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} tokens, loss {msg}, {eta} left");
     let bar = indicatif::ProgressBar::new(ids.len() as u64).with_style(style.expect("a sound template"));
-    let (mut sum, mut squares, mut count, mut measured_bytes) = (0f64, 0f64, 0usize, 0usize);
-    for part in ids.chunks(step) {
+    for part in ids.chunks(window - usize::from(first.is_some())) {
         if interrupt_pending() {
-            return Err(Failure(format!("{STOPPED}the measurement was stopped after {count} tokens")));
+            return Err(Failure::stopped(format!("the measurement was stopped after {} tokens", loss.tokens)));
         }
         let tokens: Vec<u32> = first.into_iter().chain(part.iter().copied()).collect();
         if tokens.len() < 2 {
@@ -84,30 +111,29 @@ pub fn run(a: Arguments) -> Outcome {
         }
         let logits = runner.logits(&tokens)?;
         for (row, &next) in logits.chunks(vocab).zip(&tokens[1..]) {
-            let loss = -f64::from(log_probabilities(row, next, 0).0);
-            sum += loss;
-            squares += loss * loss;
-            count += 1;
-            measured_bytes += tokenizer.bytes(next).map_or(0, |b| b.len());
+            let nats = -f64::from(log_probabilities(row, next, 0).0);
+            loss.sum += nats;
+            loss.squares += nats * nats;
+            loss.tokens += 1;
+            loss.bytes += tokenizer.bytes(next).map_or(0, |b| b.len());
         }
         bar.inc(part.len() as u64);
-        bar.set_message(format!("{:.4}", sum / count as f64));
+        bar.set_message(format!("{:.4}", loss.mean()));
     }
     bar.finish_and_clear();
-    let mean = sum / count as f64;
-    let error = ((squares / count as f64 - mean * mean).max(0.0) / count as f64).sqrt();
-    let bits_per_byte = sum / std::f64::consts::LN_2 / measured_bytes.max(1) as f64;
-    let cache = load.cache.clone().unwrap_or_else(|| format!("{format:?}").to_lowercase());
+    Ok(loss)
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let loss = measured(&a)?;
     if a.json {
-        let report = json!({
-            "model": a.model, "text": a.text, "tokens": count, "window": window, "cache": cache,
-            "loss": mean, "standard_error": error, "perplexity": mean.exp(), "bits_per_byte": bits_per_byte,
-        });
-        return put(&format!("{report}\n"));
+        return put(&format!("{}\n", loss.json(&a)));
     }
+    let (mean, error, Loss { tokens, window, cache, .. }) = (loss.mean(), loss.standard_error(), &loss);
     put(&format!(
-        "loss        {mean:.4} nats a token (standard error {error:.4}) over {count} tokens in windows of {window}, cache {cache}\n\
-         perplexity  {:.3}; {bits_per_byte:.4} bits a byte\n",
-        mean.exp()
+        "loss        {mean:.4} nats a token (standard error {error:.4}) over {tokens} tokens in windows of {window}, cache {cache}\n\
+         perplexity  {:.3}; {:.4} bits a byte\n",
+        mean.exp(),
+        loss.bits_per_byte()
     ))
 }

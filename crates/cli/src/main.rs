@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed (one line on stderr says why and what to do), 2 wrong arguments, 130 stopped by ctrl-c.
 
 mod answering;
+mod arguments;
 mod bench;
 mod chat;
 mod completions;
@@ -11,7 +12,6 @@ mod doctor;
 #[cfg(test)]
 mod documents;
 mod generate;
-mod loading;
 mod logging;
 mod loss;
 mod notify;
@@ -19,18 +19,16 @@ mod plot;
 mod probe;
 mod pull;
 mod pulling;
-mod rendering;
 mod rival;
-mod sandbox;
 mod serve;
 mod show;
 mod signals;
-mod speed;
 mod terminal;
 mod tokenize;
 mod trace;
-mod trying;
+mod work;
 
+use std::fmt::Display;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -86,20 +84,35 @@ enum Command {
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
     Completions(completions::Arguments),
-    #[command(name = rendering::COMMAND, hide = true)]
-    RenderTemplate,
-    #[command(name = trying::COMMAND, hide = true)]
-    TryConstraint,
 }
 
-/// A failure, in one line for people.
+/// Why a command did not do what was asked, in one line for people.
 #[derive(Debug)]
-pub struct Failure(pub String);
+pub enum Failure {
+    /// It could not be done: exit code 1.
+    Failed(String),
+    /// A wrong argument: exit code 2.
+    Usage(String),
+    /// A person stopped it: exit code 130.
+    Stopped(String),
+    /// Whoever read the output has left, and nobody is there to tell: exit code 0.
+    Closed,
+}
 
 impl Failure {
+    /// A failure in words.
+    pub fn failed(message: impl Into<String>) -> Failure {
+        Failure::Failed(message.into())
+    }
+
     /// An argument that is wrong for a reason that only the command itself sees.
-    pub fn usage(message: impl std::fmt::Display) -> Failure {
-        Failure(format!("{}{message}", terminal::USAGE))
+    pub fn usage(message: impl Display) -> Failure {
+        Failure::Usage(message.to_string())
+    }
+
+    /// A person's wish.
+    pub fn stopped(message: impl Into<String>) -> Failure {
+        Failure::Stopped(message.into())
     }
 
     /// Wrong arguments as clap tells them, but for the words that stand before them.
@@ -112,9 +125,23 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Failed(message) | Failure::Usage(message) | Failure::Stopped(message) => f.write_str(message),
+            Failure::Closed => f.write_str("the output was closed"),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
-        Failure(error.to_string())
+        let message = error.to_string();
+        match (&error as &dyn std::error::Error).downcast_ref() {
+            Some(farthing::Error::Argument(_)) => Failure::Usage(message),
+            Some(farthing::Error::Stopped { .. }) => Failure::Stopped(message),
+            _ => Failure::Failed(message),
+        }
     }
 }
 
@@ -122,6 +149,7 @@ impl<E: std::error::Error> From<E> for Failure {
 pub type Outcome = Result<(), Failure>;
 
 fn main() -> ExitCode {
+    farthing::isolate();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() && wants_json() => {
@@ -143,16 +171,12 @@ fn main() -> ExitCode {
         Command::Loss(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Serve(a) => a.logs_json(),
-        Command::Chat(_)
-        | Command::Trace(_)
-        | Command::Completions(_)
-        | Command::RenderTemplate
-        | Command::TryConstraint => false,
+        Command::Chat(_) | Command::Trace(_) | Command::Completions(_) => false,
     };
     if json {
         terminal::json_only();
     }
-    let outcome = kernels::instruction_set_from_env().map_err(Failure).and_then(|()| match arguments.command {
+    let outcome = kernels::instruction_set_from_env().map_err(Failure::Failed).and_then(|()| match arguments.command {
         Command::Chat(a) => chat::run(a),
         Command::Generate(a) => generate::run(a),
         Command::Serve(a) => serve::run(*a),
@@ -166,24 +190,17 @@ fn main() -> ExitCode {
         Command::Tokenize(a) => tokenize::run(a),
         Command::Trace(a) => trace::run(a),
         Command::Completions(a) => completions::run(a),
-        Command::RenderTemplate => rendering::run(),
-        Command::TryConstraint => trying::run(),
     });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever read our output has left; there is nobody to tell.
-        Err(Failure(message)) if message == terminal::CLOSED => ExitCode::SUCCESS,
-        Err(Failure(message)) => {
-            let (message, kind, code) =
-                match (message.strip_prefix(terminal::STOPPED), message.strip_prefix(terminal::USAGE)) {
-                    (Some(message), _) => (message, "stopped", 130),
-                    (None, Some(message)) => (message, "arguments", 2),
-                    (None, None) => (message.as_str(), "failed", 1),
-                };
-            report(message, kind, None);
-            ExitCode::from(code)
-        }
+    let (kind, code) = match &outcome {
+        Ok(()) | Err(Failure::Closed) => return ExitCode::SUCCESS,
+        Err(Failure::Stopped(_)) => ("stopped", 130),
+        Err(Failure::Usage(_)) => ("arguments", 2),
+        Err(Failure::Failed(_)) => ("failed", 1),
+    };
+    if let Err(failure) = outcome {
+        report(&failure.to_string(), kind, None);
     }
+    ExitCode::from(code)
 }
 
 /// Whether the command line asks for JSON, as far as can be told of one that is wrong.

@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use crate::Failure;
-use crate::bench::Work;
+use crate::work::Work;
 
 /// A named line of points.
 type Line<'a> = (&'a str, RGBColor, Vec<(f64, f64)>);
@@ -39,7 +39,7 @@ pub fn plot(file: &Path, title: &str, ours: &[(Work, f64)], others: &[(Work, f64
     if panels.is_empty() {
         return Err(Failure::usage("--plot: nothing to draw; measure some --depth or --sequences"));
     }
-    draw(file, title, &panels).map_err(|e| Failure(format!("{}: {e}", file.display())))
+    draw(file, title, &panels).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))
 }
 
 fn draw(file: &Path, title: &str, panels: &[(&str, Vec<Line>)]) -> Result<(), Box<dyn std::error::Error>> {

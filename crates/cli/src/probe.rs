@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ask `http://HOST:PORT[/PATH]`; without a path, `/ready`. Done when it says 200.
 pub fn check(url: &str) -> Outcome {
-    let failed = |why: String| Failure(format!("{url}: {why}"));
+    let failed = |why: String| Failure::failed(format!("{url}: {why}"));
     let wrong = |why: &str| Failure::usage(format!("{url}: {why}"));
     let rest = url
         .strip_prefix("http://")

@@ -3,11 +3,12 @@
 use std::time::SystemTime;
 
 use clap::Args;
+use farthing::names::{Resolved, resolve, short_name};
 use hub::{Cache, Name, Settings};
 use serde_json::json;
 
-use crate::loading::Load;
-use crate::pulling::{self, Resolved};
+use crate::arguments::Load;
+use crate::pulling;
 use crate::terminal::{bytes, put, say};
 use crate::{Failure, Outcome};
 
@@ -42,7 +43,7 @@ pub struct Pull {
 }
 
 pub fn pull(a: Pull) -> Outcome {
-    let (path, fetched) = match pulling::resolve(&a.model)? {
+    let (path, fetched) = match resolve(&a.model)? {
         Resolved::Here(path) => (path, false),
         Resolved::Hub(name) => (pulling::fetch(&name, &a.load, a.anyway)?, true),
     };
@@ -119,8 +120,8 @@ fn named(cache: &Cache, text: &str) -> Result<Name, Failure> {
     if text.contains('/') {
         return Ok(Name::parse(text)?);
     }
-    pulling::short_name(cache, text)?.ok_or_else(|| {
-        Failure(format!("{text}: no pulled model has that name; `farthing list` shows those that are there"))
+    short_name(cache, text)?.ok_or_else(|| {
+        Failure::failed(format!("{text}: no pulled model has that name; `farthing list` shows those that are there"))
     })
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::bench::{Work, median};
+use crate::work::{Work, median};
 
 /// A spread of rates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,11 +53,11 @@ impl Rival {
             String::from_utf8_lossy(&output.stdout).into_owned() + "\n" + &String::from_utf8_lossy(&output.stderr);
         if !output.status.success() {
             let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default().trim().to_string();
-            return Err(Failure(format!("--against: {:?} ended with {}: {last}", self.command, output.status)));
+            return Err(Failure::failed(format!("--against: {:?} ended with {}: {last}", self.command, output.status)));
         }
         let found = figures(&text);
         if found.is_empty() {
-            return Err(Failure(format!(
+            return Err(Failure::failed(format!(
                 "--against: {:?} printed no figure that is known; llama-bench wants -o json",
                 self.command
             )));

@@ -1,28 +1,24 @@
 //! `farthing serve`: models behind OpenAI's API.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
-use engine::{Disk, Engine, Settings};
-use model::Checkpoint;
-use model::cache::PAGE;
-use model::plan::MemoryPlan;
-use serve::generation::model_pool::{ModelDescription, ModelPool};
-use serve::http::api_keys::ApiKeys;
+use farthing::server::{ModelSource, Server, ServerOptions, api_name};
+use farthing::{Access, ApiKeys, ServerLimits, Tls};
+use serve::Origin;
 use serve::http::client::Proxy;
 use serve::http::hosts::{Host, Hosts};
-use serve::{Access, AppState, ModelParts, Origin, ServedModel, ServerLimits, Tls};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use crate::loading::{Choose, Load, bundled, cache_format, cores, load, planned, told, xdg};
+use crate::arguments::{Choose, Load};
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
 use crate::signals;
-use crate::terminal::{bytes, several};
-use crate::{Failure, Outcome, config, probe, pulling, trying};
+use crate::terminal::several;
+use crate::{Failure, Outcome, config, probe, pulling};
 
 /// Serve models over HTTP, for OpenAI's clients
 ///
@@ -180,126 +176,60 @@ fn size_or_off(text: &str) -> Result<u64, String> {
     if text == "off" || text == "0" { Ok(0) } else { size(text).map_err(|e| format!("{e}, or off")) }
 }
 
-/// Longest text where `--context` does not say.
-const CONTEXT: usize = 16_384;
-/// Contexts that the cache holds at most where `--cached` does not say.
-const CONTEXTS: usize = 16;
-/// Bytes on disk where `--disk-cache` does not say.
-const DISK: u64 = 10 << 30;
-
-/// How a model is loaded to serve many: the texts' length, and the tokens that the cache holds, from what memory allows.
-fn shape(a: &Arguments, checkpoint: &Checkpoint) -> Result<Load, Failure> {
-    let most = checkpoint.structure.context;
-    let (format, models) = (cache_format(checkpoint, &a.load)?, a.models.len().max(1) as u64);
-    let layout = checkpoint.structure.cache_layout(format);
-    let plan = MemoryPlan::new(checkpoint, most.min(CONTEXT), format);
-    let free = a.memory.or(plan.available).map(|n| n.saturating_sub(plan.weights.saturating_add(plan.scratch)));
-    let share = free.map(|n| layout.tokens_within(n / 4 / models));
-    // Where little is free, a text of 4096 tokens is tried all the same: the plan says whether it fits.
-    let fitting = share.unwrap_or(CONTEXT).max(4096);
-    let context = a.load.context.unwrap_or(most.min(CONTEXT).min(fitting));
-    let cached = a.cached.map_or(share.unwrap_or(0).min(context.saturating_mul(CONTEXTS)), |n| n as usize);
-    Ok(Load { context: Some(context), cached: Some(cached.max(context)), ..a.load.clone() })
-}
-
-/// Where prompts are kept, and how many bytes of them.
-fn disk(a: &Arguments) -> Option<(PathBuf, u64)> {
-    let usual = || xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("units"));
-    let dir = a.disk_cache_dir.clone().or_else(usual)?;
-    let room = || hub::free_bytes(&dir).map_or(DISK, |free| DISK.min(free / 4));
-    let bytes_max = a.disk_cache.unwrap_or_else(room);
-    (bytes_max > 0).then_some((dir, bytes_max))
-}
-
-/// The id of a model in the API: its name at the hub, or the last part of its path.
-fn api_name(model: Option<&str>) -> String {
-    let Some(model) = model else { return "seed-5.7m".to_string() };
-    let path = std::path::Path::new(model);
-    if !path.exists() {
-        return model.to_string();
-    }
-    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    whole.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// A model that will be served.
-struct Candidate {
-    path: PathBuf,
-    load: Load,
-    description: ModelDescription,
-    /// Its plan, in words.
-    plan: String,
-}
-
-/// Find all models and plan them, fetched first where they are not here.
-fn candidates(a: &Arguments) -> Result<(Vec<Candidate>, Option<u64>), Failure> {
-    let asked: Vec<Option<&str>> =
-        if a.models.is_empty() { vec![None] } else { a.models.iter().map(|m| Some(m.as_str())).collect() };
-    if a.name.len() > asked.len() {
+/// The models, fetched first where they are not here.
+fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
+    let asked = a.models.len().max(1);
+    if a.name.len() > asked {
         return Err(Failure::usage(format!(
-            "--name was given for {} and there are {}: give at most one a model",
-            several(a.name.len(), "model"),
-            asked.len()
+            "--name was given for {} and there are {asked}: give at most one a model",
+            several(a.name.len(), "model")
         )));
     }
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (mut all, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
-    for (index, model) in asked.into_iter().enumerate() {
-        let path = model.map_or_else(bundled, |model| pulling::find(model, &a.load))?;
-        let name = a.name.get(index).cloned().unwrap_or_else(|| api_name(model));
-        if let Some(same) = all.iter().find(|c| c.description.name == name) {
-            return Err(Failure::usage(format!(
-                "{} and {} would both be {name:?} in the API; give each a --name",
-                same.path.display(),
-                path.display()
-            )));
-        }
-        let checkpoint = Checkpoint::open(&path)?;
-        let load = shape(a, &checkpoint)?;
-        let (plan, _) = planned(&checkpoint, &load)?;
-        available = available.or(plan.available);
-        let description = ModelDescription { name, bytes: plan.total(), context: plan.context, created };
-        all.push(Candidate { path, load, description, plan: told(&plan) });
+    let found = |model: &String| -> Result<ModelSource, Failure> {
+        Ok(ModelSource { path: Some(pulling::find(model, &a.load)?), name: api_name(model) })
+    };
+    let mut all = match &a.models[..] {
+        [] => vec![ModelSource::bundled()],
+        models => models.iter().map(found).collect::<Result<_, _>>()?,
+    };
+    for (source, name) in all.iter_mut().zip(&a.name) {
+        source.name.clone_from(name);
     }
-    Ok((all, a.memory.or(available)))
+    Ok(all)
 }
 
-/// What follows from the options, in lines.
-fn derived(a: &Arguments, all: &[Candidate], budget: Option<u64>) -> Vec<String> {
-    let mut lines: Vec<String> = all.iter().map(|c| format!("plan: {}: {}", c.description.name, c.plan)).collect();
-    let together = all.iter().fold(0u64, |sum, c| sum.saturating_add(c.description.bytes));
-    let budget = budget.map_or_else(|| "an unknown amount".to_string(), bytes);
-    lines.push(format!(
-        "memory: {budget} for models{}",
-        if all.len() > 1 { format!(", {} if all are loaded", bytes(together)) } else { String::new() }
-    ));
-    let threads = a.load.threads.map_or_else(cores, usize::from);
-    let contexts: Vec<String> = all.iter().map(|c| c.description.context.to_string()).collect();
-    let pages: Vec<String> =
-        all.iter().map(|c| c.load.cached.unwrap_or(c.description.context).div_ceil(PAGE).to_string()).collect();
-    lines.push(format!(
-        "bounds: {threads} threads, texts of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
-        contexts.join(" and "),
-        pages.join(" + "),
-        a.parallel,
-        a.queue,
-        a.connections
-    ));
-    lines.push(match disk(a) {
-        Some((dir, most)) => format!("cache on disk: at most {} in {}", bytes(most), dir.display()),
-        None => "cache on disk: off".to_string(),
-    });
-    lines
+fn options(a: &Arguments, access: Access, tls: Option<Arc<Tls>>) -> Result<ServerOptions, Failure> {
+    let seconds = |n: u16| Duration::from_secs(u64::from(n));
+    let choose = a.choose.clone();
+    Ok(ServerOptions {
+        load: farthing::LoadOptions { cached: a.cached.map(|n| n as usize), ..a.load.options()? },
+        sampling: Arc::new(move |advised| choose.over(advised)),
+        parallel: usize::from(a.parallel),
+        queue: usize::from(a.queue),
+        disk_cache_dir: a.disk_cache_dir.clone(),
+        disk_cache_bytes: a.disk_cache,
+        memory: a.memory,
+        idle_unload: a.idle_unload.map(|unused| Duration::from_secs(u64::from(unused))),
+        limits: ServerLimits {
+            connections: usize::from(a.connections),
+            patience: seconds(a.patience),
+            drain: seconds(a.drain),
+            ..ServerLimits::default()
+        },
+        access,
+        tls,
+        ..ServerOptions::new(models(a)?)
+    })
 }
 
 /// Keys in a file, one a line.
 fn keys_in(path: Option<&PathBuf>) -> Result<Vec<String>, Failure> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = model::tensors::read_bounded(path, 8 << 20)?;
-    let text = String::from_utf8(text).map_err(|_| Failure(format!("{}: not text", path.display())))?;
+    let text = String::from_utf8(text).map_err(|_| Failure::failed(format!("{}: not text", path.display())))?;
     let keys: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect();
     if keys.is_empty() {
-        return Err(Failure(format!("{}: no key in it; put one a line", path.display())));
+        return Err(Failure::failed(format!("{}: no key in it; put one a line", path.display())));
     }
     Ok(keys)
 }
@@ -329,85 +259,6 @@ fn tls(a: &Arguments) -> Result<Option<Arc<Tls>>, Failure> {
     }
 }
 
-/// Loads a candidate, on the thread of whoever asked for it. `faults` hears of an engine that panics.
-fn loader(
-    a: &Arguments,
-    all: &[Candidate],
-    faults: UnboundedSender<String>,
-) -> impl Fn(&ModelDescription) -> Result<ServedModel, String> + use<> {
-    let known: Vec<(String, PathBuf, Load)> =
-        all.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
-    let (choose, running, waiting, disk) = (a.choose.clone(), usize::from(a.parallel), usize::from(a.queue), disk(a));
-    let trials: Arc<dyn serve::TryConstraint> = Arc::new(trying::Apart::new());
-    move |wanted| {
-        let (name, path, options) = known.iter().find(|(name, ..)| *name == wanted.name).ok_or("no such model")?;
-        // The plan was told at the start.
-        let options = Load { quiet: true, ..options.clone() };
-        let m = load(path, &options).map_err(|Failure(why)| why)?;
-        let vocab = m.runner.model().structure.vocab;
-        let defaults = choose.sampling(&m.generation, vocab).map_err(|Failure(why)| why)?;
-        tracing::info!(target: "farthing", model = name, "loaded");
-        let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
-        let disk = disk.clone().map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
-        let (model, faults) = (name.clone(), faults.clone());
-        let fault = move |said: &str| {
-            tracing::error!(target: "farthing", model, "the engine has stopped after a fault inside, which please report: {said}");
-            let _ = faults.send(format!("the engine of {model} has stopped after a fault inside: {said}"));
-        };
-        let settings = Settings { running, waiting, disk, fault: Some(Box::new(fault)), ..Settings::default() };
-        let engine = Engine::start(m.runner, settings);
-        #[cfg(debug_assertions)]
-        planted::panic(&engine);
-        Ok(ServedModel::new(ModelParts {
-            name: name.clone(),
-            engine,
-            tokenizer: Arc::new(m.tokenizer),
-            template: m.template,
-            bos: m.bos,
-            eos: m.eos,
-            defaults,
-            stops: m.stops,
-            trials: Arc::clone(&trials),
-        }))
-    }
-}
-
-/// For the tests, in builds with assertions only: an engine that panics, to see what a server does then.
-#[cfg(debug_assertions)]
-mod planted {
-    use std::ops::ControlFlow;
-    use std::time::Duration;
-
-    use engine::{Engine, Event, EventSink, Request};
-
-    struct Planted;
-
-    impl EventSink for Planted {
-        fn take(&mut self, event: Event) -> ControlFlow<()> {
-            // Some time is left to those that run beside it.
-            if matches!(event, Event::Token { .. }) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            ControlFlow::Continue(())
-        }
-    }
-
-    impl Drop for Planted {
-        fn drop(&mut self) {
-            panic!("planted");
-        }
-    }
-
-    /// Ends the engine's thread after so many tokens of a request of its own as the variable says.
-    pub fn panic(engine: &Engine) {
-        let wanted = std::env::var("FARTHING_PLANTED_PANIC").ok().and_then(|n| n.parse().ok());
-        let Some(tokens_max) = wanted else { return };
-        let request = Request { prompt: vec![2], tokens_max, ..Request::default() };
-        // Its handle would cancel it.
-        std::mem::forget(engine.submit(request, Planted));
-    }
-}
-
 impl Arguments {
     /// Whether stderr is for programs, as far as the command line says.
     pub fn logs_json(&self) -> bool {
@@ -430,85 +281,44 @@ pub fn run(a: Arguments) -> Outcome {
     logging::start(a.log_format, a.log_level.unwrap_or(usual));
     a.choose.check()?;
     let (access, tls) = (access(&a)?, tls(&a)?);
-    let (all, budget) = candidates(&a)?;
+    let open = !a.host.is_loopback() && access.keys.is_empty();
+    let server = Server::plan(options(&a, access, tls.clone())?)?;
     if a.print_config {
-        let lines: Vec<String> = derived(&a, &all, budget).iter().map(|line| format!("# {line}\n")).collect();
+        let lines: Vec<String> = server.describe().iter().map(|line| format!("# {line}\n")).collect();
         return crate::terminal::put(&format!("{}{}", config::printed(&argv)?, lines.concat()));
     }
     let json = a.log_format == Format::Json;
     let say =
         move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { crate::terminal::say(text) };
     if !a.load.quiet {
-        derived(&a, &all, budget).iter().for_each(|line| say(line));
+        server.describe().iter().for_each(|line| say(line));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(serve(&a, access, tls, all, budget, say));
+    let outcome = runtime.block_on(serve(&a, server, tls, open, say));
     // Work that nobody waits for is not waited for either.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(
-    a: &Arguments,
-    access: Access,
-    tls: Option<Arc<Tls>>,
-    all: Vec<Candidate>,
-    budget: Option<u64>,
-    say: impl Fn(&str) + Send + Copy + 'static,
-) -> Outcome {
+/// Serves until a signal. `open`: others reach the server, and it has no keys.
+async fn serve(a: &Arguments, server: Server, tls: Option<Arc<Tls>>, open: bool, say: impl Fn(&str)) -> Outcome {
     let address = SocketAddr::new(a.host, a.port);
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => Failure(format!("{address} is in use; give another --port (0 = any)")),
-        _ => Failure(format!("{address}: {e}; give another --host or --port")),
+        ErrorKind::AddrInUse => Failure::failed(format!("{address} is in use; give another --port (0 = any)")),
+        _ => Failure::failed(format!("{address}: {e}; give another --host or --port")),
     })?;
     let listening = listener.local_addr()?;
-    let seconds = |n: u16| Duration::from_secs(u64::from(n));
-    let bounds = ServerLimits {
-        connections: usize::from(a.connections),
-        patience: seconds(a.patience),
-        drain: seconds(a.drain),
-        ..ServerLimits::default()
-    };
-    let keys = access.keys.len();
-    let (faults, mut fault) = unbounded_channel();
-    let loader = Box::new(loader(a, &all, faults));
-    let names: Vec<String> = all.iter().map(|c| c.description.name.clone()).collect();
-    let models = ModelPool::new(all.into_iter().map(|c| c.description).collect(), budget, loader);
-    let state = AppState::new(bounds, access, models);
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let told = signals::until_told(tls.clone(), bounds.drain)?;
-    let end = async move {
-        tokio::select! {
-            () = told => None,
-            // A service manager starts it again; here nothing can be computed any more.
-            said = fault.recv() => said,
+    let end = signals::until_told(tls, Duration::from_secs(u64::from(a.drain)))?;
+    let names = server.names().join(", ");
+    let ready = || {
+        say(&format!("serving {names} at {scheme}://{listening}/v1 (ctrl-c ends it)"));
+        if open {
+            say(&format!("warning: there are no keys; whoever reaches {listening} can use it"));
+        } else if !a.host.is_loopback() && scheme == "http" {
+            say("warning: there is no TLS; keys and texts can be read on their way");
         }
+        notify("READY=1");
     };
-    let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
-    state.start().await.map_err(|e| match e {
-        serve::generation::model_pool::ModelUnavailable::Failed { cause, .. } => Failure(cause),
-        other => Failure(other.to_string()),
-    })?;
-    let unused = a.idle_unload.map(|unused| Duration::from_secs(u64::from(unused)));
-    let idle = unused.map(|unused| tokio::spawn(Arc::clone(&state).unload_idle(unused)));
-    say(&format!("serving {} at {scheme}://{listening}/v1 (ctrl-c ends it)", names.join(", ")));
-    if !a.host.is_loopback() && keys == 0 {
-        say(&format!("warning: there are no keys; whoever reaches {listening} can use it"));
-    } else if !a.host.is_loopback() && scheme == "http" {
-        say("warning: there is no TLS; keys and texts can be read on their way");
-    }
-    notify("READY=1");
-    let (finished, fault) = server.await?;
-    if let Some(idle) = idle {
-        // It holds the models: what waits to be written to disk is written when they go.
-        idle.abort();
-        let _ = idle.await;
-    }
-    if let Some(said) = fault {
-        return Err(Failure(said));
-    }
-    if !finished {
-        return Err(Failure("some requests were not done in time and were left".to_string()));
-    }
-    Ok(())
+    Ok(server.run(listener, end, ready).await?)
 }

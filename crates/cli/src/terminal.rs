@@ -10,27 +10,20 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use unicode_width::UnicodeWidthChar;
 
+pub use farthing::words::{bytes, rounded, several};
+
 use crate::Failure;
 use crate::signals::is_ignored;
 
 /// The exit code of a program that was stopped.
 pub const EXIT_STOPPED: i32 = 130;
 
-/// Begins the message of a failure that is a person's wish: the exit code is 130.
-pub const STOPPED: &str = "\u{0}";
-
-/// Begins the message of a failure that is a wrong argument: the exit code is 2.
-pub const USAGE: &str = "\u{1}";
-
-/// The message of a failure that is none: the reader of our output has gone.
-pub const CLOSED: &str = "the output was closed";
-
 /// Write to stdout and flush.
 pub fn put(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
-        ErrorKind::BrokenPipe => Failure(CLOSED.to_string()),
-        _ => Failure(format!("cannot write the output: {e}")),
+        ErrorKind::BrokenPipe => Failure::Closed,
+        _ => Failure::failed(format!("cannot write the output: {e}")),
     })
 }
 
@@ -39,13 +32,13 @@ pub fn read_text(from: impl std::io::Read, name: &str) -> Result<String, Failure
     use std::io::Read;
     let most = text::tokenizer::TEXT_BYTES_MAX;
     let mut bytes = Vec::new();
-    from.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|e| Failure(format!("{name}: {e}")))?;
+    from.take(most as u64 + 1).read_to_end(&mut bytes).map_err(|e| Failure::failed(format!("{name}: {e}")))?;
     if bytes.len() > most {
-        return Err(Failure(format!(
+        return Err(Failure::failed(format!(
             "{name}: more than {most} bytes of text are not taken at once: give a part of it"
         )));
     }
-    String::from_utf8(bytes).map_err(|_| Failure(format!("{name}: not UTF-8 text")))
+    String::from_utf8(bytes).map_err(|_| Failure::failed(format!("{name}: not UTF-8 text")))
 }
 
 /// A whole number of the command line.
@@ -153,17 +146,6 @@ pub fn interrupt_pending() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// A number of bytes for people.
-pub fn bytes(n: u64) -> String {
-    let n = n as f64;
-    match n {
-        _ if n < 1024.0 => format!("{n} B"),
-        _ if n < 1024.0 * 1024.0 => format!("{:.1} KiB", n / 1024.0),
-        _ if n < 1024.0 * 1024.0 * 1024.0 => format!("{:.1} MiB", n / 1_048_576.0),
-        _ => format!("{:.2} GiB", n / 1_073_741_824.0),
-    }
-}
-
 /// A count for people: 15.7 B, 5.73 M.
 pub fn count(n: u64) -> String {
     let x = n as f64;
@@ -172,11 +154,6 @@ pub fn count(n: u64) -> String {
         1_000_000.. => format!("{:.2} M", x / 1e6),
         _ => n.to_string(),
     }
-}
-
-/// So many things, in words: 1 file, 2 files.
-pub fn several(n: usize, noun: &str) -> String {
-    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 /// A bar for reading a prompt of this many tokens; hidden where stderr is no terminal or the prompt is short.

@@ -1,11 +1,13 @@
 //! `farthing tokenize`: text to ids and back.
 
 use clap::Args;
+use farthing::names::find_headers;
+use farthing::{TokenizerParts, tokenizer};
 use model::Checkpoint;
 use serde_json::json;
 
 use crate::terminal::{put, read_text};
-use crate::{Failure, Outcome, loading, pulling};
+use crate::{Failure, Outcome};
 
 /// Show the tokens of a text
 ///
@@ -52,9 +54,8 @@ pub fn run(a: Arguments) -> Outcome {
         Some(text) => text,
         None => read_text(std::io::stdin(), "the text on stdin")?,
     };
-    let (path, _remote) = pulling::find_headers(&a.model)?;
-    let checkpoint = Checkpoint::open(&path)?;
-    let (tokenizer, ..) = loading::tokenizer(&checkpoint)?;
+    let (path, _remote) = find_headers(&a.model)?;
+    let TokenizerParts { tokenizer, .. } = tokenizer(&Checkpoint::open(&path)?)?;
     if a.decode {
         let ids = ids(&text)?;
         if let Some(id) = ids.iter().find(|&&id| tokenizer.bytes(id).is_none()) {

@@ -5,15 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use engine::{Limits, Runner};
-use kernels::Pool;
-use model::{CacheFormat, Checkpoint, Transformer};
+use model::CacheFormat;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::loading::{self, Load};
+use crate::arguments::Load;
 use crate::terminal::{before_the_end, read_text, say, several};
 use crate::tokenize::ids;
-use crate::{Failure, Outcome, pulling};
+use crate::{Failure, Outcome};
 
 /// Write logits, and hidden states and routing, of a list of tokens
 ///
@@ -54,7 +52,10 @@ struct Part<'a> {
 impl Part<'_> {
     fn create(output: &Path) -> Result<Part<'_>, Failure> {
         if output.is_dir() {
-            return Err(Failure(format!("{}: Is a directory; give the name of a file as --output", output.display())));
+            return Err(Failure::failed(format!(
+                "{}: Is a directory; give the name of a file as --output",
+                output.display()
+            )));
         }
         let path = std::fs::metadata(output).map_or(true, |there| there.is_file()).then(|| {
             let mut path = output.as_os_str().to_os_string();
@@ -62,7 +63,7 @@ impl Part<'_> {
             PathBuf::from(path)
         });
         let created = File::create(path.as_deref().unwrap_or(output));
-        let file = created.map_err(|e| Failure(format!("{}: {e}; give another --output", output.display())))?;
+        let file = created.map_err(|e| Failure::failed(format!("{}: {e}; give another --output", output.display())))?;
         if let Some(path) = path.clone() {
             before_the_end(move || drop(std::fs::remove_file(path)));
         }
@@ -72,7 +73,7 @@ impl Part<'_> {
     fn finish(mut self, bytes: &[u8]) -> Outcome {
         let named = |path: &PathBuf| std::fs::rename(path, self.output);
         let written = self.file.write_all(bytes).and_then(|()| self.path.as_ref().map_or(Ok(()), named));
-        written.map_err(|e| Failure(format!("{}: {e}", self.output.display())))
+        written.map_err(|e| Failure::failed(format!("{}: {e}", self.output.display())))
     }
 }
 
@@ -87,7 +88,7 @@ impl Drop for Part<'_> {
 
 pub fn run(a: Arguments) -> Outcome {
     let list = match a.tokens.strip_prefix('@') {
-        Some(file) => read_text(File::open(file).map_err(|e| Failure(format!("{file}: {e}")))?, file)?,
+        Some(file) => read_text(File::open(file).map_err(|e| Failure::failed(format!("{file}: {e}")))?, file)?,
         None => a.tokens.clone(),
     };
     let tokens = ids(&list)?;
@@ -96,26 +97,20 @@ pub fn run(a: Arguments) -> Outcome {
     }
     // A place that cannot be written is told before the work.
     let part = Part::create(&a.output)?;
-    let checkpoint = Checkpoint::open(&pulling::find(&a.model, &a.load)?)?;
-    let most = checkpoint.structure.context;
-    if tokens.len() > most {
-        return Err(Failure::usage(format!(
-            "{} are {} more than the model's context of {most}",
-            several(tokens.len(), "token"),
-            tokens.len() - most
-        )));
-    }
-    if let Some(id) = tokens.iter().find(|&&id| id as usize >= checkpoint.structure.vocab) {
-        let vocab = checkpoint.structure.vocab;
-        return Err(Failure::usage(format!("token {id} is outside the vocabulary of {vocab}")));
-    }
-    let load = Load { context: Some(tokens.len()), cache: Some("f32".to_string()), ..a.load };
-    loading::plan(&checkpoint, &load)?;
-    let weights = checkpoint.weights()?;
-    let (vocab, hidden) = (checkpoint.structure.vocab, checkpoint.structure.hidden);
-    let pool = Pool::new(load.threads.map_or_else(loading::cores, usize::from));
-    let limits = Limits { context: tokens.len(), cached: tokens.len() };
-    let mut runner = Runner::new(Transformer::new(checkpoint.structure, weights), pool, CacheFormat::F32, limits);
+    let planned = a.load.plan(&a.model, |checkpoint, options| {
+        let (n, most, vocab) = (tokens.len(), checkpoint.structure.context, checkpoint.structure.vocab);
+        if n > most {
+            let said = format!("{} are {} more than the model's context of {most}", several(n, "token"), n - most);
+            return Err(Failure::usage(said));
+        }
+        if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab) {
+            return Err(Failure::usage(format!("token {id} is outside the vocabulary of {vocab}")));
+        }
+        (options.context, options.cache) = (Some(n), Some(CacheFormat::F32));
+        Ok(())
+    })?;
+    let (vocab, hidden) = (planned.checkpoint.structure.vocab, planned.checkpoint.structure.hidden);
+    let mut runner = planned.runner()?;
     let (logits, trace) = runner.trace(&tokens)?;
 
     let rows = tokens.len();
@@ -142,7 +137,7 @@ pub fn run(a: Arguments) -> Outcome {
         .collect();
     let bytes = safetensors::serialize(views?, None)?;
     part.finish(&bytes)?;
-    if !load.quiet {
+    if !a.load.quiet {
         say(&format!("wrote {} to {}", several(tensors.len(), "tensor"), a.output.display()));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::dispatch::{Table, kernels};
-use crate::vectors::Vectors;
+use crate::vectors::{Vectors, for_features};
 
 pub(crate) mod lanes;
 mod quantised;
@@ -22,23 +22,37 @@ pub fn available() -> bool {
 pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
 
 /// Every kernel from the common source.
-const GENERIC: Table = kernels!("avx512", Avx512, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+const GENERIC: Table =
+    kernels!("avx512", Avx512::proof(), "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
 
+/// The set, where the processor has it.
 #[derive(Clone, Copy)]
-pub struct Avx512;
+pub struct Avx512(());
 
-// SAFETY (all blocks of this impl): methods are inlined into the kernels of `TABLE`, which run only where `available()`;
-// loads and stores are unaligned ones within slices whose length is checked first.
-#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Avx512 {
+    /// The proof of a function that is compiled for the set: whoever calls that function answers for the processor.
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[inline]
+    fn proof() -> Self {
+        Avx512(())
+    }
+}
+
 impl Vectors for Avx512 {
     type F = __m512;
     type I = __m512i;
     const MANY_REGISTERS: bool = true;
 
-    /// Halves added as in `sum`, of two, four, eight and sixteen vectors side by side.
     #[inline(always)]
-    fn sums(v: &[__m512; 16]) -> __m512 {
-        unsafe {
+    fn prefetch<T>(self, x: &[T]) {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast()) }
+    }
+
+    for_features! {
+        "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni";
+        /// Halves added as in `sum`, of two, four, eight and sixteen vectors side by side.
+        fn sums(self, v: &[__m512; 16]) -> __m512 {
             let mut quarters = [_mm512_setzero_ps(); 4];
             for j in 0..4 {
                 let (a, b, c, d) = (v[j], v[4 + j], v[8 + j], v[12 + j]);
@@ -54,222 +68,189 @@ impl Vectors for Avx512 {
             let cd = _mm512_add_ps(cd, _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
             _mm512_add_ps(_mm512_shuffle_ps::<0x88>(ab, cd), _mm512_shuffle_ps::<0xdd>(ab, cd))
         }
-    }
-
-    #[inline(always)]
-    fn splat(x: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(x) }
-    }
-    #[inline(always)]
-    fn load(x: &[f32]) -> __m512 {
-        let x = &x[..16];
-        unsafe { _mm512_loadu_ps(x.as_ptr()) }
-    }
-    #[inline(always)]
-    fn store(v: __m512, out: &mut [f32]) {
-        let out = &mut out[..16];
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
-    }
-    #[inline(always)]
-    fn load_f32_bytes(x: &[u8]) -> __m512 {
-        let x = &x[..64];
-        unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    fn load_bf16_bytes(x: &[u8]) -> __m512 {
-        let x = &x[..32];
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        fn splat(self, x: f32) -> __m512 {
+            _mm512_set1_ps(x)
         }
-    }
-    #[inline(always)]
-    fn load_bf16(x: &[u16]) -> __m512 {
-        let x = &x[..16];
-        unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        fn load(self, x: &[f32]) -> __m512 {
+            let x = &x[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe { _mm512_loadu_ps(x.as_ptr()) }
         }
-    }
-    #[inline(always)]
-    fn load_f16_bytes(x: &[u8]) -> __m512 {
-        let x = &x[..32];
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
-    }
-    #[inline(always)]
-    fn load_e4m3(x: &[u8]) -> __m512 {
-        let x = &x[..16];
-        unsafe {
-            let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
-            let magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
-            let sign = _mm256_slli_epi16::<8>(_mm256_andnot_si256(_mm256_set1_epi16(0x7f), wide));
-            let half = _mm256_or_si256(sign, _mm256_slli_epi16::<7>(magnitude));
-            let value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0));
-            let nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
-            _mm512_mask_blend_ps(nan, value, _mm512_set1_ps(f32::NAN))
+        fn store(self, v: __m512, out: &mut [f32]) {
+            let out = &mut out[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
         }
-    }
-    #[inline(always)]
-    fn prefetch<T>(x: &[T]) {
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    fn add(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-    #[inline(always)]
-    fn sub(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    fn mul(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn div(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_div_ps(a, b) }
-    }
-    #[inline(always)]
-    fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fnmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    fn max(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    fn min(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_min_ps(a, b) }
-    }
-    #[inline(always)]
-    fn round(a: __m512) -> __m512 {
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-    #[inline(always)]
-    fn exp2(n: __m512) -> __m512 {
-        unsafe {
+        fn load_f32_bytes(self, x: &[u8]) -> __m512 {
+            let x = &x[..64];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe { _mm512_loadu_ps(x.as_ptr().cast()) }
+        }
+        fn load_bf16_bytes(self, x: &[u8]) -> __m512 {
+            let x = &x[..32];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        fn load_bf16(self, x: &[u16]) -> __m512 {
+            let x = &x[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        fn load_f16_bytes(self, x: &[u8]) -> __m512 {
+            let x = &x[..32];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
+        }
+        fn load_e4m3(self, x: &[u8]) -> __m512 {
+            let x = &x[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe {
+                let wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(x.as_ptr().cast()));
+                let magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7f));
+                let sign = _mm256_slli_epi16::<8>(_mm256_andnot_si256(_mm256_set1_epi16(0x7f), wide));
+                let half = _mm256_or_si256(sign, _mm256_slli_epi16::<7>(magnitude));
+                let value = _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0));
+                let nan = _mm256_cmpeq_epi16_mask(magnitude, _mm256_set1_epi16(0x7f));
+                _mm512_mask_blend_ps(nan, value, _mm512_set1_ps(f32::NAN))
+            }
+        }
+        fn add(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_add_ps(a, b)
+        }
+        fn sub(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_sub_ps(a, b)
+        }
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_mul_ps(a, b)
+        }
+        fn div(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_div_ps(a, b)
+        }
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            _mm512_fmadd_ps(a, b, c)
+        }
+        fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+            _mm512_fnmadd_ps(a, b, c)
+        }
+        fn max(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_max_ps(a, b)
+        }
+        fn min(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_min_ps(a, b)
+        }
+        fn round(self, a: __m512) -> __m512 {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
+        }
+        fn exp2(self, n: __m512) -> __m512 {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
         }
-    }
-    #[inline(always)]
-    fn below(x: __m512, bound: __m512, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, bound), b, a) }
-    }
-    #[inline(always)]
-    fn largest(a: __m512, b: __m512) -> f32 {
-        unsafe {
+        fn below(self, x: __m512, bound: __m512, a: __m512, b: __m512) -> __m512 {
+            _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, bound), b, a)
+        }
+        fn largest(self, a: __m512, b: __m512) -> f32 {
             let bits = _mm512_set1_epi32(i32::MAX);
             let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
             let most = _mm512_max_epu32(_mm512_and_si512(a, bits), _mm512_and_si512(b, bits));
             f32::from_bits(_mm512_reduce_max_epu32(most))
         }
-    }
-    #[inline(always)]
-    fn to_bytes(v: __m512, out: &mut [i8]) -> i32 {
-        let out = &mut out[..16];
-        unsafe {
-            let held = _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(127.0)), _mm512_set1_ps(-127.0));
-            let whole = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), held);
-            _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole));
-            _mm512_reduce_add_epi32(whole)
-        }
-    }
-    #[inline(always)]
-    fn splat_i(x: i32) -> __m512i {
-        unsafe { _mm512_set1_epi32(x) }
-    }
-    #[inline(always)]
-    fn to_f(v: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(v) }
-    }
-
-    #[inline(always)]
-    fn dot_step(acc: __m512i, tile: &[u8], x: &[i8]) -> __m512i {
-        let (tile, x) = (&tile[..64], &x[..4]);
-        unsafe {
-            let x = _mm512_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned());
-            _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(tile.as_ptr().cast()), x)
-        }
-    }
-    #[inline(always)]
-    fn load_i(x: &[i32]) -> __m512i {
-        let x = &x[..16];
-        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
-    }
-    #[inline(always)]
-    fn store_i(v: __m512i, out: &mut [i32]) {
-        let out = &mut out[..16];
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
-    }
-    #[inline(always)]
-    fn to_i(v: __m512) -> __m512i {
-        unsafe { _mm512_cvtps_epi32(v) }
-    }
-    #[inline(always)]
-    fn pack(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_packs_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn pairs_low(x: __m512i, y: __m512i) -> __m512i {
-        unsafe { _mm512_unpacklo_epi16(x, y) }
-    }
-    #[inline(always)]
-    fn pairs_high(x: __m512i, y: __m512i) -> __m512i {
-        unsafe { _mm512_unpackhi_epi16(x, y) }
-    }
-    #[inline(always)]
-    fn dot_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
-    }
-    #[inline(always)]
-    fn transpose(v: &mut [__m512i; 16]) {
-        unsafe { lanes::transpose(v) }
-    }
-    #[inline(always)]
-    fn by_four(v: [__m512; 4]) -> [__m512; 4] {
-        unsafe { lanes::by_four(v) }
-    }
-
-    /// A 16x16 transposition of 4-byte pieces.
-    #[inline(always)]
-    fn interleave(u: &[u8], stride: usize, out: &mut [u8]) {
-        let (u, out) = (&u[..15 * stride + 64], &mut out[..1024]);
-        unsafe {
-            // Rows 4j..4j+4 to registers whose 128-bit lane l holds columns 4l+c of four rows.
-            let mut quads = [[_mm512_setzero_si512(); 4]; 4];
-            for (j, quad) in quads.iter_mut().enumerate() {
-                let at = u.as_ptr().add(4 * j * stride);
-                let (a, b) = (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(stride).cast()));
-                let (c, d) =
-                    (_mm512_loadu_si512(at.add(2 * stride).cast()), _mm512_loadu_si512(at.add(3 * stride).cast()));
-                let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-                let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-                *quad = [
-                    _mm512_unpacklo_epi64(ab_low, cd_low),
-                    _mm512_unpackhi_epi64(ab_low, cd_low),
-                    _mm512_unpacklo_epi64(ab_high, cd_high),
-                    _mm512_unpackhi_epi64(ab_high, cd_high),
-                ];
+        fn to_bytes(self, v: __m512, out: &mut [i8]) -> i32 {
+            let out = &mut out[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe {
+                let held = _mm512_max_ps(_mm512_min_ps(v, _mm512_set1_ps(127.0)), _mm512_set1_ps(-127.0));
+                let whole = _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask::<_CMP_ORD_Q>(v, v), held);
+                _mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(whole));
+                _mm512_reduce_add_epi32(whole)
             }
-            for c in 0..4 {
-                let (a, b, d, e) = (quads[0][c], quads[1][c], quads[2][c], quads[3][c]);
-                let ab_low = _mm512_shuffle_i32x4::<0x44>(a, b);
-                let ab_high = _mm512_shuffle_i32x4::<0xee>(a, b);
-                let de_low = _mm512_shuffle_i32x4::<0x44>(d, e);
-                let de_high = _mm512_shuffle_i32x4::<0xee>(d, e);
-                let steps = [
-                    _mm512_shuffle_i32x4::<0x88>(ab_low, de_low),
-                    _mm512_shuffle_i32x4::<0xdd>(ab_low, de_low),
-                    _mm512_shuffle_i32x4::<0x88>(ab_high, de_high),
-                    _mm512_shuffle_i32x4::<0xdd>(ab_high, de_high),
-                ];
-                for (l, step) in steps.into_iter().enumerate() {
-                    _mm512_storeu_si512(out.as_mut_ptr().add(64 * (4 * l + c)).cast(), step);
+        }
+        fn splat_i(self, x: i32) -> __m512i {
+            _mm512_set1_epi32(x)
+        }
+        fn to_f(self, v: __m512i) -> __m512 {
+            _mm512_cvtepi32_ps(v)
+        }
+        fn dot_step(self, acc: __m512i, tile: &[u8], x: &[i8]) -> __m512i {
+            let (tile, x) = (&tile[..64], &x[..4]);
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe {
+                let x = _mm512_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned());
+                _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(tile.as_ptr().cast()), x)
+            }
+        }
+        fn load_i(self, x: &[i32]) -> __m512i {
+            let x = &x[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+        }
+        fn store_i(self, v: __m512i, out: &mut [i32]) {
+            let out = &mut out[..16];
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
+        }
+        fn to_i(self, v: __m512) -> __m512i {
+            _mm512_cvtps_epi32(v)
+        }
+        fn pack(self, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_packs_epi32(a, b)
+        }
+        fn pairs_low(self, x: __m512i, y: __m512i) -> __m512i {
+            _mm512_unpacklo_epi16(x, y)
+        }
+        fn pairs_high(self, x: __m512i, y: __m512i) -> __m512i {
+            _mm512_unpackhi_epi16(x, y)
+        }
+        fn dot_pairs(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_dpwssd_epi32(acc, a, b)
+        }
+        fn transpose(self, v: &mut [__m512i; 16]) {
+            lanes::transpose(v)
+        }
+        fn by_four(self, v: [__m512; 4]) -> [__m512; 4] {
+            lanes::by_four(v)
+        }
+        /// A 16x16 transposition of 4-byte pieces.
+        fn interleave(self, u: &[u8], stride: usize, out: &mut [u8]) {
+            let (u, out) = (&u[..15 * stride + 64], &mut out[..1024]);
+            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            unsafe {
+                // Rows 4j..4j+4 to registers whose 128-bit lane l holds columns 4l+c of four rows.
+                let mut quads = [[_mm512_setzero_si512(); 4]; 4];
+                for (j, quad) in quads.iter_mut().enumerate() {
+                    let at = u.as_ptr().add(4 * j * stride);
+                    let (a, b) = (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(stride).cast()));
+                    let (c, d) =
+                        (_mm512_loadu_si512(at.add(2 * stride).cast()), _mm512_loadu_si512(at.add(3 * stride).cast()));
+                    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+                    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+                    *quad = [
+                        _mm512_unpacklo_epi64(ab_low, cd_low),
+                        _mm512_unpackhi_epi64(ab_low, cd_low),
+                        _mm512_unpacklo_epi64(ab_high, cd_high),
+                        _mm512_unpackhi_epi64(ab_high, cd_high),
+                    ];
+                }
+                for c in 0..4 {
+                    let (a, b, d, e) = (quads[0][c], quads[1][c], quads[2][c], quads[3][c]);
+                    let ab_low = _mm512_shuffle_i32x4::<0x44>(a, b);
+                    let ab_high = _mm512_shuffle_i32x4::<0xee>(a, b);
+                    let de_low = _mm512_shuffle_i32x4::<0x44>(d, e);
+                    let de_high = _mm512_shuffle_i32x4::<0xee>(d, e);
+                    let steps = [
+                        _mm512_shuffle_i32x4::<0x88>(ab_low, de_low),
+                        _mm512_shuffle_i32x4::<0xdd>(ab_low, de_low),
+                        _mm512_shuffle_i32x4::<0x88>(ab_high, de_high),
+                        _mm512_shuffle_i32x4::<0xdd>(ab_high, de_high),
+                    ];
+                    for (l, step) in steps.into_iter().enumerate() {
+                        _mm512_storeu_si512(out.as_mut_ptr().add(64 * (4 * l + c)).cast(), step);
+                    }
                 }
             }
         }

@@ -12,10 +12,10 @@ pub struct Table {
     /// The set's name.
     pub name: &'static str,
     /// Outputs of one product, a range of the weight's rows.
-    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, Hints, &Out),
+    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, Hints, &mut Out),
     /// Whether `product` takes quantised input in panels.
     pub(crate) panels: bool,
-    pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &Out),
+    pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &mut Out),
     pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
     pub(crate) quantize: unsafe fn(&[f32], (usize, usize), &mut [i8], &mut [f32], &mut [i32]),
     pub(crate) attend: unsafe fn(&Queries, Shape, &Keys, &mut Attended),
@@ -32,20 +32,20 @@ pub struct Table {
     pub(crate) spin_f32: unsafe fn(u64) -> f32,
 }
 
-/// A table of kernels over `$V`, each compiled with `$feature`s.
+/// A table of kernels over `$isa`, each compiled with `$feature`s.
 macro_rules! kernels {
-    ($name:expr, $V:ty $(, $feature:literal)?) => {{
+    ($name:expr, $isa:expr $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
         use $crate::panels::Hints;
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         $(#[target_feature(enable = $feature)])?
-        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &Out) {
-            $crate::products::product::<$V>(w, range, input, rows, hints.1, out)
+        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
+            $crate::products::product($isa, w, range, input, rows, hints.1, out)
         }
         $(#[target_feature(enable = $feature)])?
-        fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &Out) {
-            $crate::products::transposed::<$V>(w, x, range, out)
+        fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &mut Out) {
+            $crate::products::transposed($isa, w, x, range, out)
         }
         $(#[target_feature(enable = $feature)])?
         fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
@@ -53,47 +53,47 @@ macro_rules! kernels {
         }
         $(#[target_feature(enable = $feature)])?
         fn quantize(x: &[f32], rows: (usize, usize), q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-            $crate::products::quantize::<$V>(x, rows, q, scales, sums)
+            $crate::products::quantize($isa, x, rows, q, scales, sums)
         }
         $(#[target_feature(enable = $feature)])?
         fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
-            $crate::attend::attend::<$V>(q, shape, keys, state)
+            $crate::attend::attend($isa, q, shape, keys, state)
         }
         $(#[target_feature(enable = $feature)])?
         fn attend_fixed(q: &Queries, shape: Shape, pages: &mut dyn Iterator<Item = Keys>, state: &mut Attended) {
-            $crate::fixed::attend::<$V>(q, shape, pages, state)
+            $crate::fixed::attend($isa, q, shape, pages, state)
         }
         $(#[target_feature(enable = $feature)])?
         fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) {
-            $crate::attend::merge::<$V>(heads, value, from, state)
+            $crate::attend::merge($isa, heads, value, from, state)
         }
         $(#[target_feature(enable = $feature)])?
         fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-            $crate::elements::rms_norm::<$V>(x, weight, eps, out)
+            $crate::elements::rms_norm($isa, x, weight, eps, out)
         }
         $(#[target_feature(enable = $feature)])?
         fn silu_mul(gate: &mut [f32], up: &[f32]) {
-            $crate::elements::silu_mul::<$V>(gate, up)
+            $crate::elements::silu_mul($isa, gate, up)
         }
         $(#[target_feature(enable = $feature)])?
         fn sigmoid(x: &mut [f32]) {
-            $crate::elements::sigmoid::<$V>(x)
+            $crate::elements::sigmoid($isa, x)
         }
         $(#[target_feature(enable = $feature)])?
         fn softmax(x: &mut [f32]) {
-            $crate::elements::softmax::<$V>(x)
+            $crate::elements::softmax($isa, x)
         }
         $(#[target_feature(enable = $feature)])?
         fn add_scaled(out: &mut [f32], x: &[f32], a: f32) {
-            $crate::elements::add_scaled::<$V>(out, x, a)
+            $crate::elements::add_scaled($isa, out, x, a)
         }
         $(#[target_feature(enable = $feature)])?
         fn spin_int8(rounds: u64) -> i64 {
-            $crate::measure::spin_int8::<$V>(rounds)
+            $crate::measure::spin_int8($isa, rounds)
         }
         $(#[target_feature(enable = $feature)])?
         fn spin_f32(rounds: u64) -> f32 {
-            $crate::measure::spin_f32::<$V>(rounds)
+            $crate::measure::spin_f32($isa, rounds)
         }
         $crate::dispatch::Table {
             name: $name,

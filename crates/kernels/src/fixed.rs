@@ -93,24 +93,24 @@ thread_local! {
 /// Numbers in one of their formats.
 trait Source: Copy {
     /// Thirty-two from `at` on, in two vectors.
-    fn whole<V: Vectors>(self, at: usize) -> [V::F; 2];
+    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2];
     /// As `whole`, zeros from `end` on.
-    fn rest<V: Vectors>(self, at: usize, end: usize) -> [V::F; 2];
+    fn rest<V: Vectors>(self, isa: V, at: usize, end: usize) -> [V::F; 2];
     /// A bound on their magnitudes, met or nearly; as bits, which NaN and infinity end.
     fn largest(self, from: usize, len: usize) -> u32;
 }
 
 impl Source for &[f32] {
     #[inline(always)]
-    fn whole<V: Vectors>(self, at: usize) -> [V::F; 2] {
+    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
         let x: &[f32; CHUNK] = self[at..].first_chunk().expect("a whole chunk");
-        [V::load(&x[..16]), V::load(&x[16..])]
+        [isa.load(&x[..16]), isa.load(&x[16..])]
     }
     #[inline(always)]
-    fn rest<V: Vectors>(self, at: usize, end: usize) -> [V::F; 2] {
+    fn rest<V: Vectors>(self, isa: V, at: usize, end: usize) -> [V::F; 2] {
         let mut x = [0f32; CHUNK];
         x[..end - at].copy_from_slice(&self[at..end]);
-        Source::whole::<V>(&x[..], 0)
+        Source::whole(&x[..], isa, 0)
     }
     #[inline(always)]
     fn largest(self, from: usize, len: usize) -> u32 {
@@ -124,15 +124,15 @@ impl Source for &[f32] {
 
 impl Source for &[u16] {
     #[inline(always)]
-    fn whole<V: Vectors>(self, at: usize) -> [V::F; 2] {
+    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
         let x: &[u16; CHUNK] = self[at..].first_chunk().expect("a whole chunk");
-        [V::load_bf16(&x[..16]), V::load_bf16(&x[16..])]
+        [isa.load_bf16(&x[..16]), isa.load_bf16(&x[16..])]
     }
     #[inline(always)]
-    fn rest<V: Vectors>(self, at: usize, end: usize) -> [V::F; 2] {
+    fn rest<V: Vectors>(self, isa: V, at: usize, end: usize) -> [V::F; 2] {
         let mut x = [0u16; CHUNK];
         x[..end - at].copy_from_slice(&self[at..end]);
-        Source::whole::<V>(&x[..], 0)
+        Source::whole(&x[..], isa, 0)
     }
     #[inline(always)]
     fn largest(self, from: usize, len: usize) -> u32 {
@@ -152,12 +152,12 @@ fn bound(scales: &[u16], most: f32) -> u32 {
 
 impl Source for (&[i8], &[u16]) {
     #[inline(always)]
-    fn whole<V: Vectors>(self, at: usize) -> [V::F; 2] {
-        [V::load(&eight_lanes(self.0, self.1, at)), V::load(&eight_lanes(self.0, self.1, at + SMALL))]
+    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
+        [isa.load(&eight_lanes(self.0, self.1, at)), isa.load(&eight_lanes(self.0, self.1, at + SMALL))]
     }
     #[inline(always)]
-    fn rest<V: Vectors>(self, at: usize, _: usize) -> [V::F; 2] {
-        [V::load(&eight_lanes(self.0, self.1, at)), V::splat(0.0)]
+    fn rest<V: Vectors>(self, isa: V, at: usize, _: usize) -> [V::F; 2] {
+        [isa.load(&eight_lanes(self.0, self.1, at)), isa.splat(0.0)]
     }
     #[inline(always)]
     fn largest(self, from: usize, len: usize) -> u32 {
@@ -167,12 +167,12 @@ impl Source for (&[i8], &[u16]) {
 
 impl Source for (&[u8], &[u16]) {
     #[inline(always)]
-    fn whole<V: Vectors>(self, at: usize) -> [V::F; 2] {
-        [V::load(&six_lanes(self.0, self.1, at)), V::load(&six_lanes(self.0, self.1, at + SMALL))]
+    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
+        [isa.load(&six_lanes(self.0, self.1, at)), isa.load(&six_lanes(self.0, self.1, at + SMALL))]
     }
     #[inline(always)]
-    fn rest<V: Vectors>(self, at: usize, _: usize) -> [V::F; 2] {
-        [V::load(&six_lanes(self.0, self.1, at)), V::splat(0.0)]
+    fn rest<V: Vectors>(self, isa: V, at: usize, _: usize) -> [V::F; 2] {
+        [isa.load(&six_lanes(self.0, self.1, at)), isa.splat(0.0)]
     }
     #[inline(always)]
     fn largest(self, from: usize, len: usize) -> u32 {
@@ -191,8 +191,8 @@ fn step_of(largest: u32, part: f32) -> (f32, f32) {
 
 /// Two vectors to integers.
 #[inline(always)]
-fn round<V: Vectors>(x: [V::F; 2], inverse: V::F) -> V::I {
-    V::pack(V::to_i(V::mul(x[0], inverse)), V::to_i(V::mul(x[1], inverse)))
+fn round<V: Vectors>(isa: V, x: [V::F; 2], inverse: V::F) -> V::I {
+    isa.pack(isa.to_i(isa.mul(x[0], inverse)), isa.to_i(isa.mul(x[1], inverse)))
 }
 
 /// `buffer`, made longer where it is short; what it held is not cleared.
@@ -228,7 +228,7 @@ fn sizes(parts: &[Part]) -> (usize, usize) {
 
 /// One query to pairs, and its blocks' scales.
 #[inline(always)]
-fn pack_query<V: Vectors>(q: &[f32], parts: &[Part], out: &mut [[i32; 16]], scales: &mut [f32]) {
+fn pack_query<V: Vectors>(isa: V, q: &[f32], parts: &[Part], out: &mut [[i32; 16]], scales: &mut [f32]) {
     for part in parts {
         for block in 0..part.blocks() {
             let at = BLOCK * CHUNK * block;
@@ -236,8 +236,8 @@ fn pack_query<V: Vectors>(q: &[f32], parts: &[Part], out: &mut [[i32; 16]], scal
             let (step, inverse) = step_of(q.largest(from, end - from), 1.0 / QUERY_MOST);
             scales[part.block + block] = step;
             for (i, at) in (from..end).step_by(CHUNK).enumerate() {
-                let x = if at + CHUNK <= end { q.whole::<V>(at) } else { q.rest::<V>(at, end) };
-                V::store_i(round::<V>(x, V::splat(inverse)), &mut out[part.chunk + BLOCK * block + i]);
+                let x = if at + CHUNK <= end { q.whole(isa, at) } else { q.rest(isa, at, end) };
+                isa.store_i(round(isa, x, isa.splat(inverse)), &mut out[part.chunk + BLOCK * block + i]);
             }
         }
     }
@@ -245,7 +245,9 @@ fn pack_query<V: Vectors>(q: &[f32], parts: &[Part], out: &mut [[i32; 16]], scal
 
 /// Sixteen positions, from vector `g` on, to integers `[chunk][position][16 pairs]` and their scales.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn round_rows<V: Vectors, S: Source>(
+    isa: V,
     x: S,
     stride: usize,
     count: usize,
@@ -266,13 +268,13 @@ fn round_rows<V: Vectors, S: Source>(
         let (whole, rest) = (part.len / CHUNK, part.len % CHUNK);
         let rows = &mut rows[part.chunk..part.chunk + part.chunks()];
         for r in 0..LANES {
-            let inverse = V::splat(inverses[r]);
+            let inverse = isa.splat(inverses[r]);
             for (i, rows) in rows[..whole].iter_mut().enumerate() {
-                V::store_i(round::<V>(x.whole::<V>(from[r] + CHUNK * i), inverse), &mut rows[r]);
+                isa.store_i(round(isa, x.whole(isa, from[r] + CHUNK * i), inverse), &mut rows[r]);
             }
             if rest > 0 {
                 let at = from[r] + CHUNK * whole;
-                V::store_i(round::<V>(x.rest::<V>(at, at + rest), inverse), &mut rows[whole][r]);
+                isa.store_i(round(isa, x.rest(isa, at, at + rest), inverse), &mut rows[whole][r]);
             }
         }
     }
@@ -280,25 +282,25 @@ fn round_rows<V: Vectors, S: Source>(
 
 /// Rounded rows to values `[chunk][pair of positions][32 numbers]`.
 #[inline(always)]
-fn pair_rows<V: Vectors>(rows: &[[[i32; 16]; LANES]], g: usize, values: &mut [[[i32; CHUNK]; PAIRS]]) {
+fn pair_rows<V: Vectors>(isa: V, rows: &[[[i32; 16]; LANES]], g: usize, values: &mut [[[i32; CHUNK]; PAIRS]]) {
     for (rows, values) in rows.iter().zip(values) {
         let (values, _) = values[LANES / 2 * g..].as_chunks_mut::<{ LANES / 2 }>();
         for (r, out) in values[0].iter_mut().enumerate() {
-            let (a, b) = (V::load_i(&rows[2 * r]), V::load_i(&rows[2 * r + 1]));
-            V::store_i(V::pairs_low(a, b), &mut out[..16]);
-            V::store_i(V::pairs_high(a, b), &mut out[16..]);
+            let (a, b) = (isa.load_i(&rows[2 * r]), isa.load_i(&rows[2 * r + 1]));
+            isa.store_i(isa.pairs_low(a, b), &mut out[..16]);
+            isa.store_i(isa.pairs_high(a, b), &mut out[16..]);
         }
     }
 }
 
 /// Rounded rows to keys `[chunk][vector][pair of numbers][16 positions]`.
 #[inline(always)]
-fn turn_rows<V: Vectors>(rows: &[[[i32; 16]; LANES]], g: usize, vectors: usize, keys: &mut [[[i32; 16]; 16]]) {
+fn turn_rows<V: Vectors>(isa: V, rows: &[[[i32; 16]; LANES]], g: usize, vectors: usize, keys: &mut [[[i32; 16]; 16]]) {
     for (rows, keys) in rows.iter().zip(keys.chunks_exact_mut(vectors)) {
-        let mut v: [V::I; LANES] = array!(LANES, r, V::load_i(&rows[r]));
-        V::transpose(&mut v);
+        let mut v: [V::I; LANES] = array!(LANES, r, isa.load_i(&rows[r]));
+        isa.transpose(&mut v);
         for r in 0..LANES {
-            V::store_i(v[r], &mut keys[g][r]);
+            isa.store_i(v[r], &mut keys[g][r]);
         }
     }
 }
@@ -307,6 +309,7 @@ fn turn_rows<V: Vectors>(rows: &[[[i32; 16]; LANES]], g: usize, vectors: usize, 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn pack<V: Vectors, S: Source>(
+    isa: V,
     x: S,
     stride: usize,
     count: usize,
@@ -318,9 +321,9 @@ fn pack<V: Vectors, S: Source>(
 ) {
     let vectors = count.div_ceil(LANES);
     for g in 0..vectors {
-        round_rows::<V, S>(x, stride, count, g, parts, rows, scales);
-        pair_rows::<V>(rows, g, values);
-        turn_rows::<V>(rows, g, vectors, keys);
+        round_rows::<V, S>(isa, x, stride, count, g, parts, rows, scales);
+        pair_rows(isa, rows, g, values);
+        turn_rows(isa, rows, g, vectors, keys);
     }
 }
 
@@ -338,41 +341,41 @@ struct Scored<'a> {
 
 /// Add a block's products with `K` times sixteen positions, from vector `g` on, to scores `[query][64]`.
 #[inline(always)]
-fn scores<V: Vectors, const K: usize>(x: &Scored, g: usize, out: &mut [f32; FOUR * PAGE_MAX]) {
-    let mut sums = [[V::splat_i(0); K]; FOUR];
+fn scores<V: Vectors, const K: usize>(isa: V, x: &Scored, g: usize, out: &mut [f32; FOUR * PAGE_MAX]) {
+    let mut sums = [[isa.splat_i(0); K]; FOUR];
     for c in 0..x.queries[0].len() {
         let q: [&[i32; 16]; FOUR] = array!(FOUR, a, &x.queries[a][c]);
         let k: [&[[i32; 16]; 16]; K] = array!(K, b, &x.keys[c * x.vectors + g + b]);
         for i in 0..16 {
-            let kv: [V::I; K] = array!(K, b, V::load_i(&k[b][i]));
+            let kv: [V::I; K] = array!(K, b, isa.load_i(&k[b][i]));
             for a in 0..FOUR {
-                let qv = V::splat_i(q[a][i]);
+                let qv = isa.splat_i(q[a][i]);
                 for b in 0..K {
-                    sums[a][b] = V::dot_pairs(sums[a][b], kv[b], qv);
+                    sums[a][b] = isa.dot_pairs(sums[a][b], kv[b], qv);
                 }
             }
         }
     }
     for b in 0..K {
         let at = LANES * (g + b);
-        let key_scale = V::load(&x.key_scales[at..]);
+        let key_scale = isa.load(&x.key_scales[at..]);
         for a in 0..FOUR {
             let out = &mut out[PAGE_MAX * a + at..][..LANES];
-            let part = V::mul(V::to_f(sums[a][b]), key_scale);
-            V::store(V::fma(part, V::splat(x.query_scales[a]), V::load(out)), out);
+            let part = isa.mul(isa.to_f(sums[a][b]), key_scale);
+            isa.store(isa.fma(part, isa.splat(x.query_scales[a]), isa.load(out)), out);
         }
     }
 }
 
 /// Scores `[query][64]` to scores `[block][position][query]`, times the shape's factor.
 #[inline(always)]
-fn by_four<V: Vectors>(x: &mut [f32; FOUR * PAGE_MAX], scale: f32) {
+fn by_four<V: Vectors>(isa: V, x: &mut [f32; FOUR * PAGE_MAX], scale: f32) {
     let from = *x;
-    let scale = V::splat(scale);
+    let scale = isa.splat(scale);
     for g in 0..PAGE_MAX / LANES {
-        let v = V::by_four(array!(FOUR, a, V::mul(V::load(&from[PAGE_MAX * a + LANES * g..]), scale)));
+        let v = isa.by_four(array!(FOUR, a, isa.mul(isa.load(&from[PAGE_MAX * a + LANES * g..]), scale)));
         for i in 0..4 {
-            V::store(v[i], &mut x[64 * g + 16 * i..]);
+            isa.store(v[i], &mut x[64 * g + 16 * i..]);
         }
     }
 }
@@ -381,6 +384,7 @@ fn by_four<V: Vectors>(x: &mut [f32; FOUR * PAGE_MAX], scale: f32) {
 /// `scales` has a position's four times.
 #[inline(always)]
 fn weigh<V: Vectors>(
+    isa: V,
     x: &mut [f32],
     scales: &[f32; FOUR * PAGE_MAX],
     seen: &[usize; FOUR],
@@ -388,21 +392,21 @@ fn weigh<V: Vectors>(
 ) -> [f32; FOUR] {
     let (blocks, _) = x.as_chunks_mut::<16>();
     for (block, scales) in blocks.iter_mut().zip(scales.as_chunks::<16>().0) {
-        V::store(V::mul(V::load(block), V::load(scales)), block);
+        isa.store(isa.mul(isa.load(block), isa.load(scales)), block);
     }
     for a in 0..FOUR {
         for k in seen[a]..FOUR * blocks.len() {
             blocks[k / FOUR][k % FOUR * FOUR + a] = 0.0; // the scale may be none
         }
     }
-    let (mut most, mut total) = (V::splat(0.0), V::splat(0.0));
+    let (mut most, mut total) = (isa.splat(0.0), isa.splat(0.0));
     for block in &*blocks {
-        most = V::max(V::load(block), most);
-        total = V::add(total, V::load(block));
+        most = isa.max(isa.load(block), most);
+        total = isa.add(total, isa.load(block));
     }
     let (mut mosts, mut totals) = ([0f32; 16], [0f32; 16]);
-    V::store(most, &mut mosts);
-    V::store(total, &mut totals);
+    isa.store(most, &mut mosts);
+    isa.store(total, &mut totals);
     let (mut steps, mut inverses) = ([0f32; FOUR], [0f32; FOUR]);
     for a in 0..FOUR {
         let total = (totals[a] + totals[8 + a]) + (totals[4 + a] + totals[12 + a]);
@@ -413,10 +417,10 @@ fn weigh<V: Vectors>(
             (steps[a], inverses[a]) = (f32::NAN, 0.0);
         }
     }
-    let inverse = V::load(&array!(16, i, inverses[i % FOUR]));
+    let inverse = isa.load(&array!(16, i, inverses[i % FOUR]));
     for (block, out) in blocks.iter().zip(out.as_flattened_mut().as_chunks_mut::<8>().0) {
         let mut w = [0i32; 16];
-        V::store_i(V::to_i(V::mul(V::load(block), inverse)), &mut w);
+        isa.store_i(isa.to_i(isa.mul(isa.load(block), inverse)), &mut w);
         for i in 0..8 {
             let at = i / FOUR * 8 + i % FOUR;
             out[i] = w[at] & 0xffff | w[at + FOUR] << 16;
@@ -441,6 +445,7 @@ struct Weighed<'a> {
 /// Weighted sums of `C` chunks of the values, from chunk `c` on, for `H` queries of a group, merged into their states.
 #[inline(always)]
 fn values<V: Vectors, const H: usize, const C: usize>(
+    isa: V,
     x: &Weighed,
     from: usize,
     values: &[[[i32; CHUNK]; PAIRS]],
@@ -448,14 +453,14 @@ fn values<V: Vectors, const H: usize, const C: usize>(
     into: &mut [f32],
 ) {
     let chunks: [&[[i32; CHUNK]; PAIRS]; C] = array!(C, b, &values[c + b]);
-    let mut sums = [[[V::splat_i(0); 2]; C]; H];
+    let mut sums = [[[isa.splat_i(0); 2]; C]; H];
     for i in 0..x.pairs.min(PAIRS) {
-        let v: [[V::I; 2]; C] = array!(C, b, [V::load_i(&chunks[b][i][..16]), V::load_i(&chunks[b][i][16..])]);
+        let v: [[V::I; 2]; C] = array!(C, b, [isa.load_i(&chunks[b][i][..16]), isa.load_i(&chunks[b][i][16..])]);
         for a in 0..H {
-            let weight = V::splat_i(x.weights[i][from + a]);
+            let weight = isa.splat_i(x.weights[i][from + a]);
             for b in 0..C {
-                sums[a][b][0] = V::dot_pairs(sums[a][b][0], v[b][0], weight);
-                sums[a][b][1] = V::dot_pairs(sums[a][b][1], v[b][1], weight);
+                sums[a][b][0] = isa.dot_pairs(sums[a][b][0], v[b][0], weight);
+                sums[a][b][1] = isa.dot_pairs(sums[a][b][1], v[b][1], weight);
             }
         }
     }
@@ -463,13 +468,13 @@ fn values<V: Vectors, const H: usize, const C: usize>(
         if from + a >= x.seen.len() || x.seen[from + a] == 0 {
             continue;
         }
-        let [old, new, step] = array!(3, i, V::splat(x.factors[i][from + a]));
+        let [old, new, step] = array!(3, i, isa.splat(x.factors[i][from + a]));
         let into = &mut into[(from + a) * x.width..(from + a + 1) * x.width];
         for b in 0..C {
             let mut parts = into[CHUNK * (c + b)..].chunks_mut(16);
             for i in 0..2 {
                 if let Some(into) = parts.next() {
-                    merge_vector::<V>(V::mul(V::to_f(sums[a][b][i]), step), old, new, into);
+                    merge_vector(isa, isa.mul(isa.to_f(sums[a][b][i]), step), old, new, into);
                 }
             }
         }
@@ -479,6 +484,7 @@ fn values<V: Vectors, const H: usize, const C: usize>(
 /// Attend to pages, one after the other, and merge each into `state`.
 #[inline(always)]
 pub fn attend<V: Vectors>(
+    isa: V,
     queries: &Queries,
     shape: Shape,
     pages: &mut dyn Iterator<Item = Keys>,
@@ -491,20 +497,20 @@ pub fn attend<V: Vectors>(
         let within = within_keys(&keys, shape) && shape.value > 0;
         if packed != Some(within) {
             fill_parts(&mut s.parts, shape, within);
-            pack_queries::<V>(queries, shape, s);
+            pack_queries(isa, queries, shape, s);
             packed = Some(within);
         }
-        pack_page::<V>(shape, &keys, within, s);
-        score_page::<V>(queries, shape, &keys, within, s);
-        weigh_page::<V>(shape, within, s, state);
-        value_page::<V>(shape, s, state);
+        pack_page(isa, shape, &keys, within, s);
+        score_page(isa, queries, shape, &keys, within, s);
+        weigh_page(isa, shape, within, s, state);
+        value_page(isa, shape, s, state);
     }
     SCRATCH.set(scratch);
 }
 
 /// Scores to weights, and what of each query's state stays.
 #[inline(always)]
-fn weigh_page<V: Vectors>(shape: Shape, within: bool, s: &mut Scratch, state: &mut Attended) {
+fn weigh_page<V: Vectors>(isa: V, shape: Shape, within: bool, s: &mut Scratch, state: &mut Attended) {
     let groups = shape.heads.div_ceil(FOUR);
     let value_scales = if within { &s.key_scales[0] } else { &s.value_scales[0] };
     let mut scales = [0f32; FOUR * PAGE_MAX];
@@ -516,17 +522,17 @@ fn weigh_page<V: Vectors>(shape: Shape, within: bool, s: &mut Scratch, state: &m
         let rows = FOUR.min(shape.heads - FOUR * g);
         let (seen, factors) = &mut s.groups[g];
         let x = &mut s.scores[g];
-        by_four::<V>(x, shape.scale);
+        by_four(isa, x, shape.scale);
         let x = &mut x[..16 * seen[rows - 1].div_ceil(FOUR)];
-        let (max, sum) = soften::<V>(x, *seen);
-        let [old, new] = enter::<V>(max, sum, &seen[..rows], FOUR * g, state);
-        *factors = [old, new, weigh::<V>(x, &scales, seen, &mut weights[g])];
+        let (max, sum) = soften(isa, x, *seen);
+        let [old, new] = enter(isa, max, sum, &seen[..rows], FOUR * g, state);
+        *factors = [old, new, weigh(isa, x, &scales, seen, &mut weights[g])];
     }
 }
 
 /// Weighted values of all groups, a few chunks of the values at a time.
 #[inline(always)]
-fn value_page<V: Vectors>(shape: Shape, s: &Scratch, state: &mut Attended) {
+fn value_page<V: Vectors>(isa: V, shape: Shape, s: &Scratch, state: &mut Attended) {
     let Shape { heads, value: width, .. } = shape;
     let chunks = width.div_ceil(CHUNK);
     let mut c = 0;
@@ -539,12 +545,12 @@ fn value_page<V: Vectors>(shape: Shape, s: &Scratch, state: &mut Attended) {
             let x = Weighed { weights: &s.weights[g], pairs, seen: &seen[..rows], factors, width };
             let into = &mut state.acc[FOUR * g * width..(FOUR * g + rows) * width];
             if two {
-                values::<V, 4, 2>(&x, 0, &s.values, c, into);
+                values::<V, 4, 2>(isa, &x, 0, &s.values, c, into);
             } else if V::MANY_REGISTERS {
-                values::<V, 4, 1>(&x, 0, &s.values, c, into);
+                values::<V, 4, 1>(isa, &x, 0, &s.values, c, into);
             } else {
-                values::<V, 2, 1>(&x, 0, &s.values, c, into);
-                values::<V, 2, 1>(&x, 2, &s.values, c, into);
+                values::<V, 2, 1>(isa, &x, 0, &s.values, c, into);
+                values::<V, 2, 1>(isa, &x, 2, &s.values, c, into);
             }
         }
         c += if two { 2 } else { 1 };
@@ -553,7 +559,7 @@ fn value_page<V: Vectors>(shape: Shape, s: &Scratch, state: &mut Attended) {
 
 /// Keys and values of the page to integers.
 #[inline(always)]
-fn pack_page<V: Vectors>(shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
+fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
     let (parts, count) = (&s.parts[..], keys.count);
     let ((chunks, _), value_chunks) = (sizes(parts), shape.value.div_ceil(CHUNK));
     let rows = room(&mut s.rows, chunks.max(value_chunks), [[0; 16]; LANES]);
@@ -564,40 +570,40 @@ fn pack_page<V: Vectors>(shape: Shape, keys: &Keys, within: bool, s: &mut Scratc
     let v_scales = room(&mut s.value_scales, 1, [0.0; PAGE_MAX]);
     let (of_keys, stride) = (if within { &mut *v } else { &mut [][..] }, keys.key_stride);
     match keys.keys {
-        Numbers::F32(x) => pack::<V, _>(x, stride, count, parts, rows, k_scales, k, of_keys),
-        Numbers::Bf16(x) => pack::<V, _>(x, stride, count, parts, rows, k_scales, k, of_keys),
-        Numbers::Eight(x, s) => pack::<V, _>((x, s), stride, count, parts, rows, k_scales, k, of_keys),
-        Numbers::Six(x, s) => pack::<V, _>((x, s), stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::F32(x) => pack(isa, x, stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::Bf16(x) => pack(isa, x, stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::Eight(x, s) => pack(isa, (x, s), stride, count, parts, rows, k_scales, k, of_keys),
+        Numbers::Six(x, s) => pack(isa, (x, s), stride, count, parts, rows, k_scales, k, of_keys),
     }
     if within || shape.value == 0 {
         return;
     }
     let (parts, stride) = ([Part { len: shape.value, ..Part::default() }], keys.value_stride);
     match keys.values {
-        Numbers::F32(x) => pack::<V, _>(x, stride, count, &parts, rows, v_scales, &mut [], v),
-        Numbers::Bf16(x) => pack::<V, _>(x, stride, count, &parts, rows, v_scales, &mut [], v),
-        Numbers::Eight(x, s) => pack::<V, _>((x, s), stride, count, &parts, rows, v_scales, &mut [], v),
-        Numbers::Six(x, s) => pack::<V, _>((x, s), stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::F32(x) => pack(isa, x, stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::Bf16(x) => pack(isa, x, stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::Eight(x, s) => pack(isa, (x, s), stride, count, &parts, rows, v_scales, &mut [], v),
+        Numbers::Six(x, s) => pack(isa, (x, s), stride, count, &parts, rows, v_scales, &mut [], v),
     }
 }
 
 /// Queries to integers.
 #[inline(always)]
-fn pack_queries<V: Vectors>(queries: &Queries, shape: Shape, s: &mut Scratch) {
+fn pack_queries<V: Vectors>(isa: V, queries: &Queries, shape: Shape, s: &mut Scratch) {
     let (chunks, blocks) = sizes(&s.parts);
     let padded = shape.heads.next_multiple_of(FOUR);
     let q = room(&mut s.queries, padded * chunks, [0; 16]);
     let scales = room(&mut s.query_scales, padded * blocks, 0.0);
     for h in 0..shape.heads {
         let (q, scales) = (&mut q[h * chunks..(h + 1) * chunks], &mut scales[h * blocks..(h + 1) * blocks]);
-        pack_query::<V>(queries.query(h, shape.key), &s.parts, q, scales);
+        pack_query(isa, queries.query(h, shape.key), &s.parts, q, scales);
     }
 }
 
 /// All scores of the page, a block of keys with all groups at a time, so that it is read from the nearest cache. Every step asks for
 /// its share of the next page.
 #[inline(always)]
-fn score_page<V: Vectors>(queries: &Queries, shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
+fn score_page<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
     let Shape { heads, key, value, .. } = shape;
     let groups = heads.div_ceil(FOUR);
     for (g, group) in room(&mut s.groups, groups, Default::default()).iter_mut().enumerate() {
@@ -615,9 +621,9 @@ fn score_page<V: Vectors>(queries: &Queries, shape: Shape, keys: &Keys, within: 
             for g in 0..groups {
                 if let Some((next_keys, next_values)) = keys.next {
                     for row in PAGE_MAX * step / (blocks * groups)..PAGE_MAX * (step + 1) / (blocks * groups) {
-                        prefetch_row::<V>(next_keys, keys.key_stride, key, row);
+                        prefetch_row(isa, next_keys, keys.key_stride, key, row);
                         if !within {
-                            prefetch_row::<V>(next_values, keys.value_stride, value, row);
+                            prefetch_row(isa, next_values, keys.value_stride, value, row);
                         }
                     }
                 }
@@ -630,12 +636,12 @@ fn score_page<V: Vectors>(queries: &Queries, shape: Shape, keys: &Keys, within: 
                     vectors,
                 };
                 match s.groups[g].0[FOUR - 1].div_ceil(LANES) {
-                    4 if V::MANY_REGISTERS => scores::<V, 4>(&scored, 0, &mut x[g]),
-                    3 if V::MANY_REGISTERS => scores::<V, 3>(&scored, 0, &mut x[g]),
-                    2 if V::MANY_REGISTERS => scores::<V, 2>(&scored, 0, &mut x[g]),
+                    4 if V::MANY_REGISTERS => scores::<V, 4>(isa, &scored, 0, &mut x[g]),
+                    3 if V::MANY_REGISTERS => scores::<V, 3>(isa, &scored, 0, &mut x[g]),
+                    2 if V::MANY_REGISTERS => scores::<V, 2>(isa, &scored, 0, &mut x[g]),
                     vectors => {
                         for v in 0..vectors {
-                            scores::<V, 1>(&scored, v, &mut x[g]);
+                            scores::<V, 1>(isa, &scored, v, &mut x[g]);
                         }
                     }
                 }

@@ -35,7 +35,7 @@ trait Float {
     const SCALED: bool;
     /// From how many input rows on weights are widened before use.
     const WIDEN_FROM: usize;
-    fn load<V: Vectors>(bytes: &[u8]) -> V::F;
+    fn load<V: Vectors>(isa: V, bytes: &[u8]) -> V::F;
 }
 
 macro_rules! float {
@@ -46,8 +46,8 @@ macro_rules! float {
             const SCALED: bool = $scaled;
             const WIDEN_FROM: usize = $widen;
             #[inline(always)]
-            fn load<V: Vectors>(bytes: &[u8]) -> V::F {
-                V::$load(bytes)
+            fn load<V: Vectors>(isa: V, bytes: &[u8]) -> V::F {
+                isa.$load(bytes)
             }
         }
     };
@@ -59,27 +59,36 @@ float!(E4m3, 1, true, 3, load_e4m3);
 
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
-pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
-    match w.format {
-        Format::F32 => of_format::<V, F32>(w, range, input, rows, ahead, out),
-        Format::F16 => of_format::<V, F16>(w, range, input, rows, ahead, out),
-        Format::Bf16 => of_format::<V, Bf16>(w, range, input, rows, ahead, out),
-        _ => of_format::<V, E4m3>(w, range, input, rows, ahead, out),
-    }
-}
-
-#[inline(always)]
-fn of_format<V: Vectors, T: Float>(
+pub fn product<V: Vectors>(
+    isa: V,
     w: &Matrix,
     range: Range<usize>,
     input: &Input,
     rows: Rows,
     ahead: &[u8],
-    out: &Out,
+    out: &mut Out,
+) {
+    match w.format {
+        Format::F32 => of_format::<V, F32>(isa, w, range, input, rows, ahead, out),
+        Format::F16 => of_format::<V, F16>(isa, w, range, input, rows, ahead, out),
+        Format::Bf16 => of_format::<V, Bf16>(isa, w, range, input, rows, ahead, out),
+        _ => of_format::<V, E4m3>(isa, w, range, input, rows, ahead, out),
+    }
+}
+
+#[inline(always)]
+fn of_format<V: Vectors, T: Float>(
+    isa: V,
+    w: &Matrix,
+    range: Range<usize>,
+    input: &Input,
+    rows: Rows,
+    ahead: &[u8],
+    out: &mut Out,
 ) {
     let n = rows.len(input.rows);
     if n >= T::WIDEN_FROM {
-        return many::<V, T>(w, range, input, rows, ahead, out);
+        return many::<V, T>(isa, w, range, input, rows, ahead, out);
     }
     let mut o = range.start;
     while o < range.end {
@@ -92,15 +101,15 @@ fn of_format<V: Vectors, T: Float>(
             // Memory is read with the first rows.
             let next = if i == 0 { next } else { &[] };
             match (four, two) {
-                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(w, o, input, rows, i, next, out),
+                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(isa, w, o, input, rows, i, next, out),
                 (true, true) => {
-                    dots::<V, T, 2, 2>(w, o, input, rows, i, next, out);
+                    dots::<V, T, 2, 2>(isa, w, o, input, rows, i, next, out);
                     let next = next.get(2 * w.cols * T::BYTES..).unwrap_or_default();
-                    dots::<V, T, 2, 2>(w, o + 2, input, rows, i, next, out);
+                    dots::<V, T, 2, 2>(isa, w, o + 2, input, rows, i, next, out);
                 }
-                (true, false) => dots::<V, T, 4, 1>(w, o, input, rows, i, next, out),
-                (false, true) => dots::<V, T, 1, 2>(w, o, input, rows, i, next, out),
-                (false, false) => dots::<V, T, 1, 1>(w, o, input, rows, i, next, out),
+                (true, false) => dots::<V, T, 4, 1>(isa, w, o, input, rows, i, next, out),
+                (false, true) => dots::<V, T, 1, 2>(isa, w, o, input, rows, i, next, out),
+                (false, false) => dots::<V, T, 1, 1>(isa, w, o, input, rows, i, next, out),
             }
             i += if two { 2 } else { 1 };
         }
@@ -110,14 +119,16 @@ fn of_format<V: Vectors, T: Float>(
 
 /// `R` input rows, from `i` on, with `O` weight rows from `o` on. Asks for the first rows of `next`, a line when one of these is read.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
+    isa: V,
     w: &Matrix,
     o: usize,
     input: &Input,
     rows: Rows,
     i: usize,
     next: &[u8],
-    out: &Out,
+    out: &mut Out,
 ) {
     const LINE: usize = 64;
     let cols = w.cols;
@@ -125,58 +136,59 @@ fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
     let bytes: [&[u8]; O] = array!(O, a, w.row(o + a));
     let next: [&[u8]; O] = array!(O, a, next.get(a * row..).unwrap_or_default());
     let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
-    let mut total = [[V::splat(0.0); R]; O];
+    let mut total = [[isa.splat(0.0); R]; O];
     let block = if T::SCALED { SCALED } else { cols.max(1) };
     let mut from = 0;
     while from < cols {
         let to = (from + block).min(cols);
-        let mut acc = [[V::splat(0.0); R]; O];
+        let mut acc = [[isa.splat(0.0); R]; O];
         let mut k = from;
         while k + 16 <= to {
             if (k * T::BYTES).is_multiple_of(LINE) {
                 for a in 0..O {
                     if let Some(line) = next[a].get(k * T::BYTES..) {
-                        V::prefetch(line);
+                        isa.prefetch(line);
                     }
                 }
             }
-            let xv: [V::F; R] = array!(R, r, V::load(&x[r][k..k + 16]));
+            let xv: [V::F; R] = array!(R, r, isa.load(&x[r][k..k + 16]));
             for a in 0..O {
-                let wv = T::load::<V>(&bytes[a][k * T::BYTES..(k + 16) * T::BYTES]);
+                let wv = T::load(isa, &bytes[a][k * T::BYTES..(k + 16) * T::BYTES]);
                 for r in 0..R {
-                    acc[a][r] = V::fma(wv, xv[r], acc[a][r]);
+                    acc[a][r] = isa.fma(wv, xv[r], acc[a][r]);
                 }
             }
             k += 16;
         }
         if k < to {
             for a in 0..O {
-                let wv = last::<V, T>(bytes[a], k);
+                let wv = last::<V, T>(isa, bytes[a], k);
                 for r in 0..R {
-                    acc[a][r] = V::fma(wv, V::load_part(&x[r][k..to]), acc[a][r]);
+                    acc[a][r] = isa.fma(wv, isa.load_part(&x[r][k..to]), acc[a][r]);
                 }
             }
         }
-        add_block::<V, T, O, R>(w, o, from, &acc, &mut total);
+        add_block::<V, T, O, R>(isa, w, o, from, &acc, &mut total);
         from = to;
     }
     for r in 0..R {
-        let sums: [f32; O] = array!(O, a, V::sum(total[a][r]));
+        let sums: [f32; O] = array!(O, a, isa.sum(total[a][r]));
         out.write(i + r, o, &sums);
     }
 }
 
 /// The last columns of a row, from `k` on and fewer than 16, and zeros.
 #[inline(always)]
-fn last<V: Vectors, T: Float>(bytes: &[u8], k: usize) -> V::F {
+fn last<V: Vectors, T: Float>(isa: V, bytes: &[u8], k: usize) -> V::F {
     let (mut tail, rest) = ([0u8; 64], &bytes[k * T::BYTES..]);
     tail[..rest.len()].copy_from_slice(rest);
-    T::load::<V>(&tail[..16 * T::BYTES])
+    T::load(isa, &tail[..16 * T::BYTES])
 }
 
 /// A block of columns to the sums of a tile, with the factors of its weight rows where they have some.
 #[inline(always)]
 fn add_block<V: Vectors, T: Float, const O: usize, const R: usize>(
+    isa: V,
     w: &Matrix,
     o: usize,
     from: usize,
@@ -188,9 +200,9 @@ fn add_block<V: Vectors, T: Float, const O: usize, const R: usize>(
         return;
     }
     for a in 0..O {
-        let scale = V::splat(w.scales_of_row(o + a)[from / SCALED]);
+        let scale = isa.splat(w.scales_of_row(o + a)[from / SCALED]);
         for r in 0..R {
-            total[a][r] = V::fma(acc[a][r], scale, total[a][r]);
+            total[a][r] = isa.fma(acc[a][r], scale, total[a][r]);
         }
     }
 }
@@ -207,7 +219,15 @@ struct Widened<'a> {
 }
 
 #[inline(always)]
-fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
+fn many<V: Vectors, T: Float>(
+    isa: V,
+    w: &Matrix,
+    range: Range<usize>,
+    input: &Input,
+    rows: Rows,
+    ahead: &[u8],
+    out: &mut Out,
+) {
     let (n, row) = (rows.len(input.rows), w.cols * T::BYTES);
     let width = w.cols.next_multiple_of(16);
     // An odd number of lines, so that rows do not share a few sets of the first cache.
@@ -221,10 +241,10 @@ fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, ro
         for (r, out) in widened.chunks_exact_mut(stride).enumerate() {
             let bytes = w.row(first + r);
             for (bytes, out) in bytes.chunks_exact(16 * T::BYTES).zip(out.chunks_exact_mut(16)) {
-                V::store(T::load::<V>(bytes), out);
+                isa.store(T::load(isa, bytes), out);
             }
             if width > w.cols {
-                V::store(last::<V, T>(bytes, width - 16), &mut out[width - 16..width]);
+                isa.store(last::<V, T>(isa, bytes, width - 16), &mut out[width - 16..width]);
             }
         }
         let after = first + count;
@@ -240,18 +260,18 @@ fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, ro
             let some = most.min(n - i);
             for o in (0..count).step_by(TILE) {
                 for line in next.by_ref().take(lines) {
-                    V::prefetch(line);
+                    isa.prefetch(line);
                 }
                 let weights = TILE.min(count - o);
                 match (weights == TILE, some) {
-                    (true, 4) => tile::<V, T, TILE, 4>(w, widened, o, input, rows, i, out),
-                    (true, 3) => tile::<V, T, TILE, 3>(w, widened, o, input, rows, i, out),
-                    (true, 2) => tile::<V, T, TILE, 2>(w, widened, o, input, rows, i, out),
-                    (true, _) => tile::<V, T, TILE, 1>(w, widened, o, input, rows, i, out),
+                    (true, 4) => tile::<V, T, TILE, 4>(isa, w, widened, o, input, rows, i, out),
+                    (true, 3) => tile::<V, T, TILE, 3>(isa, w, widened, o, input, rows, i, out),
+                    (true, 2) => tile::<V, T, TILE, 2>(isa, w, widened, o, input, rows, i, out),
+                    (true, _) => tile::<V, T, TILE, 1>(isa, w, widened, o, input, rows, i, out),
                     (false, _) => {
                         for o in o..o + weights {
                             for i in i..i + some {
-                                tile::<V, T, 1, 1>(w, widened, o, input, rows, i, out);
+                                tile::<V, T, 1, 1>(isa, w, widened, o, input, rows, i, out);
                             }
                         }
                     }
@@ -266,44 +286,46 @@ fn many<V: Vectors, T: Float>(w: &Matrix, range: Range<usize>, input: &Input, ro
 
 /// `R` input rows, from `i` on, with `O` widened rows from number `o` on.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn tile<V: Vectors, T: Float, const O: usize, const R: usize>(
+    isa: V,
     w: &Matrix,
     widened: Widened,
     o: usize,
     input: &Input,
     rows: Rows,
     i: usize,
-    out: &Out,
+    out: &mut Out,
 ) {
     let (cols, Widened { first, stride, .. }) = (w.cols, widened);
     let ws: [&[f32]; O] = array!(O, a, &widened.rows[(o + a) * stride..][..stride]);
     let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
-    let mut total = [[V::splat(0.0); R]; O];
+    let mut total = [[isa.splat(0.0); R]; O];
     let block = if T::SCALED { SCALED } else { cols.max(1) };
     let mut from = 0;
     while from < cols {
         let to = (from + block).min(cols);
         let whole = from + (to - from) / 16 * 16;
-        let mut acc = [[V::splat(0.0); R]; O];
+        let mut acc = [[isa.splat(0.0); R]; O];
         let mut k = from;
         while k < whole {
             let end = whole.min(k + NEAR);
-            V::dot_tile(array!(O, a, &ws[a][k..end]), array!(R, r, &x[r][k..end]), &mut acc);
+            isa.dot_tile(array!(O, a, &ws[a][k..end]), array!(R, r, &x[r][k..end]), &mut acc);
             k = end;
         }
         if whole < to {
             for a in 0..O {
-                let wv = V::load(&ws[a][whole..]);
+                let wv = isa.load(&ws[a][whole..]);
                 for r in 0..R {
-                    acc[a][r] = V::fma(wv, V::load_part(&x[r][whole..to]), acc[a][r]);
+                    acc[a][r] = isa.fma(wv, isa.load_part(&x[r][whole..to]), acc[a][r]);
                 }
             }
         }
-        add_block::<V, T, O, R>(w, first + o, from, &acc, &mut total);
+        add_block::<V, T, O, R>(isa, w, first + o, from, &acc, &mut total);
         from = to;
     }
     for r in 0..R {
-        let sums: [f32; O] = array!(O, a, V::sum(total[a][r]));
+        let sums: [f32; O] = array!(O, a, isa.sum(total[a][r]));
         out.write(i + r, first + o, &sums);
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::dispatch::table;
 use crate::panels::{BLOCK, Panel, Writer, split, with_panels};
 use crate::products::sized;
-use crate::{Input, Matrix, Out, PIECE_BYTES, Pool, Quantized, Rows, checked, rows_a_piece, selection};
+use crate::{Input, Matrix, Out, PIECE_BYTES, Pool, Quantized, Rows, SharedOut, checked, rows_a_piece, selection};
 
 /// One block.
 pub struct Gated<'a> {
@@ -55,14 +55,14 @@ impl Hidden {
         if self.in_bytes {
             Target::Bytes(self.quantized.writer())
         } else {
-            Target::Floats(Out::new(&mut self.floats[..self.rows * self.width], self.rows, self.width))
+            Target::Floats(SharedOut::new(&mut self.floats[..self.rows * self.width], self.rows, self.width))
         }
     }
 }
 
 enum Target<'a> {
     Bytes(Writer<'a>),
-    Floats(Out<'a>),
+    Floats(SharedOut<'a>),
 }
 
 /// Bytes of gate and up that a thread claims at a time for one input row, at most: it reads the one, then the other.
@@ -137,15 +137,17 @@ fn columns(part: &Part, range: Range<usize>, panels: [&[Panel]; 2], ahead: &[u8]
         let after = if columns.end < range.end { gate.rows_from(columns.end) } else { ahead };
         let halves = [(gate, &mut *g, panels[0], up.rows_from(from)), (up, &mut *u, panels[1], after)];
         for (w, out, panels, next) in halves {
-            let out = Out::window(out, n, from, width);
+            let mut out = Out::new(out, n, columns.clone());
             // SAFETY: the table holds only functions whose instruction set this processor has.
-            unsafe { (table().product)(w, columns.clone(), input, *rows, (panels, next), &out) }
+            unsafe { (table().product)(w, columns.clone(), input, *rows, (panels, next), &mut out) }
         }
         crate::silu_mul(g, u);
         match target {
             Target::Floats(out) => {
+                // SAFETY: these columns of the block's rows are this piece's alone.
+                let mut out = unsafe { out.part(part.first..part.first + n, columns) };
                 for (i, row) in g.chunks_exact(width).enumerate() {
-                    out.write(part.first + i, from, row);
+                    out.write(i, from, row);
                 }
             }
             Target::Bytes(writer) => {

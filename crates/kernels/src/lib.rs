@@ -28,6 +28,7 @@ mod unpack;
 #[doc(hidden)]
 pub mod vectors;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 pub use attend::Shape;
@@ -197,51 +198,78 @@ pub struct Product<'a> {
     pub out: &'a mut [f32],
 }
 
-/// An output that several threads write in disjoint places.
+/// An output whose parts several threads write.
+struct SharedOut<'a> {
+    ptr: *mut f32,
+    rows: usize,
+    cols: usize,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `&mut [f32]`; its numbers are reached through `part` alone, which asks that no two parts overlap.
+unsafe impl Sync for SharedOut<'_> {}
+// SAFETY: as above.
+unsafe impl Send for SharedOut<'_> {}
+
+impl<'a> SharedOut<'a> {
+    fn new(out: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(out.len(), rows * cols);
+        SharedOut { ptr: out.as_mut_ptr(), rows, cols, lives: PhantomData }
+    }
+
+    /// Some rows of some columns.
+    ///
+    /// # Safety
+    /// No other part that has some of these numbers lives as long as this one.
+    unsafe fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Out<'_> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        assert!(columns.start <= columns.end && columns.end <= self.cols);
+        Out {
+            ptr: self.ptr.wrapping_add(rows.start * self.cols + columns.start),
+            rows: rows.len(),
+            stride: self.cols,
+            columns,
+            lives: PhantomData,
+        }
+    }
+}
+
+/// A part of an output that is one thread's alone: rows, numbered from the part's first, of some columns, numbered as the output's.
 #[doc(hidden)]
 pub struct Out<'a> {
     ptr: *mut f32,
     rows: usize,
+    /// Numbers from one row to the next.
     stride: usize,
-    /// The column that comes first.
-    first: usize,
-    lives: std::marker::PhantomData<&'a mut [f32]>,
+    columns: Range<usize>,
+    lives: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `matmul` and `matmul_transposed` give each thread its own columns or rows, so no two write or read the same place.
-unsafe impl Sync for Out<'_> {}
-// SAFETY: as above; it is a `&mut [f32]` in parts.
-unsafe impl Send for Out<'_> {}
-
 impl<'a> Out<'a> {
-    fn new(out: &'a mut [f32], rows: usize, stride: usize) -> Self {
-        Out::window(out, rows, 0, stride)
-    }
-
-    /// Columns `first..first + stride` of an output.
-    fn window(out: &'a mut [f32], rows: usize, first: usize, stride: usize) -> Self {
-        assert_eq!(out.len(), rows * stride);
-        Out { ptr: out.as_mut_ptr(), rows, stride, first, lives: std::marker::PhantomData }
+    /// Columns `columns` of an output, which are all that `out` has.
+    fn new(out: &'a mut [f32], rows: usize, columns: Range<usize>) -> Self {
+        assert_eq!(out.len(), rows * columns.len());
+        Out { ptr: out.as_mut_ptr(), rows, stride: columns.len(), columns, lives: PhantomData }
     }
 
     #[inline(always)]
     fn check(&self, row: usize, col: usize, len: usize) -> usize {
-        let col = col.wrapping_sub(self.first);
-        assert!(row < self.rows && col <= self.stride && len <= self.stride - col);
-        row * self.stride + col
+        let (from, width) = (col.wrapping_sub(self.columns.start), self.columns.len());
+        assert!(row < self.rows && from <= width && len <= width - from);
+        row * self.stride + from
     }
 
     #[inline(always)]
-    fn write(&self, row: usize, col: usize, x: &[f32]) {
+    fn write(&mut self, row: usize, col: usize, x: &[f32]) {
         let at = self.check(row, col, x.len());
-        // SAFETY: within the slice by `check`; the caller's thread owns this place.
+        // SAFETY: within the part by `check`.
         unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), self.ptr.add(at), x.len()) }
     }
 
     #[inline(always)]
     fn read(&self, row: usize, col: usize, x: &mut [f32]) {
         let at = self.check(row, col, x.len());
-        // SAFETY: within the slice by `check`; the caller's thread owns this place.
+        // SAFETY: within the part by `check`.
         unsafe { std::ptr::copy_nonoverlapping(self.ptr.add(at), x.as_mut_ptr(), x.len()) }
     }
 }
@@ -286,38 +314,34 @@ fn rows_a_piece(row_bytes: usize, bytes: usize) -> usize {
 /// # Panics
 /// When shapes do not agree, a row is out of range, or quantised input is missing.
 pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
-    struct Piece<'a> {
-        product: usize,
-        range: Range<usize>,
-        _lives: std::marker::PhantomData<&'a ()>,
-    }
-    let mut pieces: Vec<Piece> = Vec::new();
-    let mut parts: Vec<(Matrix, Input, Rows, Out)> = Vec::with_capacity(products.len());
+    // Of each, the product and its columns.
+    let mut pieces: Vec<(usize, Range<usize>)> = Vec::new();
+    let mut parts: Vec<(Matrix, Input, Rows, SharedOut)> = Vec::with_capacity(products.len());
     let mut selections = Vec::with_capacity(products.len());
     for product in products.iter_mut() {
         let (w, input, rows) = (product.weight, product.input, product.rows);
         let n = checked(&w, &input, rows);
-        let out = Out::new(product.out, n, w.rows);
+        let out = SharedOut::new(product.out, n, w.rows);
         if n > 0 && w.rows > 0 {
             let step = rows_a_piece(w.bytes.len() / w.rows, PIECE_BYTES);
             let product = parts.len();
-            pieces.extend((0..w.rows).step_by(step).map(|from| Piece {
-                product,
-                range: from..(from + step).min(w.rows),
-                _lives: std::marker::PhantomData,
-            }));
+            pieces.extend((0..w.rows).step_by(step).map(|from| (product, from..(from + step).min(w.rows))));
         }
         parts.push((w, input, rows, out));
         selections.push(selection(&w, &input, rows));
     }
     with_panels(pool, &selections, |panels, ranges| {
         pool.run_ahead(pieces.len(), |i, next| {
-            let Piece { product, range, .. } = &pieces[i];
+            let (product, range) = &pieces[i];
             let (w, input, rows, out) = &parts[*product];
             let panels = &panels[ranges[*product].clone()];
-            let ahead = next.map_or(&[][..], |next| parts[pieces[next].product].0.rows_from(pieces[next].range.start));
-            // SAFETY: the table holds only functions whose instruction set this processor has.
-            unsafe { (table().product)(w, range.clone(), input, *rows, (panels, ahead), out) }
+            let ahead = next.map_or(&[][..], |next| parts[pieces[next].0].0.rows_from(pieces[next].1.start));
+            // SAFETY: a product's pieces have columns of their own, and each is run once. The table holds only functions whose instruction
+            // set this processor has.
+            unsafe {
+                let mut out = out.part(0..out.rows, range.clone());
+                (table().product)(w, range.clone(), input, *rows, (panels, ahead), &mut out)
+            }
         })
     });
 }
@@ -347,10 +371,11 @@ pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
         let (w, x, rows) = (product.weight, product.x, product.rows);
         w.check();
         assert_eq!(x.len(), rows * w.rows, "the input's shape");
-        let out = Out::new(product.out, rows, w.cols);
         if w.rows == 0 {
-            (0..rows).for_each(|r| out.write(r, 0, &vec![0.0; w.cols]));
-        } else if w.cols > 0 {
+            product.out.fill(0.0);
+        }
+        let out = SharedOut::new(product.out, rows, w.cols);
+        if w.rows > 0 && w.cols > 0 {
             let part = parts.len();
             pieces.extend((0..rows).step_by(rows_a_piece).map(|from| (part, from..(from + rows_a_piece).min(rows))));
         }
@@ -359,8 +384,12 @@ pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
     pool.run(pieces.len(), |i| {
         let (part, range) = &pieces[i];
         let (w, x, out) = &parts[*part];
-        // SAFETY: the table holds only functions whose instruction set this processor has.
-        unsafe { (table().transposed)(w, x, range.clone(), out) }
+        // SAFETY: a product's pieces have rows of their own, and each is run once. The table holds only functions whose instruction set
+        // this processor has.
+        unsafe {
+            let mut out = out.part(range.clone(), 0..out.cols);
+            (table().transposed)(w, x, range.clone(), &mut out)
+        }
     });
 }
 

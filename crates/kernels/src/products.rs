@@ -44,24 +44,33 @@ pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut
 
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
-pub fn product<V: Vectors>(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, ahead: &[u8], out: &Out) {
+pub fn product<V: Vectors>(
+    isa: V,
+    w: &Matrix,
+    range: Range<usize>,
+    input: &Input,
+    rows: Rows,
+    ahead: &[u8],
+    out: &mut Out,
+) {
     if w.format.wants_quantized_input() {
         let quantized = input.quantized.expect("a quantised weight needs quantised input");
         let mut scratch = SCRATCH.take();
-        with_block!(w.format, B, quantised::<V, B>(w, range, quantized, rows, out, &mut scratch));
+        with_block!(w.format, B, quantised::<V, B>(isa, w, range, quantized, rows, out, &mut scratch));
         SCRATCH.set(scratch);
     } else {
-        crate::floats::product::<V>(w, range, input, rows, ahead, out)
+        crate::floats::product(isa, w, range, input, rows, ahead, out)
     }
 }
 
 #[inline(always)]
 fn quantised<V: Vectors, B: Block>(
+    isa: V,
     w: &Matrix,
     range: Range<usize>,
     q: &Quantized,
     rows: Rows,
-    out: &Out,
+    out: &mut Out,
     scratch: &mut Scratch,
 ) {
     let cols = w.cols;
@@ -89,13 +98,13 @@ fn quantised<V: Vectors, B: Block>(
             }
             for i in 0..n {
                 let x = q.row(rows.at(i));
-                let mut acc = V::splat(0.0);
+                let mut acc = isa.splat(0.0);
                 for g in 0..groups {
                     let (sum, d) = (x.sum(g, B::GROUP), x.scale(g * B::GROUP / 32));
-                    let dot = V::load_i(&dots[(i * groups + g) * TILE..]);
-                    acc = group::<V, B>(acc, dot, &s[g * TILE..], m, g, d, sum);
+                    let dot = isa.load_i(&dots[(i * groups + g) * TILE..]);
+                    acc = group::<V, B>(isa, acc, dot, &s[g * TILE..], m, g, d, sum);
                 }
-                write::<V>(acc, out, i, first, count);
+                write(isa, acc, out, i, first, count);
             }
         }
         return;
@@ -122,7 +131,7 @@ fn quantised<V: Vectors, B: Block>(
         }
         let mut k = 0;
         while k + 64 <= cols {
-            V::interleave(&u[k..], cols, &mut t[TILE * k..TILE * k + 1024]);
+            isa.interleave(&u[k..], cols, &mut t[TILE * k..TILE * k + 1024]);
             k += 64;
         }
         if k < cols {
@@ -130,19 +139,19 @@ fn quantised<V: Vectors, B: Block>(
             for r in 0..TILE {
                 last[r * 64..r * 64 + cols - k].copy_from_slice(&u[r * cols + k..(r + 1) * cols]);
             }
-            V::interleave(&last, 64, &mut t[TILE * k..TILE * k + 1024]);
+            isa.interleave(&last, 64, &mut t[TILE * k..TILE * k + 1024]);
         }
         let mut i = 0;
         while i + 8 <= n {
-            tile_rows::<V, B, 8>(t, s, m, q, rows, i, out, first, count);
+            tile_rows::<V, B, 8>(isa, t, s, m, q, rows, i, out, first, count);
             i += 8;
         }
         if i + 4 <= n {
-            tile_rows::<V, B, 4>(t, s, m, q, rows, i, out, first, count);
+            tile_rows::<V, B, 4>(isa, t, s, m, q, rows, i, out, first, count);
             i += 4;
         }
         while i < n {
-            tile_rows::<V, B, 1>(t, s, m, q, rows, i, out, first, count);
+            tile_rows::<V, B, 1>(isa, t, s, m, q, rows, i, out, first, count);
             i += 1;
         }
     }
@@ -232,50 +241,52 @@ fn step_dots<B: Block>(
 
 /// One step of the chain: `acc += dot * (s * d)`, then `acc -= m * (d * sum)`.
 #[inline(always)]
-fn group<V: Vectors, B: Block>(acc: V::F, dot: V::I, s: &[f32], m: &[f32], g: usize, d: f32, sum: i32) -> V::F {
-    let acc = V::fma(V::to_f(dot), V::mul(V::load(s), V::splat(d)), acc);
-    if B::HAS_MIN { V::fnma(V::load(&m[g * TILE..]), V::splat(d * sum as f32), acc) } else { acc }
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
+fn group<V: Vectors, B: Block>(isa: V, acc: V::F, dot: V::I, s: &[f32], m: &[f32], g: usize, d: f32, sum: i32) -> V::F {
+    let acc = isa.fma(isa.to_f(dot), isa.mul(isa.load(s), isa.splat(d)), acc);
+    if B::HAS_MIN { isa.fnma(isa.load(&m[g * TILE..]), isa.splat(d * sum as f32), acc) } else { acc }
 }
 
 #[inline(always)]
-fn write<V: Vectors>(acc: V::F, out: &Out, row: usize, first: usize, count: usize) {
+fn write<V: Vectors>(isa: V, acc: V::F, out: &mut Out, row: usize, first: usize, count: usize) {
     let mut lanes = [0f32; TILE];
-    V::store(acc, &mut lanes);
+    isa.store(acc, &mut lanes);
     out.write(row, first, &lanes[..count]);
 }
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn tile_rows<V: Vectors, B: Block, const R: usize>(
+    isa: V,
     t: &[u8],
     s: &[f32],
     m: &[f32],
     q: &Quantized,
     rows: Rows,
     i: usize,
-    out: &Out,
+    out: &mut Out,
     first: usize,
     count: usize,
 ) {
     let x: [Row; R] = array!(R, r, q.row(rows.at(i + r)));
-    let mut acc = [V::splat(0.0); R];
+    let mut acc = [isa.splat(0.0); R];
     for g in 0..q.cols() / B::GROUP {
         let sums: [i32; R] = array!(R, r, x[r].sum(g, B::GROUP));
         let xs: [&[i8]; R] = array!(R, r, &x[r].block(g * B::GROUP / 32)[g * B::GROUP % 32..]);
-        let mut dots: [V::I; R] = array!(R, r, V::splat_i(sums[r].wrapping_mul(-B::OFFSET)));
+        let mut dots: [V::I; R] = array!(R, r, isa.splat_i(sums[r].wrapping_mul(-B::OFFSET)));
         let tile = &t[g * B::GROUP * TILE..(g + 1) * B::GROUP * TILE];
         for (step, tile) in tile.chunks_exact(64).enumerate() {
             for r in 0..R {
-                dots[r] = V::dot_step(dots[r], tile, &xs[r][4 * step..4 * step + 4]);
+                dots[r] = isa.dot_step(dots[r], tile, &xs[r][4 * step..4 * step + 4]);
             }
         }
         for r in 0..R {
             let d = x[r].scale(g * B::GROUP / 32);
-            acc[r] = group::<V, B>(acc[r], dots[r], &s[g * TILE..], m, g, d, sums[r]);
+            acc[r] = group::<V, B>(isa, acc[r], dots[r], &s[g * TILE..], m, g, d, sums[r]);
         }
     }
     for r in 0..R {
-        write::<V>(acc[r], out, i + r, first, count);
+        write(isa, acc[r], out, i + r, first, count);
     }
 }
 
@@ -284,7 +295,7 @@ const DECODED: usize = 32;
 
 /// `out[r][c] = sum_j x[r][j] * w[j][c]` for rows `range` of x, in f32 over decoded rows, j in order.
 #[inline(always)]
-pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &Out) {
+pub fn transposed<V: Vectors>(isa: V, w: &Matrix, x: &[f32], range: Range<usize>, out: &mut Out) {
     let cols = w.cols;
     let mut scratch = SCRATCH.take();
     let decoded = sized(&mut scratch.decoded, DECODED * cols.next_multiple_of(16));
@@ -302,13 +313,13 @@ pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &
             let mut c = 0;
             while c + 64 <= cols {
                 if four && V::MANY_REGISTERS {
-                    transposed_tile::<V, 4, 4>(decoded, width, c, w.rows, x, r, first, out);
+                    transposed_tile::<V, 4, 4>(isa, decoded, width, c, w.rows, x, (r, r - range.start), first, out);
                 } else if four {
                     for c in (c..c + 64).step_by(16) {
-                        transposed_tile::<V, 4, 1>(decoded, width, c, w.rows, x, r, first, out);
+                        transposed_tile::<V, 4, 1>(isa, decoded, width, c, w.rows, x, (r, r - range.start), first, out);
                     }
                 } else {
-                    transposed_tile::<V, 1, 4>(decoded, width, c, w.rows, x, r, first, out);
+                    transposed_tile::<V, 1, 4>(isa, decoded, width, c, w.rows, x, (r, r - range.start), first, out);
                 }
                 c += 64;
             }
@@ -320,14 +331,14 @@ pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &
                     let lanes = 16.min(cols - c);
                     let mut acc = [0f32; 16];
                     if first > 0 {
-                        out.read(r, c, &mut acc[..lanes]);
+                        out.read(r - range.start, c, &mut acc[..lanes]);
                     }
-                    let mut v = V::load(&acc);
+                    let mut v = isa.load(&acc);
                     for (j, &xj) in xs.iter().enumerate() {
-                        v = V::fma(V::splat(xj), V::load(&decoded[j * width + c..j * width + c + 16]), v);
+                        v = isa.fma(isa.splat(xj), isa.load(&decoded[j * width + c..j * width + c + 16]), v);
                     }
-                    V::store(v, &mut acc);
-                    out.write(r, c, &acc[..lanes]);
+                    isa.store(v, &mut acc);
+                    out.write(r - range.start, c, &acc[..lanes]);
                     c += lanes;
                 }
             }
@@ -337,43 +348,44 @@ pub fn transposed<V: Vectors>(w: &Matrix, x: &[f32], range: Range<usize>, out: &
     SCRATCH.set(scratch);
 }
 
-/// `P` vectors of columns from `c` on, of `R` rows from r on: decoded rows, whose first is number `first`, are added in order.
+/// `P` vectors of columns from `c` on, of `R` rows from r on, rows of `out` from `to` on: decoded rows, whose first is number `first`, are added in order.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
+    isa: V,
     decoded: &[f32],
     width: usize,
     c: usize,
     w_rows: usize,
     x: &[f32],
-    r: usize,
+    (r, to): (usize, usize),
     first: usize,
-    out: &Out,
+    out: &mut Out,
 ) {
     let count = decoded.len() / width;
     let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * w_rows + first..][..count]);
-    let (mut v, mut lanes) = ([[V::splat(0.0); P]; R], [0f32; 64]);
+    let (mut v, mut lanes) = ([[isa.splat(0.0); P]; R], [0f32; 64]);
     if first > 0 {
         for a in 0..R {
-            out.read(r + a, c, &mut lanes[..16 * P]);
-            v[a] = array!(P, p, V::load(&lanes[16 * p..16 * p + 16]));
+            out.read(to + a, c, &mut lanes[..16 * P]);
+            v[a] = array!(P, p, isa.load(&lanes[16 * p..16 * p + 16]));
         }
     }
     for (j, row) in decoded.chunks_exact(width).enumerate() {
         let row = &row[c..c + 16 * P];
-        let row: [V::F; P] = array!(P, p, V::load(&row[16 * p..16 * p + 16]));
+        let row: [V::F; P] = array!(P, p, isa.load(&row[16 * p..16 * p + 16]));
         for a in 0..R {
-            let xj = V::splat(xs[a][j]);
+            let xj = isa.splat(xs[a][j]);
             for p in 0..P {
-                v[a][p] = V::fma(xj, row[p], v[a][p]);
+                v[a][p] = isa.fma(xj, row[p], v[a][p]);
             }
         }
     }
     for a in 0..R {
         for p in 0..P {
-            V::store(v[a][p], &mut lanes[16 * p..16 * p + 16]);
+            isa.store(v[a][p], &mut lanes[16 * p..16 * p + 16]);
         }
-        out.write(r + a, c, &lanes[..16 * P]);
+        out.write(to + a, c, &lanes[..16 * P]);
     }
 }
 
@@ -392,6 +404,7 @@ pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
 /// from one to the next; block b of row r goes to place `b * rows + r`.
 #[inline(always)]
 pub fn quantize<V: Vectors>(
+    isa: V,
     x: &[f32],
     (rows, stride): (usize, usize),
     q: &mut [i8],
@@ -401,12 +414,12 @@ pub fn quantize<V: Vectors>(
     let places = q.as_chunks_mut::<32>().0.iter_mut().zip(scales.iter_mut()).zip(sums.as_chunks_mut::<2>().0);
     for (i, ((q, scale), sums)) in places.enumerate() {
         let x = &x[i % rows * stride + 32 * (i / rows)..][..32];
-        let (a, b) = (V::load(&x[..16]), V::load(&x[16..]));
+        let (a, b) = (isa.load(&x[..16]), isa.load(&x[16..]));
         // Magnitudes are ordered as their bits are, NaN above all: a NaN makes the scale one, and so every product.
-        let largest = V::largest(a, b);
+        let largest = isa.largest(a, b);
         *scale = largest / 127.0;
-        let inverse = V::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        let inverse = isa.splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
         let (low, high) = q.split_at_mut(16);
-        *sums = [V::to_bytes(V::mul(a, inverse), low), V::to_bytes(V::mul(b, inverse), high)];
+        *sums = [isa.to_bytes(isa.mul(a, inverse), low), isa.to_bytes(isa.mul(b, inverse), high)];
     }
 }

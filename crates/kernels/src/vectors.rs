@@ -1,6 +1,7 @@
 //! The sixteen-lane vector that kernels are written over, and its plain form: the definition that other instruction sets must equal bit for bit.
 //!
-//! Methods of other instruction sets may only run where the processor has been asked; the table in `dispatch` sees to that.
+//! A value of an instruction set's type is the proof that the processor has the set: functions compiled for it make one, and only they.
+//! So kernels, which are handed it (`isa`), are safe code.
 
 use std::mem::transmute;
 
@@ -24,6 +25,25 @@ macro_rules! array {
 }
 pub(crate) use array;
 
+/// Methods of a type whose values are the proof of `$features`. Bodies are compiled with them, so that operations on registers need no
+/// `unsafe` there; those on memory do.
+#[cfg(target_arch = "x86_64")]
+macro_rules! for_features {
+    ($features:literal; $($(#[$meta:meta])* fn $name:ident(self $(, $arg:ident: $T:ty)*) $(-> $R:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        #[inline(always)]
+        fn $name(self $(, $arg: $T)*) $(-> $R)? {
+            #[target_feature(enable = $features)]
+            #[inline]
+            fn compiled($($arg: $T),*) $(-> $R)? $body
+            // SAFETY: `self` is the proof that the processor has these features.
+            unsafe { compiled($($arg),*) }
+        }
+    )*};
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use for_features;
+
 /// Sixteen lanes of f32 and of i32, as an instruction set holds them.
 pub trait Vectors: Copy + 'static {
     /// Sixteen f32.
@@ -36,86 +56,86 @@ pub trait Vectors: Copy + 'static {
     const TILE_ROWS: usize = 4;
 
     /// All lanes the same.
-    fn splat(x: f32) -> Self::F;
+    fn splat(self, x: f32) -> Self::F;
     /// The first 16 numbers.
-    fn load(x: &[f32]) -> Self::F;
+    fn load(self, x: &[f32]) -> Self::F;
     /// To the first 16 places.
-    fn store(v: Self::F, out: &mut [f32]);
+    fn store(self, v: Self::F, out: &mut [f32]);
     /// 16 little-endian f32 (64 bytes).
-    fn load_f32_bytes(x: &[u8]) -> Self::F;
+    fn load_f32_bytes(self, x: &[u8]) -> Self::F;
     /// 16 bf16 (32 bytes).
-    fn load_bf16_bytes(x: &[u8]) -> Self::F;
+    fn load_bf16_bytes(self, x: &[u8]) -> Self::F;
     /// 16 bf16.
-    fn load_bf16(x: &[u16]) -> Self::F;
+    fn load_bf16(self, x: &[u16]) -> Self::F;
     /// 16 f16 (32 bytes).
-    fn load_f16_bytes(x: &[u8]) -> Self::F;
+    fn load_f16_bytes(self, x: &[u8]) -> Self::F;
     /// 16 E4M3, unscaled.
-    fn load_e4m3(x: &[u8]) -> Self::F;
+    fn load_e4m3(self, x: &[u8]) -> Self::F;
     /// Ask for the line of the first number; no more than a hint.
-    fn prefetch<T>(x: &[T]);
+    fn prefetch<T>(self, x: &[T]);
     /// a + b
-    fn add(a: Self::F, b: Self::F) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// a - b
-    fn sub(a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     /// a * b
-    fn mul(a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
     /// a / b
-    fn div(a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// a * b + c, rounded once
-    fn fma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// -(a * b) + c, rounded once
-    fn fnma(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// a where a > b, else b (so b where either is NaN).
-    fn max(a: Self::F, b: Self::F) -> Self::F;
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// a where a < b, else b.
-    fn min(a: Self::F, b: Self::F) -> Self::F;
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
     /// To the nearest integer, ties to even.
-    fn round(a: Self::F) -> Self::F;
+    fn round(self, a: Self::F) -> Self::F;
     /// 2^n for integral n in -126..=127.
-    fn exp2(n: Self::F) -> Self::F;
+    fn exp2(self, n: Self::F) -> Self::F;
     /// a where x < bound, else b.
-    fn below(x: Self::F, bound: Self::F, a: Self::F, b: Self::F) -> Self::F;
+    fn below(self, x: Self::F, bound: Self::F, a: Self::F, b: Self::F) -> Self::F;
 
     /// All lanes the same.
-    fn splat_i(x: i32) -> Self::I;
+    fn splat_i(self, x: i32) -> Self::I;
     /// Exact for what dot products of 32 bytes give.
-    fn to_f(v: Self::I) -> Self::F;
+    fn to_f(self, v: Self::I) -> Self::F;
     /// Per lane r: `acc + sum_{k<4} tile[4 r + k] * x[k]`; `tile` has 64 bytes.
-    fn dot_step(acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I;
+    fn dot_step(self, acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I;
 
     /// Per lane r: `acc + sum_{k<4} (tile[4 r + k] * x[k] + tile[64 + 4 r + k] * x[4 + k])`; `tile` has 128 bytes, all below 64.
     #[inline(always)]
-    fn dot_two_steps(acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I {
-        Self::dot_step(Self::dot_step(acc, &tile[..64], &x[..4]), &tile[64..128], &x[4..8])
+    fn dot_two_steps(self, acc: Self::I, tile: &[u8], x: &[i8]) -> Self::I {
+        self.dot_step(self.dot_step(acc, &tile[..64], &x[..4]), &tile[64..128], &x[4..8])
     }
 
     /// The first 16 numbers.
-    fn load_i(x: &[i32]) -> Self::I;
+    fn load_i(self, x: &[i32]) -> Self::I;
     /// To the first 16 places.
-    fn store_i(v: Self::I, out: &mut [i32]);
+    fn store_i(self, v: Self::I, out: &mut [i32]);
     /// To the nearest integer, ties to even; undefined from 2^22 on.
-    fn to_i(v: Self::F) -> Self::I;
+    fn to_i(self, v: Self::F) -> Self::I;
     /// Numbers of 32 lanes to pairs of 16 bits, saturated. For each l < 4: `a[4l..4l + 4]`, then `b[4l..4l + 4]`.
-    fn pack(a: Self::I, b: Self::I) -> Self::I;
+    fn pack(self, a: Self::I, b: Self::I) -> Self::I;
     /// Lanes of `a` paired with lanes of `b`, where `x` packs `a` with another and `y` packs `b`.
-    fn pairs_low(x: Self::I, y: Self::I) -> Self::I;
+    fn pairs_low(self, x: Self::I, y: Self::I) -> Self::I;
     /// As `pairs_low`, of the second vectors that `x` and `y` pack.
-    fn pairs_high(x: Self::I, y: Self::I) -> Self::I;
+    fn pairs_high(self, x: Self::I, y: Self::I) -> Self::I;
     /// Per lane, both pairs of 16 bits: `acc + a.0 * b.0 + a.1 * b.1`, wrapping.
-    fn dot_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    fn dot_pairs(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// `v[i][j]` to `v[j][i]`
-    fn transpose(v: &mut [Self::I; 16]);
+    fn transpose(self, v: &mut [Self::I; 16]);
 
     /// Sixteen partial sums of every `w` with every `x`, added to `acc`; all have the same whole number of vectors.
     #[inline(always)]
-    fn dot_tile<const O: usize, const R: usize>(w: [&[f32]; O], x: [&[f32]; R], acc: &mut [[Self::F; R]; O]) {
+    fn dot_tile<const O: usize, const R: usize>(self, w: [&[f32]; O], x: [&[f32]; R], acc: &mut [[Self::F; R]; O]) {
         let mut sums = *acc;
         for k in (0..w[0].len()).step_by(16) {
-            let xv: [Self::F; R] = array!(R, r, Self::load(&x[r][k..]));
+            let xv: [Self::F; R] = array!(R, r, self.load(&x[r][k..]));
             for a in 0..O {
-                let wv = Self::load(&w[a][k..]);
+                let wv = self.load(&w[a][k..]);
                 for r in 0..R {
-                    sums[a][r] = Self::fma(wv, xv[r], sums[a][r]);
+                    sums[a][r] = self.fma(wv, xv[r], sums[a][r]);
                 }
             }
         }
@@ -124,17 +144,17 @@ pub trait Vectors: Copy + 'static {
 
     /// `v[query][position]` to four vectors `[4 positions][4 queries]`.
     #[inline(always)]
-    fn by_four(v: [Self::F; 4]) -> [Self::F; 4] {
+    fn by_four(self, v: [Self::F; 4]) -> [Self::F; 4] {
         let mut lanes = [[0f32; 16]; 4];
         for (v, lanes) in v.into_iter().zip(&mut lanes) {
-            Self::store(v, lanes);
+            self.store(v, lanes);
         }
-        array!(4, block, Self::load(&array!(16, i, lanes[i % 4][4 * block + i / 4])))
+        array!(4, block, self.load(&array!(16, i, lanes[i % 4][4 * block + i / 4])))
     }
 
     /// 64 columns of 16 rows to 16 steps of `dot_step`: `out[64 s + 4 r + k] = u[r * stride + 4 s + k]`.
     #[inline(always)]
-    fn interleave(u: &[u8], stride: usize, out: &mut [u8]) {
+    fn interleave(self, u: &[u8], stride: usize, out: &mut [u8]) {
         for step in 0..16 {
             for r in 0..16 {
                 let from = r * stride + 4 * step;
@@ -145,18 +165,18 @@ pub trait Vectors: Copy + 'static {
 
     /// The first `x.len()` numbers (at most 16), the other lanes zero.
     #[inline(always)]
-    fn load_part(x: &[f32]) -> Self::F {
+    fn load_part(self, x: &[f32]) -> Self::F {
         let mut whole = [0f32; 16];
         whole[..x.len()].copy_from_slice(x);
-        Self::load(&whole)
+        self.load(&whole)
     }
 
     /// The largest magnitude in both, as their bits are ordered: NaN above all.
     #[inline(always)]
-    fn largest(a: Self::F, b: Self::F) -> f32 {
+    fn largest(self, a: Self::F, b: Self::F) -> f32 {
         let mut lanes = [0f32; 32];
-        Self::store(a, &mut lanes);
-        Self::store(b, &mut lanes[16..]);
+        self.store(a, &mut lanes);
+        self.store(b, &mut lanes[16..]);
         let mut most = 0;
         for x in lanes {
             most = most.max(x.abs().to_bits());
@@ -167,9 +187,9 @@ pub trait Vectors: Copy + 'static {
     /// To the nearest integers within -127..=127, ties to even, those beyond to the last, a NaN to zero; and their sum. Never -128: its
     /// magnitude has no signed byte, which products by signs need.
     #[inline(always)]
-    fn to_bytes(v: Self::F, out: &mut [i8]) -> i32 {
+    fn to_bytes(self, v: Self::F, out: &mut [i8]) -> i32 {
         let mut lanes = [0f32; 16];
-        Self::store(v, &mut lanes);
+        self.store(v, &mut lanes);
         let mut sum = 0;
         for (x, out) in lanes.iter().zip(&mut out[..16]) {
             *out = (x.round_ties_even() as i8).max(-127);
@@ -180,9 +200,9 @@ pub trait Vectors: Copy + 'static {
 
     /// The sum of all lanes, in the one order: halves are added until one is left.
     #[inline(always)]
-    fn sum(v: Self::F) -> f32 {
+    fn sum(self, v: Self::F) -> f32 {
         let mut a = [0f32; 16];
-        Self::store(v, &mut a);
+        self.store(v, &mut a);
         for half in [8, 4, 2, 1] {
             for i in 0..half {
                 a[i] += a[i + half];
@@ -193,27 +213,26 @@ pub trait Vectors: Copy + 'static {
 
     /// Lane r: `sum(v[r])`.
     #[inline(always)]
-    fn sums(v: &[Self::F; 16]) -> Self::F {
-        Self::load(&array!(16, r, Self::sum(v[r])))
+    fn sums(self, v: &[Self::F; 16]) -> Self::F {
+        self.load(&array!(16, r, self.sum(v[r])))
     }
 
     /// e^x, relative error below 2e-7 where the result is a normal number; 0 below -87.3; the argument is held to at most 88. A NaN stays one.
     /// Cephes' `expf`: n = round(x / ln 2), a polynomial on the rest.
     #[inline(always)]
-    fn exp(x: Self::F) -> Self::F {
-        let s = Self::splat;
-        let low = s(-87.3);
+    fn exp(self, x: Self::F) -> Self::F {
+        let low = self.splat(-87.3);
         // This order of operands lets a NaN through.
-        let held = Self::max(low, Self::min(s(88.0), x));
-        let n = Self::round(Self::mul(held, s(std::f32::consts::LOG2_E)));
-        let r = Self::fnma(n, s(0.693_359_4), held);
-        let r = Self::fnma(n, s(-2.121_944_4e-4), r);
-        let mut p = s(1.987_569_1e-4);
+        let held = self.max(low, self.min(self.splat(88.0), x));
+        let n = self.round(self.mul(held, self.splat(std::f32::consts::LOG2_E)));
+        let r = self.fnma(n, self.splat(0.693_359_4), held);
+        let r = self.fnma(n, self.splat(-2.121_944_4e-4), r);
+        let mut p = self.splat(1.987_569_1e-4);
         for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-            p = Self::fma(p, r, s(c));
+            p = self.fma(p, r, self.splat(c));
         }
-        let p = Self::add(Self::fma(Self::mul(p, r), r, r), s(1.0));
-        Self::below(x, low, s(0.0), Self::mul(p, Self::exp2(n)))
+        let p = self.add(self.fma(self.mul(p, r), r, r), self.splat(1.0));
+        self.below(x, low, self.splat(0.0), self.mul(p, self.exp2(n)))
     }
 }
 
@@ -237,123 +256,123 @@ impl Vectors for Scalar {
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
-    fn splat(x: f32) -> [f32; 16] {
+    fn splat(self, x: f32) -> [f32; 16] {
         [x; 16]
     }
     #[inline(always)]
-    fn load(x: &[f32]) -> [f32; 16] {
+    fn load(self, x: &[f32]) -> [f32; 16] {
         map(|i| x[i])
     }
     #[inline(always)]
-    fn store(v: [f32; 16], out: &mut [f32]) {
+    fn store(self, v: [f32; 16], out: &mut [f32]) {
         out[..16].copy_from_slice(&v);
     }
     #[inline(always)]
-    fn load_f32_bytes(x: &[u8]) -> [f32; 16] {
+    fn load_f32_bytes(self, x: &[u8]) -> [f32; 16] {
         map(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
     }
     #[inline(always)]
-    fn load_bf16_bytes(x: &[u8]) -> [f32; 16] {
+    fn load_bf16_bytes(self, x: &[u8]) -> [f32; 16] {
         map(|i| blocks::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
     }
     #[inline(always)]
-    fn load_bf16(x: &[u16]) -> [f32; 16] {
+    fn load_bf16(self, x: &[u16]) -> [f32; 16] {
         map(|i| blocks::bf16_to_f32(x[i]))
     }
     #[inline(always)]
-    fn load_f16_bytes(x: &[u8]) -> [f32; 16] {
+    fn load_f16_bytes(self, x: &[u8]) -> [f32; 16] {
         map(|i| blocks::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
     }
     #[inline(always)]
-    fn load_e4m3(x: &[u8]) -> [f32; 16] {
+    fn load_e4m3(self, x: &[u8]) -> [f32; 16] {
         map(|i| blocks::e4m3_to_f32(x[i]))
     }
     #[inline(always)]
-    fn prefetch<T>(_: &[T]) {}
+    fn prefetch<T>(self, _: &[T]) {}
     #[inline(always)]
-    fn add(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| a[i] + b[i])
     }
     #[inline(always)]
-    fn sub(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| a[i] - b[i])
     }
     #[inline(always)]
-    fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| a[i] * b[i])
     }
     #[inline(always)]
-    fn div(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| a[i] / b[i])
     }
     #[inline(always)]
-    fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+    fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         fused_lanes(a, b, c)
     }
     #[inline(always)]
-    fn fnma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+    fn fnma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         fused_lanes(map(|i| -a[i]), b, c)
     }
     #[inline(always)]
-    fn max(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn max(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| if a[i] > b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    fn min(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn min(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| if a[i] < b[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    fn round(a: [f32; 16]) -> [f32; 16] {
+    fn round(self, a: [f32; 16]) -> [f32; 16] {
         map(|i| rounded(a[i]))
     }
     #[inline(always)]
-    fn exp2(n: [f32; 16]) -> [f32; 16] {
+    fn exp2(self, n: [f32; 16]) -> [f32; 16] {
         map(|i| f32::from_bits((integer(n[i]).wrapping_add(127) as u32) << 23))
     }
     #[inline(always)]
-    fn below(x: [f32; 16], bound: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+    fn below(self, x: [f32; 16], bound: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         map(|i| if x[i] < bound[i] { a[i] } else { b[i] })
     }
     #[inline(always)]
-    fn splat_i(x: i32) -> [i32; 16] {
+    fn splat_i(self, x: i32) -> [i32; 16] {
         [x; 16]
     }
     #[inline(always)]
-    fn to_f(v: [i32; 16]) -> [f32; 16] {
+    fn to_f(self, v: [i32; 16]) -> [f32; 16] {
         map(|i| v[i] as f32)
     }
     #[inline(always)]
-    fn dot_step(acc: [i32; 16], tile: &[u8], x: &[i8]) -> [i32; 16] {
+    fn dot_step(self, acc: [i32; 16], tile: &[u8], x: &[i8]) -> [i32; 16] {
         map(|r| (0..4).fold(acc[r], |acc, k| acc + i32::from(tile[4 * r + k]) * i32::from(x[k])))
     }
     #[inline(always)]
-    fn load_i(x: &[i32]) -> [i32; 16] {
+    fn load_i(self, x: &[i32]) -> [i32; 16] {
         array!(16, i, x[i])
     }
     #[inline(always)]
-    fn store_i(v: [i32; 16], out: &mut [i32]) {
+    fn store_i(self, v: [i32; 16], out: &mut [i32]) {
         out[..16].copy_from_slice(&v);
     }
     #[inline(always)]
-    fn to_i(v: [f32; 16]) -> [i32; 16] {
+    fn to_i(self, v: [f32; 16]) -> [i32; 16] {
         array!(16, i, integer(v[i]))
     }
     #[inline(always)]
-    fn pack(a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    fn pack(self, a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         let from = |i: usize| if i % 4 < 2 { &a } else { &b };
         let at = |i: usize| i / 4 * 4 + i % 2 * 2;
         std::array::from_fn(|i| pair(saturated(from(i)[at(i)]), saturated(from(i)[at(i) + 1])))
     }
     #[inline(always)]
-    fn pairs_low(x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+    fn pairs_low(self, x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
         std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + i % 4), half(&y, i / 4 * 8 + i % 4)))
     }
     #[inline(always)]
-    fn pairs_high(x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
+    fn pairs_high(self, x: [i32; 16], y: [i32; 16]) -> [i32; 16] {
         std::array::from_fn(|i| pair(half(&x, i / 4 * 8 + 4 + i % 4), half(&y, i / 4 * 8 + 4 + i % 4)))
     }
     #[inline(always)]
-    fn dot_pairs(acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
+    fn dot_pairs(self, acc: [i32; 16], a: [i32; 16], b: [i32; 16]) -> [i32; 16] {
         // As numbers of 16 bits, which the compiler turns into one instruction for both products; their order is of no account.
         // SAFETY: both are 64 bytes of plain numbers.
         let (a, b) = unsafe { (transmute::<[i32; 16], [i16; 32]>(a), transmute::<[i32; 16], [i16; 32]>(b)) };
@@ -366,7 +385,7 @@ impl Vectors for Scalar {
         sums
     }
     #[inline(always)]
-    fn largest(a: [f32; 16], b: [f32; 16]) -> f32 {
+    fn largest(self, a: [f32; 16], b: [f32; 16]) -> f32 {
         let mut most = 0;
         for x in a.into_iter().chain(b) {
             most = most.max((x.to_bits() & 0x7fff_ffff) as i32);
@@ -374,7 +393,7 @@ impl Vectors for Scalar {
         f32::from_bits(most as u32)
     }
     #[inline(always)]
-    fn to_bytes(v: [f32; 16], out: &mut [i8]) -> i32 {
+    fn to_bytes(self, v: [f32; 16], out: &mut [i8]) -> i32 {
         let (out, mut sum) = (&mut out[..16], 0);
         for i in 0..16 {
             let number = if v[i].is_nan() { 0.0 } else { v[i] };
@@ -386,7 +405,7 @@ impl Vectors for Scalar {
         sum
     }
     #[inline(always)]
-    fn transpose(v: &mut [[i32; 16]; 16]) {
+    fn transpose(self, v: &mut [[i32; 16]; 16]) {
         let rows = *v;
         *v = std::array::from_fn(|i| std::array::from_fn(|j| rows[j][i]));
     }

@@ -1,8 +1,5 @@
 //! Block formats unpacked along a weight row: 32 quants a register, in their natural order.
 
-// All is inlined into kernels that run only where AVX2 is; loads are unaligned ones, of bytes that the caller vouches for.
-#![allow(clippy::undocumented_unsafe_blocks)]
-
 use std::arch::x86_64::*;
 
 use crate::blocks::{E2M1, NONLINEAR};
@@ -18,57 +15,68 @@ pub(crate) trait Natural: Unpack {
 }
 
 /// 32 bytes.
-#[inline(always)]
+///
+/// # Safety
+/// They are readable.
+#[target_feature(enable = "avx2")]
+#[inline]
 unsafe fn bytes(step: *const u8, offset: usize) -> __m256i {
+    // SAFETY: as the caller's; no alignment is asked for.
     unsafe { _mm256_loadu_si256(step.add(offset).cast()) }
 }
 
 /// Each word right by `by`, or left by `-by`; then what `mask` keeps of each byte.
-#[inline(always)]
-unsafe fn bits(v: __m256i, by: i32, mask: i8) -> __m256i {
-    unsafe {
-        let v = if by < 0 {
-            _mm256_sll_epi16(v, _mm_cvtsi32_si128(-by))
-        } else {
-            _mm256_srl_epi16(v, _mm_cvtsi32_si128(by))
-        };
-        _mm256_and_si256(v, _mm256_set1_epi8(mask))
-    }
+#[target_feature(enable = "avx2")]
+#[inline]
+fn bits(v: __m256i, by: i32, mask: i8) -> __m256i {
+    let v =
+        if by < 0 { _mm256_sll_epi16(v, _mm_cvtsi32_si128(-by)) } else { _mm256_srl_epi16(v, _mm_cvtsi32_si128(by)) };
+    _mm256_and_si256(v, _mm256_set1_epi8(mask))
 }
 
 /// Sixteen bytes of nibbles: the low ones, then the high ones.
-#[inline(always)]
+///
+/// # Safety
+/// They are readable.
+#[target_feature(enable = "avx2")]
+#[inline]
 unsafe fn nibbles(step: *const u8, offset: usize) -> __m256i {
-    unsafe {
-        let v = _mm256_broadcastsi128_si256(_mm_loadu_si128(step.add(offset).cast()));
-        let both = _mm256_srlv_epi32(v, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
-        _mm256_and_si256(both, _mm256_set1_epi8(15))
-    }
+    // SAFETY: as the caller's; no alignment is asked for.
+    let v = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(step.add(offset).cast()) });
+    let both = _mm256_srlv_epi32(v, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+    _mm256_and_si256(both, _mm256_set1_epi8(15))
 }
 
 /// 32 bits to sixteens: bit i is for byte i.
-#[inline(always)]
+///
+/// # Safety
+/// They are readable.
+#[target_feature(enable = "avx2")]
+#[inline]
 unsafe fn fifth_bits(step: *const u8, offset: usize) -> __m256i {
-    unsafe {
-        let four = _mm256_set1_epi32(step.add(offset).cast::<i32>().read_unaligned());
-        let which = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-        let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-        let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(four, which), bit), bit);
-        _mm256_and_si256(set, _mm256_set1_epi8(16))
-    }
+    // SAFETY: as the caller's.
+    let four = _mm256_set1_epi32(unsafe { step.add(offset).cast::<i32>().read_unaligned() });
+    let which = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+    let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+    let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(four, which), bit), bit);
+    _mm256_and_si256(set, _mm256_set1_epi8(16))
 }
 
 /// Bytes below 16 to those that a table has for them.
-#[inline(always)]
-unsafe fn look_up(table: &[u8; 16], v: __m256i) -> __m256i {
+#[target_feature(enable = "avx2")]
+#[inline]
+fn look_up(table: &[u8; 16], v: __m256i) -> __m256i {
+    // SAFETY: sixteen bytes; no alignment is asked for.
     unsafe { _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast())), v) }
 }
 
 macro_rules! natural {
     ($($format:ident: |$step:ident, $j:ident| $quants:expr;)*) => {$(
         impl Natural for unpack::$format {
-            #[inline(always)]
+            #[target_feature(enable = "avx2")]
+            #[inline]
             unsafe fn quants($step: *const u8, $j: usize) -> __m256i {
+                // SAFETY: a step has the bytes of its columns, as the caller says.
                 unsafe { $quants }
             }
         }

@@ -80,7 +80,7 @@ const fn many<B: Unpack>() -> usize {
 
 /// Outputs `range` (rows of the weight) of one product.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &Out) {
+pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
     assert!(range.end <= w.rows);
     let (panels, ahead) = hints;
     if panels.is_empty() {
@@ -107,7 +107,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 /// Outputs of one panel, whose first row is row `from` of the output.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
-fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &Out) {
+fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &mut Out) {
     assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
     let n = panel.rows();
     assert!(n <= PANEL_ROWS);
@@ -193,13 +193,13 @@ unsafe fn step<B: Unpack>(at: &Starts<LANES>, chunks: usize, next: &mut *const u
     // SAFETY: as the caller's.
     unsafe {
         let (scales, minima) = (&mut (*u).scales[t], &mut (*u).minima[t]);
-        B::scales::<Eight, LANES>(at, scales, minima);
+        B::scales(Eight::proof(), at, scales, minima);
         for c in 0..chunks {
             for line in (0..LANES * B::STEP_BYTES / 4).step_by(LINE) {
                 _mm_prefetch::<_MM_HINT_T2>(next.wrapping_add(line).cast());
             }
             *next = next.wrapping_add(LANES * B::STEP_BYTES / 4);
-            let v = B::interleaved::<Eight, LANES>(at, c, scales, minima);
+            let v = B::interleaved(Eight::proof(), at, c, scales, minima);
             let nibble = _mm256_set1_epi8(15);
             for j in 0..16 {
                 if eight_bits::<B>() {

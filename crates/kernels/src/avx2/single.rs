@@ -47,7 +47,7 @@ pub(crate) fn product<B: Natural>(
     range: Range<usize>,
     (panel, ahead): (&Panel, &[u8]),
     to: usize,
-    out: &Out,
+    out: &mut Out,
 ) {
     assert!(panel.rows() == 1 && panel.cols() == w.cols && panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
     let mut dots = MaybeUninit::<[[Dots; LANES]; STEPS]>::uninit();
@@ -244,10 +244,10 @@ unsafe fn across_step<B: Natural, const C: usize>(
     // dot products of the last.
     unsafe {
         let [scales, minima] = &mut *scales.as_mut_ptr();
-        B::scales::<Eight, LANES>(at, scales, minima);
+        B::scales(Eight::proof(), at, scales, minima);
         for c in 0..C {
             // Quants are not asked for, so they are not unpacked.
-            let _ = B::interleaved::<Eight, LANES>(at, c, scales, minima);
+            let _ = B::interleaved(Eight::proof(), at, c, scales, minima);
         }
         for half in 0..STEP / B::GROUP / 8 {
             let lanes = turned(array!(8, r, dots[r.min(count - 1)][half]));

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::lanes::Lanes;
 use crate::unpack::Starts;
-use crate::vectors::array;
+use crate::vectors::{array, for_features};
 
 /// 32 bytes.
 ///
@@ -175,97 +175,94 @@ fn fifth_bits(bits: __m512i) -> [__m512i; 8] {
 }
 
 /// Sixteen weight rows.
-pub(crate) struct Sixteen;
+#[derive(Clone, Copy)]
+pub(crate) struct Sixteen(());
 
-// SAFETY (all blocks of this impl): methods are inlined into kernels that run only where AVX-512 (F, BW, DQ, VL) and F16C are; loads and
-// stores are unaligned ones, of arrays, or of what the caller vouches for.
-#[allow(clippy::undocumented_unsafe_blocks)] // one reason for all of them, above
+impl Sixteen {
+    /// The proof of a function that is compiled for the set: whoever calls that function answers for the processor.
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    #[inline]
+    pub fn proof() -> Self {
+        Sixteen(())
+    }
+}
+
 impl Lanes<16> for Sixteen {
     type I = __m512i;
     type F = __m512;
 
     #[inline(always)]
-    unsafe fn words_16(rows: &Starts<16>, offset: usize) -> [__m512i; 4] {
+    unsafe fn words_16(self, rows: &Starts<16>, offset: usize) -> [__m512i; 4] {
+        // SAFETY: the bytes are there, as the caller says; `self` is the proof that the set is.
         unsafe { words_16(rows, offset) }
     }
+
     #[inline(always)]
-    unsafe fn words_32(rows: &Starts<16>, offset: usize) -> [__m512i; 8] {
+    unsafe fn words_32(self, rows: &Starts<16>, offset: usize) -> [__m512i; 8] {
+        // SAFETY: the bytes are there, as the caller says; `self` is the proof that the set is.
         unsafe { words_32(rows, offset) }
     }
-    #[inline(always)]
-    fn splat(x: i32) -> __m512i {
-        unsafe { _mm512_set1_epi32(x) }
-    }
-    #[inline(always)]
-    fn and(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_and_si512(a, b) }
-    }
-    #[inline(always)]
-    fn or(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_or_si512(a, b) }
-    }
-    #[inline(always)]
-    fn xor(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_xor_si512(a, b) }
-    }
-    #[inline(always)]
-    fn or_masked(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
-        unsafe { _mm512_ternarylogic_epi32::<0xf8>(a, b, mask) }
-    }
-    #[inline(always)]
-    fn add(a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_add_epi32(a, b) }
-    }
-    #[inline(always)]
-    fn left(v: __m512i, by: i32) -> __m512i {
-        unsafe { _mm512_sll_epi32(v, _mm_cvtsi32_si128(by)) }
-    }
-    #[inline(always)]
-    fn right(v: __m512i, by: i32) -> __m512i {
-        unsafe { _mm512_srl_epi32(v, _mm_cvtsi32_si128(by)) }
-    }
-    #[inline(always)]
-    fn right_signed(v: __m512i, by: i32) -> __m512i {
-        unsafe { _mm512_sra_epi32(v, _mm_cvtsi32_si128(by)) }
-    }
-    #[inline(always)]
-    fn shifted(v: __m512i, by: i32) -> __m512i {
-        unsafe { _mm512_rolv_epi32(v, _mm512_set1_epi32(by)) }
-    }
-    #[inline(always)]
-    fn below(x: __m512i, bound: i32, a: __m512i, b: __m512i) -> __m512i {
-        unsafe { _mm512_mask_mov_epi32(b, _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(bound)), a) }
-    }
-    #[inline(always)]
-    fn look_up(table: &[u8; 16], v: __m512i) -> __m512i {
-        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v) }
-    }
-    #[inline(always)]
-    fn fifth_bits(bits: __m512i) -> [__m512i; 8] {
-        unsafe { fifth_bits(bits) }
-    }
-    #[inline(always)]
-    fn to_f(v: __m512i) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(v) }
-    }
-    #[inline(always)]
-    fn as_f(v: __m512i) -> __m512 {
-        unsafe { _mm512_castsi512_ps(v) }
-    }
-    #[inline(always)]
-    fn low_halves(v: __m512i) -> __m512 {
-        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)) }
-    }
-    #[inline(always)]
-    fn mul(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    fn negate(a: __m512) -> __m512 {
-        unsafe { _mm512_xor_ps(a, _mm512_set1_ps(-0.0)) }
-    }
-    #[inline(always)]
-    fn put(out: &mut [f32; 16], v: __m512) {
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+
+    for_features! {
+        "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni";
+        fn splat(self, x: i32) -> __m512i {
+            _mm512_set1_epi32(x)
+        }
+        fn and(self, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_and_si512(a, b)
+        }
+        fn or(self, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_or_si512(a, b)
+        }
+        fn xor(self, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_xor_si512(a, b)
+        }
+        fn or_masked(self, a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
+            _mm512_ternarylogic_epi32::<0xf8>(a, b, mask)
+        }
+        fn add(self, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_add_epi32(a, b)
+        }
+        fn left(self, v: __m512i, by: i32) -> __m512i {
+            _mm512_sll_epi32(v, _mm_cvtsi32_si128(by))
+        }
+        fn right(self, v: __m512i, by: i32) -> __m512i {
+            _mm512_srl_epi32(v, _mm_cvtsi32_si128(by))
+        }
+        fn right_signed(self, v: __m512i, by: i32) -> __m512i {
+            _mm512_sra_epi32(v, _mm_cvtsi32_si128(by))
+        }
+        fn shifted(self, v: __m512i, by: i32) -> __m512i {
+            _mm512_rolv_epi32(v, _mm512_set1_epi32(by))
+        }
+        fn below(self, x: __m512i, bound: i32, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_mask_mov_epi32(b, _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(bound)), a)
+        }
+        fn look_up(self, table: &[u8; 16], v: __m512i) -> __m512i {
+            // SAFETY: within the array; no alignment is asked for.
+            unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v) }
+        }
+        fn fifth_bits(self, bits: __m512i) -> [__m512i; 8] {
+            fifth_bits(bits)
+        }
+        fn to_f(self, v: __m512i) -> __m512 {
+            _mm512_cvtepi32_ps(v)
+        }
+        fn as_f(self, v: __m512i) -> __m512 {
+            _mm512_castsi512_ps(v)
+        }
+        fn low_halves(self, v: __m512i) -> __m512 {
+            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v))
+        }
+        fn mul(self, a: __m512, b: __m512) -> __m512 {
+            _mm512_mul_ps(a, b)
+        }
+        fn negate(self, a: __m512) -> __m512 {
+            _mm512_xor_ps(a, _mm512_set1_ps(-0.0))
+        }
+        fn put(self, out: &mut [f32; 16], v: __m512) {
+            // SAFETY: within the array; no alignment is asked for.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
+        }
     }
 }

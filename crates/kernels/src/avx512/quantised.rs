@@ -37,7 +37,7 @@ struct Sums {
 
 /// Outputs `range` (rows of the weight) of one product.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &Out) {
+pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
     assert!(range.end <= w.rows);
     let (panels, ahead) = hints;
     if panels.is_empty() {
@@ -64,7 +64,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 /// Outputs of one panel, whose first row is row `from` of the output.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
-fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &Out) {
+fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &mut Out) {
     assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
     let n = panel.rows();
     assert!(n <= PANEL_ROWS);
@@ -127,11 +127,11 @@ unsafe fn one_tile<B: Unpack>(
             }
         }
         // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-        unsafe { B::scales::<Sixteen, LANES>(&at, &mut scales, &mut minima) };
+        unsafe { B::scales(Sixteen::proof(), &at, &mut scales, &mut minima) };
         for c in 0..chunks {
             fetch::<B>(&mut next);
             // SAFETY: the 64 columns of chunk `c` are within each row.
-            let v = unsafe { B::interleaved::<Sixteen, LANES>(&at, c, &mut scales, &mut minima) };
+            let v = unsafe { B::interleaved(Sixteen::proof(), &at, c, &mut scales, &mut minima) };
             let (s, m) = (&scales[c * per_chunk..][..per_chunk], &minima[c * per_chunk..][..per_chunk]);
             let place = Place::of(panel, k + 64 * c);
             // SAFETY: the panel has 64 columns from there on, and `sums` its rows.
@@ -188,11 +188,11 @@ unsafe fn two_tiles<B: Unpack>(
         let chunks = ((cols - k) / 64).min(4);
         for t in 0..2 {
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-            unsafe { B::scales::<Sixteen, LANES>(&at[t], &mut u.scales[t], &mut u.minima[t]) };
+            unsafe { B::scales(Sixteen::proof(), &at[t], &mut u.scales[t], &mut u.minima[t]) };
             for c in 0..chunks {
                 fetch::<B>(&mut next);
                 // SAFETY: the 64 columns of chunk `c` are within each row.
-                let v = unsafe { B::interleaved::<Sixteen, LANES>(&at[t], c, &mut u.scales[t], &mut u.minima[t]) };
+                let v = unsafe { B::interleaved(Sixteen::proof(), &at[t], c, &mut u.scales[t], &mut u.minima[t]) };
                 for j in 0..16 {
                     u.quants[16 * c + j][t] = v[j];
                 }

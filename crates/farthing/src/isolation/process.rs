@@ -1,6 +1,6 @@
 //! Processes of our own with bounded memory and time, for work that cannot be trusted to end or to stay small.
 //!
-//! The program starts itself with a hidden subcommand and exchanges frames of JSON with it over pipes. A process that passes its bounds,
+//! The program starts itself with a word that `isolate` knows and exchanges frames of JSON with it over pipes. A process that passes its bounds,
 //! or whose client leaves, is ended; there is no other place where its work is done.
 
 use std::io::{self, Read, Write};
@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::Value;
 use thiserror::Error;
-
-use crate::Failure;
 
 /// Address space of a process.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
@@ -80,7 +78,7 @@ fn read_frame(from: &mut impl Read) -> io::Result<Value> {
 ///
 /// # Errors
 /// Bounds that the system does not take.
-pub fn enter() -> Result<Receiver<Value>, Failure> {
+pub fn enter() -> io::Result<Receiver<Value>> {
     let both = |bytes| Rlimit { current: Some(bytes), maximum: Some(bytes) };
     setrlimit(Resource::As, both(MEMORY_BYTES_MAX))?;
     setrlimit(Resource::Core, both(0))?;
@@ -237,7 +235,7 @@ impl Drop for Place<'_> {
 }
 
 impl Pool {
-    /// At most `most` processes of this subcommand, each told `first`, with this time for an answer.
+    /// At most `most` processes for this word, each told `first`, with this time for an answer.
     pub fn new(command: &'static str, first: Option<Value>, most: usize, time: Duration) -> Pool {
         Pool { command, first, most, time, state: Mutex::default(), free: Condvar::new() }
     }

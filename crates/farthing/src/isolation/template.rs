@@ -11,10 +11,10 @@ use serve::Render;
 use text::TextError;
 use text::chat::{Context, Template};
 
-use crate::sandbox::{self, Pool};
-use crate::{Failure, Outcome};
+use super::process::{self, Pool};
+use crate::error::Error;
 
-/// Name of the hidden subcommand that the process runs.
+/// The first argument of such a process.
 pub const COMMAND: &str = "render-template";
 /// Time for one render.
 const TIME_MAX: Duration = Duration::from_secs(10);
@@ -22,8 +22,8 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 const PROCESSES_MAX: usize = 4;
 
 /// The process's side: a template, then requests until its input ends.
-pub fn run() -> Outcome {
-    let frames = sandbox::enter()?;
+pub fn work() -> std::io::Result<()> {
+    let frames = process::enter()?;
     let Ok(source) = frames.recv() else { return Ok(()) };
     let template = Template::new(source.as_str().unwrap_or_default());
     for mut request in frames {
@@ -37,7 +37,7 @@ pub fn run() -> Outcome {
             Ok(text) => json!({ "text": text }),
             Err(message) => json!({ "error": message }),
         };
-        if sandbox::answer(&answer).is_err() {
+        if process::answer(&answer).is_err() {
             break;
         }
     }
@@ -45,25 +45,25 @@ pub fn run() -> Outcome {
 }
 
 /// A template in processes of its own, which are started when they are needed and again when they were ended.
-pub struct Apart {
+pub struct IsolatedTemplate {
     source: String,
     pool: Pool,
 }
 
-impl Apart {
+impl IsolatedTemplate {
     /// A template; refused at once when it is none, or where no process can be started.
     ///
     /// # Errors
     /// A template that does not compile; a system that lets this program start no process.
-    pub fn new(source: &str) -> Result<Apart, Failure> {
+    pub fn new(source: &str) -> Result<IsolatedTemplate, Error> {
         Template::new(source)?;
         let pool = Pool::new(COMMAND, Some(Value::from(source)), PROCESSES_MAX, TIME_MAX);
-        pool.warm().map_err(|e| Failure(format!("the model's chat template runs in a process of its own, but {e}")))?;
-        Ok(Apart { source: source.to_string(), pool })
+        pool.warm().map_err(|e| Error::Isolation(e.to_string()))?;
+        Ok(IsolatedTemplate { source: source.to_string(), pool })
     }
 }
 
-impl Render for Apart {
+impl Render for IsolatedTemplate {
     fn source(&self) -> &str {
         &self.source
     }

@@ -6,10 +6,9 @@ use serde_json::{Value, json};
 use serve::{NotTried, TryConstraint};
 use text::grammar::{GrammarError, Trial};
 
-use crate::Outcome;
-use crate::sandbox::{self, Pool, Stopped};
+use super::process::{self, Pool, Stopped};
 
-/// Name of the hidden subcommand that the process runs.
+/// The first argument of such a process.
 pub const COMMAND: &str = "try-constraint";
 /// Time for one constraint.
 const TIME_MAX: Duration = Duration::from_secs(5);
@@ -17,15 +16,15 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 const PROCESSES_MAX: usize = 4;
 
 /// The process's side: constraints until its input ends.
-pub fn run() -> Outcome {
-    for request in sandbox::enter()? {
+pub fn work() -> std::io::Result<()> {
+    for request in process::enter()? {
         let outcome = match serde_json::from_value::<Trial>(request) {
             Ok(trial) => trial.run(),
             Err(e) => Err(GrammarError::Fault(e.to_string())),
         };
         let error = outcome.err().map(|error| serde_json::to_value(&error)).transpose();
         let answer = error.unwrap_or_else(|e| Some(Value::String(e.to_string())));
-        if sandbox::answer(&json!({ "error": answer })).is_err() {
+        if process::answer(&json!({ "error": answer })).is_err() {
             break;
         }
     }
@@ -33,16 +32,16 @@ pub fn run() -> Outcome {
 }
 
 /// Processes that try constraints, for all models of a server.
-pub struct Apart(Pool);
+pub struct IsolatedTrials(Pool);
 
-impl Apart {
+impl IsolatedTrials {
     /// None is started yet.
-    pub fn new() -> Apart {
-        Apart(Pool::new(COMMAND, None, PROCESSES_MAX, TIME_MAX))
+    pub fn new() -> IsolatedTrials {
+        IsolatedTrials(Pool::new(COMMAND, None, PROCESSES_MAX, TIME_MAX))
     }
 }
 
-impl TryConstraint for Apart {
+impl TryConstraint for IsolatedTrials {
     fn attempt(&self, trial: &Trial, left: &dyn Fn() -> bool) -> Result<Result<(), GrammarError>, NotTried> {
         let failed = |why: String| NotTried { why, by_request: false };
         let request = serde_json::to_value(trial).map_err(|e| failed(e.to_string()))?;

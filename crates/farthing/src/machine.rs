@@ -1,4 +1,4 @@
-//! Tokens per second to expect, from what this machine shows and what a model needs.
+//! This machine: its cores, and the tokens per second to expect of a model here.
 
 use kernels::measure::{self, ProductRates};
 use kernels::{Format, Pool};
@@ -12,6 +12,18 @@ const PREFILL_SHARE: f64 = 0.6;
 
 /// Formats that hold less of what a token reads than this are not measured.
 const SHARE_MIN: f64 = 0.02;
+
+/// Cores, not counting a core's second thread.
+pub fn cores() -> usize {
+    let logical = std::thread::available_parallelism().map_or(1, usize::from);
+    let siblings = |cpu: usize| {
+        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")).ok()
+    };
+    let mut cores: Vec<String> = (0..4096).map_while(siblings).collect();
+    cores.sort();
+    cores.dedup();
+    if cores.is_empty() { logical } else { logical.min(cores.len()) }
+}
 
 /// What a machine shows in a moment.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +48,7 @@ impl Machine {
 }
 
 /// Tokens per second to expect.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Expected {
     /// Of an answer, while the context is short.
     pub decode: f64,
@@ -87,13 +99,4 @@ pub fn expected(checkpoint: &Checkpoint, pool: &Pool) -> Option<Expected> {
 /// Bytes of 4-bit weights that answers read per second.
 pub fn decoding_rate(pool: &Pool) -> f64 {
     DECODE_SHARE * measure::product_rates(pool, Format::Q4K).bytes
-}
-
-/// A rate for people: as exact as an estimate can be.
-pub fn rounded(rate: f64) -> String {
-    match rate {
-        r if r >= 100.0 => format!("{}", (r / 10.0).round() * 10.0),
-        r if r >= 10.0 => format!("{r:.0}"),
-        r => format!("{r:.1}"),
-    }
 }

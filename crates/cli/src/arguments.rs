@@ -1,0 +1,146 @@
+//! Arguments that several commands share: how a model is loaded, how tokens are chosen.
+
+use clap::Args;
+use engine::Sampling;
+use farthing::{LoadOptions, LoadedModel, PlannedModel};
+use model::checkpoint::Generation;
+use model::{CacheFormat, Checkpoint};
+
+use crate::pulling;
+use crate::terminal::{note, number, threads, whole};
+use crate::{Failure, Outcome};
+
+/// How a model is loaded.
+#[derive(Args, Clone, Debug)]
+pub struct Load {
+    /// Tokens a text may have, prompt included [default: the model's, at most 4096, or 16384 to serve]
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    pub context: Option<usize>,
+    /// Threads [default: one per core]
+    #[arg(long, value_name = "N", value_parser = threads)]
+    pub threads: Option<u16>,
+    /// Print no memory plan
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Numbers of the cache: f32, bf16, q8 or q6 (9 and 7 bits a number) [default: f32 where the weights are, else bf16]
+    #[arg(long, value_name = "FORMAT")]
+    pub cache: Option<String>,
+}
+
+impl Load {
+    /// The library's options.
+    pub fn options(&self) -> Result<LoadOptions, farthing::Error> {
+        let cache = self.cache.as_deref().map(|name| {
+            let named = CacheFormat::ALL.into_iter().find(|(_, known)| *known == name).map(|(format, _)| format);
+            named.ok_or_else(|| farthing::Error::Argument(format!("--cache {name}: give f32, bf16, q8 or q6")))
+        });
+        let (context, threads) = (self.context, self.threads.map(usize::from));
+        Ok(LoadOptions { context, threads, cache: cache.transpose()?, cached: None })
+    }
+
+    /// Find and plan a model, say what it will take, and refuse what does not fit. `change` sets options by the checkpoint.
+    pub fn plan(
+        &self,
+        model: &str,
+        change: impl FnOnce(&Checkpoint, &mut LoadOptions) -> Outcome,
+    ) -> Result<PlannedModel, Failure> {
+        let checkpoint = Checkpoint::open(&pulling::find(model, self)?)?;
+        let mut options = self.options()?;
+        change(&checkpoint, &mut options)?;
+        self.fitting(PlannedModel::new(checkpoint, &options)?)
+    }
+
+    /// Say what a model will take, and refuse what does not fit.
+    pub fn fitting(&self, planned: PlannedModel) -> Result<PlannedModel, Failure> {
+        let planned = planned.fitting()?;
+        if !self.quiet {
+            note(&format!("plan: {}; {} available", planned.describe(), planned.available()));
+        }
+        Ok(planned)
+    }
+
+    /// Load a model to generate with.
+    pub fn load(&self, model: &str) -> Result<LoadedModel, Failure> {
+        Ok(self.plan(model, |_, _| Ok(()))?.load()?)
+    }
+}
+
+/// How tokens are chosen. What is not given comes from the model's generation_config.json, else is off.
+#[derive(Args, Clone, Debug)]
+pub struct Choose {
+    /// 0 always takes the likeliest token; higher is more varied
+    #[arg(long, short, value_parser = number)]
+    pub temperature: Option<f32>,
+    /// Choose among this many of the likeliest tokens (0 = all)
+    #[arg(long, value_parser = whole::<usize>)]
+    pub top_k: Option<usize>,
+    /// Choose among the likeliest tokens that together have this probability (1 = all)
+    #[arg(long, value_parser = number)]
+    pub top_p: Option<f32>,
+    /// Drop tokens below this share of the likeliest one's probability (0 = none)
+    #[arg(long, value_parser = number)]
+    pub min_p: Option<f32>,
+    /// Choose among tokens of typical surprise that together have this probability (1 = all)
+    #[arg(long, value_parser = number)]
+    pub typical_p: Option<f32>,
+    /// Make tokens that were there less likely, by this factor (1 = off)
+    #[arg(long, value_parser = number)]
+    pub repetition_penalty: Option<f32>,
+    /// Subtract this from logits of tokens that were there (0 = off)
+    #[arg(long, allow_hyphen_values = true, value_parser = number)]
+    pub presence_penalty: Option<f32>,
+    /// Subtract this for each time a token was there (0 = off)
+    #[arg(long, allow_hyphen_values = true, value_parser = number)]
+    pub frequency_penalty: Option<f32>,
+    /// Last tokens that count for the penalties (0 = all)
+    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    pub penalty_window: Option<usize>,
+    /// Add VALUE to a token's logit; may be given again
+    #[arg(long, value_name = "ID:VALUE", value_parser = bias, allow_hyphen_values = true)]
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Same seed, same text
+    #[arg(long, value_parser = whole::<u64>)]
+    pub seed: Option<u64>,
+}
+
+fn bias(text: &str) -> Result<(u32, f32), String> {
+    let parsed = text.split_once(':').and_then(|(id, value)| Some((id.parse().ok()?, value.parse().ok()?)));
+    parsed.ok_or_else(|| "give a token id and a number, such as 42:-3.5".to_string())
+}
+
+impl Choose {
+    /// Values for the sampler, checked.
+    pub fn sampling(&self, generation: &Generation, vocab: usize) -> Result<Sampling, Failure> {
+        self.check()?;
+        let sampling = self.over(farthing::loading::advised_sampling(generation));
+        let unknown = |(id, _): &(u32, f32)| *id as usize >= vocab;
+        sampling.validate(vocab).map_err(|e| {
+            // The rest was checked, so it is the model's own file.
+            if self.logit_bias.iter().any(unknown) { Failure::usage(e) } else { e.into() }
+        })?;
+        Ok(sampling)
+    }
+
+    /// What was given, over what the model advises.
+    pub fn over(&self, advised: Sampling) -> Sampling {
+        Sampling {
+            temperature: self.temperature.unwrap_or(advised.temperature),
+            top_k: self.top_k.unwrap_or(advised.top_k),
+            top_p: self.top_p.unwrap_or(advised.top_p),
+            min_p: self.min_p.unwrap_or(advised.min_p),
+            typical_p: self.typical_p.unwrap_or(advised.typical_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(advised.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(advised.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(advised.frequency_penalty),
+            penalty_window: self.penalty_window.unwrap_or(advised.penalty_window),
+            logit_bias: self.logit_bias.clone(),
+            seed: self.seed,
+        }
+    }
+
+    /// Refuse values of the command line that suit no model.
+    pub fn check(&self) -> Outcome {
+        let given = Choose { logit_bias: Vec::new(), ..self.clone() };
+        given.over(Sampling::default()).validate(usize::MAX).map_err(Failure::usage)
+    }
+}

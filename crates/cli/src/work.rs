@@ -1,0 +1,32 @@
+//! What a benchmark measures.
+
+/// What a row of figures measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// Reading a prompt of so many tokens.
+    Prefill(usize),
+    /// Decoding one sequence after so many tokens.
+    Decode(usize),
+    /// Decoding so many sequences at once.
+    Together(usize),
+}
+
+impl Work {
+    /// In words.
+    pub fn name(self) -> String {
+        match self {
+            Work::Prefill(n) => format!("prefill {n}"),
+            Work::Decode(0) => "decode".to_string(),
+            Work::Decode(depth) => format!("decode at depth {depth}"),
+            Work::Together(1) => "1 sequence".to_string(),
+            Work::Together(n) => format!("{n} sequences at once"),
+        }
+    }
+}
+
+/// Median.
+pub fn median(x: &[f64]) -> f64 {
+    let mut x = x.to_vec();
+    x.sort_by(f64::total_cmp);
+    if x.is_empty() { f64::NAN } else { x[x.len() / 2] }
+}

@@ -1,0 +1,188 @@
+//! From a name to files on this machine: paths, pulled models by name or short name, and what has to be fetched first.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use hub::{Cache, Hub, HubError, Listing, Name, Progress, Selection, Settings};
+use model::Checkpoint;
+
+use crate::error::Error;
+use crate::loading::{LoadOptions, PlannedModel};
+use crate::words::bytes;
+
+/// What a person meant by MODEL.
+pub enum Resolved {
+    /// Files on this machine.
+    Here(PathBuf),
+    /// A name at the hub whose files are not all here.
+    Hub(Name),
+}
+
+/// What MODEL means: a path, a pulled model by its name or the last part of it, else a name at the hub.
+pub fn resolve(text: &str) -> Result<Resolved, Error> {
+    if text.is_empty() {
+        return Err(Error::Argument("MODEL is empty; give a file, a directory or a name such as org/name".to_string()));
+    }
+    let path = Path::new(text);
+    if path.exists() {
+        return Ok(Resolved::Here(path.to_path_buf()));
+    }
+    let written_as_path = text.starts_with(['/', '.', '~']) || text.ends_with(".safetensors");
+    if written_as_path || (text.ends_with(".gguf") && !text.contains(':')) {
+        let source = std::fs::metadata(path).err().map_or_else(|| "no such file".to_string(), |e| e.to_string());
+        return Err(Error::NoModel(format!(
+            "{text}: {source}; MODEL is a file, a directory or a name such as org/name"
+        )));
+    }
+    let cache = Cache::new(Settings::from_env()?.cache);
+    if text.contains('/') {
+        let name = Name::parse(text)?;
+        return Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here));
+    }
+    let name = short_name(&cache, text)?.ok_or_else(|| {
+        Error::NoModel(format!(
+            "{text}: no such file, and no pulled model of that name; `farthing list` shows what is there, `farthing pull org/name` fetches"
+        ))
+    })?;
+    Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here))
+}
+
+/// The pulled model whose name ends in `text` (with its revision or file), if there is one.
+pub fn short_name(cache: &Cache, text: &str) -> Result<Option<Name>, Error> {
+    let (short, rest) = text.split_at(text.find(['@', ':']).unwrap_or(text.len()));
+    match &cache.by_short_name(short)?[..] {
+        [] => Ok(None),
+        [one] => Ok(Some(Name::parse(&format!("{}{rest}", one.repository))?)),
+        several => {
+            let names: Vec<&str> = several.iter().map(|n| n.repository.as_str()).collect();
+            Err(Error::NoModel(format!(
+                "{text} is the name of several pulled models: write one of {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// A MODEL that was written as a name, but may have been meant as a path: the error says both.
+pub fn path_or_name(text: &str, error: Error) -> Error {
+    match error {
+        Error::Stopped { .. } | Error::Argument(_) => error,
+        _ if text.contains([':', '@']) => error,
+        _ => Error::NoModel(format!("{text} is no file here; as a name at the hub: {error}")),
+    }
+}
+
+/// The files of MODEL, fetched in silence where they are not here.
+///
+/// # Errors
+/// A name that nothing has, a model that would not run here, the network.
+pub fn find(text: &str, options: &LoadOptions) -> Result<PathBuf, Error> {
+    struct Silent;
+    impl Progress for Silent {
+        fn file(&self, _: &str, _: u64, _: u64) {}
+        fn advance(&self, _: &str, _: u64) {}
+        fn note(&self, _: &str) {}
+        fn finished(&self, _: &str) {}
+        fn cancelled(&self) -> bool {
+            false
+        }
+    }
+    match resolve(text)? {
+        Resolved::Here(path) => Ok(path),
+        Resolved::Hub(name) => {
+            let remote = Remote::look(&name).map_err(|e| path_or_name(text, e))?;
+            remote.admit(options)?;
+            remote.pull(&Silent)
+        }
+    }
+}
+
+/// As `find`, but only the headers of what is not here. The directory holds them while it lives.
+pub fn find_headers(text: &str) -> Result<(PathBuf, Option<Remote>), Error> {
+    match resolve(text)? {
+        Resolved::Here(path) => Ok((path, None)),
+        Resolved::Hub(name) => {
+            let remote = Remote::look(&name).map_err(|e| path_or_name(text, e))?;
+            Ok((remote.path.clone(), Some(remote)))
+        }
+    }
+}
+
+/// A model at the hub, with its headers here.
+pub struct Remote {
+    /// Its name.
+    pub name: Name,
+    /// What it would take to fetch.
+    pub selection: Selection,
+    listing: Listing,
+    hub: Hub,
+    /// A stand-in that the loader opens: headers only.
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Remote {
+    /// Ask the hub, and fetch configuration and headers.
+    pub fn look(name: &Name) -> Result<Remote, Error> {
+        let hub = Hub::new(Settings::from_env()?)?;
+        let listing = hub.listing(name)?;
+        let selection = hub::choose(&listing, name)?;
+        let directory = tempfile::Builder::new().prefix("farthing-headers-").tempdir()?;
+        let path = hub.preview(name, &listing, &selection, directory.path())?;
+        Ok(Remote { name: name.clone(), selection, listing, hub, path, _directory: directory })
+    }
+
+    /// The largest other model of this repository whose files are at most `most` bytes, for advice.
+    fn smaller(&self, most: u64) -> Option<(String, u64)> {
+        let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+        for file in self.listing.files.iter().filter(|f| f.path.ends_with(".gguf")) {
+            // Parts of a split count together, under the name of the first.
+            let whole = file
+                .path
+                .rsplit_once("-of-")
+                .and_then(|(front, back)| Some(format!("{}-00001-of-{back}", front.rsplit_once('-')?.0)));
+            *sums.entry(whole.unwrap_or_else(|| file.path.clone())).or_default() += file.size;
+        }
+        sums.into_iter().filter(|(_, size)| *size <= most).max_by_key(|(_, size)| *size)
+    }
+
+    /// Refuses a model that would not load, or not run here, with what would.
+    ///
+    /// # Errors
+    /// `NotFetched`.
+    pub fn admit(&self, options: &LoadOptions) -> Result<(), Error> {
+        let refused = |what, why| Error::NotFetched { name: self.name.to_string(), what, why };
+        let checkpoint = Checkpoint::open(&self.path)?;
+        checkpoint.complete().map_err(|e| refused("load", e.to_string()))?;
+        let planned = PlannedModel::new(checkpoint, options)?;
+        // Where only the context is too long, the error says which one fits.
+        let room = planned.plan.largest_weights().filter(|_| planned.plan.longest_context == 0);
+        let Err(why) = planned.fitting() else { return Ok(()) };
+        let why = match room.map(|room| (room, self.smaller(room))) {
+            None => why.to_string(),
+            Some((_, Some((file, size)))) => {
+                format!("{why}; {}:{file} ({}) would fit", self.name.repository, bytes(size))
+            }
+            Some((room, None)) => {
+                format!("{why}; of this repository nothing fits: look for GGUF files of at most {}", bytes(room))
+            }
+        };
+        Err(refused("run here", why))
+    }
+
+    /// The cache directory that `pull` fetches to.
+    pub fn cache(&self) -> &Path {
+        &self.hub.settings().cache
+    }
+
+    /// Fetches the model.
+    ///
+    /// # Errors
+    /// The network, the disk, or `progress` that says stop.
+    pub fn pull(&self, progress: &dyn Progress) -> Result<PathBuf, Error> {
+        self.hub.pull(&self.name, &self.listing, &self.selection, progress).map_err(|e| match e {
+            HubError::Cancelled => Error::Stopped { name: self.name.to_string() },
+            e => e.into(),
+        })
+    }
+}

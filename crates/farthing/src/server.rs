@@ -1,0 +1,342 @@
+//! Models behind the APIs of OpenAI, DeepSeek and Anthropic.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use engine::{Disk, Engine, Sampling, Settings};
+use model::Checkpoint;
+use model::cache::PAGE;
+use model::plan::MemoryPlan;
+use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
+use serve::http::hosts::Hosts;
+use serve::{Access, AppState, ModelParts, ServedModel, ServerLimits, Tls};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::bundled;
+use crate::error::Error;
+use crate::isolation::{IsolatedTrials, is_isolated};
+use crate::loading::{LoadOptions, PlannedModel, advised_sampling, cache_format};
+use crate::names::find;
+use crate::paths::xdg;
+use crate::words::bytes;
+
+/// Longest text where the options do not say.
+const CONTEXT: usize = 16_384;
+/// Contexts that the KV cache holds at most where the options do not say.
+const CONTEXTS: usize = 16;
+/// Bytes on disk where the options do not say.
+const DISK: u64 = 10 << 30;
+
+/// A model to serve.
+#[derive(Clone, Debug, Default)]
+pub struct ModelSource {
+    /// Its files; `None`: the bundled model.
+    pub path: Option<PathBuf>,
+    /// Its id in the API.
+    pub name: String,
+}
+
+impl ModelSource {
+    /// MODEL as `names::find` takes it; its id is the name, or the last part of the path.
+    ///
+    /// # Errors
+    /// As `names::find`.
+    pub fn find(model: &str, options: &LoadOptions) -> Result<ModelSource, Error> {
+        Ok(ModelSource { path: Some(find(model, options)?), name: api_name(model) })
+    }
+
+    /// The bundled model.
+    pub fn bundled() -> ModelSource {
+        ModelSource { path: None, name: bundled::NAME.to_string() }
+    }
+}
+
+/// The id of MODEL in the API: its name at the hub, or the last part of its path.
+pub fn api_name(model: &str) -> String {
+    let path = Path::new(model);
+    if !path.exists() {
+        return model.to_string();
+    }
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    whole.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// How models are served.
+pub struct ServerOptions {
+    /// The first one answers where a request names none; it is loaded at once, the others when they are asked for.
+    pub models: Vec<ModelSource>,
+    /// How models are loaded; without a context, what memory allows, at most 16384 tokens.
+    pub load: LoadOptions,
+    /// Changes the sampling that a model's files advise, for requests that do not say.
+    pub sampling: Arc<dyn Fn(Sampling) -> Sampling + Send + Sync>,
+    /// Requests that run at once.
+    pub parallel: usize,
+    /// Requests that wait while others run.
+    pub queue: usize,
+    /// Directory of the prefix cache on disk; `None`: `farthing/units` in the user's cache directory.
+    pub disk_cache_dir: Option<PathBuf>,
+    /// Most bytes in it; 0: no cache on disk; `None`: 10 GiB, and at most a quarter of the free space.
+    pub disk_cache_bytes: Option<u64>,
+    /// Memory for all models together; `None`: what is available at the start.
+    pub memory: Option<u64>,
+    /// Unload a model that nobody used for so long.
+    pub idle_unload: Option<Duration>,
+    /// Connections, sizes and timeouts.
+    pub limits: ServerLimits,
+    /// Keys, hosts, proxies, origins.
+    pub access: Access,
+    /// Certificate.
+    pub tls: Option<Arc<Tls>>,
+}
+
+impl ServerOptions {
+    /// The defaults of `farthing serve` for these models: no keys, and only requests to names of this machine are answered.
+    pub fn new(models: Vec<ModelSource>) -> ServerOptions {
+        ServerOptions {
+            models,
+            load: LoadOptions::default(),
+            sampling: Arc::new(|advised| advised),
+            parallel: 32,
+            queue: 64,
+            disk_cache_dir: None,
+            disk_cache_bytes: None,
+            memory: None,
+            idle_unload: None,
+            limits: ServerLimits::default(),
+            access: Access { hosts: Hosts::new(&[], true), ..Access::default() },
+            tls: None,
+        }
+    }
+
+    /// Where prefixes are kept on disk, and how many bytes of them.
+    fn disk(&self) -> Option<(PathBuf, u64)> {
+        let usual = || xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("units"));
+        let dir = self.disk_cache_dir.clone().or_else(usual)?;
+        let room = || hub::free_bytes(&dir).map_or(DISK, |free| DISK.min(free / 4));
+        let bytes_max = self.disk_cache_bytes.unwrap_or_else(room);
+        (bytes_max > 0).then_some((dir, bytes_max))
+    }
+
+    /// How a model is loaded to serve many: the longest text, and the tokens that the KV cache holds, from what memory allows.
+    fn load_options(&self, checkpoint: &Checkpoint) -> Result<LoadOptions, Error> {
+        let most = checkpoint.structure.context;
+        let (format, models) = (cache_format(checkpoint, &self.load)?, self.models.len().max(1) as u64);
+        let layout = checkpoint.structure.cache_layout(format);
+        let plan = MemoryPlan::new(checkpoint, most.min(CONTEXT), format);
+        let free = self.memory.or(plan.available).map(|n| n.saturating_sub(plan.weights.saturating_add(plan.scratch)));
+        let share = free.map(|n| layout.tokens_within(n / 4 / models));
+        // Where little is free, a text of 4096 tokens is tried all the same: the plan says whether it fits.
+        let fitting = share.unwrap_or(CONTEXT).max(4096);
+        let context = self.load.context.unwrap_or(most.min(CONTEXT).min(fitting));
+        let cached = self.load.cached.unwrap_or_else(|| share.unwrap_or(0).min(context.saturating_mul(CONTEXTS)));
+        Ok(LoadOptions { context: Some(context), cached: Some(cached.max(context)), ..self.load.clone() })
+    }
+}
+
+/// A model that will be served.
+struct Candidate {
+    path: PathBuf,
+    load: LoadOptions,
+    description: ModelDescription,
+    threads: usize,
+    cached: usize,
+    /// Its memory plan in words.
+    plan: String,
+}
+
+/// Planned models that can be served.
+pub struct Server {
+    options: ServerOptions,
+    candidates: Vec<Candidate>,
+    memory: Option<u64>,
+}
+
+impl Server {
+    /// Reads the models' headers and plans them; no weight is read.
+    ///
+    /// # Errors
+    /// A checkpoint that cannot be read, options that do not suit it, two models of one name.
+    pub fn plan(options: ServerOptions) -> Result<Server, Error> {
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let (mut candidates, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
+        for ModelSource { path, name } in &options.models {
+            let path = path.clone().map_or_else(bundled::bundled, Ok)?;
+            if let Some(same) = candidates.iter().find(|c| c.description.name == *name) {
+                return Err(Error::Argument(format!(
+                    "{} and {} would both be {name:?} in the API; give each a --name",
+                    same.path.display(),
+                    path.display()
+                )));
+            }
+            let checkpoint = Checkpoint::open(&path)?;
+            let load = options.load_options(&checkpoint)?;
+            let planned = PlannedModel::new(checkpoint, &load)?;
+            let (bytes, context) = (planned.plan.total(), planned.plan.context);
+            available = available.or(planned.plan.available);
+            let description = ModelDescription { name: name.clone(), bytes, context, created };
+            let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
+            candidates.push(Candidate { path, load, description, threads, cached, plan });
+        }
+        let memory = options.memory.or(available);
+        Ok(Server { options, candidates, memory })
+    }
+
+    /// What follows from the options, in lines.
+    pub fn describe(&self) -> Vec<String> {
+        let all = &self.candidates;
+        let mut lines: Vec<String> = all.iter().map(|c| format!("plan: {}: {}", c.description.name, c.plan)).collect();
+        let together = all.iter().fold(0u64, |sum, c| sum.saturating_add(c.description.bytes));
+        lines.push(format!(
+            "memory: {} for models{}",
+            self.memory.map_or_else(|| "an unknown amount".to_string(), bytes),
+            if all.len() > 1 { format!(", {} if all are loaded", bytes(together)) } else { String::new() }
+        ));
+        let contexts: Vec<String> = all.iter().map(|c| c.description.context.to_string()).collect();
+        let pages: Vec<String> = all.iter().map(|c| (c.cached / PAGE).to_string()).collect();
+        lines.push(format!(
+            "bounds: {} threads, texts of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
+            all.first().map_or(0, |c| c.threads),
+            contexts.join(" and "),
+            pages.join(" + "),
+            self.options.parallel,
+            self.options.queue,
+            self.options.limits.connections
+        ));
+        lines.push(match self.options.disk() {
+            Some((dir, most)) => format!("cache on disk: at most {} in {}", bytes(most), dir.display()),
+            None => "cache on disk: off".to_string(),
+        });
+        lines
+    }
+
+    /// Ids of the models in the API.
+    pub fn names(&self) -> Vec<String> {
+        self.candidates.iter().map(|c| c.description.name.clone()).collect()
+    }
+
+    /// Serves until `end` is there, then finishes what runs. `ready` is called when the first model is loaded.
+    ///
+    /// # Errors
+    /// No `isolate`; a first model that cannot be loaded; an engine that panicked; requests that were not done in time.
+    pub async fn run(
+        self,
+        listener: TcpListener,
+        end: impl Future<Output = ()> + Send + 'static,
+        ready: impl FnOnce(),
+    ) -> Result<(), Error> {
+        if !is_isolated() {
+            return Err(Error::NotIsolated);
+        }
+        let (faults, mut fault): (_, UnboundedReceiver<String>) = unbounded_channel();
+        let loader = Box::new(self.loader(faults));
+        let descriptions = self.candidates.into_iter().map(|c| c.description).collect();
+        let ServerOptions { limits, access, tls, idle_unload, .. } = self.options;
+        let state = AppState::new(limits, access, ModelPool::new(descriptions, self.memory, loader));
+        let end = async move {
+            tokio::select! {
+                () = end => None,
+                // A service manager starts it again; here nothing can be computed any more.
+                said = fault.recv() => said,
+            }
+        };
+        let server = tokio::spawn(serve::listen(listener, tls, Arc::clone(&state), end));
+        state.start().await.map_err(|e| match e {
+            ModelUnavailable::Failed { cause, .. } => Error::Serve(cause),
+            other => Error::Serve(other.to_string()),
+        })?;
+        let idle = idle_unload.map(|unused| tokio::spawn(Arc::clone(&state).unload_idle(unused)));
+        ready();
+        let (finished, fault) = server.await.map_err(|e| Error::Serve(e.to_string()))?;
+        if let Some(idle) = idle {
+            // It holds the models: what waits to be written to disk is written when they go.
+            idle.abort();
+            let _ = idle.await;
+        }
+        match (fault, finished) {
+            (Some(said), _) => Err(Error::Serve(said)),
+            (None, false) => Err(Error::Serve("some requests were not done in time and were left".to_string())),
+            (None, true) => Ok(()),
+        }
+    }
+
+    /// Loads a candidate, on the thread of whoever asked for it. `faults` hears of an engine that panics.
+    fn loader(
+        &self,
+        faults: UnboundedSender<String>,
+    ) -> impl Fn(&ModelDescription) -> Result<ServedModel, String> + use<> {
+        let known: Vec<(String, PathBuf, LoadOptions)> =
+            self.candidates.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
+        let (sampling, disk) = (Arc::clone(&self.options.sampling), self.options.disk());
+        let (running, waiting) = (self.options.parallel, self.options.queue);
+        let trials: Arc<dyn serve::TryConstraint> = Arc::new(IsolatedTrials::new());
+        move |wanted| {
+            let (name, path, options) = known.iter().find(|(name, ..)| *name == wanted.name).ok_or("no such model")?;
+            let loaded = PlannedModel::open(path, options).and_then(PlannedModel::fitting);
+            let m = loaded.and_then(PlannedModel::load).map_err(|e| e.to_string())?;
+            let vocab = m.runner.model().structure.vocab;
+            let defaults = sampling(advised_sampling(&m.generation));
+            defaults.validate(vocab).map_err(|e| e.to_string())?;
+            tracing::info!(target: "farthing", model = name, "loaded");
+            let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
+            let disk = disk.clone().map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
+            let (model, faults) = (name.clone(), faults.clone());
+            let fault = move |said: &str| {
+                tracing::error!(target: "farthing", model, "the engine has stopped after a fault inside, which please report: {said}");
+                let _ = faults.send(format!("the engine of {model} has stopped after a fault inside: {said}"));
+            };
+            let settings = Settings { running, waiting, disk, fault: Some(Box::new(fault)), ..Settings::default() };
+            let engine = Engine::start(m.runner, settings);
+            #[cfg(debug_assertions)]
+            planted::panic(&engine);
+            Ok(ServedModel::new(ModelParts {
+                name: name.clone(),
+                engine,
+                tokenizer: Arc::new(m.tokenizer),
+                template: m.template,
+                bos: m.bos,
+                eos: m.eos,
+                defaults,
+                stops: m.stops,
+                trials: Arc::clone(&trials),
+            }))
+        }
+    }
+}
+
+/// For the tests, in builds with assertions only: an engine that panics, to see what a server does then.
+#[cfg(debug_assertions)]
+mod planted {
+    use std::ops::ControlFlow;
+    use std::time::Duration;
+
+    use engine::{Engine, Event, EventSink, Request};
+
+    struct Planted;
+
+    impl EventSink for Planted {
+        fn take(&mut self, event: Event) -> ControlFlow<()> {
+            // Some time is left to those that run beside it.
+            if matches!(event, Event::Token { .. }) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            panic!("planted");
+        }
+    }
+
+    /// Ends the engine's thread after so many tokens of a request of its own as the variable says.
+    pub fn panic(engine: &Engine) {
+        let wanted = std::env::var("FARTHING_PLANTED_PANIC").ok().and_then(|n| n.parse().ok());
+        let Some(tokens_max) = wanted else { return };
+        let request = Request { prompt: vec![2], tokens_max, ..Request::default() };
+        // Its handle would cancel it.
+        std::mem::forget(engine.submit(request, Planted));
+    }
+}

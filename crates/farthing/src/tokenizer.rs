@@ -1,0 +1,232 @@
+//! The tokenizer of a checkpoint, with its chat template and the spelling of bos and eos.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use model::Checkpoint;
+use model::checkpoint::TokenizerSource;
+use model::gguf::Value;
+use text::{Tokenizer, Vocabulary};
+
+use crate::error::Error;
+
+fn vocabulary(path: &Path, keys: &BTreeMap<String, Value>) -> Result<Vocabulary, Error> {
+    /// A key's value by `read`, nothing where the key is absent, or an error that names it.
+    fn of<'a, T>(
+        path: &Path,
+        keys: &'a BTreeMap<String, Value>,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let name = format!("tokenizer.ggml.{name}");
+        let Some(value) = keys.get(&name) else { return Ok(None) };
+        let wrong =
+            || Error::Tokenizer(format!("{}: {name} is {}; it must be {expected}", path.display(), value.shown()));
+        read(value).map(Some).ok_or_else(wrong)
+    }
+    let id = |name: &str| of(path, keys, name, "a token's id, or -1 for none", Value::token_id).map(Option::flatten);
+    let flag = |name: &str| of(path, keys, name, "true or false", Value::boolean);
+    let text = |name: &str| of(path, keys, name, "a text", |v| v.text().map(str::to_string));
+    let texts = |name: &str| {
+        let read = |v: &Value| if let Value::Texts(texts) = v { Some(texts.clone()) } else { None };
+        of(path, keys, name, "a list of texts", read).map(Option::unwrap_or_default)
+    };
+    let floats = |v: &Value| if let Value::Floats(scores) = v { Some(scores.clone()) } else { None };
+    let integers = |v: &Value| if let Value::Integers(types) = v { Some(types.clone()) } else { None };
+    Ok(Vocabulary {
+        model: text("model")?.unwrap_or_default(),
+        pre: text("pre")?,
+        tokens: texts("tokens")?,
+        scores: of(path, keys, "scores", "a list of numbers", floats)?.unwrap_or_default(),
+        types: of(path, keys, "token_type", "a list of whole numbers", integers)?.unwrap_or_default(),
+        merges: texts("merges")?,
+        bos: id("bos_token_id")?,
+        eos: id("eos_token_id")?,
+        unknown: id("unknown_token_id")?,
+        add_bos: flag("add_bos_token")?,
+        add_eos: flag("add_eos_token")?,
+        add_space_prefix: flag("add_space_prefix")?,
+    })
+}
+
+/// A tokenizer and what stands beside it.
+pub struct TokenizerParts {
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Source of the chat template, where there is one.
+    pub template: Option<String>,
+    /// Spelling of the token that starts a text; empty where there is none.
+    pub bos: String,
+    /// Spelling of the token that ends one; empty where there is none.
+    pub eos: String,
+}
+
+/// Reads the tokenizer of a checkpoint, its chat template and the spelling of bos and eos.
+///
+/// # Errors
+/// Files that are missing or of the wrong form; each is named.
+pub fn tokenizer(checkpoint: &Checkpoint) -> Result<TokenizerParts, Error> {
+    let (tokenizer, mut template, mut bos, mut eos) = match &checkpoint.tokenizer {
+        TokenizerSource::HuggingFace { tokenizer, config, template } => {
+            let read = |path: &Path| model::tensors::read_bounded(path, BESIDE_BYTES_MAX);
+            let named = |e: text::TextError| Error::Tokenizer(format!("{}: {e}", tokenizer.display()));
+            let parsed = Tokenizer::from_json(&read(tokenizer)?).map_err(named)?;
+            let (own, bos, eos) = match config {
+                Some(path) => beside(path, &read(path)?)?,
+                None => Default::default(),
+            };
+            let template = match template {
+                Some(path) => {
+                    let not_text = |_| Error::Tokenizer(format!("{}: not UTF-8 text", path.display()));
+                    Some(String::from_utf8(read(path)?).map_err(not_text)?)
+                }
+                None => own,
+            };
+            (parsed, template, bos, eos)
+        }
+        TokenizerSource::Gguf(keys) => {
+            let named = |e: text::TextError| Error::Tokenizer(format!("{}: {e}", checkpoint.path.display()));
+            let parsed = Tokenizer::from_vocabulary(&vocabulary(&checkpoint.path, keys)?).map_err(named)?;
+            let template = match keys.get("tokenizer.chat_template") {
+                None => None,
+                Some(Value::Text(template)) => Some(template.clone()),
+                Some(other) => {
+                    let (path, given) = (checkpoint.path.display(), other.shown());
+                    return Err(Error::Tokenizer(format!(
+                        "{path}: tokenizer.chat_template is {given}; it must be a text"
+                    )));
+                }
+            };
+            (parsed, template, String::new(), String::new())
+        }
+        TokenizerSource::None => {
+            return Err(Error::Tokenizer(format!(
+                "{}: no tokenizer.json in it; put the model's own beside its weights",
+                checkpoint.path.display()
+            )));
+        }
+    };
+    let piece = |id: Option<u32>| id.and_then(|id| tokenizer.piece(id)).unwrap_or_default();
+    if bos.is_empty() {
+        bos = piece(checkpoint.generation.bos);
+    }
+    if eos.is_empty() {
+        eos = piece(checkpoint.generation.eos.first().copied());
+    }
+    if template.as_ref().is_some_and(|t| t.trim().is_empty()) {
+        template = None;
+    }
+    Ok(TokenizerParts { tokenizer, template, bos, eos })
+}
+
+/// Longest file beside the weights.
+const BESIDE_BYTES_MAX: u64 = 128 << 20;
+
+/// What `tokenizer_config.json` says: the template, and the spelling of bos and eos. What is absent or null is empty.
+fn beside(path: &Path, bytes: &[u8]) -> Result<(Option<String>, String, String), Error> {
+    let wrong = |what: String| Error::Tokenizer(format!("{}: {what}", path.display()));
+    let config: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| wrong(format!("not JSON: {e}")))?;
+    if !config.is_object() {
+        return Err(wrong("it must be a JSON object".to_string()));
+    }
+    let spelled = |key: &str| match &config[key] {
+        serde_json::Value::Null => Ok(String::new()),
+        given => given.as_str().or(given["content"].as_str()).map(str::to_string).ok_or_else(|| {
+            let given: String = given.to_string().chars().take(80).collect();
+            wrong(format!("{key} is {given}; it must be a text, or an object with the text as content"))
+        }),
+    };
+    Ok((chosen_template(&config["chat_template"]).map_err(wrong)?, spelled("bos_token")?, spelled("eos_token")?))
+}
+
+/// A template, or the one named default of a list, or its first.
+fn chosen_template(value: &serde_json::Value) -> Result<Option<String>, String> {
+    let chosen = match value {
+        serde_json::Value::Null => return Ok(None),
+        serde_json::Value::Array(list) if list.is_empty() => return Ok(None),
+        serde_json::Value::Array(list) => &list.iter().find(|t| t["name"] == "default").unwrap_or(&list[0])["template"],
+        other => other,
+    };
+    let wrong = || {
+        let given: String = value.to_string().chars().take(80).collect();
+        format!("chat_template is {given}; it must be a text, or a list of objects with name and template")
+    };
+    chosen.as_str().map(|template| Some(template.to_string())).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key(name: &str, value: Value) -> Result<Vocabulary, String> {
+        let keys = BTreeMap::from([(format!("tokenizer.ggml.{name}"), value)]);
+        vocabulary(Path::new("m.gguf"), &keys).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn vocabularies_of_the_wrong_type_are_named() {
+        let (text, texts) = (Value::Text("x".to_string()), Value::Texts(vec!["x".to_string(); 3]));
+        for (name, value, given) in [
+            ("model", Value::U64(1), "1; it must be a text"),
+            ("pre", Value::Bool(true), "true; it must be a text"),
+            ("tokens", text.clone(), "\"x\"; it must be a list of texts"),
+            ("tokens", Value::Integers(vec![1, 2]), "a list of 2 whole numbers; it must be a list of texts"),
+            ("merges", Value::Floats(vec![1.0]), "a list of 1 numbers; it must be a list of texts"),
+            ("scores", texts.clone(), "a list of 3 texts; it must be a list of numbers"),
+            ("scores", Value::Integers(vec![1]), "a list of 1 whole numbers; it must be a list of numbers"),
+            ("token_type", Value::Floats(vec![]), "a list of 0 numbers; it must be a list of whole numbers"),
+            ("token_type", Value::U64(1), "1; it must be a list of whole numbers"),
+            ("bos_token_id", text.clone(), "\"x\"; it must be a token's id, or -1"),
+            ("eos_token_id", Value::I64(-2), "-2; it must be a token's id"),
+            ("unknown_token_id", Value::F64(1.5), "1.5; it must be a token's id"),
+            ("unknown_token_id", Value::U64(1 << 40), "1099511627776; it must be a token's id"),
+            ("unknown_token_id", Value::F64(f64::NAN), "NaN; it must be a token's id"),
+            ("add_bos_token", Value::U64(1), "1; it must be true or false"),
+            ("add_eos_token", text, "\"x\"; it must be true or false"),
+            ("add_space_prefix", texts, "a list of 3 texts; it must be true or false"),
+        ] {
+            let said = key(name, value).err().unwrap_or_else(|| panic!("{name} is taken"));
+            assert!(said.starts_with(&format!("m.gguf: tokenizer.ggml.{name} is {given}")), "{said}");
+        }
+        for none in [Value::I64(-1), Value::U64(u32::MAX.into()), Value::F64(-1.0)] {
+            assert_eq!(key("unknown_token_id", none).unwrap().unknown, None);
+        }
+        assert_eq!(key("unknown_token_id", Value::U64(7)).unwrap().unknown, Some(7));
+    }
+
+    #[test]
+    fn what_stands_beside_a_tokenizer_has_its_type() {
+        let of = |json: serde_json::Value| {
+            beside(Path::new("c.json"), json.to_string().as_bytes()).map_err(|e| e.to_string())
+        };
+        for (given, said) in [
+            (json!([]), "it must be a JSON object"),
+            (json!({"bos_token": 7}), "bos_token is 7; it must be a text"),
+            (json!({"eos_token": false}), "eos_token is false; it must be a text"),
+            (json!({"eos_token": {"content": 7}}), "eos_token is {\"content\":7}; it must be a text"),
+            (json!({"chat_template": 7}), "chat_template is 7; it must be a text, or a list"),
+            (json!({"chat_template": {"default": "x"}}), "chat_template is {\"default\":\"x\"}"),
+            (json!({"chat_template": ["x"]}), "chat_template is [\"x\"]"),
+            (json!({"chat_template": [{"name": "default"}]}), "chat_template is [{\"name\":\"default\"}]"),
+            (
+                json!({"chat_template": [{"name": "a", "template": "x"}, {"name": "default", "template": 7}]}),
+                "7}]; it must",
+            ),
+        ] {
+            let error = of(given).unwrap_err();
+            assert!(error.starts_with("c.json: ") && error.contains(said), "{error}");
+        }
+        let (template, bos, eos) = of(json!({
+            "chat_template": [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}],
+            "bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>"
+        }))
+        .unwrap();
+        assert_eq!((template.as_deref(), &*bos, &*eos), (Some("b"), "<s>", "</s>"));
+        let first = of(json!({"chat_template": [{"name": "rag", "template": "a"}], "bos_token": null})).unwrap();
+        assert_eq!(first, (Some("a".to_string()), String::new(), String::new()));
+        assert_eq!(of(json!({"chat_template": []})).unwrap().0, None);
+    }
+}
