@@ -413,12 +413,14 @@ mod tests {
     #[test]
     fn what_engines_do_is_there_under_both_names() {
         let m = Metrics::new();
-        let disk = engine::store::Statistics { bytes: 5, damaged: 6, ..Default::default() };
+        let disk = engine::store::Statistics { blocks: 7, bytes: 5, damaged: 6, ..Default::default() };
         let done = Statistics {
             running: 3,
             waiting: 2,
             pages: 64,
             pages_available: 48,
+            blocks: 9,
+            blocks_evicted: 8,
             steps: 10,
             rows: 25,
             busy: Duration::from_millis(1500),
@@ -435,6 +437,13 @@ mod tests {
         assert_eq!(of(&s, "farthing_requests_running", &ours), 3.0);
         assert!(m.text(true).contains("vllm:num_requests_running{model_name=\"m\"} 3\n"));
         assert_eq!(of(&s, "farthing_cache_pages_used", &ours), 16.0);
+        for (now, old, value) in [
+            ("farthing_cache_blocks", "farthing_cache_units", 9.0),
+            ("farthing_cache_blocks_evicted_total", "farthing_cache_units_evicted_total", 8.0),
+            ("farthing_disk_cache_blocks", "farthing_disk_cache_units", 7.0),
+        ] {
+            assert_eq!([of(&s, now, &ours), of(&s, old, &ours)], [value; 2]);
+        }
         assert_eq!(of(&s, "farthing_forward_rows_total", &ours), 25.0);
         assert_eq!(of(&s, "farthing_forward_seconds_total", &ours), 1.5);
         assert_eq!(of(&s, "vllm_num_requests_running", &theirs), 3.0);
