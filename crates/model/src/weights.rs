@@ -58,7 +58,7 @@ impl Weights {
 ///
 /// # Errors
 /// A tensor that is missing, of another shape or type, or that the structure has no use for.
-pub fn load(
+pub(crate) fn load(
     structure: &Structure,
     tensors: &Tensors,
     kind: Kind,
