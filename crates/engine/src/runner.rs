@@ -173,7 +173,8 @@ impl Runner {
 
     /// Copy the positions of one sequence to another's pages.
     pub fn copy(&mut self, from: &Positions, to: &mut Positions) {
-        for (&from, &to) in from.pages[..from.len.div_ceil(PAGE)].iter().zip(&to.pages) {
+        let pages = from.len.div_ceil(self.layout().page());
+        for (&from, &to) in from.pages[..pages].iter().zip(&to.pages) {
             self.cache.copy_page(from, to);
         }
         to.len = from.len;

@@ -8,7 +8,7 @@ use kernels::Format;
 
 use crate::error::CheckpointError;
 use crate::mmap::Mapping;
-use crate::tensors::{DIMENSION_MAX, Stored, Tensor, Tensors};
+use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors};
 
 /// Limits that no sound file passes.
 const KEYS_MAX: u64 = 1 << 16;

@@ -64,7 +64,7 @@ fn attended(shape: &Shape, sequence: &Sequence, q: &[f32], seen: &[Positions], t
     let mut outs: Vec<&mut [f32]> = out.chunks_mut(shape.value).collect();
     let mut queries: Vec<Query> = Vec::new();
     for (q, &seen) in q.chunks(shape.heads * shape.key).zip(seen) {
-        let (pages, Shape { key_at, value_at, .. }) = (&sequence.pages[..], *shape);
+        let (pages, &Shape { key_at, value_at, .. }) = (&sequence.pages[..], shape);
         let queries_of = Queries::one(q, shape.heads);
         queries.push(Query {
             queries: queries_of,

@@ -158,8 +158,8 @@ impl Attend for GqaLayer {
                 }
             }
         };
-        let places = places(call.batch, cache.layout().page());
-        let cached = cache.rows_mut(call.layer, 0, &places);
+        let rows = places(call.batch, cache.layout().page());
+        let cached = cache.rows_mut(call.layer, 0, &rows);
         let by_row = qs.chunks_mut(heads * d).zip(ks.chunks_mut(width)).zip(vs.chunks(width)).zip(cached);
         let mut tasks: Vec<_> = by_row.enumerate().collect();
         each_row(call.pool, &mut tasks, |(row, (((q, k), v), cached))| {
@@ -184,10 +184,10 @@ impl Attend for GqaLayer {
                 let count = if slides { 1 } else { together.min(span.len - i) };
                 for head in 0..kv_heads {
                     let at = |row: usize| (span.first + i + row) * heads + head * group;
-                    let heads = (0..count).flat_map(|row| at(row)..at(row) + group);
+                    let places = (0..count).flat_map(|row| at(row)..at(row) + group);
                     queries.push(Query {
                         queries: Queries { q: &qs[at(0) * d..], heads: group, stride: heads * d },
-                        outs: heads.map(|head| outs[head].take().expect("every place once")).collect(),
+                        outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                         pages: span.pages,
                         seen: Positions::Range {
                             first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
