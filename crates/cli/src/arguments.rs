@@ -6,14 +6,14 @@ use farthing::{LoadOptions, LoadedModel, PlannedModel};
 use model::checkpoint::Generation;
 use model::{CacheFormat, Checkpoint};
 
-use crate::pulling;
+use crate::fetch;
 use crate::terminal::{note, number, threads, whole};
 use crate::{Failure, Outcome};
 
-/// How a model is loaded.
+/// Loading of a model.
 #[derive(Args, Clone, Debug)]
-pub struct Load {
-    /// Tokens a text may have, prompt included [default: the model's, at most 4096, or 16384 to serve]
+pub struct LoadArguments {
+    /// Context length in tokens, prompt included [default: the model's, at most 4096, or 16384 to serve]
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub context: Option<usize>,
     /// Threads [default: one per core]
@@ -22,12 +22,12 @@ pub struct Load {
     /// Print no memory plan
     #[arg(long, short)]
     pub quiet: bool,
-    /// Numbers of the cache: f32, bf16, q8 or q6 (9 and 7 bits a number) [default: f32 where the weights are, else bf16]
+    /// Format of the KV cache: f32, bf16, q8 or q6 (9 and 7 bits a number) [default: f32 if most weights are f32, else bf16]
     #[arg(long, value_name = "FORMAT")]
     pub cache: Option<String>,
 }
 
-impl Load {
+impl LoadArguments {
     /// The library's options.
     pub fn options(&self) -> Result<LoadOptions, farthing::Error> {
         let cache = self.cache.as_deref().map(|name| {
@@ -44,7 +44,7 @@ impl Load {
         model: &str,
         change: impl FnOnce(&Checkpoint, &mut LoadOptions) -> Outcome,
     ) -> Result<PlannedModel, Failure> {
-        let checkpoint = Checkpoint::open(&pulling::find(model, self)?)?;
+        let checkpoint = Checkpoint::open(&fetch::find(model, self)?)?;
         let mut options = self.options()?;
         change(&checkpoint, &mut options)?;
         self.fitting(PlannedModel::new(checkpoint, &options)?)
@@ -65,40 +65,40 @@ impl Load {
     }
 }
 
-/// How tokens are chosen. What is not given comes from the model's generation_config.json, else is off.
+/// Sampling. Defaults come from the model's generation_config.json; what that leaves out is off.
 #[derive(Args, Clone, Debug)]
-pub struct Choose {
-    /// 0 always takes the likeliest token; higher is more varied
+pub struct SamplingArguments {
+    /// 0 always takes the most likely token; higher is more varied
     #[arg(long, short, value_parser = number)]
     pub temperature: Option<f32>,
-    /// Choose among this many of the likeliest tokens (0 = all)
+    /// Sample from this many of the most likely tokens (0 = all)
     #[arg(long, value_parser = whole::<usize>)]
     pub top_k: Option<usize>,
-    /// Choose among the likeliest tokens that together have this probability (1 = all)
+    /// Sample from the most likely tokens that together have this probability (1 = all)
     #[arg(long, value_parser = number)]
     pub top_p: Option<f32>,
-    /// Drop tokens below this share of the likeliest one's probability (0 = none)
+    /// Drop tokens less likely than this share of the most likely one's probability (0 = none)
     #[arg(long, value_parser = number)]
     pub min_p: Option<f32>,
-    /// Choose among tokens of typical surprise that together have this probability (1 = all)
+    /// Locally typical sampling: tokens of typical surprise that together have this probability (1 = all)
     #[arg(long, value_parser = number)]
     pub typical_p: Option<f32>,
-    /// Make tokens that were there less likely, by this factor (1 = off)
+    /// Penalize tokens that already occurred, by this factor (1 = off)
     #[arg(long, value_parser = number)]
     pub repetition_penalty: Option<f32>,
-    /// Subtract this from logits of tokens that were there (0 = off)
+    /// Subtract this from the logits of tokens that already occurred (0 = off)
     #[arg(long, allow_hyphen_values = true, value_parser = number)]
     pub presence_penalty: Option<f32>,
-    /// Subtract this for each time a token was there (0 = off)
+    /// Subtract this for each time a token occurred (0 = off)
     #[arg(long, allow_hyphen_values = true, value_parser = number)]
     pub frequency_penalty: Option<f32>,
-    /// Last tokens that count for the penalties (0 = all)
+    /// Tokens that the penalties look back over (0 = all)
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub penalty_window: Option<usize>,
-    /// Add VALUE to a token's logit; may be given again
+    /// Add VALUE to a token's logit; repeatable
     #[arg(long, value_name = "ID:VALUE", value_parser = bias, allow_hyphen_values = true)]
     pub logit_bias: Vec<(u32, f32)>,
-    /// Same seed, same text
+    /// Random seed: the same seed gives the same text
     #[arg(long, value_parser = whole::<u64>)]
     pub seed: Option<u64>,
 }
@@ -108,7 +108,7 @@ fn bias(text: &str) -> Result<(u32, f32), String> {
     parsed.ok_or_else(|| "give a token id and a number, such as 42:-3.5".to_string())
 }
 
-impl Choose {
+impl SamplingArguments {
     /// Values for the sampler, checked.
     pub fn sampling(&self, generation: &Generation, vocab: usize) -> Result<Sampling, Failure> {
         self.check()?;
@@ -140,7 +140,7 @@ impl Choose {
 
     /// Refuse values of the command line that suit no model.
     pub fn check(&self) -> Outcome {
-        let given = Choose { logit_bias: Vec::new(), ..self.clone() };
+        let given = SamplingArguments { logit_bias: Vec::new(), ..self.clone() };
         given.over(Sampling::default()).validate(usize::MAX).map_err(Failure::usage)
     }
 }

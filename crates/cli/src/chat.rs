@@ -10,7 +10,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use crate::answering::follow;
-use crate::arguments::{Choose, Load};
+use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::generate::{reason, statistics};
 use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
 use crate::{Failure, Outcome};
@@ -29,21 +29,21 @@ use crate::{Failure, Outcome};
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model [default: the bundled model]
     model: Option<String>,
-    /// What the model is told before the conversation
+    /// System prompt
     #[arg(long)]
     system: Option<String>,
-    /// Tokens of an answer at most
+    /// Most tokens of an answer
     #[arg(long, short = 'n', default_value_t = 1024, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
     #[command(flatten)]
-    choose: Choose,
+    choose: SamplingArguments,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 const HELP: &str = "\
 /help            this list
-/system [TEXT]   set what the model is told first (nothing: take it away), and start over
+/system [TEXT]   set the system prompt (without TEXT: remove it), and start over
 /reset           start over
 /set             show the settings
 /set NAME VALUE  temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty, seed, max_tokens

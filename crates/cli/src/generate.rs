@@ -8,7 +8,7 @@ use farthing::{GenerateOptions, Message, Model};
 use serde_json::{Value, json};
 
 use crate::answering::follow;
-use crate::arguments::{Choose, Load};
+use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::terminal::{catch_interrupts, put, read_text, say, several};
 use crate::{Failure, Outcome};
 
@@ -33,19 +33,19 @@ pub struct Arguments {
     /// Treat the prompt as a user's message and apply the model's chat template
     #[arg(long)]
     chat: bool,
-    /// Tokens at most
+    /// Most tokens to generate
     #[arg(long, short = 'n', default_value_t = 256, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
-    /// End before this text; may be given again
+    /// Stop before this text; repeatable
     #[arg(long)]
     stop: Vec<String>,
-    /// One JSON object at the end: text, tokens, why it ended, timings
+    /// Print one JSON object at the end: text, tokens, finish reason, timings
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    choose: Choose,
+    choose: SamplingArguments,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 /// Why a text ended, in the words of the APIs.

@@ -8,7 +8,7 @@ use farthing::loading::cache_name;
 use farthing::{TokenizerParts, tokenizer};
 use serde_json::{Value, json};
 
-use crate::arguments::Load;
+use crate::arguments::LoadArguments;
 use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text, several};
 use crate::{Failure, Outcome};
 
@@ -29,17 +29,17 @@ pub struct Arguments {
     /// The text (UTF-8)
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
-    /// Tokens of a window
+    /// Window in tokens
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..=16384))]
     window: u32,
-    /// Read only so many tokens of the text
+    /// Read only the first tokens of the text
     #[arg(long, value_name = "TOKENS", value_parser = crate::terminal::whole::<usize>)]
     tokens: Option<usize>,
     /// A JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 /// How well a text was predicted.

@@ -11,15 +11,15 @@ mod config;
 mod doctor;
 #[cfg(test)]
 mod documents;
+mod external_bench;
+mod fetch;
 mod generate;
+mod health_check;
 mod logging;
 mod loss;
 mod notify;
 mod plot;
-mod probe;
 mod pull;
-mod pulling;
-mod rival;
 mod serve;
 mod show;
 mod signals;
@@ -86,7 +86,7 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-/// Why a command did not do what was asked, in one line for people.
+/// Why a command failed, in one line.
 #[derive(Debug)]
 pub enum Failure {
     /// It could not be done: exit code 1.
@@ -95,7 +95,7 @@ pub enum Failure {
     Usage(String),
     /// A person stopped it: exit code 130.
     Stopped(String),
-    /// Whoever read the output has left, and nobody is there to tell: exit code 0.
+    /// The reader of the output has closed it: exit code 0, no message.
     Closed,
 }
 

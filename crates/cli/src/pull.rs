@@ -7,8 +7,8 @@ use farthing::names::{Resolved, resolve, short_name};
 use hub::{Cache, Name, Settings};
 use serde_json::json;
 
-use crate::arguments::Load;
-use crate::pulling;
+use crate::arguments::LoadArguments;
+use crate::fetch;
 use crate::terminal::{bytes, put, say};
 use crate::{Failure, Outcome};
 
@@ -39,13 +39,13 @@ pub struct Pull {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 pub fn pull(a: Pull) -> Outcome {
     let (path, fetched) = match resolve(&a.model)? {
         Resolved::Here(path) => (path, false),
-        Resolved::Hub(name) => (pulling::fetch(&name, &a.load, a.anyway)?, true),
+        Resolved::Hub(name) => (fetch::fetch(&name, &a.load, a.anyway)?, true),
     };
     if a.json {
         return put(&format!("{}\n", json!({"model": a.model, "path": path, "fetched": fetched})));

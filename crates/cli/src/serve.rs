@@ -13,32 +13,32 @@ use serve::Origin;
 use serve::http::client::Proxy;
 use serve::http::hosts::{Host, Hosts};
 
-use crate::arguments::{Choose, Load};
+use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
 use crate::signals;
 use crate::terminal::several;
-use crate::{Failure, Outcome, config, probe, pulling};
+use crate::{Failure, Outcome, config, fetch, health_check};
 
 /// Serve models over HTTP, for OpenAI's clients
 ///
-/// Without MODEL, the small bundled one. The first one answers where a request names none; it is loaded at once, the others when
-/// they are asked for, within --memory. Requests wait in a bounded queue, and those beyond it get 429. A client that leaves frees
-/// the engine at the next token. SIGTERM or ctrl-c ends the server when the requests it has taken are done, and refuses new ones
-/// with 503 meanwhile; a second one ends it at once.
+/// Without MODEL, the small bundled one. The first one answers requests that name none; it is loaded at the start, the others on first use,
+/// within --memory. Requests wait in a bounded queue, and those beyond it get 429. A client that disconnects frees
+/// the engine at the next token. SIGTERM or ctrl-c shuts the server down: running requests finish, new ones
+/// get 503. A second signal ends it at once.
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Routes:
   POST /v1/chat/completions   messages to an answer, streamed or not (OpenAI, DeepSeek; without /v1 and under /beta too)
-  POST /v1/completions        texts or token ids to their continuations; with suffix, what is between
+  POST /v1/completions        texts or token ids to their continuations; with suffix, fill in the middle
   POST /v1/responses          items to further items (OpenAI)
   POST /v1/messages           messages to an answer (Anthropic; under /anthropic too), and /v1/messages/count_tokens
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
-  GET  /v1/models             what is served
-  GET  /openapi.json          all of this, for programs
-  GET  /health, /ready        the process lives; requests are answered (without a key, and no more than that)
-  GET  /metrics               numbers for Prometheus
+  GET  /v1/models             the models
+  GET  /openapi.json          the description of the API
+  GET  /health, /ready        liveness and readiness (no key needed)
+  GET  /metrics               Prometheus metrics
 
 Examples:
   farthing serve org/name:Q4_K_M --port 8000
@@ -53,96 +53,96 @@ pub struct Arguments {
     /// Paths, org/name or short names of pulled models [default: the bundled model]
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
-    /// Address to listen on, or a name of this machine; 0.0.0.0 is reachable from other machines
+    /// Address or host name to listen on; 0.0.0.0 is reachable from other machines
     #[arg(long, default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
-    /// Port (0 = any that is free)
+    /// Port (0 = any free one)
     #[arg(long, default_value_t = 8080)]
     port: u16,
     /// Requests that run at once
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallel: u16,
-    /// Requests that wait while others run
+    /// Requests that wait in the queue; more get 429
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
-    /// Tokens that the cache in memory holds, of all requests together [default: what a quarter of the free memory holds, at most 16 contexts]
+    /// Tokens of KV cache in memory, for all requests together [default: a quarter of the free memory, at most 16 contexts]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     cached: Option<u32>,
-    /// Bytes of cached prompts on disk, such as 20G, or off [default: 10G, and at most a quarter of the free room]
+    /// Size of the prompt cache on disk, such as 20G, or off [default: 10G, at most a quarter of the free space]
     #[arg(long, value_name = "BYTES", value_parser = size_or_off)]
     disk_cache: Option<u64>,
-    /// Directory of the cache on disk [default: farthing/units in the user's cache directory]
+    /// Directory of the prompt cache on disk [default: farthing/units in the user's cache directory]
     #[arg(long, value_name = "DIRECTORY")]
     disk_cache_dir: Option<PathBuf>,
-    /// Open connections at most; where there are too many, idle ones are closed
+    /// Most open connections; idle ones are closed to make room
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
-    /// Seconds for a request's head, its body, a model to load, and for a client to take what was written
+    /// Timeout in seconds for a request's head, its body, a model to load, and for a client to read what was written
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
     patience: u16,
-    /// Seconds that running requests have once the server was told to end
+    /// Seconds that running requests have to finish during shutdown
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     drain: u16,
     /// Id of a model in the API, in the order of MODELs [default: MODEL as given, or its file name]
     #[arg(long)]
     name: Vec<String>,
-    /// Memory for all models together, such as 64G [default: what the system has free at the start]
+    /// Memory for all models together, such as 64G [default: what is available at the start]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     memory: Option<u64>,
-    /// Put a model away when nobody used it for so many seconds
+    /// Unload a model that was not used for this many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     idle_unload: Option<u32>,
-    /// A key that is accepted; may be given again. Other users of this machine can see it here: better in a file
+    /// An accepted API key; repeatable. Other users of this machine can see it on the command line: prefer a file
     #[arg(long, value_name = "KEY", env = "FARTHING_API_KEY", hide_env_values = true)]
     api_key: Vec<String>,
-    /// Keys that are accepted, one a line
+    /// File of accepted API keys, one a line
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Let all keys share cached prompts: faster, but one can find out by timing what another asked
+    /// Share cached prompts between all keys: faster, but timing tells one client what another asked
     #[arg(long)]
     shared_cache: bool,
-    /// Keys of those who run the server, one a line: what they alone see of /metrics is which experts were chosen
+    /// File of administrators' keys, one a line: only they see in /metrics which experts were chosen
     #[arg(long, value_name = "FILE")]
     admin_key_file: Option<PathBuf>,
     /// Show /metrics without a key
     #[arg(long)]
     open_metrics: bool,
-    /// A name that clients use for this server; may be given again (* = any). Names are checked where one is given, and where
-    /// the server has no keys and listens on a loopback address: then localhost and this machine's own addresses are answered
+    /// Host name that clients use for this server; repeatable (* = any). Names are checked if one is given, and if the server has no
+    /// keys and listens on a loopback address; localhost and this machine's own addresses are always allowed
     #[arg(long, value_name = "NAME")]
     allowed_host: Vec<Host>,
-    /// Address or network of proxies before the server; may be given again. They tell the client's address, by which limits are
-    /// shared, in Forwarded or X-Forwarded-For
+    /// Address or network of reverse proxies; repeatable. Their Forwarded or X-Forwarded-For header gives the client's address, by
+    /// which limits are shared
     #[arg(long, value_name = "CIDR")]
     trusted_proxy: Vec<Proxy>,
-    /// Let pages of this origin ask from a browser (* = any); may be given again
+    /// Origin of web pages that may call the API (CORS; * = any); repeatable
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<Origin>,
-    /// Certificate chain for TLS, PEM; read anew on SIGHUP
+    /// TLS certificate chain, PEM; reloaded on SIGHUP
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
-    /// Its private key, PEM
+    /// Private key of the certificate, PEM
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
-    /// Form of the log
+    /// Log format
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     log_format: Format,
-    /// What is logged [default: info, one line a request; with --quiet warn]
+    /// Log level [default: info, one line a request; with --quiet warn]
     #[arg(long, value_enum, value_name = "LEVEL")]
     log_level: Option<Level>,
-    /// Read options from a TOML file; those given here win
+    /// Read options from a TOML file; the command line takes precedence
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the values in effect as such a file, and what follows from them, then end
+    /// Print the options in effect as such a file, with the derived limits, and exit
     #[arg(long)]
     print_config: bool,
-    /// Ask a running server whether it is ready, then end
+    /// Check whether a running server is ready, and exit
     #[arg(long, value_name = "URL")]
     check: Option<String>,
     #[command(flatten)]
-    choose: Choose,
+    choose: SamplingArguments,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 /// An address, or the first one of a name, of version 4 where there is one: clients try those of both.
@@ -186,7 +186,7 @@ fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
         )));
     }
     let found = |model: &String| -> Result<ModelSource, Failure> {
-        Ok(ModelSource { path: Some(pulling::find(model, &a.load)?), name: api_name(model) })
+        Ok(ModelSource { path: Some(fetch::find(model, &a.load)?), name: api_name(model) })
     };
     let mut all = match &a.models[..] {
         [] => vec![ModelSource::bundled()],
@@ -268,7 +268,7 @@ impl Arguments {
 
 pub fn run(a: Arguments) -> Outcome {
     if let Some(url) = &a.check {
-        return probe::check(url);
+        return health_check::check(url);
     }
     let (a, argv) = match &a.config {
         Some(path) => config::merged(path)?,
@@ -295,7 +295,7 @@ pub fn run(a: Arguments) -> Outcome {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(serve(&a, server, tls, open, say));
-    // Work that nobody waits for is not waited for either.
+    // Background work is not waited for.
     runtime.shutdown_background();
     outcome
 }

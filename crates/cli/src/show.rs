@@ -7,7 +7,7 @@ use farthing::{PlannedModel, words};
 use model::Checkpoint;
 use serde_json::{Value, json};
 
-use crate::arguments::Load;
+use crate::arguments::LoadArguments;
 use crate::terminal::{bytes, catch_interrupts, count, interrupt_pending, put, several};
 use crate::{Failure, Outcome};
 
@@ -31,17 +31,17 @@ pub struct Arguments {
     /// List every tensor
     #[arg(long)]
     tensors: bool,
-    /// Read every weight and name tensors that hold what is no number; exit code 1 if there are any
+    /// Read every weight and name tensors that hold NaN or infinity; exit code 1 if there are any
     #[arg(long)]
     check: bool,
-    /// Do not measure this machine: no speed is told
+    /// Do not measure this machine, and estimate no speed
     #[arg(long)]
     no_speed: bool,
     /// A JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 /// Tensors with values that are no numbers, with a bar.

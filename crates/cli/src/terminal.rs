@@ -81,7 +81,7 @@ pub fn note(text: &str) {
     }
 }
 
-/// A line on stderr as it is. Where stderr is full or its reader has gone, nobody is told and the work goes on.
+/// A line on stderr as it is. Where stderr is full or closed, the work goes on.
 pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

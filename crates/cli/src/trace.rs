@@ -8,7 +8,7 @@ use clap::Args;
 use model::CacheFormat;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::arguments::Load;
+use crate::arguments::LoadArguments;
 use crate::terminal::{before_the_end, read_text, say, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome};
@@ -38,7 +38,7 @@ pub struct Arguments {
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 /// A file that is not there until it is whole; what was begun goes with it otherwise.

@@ -3,11 +3,11 @@
 /// What a row of figures measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
-    /// Reading a prompt of so many tokens.
+    /// Prefill of a prompt: tokens.
     Prefill(usize),
-    /// Decoding one sequence after so many tokens.
+    /// Decoding one sequence: tokens in its context.
     Decode(usize),
-    /// Decoding so many sequences at once.
+    /// Decoding several sequences at once: how many.
     Together(usize),
 }
 

@@ -124,7 +124,8 @@ fn outline(name: &str) -> (Vec<String>, BTreeSet<String>, [usize; 3]) {
     let (mut commands, mut names) = (Vec::new(), BTreeSet::new());
     for (i, part) in text.split("```").enumerate() {
         if i % 2 == 1 {
-            commands.extend(part.lines().map(|line| line.split(" #").next().unwrap().trim().to_string()));
+            let code = |line: &str| line.split(" #").next().unwrap().split(" //").next().unwrap().trim().to_string();
+            commands.extend(part.lines().map(code));
         } else {
             names.extend(part.split('`').skip(1).step_by(2).map(str::to_string));
             let links = part.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
@@ -171,7 +172,8 @@ fn functions(source: &str) -> Vec<(String, usize)> {
         // A declaration without a body, or one on a single line, ends before any brace under it.
         let ends =
             |l: &str| l == closing || l.starts_with(&format!("{indent}fn ")) || l.starts_with(&format!("{indent}pub "));
-        if line.ends_with(['}', ';']) {
+        // A macro's function has its body elsewhere.
+        if line.ends_with(['}', ';']) || line.ends_with("$body") {
             continue;
         }
         if let Some(length) = lines[start + 1..].iter().position(|l| ends(l))

@@ -10,7 +10,7 @@ use model::cache::PAGE;
 use super::Arguments;
 use super::report::Report;
 use crate::Failure;
-use crate::rival::{Rates, Rival};
+use crate::external_bench::{ExternalBench, Rates};
 use crate::work::{Work, median};
 
 /// Tokens of the prompt that sequences decoded at once share.
@@ -192,7 +192,7 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
     };
     let runner = planned.runner()?;
     report.load_seconds = started.elapsed().as_secs_f64();
-    let mut rivals: Vec<Rival> = a.against.iter().map(|command| Rival::new(command)).collect();
+    let mut others: Vec<ExternalBench> = a.against.iter().map(|command| ExternalBench::new(command)).collect();
 
     let bar = indicatif::ProgressBar::new_spinner();
     let mut bench = Bench { runner, vocab, decode: a.decode, bar: &bar };
@@ -205,9 +205,9 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
     let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
     for i in 0..a.repetitions {
         let repetition = format!("repetition {} of {}", i + 1, a.repetitions);
-        for rival in &mut rivals {
+        for other in &mut others {
             bench.say(format!("{repetition}: the other program"));
-            rival.run()?;
+            other.run()?;
         }
         bench.say(format!("{repetition}: the machine"));
         let pool = bench.runner.pool();
@@ -218,7 +218,7 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
     bar.finish_and_clear();
     report.peak_memory = peak_memory().unwrap_or(0);
     (report.bandwidth, report.peak) = (median(&bandwidths), median(&peaks));
-    let theirs = |w: &Work| -> Vec<f64> { rivals.iter().flat_map(|r| r.rates(*w)).collect() };
+    let theirs = |w: &Work| -> Vec<f64> { others.iter().flat_map(|r| r.rates(*w)).collect() };
     report.theirs =
         report.work.iter().map(theirs).map(|found| (!found.is_empty()).then(|| Rates::of(&found))).collect();
     Ok(report)

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::arguments::Load;
+use crate::arguments::LoadArguments;
 use crate::plot::plot;
 use crate::terminal::{note, put, whole};
 use crate::{Failure, Outcome};
@@ -32,13 +32,13 @@ matched by what they measure. Several sequences share a prompt of 512 tokens; wh
 pub struct Arguments {
     /// Path, org/name or the short name of a pulled model
     model: String,
-    /// Prompts of so many tokens
+    /// Prompt lengths
     #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "512", value_parser = whole::<usize>)]
     prefill: Vec<usize>,
-    /// Decode after so many tokens
+    /// Context lengths to decode at
     #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "0,1024", value_parser = whole::<usize>)]
     depth: Vec<usize>,
-    /// Decode so many sequences at once
+    /// Numbers of sequences to decode at once
     #[arg(long, value_delimiter = ',', value_name = "N", value_parser = whole::<usize>)]
     sequences: Vec<usize>,
     /// Tokens decoded for each figure
@@ -50,7 +50,7 @@ pub struct Arguments {
     /// Prompts of 512 and 2048, depths 0, 4096 and 16384 (as far as the context reaches), 1 to 32 sequences: many minutes
     #[arg(long)]
     suite: bool,
-    /// Another benchmark, run once before each of our repetitions
+    /// Another program's benchmark, run once before each repetition
     #[arg(long, value_name = "COMMAND")]
     against: Vec<String>,
     /// Write a plot (SVG): tokens/s over depth, and over sequences
@@ -60,7 +60,7 @@ pub struct Arguments {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    load: Load,
+    load: LoadArguments,
 }
 
 pub fn run(a: Arguments) -> Outcome {

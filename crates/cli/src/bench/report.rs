@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Arguments;
 use super::measure::SHARED;
-use crate::rival::Rates;
+use crate::external_bench::Rates;
 use crate::terminal::bytes;
 use crate::work::{Work, median};
 

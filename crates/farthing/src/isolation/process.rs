@@ -182,7 +182,7 @@ impl Process {
             std::thread::sleep(LOOK);
         }
         let _ = self.child.kill();
-        let Ok(status) = self.child.wait() else { return Stopped::Ended("nobody knows why".to_string()) };
+        let Ok(status) = self.child.wait() else { return Stopped::Ended("for an unknown reason".to_string()) };
         let mut said = Vec::new();
         if let Some(stderr) = self.stderr.take() {
             let _ = stderr.take(STDERR_BYTES_MAX).read_to_end(&mut said);
@@ -270,7 +270,7 @@ impl Pool {
         Ok(Place(self))
     }
 
-    /// Ask a process. It is ended where no answer comes in time, and where `left` says that nobody waits for one.
+    /// Ask a process. It is ended where no answer comes in time, and once `left` returns true.
     ///
     /// # Errors
     /// No answer, and why.

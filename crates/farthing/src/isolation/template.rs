@@ -1,4 +1,4 @@
-//! Chat templates of models that nobody vouches for, rendered in a process of their own.
+//! Chat templates from elsewhere, rendered in a process of their own.
 //!
 //! A template is a program that came with a model. It cannot reach anything but its inputs, but it can compute without end and
 //! build lists without bound. In its own process it has a bounded memory and a bounded time; when it passes them it is ended, and

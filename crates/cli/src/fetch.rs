@@ -10,11 +10,11 @@ use hub::{Name, Progress};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::Failure;
-use crate::arguments::Load;
+use crate::arguments::LoadArguments;
 use crate::terminal::{self, bytes, several};
 
 /// Files of MODEL, fetched first where they are not here.
-pub fn find(text: &str, load: &Load) -> Result<PathBuf, Failure> {
+pub fn find(text: &str, load: &LoadArguments) -> Result<PathBuf, Failure> {
     match resolve(text)? {
         Resolved::Here(path) => Ok(path),
         Resolved::Hub(name) => Ok(fetch(&name, load, false).map_err(|e| path_or_name(text, e))?),
@@ -22,7 +22,7 @@ pub fn find(text: &str, load: &Load) -> Result<PathBuf, Failure> {
 }
 
 /// Fetch a model, after saying what it will take.
-pub fn fetch(name: &Name, load: &Load, anyway: bool) -> Result<PathBuf, Error> {
+pub fn fetch(name: &Name, load: &LoadArguments, anyway: bool) -> Result<PathBuf, Error> {
     terminal::catch_interrupts();
     let remote = Remote::look(name)?;
     if !anyway {

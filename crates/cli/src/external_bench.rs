@@ -32,15 +32,15 @@ impl Rates {
 }
 
 /// A command and what it gave so far.
-pub struct Rival {
+pub struct ExternalBench {
     command: String,
     found: Vec<(Work, f64)>,
 }
 
-impl Rival {
+impl ExternalBench {
     /// A command for the shell.
-    pub fn new(command: &str) -> Rival {
-        Rival { command: command.to_string(), found: Vec::new() }
+    pub fn new(command: &str) -> ExternalBench {
+        ExternalBench { command: command.to_string(), found: Vec::new() }
     }
 
     /// Run it once.
