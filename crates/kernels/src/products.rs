@@ -22,7 +22,7 @@ const STEP: usize = 256;
 const INTERLEAVE_FROM: usize = 4;
 
 #[derive(Default)]
-struct Scratch {
+pub struct Scratch {
     quants: Vec<u8>,
     input: Vec<i16>,
     starts: Vec<i32>,
@@ -35,23 +35,12 @@ struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    pub static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-/// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
+/// Outputs `range` (rows of the weight) of one product with a block format.
 #[inline(always)]
-pub fn product<V: Vectors>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
-    if x.w.format.wants_quantized_input() {
-        let mut scratch = SCRATCH.take();
-        with_format!(blocks, x.w.format, B, quantised::<V, B>(isa, x, range, out, &mut scratch));
-        SCRATCH.set(scratch);
-    } else {
-        crate::floats::product(isa, x, range, ahead, out)
-    }
-}
-
-#[inline(always)]
-fn quantised<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+pub fn quantised<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
     let (w, cols, n) = (x.w, x.w.cols, x.inputs());
     if n < INTERLEAVE_FROM {
         return few_rows::<V, B>(isa, x, range, out, scratch);

@@ -118,8 +118,8 @@ const NOW: [(&str, &str); 8] = [
 fn now(s: &Statistics) -> [u64; NOW.len()] {
     let in_use = u64::from(s.disk.is_some());
     let disk = s.disk.unwrap_or_default();
-    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.units].map(|n| n as u64);
-    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.units, disk.bytes, in_use]
+    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.blocks].map(|n| n as u64);
+    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.blocks, disk.bytes, in_use]
 }
 
 const TOTALS: [(&str, &str); 13] = [
@@ -156,7 +156,7 @@ fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
         s.expired,
         s.prompt_tokens + s.cached_tokens,
         s.cached_tokens,
-        s.units_evicted,
+        s.blocks_evicted,
         disk.hits,
         disk.misses,
         disk.written,
@@ -430,12 +430,14 @@ mod tests {
     #[test]
     fn what_engines_do_is_there_under_both_names() {
         let m = Metrics::new();
-        let disk = engine::store::Statistics { bytes: 5, damaged: 6, ..Default::default() };
+        let disk = engine::store::Statistics { blocks: 7, bytes: 5, damaged: 6, ..Default::default() };
         let done = Statistics {
             running: 3,
             waiting: 2,
             pages: 64,
             pages_available: 48,
+            blocks: 9,
+            blocks_evicted: 8,
             steps: 10,
             rows: 25,
             busy: Duration::from_millis(1500),
