@@ -149,6 +149,12 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 pub type Outcome = Result<(), Failure>;
 
 fn main() -> ExitCode {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !text::panic_is_caught() {
+            print(panic);
+        }
+    }));
     farthing::isolate();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

@@ -2,6 +2,7 @@
 
 use kernels::{Numbers, SIX_BYTES, SMALL};
 
+use crate::mmap::prefer_large_pages;
 use crate::structure::Structure;
 
 /// Positions per page.
@@ -115,10 +116,10 @@ impl Cache {
             CacheFormat::Six => Store::Six(vec![0; pages * start / SMALL * SIX_BYTES], vec![0; pages * start / SMALL]),
         };
         match &mut store {
-            Store::F32(store) => kernels::prefer_large_pages(store),
-            Store::Bf16(store) => kernels::prefer_large_pages(store),
-            Store::Eight(store, _) => kernels::prefer_large_pages(store),
-            Store::Six(store, _) => kernels::prefer_large_pages(store),
+            Store::F32(store) => prefer_large_pages(store),
+            Store::Bf16(store) => prefer_large_pages(store),
+            Store::Eight(store, _) => prefer_large_pages(store),
+            Store::Six(store, _) => prefer_large_pages(store),
         }
         Cache { store, pages, layers, page_len: start }
     }

@@ -13,7 +13,7 @@ pub mod tokenizer;
 
 pub use rebuilt::Vocabulary;
 pub use stream::{Stops, Stream};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, panic_is_caught};
 
 use thiserror::Error;
 

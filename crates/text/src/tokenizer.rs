@@ -83,24 +83,20 @@ pub(crate) fn byte_characters() -> [char; 256] {
 }
 
 thread_local! {
-    /// Whether this thread is inside `guarded`: its panics are answers there, and not printed.
-    static SILENT: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread would be caught and returned as an error: the `tokenizers` library panics on descriptions that
+/// contradict themselves. For a program's panic hook, which need not print such a panic.
+pub fn panic_is_caught() -> bool {
+    GUARDED.get()
 }
 
 /// Run code of the library that may panic on a hostile description.
 fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, TextError> {
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    HOOK.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !SILENT.with(std::cell::Cell::get) {
-                before(info);
-            }
-        }));
-    });
-    let before = SILENT.with(|silent| silent.replace(true));
+    let before = GUARDED.replace(true);
     let outcome = catch_unwind(AssertUnwindSafe(f));
-    SILENT.with(|silent| silent.set(before));
+    GUARDED.set(before);
     let error = |e: String| TextError::Tokenizer(format!("{what}: {}", e.lines().next().unwrap_or_default()));
     let said = |payload: Box<dyn std::any::Any + Send>| {
         let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());

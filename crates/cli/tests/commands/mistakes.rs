@@ -54,8 +54,14 @@ fn damaged_and_unsupported_files_are_one_line() {
     assert!(spoil("\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 9").contains("9 active of 8 experts"));
     assert!(spoil("{", "").contains("not JSON"));
     std::fs::write(model.join("config.json"), &config).unwrap();
+    let tokenizer = std::fs::read_to_string(model.join("tokenizer.json")).unwrap();
     std::fs::write(model.join("tokenizer.json"), "{}").unwrap();
     assert!(fail(&["generate", path, "-p", "x"]).contains("tokenizer.json"));
+    // The library panics on this one, and the panic is not printed.
+    let mut contradiction: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
+    contradiction["model"]["continuing_subword_prefix"] = "abcdefgh".into();
+    std::fs::write(model.join("tokenizer.json"), contradiction.to_string()).unwrap();
+    assert!(fail(&["generate", path, "-p", "x"]).contains("the description contradicts itself"));
 
     let gguf = std::fs::read(reference("stories260K/model-q8_0.gguf")).unwrap();
     let file = scratch.0.join("cut.gguf");
