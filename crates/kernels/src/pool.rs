@@ -8,13 +8,21 @@
 use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
+#[cfg(not(loom))]
+use std::{hint, sync, thread};
 
-/// How long an idle worker spins before it parks.
-const SPIN: Duration = Duration::from_micros(200);
+#[cfg(loom)]
+use loom::{hint, sync, thread};
+use sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use sync::{Arc, Mutex};
+use thread::{JoinHandle, Thread};
+
+/// How long an idle worker spins before it parks. A model has no clock: there it parks at once.
+const SPIN: Duration = if cfg!(loom) { Duration::ZERO } else { Duration::from_micros(200) };
+
+/// How often a spinning worker looks at the clock.
+const SPINS_A_LOOK: u32 = if cfg!(loom) { 1 } else { 64 };
 
 /// Bit of `gate` that says a job may be entered; the bits below count the workers inside.
 const OPEN: usize = 1 << (usize::BITS - 1);
@@ -32,8 +40,8 @@ struct Shared {
     gate: AtomicUsize,
     /// By thread, the caller first.
     shares: Vec<Share>,
-    /// The job: address of a `Job` on the caller's stack, valid while the gate is open or someone is inside.
-    job: AtomicUsize,
+    /// The job: a `Job` on the caller's stack, valid while the gate is open or someone is inside.
+    job: AtomicPtr<()>,
     sleeping: Vec<AtomicBool>,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -47,7 +55,6 @@ const NONE: usize = usize::MAX;
 
 /// Pieces that are left of a thread's share: the first in the high half, the end in the low one. Alone in its cache lines.
 #[repr(align(128))]
-#[derive(Default)]
 struct Share(AtomicU64);
 
 impl Share {
@@ -110,28 +117,30 @@ impl Shared {
     fn worker(&self, index: usize) {
         let mut seen = 0;
         loop {
-            let mut epoch = self.epoch.load(Ordering::SeqCst);
+            let mut epoch = self.epoch.load(Ordering::Acquire);
             let started = Instant::now();
             let mut spins = 0u32;
             while epoch == seen && !self.stop.load(Ordering::Relaxed) {
                 spins += 1;
-                if spins.is_multiple_of(64) && started.elapsed() > SPIN {
-                    self.sleeping[index].store(true, Ordering::SeqCst);
-                    if self.epoch.load(Ordering::SeqCst) == seen && !self.stop.load(Ordering::SeqCst) {
-                        std::thread::park();
+                if spins.is_multiple_of(SPINS_A_LOOK) && started.elapsed() >= SPIN {
+                    // Swaps on both sides: of this one and the caller's, after its count of the epoch, the later sees what was before the
+                    // other. So either the caller wakes this thread, or the epoch is seen to have changed.
+                    self.sleeping[index].swap(true, Ordering::AcqRel);
+                    if self.epoch.load(Ordering::Acquire) == seen && !self.stop.load(Ordering::Acquire) {
+                        thread::park();
                     }
-                    self.sleeping[index].store(false, Ordering::SeqCst);
+                    self.sleeping[index].store(false, Ordering::Relaxed);
                 }
-                std::hint::spin_loop();
-                epoch = self.epoch.load(Ordering::SeqCst);
+                hint::spin_loop();
+                epoch = self.epoch.load(Ordering::Acquire);
             }
             if self.stop.load(Ordering::Relaxed) {
                 return;
             }
             seen = epoch;
             if self.enter() {
-                let job = self.job.load(Ordering::Relaxed) as *const Job<'_>;
-                // SAFETY: inside the gate the caller of `run` cannot return, so its job is alive; the address was stored
+                let job = self.job.load(Ordering::Relaxed).cast::<Job<'_>>();
+                // SAFETY: inside the gate the caller of `run` cannot return, so its job is alive; the pointer was stored
                 // before the gate opened (release) and read after entering it (acquire).
                 self.work(index + 1, unsafe { *job });
                 self.gate.fetch_sub(1, Ordering::Release);
@@ -147,8 +156,8 @@ impl Pool {
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
             gate: AtomicUsize::new(0),
-            shares: (0..=workers).map(|_| Share::default()).collect(),
-            job: AtomicUsize::new(0),
+            shares: (0..=workers).map(|_| Share(AtomicU64::new(0))).collect(),
+            job: AtomicPtr::new(std::ptr::null_mut()),
             sleeping: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -156,7 +165,7 @@ impl Pool {
         let workers = (0..workers)
             .map(|index| {
                 let shared = Arc::clone(&shared);
-                let handle = std::thread::Builder::new()
+                let handle = thread::Builder::new()
                     .name(format!("pool-{index}"))
                     .spawn(move || shared.worker(index))
                     .expect("the system starts a thread");
@@ -196,11 +205,11 @@ impl Pool {
         for (t, share) in shared.shares.iter().enumerate() {
             share.set(pieces * t / threads..pieces * (t + 1) / threads);
         }
-        shared.job.store(&raw const job as usize, Ordering::Relaxed);
+        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         shared.gate.store(OPEN, Ordering::Release);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        shared.epoch.fetch_add(1, Ordering::Release);
         for (sleeping, (_, thread)) in shared.sleeping.iter().zip(&self.workers) {
-            if sleeping.swap(false, Ordering::SeqCst) {
+            if sleeping.swap(false, Ordering::AcqRel) {
                 thread.unpark();
             }
         }
@@ -209,7 +218,7 @@ impl Pool {
         let mut spins = 0u32;
         while shared.gate.load(Ordering::Acquire) != 0 {
             spins += 1;
-            if spins.is_multiple_of(1 << 14) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins.is_multiple_of(1 << 14) { thread::yield_now() } else { hint::spin_loop() }
         }
         let panic = shared.panic.lock().unwrap_or_else(|e| e.into_inner()).take();
         drop(claim);
@@ -236,7 +245,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::Release);
         for (handle, thread) in self.workers.drain(..) {
             thread.unpark();
             let _ = handle.join();
@@ -255,118 +264,3 @@ impl<T> Tasks<T> {
 
 // SAFETY: only used to reach disjoint elements of a slice of `Send` values.
 unsafe impl<T: Send> Sync for Tasks<T> {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_runs_once() {
-        for threads in [1, 2, 3, 7] {
-            let pool = Pool::new(threads);
-            for n in [0, 1, 2, 5, 100] {
-                let mut tasks = vec![0u32; n];
-                pool.each(&mut tasks, |t| *t += 1);
-                assert!(tasks.iter().all(|&t| t == 1));
-            }
-            let sum = AtomicUsize::new(0);
-            pool.range(1000, 7, |r| {
-                sum.fetch_add(r.sum::<usize>(), Ordering::Relaxed);
-            });
-            assert_eq!(sum.into_inner(), 499_500);
-        }
-    }
-
-    #[test]
-    fn what_comes_next_is_run_next_or_by_another_and_once() {
-        for threads in [1, 2, 3, 7] {
-            let pool = Pool::new(threads);
-            for n in [0, 1, 5, 30, 300] {
-                let runs: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
-                let [told, wrong] = [(); 2].map(|_| AtomicUsize::new(0));
-                thread_local!(static NEXT: std::cell::Cell<Option<usize>> = const { std::cell::Cell::new(None) });
-                pool.run_ahead(n, |piece, next| {
-                    runs[piece].fetch_add(1, Ordering::Relaxed);
-                    if NEXT.get().is_some_and(|told| told != piece) {
-                        wrong.fetch_add(1, Ordering::Relaxed);
-                    }
-                    told.fetch_add(next.is_some() as usize, Ordering::Relaxed);
-                    NEXT.set(next);
-                });
-                assert!(runs.iter().all(|r| r.load(Ordering::Relaxed) == 1));
-                // A share that was finished from its back: one false hint each.
-                assert!(wrong.into_inner() <= threads);
-                assert!(n < 300 || threads > 1 || told.into_inner() == n - 1);
-                assert!(!(NEXT.get().is_some() && threads == 1));
-            }
-        }
-    }
-
-    #[test]
-    fn a_thread_runs_its_share_in_order_and_then_the_other_from_its_back() {
-        let pool = Pool::new(2);
-        let caller = std::thread::current().id();
-        for _ in 0..20 {
-            let (order, begun) = (Mutex::new(Vec::new()), Instant::now());
-            pool.run(100, |piece| {
-                if std::thread::current().id() == caller {
-                    order.lock().unwrap().push(piece);
-                } else {
-                    // The worker's first piece takes until nothing else is left.
-                    while order.lock().unwrap().len() < 99 && begun.elapsed() < Duration::from_secs(30) {
-                        std::thread::yield_now();
-                    }
-                }
-            });
-            let order = order.into_inner().unwrap();
-            let want: Vec<usize> = (0..50).chain((50..100).rev()).collect();
-            assert_eq!(order, want[..order.len()]);
-            assert!(order.len() >= 99, "{order:?}");
-        }
-    }
-
-    #[test]
-    fn many_tiny_joins_awake_and_asleep() {
-        let pool = Pool::new(3);
-        for round in 0..3000 {
-            let mut tasks = [0usize; 4];
-            pool.each(&mut tasks, |t| *t = round);
-            assert_eq!(tasks, [round; 4]);
-            if round % 500 == 0 {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-    }
-
-    #[test]
-    fn nested_and_concurrent_calls_finish() {
-        let pool = Pool::new(2);
-        let count = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..3 {
-                scope.spawn(|| {
-                    for _ in 0..200 {
-                        pool.run(4, |_| {
-                            pool.run(3, |_| {
-                                count.fetch_add(1, Ordering::Relaxed);
-                            })
-                        });
-                    }
-                });
-            }
-        });
-        assert_eq!(count.into_inner(), 3 * 200 * 12);
-    }
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
-        let pool = Pool::new(2);
-        for _ in 0..50 {
-            let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(8, |i| assert_ne!(i, 5, "planned"))));
-            assert!(outcome.is_err());
-            let mut tasks = [0u8; 16];
-            pool.each(&mut tasks, |t| *t = 1);
-            assert_eq!(tasks, [1; 16]);
-        }
-    }
-}
