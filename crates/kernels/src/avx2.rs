@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::dispatch::{Table, kernels};
+use crate::table::{Table, kernels};
 use crate::vectors::{Vectors, array, for_features};
 
 mod lanes;
@@ -114,9 +114,7 @@ impl Vectors for Avx2 {
                 ([v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]], [v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]]);
             (sums_of_eight(&low), sums_of_eight(&high))
         }
-        fn splat(self, x: f32) -> Pair {
-            (_mm256_set1_ps(x), _mm256_set1_ps(x))
-        }
+        fn splat(self, x: f32) -> Pair { (_mm256_set1_ps(x), _mm256_set1_ps(x)) }
         fn load(self, x: &[f32]) -> Pair {
             let x = &x[..16];
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.
@@ -168,37 +166,23 @@ impl Vectors for Avx2 {
                 (low, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(half)), scale))
             }
         }
-        fn add(self, a: Pair, b: Pair) -> Pair {
-            (_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1))
-        }
-        fn sub(self, a: Pair, b: Pair) -> Pair {
-            (_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1))
-        }
-        fn mul(self, a: Pair, b: Pair) -> Pair {
-            (_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1))
-        }
-        fn div(self, a: Pair, b: Pair) -> Pair {
-            (_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1))
-        }
+        fn add(self, a: Pair, b: Pair) -> Pair { (_mm256_add_ps(a.0, b.0), _mm256_add_ps(a.1, b.1)) }
+        fn sub(self, a: Pair, b: Pair) -> Pair { (_mm256_sub_ps(a.0, b.0), _mm256_sub_ps(a.1, b.1)) }
+        fn mul(self, a: Pair, b: Pair) -> Pair { (_mm256_mul_ps(a.0, b.0), _mm256_mul_ps(a.1, b.1)) }
+        fn div(self, a: Pair, b: Pair) -> Pair { (_mm256_div_ps(a.0, b.0), _mm256_div_ps(a.1, b.1)) }
         fn fma(self, a: Pair, b: Pair, c: Pair) -> Pair {
             (_mm256_fmadd_ps(a.0, b.0, c.0), _mm256_fmadd_ps(a.1, b.1, c.1))
         }
         fn fnma(self, a: Pair, b: Pair, c: Pair) -> Pair {
             (_mm256_fnmadd_ps(a.0, b.0, c.0), _mm256_fnmadd_ps(a.1, b.1, c.1))
         }
-        fn max(self, a: Pair, b: Pair) -> Pair {
-            (_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1))
-        }
-        fn min(self, a: Pair, b: Pair) -> Pair {
-            (_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1))
-        }
+        fn max(self, a: Pair, b: Pair) -> Pair { (_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1)) }
+        fn min(self, a: Pair, b: Pair) -> Pair { (_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1)) }
         fn round(self, a: Pair) -> Pair {
             const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
             (_mm256_round_ps::<NEAREST>(a.0), _mm256_round_ps::<NEAREST>(a.1))
         }
-        fn exp2(self, n: Pair) -> Pair {
-            (exp2(n.0), exp2(n.1))
-        }
+        fn exp2(self, n: Pair) -> Pair { (exp2(n.0), exp2(n.1)) }
         fn below(self, x: Pair, bound: Pair, a: Pair, b: Pair) -> Pair {
             let low = _mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_LT_OQ>(x.0, bound.0));
             (low, _mm256_blendv_ps(b.1, a.1, _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, bound.1)))
@@ -227,12 +211,8 @@ impl Vectors for Avx2 {
                 _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0xb1>(two)))
             }
         }
-        fn splat_i(self, x: i32) -> (__m256i, __m256i) {
-            (_mm256_set1_epi32(x), _mm256_set1_epi32(x))
-        }
-        fn to_f(self, v: (__m256i, __m256i)) -> Pair {
-            (_mm256_cvtepi32_ps(v.0), _mm256_cvtepi32_ps(v.1))
-        }
+        fn splat_i(self, x: i32) -> (__m256i, __m256i) { (_mm256_set1_epi32(x), _mm256_set1_epi32(x)) }
+        fn to_f(self, v: (__m256i, __m256i)) -> Pair { (_mm256_cvtepi32_ps(v.0), _mm256_cvtepi32_ps(v.1)) }
         fn dot_step(self, acc: (__m256i, __m256i), tile: &[u8], x: &[i8]) -> (__m256i, __m256i) {
             let (tile, x) = (&tile[..64], &x[..4]);
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.
@@ -269,9 +249,7 @@ impl Vectors for Avx2 {
                 _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v.1);
             }
         }
-        fn to_i(self, v: Pair) -> (__m256i, __m256i) {
-            (_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1))
-        }
+        fn to_i(self, v: Pair) -> (__m256i, __m256i) { (_mm256_cvtps_epi32(v.0), _mm256_cvtps_epi32(v.1)) }
         fn pack(self, a: (__m256i, __m256i), b: (__m256i, __m256i)) -> (__m256i, __m256i) {
             (_mm256_packs_epi32(a.0, b.0), _mm256_packs_epi32(a.1, b.1))
         }

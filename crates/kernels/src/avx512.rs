@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::dispatch::{Table, kernels};
+use crate::table::{Table, kernels};
 use crate::vectors::{Vectors, for_features};
 
 pub(crate) mod lanes;
@@ -68,9 +68,7 @@ impl Vectors for Avx512 {
             let cd = _mm512_add_ps(cd, _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
             _mm512_add_ps(_mm512_shuffle_ps::<0x88>(ab, cd), _mm512_shuffle_ps::<0xdd>(ab, cd))
         }
-        fn splat(self, x: f32) -> __m512 {
-            _mm512_set1_ps(x)
-        }
+        fn splat(self, x: f32) -> __m512 { _mm512_set1_ps(x) }
         fn load(self, x: &[f32]) -> __m512 {
             let x = &x[..16];
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.
@@ -120,30 +118,14 @@ impl Vectors for Avx512 {
                 _mm512_mask_blend_ps(nan, value, _mm512_set1_ps(f32::NAN))
             }
         }
-        fn add(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_add_ps(a, b)
-        }
-        fn sub(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_sub_ps(a, b)
-        }
-        fn mul(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_mul_ps(a, b)
-        }
-        fn div(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_div_ps(a, b)
-        }
-        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-            _mm512_fmadd_ps(a, b, c)
-        }
-        fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-            _mm512_fnmadd_ps(a, b, c)
-        }
-        fn max(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_max_ps(a, b)
-        }
-        fn min(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_min_ps(a, b)
-        }
+        fn add(self, a: __m512, b: __m512) -> __m512 { _mm512_add_ps(a, b) }
+        fn sub(self, a: __m512, b: __m512) -> __m512 { _mm512_sub_ps(a, b) }
+        fn mul(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn div(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
+        fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
+        fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn round(self, a: __m512) -> __m512 {
             _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a)
         }
@@ -170,12 +152,8 @@ impl Vectors for Avx512 {
                 _mm512_reduce_add_epi32(whole)
             }
         }
-        fn splat_i(self, x: i32) -> __m512i {
-            _mm512_set1_epi32(x)
-        }
-        fn to_f(self, v: __m512i) -> __m512 {
-            _mm512_cvtepi32_ps(v)
-        }
+        fn splat_i(self, x: i32) -> __m512i { _mm512_set1_epi32(x) }
+        fn to_f(self, v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
         fn dot_step(self, acc: __m512i, tile: &[u8], x: &[i8]) -> __m512i {
             let (tile, x) = (&tile[..64], &x[..4]);
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.
@@ -194,27 +172,13 @@ impl Vectors for Avx512 {
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.
             unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), v) }
         }
-        fn to_i(self, v: __m512) -> __m512i {
-            _mm512_cvtps_epi32(v)
-        }
-        fn pack(self, a: __m512i, b: __m512i) -> __m512i {
-            _mm512_packs_epi32(a, b)
-        }
-        fn pairs_low(self, x: __m512i, y: __m512i) -> __m512i {
-            _mm512_unpacklo_epi16(x, y)
-        }
-        fn pairs_high(self, x: __m512i, y: __m512i) -> __m512i {
-            _mm512_unpackhi_epi16(x, y)
-        }
-        fn dot_pairs(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
-            _mm512_dpwssd_epi32(acc, a, b)
-        }
-        fn transpose(self, v: &mut [__m512i; 16]) {
-            lanes::transpose(v)
-        }
-        fn by_four(self, v: [__m512; 4]) -> [__m512; 4] {
-            lanes::by_four(v)
-        }
+        fn to_i(self, v: __m512) -> __m512i { _mm512_cvtps_epi32(v) }
+        fn pack(self, a: __m512i, b: __m512i) -> __m512i { _mm512_packs_epi32(a, b) }
+        fn pairs_low(self, x: __m512i, y: __m512i) -> __m512i { _mm512_unpacklo_epi16(x, y) }
+        fn pairs_high(self, x: __m512i, y: __m512i) -> __m512i { _mm512_unpackhi_epi16(x, y) }
+        fn dot_pairs(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i { _mm512_dpwssd_epi32(acc, a, b) }
+        fn transpose(self, v: &mut [__m512i; 16]) { lanes::transpose(v) }
+        fn by_four(self, v: [__m512; 4]) -> [__m512; 4] { lanes::by_four(v) }
         /// A 16x16 transposition of 4-byte pieces.
         fn interleave(self, u: &[u8], stride: usize, out: &mut [u8]) {
             let (u, out) = (&u[..15 * stride + 64], &mut out[..1024]);

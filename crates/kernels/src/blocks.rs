@@ -275,69 +275,6 @@ block!(Mxfp4, Mxfp4, 32, 12, false, |bytes, u, s, m| {
     table(&bytes[1..17], &E2M1, u);
 });
 
-/// Run `$body` with `$B` bound to the block type of a quantised `$format`.
-#[macro_export]
-#[doc(hidden)]
-macro_rules! with_block {
-    ($format:expr, $B:ident, $body:expr) => {
-        match $format {
-            $crate::Format::Q8_0 => {
-                type $B = $crate::blocks::Q8_0;
-                $body
-            }
-            $crate::Format::Q4_0 => {
-                type $B = $crate::blocks::Q4_0;
-                $body
-            }
-            $crate::Format::Q4_1 => {
-                type $B = $crate::blocks::Q4_1;
-                $body
-            }
-            $crate::Format::Q5_0 => {
-                type $B = $crate::blocks::Q5_0;
-                $body
-            }
-            $crate::Format::Q5_1 => {
-                type $B = $crate::blocks::Q5_1;
-                $body
-            }
-            $crate::Format::Q2K => {
-                type $B = $crate::blocks::Q2K;
-                $body
-            }
-            $crate::Format::Q3K => {
-                type $B = $crate::blocks::Q3K;
-                $body
-            }
-            $crate::Format::Q4K => {
-                type $B = $crate::blocks::Q4K;
-                $body
-            }
-            $crate::Format::Q5K => {
-                type $B = $crate::blocks::Q5K;
-                $body
-            }
-            $crate::Format::Q6K => {
-                type $B = $crate::blocks::Q6K;
-                $body
-            }
-            $crate::Format::Iq4Nl => {
-                type $B = $crate::blocks::Iq4Nl;
-                $body
-            }
-            $crate::Format::Iq4Xs => {
-                type $B = $crate::blocks::Iq4Xs;
-                $body
-            }
-            $crate::Format::Mxfp4 => {
-                type $B = $crate::blocks::Mxfp4;
-                $body
-            }
-            other => unreachable!("{other:?} is not made of blocks"),
-        }
-    };
-}
-
 /// A whole quantised row to f32.
 #[inline(always)]
 pub fn decode_blocks<B: Block>(bytes: &[u8], out: &mut [f32]) {

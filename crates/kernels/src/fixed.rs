@@ -14,6 +14,7 @@
 use std::cell::Cell;
 
 use crate::attend::{FOUR, Shape, enter, merge_vector, prefetch_row, seen_by_group, soften, within_keys};
+use crate::scratch::room;
 use crate::small::{SMALL, eight_lanes, six_lanes};
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, PAGE_MAX, Queries};
@@ -195,14 +196,6 @@ fn round<V: Vectors>(isa: V, x: [V::F; 2], inverse: V::F) -> V::I {
     isa.pack(isa.to_i(isa.mul(x[0], inverse)), isa.to_i(isa.mul(x[1], inverse)))
 }
 
-/// `buffer`, made longer where it is short; what it held is not cleared.
-fn room<T: Copy>(buffer: &mut Vec<T>, len: usize, new: T) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, new);
-    }
-    &mut buffer[..len]
-}
-
 fn fill_parts(parts: &mut Vec<Part>, shape: Shape, within: bool) {
     parts.clear();
     let mut next = Part::default();
@@ -243,16 +236,21 @@ fn pack_query<V: Vectors>(isa: V, q: &[f32], parts: &[Part], out: &mut [[i32; 16
     }
 }
 
-/// Sixteen positions, from vector `g` on, to integers `[chunk][position][16 pairs]` and their scales.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
-fn round_rows<V: Vectors, S: Source>(
-    isa: V,
+/// Rows of a page in one format.
+#[derive(Clone, Copy)]
+struct Stored<'a, S> {
     x: S,
     stride: usize,
     count: usize,
+    parts: &'a [Part],
+}
+
+/// Sixteen positions, from vector `g` on, to integers `[chunk][position][16 pairs]` and their scales.
+#[inline(always)]
+fn round_rows<V: Vectors, S: Source>(
+    isa: V,
+    Stored { x, stride, count, parts }: Stored<S>,
     g: usize,
-    parts: &[Part],
     rows: &mut [[[i32; 16]; LANES]],
     scales: &mut [[f32; PAGE_MAX]],
 ) {
@@ -307,21 +305,16 @@ fn turn_rows<V: Vectors>(isa: V, rows: &[[[i32; 16]; LANES]], g: usize, vectors:
 
 /// A page in one format to integers: `keys` and `values`, or one of them where the other is empty.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn pack<V: Vectors, S: Source>(
     isa: V,
-    x: S,
-    stride: usize,
-    count: usize,
-    parts: &[Part],
+    from: Stored<S>,
     rows: &mut [[[i32; 16]; LANES]],
     scales: &mut [[f32; PAGE_MAX]],
-    keys: &mut [[[i32; 16]; 16]],
-    values: &mut [[[i32; CHUNK]; PAIRS]],
+    (keys, values): (&mut [[[i32; 16]; 16]], &mut [[[i32; CHUNK]; PAIRS]]),
 ) {
-    let vectors = count.div_ceil(LANES);
+    let vectors = from.count.div_ceil(LANES);
     for g in 0..vectors {
-        round_rows::<V, S>(isa, x, stride, count, g, parts, rows, scales);
+        round_rows::<V, S>(isa, from, g, rows, scales);
         pair_rows(isa, rows, g, values);
         turn_rows(isa, rows, g, vectors, keys);
     }
@@ -568,22 +561,21 @@ fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mu
     let k_scales = room(&mut s.key_scales, parts.len().max(1), [0.0; PAGE_MAX]);
     let v = room(&mut s.values, value_chunks, [[0; CHUNK]; PAIRS]);
     let v_scales = room(&mut s.value_scales, 1, [0.0; PAGE_MAX]);
-    let (of_keys, stride) = (if within { &mut *v } else { &mut [][..] }, keys.key_stride);
-    match keys.keys {
-        Numbers::F32(x) => pack(isa, x, stride, count, parts, rows, k_scales, k, of_keys),
-        Numbers::Bf16(x) => pack(isa, x, stride, count, parts, rows, k_scales, k, of_keys),
-        Numbers::Eight(x, s) => pack(isa, (x, s), stride, count, parts, rows, k_scales, k, of_keys),
-        Numbers::Six(x, s) => pack(isa, (x, s), stride, count, parts, rows, k_scales, k, of_keys),
+    macro_rules! pack {
+        ($numbers:expr, $stride:expr, $parts:expr, $scales:expr, $to:expr) => {{
+            let (stride, parts) = ($stride, $parts);
+            match $numbers {
+                Numbers::F32(x) => pack(isa, Stored { x, stride, count, parts }, rows, $scales, $to),
+                Numbers::Bf16(x) => pack(isa, Stored { x, stride, count, parts }, rows, $scales, $to),
+                Numbers::Eight(x, s) => pack(isa, Stored { x: (x, s), stride, count, parts }, rows, $scales, $to),
+                Numbers::Six(x, s) => pack(isa, Stored { x: (x, s), stride, count, parts }, rows, $scales, $to),
+            }
+        }};
     }
-    if within || shape.value == 0 {
-        return;
-    }
-    let (parts, stride) = ([Part { len: shape.value, ..Part::default() }], keys.value_stride);
-    match keys.values {
-        Numbers::F32(x) => pack(isa, x, stride, count, &parts, rows, v_scales, &mut [], v),
-        Numbers::Bf16(x) => pack(isa, x, stride, count, &parts, rows, v_scales, &mut [], v),
-        Numbers::Eight(x, s) => pack(isa, (x, s), stride, count, &parts, rows, v_scales, &mut [], v),
-        Numbers::Six(x, s) => pack(isa, (x, s), stride, count, &parts, rows, v_scales, &mut [], v),
+    pack!(keys.keys, keys.key_stride, parts, k_scales, (k, if within { &mut *v } else { &mut [][..] }));
+    if !within && shape.value > 0 {
+        let part = [Part { len: shape.value, ..Part::default() }];
+        pack!(keys.values, keys.value_stride, &part, v_scales, (&mut [], v));
     }
 }
 

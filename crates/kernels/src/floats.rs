@@ -7,9 +7,10 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::products::sized;
+use crate::operands::Sides;
+use crate::scratch::sized;
 use crate::vectors::{Vectors, array};
-use crate::{Format, Input, Matrix, Out, Rows};
+use crate::{Format, Matrix, Out};
 
 /// Weight rows of a tile.
 const TILE: usize = 4;
@@ -59,36 +60,20 @@ float!(E4m3, 1, true, 3, load_e4m3);
 
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
-pub fn product<V: Vectors>(
-    isa: V,
-    w: &Matrix,
-    range: Range<usize>,
-    input: &Input,
-    rows: Rows,
-    ahead: &[u8],
-    out: &mut Out,
-) {
-    match w.format {
-        Format::F32 => of_format::<V, F32>(isa, w, range, input, rows, ahead, out),
-        Format::F16 => of_format::<V, F16>(isa, w, range, input, rows, ahead, out),
-        Format::Bf16 => of_format::<V, Bf16>(isa, w, range, input, rows, ahead, out),
-        _ => of_format::<V, E4m3>(isa, w, range, input, rows, ahead, out),
+pub fn product<V: Vectors>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
+    match x.w.format {
+        Format::F32 => of_format::<V, F32>(isa, x, range, ahead, out),
+        Format::F16 => of_format::<V, F16>(isa, x, range, ahead, out),
+        Format::Bf16 => of_format::<V, Bf16>(isa, x, range, ahead, out),
+        _ => of_format::<V, E4m3>(isa, x, range, ahead, out),
     }
 }
 
 #[inline(always)]
-fn of_format<V: Vectors, T: Float>(
-    isa: V,
-    w: &Matrix,
-    range: Range<usize>,
-    input: &Input,
-    rows: Rows,
-    ahead: &[u8],
-    out: &mut Out,
-) {
-    let n = rows.len(input.rows);
+fn of_format<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
+    let (w, n) = (x.w, x.inputs());
     if n >= T::WIDEN_FROM {
-        return many::<V, T>(isa, w, range, input, rows, ahead, out);
+        return many::<V, T>(isa, x, range, ahead, out);
     }
     let mut o = range.start;
     while o < range.end {
@@ -101,15 +86,15 @@ fn of_format<V: Vectors, T: Float>(
             // Memory is read with the first rows.
             let next = if i == 0 { next } else { &[] };
             match (four, two) {
-                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(isa, w, o, input, rows, i, next, out),
+                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(isa, x, (o, i), next, out),
                 (true, true) => {
-                    dots::<V, T, 2, 2>(isa, w, o, input, rows, i, next, out);
+                    dots::<V, T, 2, 2>(isa, x, (o, i), next, out);
                     let next = next.get(2 * w.cols * T::BYTES..).unwrap_or_default();
-                    dots::<V, T, 2, 2>(isa, w, o + 2, input, rows, i, next, out);
+                    dots::<V, T, 2, 2>(isa, x, (o + 2, i), next, out);
                 }
-                (true, false) => dots::<V, T, 4, 1>(isa, w, o, input, rows, i, next, out),
-                (false, true) => dots::<V, T, 1, 2>(isa, w, o, input, rows, i, next, out),
-                (false, false) => dots::<V, T, 1, 1>(isa, w, o, input, rows, i, next, out),
+                (true, false) => dots::<V, T, 4, 1>(isa, x, (o, i), next, out),
+                (false, true) => dots::<V, T, 1, 2>(isa, x, (o, i), next, out),
+                (false, false) => dots::<V, T, 1, 1>(isa, x, (o, i), next, out),
             }
             i += if two { 2 } else { 1 };
         }
@@ -119,14 +104,10 @@ fn of_format<V: Vectors, T: Float>(
 
 /// `R` input rows, from `i` on, with `O` weight rows from `o` on. Asks for the first rows of `next`, a line when one of these is read.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
     isa: V,
-    w: &Matrix,
-    o: usize,
-    input: &Input,
-    rows: Rows,
-    i: usize,
+    Sides { w, input, rows }: Sides,
+    (o, i): (usize, usize),
     next: &[u8],
     out: &mut Out,
 ) {
@@ -219,16 +200,8 @@ struct Widened<'a> {
 }
 
 #[inline(always)]
-fn many<V: Vectors, T: Float>(
-    isa: V,
-    w: &Matrix,
-    range: Range<usize>,
-    input: &Input,
-    rows: Rows,
-    ahead: &[u8],
-    out: &mut Out,
-) {
-    let (n, row) = (rows.len(input.rows), w.cols * T::BYTES);
+fn many<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
+    let (w, n, row) = (x.w, x.inputs(), x.w.cols * T::BYTES);
     let width = w.cols.next_multiple_of(16);
     // An odd number of lines, so that rows do not share a few sets of the first cache.
     let stride = 16 * ((width / 16) | 1);
@@ -264,14 +237,14 @@ fn many<V: Vectors, T: Float>(
                 }
                 let weights = TILE.min(count - o);
                 match (weights == TILE, some) {
-                    (true, 4) => tile::<V, T, TILE, 4>(isa, w, widened, o, input, rows, i, out),
-                    (true, 3) => tile::<V, T, TILE, 3>(isa, w, widened, o, input, rows, i, out),
-                    (true, 2) => tile::<V, T, TILE, 2>(isa, w, widened, o, input, rows, i, out),
-                    (true, _) => tile::<V, T, TILE, 1>(isa, w, widened, o, input, rows, i, out),
+                    (true, 4) => tile::<V, T, TILE, 4>(isa, x, widened, (o, i), out),
+                    (true, 3) => tile::<V, T, TILE, 3>(isa, x, widened, (o, i), out),
+                    (true, 2) => tile::<V, T, TILE, 2>(isa, x, widened, (o, i), out),
+                    (true, _) => tile::<V, T, TILE, 1>(isa, x, widened, (o, i), out),
                     (false, _) => {
                         for o in o..o + weights {
                             for i in i..i + some {
-                                tile::<V, T, 1, 1>(isa, w, widened, o, input, rows, i, out);
+                                tile::<V, T, 1, 1>(isa, x, widened, (o, i), out);
                             }
                         }
                     }
@@ -286,15 +259,11 @@ fn many<V: Vectors, T: Float>(
 
 /// `R` input rows, from `i` on, with `O` widened rows from number `o` on.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn tile<V: Vectors, T: Float, const O: usize, const R: usize>(
     isa: V,
-    w: &Matrix,
+    Sides { w, input, rows }: Sides,
     widened: Widened,
-    o: usize,
-    input: &Input,
-    rows: Rows,
-    i: usize,
+    (o, i): (usize, usize),
     out: &mut Out,
 ) {
     let (cols, Widened { first, stride, .. }) = (w.cols, widened);

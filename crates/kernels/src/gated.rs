@@ -5,8 +5,9 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::dispatch::table;
-use crate::panels::{BLOCK, Panel, Writer, split, with_panels};
-use crate::products::sized;
+use crate::panels::{BLOCK, Panel, split, with_panels};
+use crate::quantize::Writer;
+use crate::scratch::sized;
 use crate::{Input, Matrix, Out, PIECE_BYTES, Pool, Quantized, Rows, SharedOut, checked, rows_a_piece, selection};
 
 /// One block.

@@ -2,6 +2,8 @@
 //!
 //! The only crate with `unsafe`, but for the file mapping. It knows block formats, vectors and threads; it knows no file, no layer, no model.
 //! Kernels are written once over `vectors::Vectors`; `Scalar` is their definition and oracle, and every other instruction set gives its bits.
+// The model of tests/pool_orders.rs has the pool by its path; the rest would only take its time to compile.
+#![cfg(not(loom))]
 
 #[doc(hidden)]
 pub mod attend;
@@ -20,169 +22,45 @@ pub mod formats;
 mod gated;
 mod lanes;
 pub mod measure;
+mod operands;
+mod out;
 mod panels;
 pub mod pool;
 mod products;
+mod quantize;
+mod scratch;
 mod small;
+mod spin;
+mod table;
 mod unpack;
 #[doc(hidden)]
 pub mod vectors;
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 pub use attend::Shape;
 pub use dispatch::{instruction_set, instruction_set_from_env, instruction_sets};
 pub use formats::Format;
 pub use gated::{Gated, Hidden, gated};
+pub use operands::{Attended, Input, Keys, Matrix, Numbers, Queries, Rows, widen};
 pub use panels::Quantized;
 pub use pool::Pool;
 pub use small::{SIX_BYTES, SMALL, to_eight, to_six};
 
 use dispatch::table;
+use out::{Out, SharedOut};
 use panels::{Selection, with_panels};
 
 /// Keys that one `attend` call may see.
 pub const PAGE_MAX: usize = 64;
 
-/// A borrowed weight: `rows x cols`, row-major, blocks of `format`. The bytes may lie at any address.
-#[derive(Clone, Copy)]
-pub struct Matrix<'a> {
-    /// How numbers are stored.
-    pub format: Format,
-    /// Outputs.
-    pub rows: usize,
-    /// Inputs.
-    pub cols: usize,
-    /// `rows * format.row_bytes(cols)` bytes.
-    pub bytes: &'a [u8],
-    /// FP8: factors of the tensor's 128x128 blocks, row-major, `ceil(cols / 128)` a row.
-    pub scales: Option<&'a [f32]>,
-    /// Rows of the tensor before this matrix's first: where it stands in the grid of factors.
-    pub scale_row: usize,
-}
-
-impl<'a> Matrix<'a> {
-    /// A matrix over `bytes`.
-    ///
-    /// # Panics
-    /// When sizes do not agree.
-    pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
-        let row = format.row_bytes(cols).expect("a row is a whole number of blocks");
-        assert_eq!(Some(bytes.len()), row.checked_mul(rows), "{format:?} {rows}x{cols}");
-        assert!(format != Format::F8E4M3 || rows == 0, "FP8 comes with scales: use with_scales");
-        Matrix { format, rows, cols, bytes, scales: None, scale_row: 0 }
-    }
-
-    /// An FP8 matrix that starts `scale_row` rows into its tensor.
-    ///
-    /// # Panics
-    /// When sizes do not agree.
-    pub fn with_scales(rows: usize, cols: usize, bytes: &'a [u8], scales: &'a [f32], scale_row: usize) -> Self {
-        assert_eq!(Some(bytes.len()), rows.checked_mul(cols));
-        assert!(scales.len() >= (scale_row + rows).div_ceil(128) * cols.div_ceil(128), "scales cover the matrix");
-        Matrix { format: Format::F8E4M3, rows, cols, bytes, scales: Some(scales), scale_row }
-    }
-
+impl Matrix<'_> {
     /// One row to f32.
     pub fn decode_row(&self, row: usize, out: &mut [f32]) {
         self.check();
         assert!(row < self.rows && out.len() == self.cols);
         // SAFETY: the table holds only functions whose instruction set this processor has.
         unsafe { (table().decode_row)(self, row, out) }
-    }
-
-    /// Fields are public, and kernels trust that rows are whole blocks.
-    fn check(&self) {
-        let row = self.format.row_bytes(self.cols).expect("a row is a whole number of blocks");
-        assert_eq!(Some(self.bytes.len()), row.checked_mul(self.rows), "{:?} {}x{}", self.format, self.rows, self.cols);
-    }
-
-    #[inline(always)]
-    fn row(&self, row: usize) -> &'a [u8] {
-        let bytes = self.cols / self.format.block_elems() * self.format.block_bytes();
-        &self.bytes[row * bytes..(row + 1) * bytes]
-    }
-
-    /// Bytes from `row` on.
-    fn rows_from(&self, row: usize) -> &'a [u8] {
-        &self.bytes[self.bytes.len() / self.rows.max(1) * row..]
-    }
-
-    #[inline(always)]
-    fn scales_of_row(&self, row: usize) -> &'a [f32] {
-        let blocks = self.cols.div_ceil(128);
-        match self.scales {
-            Some(scales) => &scales[(self.scale_row + row) / 128 * blocks..][..blocks],
-            None => &[],
-        }
-    }
-}
-
-/// Ask the system to back a large buffer with large pages, where it can: attention reads all of a cache, a little everywhere.
-/// No more than a hint.
-pub fn prefer_large_pages<T>(buffer: &mut [T]) {
-    #[cfg(target_os = "linux")]
-    {
-        unsafe extern "C" {
-            fn madvise(at: *mut std::ffi::c_void, len: usize, advice: i32) -> i32;
-        }
-        const PAGE: usize = 4096;
-        const HUGE_PAGE: i32 = 14; // MADV_HUGEPAGE
-        let bytes = std::mem::size_of_val(buffer);
-        let start = buffer.as_mut_ptr().cast::<u8>();
-        let skip = start.align_offset(PAGE);
-        if bytes > skip {
-            // SAFETY: the range lies within the buffer; this advice changes no contents, and an error leaves things as they are.
-            unsafe { madvise(start.add(skip).cast(), (bytes - skip) / PAGE * PAGE, HUGE_PAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = buffer;
-}
-
-/// What a product multiplies with: `rows x cols` f32, and the same rows quantised for weights that want it.
-#[derive(Clone, Copy)]
-pub struct Input<'a> {
-    /// `[rows, cols]`
-    pub x: &'a [f32],
-    /// Rows.
-    pub rows: usize,
-    /// Columns.
-    pub cols: usize,
-    /// The same rows; needed where `Format::wants_quantized_input`.
-    pub quantized: Option<&'a Quantized>,
-}
-
-/// Which input rows a product uses.
-#[derive(Clone, Copy)]
-pub enum Rows<'a> {
-    /// All of them.
-    All,
-    /// From, count.
-    Range(usize, usize),
-    /// These.
-    List(&'a [u32]),
-}
-
-impl Rows<'_> {
-    /// How many, of `total`.
-    #[inline(always)]
-    pub fn len(self, total: usize) -> usize {
-        match self {
-            Rows::All => total,
-            Rows::Range(_, count) => count,
-            Rows::List(list) => list.len(),
-        }
-    }
-
-    #[inline(always)]
-    fn at(self, i: usize) -> usize {
-        match self {
-            Rows::All => i,
-            Rows::Range(from, _) => from + i,
-            Rows::List(list) => list[i] as usize,
-        }
     }
 }
 
@@ -196,82 +74,6 @@ pub struct Product<'a> {
     pub rows: Rows<'a>,
     /// `[selected rows, weight.rows]`, overwritten.
     pub out: &'a mut [f32],
-}
-
-/// An output whose parts several threads write.
-struct SharedOut<'a> {
-    ptr: *mut f32,
-    rows: usize,
-    cols: usize,
-    lives: PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: a `&mut [f32]`; its numbers are reached through `part` alone, which asks that no two parts overlap.
-unsafe impl Sync for SharedOut<'_> {}
-// SAFETY: as above.
-unsafe impl Send for SharedOut<'_> {}
-
-impl<'a> SharedOut<'a> {
-    fn new(out: &'a mut [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(out.len(), rows * cols);
-        SharedOut { ptr: out.as_mut_ptr(), rows, cols, lives: PhantomData }
-    }
-
-    /// Some rows of some columns.
-    ///
-    /// # Safety
-    /// No other part that has some of these numbers lives as long as this one.
-    unsafe fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Out<'_> {
-        assert!(rows.start <= rows.end && rows.end <= self.rows);
-        assert!(columns.start <= columns.end && columns.end <= self.cols);
-        Out {
-            ptr: self.ptr.wrapping_add(rows.start * self.cols + columns.start),
-            rows: rows.len(),
-            stride: self.cols,
-            columns,
-            lives: PhantomData,
-        }
-    }
-}
-
-/// A part of an output that is one thread's alone: rows, numbered from the part's first, of some columns, numbered as the output's.
-#[doc(hidden)]
-pub struct Out<'a> {
-    ptr: *mut f32,
-    rows: usize,
-    /// Numbers from one row to the next.
-    stride: usize,
-    columns: Range<usize>,
-    lives: PhantomData<&'a mut [f32]>,
-}
-
-impl<'a> Out<'a> {
-    /// Columns `columns` of an output, which are all that `out` has.
-    fn new(out: &'a mut [f32], rows: usize, columns: Range<usize>) -> Self {
-        assert_eq!(out.len(), rows * columns.len());
-        Out { ptr: out.as_mut_ptr(), rows, stride: columns.len(), columns, lives: PhantomData }
-    }
-
-    #[inline(always)]
-    fn check(&self, row: usize, col: usize, len: usize) -> usize {
-        let (from, width) = (col.wrapping_sub(self.columns.start), self.columns.len());
-        assert!(row < self.rows && from <= width && len <= width - from);
-        row * self.stride + from
-    }
-
-    #[inline(always)]
-    fn write(&mut self, row: usize, col: usize, x: &[f32]) {
-        let at = self.check(row, col, x.len());
-        // SAFETY: within the part by `check`.
-        unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), self.ptr.add(at), x.len()) }
-    }
-
-    #[inline(always)]
-    fn read(&self, row: usize, col: usize, x: &mut [f32]) {
-        let at = self.check(row, col, x.len());
-        // SAFETY: within the part by `check`.
-        unsafe { std::ptr::copy_nonoverlapping(self.ptr.add(at), x.as_mut_ptr(), x.len()) }
-    }
 }
 
 /// Bytes of weight a thread claims at a time.
@@ -391,153 +193,6 @@ pub fn matmul_transposed(pool: &Pool, products: &mut [Transposed<'_>]) {
             (table().transposed)(w, x, range.clone(), &mut out)
         }
     });
-}
-
-/// Numbers of a cache.
-#[derive(Clone, Copy)]
-pub enum Numbers<'a> {
-    /// 32 bits.
-    F32(&'a [f32]),
-    /// bfloat16 bits.
-    Bf16(&'a [u16]),
-    /// 8 bits, and a bfloat16 scale for 16.
-    Eight(&'a [i8], &'a [u16]),
-    /// 6 bits (12 bytes for 16), and a bfloat16 scale for 16.
-    Six(&'a [u8], &'a [u16]),
-}
-
-impl<'a> Numbers<'a> {
-    /// How many.
-    pub fn len(&self) -> usize {
-        match self {
-            Numbers::F32(x) => x.len(),
-            Numbers::Bf16(x) => x.len(),
-            Numbers::Eight(x, _) => x.len(),
-            Numbers::Six(x, _) => x.len() / SIX_BYTES * SMALL,
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// `len` numbers from `at` on; of 8 and 6 bits whole blocks of 16.
-    #[inline(always)]
-    pub fn part(self, at: usize, len: usize) -> Numbers<'a> {
-        let blocks = at / SMALL..(at + len) / SMALL;
-        let whole = at.is_multiple_of(SMALL) && len.is_multiple_of(SMALL);
-        match self {
-            Numbers::F32(x) => Numbers::F32(&x[at..at + len]),
-            Numbers::Bf16(x) => Numbers::Bf16(&x[at..at + len]),
-            Numbers::Eight(x, s) => {
-                assert!(whole, "whole blocks");
-                Numbers::Eight(&x[at..at + len], &s[blocks])
-            }
-            Numbers::Six(x, s) => {
-                assert!(whole, "whole blocks");
-                Numbers::Six(&x[blocks.start * SIX_BYTES..blocks.end * SIX_BYTES], &s[blocks])
-            }
-        }
-    }
-
-    /// All from `at` on.
-    pub fn skip(self, at: usize) -> Numbers<'a> {
-        self.part(at, self.len() - at)
-    }
-}
-
-/// The first numbers of `x` as f32.
-pub fn widen(x: Numbers, out: &mut [f32]) {
-    match x {
-        Numbers::F32(x) => out.copy_from_slice(&x[..out.len()]),
-        Numbers::Bf16(x) => bf16_to_f32(&x[..out.len()], out),
-        Numbers::Eight(x, s) => {
-            for (c, out) in out.chunks_mut(16).enumerate() {
-                out.copy_from_slice(&small::eight_lanes(x, s, 16 * c)[..out.len()]);
-            }
-        }
-        Numbers::Six(x, s) => {
-            for (c, out) in out.chunks_mut(16).enumerate() {
-                out.copy_from_slice(&small::six_lanes(x, s, 16 * c)[..out.len()]);
-            }
-        }
-    }
-}
-
-/// A page of keys and values. Row i of the keys starts at `i * key_stride`, of the values at `i * value_stride`.
-#[derive(Clone, Copy)]
-pub struct Keys<'a> {
-    /// Keys.
-    pub keys: Numbers<'a>,
-    /// Numbers from one key to the next.
-    pub key_stride: usize,
-    /// Values.
-    pub values: Numbers<'a>,
-    /// Numbers from one value to the next.
-    pub value_stride: usize,
-    /// Keys to see, at most `PAGE_MAX`.
-    pub count: usize,
-    /// How many of them the first row of queries sees; every further row sees one more, up to `count`. `Keys::ALL` for all;
-    /// what is below zero (a row before the page) sees none.
-    pub first_sees: isize,
-    /// Keys and values of the page that will be seen next, laid out as these: hints to fetch them.
-    pub next: Option<(Numbers<'a>, Numbers<'a>)>,
-}
-
-impl Keys<'_> {
-    /// Every row sees every key.
-    pub const ALL: isize = isize::MAX;
-
-    /// How many keys query `h` sees.
-    #[inline(always)]
-    fn seen_by(&self, queries: &Queries, h: usize) -> usize {
-        let row = (h / queries.heads) as isize;
-        self.first_sees.saturating_add(row).clamp(0, self.count as isize) as usize
-    }
-}
-
-/// Queries of one or more consecutive rows: heads of a row lie side by side.
-#[derive(Clone, Copy)]
-pub struct Queries<'a> {
-    /// The numbers.
-    pub q: &'a [f32],
-    /// Heads of a row that share the keys.
-    pub heads: usize,
-    /// Numbers from one row to the next.
-    pub stride: usize,
-}
-
-impl<'a> Queries<'a> {
-    /// Heads of one row.
-    pub fn one(q: &'a [f32], heads: usize) -> Self {
-        Queries { q, heads, stride: 0 }
-    }
-
-    #[inline(always)]
-    fn query(&self, h: usize, key: usize) -> &'a [f32] {
-        let from = h / self.heads * self.stride + h % self.heads * key;
-        &self.q[from..from + key]
-    }
-}
-
-/// A running softmax: per head the largest score, the sum of exponentials and the weighted values.
-pub struct Attended<'a> {
-    /// `[heads]`, minus infinity at first.
-    pub max: &'a mut [f32],
-    /// `[heads]`, 0 at first.
-    pub sum: &'a mut [f32],
-    /// `[heads * value]`, 0 at first.
-    pub acc: &'a mut [f32],
-}
-
-impl Attended<'_> {
-    /// Back to the state before any key.
-    pub fn reset(&mut self) {
-        self.max.fill(f32::NEG_INFINITY);
-        self.sum.fill(0.0);
-        self.acc.fill(0.0);
-    }
 }
 
 /// Attend from queries to one page, and merge it into `state`. `shape.heads` counts the heads of all rows.

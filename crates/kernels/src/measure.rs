@@ -3,67 +3,8 @@
 use std::time::Instant;
 
 use crate::dispatch::table;
-use crate::vectors::Vectors;
+use crate::spin::{F32_STEPS, INT8_COLUMNS, INT8_ROWS};
 use crate::{Format, Input, Matrix, Pool, Product, Quantized, Rows, matmul};
-
-/// Vector multiply-adds of a round of `spin_f32`: a multiple of every number of sums.
-const F32_STEPS: usize = 48;
-
-/// Input rows of a round of `spin_int8`, and bytes of each.
-const INT8_ROWS: usize = 12;
-const INT8_COLUMNS: usize = 32;
-
-/// Sixteen weight rows of 32 bytes with input rows of as many, from the first cache and into registers.
-#[inline(always)]
-pub(crate) fn spin_int8<V: Vectors>(isa: V, rounds: u64) -> i64 {
-    if V::MANY_REGISTERS { dots::<V, INT8_ROWS>(isa, rounds) } else { dots::<V, 4>(isa, rounds) }
-}
-
-#[inline(always)]
-fn dots<V: Vectors, const N: usize>(isa: V, rounds: u64) -> i64 {
-    // More than one tile and row, so that no product can be kept from round to round.
-    let mut tiles = [[0u8; 16 * INT8_COLUMNS]; 4];
-    let mut x = [[1i8; INT8_COLUMNS]; 8];
-    for (i, u) in tiles.as_flattened_mut().iter_mut().enumerate() {
-        *u = i as u8 & 63;
-    }
-    for (i, x) in x.as_flattened_mut().iter_mut().enumerate() {
-        *x = i as i8;
-    }
-    let (tiles, x) = (std::hint::black_box(tiles), std::hint::black_box(x));
-    let mut acc = [isa.splat_i(0); N];
-    for round in 0..rounds as usize * (INT8_ROWS / N) {
-        let tile = &tiles[round % 4];
-        for step in 0..INT8_COLUMNS / 8 {
-            for r in 0..N {
-                let x = &x[(round / 4 + r) % 8][8 * step..8 * step + 8];
-                acc[r] = isa.dot_two_steps(acc[r], &tile[128 * step..128 * step + 128], x);
-            }
-        }
-    }
-    acc.iter().map(|&a| isa.sum(isa.to_f(a)) as i64).sum()
-}
-
-/// Multiply-adds of registers, in as many chains as fit.
-#[inline(always)]
-pub(crate) fn spin_f32<V: Vectors>(isa: V, rounds: u64) -> f32 {
-    // Sixteen sums and two operands are 36 of the 16 registers of AVX2.
-    if V::MANY_REGISTERS { chains::<V, 16>(isa, rounds) } else { chains::<V, 6>(isa, rounds) }
-}
-
-#[inline(always)]
-fn chains<V: Vectors, const N: usize>(isa: V, rounds: u64) -> f32 {
-    let (a, b) = (isa.splat(std::hint::black_box(0.999)), isa.splat(std::hint::black_box(0.001)));
-    let mut acc = [isa.splat(1.0); N];
-    for _ in 0..rounds {
-        for _ in 0..F32_STEPS / N {
-            for v in &mut acc {
-                *v = isa.fma(*v, a, b);
-            }
-        }
-    }
-    acc.iter().map(|&v| isa.sum(v)).sum()
-}
 
 /// Best of a few timings of `f`, in seconds.
 fn best(times: usize, f: impl Fn()) -> f64 {
@@ -169,19 +110,4 @@ pub fn f32_peak(pool: &Pool) -> f64 {
         // SAFETY: the table holds only functions whose instruction set this processor has.
         std::hint::black_box(unsafe { (table().spin_f32)(rounds) });
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_of_format_has_rates() {
-        let pool = Pool::new(1);
-        for format in [Format::F32, Format::F8E4M3, Format::Q4K] {
-            let rates = product_rates(&pool, format);
-            assert!(rates.bytes.is_finite() && rates.bytes > 0.0, "{format:?} {rates:?}");
-            assert!(rates.operations.is_finite() && rates.operations > 0.0, "{format:?} {rates:?}");
-        }
-    }
 }

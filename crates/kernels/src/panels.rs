@@ -4,8 +4,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::dispatch::table;
-use crate::{Format, Pool, Rows, with_block};
+use crate::formats::with_format;
+use crate::{Format, Pool, Rows};
 
 /// Rows of a panel at most: what they have should stay in the second cache while weights pass.
 pub const PANEL_ROWS: usize = 96;
@@ -16,26 +16,16 @@ pub const BLOCK: usize = 32;
 /// Rows of activations in 8-bit blocks of 32; a buffer to be used again.
 #[derive(Default)]
 pub struct Quantized {
-    rows: usize,
-    cols: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
     /// First rows of the panels, and the number of rows.
-    bounds: Vec<usize>,
+    pub(crate) bounds: Vec<usize>,
     /// By panel `[block][row][32]`.
-    x: Vec<i8>,
+    pub(crate) x: Vec<i8>,
     /// By panel `[block][row]`.
-    scales: Vec<f32>,
+    pub(crate) scales: Vec<f32>,
     /// Of sixteen quants each; by panel `[block][row][2]`.
-    sums: Vec<i32>,
-}
-
-/// Some blocks of columns of one panel, to be written.
-struct Blocks<'a> {
-    /// First row, first column.
-    at: (usize, usize),
-    rows: usize,
-    x: &'a mut [i8],
-    scales: &'a mut [f32],
-    sums: &'a mut [i32],
+    pub(crate) sums: Vec<i32>,
 }
 
 /// Where a row's numbers are: block b is number `b * stride`.
@@ -107,45 +97,6 @@ impl Quantized {
         self.sums.resize((all / 16).max(self.sums.len()), 0);
     }
 
-    /// Take `x[rows * cols]`; `cols` is a multiple of 32.
-    pub fn quantize(&mut self, pool: &Pool, x: &[f32], rows: usize, cols: usize) {
-        self.quantize_groups(pool, x, [rows], cols);
-    }
-
-    /// Take groups of so many rows, one after the other in `x`.
-    pub fn quantize_groups(&mut self, pool: &Pool, x: &[f32], groups: impl IntoIterator<Item = usize>, cols: usize) {
-        self.shape(groups, cols);
-        assert_eq!(x.len(), self.rows * cols, "the input's shape");
-        let few = self.rows * cols <= ALONE;
-        let blocks = cols / BLOCK;
-        // Some blocks a task.
-        let step = if few { blocks.max(1) } else { 8 };
-        let (mut q, mut scales, mut sums) = (&mut self.x[..], &mut self.scales[..], &mut self.sums[..]);
-        let mut tasks = Vec::new();
-        for bounds in self.bounds.windows(2) {
-            let (first, rows) = (bounds[0], bounds[1] - bounds[0]);
-            for from in (0..blocks).step_by(step) {
-                let places = rows * step.min(blocks - from);
-                tasks.push(Blocks {
-                    at: (first, from * BLOCK),
-                    rows,
-                    x: q.split_off_mut(..places * BLOCK).expect("room for all"),
-                    scales: scales.split_off_mut(..places).expect("room for all"),
-                    sums: sums.split_off_mut(..2 * places).expect("room for all"),
-                });
-            }
-        }
-        let fill = |blocks: &mut Blocks| {
-            let (row, column) = blocks.at;
-            let from = &x[row * cols + column..];
-            // SAFETY: the table holds only functions whose instruction set this processor has.
-            unsafe {
-                (table().quantize)(from, (blocks.rows, cols), &mut *blocks.x, &mut *blocks.scales, &mut *blocks.sums)
-            }
-        };
-        if few { tasks.iter_mut().for_each(fill) } else { pool.each(&mut tasks, fill) }
-    }
-
     /// Row `r` decoded again: what products with quantised weights see.
     pub fn decode_row(&self, r: usize) -> Vec<f32> {
         let row = self.row(r);
@@ -168,55 +119,10 @@ impl Quantized {
             stride: n,
         }
     }
-
-    /// Addresses for writers of separate blocks.
-    pub(crate) fn writer(&mut self) -> Writer<'_> {
-        Writer {
-            bounds: &self.bounds,
-            cols: self.cols,
-            x: self.x.as_mut_ptr(),
-            scales: self.scales.as_mut_ptr(),
-            sums: self.sums.as_mut_ptr(),
-        }
-    }
-}
-
-/// A `Quantized` that several threads write, each its own blocks.
-pub(crate) struct Writer<'a> {
-    bounds: &'a [usize],
-    cols: usize,
-    x: *mut i8,
-    scales: *mut f32,
-    sums: *mut i32,
-}
-
-// SAFETY: a `&mut Quantized` in parts; `block` asks that no two threads write the same block.
-unsafe impl Sync for Writer<'_> {}
-// SAFETY: as above.
-unsafe impl Send for Writer<'_> {}
-
-impl Writer<'_> {
-    /// Quantise `values[rows][32]` to block `block` of the rows from `first` on, which must be one panel.
-    ///
-    /// # Safety
-    /// No other thread writes that block of these rows.
-    pub unsafe fn block(&self, first: usize, rows: usize, block: usize, values: &[f32]) {
-        let panel = self.bounds.binary_search(&first).expect("the first row of a panel");
-        assert!(self.bounds[panel + 1] - first == rows && block < self.cols / BLOCK && values.len() == rows * BLOCK);
-        let at = first * (self.cols / BLOCK) + block * rows;
-        // SAFETY: the buffers have room for all blocks of all rows (`shape`); the caller's thread alone writes these.
-        unsafe {
-            let x = std::slice::from_raw_parts_mut(self.x.add(BLOCK * at), BLOCK * rows);
-            let scales = std::slice::from_raw_parts_mut(self.scales.add(at), rows);
-            let sums = std::slice::from_raw_parts_mut(self.sums.add(2 * at), 2 * rows);
-            // The table holds only functions whose instruction set this processor has.
-            (table().quantize)(values, (rows, BLOCK), x, scales, sums)
-        }
-    }
 }
 
 /// Numbers that are treated without waking other threads.
-const ALONE: usize = 16 << 10;
+pub(crate) const ALONE: usize = 16 << 10;
 
 /// What a weight format asks of its input.
 #[derive(Clone, Copy, PartialEq)]
@@ -232,7 +138,7 @@ struct Kind {
 impl Kind {
     fn of(format: Format) -> Kind {
         use crate::blocks::Block;
-        with_block!(format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
+        with_format!(blocks, format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
     }
 }
 
@@ -304,6 +210,19 @@ impl Place {
 
 /// What a product may use: its quantised input in panels, and the bytes that the thread will read next.
 pub type Hints<'a> = (&'a [Panel<'a>], &'a [u8]);
+
+/// Each panel with the number of its first row, and what is read after the weight: `weight` once more for the next panel, at last what the
+/// thread reads then.
+pub(crate) fn in_turn<'a>(
+    (panels, ahead): Hints<'a>,
+    weight: &'a [u8],
+) -> impl Iterator<Item = (usize, &'a Panel<'a>, &'a [u8])> {
+    let mut from = 0;
+    panels.iter().enumerate().map(move |(i, panel)| {
+        from += panel.rows;
+        (from - panel.rows, panel, if i + 1 == panels.len() { ahead } else { weight })
+    })
+}
 
 /// A panel that is being filled.
 struct Filling<'a> {
@@ -421,6 +340,37 @@ impl<'a> Selection<'a> {
         let bounds = &self.quantized.bounds;
         Some(bounds.binary_search(&from).ok()?..bounds.binary_search(&(from + n)).ok()?)
     }
+
+    /// Panels by their rows: as they lie, or to be gathered in room that is taken off `x` and `scales`.
+    fn parts(&self, x: &mut &'a mut [i8], scales: &mut &'a mut [f32]) -> Vec<(usize, From<'a>)> {
+        let q = self.quantized;
+        let Some(panels) = self.there() else {
+            let mut from = 0;
+            return split(self.len())
+                .map(|n| {
+                    let rows = (from..from + n).map(|place| q.row(self.rows.at(place))).collect();
+                    from += n;
+                    let x = x.split_off_mut(..n * q.cols).expect("room for all");
+                    (
+                        n,
+                        From::Gathered {
+                            rows,
+                            x,
+                            scales: scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all"),
+                        },
+                    )
+                })
+                .collect();
+        };
+        panels
+            .map(|panel| {
+                let (first, n, blocks) = (q.bounds[panel], q.bounds[panel + 1] - q.bounds[panel], q.cols / BLOCK);
+                let sums = &q.sums[2 * first * blocks..][..2 * n * blocks];
+                let scales = &q.scales[first * blocks..][..n * blocks];
+                (n, From::There { x: &q.x[first * q.cols..][..n * q.cols], scales, sums })
+            })
+            .collect()
+    }
 }
 
 /// Fill panels for all selections, and run `then` with them: the panels of selection i are `panels[ranges[i]]`.
@@ -458,28 +408,9 @@ pub fn with_panels<T>(
             ranges.push(ranges[i - 1].clone());
             continue;
         }
-        let (q, first) = (s.quantized, fillings.len());
-        let mut parts = Vec::new();
-        if let Some(panels) = s.there() {
-            for panel in panels {
-                let (first, n, blocks) = (q.bounds[panel], q.bounds[panel + 1] - q.bounds[panel], q.cols / BLOCK);
-                let x = &q.x[first * q.cols..][..n * q.cols];
-                let (scales, sums) =
-                    (&q.scales[first * blocks..][..n * blocks], &q.sums[2 * first * blocks..][..2 * n * blocks]);
-                parts.push((n, From::There { x, scales, sums }));
-            }
-        } else {
-            let mut from = 0;
-            for n in split(s.len()) {
-                let rows = (from..from + n).map(|place| q.row(s.rows.at(place))).collect();
-                let x = x.split_off_mut(..n * q.cols).expect("room for all");
-                let scales = scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all");
-                parts.push((n, From::Gathered { rows, x, scales }));
-                from += n;
-            }
-        }
-        for (rows, x) in parts {
-            let groups = rows * q.cols / s.kind.group;
+        let first = fillings.len();
+        for (rows, x) in s.parts(&mut x, &mut scales) {
+            let groups = rows * s.quantized.cols / s.kind.group;
             let per_group = |wanted: bool| if wanted { groups } else { 0 };
             let starts = starts.split_off_mut(..per_group(s.kind.offset != 0)).expect("room for all");
             let weighted = weighted.split_off_mut(..per_group(s.kind.weighs)).expect("room for all");

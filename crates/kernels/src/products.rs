@@ -5,9 +5,12 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::blocks::{Block, decode_blocks, decode_floats};
+use crate::formats::with_format;
+use crate::operands::Sides;
 use crate::panels::Row;
+use crate::scratch::sized;
 use crate::vectors::{Vectors, array};
-use crate::{Input, Matrix, Out, Quantized, Rows, with_block};
+use crate::{Matrix, Out};
 
 /// Weight rows that a quantised tile holds: the lanes of a vector.
 pub const TILE: usize = 16;
@@ -35,99 +38,33 @@ thread_local! {
     static SCRATCH: Cell<Scratch> = Cell::default();
 }
 
-pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        buffer.resize(len, T::default());
-    }
-    &mut buffer[..len]
-}
-
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
-pub fn product<V: Vectors>(
-    isa: V,
-    w: &Matrix,
-    range: Range<usize>,
-    input: &Input,
-    rows: Rows,
-    ahead: &[u8],
-    out: &mut Out,
-) {
-    if w.format.wants_quantized_input() {
-        let quantized = input.quantized.expect("a quantised weight needs quantised input");
+pub fn product<V: Vectors>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
+    if x.w.format.wants_quantized_input() {
         let mut scratch = SCRATCH.take();
-        with_block!(w.format, B, quantised::<V, B>(isa, w, range, quantized, rows, out, &mut scratch));
+        with_format!(blocks, x.w.format, B, quantised::<V, B>(isa, x, range, out, &mut scratch));
         SCRATCH.set(scratch);
     } else {
-        crate::floats::product(isa, w, range, input, rows, ahead, out)
+        crate::floats::product(isa, x, range, ahead, out)
     }
 }
 
 #[inline(always)]
-fn quantised<V: Vectors, B: Block>(
-    isa: V,
-    w: &Matrix,
-    range: Range<usize>,
-    q: &Quantized,
-    rows: Rows,
-    out: &mut Out,
-    scratch: &mut Scratch,
-) {
-    let cols = w.cols;
+fn quantised<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+    let (w, cols, n) = (x.w, x.w.cols, x.inputs());
+    if n < INTERLEAVE_FROM {
+        return few_rows::<V, B>(isa, x, range, out, scratch);
+    }
     let groups = cols / B::GROUP;
-    let n = rows.len(q.rows());
     let s = sized(&mut scratch.scales, TILE * groups);
     let m = sized(&mut scratch.minima, if B::HAS_MIN { TILE * groups } else { 0 });
-    if n < INTERLEAVE_FROM {
-        let input = sized(&mut scratch.input, n * cols);
-        let starts = sized(&mut scratch.starts, n * groups);
-        for i in 0..n {
-            let row = q.row(rows.at(i));
-            for (g, start) in starts[i * groups..][..groups].iter_mut().enumerate() {
-                *start = -B::OFFSET * row.sum(g, B::GROUP);
-            }
-            for (b, input) in input[i * cols..][..cols].chunks_exact_mut(32).enumerate() {
-                input.iter_mut().zip(row.block(b)).for_each(|(wide, &x)| *wide = i16::from(x));
-            }
-        }
-        let dots = sized(&mut scratch.dots, n * TILE * groups);
-        for first in range.clone().step_by(TILE) {
-            let count = TILE.min(range.end - first);
-            for r in 0..count {
-                row_dots::<B>(w.row(first + r), (input, starts), r, &mut Dots { dots, s, m, groups });
-            }
-            for i in 0..n {
-                let x = q.row(rows.at(i));
-                let mut acc = isa.splat(0.0);
-                for g in 0..groups {
-                    let (sum, d) = (x.sum(g, B::GROUP), x.scale(g * B::GROUP / 32));
-                    let dot = isa.load_i(&dots[(i * groups + g) * TILE..]);
-                    acc = group::<V, B>(isa, acc, dot, &s[g * TILE..], m, g, d, sum);
-                }
-                write(isa, acc, out, i, first, count);
-            }
-        }
-        return;
-    }
     let u = sized(&mut scratch.quants, TILE * cols);
-    let padded = cols.next_multiple_of(64);
-    let t = sized(&mut scratch.interleaved, TILE * padded);
-    let (mut block_s, mut block_m) = ([0f32; 16], [0f32; 16]);
-    let per_block = B::ELEMS / B::GROUP;
+    let t = sized(&mut scratch.interleaved, TILE * cols.next_multiple_of(64));
     for first in range.clone().step_by(TILE) {
         let count = TILE.min(range.end - first);
         for r in 0..count {
-            let bytes = w.row(first + r);
-            for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
-                let at = r * cols + b * B::ELEMS;
-                B::unpack(block, &mut u[at..at + B::ELEMS], &mut block_s, &mut block_m);
-                for g in 0..per_block {
-                    s[(b * per_block + g) * TILE + r] = block_s[g];
-                    if B::HAS_MIN {
-                        m[(b * per_block + g) * TILE + r] = block_m[g];
-                    }
-                }
-            }
+            unpack_row::<B>(w.row(first + r), r, &mut u[r * cols..(r + 1) * cols], s, m);
         }
         let mut k = 0;
         while k + 64 <= cols {
@@ -141,18 +78,72 @@ fn quantised<V: Vectors, B: Block>(
             }
             isa.interleave(&last, 64, &mut t[TILE * k..TILE * k + 1024]);
         }
+        let tile = Tile { quants: t, s, m, first, count };
         let mut i = 0;
         while i + 8 <= n {
-            tile_rows::<V, B, 8>(isa, t, s, m, q, rows, i, out, first, count);
+            tile_rows::<V, B, 8>(isa, &tile, x, i, out);
             i += 8;
         }
         if i + 4 <= n {
-            tile_rows::<V, B, 4>(isa, t, s, m, q, rows, i, out, first, count);
+            tile_rows::<V, B, 4>(isa, &tile, x, i, out);
             i += 4;
         }
         while i < n {
-            tile_rows::<V, B, 1>(isa, t, s, m, q, rows, i, out, first, count);
+            tile_rows::<V, B, 1>(isa, &tile, x, i, out);
             i += 1;
+        }
+    }
+}
+
+/// Row `r` of a tile: its quants, and its scales and minima to lane r.
+#[inline(always)]
+fn unpack_row<B: Block>(bytes: &[u8], r: usize, quants: &mut [u8], s: &mut [f32], m: &mut [f32]) {
+    let (mut block_s, mut block_m) = ([0f32; 16], [0f32; 16]);
+    let per_block = B::ELEMS / B::GROUP;
+    for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
+        B::unpack(block, &mut quants[b * B::ELEMS..(b + 1) * B::ELEMS], &mut block_s, &mut block_m);
+        for g in 0..per_block {
+            s[(b * per_block + g) * TILE + r] = block_s[g];
+            if B::HAS_MIN {
+                m[(b * per_block + g) * TILE + r] = block_m[g];
+            }
+        }
+    }
+}
+
+/// As `quantised`, of fewer input rows than pay for an interleaved tile.
+#[inline(always)]
+fn few_rows<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+    let (Sides { w, rows, .. }, q) = (x, x.quantized());
+    let (cols, groups, n) = (w.cols, w.cols / B::GROUP, x.inputs());
+    let s = sized(&mut scratch.scales, TILE * groups);
+    let m = sized(&mut scratch.minima, if B::HAS_MIN { TILE * groups } else { 0 });
+    let input = sized(&mut scratch.input, n * cols);
+    let starts = sized(&mut scratch.starts, n * groups);
+    for i in 0..n {
+        let row = q.row(rows.at(i));
+        for (g, start) in starts[i * groups..][..groups].iter_mut().enumerate() {
+            *start = -B::OFFSET * row.sum(g, B::GROUP);
+        }
+        for (b, input) in input[i * cols..][..cols].chunks_exact_mut(32).enumerate() {
+            input.iter_mut().zip(row.block(b)).for_each(|(wide, &x)| *wide = i16::from(x));
+        }
+    }
+    let dots = sized(&mut scratch.dots, n * TILE * groups);
+    for first in range.clone().step_by(TILE) {
+        let count = TILE.min(range.end - first);
+        for r in 0..count {
+            row_dots::<B>(w.row(first + r), (input, starts), r, &mut Dots { dots, s, m, groups });
+        }
+        for i in 0..n {
+            let x = q.row(rows.at(i));
+            let mut acc = isa.splat(0.0);
+            for g in 0..groups {
+                let (sum, d) = (x.sum(g, B::GROUP), x.scale(g * B::GROUP / 32));
+                let dot = isa.load_i(&dots[(i * groups + g) * TILE..]);
+                acc = group::<V, B>(isa, acc, dot, (s, m), g, (d, sum));
+            }
+            write(isa, acc, out, i, first, count);
         }
     }
 }
@@ -241,9 +232,15 @@ fn step_dots<B: Block>(
 
 /// One step of the chain: `acc += dot * (s * d)`, then `acc -= m * (d * sum)`.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
-fn group<V: Vectors, B: Block>(isa: V, acc: V::F, dot: V::I, s: &[f32], m: &[f32], g: usize, d: f32, sum: i32) -> V::F {
-    let acc = isa.fma(isa.to_f(dot), isa.mul(isa.load(s), isa.splat(d)), acc);
+fn group<V: Vectors, B: Block>(
+    isa: V,
+    acc: V::F,
+    dot: V::I,
+    (s, m): (&[f32], &[f32]),
+    g: usize,
+    (d, sum): (f32, i32),
+) -> V::F {
+    let acc = isa.fma(isa.to_f(dot), isa.mul(isa.load(&s[g * TILE..]), isa.splat(d)), acc);
     if B::HAS_MIN { isa.fnma(isa.load(&m[g * TILE..]), isa.splat(d * sum as f32), acc) } else { acc }
 }
 
@@ -254,39 +251,42 @@ fn write<V: Vectors>(isa: V, acc: V::F, out: &mut Out, row: usize, first: usize,
     out.write(row, first, &lanes[..count]);
 }
 
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
-fn tile_rows<V: Vectors, B: Block, const R: usize>(
-    isa: V,
-    t: &[u8],
-    s: &[f32],
-    m: &[f32],
-    q: &Quantized,
-    rows: Rows,
-    i: usize,
-    out: &mut Out,
+/// A tile of weight rows, interleaved.
+struct Tile<'a> {
+    /// `[four columns][weight row][4]`
+    quants: &'a [u8],
+    /// Scales `[group][TILE]`.
+    s: &'a [f32],
+    /// Minima `[group][TILE]`.
+    m: &'a [f32],
+    /// Its first weight row.
     first: usize,
+    /// How many of its rows there are.
     count: usize,
-) {
+}
+
+#[inline(always)]
+fn tile_rows<V: Vectors, B: Block, const R: usize>(isa: V, tile: &Tile, sides: Sides, i: usize, out: &mut Out) {
+    let (q, rows) = (sides.quantized(), sides.rows);
     let x: [Row; R] = array!(R, r, q.row(rows.at(i + r)));
     let mut acc = [isa.splat(0.0); R];
     for g in 0..q.cols() / B::GROUP {
         let sums: [i32; R] = array!(R, r, x[r].sum(g, B::GROUP));
         let xs: [&[i8]; R] = array!(R, r, &x[r].block(g * B::GROUP / 32)[g * B::GROUP % 32..]);
         let mut dots: [V::I; R] = array!(R, r, isa.splat_i(sums[r].wrapping_mul(-B::OFFSET)));
-        let tile = &t[g * B::GROUP * TILE..(g + 1) * B::GROUP * TILE];
-        for (step, tile) in tile.chunks_exact(64).enumerate() {
+        let quants = &tile.quants[g * B::GROUP * TILE..(g + 1) * B::GROUP * TILE];
+        for (step, tile) in quants.chunks_exact(64).enumerate() {
             for r in 0..R {
                 dots[r] = isa.dot_step(dots[r], tile, &xs[r][4 * step..4 * step + 4]);
             }
         }
         for r in 0..R {
             let d = x[r].scale(g * B::GROUP / 32);
-            acc[r] = group::<V, B>(isa, acc[r], dots[r], &s[g * TILE..], m, g, d, sums[r]);
+            acc[r] = group::<V, B>(isa, acc[r], dots[r], (tile.s, tile.m), g, (d, sums[r]));
         }
     }
     for r in 0..R {
-        write(isa, acc[r], out, i + r, first, count);
+        write(isa, acc[r], out, i + r, tile.first, tile.count);
     }
 }
 
@@ -307,19 +307,20 @@ pub fn transposed<V: Vectors>(isa: V, w: &Matrix, x: &[f32], range: Range<usize>
             decode_row(w, first + j, &mut decoded[j * width..j * width + cols]);
         }
         let decoded = &decoded[..count * width];
+        let part = Decoded { rows: decoded, width, first, x, all: w.rows };
         let mut r = range.start;
         while r < range.end {
             let four = r + 4 <= range.end;
             let mut c = 0;
             while c + 64 <= cols {
                 if four && V::MANY_REGISTERS {
-                    transposed_tile::<V, 4, 4>(isa, decoded, width, c, w.rows, x, (r, r - range.start), first, out);
+                    transposed_tile::<V, 4, 4>(isa, &part, (r, r - range.start), c, out);
                 } else if four {
                     for c in (c..c + 64).step_by(16) {
-                        transposed_tile::<V, 4, 1>(isa, decoded, width, c, w.rows, x, (r, r - range.start), first, out);
+                        transposed_tile::<V, 4, 1>(isa, &part, (r, r - range.start), c, out);
                     }
                 } else {
-                    transposed_tile::<V, 1, 4>(isa, decoded, width, c, w.rows, x, (r, r - range.start), first, out);
+                    transposed_tile::<V, 1, 4>(isa, &part, (r, r - range.start), c, out);
                 }
                 c += 64;
             }
@@ -348,22 +349,31 @@ pub fn transposed<V: Vectors>(isa: V, w: &Matrix, x: &[f32], range: Range<usize>
     SCRATCH.set(scratch);
 }
 
+/// Some weight rows decoded, and the input.
+struct Decoded<'a> {
+    /// `[row][width]`
+    rows: &'a [f32],
+    width: usize,
+    /// The first of them.
+    first: usize,
+    /// `[input row][all]`
+    x: &'a [f32],
+    /// Weight rows in all.
+    all: usize,
+}
+
 /// `P` vectors of columns from `c` on, of `R` rows from r on, rows of `out` from `to` on: decoded rows, whose first is number `first`, are added in order.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
     isa: V,
-    decoded: &[f32],
-    width: usize,
-    c: usize,
-    w_rows: usize,
-    x: &[f32],
+    x: &Decoded,
     (r, to): (usize, usize),
-    first: usize,
+    c: usize,
     out: &mut Out,
 ) {
+    let Decoded { rows: decoded, width, first, x, all } = *x;
     let count = decoded.len() / width;
-    let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * w_rows + first..][..count]);
+    let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * all + first..][..count]);
     let (mut v, mut lanes) = ([[isa.splat(0.0); P]; R], [0f32; 64]);
     if first > 0 {
         for a in 0..R {
@@ -394,7 +404,7 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
 pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     let bytes = w.row(row);
     if w.format.wants_quantized_input() {
-        with_block!(w.format, B, decode_blocks::<B>(bytes, out))
+        with_format!(blocks, w.format, B, decode_blocks::<B>(bytes, out))
     } else {
         decode_floats(w.format, bytes, w.scales_of_row(row), out)
     }

@@ -1,4 +1,4 @@
-//! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes
+//! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes.
 //!
 //! Quants are interleaved by four columns; scales and minima are one vector per group (lane = weight row). A step is up to 256 columns. Written once over `Lanes`; no products here: those of each instruction set multiply what this file
 //! unpacks. `blocks` has the plain definition of every format.
@@ -10,6 +10,9 @@ use crate::vectors::array;
 
 /// Columns of a step.
 pub(crate) const STEP: usize = 256;
+
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
 
 /// Scales (or minima) of a step: one vector of rows per group; sixteen groups at most.
 pub(crate) type Grid<const ROWS: usize> = [[f32; ROWS]; 16];
@@ -25,6 +28,8 @@ pub(crate) trait Unpack {
     const OFFSET: i32;
     /// The largest unsigned quant.
     const MOST: i32;
+    /// Whether quants have 8 bits: products of two with bytes may not fit in 16 bits.
+    const EIGHT_BITS: bool = Self::MOST > 127;
     /// Whether groups have minima.
     const MINIMA: bool;
     /// Bytes of 256 columns.
@@ -74,36 +79,6 @@ pub(crate) fn advance<const ROWS: usize>(rows: &mut Starts<ROWS>, bytes: usize) 
         *row = row.wrapping_add(bytes);
     }
 }
-
-/// Run `$body` with `$B` bound to what unpacks a quantised `$format`.
-macro_rules! with_unpack {
-    ($format:expr, $B:ident, $body:expr) => {{
-        macro_rules! run {
-            ($name:ident) => {{
-                type $B = $crate::unpack::$name;
-                $body
-            }};
-        }
-        use $crate::Format;
-        match $format {
-            Format::Q4K => run!(Q4K),
-            Format::Q5K => run!(Q5K),
-            Format::Q6K => run!(Q6K),
-            Format::Q2K => run!(Q2K),
-            Format::Q3K => run!(Q3K),
-            Format::Iq4Xs => run!(Iq4Xs),
-            Format::Q8_0 => run!(Q8_0),
-            Format::Q4_0 => run!(Q4_0),
-            Format::Q4_1 => run!(Q4_1),
-            Format::Q5_0 => run!(Q5_0),
-            Format::Q5_1 => run!(Q5_1),
-            Format::Iq4Nl => run!(Iq4Nl),
-            Format::Mxfp4 => run!(Mxfp4),
-            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => unreachable!("not made of blocks"),
-        }
-    }};
-}
-pub(crate) use with_unpack;
 
 /// Low nibbles of each vector, then high nibbles of each.
 #[inline(always)]

@@ -5,6 +5,13 @@ use std::arch::x86_64::*;
 use crate::lanes::Lanes;
 use crate::vectors::{array, for_features};
 
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn load(x: &[f32; 8]) -> __m256 {
+    // SAFETY: eight f32.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
 /// Eight weight rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Eight(());
@@ -52,33 +59,17 @@ impl Lanes<8> for Eight {
 
     for_features! {
         "avx2,fma,f16c";
-        fn splat(self, x: i32) -> __m256i {
-            _mm256_set1_epi32(x)
-        }
-        fn and(self, a: __m256i, b: __m256i) -> __m256i {
-            _mm256_and_si256(a, b)
-        }
-        fn or(self, a: __m256i, b: __m256i) -> __m256i {
-            _mm256_or_si256(a, b)
-        }
-        fn xor(self, a: __m256i, b: __m256i) -> __m256i {
-            _mm256_xor_si256(a, b)
-        }
+        fn splat(self, x: i32) -> __m256i { _mm256_set1_epi32(x) }
+        fn and(self, a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
+        fn or(self, a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
+        fn xor(self, a: __m256i, b: __m256i) -> __m256i { _mm256_xor_si256(a, b) }
         fn or_masked(self, a: __m256i, b: __m256i, mask: __m256i) -> __m256i {
             _mm256_or_si256(a, _mm256_and_si256(b, mask))
         }
-        fn add(self, a: __m256i, b: __m256i) -> __m256i {
-            _mm256_add_epi32(a, b)
-        }
-        fn left(self, v: __m256i, by: i32) -> __m256i {
-            _mm256_sll_epi32(v, _mm_cvtsi32_si128(by))
-        }
-        fn right(self, v: __m256i, by: i32) -> __m256i {
-            _mm256_srl_epi32(v, _mm_cvtsi32_si128(by))
-        }
-        fn right_signed(self, v: __m256i, by: i32) -> __m256i {
-            _mm256_sra_epi32(v, _mm_cvtsi32_si128(by))
-        }
+        fn add(self, a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
+        fn left(self, v: __m256i, by: i32) -> __m256i { _mm256_sll_epi32(v, _mm_cvtsi32_si128(by)) }
+        fn right(self, v: __m256i, by: i32) -> __m256i { _mm256_srl_epi32(v, _mm_cvtsi32_si128(by)) }
+        fn right_signed(self, v: __m256i, by: i32) -> __m256i { _mm256_sra_epi32(v, _mm_cvtsi32_si128(by)) }
         fn shifted(self, v: __m256i, by: i32) -> __m256i {
             let left = _mm256_sll_epi32(v, _mm_cvtsi32_si128(by.max(0)));
             _mm256_srl_epi32(left, _mm_cvtsi32_si128((-by).max(0)))
@@ -101,23 +92,15 @@ impl Lanes<8> for Eight {
                 _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(byte, bit), bit), sixteen)
             })
         }
-        fn to_f(self, v: __m256i) -> __m256 {
-            _mm256_cvtepi32_ps(v)
-        }
-        fn as_f(self, v: __m256i) -> __m256 {
-            _mm256_castsi256_ps(v)
-        }
+        fn to_f(self, v: __m256i) -> __m256 { _mm256_cvtepi32_ps(v) }
+        fn as_f(self, v: __m256i) -> __m256 { _mm256_castsi256_ps(v) }
         fn low_halves(self, v: __m256i) -> __m256 {
             let low = _mm256_and_si256(v, _mm256_set1_epi32(0xffff));
             let halves = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(low, low));
             _mm256_cvtph_ps(_mm256_castsi256_si128(halves))
         }
-        fn mul(self, a: __m256, b: __m256) -> __m256 {
-            _mm256_mul_ps(a, b)
-        }
-        fn negate(self, a: __m256) -> __m256 {
-            _mm256_xor_ps(a, _mm256_set1_ps(-0.0))
-        }
+        fn mul(self, a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+        fn negate(self, a: __m256) -> __m256 { _mm256_xor_ps(a, _mm256_set1_ps(-0.0)) }
         fn put(self, out: &mut [f32; 8], v: __m256) {
             // SAFETY: within the array; no alignment is asked for.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), v) }

@@ -10,10 +10,11 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::lanes::Eight;
+use super::lanes::{Eight, load};
 use super::single;
-use crate::panels::{Hints, PANEL_ROWS, Panel, Place};
-use crate::unpack::{self, STEP, Starts, Unpack, advance, starts, with_unpack};
+use crate::formats::with_format;
+use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
+use crate::unpack::{self, LINE, STEP, Starts, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
 
 /// Weight rows in a register.
@@ -21,9 +22,6 @@ const LANES: usize = 8;
 
 /// Weight rows of a tile.
 const TILE: usize = 2 * LANES;
-
-/// Bytes of a cache line.
-pub(super) const LINE: usize = 64;
 
 /// Scales or minima of a step.
 type Grid = unpack::Grid<LANES>;
@@ -51,14 +49,9 @@ struct Room {
     sums: [Sums; PANEL_ROWS],
 }
 
-/// Whether quants have 8 bits: products of two with bytes may not fit in 16 bits.
-pub(super) const fn eight_bits<B: Unpack>() -> bool {
-    B::MOST > 127
-}
-
 /// How many products of four columns may be added in 16 bits: two bytes of at most 128 a sum.
 const fn run<B: Unpack>() -> usize {
-    let most = if eight_bits::<B>() { 15 } else { B::MOST as usize };
+    let most = if B::EIGHT_BITS { 15 } else { B::MOST as usize };
     let (fit, steps) = ((1 << 15) / (2 * 128 * most), B::GROUP / 4);
     // A power of two divides the group.
     let fit = if fit >= 8 {
@@ -75,32 +68,27 @@ const fn run<B: Unpack>() -> usize {
 
 /// Input rows whose sums with a tile fit in registers, 16-bit ones and, where a group is more than a run, 32-bit ones.
 const fn many<B: Unpack>() -> usize {
-    if eight_bits::<B>() || run::<B>() == B::GROUP / 4 { 4 } else { 3 }
+    if B::EIGHT_BITS || run::<B>() == B::GROUP / 4 { 4 } else { 3 }
 }
 
 /// Outputs `range` (rows of the weight) of one product.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
     assert!(range.end <= w.rows);
-    let (panels, ahead) = hints;
-    if panels.is_empty() {
+    if hints.0.is_empty() {
         // SAFETY: compiled for the features this function has.
         return unsafe { (super::GENERIC.product)(w, range, input, rows, hints, out) };
     }
-    let mut from = 0;
-    for (i, panel) in panels.iter().enumerate() {
+    for (from, panel, ahead) in in_turn(hints, w.rows_from(range.start)) {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
-        // Weights come once more for each panel; then what the thread reads after them.
-        let ahead = if i + 1 == panels.len() { ahead } else { w.rows_from(range.start) };
-        with_unpack!(w.format, B, {
+        with_format!(unpack, w.format, B, {
             if panel.rows() == 1 {
                 single::product::<B>(w, range, (panel, ahead), from, out)
             } else {
                 by_panel::<B>(w, range, (panel, ahead), from, out)
             }
         });
-        from += panel.rows();
     }
 }
 
@@ -202,7 +190,7 @@ unsafe fn step<B: Unpack>(at: &Starts<LANES>, chunks: usize, next: &mut *const u
             let v = B::interleaved(Eight::proof(), at, c, scales, minima);
             let nibble = _mm256_set1_epi8(15);
             for j in 0..16 {
-                if eight_bits::<B>() {
+                if B::EIGHT_BITS {
                     (*u).quants[16 * c + j][t] = _mm256_and_si256(v[j], nibble);
                     (*u).high[16 * c + j][t] = _mm256_and_si256(_mm256_srli_epi16::<4>(v[j]), nibble);
                 } else {
@@ -237,7 +225,7 @@ unsafe fn rows<B: Unpack, const R: usize>(u: &Unpacked, groups: usize, place: Pl
                 }
             }
             for from in (0..B::GROUP / 4).step_by(run::<B>()) {
-                dots = if eight_bits::<B>() {
+                dots = if B::EIGHT_BITS {
                     nibbles(quants.add(from), high.add(from), x.add(from), steps, dots)
                 } else {
                     pairs(quants.add(from), x.add(from), steps, dots)
@@ -326,11 +314,4 @@ unsafe fn nibbles<const R: usize>(
         }
     }
     dots
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-pub(super) fn load(x: &[f32; LANES]) -> __m256 {
-    // SAFETY: eight f32.
-    unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }

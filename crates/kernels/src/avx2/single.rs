@@ -9,11 +9,10 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use super::lanes::Eight;
+use super::lanes::{Eight, load};
 use super::natural::Natural;
-use super::quantised::{LINE, eight_bits, load};
 use crate::panels::{Panel, Place};
-use crate::unpack::{self, STEP, Unpack, advance};
+use crate::unpack::{self, LINE, STEP, Unpack, advance};
 use crate::vectors::array;
 use crate::{Matrix, Out};
 
@@ -138,7 +137,7 @@ unsafe fn step<B: Natural, const N: usize>(step: *const u8, x: *const i8) -> Dot
         if j < N {
             // SAFETY: as the caller's; reads are unaligned.
             let (w, x) = unsafe { (B::quants(step, j), _mm256_loadu_si256(x.add(32 * j).cast())) };
-            if eight_bits::<B>() {
+            if B::EIGHT_BITS {
                 // No input byte is -128.
                 _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
             } else {
@@ -155,7 +154,7 @@ unsafe fn step<B: Natural, const N: usize>(step: *const u8, x: *const i8) -> Dot
 #[inline]
 fn sums<B: Unpack>(products: [__m256i; 8]) -> [__m256i; 2] {
     // How many pairs of products may be added in 16 bits.
-    let fit = if eight_bits::<B>() { 1 } else { 32767 / (2 * 127 * B::MOST) };
+    let fit = if B::EIGHT_BITS { 1 } else { 32767 / (2 * 127 * B::MOST) };
     let (v, wide) = widened(products, fit < 2);
     let v: [__m256i; 4] = array!(4, j, {
         let (a, b) = (v[2 * j], v[2 * j + 1]);
@@ -256,7 +255,7 @@ unsafe fn across_step<B: Natural, const C: usize>(
                 let mut dot = lanes[if B::GROUP == 16 { g / 2 + 4 * (g % 2) } else { g }];
                 let g = 8 * half + g;
                 let group = i * (STEP / B::GROUP) + g;
-                if B::OFFSET != 0 && !eight_bits::<B>() {
+                if B::OFFSET != 0 && !B::EIGHT_BITS {
                     dot = _mm256_add_epi32(dot, _mm256_set1_epi32(*place.starts.add(group)));
                 }
                 let d = _mm256_set1_ps(*place.scales.add(i * (STEP / 32) + g * B::GROUP / 32));

@@ -205,36 +205,18 @@ impl Lanes<16> for Sixteen {
 
     for_features! {
         "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni";
-        fn splat(self, x: i32) -> __m512i {
-            _mm512_set1_epi32(x)
-        }
-        fn and(self, a: __m512i, b: __m512i) -> __m512i {
-            _mm512_and_si512(a, b)
-        }
-        fn or(self, a: __m512i, b: __m512i) -> __m512i {
-            _mm512_or_si512(a, b)
-        }
-        fn xor(self, a: __m512i, b: __m512i) -> __m512i {
-            _mm512_xor_si512(a, b)
-        }
+        fn splat(self, x: i32) -> __m512i { _mm512_set1_epi32(x) }
+        fn and(self, a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
+        fn or(self, a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
+        fn xor(self, a: __m512i, b: __m512i) -> __m512i { _mm512_xor_si512(a, b) }
         fn or_masked(self, a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
             _mm512_ternarylogic_epi32::<0xf8>(a, b, mask)
         }
-        fn add(self, a: __m512i, b: __m512i) -> __m512i {
-            _mm512_add_epi32(a, b)
-        }
-        fn left(self, v: __m512i, by: i32) -> __m512i {
-            _mm512_sll_epi32(v, _mm_cvtsi32_si128(by))
-        }
-        fn right(self, v: __m512i, by: i32) -> __m512i {
-            _mm512_srl_epi32(v, _mm_cvtsi32_si128(by))
-        }
-        fn right_signed(self, v: __m512i, by: i32) -> __m512i {
-            _mm512_sra_epi32(v, _mm_cvtsi32_si128(by))
-        }
-        fn shifted(self, v: __m512i, by: i32) -> __m512i {
-            _mm512_rolv_epi32(v, _mm512_set1_epi32(by))
-        }
+        fn add(self, a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
+        fn left(self, v: __m512i, by: i32) -> __m512i { _mm512_sll_epi32(v, _mm_cvtsi32_si128(by)) }
+        fn right(self, v: __m512i, by: i32) -> __m512i { _mm512_srl_epi32(v, _mm_cvtsi32_si128(by)) }
+        fn right_signed(self, v: __m512i, by: i32) -> __m512i { _mm512_sra_epi32(v, _mm_cvtsi32_si128(by)) }
+        fn shifted(self, v: __m512i, by: i32) -> __m512i { _mm512_rolv_epi32(v, _mm512_set1_epi32(by)) }
         fn below(self, x: __m512i, bound: i32, a: __m512i, b: __m512i) -> __m512i {
             _mm512_mask_mov_epi32(b, _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(bound)), a)
         }
@@ -242,24 +224,12 @@ impl Lanes<16> for Sixteen {
             // SAFETY: within the array; no alignment is asked for.
             unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v) }
         }
-        fn fifth_bits(self, bits: __m512i) -> [__m512i; 8] {
-            fifth_bits(bits)
-        }
-        fn to_f(self, v: __m512i) -> __m512 {
-            _mm512_cvtepi32_ps(v)
-        }
-        fn as_f(self, v: __m512i) -> __m512 {
-            _mm512_castsi512_ps(v)
-        }
-        fn low_halves(self, v: __m512i) -> __m512 {
-            _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v))
-        }
-        fn mul(self, a: __m512, b: __m512) -> __m512 {
-            _mm512_mul_ps(a, b)
-        }
-        fn negate(self, a: __m512) -> __m512 {
-            _mm512_xor_ps(a, _mm512_set1_ps(-0.0))
-        }
+        fn fifth_bits(self, bits: __m512i) -> [__m512i; 8] { fifth_bits(bits) }
+        fn to_f(self, v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
+        fn as_f(self, v: __m512i) -> __m512 { _mm512_castsi512_ps(v) }
+        fn low_halves(self, v: __m512i) -> __m512 { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)) }
+        fn mul(self, a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn negate(self, a: __m512) -> __m512 { _mm512_xor_ps(a, _mm512_set1_ps(-0.0)) }
         fn put(self, out: &mut [f32; 16], v: __m512) {
             // SAFETY: within the array; no alignment is asked for.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }

@@ -10,8 +10,9 @@ use std::ops::Range;
 
 use super::lanes::Sixteen;
 use crate::avx2::single;
-use crate::panels::{Hints, PANEL_ROWS, Panel, Place};
-use crate::unpack::{self, STEP, Unpack, advance, starts, with_unpack};
+use crate::formats::with_format;
+use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
+use crate::unpack::{self, LINE, STEP, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
 
 /// Weight rows treated together: one lane each.
@@ -26,9 +27,6 @@ const TWO_FROM: usize = 9;
 /// Input rows whose sums of two tiles, floats and integers, fit in registers.
 const MANY: usize = 6;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Sums so far: of each input row for up to two tiles of weight rows.
 #[repr(align(64))]
 struct Sums {
@@ -39,25 +37,20 @@ struct Sums {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
     assert!(range.end <= w.rows);
-    let (panels, ahead) = hints;
-    if panels.is_empty() {
+    if hints.0.is_empty() {
         // SAFETY: compiled for the features this function has.
         return unsafe { (super::GENERIC.product)(w, range, input, rows, hints, out) };
     }
-    let mut from = 0;
-    for (i, panel) in panels.iter().enumerate() {
+    for (from, panel, ahead) in in_turn(hints, w.rows_from(range.start)) {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
-        // Weights come once more for each panel; then what the thread reads after them.
-        let ahead = if i + 1 == panels.len() { ahead } else { w.rows_from(range.start) };
-        with_unpack!(w.format, B, {
+        with_format!(unpack, w.format, B, {
             if panel.rows() == 1 && single::preferred() {
                 single::product::<B>(w, range, (panel, ahead), from, out);
             } else {
                 by_panel::<B>(w, range, (panel, ahead), from, out);
             }
         });
-        from += panel.rows();
     }
 }
 

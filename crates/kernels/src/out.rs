@@ -1,0 +1,79 @@
+//! Outputs that several threads write, each a part of its own.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// An output whose parts several threads write.
+pub(crate) struct SharedOut<'a> {
+    ptr: *mut f32,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a `&mut [f32]`; its numbers are reached through `part` alone, which asks that no two parts overlap.
+unsafe impl Sync for SharedOut<'_> {}
+// SAFETY: as above.
+unsafe impl Send for SharedOut<'_> {}
+
+impl<'a> SharedOut<'a> {
+    pub(crate) fn new(out: &'a mut [f32], rows: usize, cols: usize) -> Self {
+        assert_eq!(out.len(), rows * cols);
+        SharedOut { ptr: out.as_mut_ptr(), rows, cols, lives: PhantomData }
+    }
+
+    /// Some rows of some columns.
+    ///
+    /// # Safety
+    /// No other part that has some of these numbers lives as long as this one.
+    pub(crate) unsafe fn part(&self, rows: Range<usize>, columns: Range<usize>) -> Out<'_> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        assert!(columns.start <= columns.end && columns.end <= self.cols);
+        Out {
+            ptr: self.ptr.wrapping_add(rows.start * self.cols + columns.start),
+            rows: rows.len(),
+            stride: self.cols,
+            columns,
+            lives: PhantomData,
+        }
+    }
+}
+
+/// A part of an output that is one thread's alone: rows, numbered from the part's first, of some columns, numbered as the output's.
+pub(crate) struct Out<'a> {
+    ptr: *mut f32,
+    rows: usize,
+    /// Numbers from one row to the next.
+    stride: usize,
+    columns: Range<usize>,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Out<'a> {
+    /// Columns `columns` of an output, which are all that `out` has.
+    pub(crate) fn new(out: &'a mut [f32], rows: usize, columns: Range<usize>) -> Self {
+        assert_eq!(out.len(), rows * columns.len());
+        Out { ptr: out.as_mut_ptr(), rows, stride: columns.len(), columns, lives: PhantomData }
+    }
+
+    #[inline(always)]
+    fn check(&self, row: usize, col: usize, len: usize) -> usize {
+        let (from, width) = (col.wrapping_sub(self.columns.start), self.columns.len());
+        assert!(row < self.rows && from <= width && len <= width - from);
+        row * self.stride + from
+    }
+
+    #[inline(always)]
+    pub(crate) fn write(&mut self, row: usize, col: usize, x: &[f32]) {
+        let at = self.check(row, col, x.len());
+        // SAFETY: within the part by `check`.
+        unsafe { std::ptr::copy_nonoverlapping(x.as_ptr(), self.ptr.add(at), x.len()) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn read(&self, row: usize, col: usize, x: &mut [f32]) {
+        let at = self.check(row, col, x.len());
+        // SAFETY: within the part by `check`.
+        unsafe { std::ptr::copy_nonoverlapping(self.ptr.add(at), x.as_mut_ptr(), x.len()) }
+    }
+}

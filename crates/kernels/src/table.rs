@@ -1,0 +1,118 @@
+//! A table of kernels: all that is compiled for each instruction set, from the common source.
+
+use std::ops::Range;
+
+use crate::attend::Shape;
+use crate::panels::Hints;
+use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
+
+/// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
+pub struct Table {
+    /// The set's name.
+    pub name: &'static str,
+    /// Outputs of one product, a range of the weight's rows.
+    pub(crate) product: unsafe fn(&Matrix, Range<usize>, &Input, Rows, Hints, &mut Out),
+    /// Whether `product` takes quantised input in panels.
+    pub(crate) panels: bool,
+    pub(crate) transposed: unsafe fn(&Matrix, &[f32], Range<usize>, &mut Out),
+    pub(crate) decode_row: unsafe fn(&Matrix, usize, &mut [f32]),
+    pub(crate) quantize: unsafe fn(&[f32], (usize, usize), &mut [i8], &mut [f32], &mut [i32]),
+    pub(crate) attend: unsafe fn(&Queries, Shape, &Keys, &mut Attended),
+    pub(crate) attend_fixed: unsafe fn(&Queries, Shape, &mut dyn Iterator<Item = Keys>, &mut Attended),
+    pub(crate) merge: unsafe fn(usize, usize, (&[f32], &[f32], &[f32]), &mut Attended),
+    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(crate) silu_mul: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) sigmoid: unsafe fn(&mut [f32]),
+    pub(crate) softmax: unsafe fn(&mut [f32]),
+    pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
+    /// Dot products of bytes as fast as they go; returns a number that depends on all.
+    pub(crate) spin_int8: unsafe fn(u64) -> i64,
+    /// Multiply-adds of f32 as fast as they go.
+    pub(crate) spin_f32: unsafe fn(u64) -> f32,
+}
+
+/// A table of kernels over `$isa`, each compiled with `$feature`s.
+macro_rules! kernels {
+    ($name:expr, $isa:expr $(, $feature:literal)?) => {{
+        use $crate::attend::Shape;
+        use $crate::operands::Sides;
+        use $crate::panels::Hints;
+        use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
+        use std::ops::Range;
+        $(#[target_feature(enable = $feature)])?
+        fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
+            $crate::products::product($isa, Sides { w, input, rows }, range, hints.1, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &mut Out) {
+            $crate::products::transposed($isa, w, x, range, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
+            $crate::products::decode_row(w, row, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn quantize(x: &[f32], rows: (usize, usize), q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+            $crate::products::quantize($isa, x, rows, q, scales, sums)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
+            $crate::attend::attend($isa, q, shape, keys, state)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn attend_fixed(q: &Queries, shape: Shape, pages: &mut dyn Iterator<Item = Keys>, state: &mut Attended) {
+            $crate::fixed::attend($isa, q, shape, pages, state)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) {
+            $crate::attend::merge($isa, heads, value, from, state)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+            $crate::elements::rms_norm($isa, x, weight, eps, out)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn silu_mul(gate: &mut [f32], up: &[f32]) {
+            $crate::elements::silu_mul($isa, gate, up)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn sigmoid(x: &mut [f32]) {
+            $crate::elements::sigmoid($isa, x)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn softmax(x: &mut [f32]) {
+            $crate::elements::softmax($isa, x)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn add_scaled(out: &mut [f32], x: &[f32], a: f32) {
+            $crate::elements::add_scaled($isa, out, x, a)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn spin_int8(rounds: u64) -> i64 {
+            $crate::spin::spin_int8($isa, rounds)
+        }
+        $(#[target_feature(enable = $feature)])?
+        fn spin_f32(rounds: u64) -> f32 {
+            $crate::spin::spin_f32($isa, rounds)
+        }
+        $crate::table::Table {
+            name: $name,
+            product,
+            panels: false,
+            transposed,
+            decode_row,
+            quantize,
+            attend,
+            attend_fixed,
+            merge,
+            rms_norm,
+            silu_mul,
+            sigmoid,
+            softmax,
+            add_scaled,
+            spin_int8,
+            spin_f32,
+        }
+    }};
+}
+pub(crate) use kernels;
