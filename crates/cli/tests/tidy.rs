@@ -124,7 +124,8 @@ fn outline(name: &str) -> (Vec<String>, BTreeSet<String>, [usize; 3]) {
     let (mut commands, mut names) = (Vec::new(), BTreeSet::new());
     for (i, part) in text.split("```").enumerate() {
         if i % 2 == 1 {
-            commands.extend(part.lines().map(|line| line.split(" #").next().unwrap().trim().to_string()));
+            let code = |line: &str| line.split(" #").next().unwrap().split(" //").next().unwrap().trim().to_string();
+            commands.extend(part.lines().map(code));
         } else {
             names.extend(part.split('`').skip(1).step_by(2).map(str::to_string));
             let links = part.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
