@@ -86,9 +86,9 @@ fn tokens_count_when_they_are_delivered_whatever_ends_the_request() {
     assert_eq!((told(&line, "prompt_tokens"), told(&line, "completion_tokens")), (None, None), "{line}");
 }
 
-/// A tool with one argument, a string of at least so many characters.
-fn tool(length_min: usize) -> Value {
-    let text = json!({"type": "string", "minLength": length_min});
+/// A tool with one argument, a string of so many characters.
+fn tool(length: usize) -> Value {
+    let text = json!({"type": "string", "minLength": length, "maxLength": length});
     let parameters =
         json!({"type": "object", "properties": {"text": text}, "required": ["text"], "additionalProperties": false});
     json!([{"type": "function", "function": {"name": "write", "parameters": parameters, "strict": true}}])
@@ -116,8 +116,8 @@ fn tokens_of_all_choices_and_of_calls_count() {
     let line = server.logged("/v1/completions");
     assert_eq!((used, told(&line, "completion_tokens")), (40, Some(40)), "{line}");
     total += used;
-    let call = json!({"tools": tool(1), "tool_choice": "required", "parallel_tool_calls": false});
-    let answer = server.post("/v1/chat/completions", &with(&story(false, 400), call.clone()));
+    let call = json!({"tools": tool(20), "tool_choice": "required", "parallel_tool_calls": false});
+    let answer = server.post("/v1/chat/completions", &with(&story(false, 400), call));
     assert!(body(&answer)["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "write", "{answer}");
     let used = usage(&answer);
     assert_eq!(settled(&server, total), used);
