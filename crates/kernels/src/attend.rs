@@ -266,32 +266,25 @@ pub(crate) fn merge_vector<V: Vectors>(isa: V, part: V::F, old: V::F, new: V::F,
     }
 }
 
-/// A group's weights and the values of a page.
-struct Weighed<'a> {
-    /// `[block][position][query]`
-    weights: &'a [f32],
-    /// `[block][step][position][16]`
-    values: &'a [f32],
-    steps: usize,
-    seen: [usize; FOUR],
-    factors: &'a [[f32; FOUR]; 2],
-    /// Of a value.
-    width: usize,
-}
-
 /// Weighted sums of `C` vectors of the values, from vector `c` on, for queries `from..from + H` of a group, merged into their states.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)] // one inner loop's operands; a struct would only rename them
 fn values<V: Vectors, const H: usize, const C: usize>(
     isa: V,
-    x: &Weighed,
-    (from, c): (usize, usize),
+    weights: &[f32],
+    from: usize,
+    values: &[f32],
+    steps: usize,
+    c: usize,
+    seen: &[usize; FOUR],
+    factors: &[[f32; FOUR]; 2],
+    width: usize,
     into: &mut [f32],
 ) {
-    let Weighed { weights, values, steps, seen, factors, width } = x;
     let mut acc = [[isa.splat(0.0); C]; H];
     // Blocks that all these queries see whole, then position by position.
     let whole = seen[from] / FOUR;
-    let blocks = weights.as_chunks::<16>().0.iter().zip(values.chunks_exact(64 * *steps));
+    let blocks = weights.as_chunks::<16>().0.iter().zip(values.chunks_exact(64 * steps));
     for (i, (weights, block)) in blocks.enumerate() {
         let block = &block[64 * c..64 * (c + C)];
         if i < whole {
@@ -322,10 +315,10 @@ fn values<V: Vectors, const H: usize, const C: usize>(
             continue;
         }
         let (old, new) = (isa.splat(factors[0][from + a]), isa.splat(factors[1][from + a]));
-        let into = &mut into[(from + a) * *width..(from + a + 1) * *width];
+        let into = &mut into[(from + a) * width..(from + a + 1) * width];
         for b in 0..C {
             let at = 16 * (c + b);
-            merge_vector(isa, acc[a][b], old, new, &mut into[at..(*width).min(at + 16)]);
+            merge_vector(isa, acc[a][b], old, new, &mut into[at..width.min(at + 16)]);
         }
     }
 }
@@ -342,150 +335,100 @@ pub(crate) fn within_keys(keys: &Keys, shape: Shape) -> bool {
     same && keys.key_stride == keys.value_stride && shape.value <= shape.key
 }
 
-/// A page and who looks at it.
-#[derive(Clone, Copy)]
-struct Page<'a> {
-    queries: &'a Queries<'a>,
-    shape: Shape,
-    keys: &'a Keys<'a>,
-    /// Of four queries each.
-    groups: usize,
-    /// Of four positions each.
-    blocks: usize,
-    /// Whether values are the first numbers of their keys.
-    within: bool,
-}
-
-impl Page<'_> {
-    /// Queries of a group.
-    #[inline(always)]
-    fn rows(&self, g: usize) -> usize {
-        FOUR.min(self.shape.heads - FOUR * g)
-    }
-
-    /// Ask for the next page's share of a block and a group: a row a group, so that requests are spread over the work; what is left with
-    /// the last group.
-    #[inline(always)]
-    fn prefetch_next<V: Vectors>(&self, isa: V, b: usize, g: usize) {
-        let Some((keys, values)) = self.keys.next else { return };
-        for row in if g + 1 < self.groups { g..(g + 1).min(FOUR) } else { g.min(FOUR)..FOUR } {
-            prefetch_row(isa, keys, self.keys.key_stride, self.shape.key, FOUR * b + row);
-            if !self.within {
-                prefetch_row(isa, values, self.keys.value_stride, self.shape.value, FOUR * b + row);
-            }
-        }
-    }
-}
-
-/// Packs the keys and computes scores `[group][block][position][query]`.
-#[inline(always)]
-fn score_page<V: Vectors>(isa: V, page: &Page, q: &[f32], k: &mut [f32], p: &mut [f32]) {
-    let Page { queries, shape, keys, groups, blocks, .. } = *page;
-    let len = 64 * shape.key.div_ceil(16);
-    for b in 0..blocks {
-        let block = &mut k[b * len..(b + 1) * len];
-        pack_block(isa, keys.keys, keys.key_stride, shape.key, b, keys.count, block);
-        for g in 0..groups {
-            page.prefetch_next(isa, b, g);
-            let last = (FOUR * g + 3).min(shape.heads - 1);
-            if keys.seen_by(queries, last) <= FOUR * b {
-                continue;
-            }
-            let (q, out) = (&q[g * len..(g + 1) * len], &mut p[16 * (g * blocks + b)..16 * (g * blocks + b + 1)]);
-            if last == FOUR * g {
-                scores::<V, 1>(isa, q, block, shape.scale, out);
-            } else {
-                scores::<V, 4>(isa, q, block, shape.scale, out);
-            }
-        }
-    }
-}
-
 /// Attend to one page and merge it into `state`.
 #[inline(always)]
 pub fn attend<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
     let mut scratch = SCRATCH.take();
-    let Shape { heads, key, value, .. } = shape;
+    let Shape { heads, key, value, scale } = shape;
     let (key_steps, value_steps) = (key.div_ceil(16), value.div_ceil(16));
     let (groups, blocks) = (heads.div_ceil(FOUR), keys.count.div_ceil(FOUR));
     let within = within_keys(keys, shape);
-    let page = Page { queries, shape, keys, groups, blocks, within };
     let q = sized(&mut scratch.queries, 64 * key_steps * groups);
     let k = sized(&mut scratch.keys, 64 * key_steps * blocks);
     let v = sized(&mut scratch.values, if within { 0 } else { 64 * value_steps * blocks });
     let p = sized(&mut scratch.weights, 16 * blocks * groups);
     let f = sized(&mut scratch.factors, groups);
-    let (q_len, p_len) = (64 * key_steps, 16 * blocks);
+    let (q_len, k_len, p_len) = (64 * key_steps, 64 * key_steps, 16 * blocks);
     for h in 0..heads {
         let group = &mut q[h / FOUR * q_len..(h / FOUR + 1) * q_len];
         pack_row(isa, Numbers::F32(queries.query(h, key)), h % FOUR, group);
     }
-    score_page(isa, &page, q, k, p);
+    for b in 0..blocks {
+        let block = &mut k[b * k_len..(b + 1) * k_len];
+        pack_block(isa, keys.keys, keys.key_stride, key, b, keys.count, block);
+        for g in 0..groups {
+            if let Some((next_keys, next_values)) = keys.next {
+                // A row a group, so that requests are spread over the work; what is left with the last group.
+                let rows = if g + 1 < groups { g..(g + 1).min(FOUR) } else { g.min(FOUR)..FOUR };
+                for row in rows {
+                    prefetch_row(isa, next_keys, keys.key_stride, key, FOUR * b + row);
+                    if !within {
+                        prefetch_row(isa, next_values, keys.value_stride, value, FOUR * b + row);
+                    }
+                }
+            }
+            let last = (FOUR * g + 3).min(heads - 1);
+            if keys.seen_by(queries, last) <= FOUR * b {
+                continue;
+            }
+            let (q, out) = (&q[g * q_len..(g + 1) * q_len], &mut p[g * p_len + 16 * b..g * p_len + 16 * b + 16]);
+            if last == FOUR * g {
+                scores::<V, 1>(isa, q, block, scale, out);
+            } else {
+                scores::<V, 4>(isa, q, block, scale, out);
+            }
+        }
+    }
     for g in 0..groups {
-        let rows = page.rows(g);
+        let rows = FOUR.min(heads - FOUR * g);
         let seen = seen_by_group(keys, queries, g, heads);
         let blocks = seen[rows - 1].div_ceil(FOUR);
         let (max, sum) = soften(isa, &mut p[g * p_len..g * p_len + 16 * blocks], seen);
         f[g] = enter(isa, max, sum, &seen[..rows], FOUR * g, state);
     }
-    let (v, steps) = if within {
-        (&*k, key_steps)
+    let v = if within {
+        &*k
     } else {
         for b in 0..blocks {
             let block = &mut v[64 * value_steps * b..64 * value_steps * (b + 1)];
             pack_block(isa, keys.values, keys.value_stride, value, b, keys.count, block);
         }
-        (&*v, value_steps)
+        &*v
     };
-    add_values(isa, &page, p, (v, steps), f, state);
-    SCRATCH.set(scratch);
-}
-
-/// Weighted sums of a page's values, `steps` vectors a position, merged into `state`.
-#[inline(always)]
-fn add_values<V: Vectors>(
-    isa: V,
-    page: &Page,
-    p: &[f32],
-    (v, steps): (&[f32], usize),
-    f: &[[[f32; FOUR]; 2]],
-    state: &mut Attended,
-) {
-    let Shape { heads, value, .. } = page.shape;
-    let (value_steps, p_len) = (value.div_ceil(16), 16 * page.blocks);
+    let steps = if within { key_steps } else { value_steps };
     let mut c = 0;
     while c < value_steps {
         let four = c + 4 <= value_steps;
-        for g in 0..page.groups {
-            let rows = page.rows(g);
-            let seen = seen_by_group(page.keys, page.queries, g, heads);
-            let weights = &p[g * p_len..g * p_len + 16 * seen[rows - 1].div_ceil(FOUR)];
-            let x = Weighed { weights, values: v, steps, seen, factors: &f[g], width: value };
+        for g in 0..groups {
+            let rows = FOUR.min(heads - FOUR * g);
+            let seen = seen_by_group(keys, queries, g, heads);
+            let p = &p[g * p_len..g * p_len + 16 * seen[rows - 1].div_ceil(FOUR)];
             let into = &mut state.acc[FOUR * g * value..(FOUR * g + rows) * value];
             match (rows == FOUR, four) {
                 (true, true) if V::MANY_REGISTERS => {
-                    values::<V, 4, 4>(isa, &x, (0, c), into);
+                    values::<V, 4, 4>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                 }
                 (true, true) => {
                     for c in c..c + 4 {
-                        values::<V, 4, 1>(isa, &x, (0, c), into);
+                        values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                     }
                 }
-                (true, false) => values::<V, 4, 1>(isa, &x, (0, c), into),
+                (true, false) => values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into),
                 (false, true) => {
                     for a in 0..rows {
-                        values::<V, 1, 4>(isa, &x, (a, c), into);
+                        values::<V, 1, 4>(isa, p, a, v, steps, c, &seen, &f[g], value, into);
                     }
                 }
                 (false, false) => {
                     for a in 0..rows {
-                        values::<V, 1, 1>(isa, &x, (a, c), into);
+                        values::<V, 1, 1>(isa, p, a, v, steps, c, &seen, &f[g], value, into);
                     }
                 }
             }
         }
         c += if four { 4 } else { 1 };
     }
+    SCRATCH.set(scratch);
 }
 
 /// Keys that each query of a group sees; places beyond the last query see what it sees.
