@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::operands::Sides;
 use crate::scratch::sized;
 use crate::vectors::{Vectors, array};
-use crate::{Matrix, Out};
+use crate::{Format, Matrix, Out};
 
 /// Weight rows of a tile.
 const TILE: usize = 4;
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// How 16 stored floats are loaded.
-pub trait Float {
+trait Float {
     const BYTES: usize;
     /// Whether every 128 columns have a factor.
     const SCALED: bool;
@@ -41,7 +41,7 @@ pub trait Float {
 
 macro_rules! float {
     ($name:ident, $bytes:expr, $scaled:expr, $widen:expr, $load:ident) => {
-        pub struct $name;
+        struct $name;
         impl Float for $name {
             const BYTES: usize = $bytes;
             const SCALED: bool = $scaled;
@@ -60,7 +60,17 @@ float!(E4m3, 1, true, 3, load_e4m3);
 
 /// Outputs `range` (rows of the weight) of one product; `ahead` is what the thread will read next.
 #[inline(always)]
-pub fn product<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
+pub fn product<V: Vectors>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
+    match x.w.format {
+        Format::F32 => of_format::<V, F32>(isa, x, range, ahead, out),
+        Format::F16 => of_format::<V, F16>(isa, x, range, ahead, out),
+        Format::Bf16 => of_format::<V, Bf16>(isa, x, range, ahead, out),
+        _ => of_format::<V, E4m3>(isa, x, range, ahead, out),
+    }
+}
+
+#[inline(always)]
+fn of_format<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
     let (w, n) = (x.w, x.inputs());
     if n >= T::WIDEN_FROM {
         return many::<V, T>(isa, x, range, ahead, out);

@@ -38,32 +38,23 @@ macro_rules! kernels {
         use $crate::operands::Sides;
         use $crate::panels::Hints;
         use $crate::products::{SCRATCH, Scratch};
-        use $crate::{Attended, Format, Input, Keys, Matrix, Out, Queries, Rows};
+        use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
-        // A function for each format: one of all formats takes the compiler minutes. F32 is decoded faster within.
+        // A function for each block format: one of all formats takes the compiler minutes. Floats are faster within.
         $(#[target_feature(enable = $feature)])?
         #[inline(never)]
         fn of_blocks<B: $crate::blocks::Block>(x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
             $crate::products::quantised::<_, B>($isa, x, range, out, scratch)
         }
         $(#[target_feature(enable = $feature)])?
-        #[inline(never)]
-        fn of_floats<T: $crate::floats::Float>(x: Sides, range: Range<usize>, ahead: &[u8], out: &mut Out) {
-            $crate::floats::product::<_, T>($isa, x, range, ahead, out)
-        }
-        $(#[target_feature(enable = $feature)])?
         fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows, hints: Hints, out: &mut Out) {
             let x = Sides { w, input, rows };
-            match w.format {
-                Format::F32 => $crate::floats::product::<_, $crate::floats::F32>($isa, x, range, hints.1, out),
-                Format::F16 => of_floats::<$crate::floats::F16>(x, range, hints.1, out),
-                Format::Bf16 => of_floats::<$crate::floats::Bf16>(x, range, hints.1, out),
-                Format::F8E4M3 => of_floats::<$crate::floats::E4m3>(x, range, hints.1, out),
-                _ => {
-                    let mut scratch = SCRATCH.take();
-                    $crate::formats::with_format!(blocks, w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
-                    SCRATCH.set(scratch);
-                }
+            if w.format.wants_quantized_input() {
+                let mut scratch = SCRATCH.take();
+                $crate::formats::with_format!(blocks, w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
+                SCRATCH.set(scratch);
+            } else {
+                $crate::floats::product($isa, x, range, hints.1, out)
             }
         }
         $(#[target_feature(enable = $feature)])?
