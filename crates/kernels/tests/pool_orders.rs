@@ -32,9 +32,16 @@ impl Plain {
     }
 }
 
+/// Every order with at most three switches that no thread asked for; all of them would take hours.
+fn bounded(work: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(work);
+}
+
 #[test]
 fn pieces_see_what_was_before_and_the_caller_sees_what_they_did() {
-    loom::model(|| {
+    bounded(|| {
         let pool = Pool::new(2);
         let (input, outputs) = (Plain::new(), [(); 2].map(|_| Plain::new()));
         for job in 1..3 {
@@ -65,9 +72,7 @@ fn a_sleeping_worker_is_woken() {
 
 #[test]
 fn a_thread_whose_share_is_done_takes_from_the_other_and_each_piece_is_run_once() {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(3);
-    model.check(|| {
+    bounded(|| {
         let pool = Pool::new(2);
         let runs = [(); 4].map(|_| Plain::new());
         pool.run(4, |piece| runs[piece].add(1));
