@@ -13,7 +13,7 @@ use crate::{Failure, Outcome};
 /// Loading of a model.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArguments {
-    /// Context length in tokens, prompt included [default: the model's, at most 4096, or 16384 to serve]
+    /// Context length in tokens, prompt included [default: the model's, at most 4096; 16384 for serve]
     #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
     pub context: Option<usize>,
     /// Threads [default: one per core]

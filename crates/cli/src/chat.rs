@@ -341,6 +341,8 @@ pub fn run(a: Arguments) -> Outcome {
                     }
                     Ok(_) => {}
                     Err(Failure::Closed) => return Err(Failure::Closed),
+                    // A script learns of it by the exit code.
+                    Err(failure) if matches!(lines, Lines::Pipe) => return Err(failure),
                     Err(failure) => {
                         chat.messages.pop();
                         say(&format!("({failure})"));

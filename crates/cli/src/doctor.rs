@@ -13,8 +13,8 @@ use crate::terminal::{bytes, put, rounded, say};
 
 /// Show what this machine offers and what Farthing makes of it
 ///
-/// Measures memory bandwidth and arithmetic for some seconds, and looks at memory, huge pages, disk and the model cache.
-/// What slows models down here is said with what to do about it.
+/// Measures memory bandwidth and arithmetic for a few seconds, and looks at memory, huge pages, disk and the model cache.
+/// Names what slows models down here and how to fix it.
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Arguments {
@@ -191,7 +191,7 @@ impl Machines {
 
 pub fn run(a: Arguments) -> Outcome {
     if !a.json {
-        say("measuring for some seconds ...");
+        say("measuring for a few seconds ...");
     }
     let machines = Machines::measure(a.threads.map_or_else(cores, usize::from));
     put(&if a.json { format!("{}\n", machines.json()) } else { machines.lines().join("\n") + "\n" })

@@ -15,7 +15,7 @@ use crate::{Failure, Outcome};
 /// Fetch a model from the Hugging Face hub
 ///
 /// Configuration and headers are read first: a model that would not run here is refused before its weights are fetched.
-/// An interrupted pull goes on where it was; every file is checked against the hub's checksum before it counts as there.
+/// An interrupted pull resumes; every file is checked against the hub's checksum before it is used.
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:

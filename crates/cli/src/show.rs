@@ -15,7 +15,7 @@ use crate::{Failure, Outcome};
 ///
 /// Structure, parameters, bytes, cache per token, memory plan, the longest context that fits, and the speed to expect here,
 /// from products with the model's formats of weights, measured in about a second. Works on files that do not fit in memory, and on names at the hub
-/// before anything but headers is fetched. A model that will not load, because a tensor is missing, of no use or of an unsupported format, is shown
+/// before anything but headers is fetched. A model that will not load, because a tensor is missing, unusable or in an unsupported format, is shown
 /// all the same, with what is wrong; the exit code is then 1.
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
@@ -122,7 +122,7 @@ fn lines(model: &str, r: &ModelReport, remote: Option<&Remote>) -> Vec<String> {
     }
     if let Some(e) = r.expected {
         lines.push(format!(
-            "speed       about {} tokens/s of an answer, {} of a prompt, by what this machine showed just now",
+            "speed       about {} tokens/s of an answer, {} of a prompt, estimated from a measurement just now",
             words::rounded(e.decode),
             words::rounded(e.prefill)
         ));
@@ -170,7 +170,7 @@ pub fn run(a: Arguments) -> Outcome {
     match damage.map_or(0, <[Damage]>::len) {
         0 => Ok(()),
         n => Err(Failure::failed(format!(
-            "{}: {} with what is no number: fetch the model again",
+            "{}: {} with NaN or infinity: fetch the model again",
             a.model,
             several(n, "tensor")
         ))),

@@ -87,7 +87,7 @@ pub fn until_told(tls: Option<Arc<Tls>>, drain: Duration) -> std::io::Result<imp
             }
         }
         notify("STOPPING=1");
-        tracing::info!(target: "farthing", "ending: what was taken is finished first (again ends it at once)");
+        tracing::info!(target: "farthing", "shutting down: running requests finish first (a second signal exits at once)");
         let _ = end.send(());
         std::thread::spawn(move || {
             std::thread::sleep(drain + BEYOND);

@@ -11,7 +11,7 @@ use crate::{Failure, Outcome};
 
 /// Show the tokens of a text
 ///
-/// Prints an id and its bytes a line. Text comes from the command line or stdin.
+/// Prints one token per line: its id and its bytes. Text comes from the command line or stdin.
 ///
 /// Examples:
 ///   farthing tokenize model.gguf "Hello world"
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Only ids, on one line, with commas
     #[arg(long)]
     ids_only: bool,
-    /// Add what the model wants around a text (such as its first token)
+    /// Add the special tokens that the model expects around a text (such as its first token)
     #[arg(long)]
     special: bool,
     /// The text is ids with commas or spaces between: print what they spell

@@ -333,7 +333,7 @@ fn a_hangup_without_a_certificate_ends_only_what_has_a_terminal() {
 
     let mut server = Server::start(&[]);
     server.signal("-HUP");
-    server.logged("ending");
+    server.logged("shutting down");
     assert!(server.child.wait().unwrap().success());
 }
 

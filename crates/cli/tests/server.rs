@@ -119,7 +119,7 @@ fn the_first_sigterm_waits_and_the_second_does_not() {
     let mut some = [0; 200];
     stream.read_exact(&mut some).unwrap();
     server.signal("-TERM");
-    server.logged("ending");
+    server.logged("shutting down");
     for refused in [server.get("/ready"), server.get("/v1/models"), server.post("/v1/completions", "{}")] {
         assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: 1"), "{refused}");
         assert!(refused.contains("\"code\":\"ending\""), "{refused}");
@@ -136,7 +136,7 @@ fn the_first_sigterm_waits_and_the_second_does_not() {
     stream.write_all(post("/v1/completions", LONG).as_bytes()).unwrap();
     stream.read_exact(&mut some).unwrap();
     server.signal("-INT");
-    server.logged("ending");
+    server.logged("shutting down");
     server.signal("-INT");
     assert_eq!(server.child.wait().unwrap().code(), Some(130));
 }

@@ -68,6 +68,20 @@ fn chat_through_a_pipe() {
     assert_eq!(saved["messages"].as_array().unwrap().len(), 4);
 }
 
+/// A script that pipes a conversation learns from the exit code that there was no answer.
+#[test]
+fn an_answer_that_fails_ends_a_chat_through_a_pipe() {
+    let scratch = Scratch::new("chat-fails");
+    let copy = scratch.model();
+    let config = copy.join("tokenizer_config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    json["chat_template"] = "{{ raise_exception('not this one') }}".into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    let output = run_with(&["chat", copy.to_str().unwrap(), "-q", "-n", "3"], "hi\nhello\n");
+    let err = text(&output.stderr);
+    assert_eq!((output.status.code(), err.matches("not this one").count()), (Some(1), 1), "{err}");
+}
+
 #[test]
 fn show_reads_headers_only() {
     let model = bundled();
