@@ -145,12 +145,10 @@ fn both_readmes_say_the_same() {
 const FUNCTION_LINES: usize = 70;
 
 /// Longer functions, to be shortened: a new one does not belong here, and one that became shorter leaves.
-const LONG_FUNCTIONS: [&str; 7] = [
+const LONG_FUNCTIONS: [&str; 5] = [
     "kernels/attend.rs attend",
     "kernels/panels.rs with_panels",
     "kernels/products.rs quantised",
-    "model/families/gguf.rs structure",
-    "model/gguf.rs read_mapped",
     "text/grammar/schema.rs keyword",
     "text/rebuilt.rs describe",
 ];

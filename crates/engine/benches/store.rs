@@ -8,15 +8,15 @@ use std::time::Instant;
 
 use farthing_engine::store::{Key, Settings, Store, chain, root};
 
-const UNITS: usize = 64;
+const BLOCKS: usize = 64;
 
 fn main() {
     let place = std::env::args().nth(1).filter(|a| !a.starts_with('-')).map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = tempfile::tempdir_in(place).unwrap();
-    for unit_bytes in [2 << 20, 50 << 10] {
-        let dir = folder.path().join(unit_bytes.to_string());
-        println!("{UNITS} units of {unit_bytes} bytes");
-        transfer(&dir, unit_bytes);
+    for block_bytes in [2 << 20, 50 << 10] {
+        let dir = folder.path().join(block_bytes.to_string());
+        println!("{BLOCKS} blocks of {block_bytes} bytes");
+        transfer(&dir, block_bytes);
     }
     let dir = folder.path().join("many");
     let store = open(&dir, 4096);
@@ -25,11 +25,11 @@ fn main() {
     store.flush();
     drop(store);
     let mut seconds: Vec<f64> = (0..9).map(|_| timed(|| drop(open(&dir, 4096)))).collect();
-    report("open with 5000 units", &mut seconds, 0);
+    report("open with 5000 blocks", &mut seconds, 0);
 }
 
-fn open(dir: &Path, unit_bytes: usize) -> Store {
-    let settings = Settings { dir: dir.to_path_buf(), bytes_max: 1 << 40, fingerprint: [1; 32], unit_bytes };
+fn open(dir: &Path, block_bytes: usize) -> Store {
+    let settings = Settings { dir: dir.to_path_buf(), bytes_max: 1 << 40, fingerprint: [1; 32], block_bytes };
     Store::open(settings, |message| println!("{message}"))
 }
 
@@ -38,14 +38,14 @@ fn keys(count: usize) -> Vec<Key> {
     (0..count as u32).scan(start, |key, at| Some(std::mem::replace(key, chain(key, 0, &[at])))).collect()
 }
 
-fn transfer(dir: &Path, unit_bytes: usize) {
+fn transfer(dir: &Path, block_bytes: usize) {
     let (mut put, mut warm, mut cold, mut copy, mut first) = (vec![], vec![], vec![], vec![], vec![]);
-    let keys = keys(UNITS);
+    let keys = keys(BLOCKS);
     for _ in 0..9 {
         let _ = std::fs::remove_dir_all(dir);
-        let store = open(dir, unit_bytes);
+        let store = open(dir, block_bytes);
         put.push(timed(|| {
-            keys.iter().for_each(|key| store.put(*key, vec![7; unit_bytes]));
+            keys.iter().for_each(|key| store.put(*key, vec![7; block_bytes]));
             store.flush();
         }));
         first.push(timed(|| drop(store.fetch(keys.clone(), || {}).next().unwrap().unwrap())));
@@ -56,10 +56,10 @@ fn transfer(dir: &Path, unit_bytes: usize) {
         files.iter().for_each(|file| forget(file));
         cold.push(timed(|| fetch(&store, &keys)));
     }
-    let bytes = UNITS * unit_bytes;
+    let bytes = BLOCKS * block_bytes;
     report("put and written", &mut put, bytes);
     report("fetched, warm", &mut warm, bytes);
-    report("  the first of them", &mut first, unit_bytes);
+    report("  the first of them", &mut first, block_bytes);
     report("  files read, unchecked", &mut copy, bytes);
     report("fetched, cold", &mut cold, bytes);
 }
@@ -67,8 +67,8 @@ fn transfer(dir: &Path, unit_bytes: usize) {
 fn fetch(store: &Store, keys: &[Key]) {
     let mut fetch = store.fetch(keys.to_vec(), || {});
     let mut count = 0;
-    while let Some(unit) = fetch.next() {
-        std::hint::black_box(unit.unwrap());
+    while let Some(block) = fetch.next() {
+        std::hint::black_box(block.unwrap());
         count += 1;
     }
     assert_eq!(count, keys.len());

@@ -1,14 +1,11 @@
 //! A request while it runs: what its logits give, its scores, the next token within its constraint, and the events for its sink.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use model::cache::PAGE;
-
-use crate::error::EngineError;
+use crate::error::{EngineError, panic_message};
 use crate::guide::Guide;
 use crate::request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
 use crate::runner::numbers;
@@ -136,7 +133,7 @@ impl ActiveRequest {
         }
         match catch_unwind(AssertUnwindSafe(|| self.sink.take(event))) {
             Ok(flow) => self.left = flow.is_break(),
-            Err(payload) => (self.left, self.broken) = (true, Some(said(&*payload))),
+            Err(payload) => (self.left, self.broken) = (true, Some(panic_message(&*payload))),
         }
     }
 
@@ -167,11 +164,11 @@ impl ActiveRequest {
         self.give(Event::Failed(error));
     }
 
-    /// A block that ends there was added to the cache by this request. One that it computes again, because it had to give way, does not count.
-    pub fn wrote(&mut self, end: usize) {
+    /// This request added a block of these positions to the cache. One that it computes again, because it had to give way, does not count.
+    pub fn wrote(&mut self, first: usize, end: usize) {
         let (written, last) = self.written;
         if end <= self.prompt && end > last.max(self.timing.cached_tokens) {
-            self.written = (written + PAGE, end);
+            self.written = (written + end - first, end);
         }
     }
 
@@ -201,9 +198,9 @@ impl ActiveRequest {
         }
         // One that had to give way while it was held has the same logits again.
         if self.held.is_some() {
-            return self.go_on(tokens);
+            return self.resume(tokens);
         }
-        self.guarded(|request| request.choose(&logits[logits.len() - vocab..], tokens))
+        self.guarded(|request| request.sample(&logits[logits.len() - vocab..], tokens))
     }
 
     /// Work that may panic, timed as far as it gives tokens.
@@ -222,7 +219,7 @@ impl ActiveRequest {
             }
             *last = now;
         }
-        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))
+        chosen.unwrap_or_else(|payload| Err(EngineError::Fault(panic_message(&*payload))))
     }
 
     /// Scores of the prompt's tokens from the logits before them.
@@ -242,7 +239,7 @@ impl ActiveRequest {
     }
 
     /// The next token from a row of logits; the end where it ends the text.
-    fn choose(&mut self, logits: &[f32], tokens: &[u32]) -> Result<Chosen, EngineError> {
+    fn sample(&mut self, logits: &[f32], tokens: &[u32]) -> Result<Chosen, EngineError> {
         if self.tokens_max == 0 {
             return Ok(Chosen::End(Finish::Length));
         }
@@ -286,17 +283,11 @@ impl ActiveRequest {
     }
 
     /// On from where it waited for its constraint.
-    pub fn go_on(&mut self, tokens: &[u32]) -> Result<Chosen, EngineError> {
+    pub fn resume(&mut self, tokens: &[u32]) -> Result<Chosen, EngineError> {
         self.guarded(|request| match request.held.take() {
             None => Ok(Chosen::Nothing),
-            Some(Held::Logits(logits)) => request.choose(&logits, tokens),
+            Some(Held::Logits(logits)) => request.sample(&logits, tokens),
             Some(Held::Token(token)) => request.judged(token),
         })
     }
-}
-
-/// What a panic said.
-pub(crate) fn said(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    text.unwrap_or("a panic without words").replace('\n', " ")
 }

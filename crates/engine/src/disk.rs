@@ -11,10 +11,19 @@ use std::thread::JoinHandle;
 
 use model::mmap::Mapping;
 
-use crate::engine::Disk;
 use crate::identity::{FileHash, NoHash, file_hash};
 use crate::runner::Fingerprint;
 use crate::store::{Fetch, Key, Settings, Statistics, Store};
+
+/// A cache on disk.
+pub struct Disk {
+    /// Directory.
+    pub dir: std::path::PathBuf,
+    /// Bound of all that is in it.
+    pub bytes_max: u64,
+    /// Gets a line when the disk cannot be used.
+    pub warn: Box<dyn Fn(&str) + Send + Sync>,
+}
 
 /// A cache on disk that comes when it can.
 pub(crate) struct LateStore {
@@ -38,7 +47,7 @@ impl LateStore {
         disk: Disk,
         files: Vec<Arc<Mapping>>,
         fingerprint: Fingerprint,
-        unit_bytes: usize,
+        block_bytes: usize,
         wake: impl FnOnce() + Send + 'static,
     ) -> LateStore {
         let Disk { dir, bytes_max, warn } = disk;
@@ -50,7 +59,7 @@ impl LateStore {
             match theirs.hashes(dir.join("hashes")) {
                 Ok(hashes) => {
                     let (fingerprint, warn) = (fingerprint.with(&hashes), Arc::clone(&theirs.warn));
-                    let settings = Settings { dir, bytes_max, fingerprint, unit_bytes };
+                    let settings = Settings { dir, bytes_max, fingerprint, block_bytes };
                     let _ = theirs.store.set((Store::open(settings, move |line| warn(line)), fingerprint));
                     wake();
                 }

@@ -7,22 +7,22 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use model::cache::PAGE;
-use model::{Cache, ExpertCounts};
+use model::ExpertCounts;
 use thiserror::Error;
 
 use crate::active::ActiveRequest;
-use crate::disk::LateStore;
+use crate::disk::{Disk, LateStore};
 use crate::error::EngineError;
 use crate::queue::{Queue, QueueFull};
 use crate::request::{Event, EventSink, Request};
 use crate::runner::{Limits, Runner, check};
 use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
-use crate::store::{self, root};
+use crate::state::{Shared, State, Statistics};
+use crate::store::root;
 use crate::worker::work;
 
 /// Keys in memory need no fingerprint: all blocks there are of one model.
@@ -104,16 +104,6 @@ pub struct Settings {
     pub fault: Option<Box<dyn Fn(&str) + Send>>,
 }
 
-/// A cache on disk.
-pub struct Disk {
-    /// Directory.
-    pub dir: std::path::PathBuf,
-    /// Bound of all that is in it.
-    pub bytes_max: u64,
-    /// Gets a line when the disk cannot be used.
-    pub warn: Box<dyn Fn(&str) + Send + Sync>,
-}
-
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
@@ -124,83 +114,6 @@ impl Default for Settings {
             disk: None,
             fault: None,
         }
-    }
-}
-
-/// What an engine has done, and what it does now.
-#[derive(Clone, Debug, Default)]
-pub struct Statistics {
-    /// Requests that run.
-    pub running: usize,
-    /// Requests that wait.
-    pub waiting: usize,
-    /// Pages of the cache.
-    pub pages: usize,
-    /// Pages that can be taken.
-    pub pages_available: usize,
-    /// Units of 64 tokens that can be found in memory.
-    pub units: usize,
-    /// Units given up for room.
-    pub units_evicted: u64,
-    /// Forwards.
-    pub steps: u64,
-    /// Rows of all forwards: tokens that were computed.
-    pub rows: u64,
-    /// Time in forwards.
-    pub busy: Duration,
-    /// Prompt tokens that were computed, cache hits left out.
-    pub prompt_tokens: u64,
-    /// Prompt tokens that were in the cache, as `Event::Started` tells each request.
-    pub cached_tokens: u64,
-    /// Times a request gave back its pages and waited again.
-    pub preempted: u64,
-    /// Requests that waited too long.
-    pub expired: u64,
-    /// Of each layer with experts, how often each was chosen.
-    pub experts: Vec<Vec<u64>>,
-    /// The cache on disk; `None` where there is none, and until the model's files are hashed.
-    pub disk: Option<store::Statistics>,
-}
-
-/// What the worker and those who submit share.
-pub(crate) struct State {
-    /// Who waits and who runs.
-    pub queue: Queue,
-    /// Requests that came since the worker looked, in order.
-    pub arrived: Vec<(Id, NewRequest, ActiveRequest)>,
-    /// Requests whose handles are gone.
-    pub gone: Vec<Id>,
-    pub ending: bool,
-    /// Something that the worker waits for is there: blocks from disk, an answer of a constraint.
-    pub woken: bool,
-    /// What is in memory was put on disk, when that came into use.
-    pub stored: bool,
-    /// What the engine's thread said when it panicked.
-    pub fault: Option<String>,
-    pub statistics: Statistics,
-    next_id: Id,
-}
-
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    pub changed: Condvar,
-    pub store: OnceLock<LateStore>,
-    pub started: Instant,
-}
-
-impl Shared {
-    pub fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Have the worker look at what came.
-    pub fn wake(&self) {
-        self.lock().woken = true;
-        self.changed.notify_all();
-    }
-
-    pub fn wait(&self, state: MutexGuard<'_, State>, most: Duration) {
-        drop(self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -219,9 +132,9 @@ impl Engine {
         let (limits, vocab, experts) = (runner.limits(), runner.model().structure.vocab, runner.expert_counts());
         let Settings { waiting, running, step, constraint, disk, fault } = settings;
         let running = running.max(1);
-        let bounds = Bounds { page: PAGE, form_block: runner.model().form_block(), running, context: limits.context };
+        let (page, block_bytes) = (runner.layout().page(), runner.layout().page_bytes());
+        let bounds = Bounds { page, form_block: runner.model().form_block(), running, context: limits.context };
         let scheduler = Scheduler::new(bounds, runner.pages());
-        let block_bytes = Cache::bytes_per_page(&runner.model().structure, runner.format());
         let (pages, pages_available) = (runner.pages(), runner.pages());
         let state = State {
             queue: Queue::new(waiting, running),

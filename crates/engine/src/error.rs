@@ -1,5 +1,7 @@
 //! Why a request or a forward failed, in one line each.
 
+use std::any::Any;
+
 use thiserror::Error;
 
 /// Why a request or a forward failed.
@@ -62,4 +64,10 @@ pub enum EngineError {
     /// A mistake in this program, caught.
     #[error("a fault inside: {0}; please report it")]
     Fault(String),
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("a panic without words").replace('\n', " ")
 }

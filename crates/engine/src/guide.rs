@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::active::said;
-use crate::error::EngineError;
+use crate::error::{EngineError, panic_message};
 use crate::request::Constraint;
 
 /// Constraints judge a token in microseconds; so long it is waited for, rather than that every request sits out a step.
@@ -42,7 +41,7 @@ impl Guide {
             let error = match obeyed {
                 Ok(Ok(())) => return,
                 Ok(Err(why)) => EngineError::Constraint(why),
-                Err(payload) => EngineError::Fault(said(&*payload)),
+                Err(payload) => EngineError::Fault(panic_message(&*payload)),
             };
             let _ = sender.send(Reply::Failed(error));
             wake();

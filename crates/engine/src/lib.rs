@@ -14,12 +14,15 @@ mod request;
 mod runner;
 pub mod sampler;
 pub mod scheduler;
+mod state;
 pub mod store;
 mod worker;
 
-pub use engine::{Disk, Engine, RequestHandle, Settings, Statistics, SubmitError};
+pub use disk::Disk;
+pub use engine::{Engine, RequestHandle, Settings, SubmitError};
 pub use error::EngineError;
 pub use model::cache::PAGE;
 pub use request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
 pub use runner::{ARITHMETIC, Limits, Positions, Runner};
 pub use sampler::{Sampler, Sampling, SamplingError};
+pub use state::Statistics;

@@ -1,4 +1,4 @@
-//! Pages that several requests read: who uses which, which hold a unit that can be found by its key, and which go first when room is
+//! Pages that several requests read: who uses which, which hold a block that can be found by its key, and which go first when room is
 //! needed. Plain data: it knows numbers of pages, not their contents.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,8 +10,8 @@ use crate::store::Key;
 struct Slot {
     /// Requests that read it.
     users: u32,
-    /// The unit it holds, and the tokens' key before it.
-    unit: Option<(Key, Key)>,
+    /// The block it holds, and the tokens' key before it.
+    block: Option<(Key, Key)>,
     /// When it was given back, while nobody uses it.
     since: u64,
 }
@@ -22,10 +22,10 @@ pub struct PrefixCache {
     slots: Vec<Slot>,
     /// Nobody uses these, and they hold nothing.
     empty: Vec<u32>,
-    /// Nobody uses these, but they hold units: the longest unused first.
+    /// Nobody uses these, but they hold blocks: the longest unused first.
     idle: BTreeMap<u64, u32>,
-    units: HashMap<Key, u32>,
-    /// The unit that last followed a key, to say where a prompt began to differ.
+    blocks: HashMap<Key, u32>,
+    /// The block that last followed a key, to say where a prompt began to differ.
     followers: HashMap<Key, (Key, Box<[u32]>)>,
     clock: u64,
     evicted: u64,
@@ -38,7 +38,7 @@ impl PrefixCache {
             slots: vec![Slot::default(); count],
             empty: (0..count as u32).rev().collect(),
             idle: BTreeMap::new(),
-            units: HashMap::new(),
+            blocks: HashMap::new(),
             followers: HashMap::new(),
             clock: 0,
             evicted: 0,
@@ -50,27 +50,27 @@ impl PrefixCache {
         self.slots.len()
     }
 
-    /// Pages that can be taken: empty ones, and units that nobody uses.
+    /// Pages that can be taken: empty ones, and blocks that nobody uses.
     pub fn available(&self) -> usize {
         self.empty.len() + self.idle.len()
     }
 
-    /// Units that can be found.
-    pub fn units(&self) -> usize {
-        self.units.len()
+    /// Blocks that can be found.
+    pub fn blocks(&self) -> usize {
+        self.blocks.len()
     }
 
-    /// All units that can be found, with their pages, in no order.
-    pub fn each_unit(&self) -> impl Iterator<Item = (Key, u32)> {
-        self.units.iter().map(|(&key, &page)| (key, page))
+    /// All blocks that can be found, with their pages, in no order.
+    pub fn each_block(&self) -> impl Iterator<Item = (Key, u32)> {
+        self.blocks.iter().map(|(&key, &page)| (key, page))
     }
 
-    /// Units that were given up for room.
+    /// Blocks that were given up for room.
     pub fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// A page to write to, for one user. The unit that was longest unused goes if it must.
+    /// A page to write to, for one user. The block that was longest unused goes if it must.
     pub fn take(&mut self) -> Option<u32> {
         let page = match self.empty.pop() {
             Some(page) => page,
@@ -85,14 +85,14 @@ impl PrefixCache {
         Some(page)
     }
 
-    /// Whether a unit is there, and whether nobody uses it now.
+    /// Whether a block is there, and whether nobody uses it now.
     pub fn find(&self, key: &Key) -> Option<bool> {
-        self.units.get(key).map(|&page| self.slots[page as usize].users == 0)
+        self.blocks.get(key).map(|&page| self.slots[page as usize].users == 0)
     }
 
-    /// One more user of a unit.
+    /// One more user of a block.
     pub fn share(&mut self, key: &Key) -> Option<u32> {
-        let page = *self.units.get(key)?;
+        let page = *self.blocks.get(key)?;
         let slot = &mut self.slots[page as usize];
         if slot.users == 0 {
             self.idle.remove(&slot.since);
@@ -101,20 +101,20 @@ impl PrefixCache {
         Some(page)
     }
 
-    /// A page now holds this unit, whole, after `before`. A unit that is there already stays where it is.
+    /// A page now holds this block, whole, after `before`. A block that is there already stays where it is.
     pub fn publish(&mut self, page: u32, key: Key, before: Key, tokens: &[u32]) -> bool {
         self.followers.insert(before, (key, tokens.into()));
-        if self.units.contains_key(&key) {
+        if self.blocks.contains_key(&key) {
             return false;
         }
         let slot = &mut self.slots[page as usize];
-        assert!(slot.users > 0 && slot.unit.is_none(), "one who wrote a page says what it holds, once");
-        slot.unit = Some((key, before));
-        self.units.insert(key, page);
+        assert!(slot.users > 0 && slot.block.is_none(), "one who wrote a page says what it holds, once");
+        slot.block = Some((key, before));
+        self.blocks.insert(key, page);
         true
     }
 
-    /// How many of `tokens` follow `before` in the unit that was last published there.
+    /// How many of `tokens` follow `before` in the block that was last published there.
     pub fn common(&self, before: &Key, tokens: &[u32]) -> Option<usize> {
         let (_, seen) = self.followers.get(before)?;
         Some(seen.iter().zip(tokens).take_while(|(a, b)| a == b).count())
@@ -127,7 +127,7 @@ impl PrefixCache {
         if slot.users > 0 {
             return;
         }
-        if slot.unit.is_some() {
+        if slot.block.is_some() {
             self.clock += 1;
             slot.since = self.clock;
             self.idle.insert(self.clock, page);
@@ -136,10 +136,10 @@ impl PrefixCache {
         }
     }
 
-    /// A page no longer holds a unit that can be found.
+    /// A page no longer holds a block that can be found.
     fn forget(&mut self, page: u32) {
-        let Some((key, before)) = self.slots[page as usize].unit.take() else { return };
-        self.units.remove(&key);
+        let Some((key, before)) = self.slots[page as usize].block.take() else { return };
+        self.blocks.remove(&key);
         if self.followers.get(&before).is_some_and(|(last, _)| *last == key) {
             self.followers.remove(&before);
         }
@@ -154,13 +154,17 @@ impl PrefixCache {
         assert_eq!(used + self.empty.len() + self.idle.len(), self.slots.len(), "every page is used, idle or empty");
         for (page, slot) in self.slots.iter().enumerate() {
             assert_eq!(slot.users, users.get(&(page as u32)).copied().unwrap_or(0), "users of page {page}");
-            if let Some((key, _)) = slot.unit {
-                assert_eq!(self.units.get(&key), Some(&(page as u32)), "a unit is found where it is");
+            if let Some((key, _)) = slot.block {
+                assert_eq!(self.blocks.get(&key), Some(&(page as u32)), "a block is found where it is");
             }
         }
-        assert_eq!(self.units.len(), self.slots.iter().filter(|s| s.unit.is_some()).count(), "no unit without a page");
-        assert!(self.idle.values().all(|&p| self.slots[p as usize].unit.is_some()), "idle pages hold units");
-        assert!(self.empty.iter().all(|&p| self.slots[p as usize].unit.is_none()), "empty pages hold none");
+        assert_eq!(
+            self.blocks.len(),
+            self.slots.iter().filter(|s| s.block.is_some()).count(),
+            "no block without a page"
+        );
+        assert!(self.idle.values().all(|&p| self.slots[p as usize].block.is_some()), "idle pages hold blocks");
+        assert!(self.empty.iter().all(|&p| self.slots[p as usize].block.is_none()), "empty pages hold none");
     }
 }
 
@@ -185,7 +189,7 @@ mod tests {
         let page = pages.take().unwrap();
         assert_eq!((pages.find(&keys[0]), pages.find(&keys[1]), pages.find(&keys[2])), (Some(true), None, Some(true)));
         assert!(pages.publish(page, keys[3], base, &[3]));
-        assert_eq!((pages.available(), pages.units(), pages.evicted()), (2, 3, 1));
+        assert_eq!((pages.available(), pages.blocks(), pages.evicted()), (2, 3, 1));
         // Shared by two: it is free when both have gone.
         let again = pages.share(&keys[3]).unwrap();
         pages.release(page);

@@ -77,7 +77,7 @@ pub enum Event {
     },
     /// The prompt was computed.
     Read {
-        /// Tokens of the prompt that were added to the cache, in whole units; with `cached` no more than the prompt has.
+        /// Tokens of the prompt that were added to the cache, in whole blocks; with `cached` no more than the prompt has.
         written: usize,
     },
     /// Scores of prompt tokens, in order, several events for a long prompt. The first token of a prompt has none and is left out.

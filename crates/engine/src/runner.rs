@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kernels::Pool;
 use model::cache::PAGE;
-use model::{Batch, Cache, CacheFormat, ExpertCounts, Scratch, Span, Trace, Transformer, Wanted};
+use model::{Batch, Cache, CacheFormat, CacheLayout, ExpertCounts, Scratch, Span, Trace, Transformer, Wanted};
 
 use crate::error::EngineError;
 use crate::identity::FileHash;
@@ -30,6 +30,7 @@ pub const ARITHMETIC: u64 = 2;
 pub struct Runner {
     model: Transformer,
     pool: Pool,
+    format: CacheFormat,
     cache: Cache,
     scratch: Scratch,
     limits: Limits,
@@ -68,8 +69,9 @@ impl Positions {
 impl Runner {
     /// A runner with a cache of `limits.cached` positions.
     pub fn new(model: Transformer, pool: Pool, format: CacheFormat, limits: Limits) -> Runner {
-        let cache = Cache::new(&model.structure, format, limits.cached.div_ceil(PAGE));
-        Runner { model, pool, cache, scratch: Scratch::new(), limits }
+        let layout = model.structure.cache_layout(format);
+        let pages = limits.cached.div_ceil(layout.page());
+        Runner { model, pool, format, cache: Cache::new(layout, pages), scratch: Scratch::new(), limits }
     }
 
     /// The model.
@@ -89,7 +91,12 @@ impl Runner {
 
     /// How the cache stores numbers.
     pub fn format(&self) -> CacheFormat {
-        self.cache.format()
+        self.format
+    }
+
+    /// What the cache keeps.
+    pub fn layout(&self) -> &CacheLayout {
+        self.cache.layout()
     }
 
     /// Pages of the cache.
@@ -166,7 +173,8 @@ impl Runner {
 
     /// Copy the positions of one sequence to another's pages.
     pub fn copy(&mut self, from: &Positions, to: &mut Positions) {
-        for (&from, &to) in from.pages[..from.len.div_ceil(PAGE)].iter().zip(&to.pages) {
+        let pages = from.len.div_ceil(self.layout().page());
+        for (&from, &to) in from.pages[..pages].iter().zip(&to.pages) {
             self.cache.copy_page(from, to);
         }
         to.len = from.len;
@@ -210,8 +218,7 @@ impl Runner {
     pub(crate) fn fingerprint(&self) -> Fingerprint {
         let mut hasher = blake3::Hasher::new_derive_key("Farthing, model and arithmetic, version 2");
         hasher.update(&ARITHMETIC.to_le_bytes());
-        let name =
-            CacheFormat::ALL.iter().find(|(format, _)| *format == self.cache.format()).map_or("", |(_, name)| name);
+        let name = CacheFormat::ALL.iter().find(|(format, _)| *format == self.format).map_or("", |(_, name)| name);
         hasher.update(name.as_bytes()).update(&[0]);
         self.model.structure.identify(&mut |bytes| {
             hasher.update(bytes);

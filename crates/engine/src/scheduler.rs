@@ -4,7 +4,7 @@
 //! A step decodes one token of every running request that has read its prompt, and reads prompts within a budget of tokens besides. Of
 //! those that wait the highest priority goes first, then the account that was served least (virtual token counter, arXiv 2401.00588),
 //! then the earliest. A prefix that another request computes at this moment is waited for, not computed twice. When pages run out, the
-//! last in this order gives back its own and waits again: units that stay in the cache are found again, the others are recomputed, and the
+//! last in this order gives back its own and waits again: blocks that stay in the cache are found again, the others are recomputed, and the
 //! text is the same, since bits follow from the request alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -25,7 +25,7 @@ const ACCOUNTS_MAX: usize = 4096;
 /// Bounds of a schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Tokens of a page, and of a unit.
+    /// Tokens of a page, and of a block.
     pub page: usize,
     /// Aligned blocks of a prompt, those before its last token, that are computed in a form of their own, where there is one
     /// (`model::attention::expanded_prompt`).
@@ -58,7 +58,7 @@ pub struct NewRequest {
 /// Tokens of one request to be computed in this step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Which.
+    /// The request.
     pub id: Id,
     /// First position.
     pub position: usize,
@@ -68,19 +68,19 @@ pub struct Chunk {
     pub logits: bool,
 }
 
-/// A unit to be brought from disk into a page.
+/// A block to be brought from disk into a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockLoad {
-    /// It.
+    /// Its key.
     pub key: Key,
-    /// Where to.
+    /// The page to load it into.
     pub page: u32,
 }
 
 /// What a step found out about a request that left the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Which.
+    /// The request.
     pub id: Id,
     /// Tokens of its prompt that are in the cache, or will be if they are restored: the position of its first part says what came of that.
     pub cached: usize,
@@ -99,9 +99,9 @@ pub struct Step {
     pub admitted: Vec<Admitted>,
     /// Contents to copy, from page to page.
     pub copies: Vec<(u32, u32)>,
-    /// Units to bring from disk, in order; `loaded` is told of each.
+    /// Blocks to bring from disk, in order; `loaded` is told of each.
     pub loads: Vec<(Id, Vec<BlockLoad>)>,
-    /// Units of those that begin, from their first on: they were used now.
+    /// Blocks of those that begin, from their first on: they were used now.
     pub used: Vec<Vec<Key>>,
     /// What to compute.
     pub chunks: Vec<Chunk>,
@@ -118,13 +118,15 @@ impl Step {
     }
 }
 
-/// A unit that was computed.
+/// A block that was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct Block {
     /// Its key.
     pub key: Key,
-    /// Where it lies.
+    /// The page that holds it.
     pub page: u32,
+    /// Position of its first token.
+    pub first: usize,
     /// Position after its last token.
     pub end: usize,
 }
@@ -138,23 +140,24 @@ struct Request {
     prompt: usize,
     /// The prompt and what was generated.
     tokens: Vec<u32>,
-    /// Keys of its whole units, as far as they are known.
+    /// Keys of its whole blocks, as far as they are known.
     keys: Vec<Key>,
     pages: Vec<u32>,
     /// Positions whose entries are in its pages.
     computed: usize,
-    /// Units that were offered to the others.
+    /// Blocks that were offered to the others.
     published: usize,
-    /// Units that are on their way from disk, and how many units it has when the last has come.
-    restoring: VecDeque<usize>,
+    /// Blocks that are on their way from disk, by number.
+    loading: VecDeque<usize>,
+    /// Blocks that need no computing, once the last has come.
     found: usize,
     begun: bool,
 }
 
 /// What of a request is in the cache or on disk.
 #[derive(Default)]
-struct Found {
-    /// Units from its beginning; true where one has to come from disk.
+struct PrefixHit {
+    /// Blocks from its beginning; true where one has to come from disk.
     from_disk: Vec<bool>,
     /// Those in memory that nobody uses now.
     idle: usize,
@@ -194,7 +197,7 @@ impl Scheduler {
         Scheduler { bounds, pages: PrefixCache::new(pages), waiting, running, served }
     }
 
-    /// Pages and units.
+    /// Pages and blocks.
     pub fn pages(&self) -> &PrefixCache {
         &self.pages
     }
@@ -228,7 +231,7 @@ impl Scheduler {
     /// A request comes. Its prompt is neither empty nor longer than the context: the caller saw to that.
     pub fn arrive(&mut self, id: Id, mut new: NewRequest) {
         assert!((1..=self.bounds.context).contains(&new.prompt.len()), "the caller checks prompts");
-        self.welcome(new.account);
+        self.lift_counter(new.account);
         let tokens = std::mem::take(&mut new.prompt);
         self.waiting.push(Request {
             id,
@@ -239,14 +242,14 @@ impl Scheduler {
             pages: Vec::new(),
             computed: 0,
             published: 0,
-            restoring: VecDeque::new(),
+            loading: VecDeque::new(),
             found: 0,
             begun: false,
         });
     }
 
     /// An account that asked for nothing has no credit from that time.
-    fn welcome(&mut self, account: u64) {
+    fn lift_counter(&mut self, account: u64) {
         let active: HashSet<u64> = self.waiting.iter().chain(&self.running).map(|r| r.arrival.account).collect();
         if active.contains(&account) {
             return;
@@ -259,16 +262,16 @@ impl Scheduler {
         *served = (*served).max(least);
     }
 
-    /// A request goes, whatever it was doing. Its pages are free, its units stay until room is needed.
+    /// A request goes, whatever it was doing. Its pages are free, its blocks stay until room is needed.
     pub fn leave(&mut self, id: Id) {
         self.waiting.retain(|r| r.id != id);
         if let Some(at) = self.running.iter().position(|r| r.id == id) {
             let mut request = self.running.remove(at);
-            give_back(&mut self.pages, &mut request);
+            release_pages(&mut self.pages, &mut request);
         }
     }
 
-    /// What to do now. `budget`: tokens of prompts to read in this step. `on_disk` says which units could be restored.
+    /// What to do now. `budget`: tokens of prompts to read in this step. `on_disk` says which blocks could be restored.
     pub fn step(&mut self, now: Duration, budget: usize, on_disk: &mut dyn FnMut(&Key) -> bool) -> Step {
         let mut step = Step::default();
         self.end_overdue(now, &mut step);
@@ -307,41 +310,41 @@ impl Scheduler {
     fn admit(&mut self, on_disk: &mut dyn FnMut(&Key) -> bool, step: &mut Step) {
         let mut order: Vec<_> = self.waiting.iter().map(|r| self.rank(r)).collect();
         order.sort_unstable();
-        // Units that running requests will compute: those who want one of them wait for it.
-        let mut coming: HashSet<Key> = HashSet::new();
+        // Blocks that running requests will compute: those who want one of them wait for it.
+        let mut pending: HashSet<Key> = HashSet::new();
         for request in &mut self.running {
-            note_coming(&self.bounds, request, &mut coming);
+            collect_pending(&self.bounds, request, &mut pending);
         }
         for (_, _, _, id) in order {
             // Until it runs, or waits for a prefix, or nobody gives way: then nobody overtakes it.
             loop {
                 let at = self.waiting.iter().position(|r| r.id == id).expect("it waits until it runs");
                 let found = self.look_up(at, on_disk);
-                if found.next.is_some_and(|key| coming.contains(&key)) {
+                if found.next.is_some_and(|key| pending.contains(&key)) {
                     break;
                 }
                 if self.has_room(at, &found) {
                     let mut request = self.waiting.remove(at);
-                    note_coming(&self.bounds, &mut request, &mut coming);
+                    collect_pending(&self.bounds, &mut request, &mut pending);
                     self.begin(request, &found, step);
                     break;
                 }
-                let Some(victim) = self.who_yields(at) else { return };
+                let Some(victim) = self.pick_victim(at) else { return };
                 self.preempt(victim, step);
             }
         }
     }
 
     /// What is there of the beginning of a request that waits.
-    fn look_up(&mut self, at: usize, on_disk: &mut dyn FnMut(&Key) -> bool) -> Found {
+    fn look_up(&mut self, at: usize, on_disk: &mut dyn FnMut(&Key) -> bool) -> PrefixHit {
         let request = &mut self.waiting[at];
-        let mut found = Found::default();
+        let mut found = PrefixHit::default();
         if request.arrival.whole {
             return found;
         }
-        let units = request.tokens.len() / self.bounds.page;
-        extend_keys(&self.bounds, request, units);
-        for key in &request.keys[..units] {
+        let blocks = request.tokens.len() / self.bounds.page;
+        extend_keys(&self.bounds, request, blocks);
+        for key in &request.keys[..blocks] {
             match self.pages.find(key) {
                 Some(idle) => {
                     found.from_disk.push(false);
@@ -358,7 +361,7 @@ impl Scheduler {
     }
 
     /// Whether a request can begin: a place, pages for what it has and for its next token, and one for each that runs to grow by.
-    fn has_room(&self, at: usize, found: &Found) -> bool {
+    fn has_room(&self, at: usize, found: &PrefixHit) -> bool {
         if self.running.is_empty() {
             return true;
         }
@@ -371,10 +374,10 @@ impl Scheduler {
 
     /// Who gives way to a request that waits: the last of a lower priority; or, where its account has nothing running, the last of the
     /// account that has most, if that is more than one.
-    fn who_yields(&self, at: usize) -> Option<Id> {
+    fn pick_victim(&self, at: usize) -> Option<Id> {
         let NewRequest { priority, account, .. } = self.waiting[at].arrival;
-        let junior = |r: &&Request| (-i16::from(r.arrival.priority), r.id);
-        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(junior);
+        let youngest = |r: &&Request| (-i16::from(r.arrival.priority), r.id);
+        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(youngest);
         if lower.is_some() {
             return lower.map(|r| r.id);
         }
@@ -385,14 +388,14 @@ impl Scheduler {
         }
         let most = counts.values().copied().max().filter(|&n| n > 1)?;
         let candidates = self.running.iter().filter(|r| counts[&r.arrival.account] == most);
-        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(junior).map(|r| r.id)
+        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(youngest).map(|r| r.id)
     }
 
     /// A running request gives back its pages and waits again, in its old order.
     fn preempt(&mut self, id: Id, step: &mut Step) {
         let at = self.running.iter().position(|r| r.id == id).expect("it runs");
         let mut request = self.running.remove(at);
-        give_back(&mut self.pages, &mut request);
+        release_pages(&mut self.pages, &mut request);
         step.chunks.retain(|p| p.id != id);
         step.loads.retain(|(who, _)| *who != id);
         step.preempted.push(id);
@@ -400,19 +403,19 @@ impl Scheduler {
         self.waiting.insert(at, request);
     }
 
-    /// A request runs: it shares the units that are there.
-    fn begin(&mut self, mut request: Request, found: &Found, step: &mut Step) {
+    /// A request runs: it shares the blocks that are there.
+    fn begin(&mut self, mut request: Request, found: &PrefixHit, step: &mut Step) {
         let (page_len, total) = (self.bounds.page, request.tokens.len());
         let mut loads = Vec::new();
-        // Units that are shared first, so that none of them goes while pages are taken.
+        // Blocks that are shared first, so that none of them goes while pages are taken.
         let shared: Vec<Option<u32>> = found
             .from_disk
             .iter()
             .zip(&request.keys)
             .map(|(&disk, key)| if disk { None } else { self.pages.share(key) })
             .collect();
-        for (unit, shared) in shared.into_iter().enumerate() {
-            let last = (unit + 1) * page_len == total;
+        for (block, shared) in shared.into_iter().enumerate() {
+            let last = (block + 1) * page_len == total;
             let page = match shared {
                 Some(page) if !last => page,
                 // Its last token is computed once more, for its logits: into a page of its own.
@@ -425,15 +428,15 @@ impl Scheduler {
                 }
                 None => {
                     let page = self.pages.take().expect("room was made");
-                    loads.push(BlockLoad { key: request.keys[unit], page });
-                    request.restoring.push_back(unit);
+                    loads.push(BlockLoad { key: request.keys[block], page });
+                    request.loading.push_back(block);
                     page
                 }
             };
             request.pages.push(page);
         }
         request.found = request.pages.len();
-        settle(page_len, &mut request);
+        set_computed(page_len, &mut request);
         request.published = (request.computed / page_len).min(request.found);
         if !request.begun {
             request.begun = true;
@@ -452,15 +455,15 @@ impl Scheduler {
     }
 
     fn differs_at(&self, request: &Request) -> Option<usize> {
-        let (unit, page) = (request.found, self.bounds.page);
-        let before = if unit == 0 { &request.arrival.root } else { request.keys.get(unit - 1)? };
-        let rest = request.tokens.get(unit * page..)?;
+        let (block, page) = (request.found, self.bounds.page);
+        let before = if block == 0 { &request.arrival.root } else { request.keys.get(block - 1)? };
+        let rest = request.tokens.get(block * page..)?;
         let common = self.pages.common(before, rest)?;
-        (common < rest.len().min(page)).then_some(unit * page + common)
+        (common < rest.len().min(page)).then_some(block * page + common)
     }
 
     /// Pages for the first `len` positions of a running request; those who came after it give way.
-    fn grow(&mut self, id: Id, len: usize, step: &mut Step) -> bool {
+    fn reserve(&mut self, id: Id, len: usize, step: &mut Step) -> bool {
         let wanted = len.div_ceil(self.bounds.page);
         loop {
             let request = self.running.iter_mut().find(|r| r.id == id).expect("it runs");
@@ -472,8 +475,8 @@ impl Scheduler {
                 return true;
             }
             let own = (-i16::from(request.arrival.priority), id);
-            let junior = |r: &Request| (-i16::from(r.arrival.priority), r.id);
-            let Some(victim) = self.running.iter().max_by_key(|r| junior(r)).filter(|r| junior(r) > own) else {
+            let youngest = |r: &Request| (-i16::from(r.arrival.priority), r.id);
+            let Some(victim) = self.running.iter().max_by_key(|r| youngest(r)).filter(|r| youngest(r) > own) else {
                 return false;
             };
             let victim = victim.id;
@@ -488,7 +491,7 @@ impl Scheduler {
         order.sort_unstable();
         for (_, id) in order {
             let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };
-            if self.grow(id, position + 1, step) {
+            if self.reserve(id, position + 1, step) {
                 step.chunks.push(Chunk { id, position, len: 1, logits: true });
             }
         }
@@ -497,7 +500,7 @@ impl Scheduler {
     /// Prompts, and what was generated before a request had to wait again.
     fn read(&mut self, mut budget: usize, step: &mut Step) {
         // One whose next token is still to be chosen has nothing to read.
-        let reads = |r: &&Request| r.restoring.is_empty() && !r.decodes() && !r.awaits();
+        let reads = |r: &&Request| r.loading.is_empty() && !r.decodes() && !r.awaits();
         let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
         order.sort_unstable();
         for (_, _, _, id) in order {
@@ -512,24 +515,24 @@ impl Scheduler {
             if len == 0 {
                 return;
             }
-            if self.grow(id, position + len, step) {
+            if self.reserve(id, position + len, step) {
                 step.chunks.push(Chunk { id, position, len, logits: len == left });
                 budget -= len;
             }
         }
     }
 
-    /// A part was computed. Units that became whole by it, and were in nobody's page before, are told.
-    pub fn computed(&mut self, id: Id, len: usize) -> Vec<Unit> {
+    /// A part was computed. Blocks that became whole by it, and were in nobody's page before, are told.
+    pub fn computed(&mut self, id: Id, len: usize) -> Vec<Block> {
         let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return Vec::new() };
         let read = (request.prompt.saturating_sub(request.computed)).min(len);
         request.computed += len;
         assert!(request.computed <= request.tokens.len(), "no token is computed before it is known");
         let cost = read as u64 + (len - read) as u64 * GENERATED_COST;
         let account = request.arrival.account;
-        let units = offer(&self.bounds, &mut self.pages, request);
+        let blocks = publish_blocks(&self.bounds, &mut self.pages, request);
         *self.served.entry(account).or_default() += cost;
-        units
+        blocks
     }
 
     /// The next tokens of a request, chosen from the logits of its last; nothing for one that has left. More than one where some were guessed
@@ -545,18 +548,18 @@ impl Scheduler {
         self.running.iter().any(|r| r.id == id && r.awaits())
     }
 
-    /// The next unit of a request came from disk into its page, or did not: then it and what follows are computed. False where the
+    /// The next block of a request came from disk into its page, or did not: then it and what follows are computed. False where the
     /// request wants no more.
     pub fn loaded(&mut self, id: Id, came: bool) -> bool {
         let Some(request) = self.running.iter_mut().find(|r| r.id == id) else { return false };
-        let Some(unit) = request.restoring.pop_front() else { return false };
+        let Some(block) = request.loading.pop_front() else { return false };
         if !came {
-            request.restoring.clear();
-            request.pages.drain(unit..).rev().for_each(|page| self.pages.release(page));
-            request.found = unit;
+            request.loading.clear();
+            request.pages.drain(block..).rev().for_each(|page| self.pages.release(page));
+            request.found = block;
         }
-        settle(self.bounds.page, request);
-        offer(&self.bounds, &mut self.pages, request);
+        set_computed(self.bounds.page, request);
+        publish_blocks(&self.bounds, &mut self.pages, request);
         came
     }
 
@@ -584,49 +587,50 @@ impl Scheduler {
 /// Tokens of a prompt whose scores are wanted that are read together: each has a row of logits.
 const WHOLE_CHUNK: usize = 128;
 
-/// Keys of a request's first `units` units. A unit's form follows from its place in the prompt.
-fn extend_keys(bounds: &Bounds, request: &mut Request, units: usize) {
-    let blocks = bounds.form_block.map_or(0, |block| (request.prompt - 1) / block * block);
-    for unit in request.keys.len()..units {
-        let (first, end) = (unit * bounds.page, (unit + 1) * bounds.page);
+/// Keys of a request's first `blocks` blocks. A block's form follows from its place in the prompt.
+fn extend_keys(bounds: &Bounds, request: &mut Request, blocks: usize) {
+    let expanded = bounds.form_block.map_or(0, |block| (request.prompt - 1) / block * block);
+    for block in request.keys.len()..blocks {
+        let (first, end) = (block * bounds.page, (block + 1) * bounds.page);
         let before = request.keys.last().unwrap_or(&request.arrival.root);
-        let key = chain(before, u8::from(end <= blocks), &request.tokens[first..end]);
+        let key = chain(before, u8::from(end <= expanded), &request.tokens[first..end]);
         request.keys.push(key);
     }
 }
 
-/// Keys of the units that a request has yet to compute or restore.
-fn note_coming(bounds: &Bounds, request: &mut Request, coming: &mut HashSet<Key>) {
+/// Keys of the blocks that a request has yet to compute or restore.
+fn collect_pending(bounds: &Bounds, request: &mut Request, pending: &mut HashSet<Key>) {
     let whole = request.tokens.len() / bounds.page;
     extend_keys(bounds, request, whole);
-    coming.extend(&request.keys[request.published.min(whole)..]);
+    pending.extend(&request.keys[request.published.min(whole)..]);
 }
 
-/// Positions that need no computing: units that are there, but for the last token, whose logits are wanted.
-fn settle(page: usize, request: &mut Request) {
-    let units = request.restoring.front().copied().unwrap_or(request.found);
-    request.computed = (units * page).min(request.tokens.len() - 1);
+/// Positions that need no computing: blocks that are there, but for the last token, whose logits are wanted.
+fn set_computed(page: usize, request: &mut Request) {
+    let blocks = request.loading.front().copied().unwrap_or(request.found);
+    request.computed = (blocks * page).min(request.tokens.len() - 1);
 }
 
-/// Units that became whole are there for everyone.
-fn offer(bounds: &Bounds, pages: &mut PrefixCache, request: &mut Request) -> Vec<Unit> {
+/// Blocks that became whole are there for everyone.
+fn publish_blocks(bounds: &Bounds, pages: &mut PrefixCache, request: &mut Request) -> Vec<Block> {
     let whole = request.computed / bounds.page;
     extend_keys(bounds, request, whole);
-    let mut units = Vec::new();
-    for unit in request.published..whole {
-        let (key, page) = (request.keys[unit], request.pages[unit]);
-        let before = if unit == 0 { request.arrival.root } else { request.keys[unit - 1] };
-        if pages.publish(page, key, before, &request.tokens[unit * bounds.page..(unit + 1) * bounds.page]) {
-            units.push(Unit { key, page, end: (unit + 1) * bounds.page });
+    let mut blocks = Vec::new();
+    for block in request.published..whole {
+        let (key, page) = (request.keys[block], request.pages[block]);
+        let (first, end) = (block * bounds.page, (block + 1) * bounds.page);
+        let before = if block == 0 { request.arrival.root } else { request.keys[block - 1] };
+        if pages.publish(page, key, before, &request.tokens[first..end]) {
+            blocks.push(Block { key, page, first, end });
         }
     }
     request.published = request.published.max(whole);
-    units
+    blocks
 }
 
-/// The pages of a request that no longer runs. Its last units go first when room is needed.
-fn give_back(pages: &mut PrefixCache, request: &mut Request) {
+/// The pages of a request that no longer runs. Its last blocks go first when room is needed.
+fn release_pages(pages: &mut PrefixCache, request: &mut Request) {
     request.pages.drain(..).rev().for_each(|page| pages.release(page));
-    request.restoring.clear();
+    request.loading.clear();
     (request.computed, request.published, request.found) = (0, 0, 0);
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use model::{Batch, Span, Wanted};
 
-use crate::active::{ActiveRequest, Chosen, said};
-use crate::engine::Shared;
-use crate::error::EngineError;
+use crate::active::{ActiveRequest, Chosen};
+use crate::error::{EngineError, panic_message};
 use crate::guide::Guide;
 use crate::request::Finish;
 use crate::runner::Runner;
 use crate::scheduler::{Admitted, BlockLoad, Chunk, Id, Scheduler, Step};
+use crate::state::Shared;
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
@@ -90,7 +90,7 @@ pub(crate) fn work(
     let mut worker = Worker { runner, scheduler, shared, requests, loading, logits, times, step_max, constraint_max };
     let served = catch_unwind(AssertUnwindSafe(|| while worker.step() {}));
     if let Err(payload) = served {
-        let said = said(&*payload);
+        let said = panic_message(&*payload);
         worker.stop(&said);
         if let Some(fault) = fault {
             fault(&said);
@@ -130,7 +130,7 @@ impl Worker {
                 return Some(step);
             }
             let until = self.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
-            let until = until.min(self.patience()).max(Duration::from_millis(1));
+            let until = until.min(self.time_to_wait()).max(Duration::from_millis(1));
             let state = self.shared.lock();
             let news = !state.arrived.is_empty() || !state.gone.is_empty() || state.woken || !state.stored;
             if !news && state.ending == ending {
@@ -154,7 +154,7 @@ impl Worker {
         gone.into_iter().for_each(|id| self.cancelled(id));
         if !stored {
             // The cache on disk has come into use: what is in memory goes there too.
-            let blocks: Vec<(Key, u32)> = self.scheduler.pages().each_unit().collect();
+            let blocks: Vec<(Key, u32)> = self.scheduler.pages().each_block().collect();
             self.store(&blocks);
         }
         (woken, ending)
@@ -176,18 +176,18 @@ impl Worker {
                 continue;
             }
             let Some((tokens, _)) = self.scheduler.sequence(id) else { continue };
-            let outcome = request.go_on(tokens);
+            let outcome = request.resume(tokens);
             let late = request.guide.as_ref().and_then(Guide::late_since).map(|since| since.elapsed());
             match late.filter(|late| *late >= self.constraint_max && matches!(outcome, Ok(Chosen::Nothing))) {
                 Some(late) => outcomes.push((id, Err(EngineError::ConstraintLate { seconds: late.as_secs_f64() }))),
                 None => outcomes.push((id, outcome)),
             }
         }
-        outcomes.into_iter().for_each(|(id, outcome)| self.settle(id, outcome));
+        outcomes.into_iter().for_each(|(id, outcome)| self.advance(id, outcome));
     }
 
     /// How long the worker can sleep before a constraint has taken too long.
-    fn patience(&self) -> Duration {
+    fn time_to_wait(&self) -> Duration {
         let held = self.requests.iter().filter(|(id, request)| request.is_held() && self.scheduler.awaits(**id));
         let late = held.filter_map(|(_, request)| request.guide.as_ref()?.late_since());
         late.map(|since| self.constraint_max.saturating_sub(since.elapsed())).min().unwrap_or(SLEEP)
@@ -209,7 +209,7 @@ impl Worker {
         for id in &step.preempted {
             self.loading.remove(id);
         }
-        self.tell(&step);
+        self.report(&step);
         step.admitted.iter().for_each(|admitted| self.begin(admitted));
         for &(from, to) in &step.copies {
             self.runner.cache().copy_page(from, to);
@@ -233,7 +233,7 @@ impl Worker {
     }
 
     /// What a step means for the load and the counts that others see.
-    fn tell(&self, step: &Step) {
+    fn report(&self, step: &Step) {
         let mut state = self.shared.lock();
         state.statistics.preempted += step.preempted.len() as u64;
         state.statistics.expired += step.expired.len() as u64;
@@ -309,7 +309,7 @@ impl Worker {
         let (runner, logits) = (&mut self.runner, &mut self.logits);
         let batch = Batch { tokens: &tokens, spans: &spans };
         let computed = catch_unwind(AssertUnwindSafe(|| runner.forward(&batch).map(|now| now.clone_into(logits))));
-        computed.unwrap_or_else(|payload| Err(EngineError::Fault(said(&*payload))))?;
+        computed.unwrap_or_else(|payload| Err(EngineError::Fault(panic_message(&*payload))))?;
         let took = began.elapsed();
         let read: usize = chunks.iter().filter(|chunk| chunk.len > 1).map(|chunk| chunk.len).sum();
         self.times.saw(read, took.as_secs_f64());
@@ -337,7 +337,7 @@ impl Worker {
             read += request.prompt().saturating_sub(position).min(len);
             request.computed(position + len);
             for block in self.scheduler.computed(id, len) {
-                request.wrote(block.end);
+                request.wrote(block.first, block.end);
                 blocks.push((block.key, block.page));
             }
         }
@@ -382,11 +382,11 @@ impl Worker {
             all => self.runner.pool().each(all, one),
         }
         let outcomes: Vec<_> = tasks.into_iter().map(|t| (t.chunk.id, t.outcome)).collect();
-        outcomes.into_iter().for_each(|(id, outcome)| self.settle(id, outcome));
+        outcomes.into_iter().for_each(|(id, outcome)| self.advance(id, outcome));
     }
 
     /// A request goes on with its next token, or ends.
-    fn settle(&mut self, id: Id, outcome: Result<Chosen, EngineError>) {
+    fn advance(&mut self, id: Id, outcome: Result<Chosen, EngineError>) {
         let Some(request) = self.requests.get(&id) else { return };
         let finish = match outcome {
             Err(error) => Err(error),
@@ -428,7 +428,7 @@ impl Worker {
         let mut state = self.shared.lock();
         let now = &mut state.statistics;
         (now.pages, now.pages_available) = (pages.count(), pages.available());
-        (now.units, now.units_evicted) = (pages.units(), pages.evicted());
+        (now.blocks, now.blocks_evicted) = (pages.blocks(), pages.evicted());
         now.prompt_tokens += read as u64;
     }
 

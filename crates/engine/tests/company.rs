@@ -138,15 +138,15 @@ fn with_disk(model: &str, dir: &Path) -> (Engine, Arc<std::sync::Mutex<Vec<Strin
 }
 
 /// A service that knows what is on disk by now.
-fn knows(service: &Engine, units: u64) -> Statistics {
+fn knows(service: &Engine, blocks: u64) -> Statistics {
     for _ in 0..400 {
         let now = service.statistics();
-        if now.disk.as_ref().is_some_and(|disk| disk.units >= units) {
+        if now.disk.as_ref().is_some_and(|disk| disk.blocks >= blocks) {
             return now;
         }
         std::thread::sleep(Duration::from_millis(25));
     }
-    panic!("{units} units on disk: {:?}", service.statistics())
+    panic!("{blocks} blocks on disk: {:?}", service.statistics())
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_prompt_is_found_on_disk_by_the_next_service() {
         let (service, warnings) = with_disk(model, dir.path());
         knows(&service, 9);
         let again = all(&service, request(prompt(600, 1), 30, 5));
-        // The last unit that lies wholly in the prompt ends at 576.
+        // The last block that lies wholly in the prompt ends at 576.
         assert_eq!((cached(&again), ids(&again)), (576, ids(&first)), "{model}");
         assert!(service.statistics().disk.unwrap().hits >= 9);
         // Found in memory it is used on disk too, so that it is not evicted there.
@@ -168,7 +168,7 @@ fn a_prompt_is_found_on_disk_by_the_next_service() {
         assert!(cached(&all(&service, request(prompt(600, 1), 1, 5))) >= 576);
         drop(service);
         assert!(before.iter().all(|(then, file)| used(file) > *then), "{model}");
-        // One unit is damaged, each in turn: what is before it is used and told, no more; the rest is computed, the text is the same.
+        // One block is damaged, each in turn: what is before it is used and told, no more; the rest is computed, the text is the same.
         let mut told = Vec::new();
         for file in walk(dir.path()) {
             let mut bytes = std::fs::read(&file).unwrap();
@@ -190,7 +190,7 @@ fn a_prompt_is_found_on_disk_by_the_next_service() {
             told.push(cached(&again));
         }
         told.sort_unstable();
-        assert_eq!(told, (0..9).map(|unit| unit * 64).collect::<Vec<_>>(), "{model}");
+        assert_eq!(told, (0..9).map(|block| block * 64).collect::<Vec<_>>(), "{model}");
         assert!(warnings.lock().unwrap().is_empty());
     }
 }

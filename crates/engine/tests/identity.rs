@@ -100,9 +100,13 @@ fn a_record_is_believed_whole_or_not_at_all() {
 }
 
 fn service(model: &Path, dir: &Path) -> Engine {
+    service_with(model, dir, CacheFormat::Bf16)
+}
+
+fn service_with(model: &Path, dir: &Path, format: CacheFormat) -> Engine {
     let checkpoint = Checkpoint::open(model).unwrap();
     let (weights, limits) = (checkpoint.weights().unwrap(), Limits { context: 512, cached: 512 });
-    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(1), CacheFormat::Bf16, limits);
+    let runner = Runner::new(Transformer::new(checkpoint.structure, weights), Pool::new(1), format, limits);
     let warn = Box::new(|line: &str| println!("warning: {line}"));
     let disk = Some(Disk { dir: dir.to_path_buf(), bytes_max: 1 << 30, warn });
     Engine::start(runner, Settings { disk, ..Settings::default() })
@@ -160,11 +164,11 @@ fn a_patched_model_finds_nothing_of_the_old_one() {
     let first = service(&model, &dir);
     let (text, found) = asked(&first);
     assert_eq!((found, text.len()), (0, 20));
-    until("the units of memory go to disk", || first.statistics().disk.is_some_and(|disk| disk.written >= 4));
+    until("the blocks of memory go to disk", || first.statistics().disk.is_some_and(|disk| disk.written >= 4));
     drop(first);
     let again = service(&model, &dir);
-    until("the hash is kept, so that the units are found", || {
-        again.statistics().disk.is_some_and(|disk| disk.units >= 4)
+    until("the hash is kept, so that the blocks are found", || {
+        again.statistics().disk.is_some_and(|disk| disk.blocks >= 4)
     });
     assert_eq!(asked(&again), (text.clone(), 256));
     drop(again);
@@ -179,10 +183,10 @@ fn a_patched_model_finds_nothing_of_the_old_one() {
     assert_eq!(found, 0, "pages of the model as it was");
     assert_ne!(other, text, "the patch is felt");
     drop(patched);
-    // The old model again: its units are still there.
+    // The old model again: its blocks are still there.
     fs::copy(bundled().join("model.safetensors"), &weights).unwrap();
     let back = service(&model, &dir);
-    until("it is hashed", || back.statistics().disk.is_some_and(|disk| disk.units >= 8));
+    until("it is hashed", || back.statistics().disk.is_some_and(|disk| disk.blocks >= 8));
     assert_eq!(asked(&back), (text, 256));
 }
 
@@ -219,6 +223,40 @@ fn structures_are_written_as_they_were() {
         hasher.finalize().to_hex()[..16].to_string()
     });
     assert_eq!(written, ["446c012eb6da0753", "649caedf3e6a1d2f", "32536202de1ae738"]);
+}
+
+/// Names and bytes of what is on disk after a prompt of 300 tokens: fingerprint, keys, headers, checksums and the bytes of blocks.
+#[test]
+fn files_on_disk_are_written_as_they_were() {
+    const LLAMA: &str = "../model/tests/data/oracle/llama-gqa";
+    const SEED: &str = "../../models/seed-5.7m";
+    const WRITTEN: [(&str, CacheFormat, &str); 6] = [
+        (SEED, CacheFormat::F32, "3e5527b75f475bf6"),
+        (SEED, CacheFormat::Bf16, "8e9664f924f6eb4c"),
+        (SEED, CacheFormat::Eight, "644f26f5384db8d9"),
+        (SEED, CacheFormat::Six, "27896d5b1b84354f"),
+        (LLAMA, CacheFormat::Bf16, "ec890427f33c2342"),
+        (LLAMA, CacheFormat::Six, "a7fa15e52ad6932c"),
+    ];
+    let now = WRITTEN.map(|(model, format, _)| {
+        let folder = tempfile::tempdir().unwrap();
+        let service = service_with(&Path::new(env!("CARGO_MANIFEST_DIR")).join(model), folder.path(), format);
+        asked(&service);
+        until("four blocks are written", || service.statistics().disk.is_some_and(|disk| disk.written >= 4));
+        drop(service);
+        let mut hasher = blake3::Hasher::new();
+        let mut folders: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        folders.retain(|path| !path.ends_with("hashes"));
+        let files = folders.iter().flat_map(|path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        assert_eq!(files.len(), 4);
+        for file in files {
+            hasher.update(file.file_name().unwrap().as_encoded_bytes()).update(&fs::read(file).unwrap());
+        }
+        hasher.finalize().to_hex()[..16].to_string()
+    });
+    assert_eq!(now.each_ref().map(String::as_str), WRITTEN.map(|(_, _, written)| written));
 }
 
 /// `cargo test -p farthing-engine --test identity -- --ignored --nocapture`, with `FARTHING_HASHED` naming a file in the page cache, else one of 1 GiB is made.

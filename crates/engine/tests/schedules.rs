@@ -1,4 +1,4 @@
-//! A simulated engine under random schedules: arrivals, cancellations, preemptions, evictions, units from disk and faults. Pages hold
+//! A simulated engine under random schedules: arrivals, cancellations, preemptions, evictions, blocks from disk and faults. Pages hold
 //! numbers that follow from tokens and forms as a model's do, so that a wrong page is a wrong text. `FARTHING_SCHEDULES=N` tries N.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -80,7 +80,7 @@ struct World {
     /// What pages hold.
     pages: Vec<Vec<u64>>,
     disk: HashMap<Key, Vec<u64>>,
-    /// Units on their way.
+    /// Blocks on their way.
     restores: VecDeque<(Id, BlockLoad)>,
     clients: HashMap<Id, Client>,
     /// Tokens that are chosen but not pushed yet: a constraint thinks about them.
@@ -171,12 +171,12 @@ impl World {
 
     fn restore(&mut self) {
         let Some((id, BlockLoad { key, page })) = self.restores.pop_front() else { return };
-        // A unit may have gone from disk meanwhile, or be damaged: then it is a miss.
-        let unit = self.disk.get(&key).filter(|_| !self.random.chance(15)).cloned();
-        let came = unit.is_some();
+        // A block may have gone from disk meanwhile, or be damaged: then it is a miss.
+        let block = self.disk.get(&key).filter(|_| !self.random.chance(15)).cloned();
+        let came = block.is_some();
         let wanted = self.scheduler.sequence(id).is_some();
-        if let Some(unit) = unit.filter(|_| wanted) {
-            self.pages[page as usize] = unit;
+        if let Some(block) = block.filter(|_| wanted) {
+            self.pages[page as usize] = block;
         }
         if !self.scheduler.loaded(id, came) {
             self.restores.retain(|(who, _)| *who != id);
@@ -277,9 +277,9 @@ impl World {
             return;
         }
         for part in parts {
-            for unit in self.scheduler.computed(part.id, part.len) {
+            for block in self.scheduler.computed(part.id, part.len) {
                 if self.random.chance(70) {
-                    self.disk.insert(unit.key, self.pages[unit.page as usize].clone());
+                    self.disk.insert(block.key, self.pages[block.page as usize].clone());
                 }
             }
             if part.logits {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use farthing_engine::store::{Missed, Settings, Store};
+use farthing_engine::store::{LookupError, Settings, Store};
 use storing::*;
 
 #[test]
@@ -17,7 +17,7 @@ fn a_restart_finds_everything() {
     let keys = keys("restart", 100);
     let store = open(folder.path(), 1 << 30);
     assert_eq!(store.statistics(), Default::default());
-    assert!(matches!(store.fetch(keys.clone(), || {}).next(), Some(Err(Missed::Absent))));
+    assert!(matches!(store.fetch(keys.clone(), || {}).next(), Some(Err(LookupError::Absent))));
     put(&store, &keys);
     assert!(keys.iter().all(|key| store.contains(key)));
     assert_eq!(fetched(&store, &keys), 100);
@@ -26,7 +26,7 @@ fn a_restart_finds_everything() {
 
     let store = open(folder.path(), 1 << 30);
     let statistics = store.statistics();
-    assert_eq!((statistics.units, statistics.bytes), (100, 100 * ON_DISK));
+    assert_eq!((statistics.blocks, statistics.bytes), (100, 100 * ON_DISK));
     assert!(keys.iter().all(|key| store.contains(key)));
     assert_eq!(fetched(&store, &keys), 100);
     assert_eq!((store.statistics().hits, store.statistics().misses), (100, 0));
@@ -35,7 +35,7 @@ fn a_restart_finds_everything() {
     fs::remove_file(file(folder.path(), &keys[7])).unwrap();
     let mut fetch = store.fetch(keys.clone(), || {});
     assert!((0..7).all(|at| fetch.next().unwrap().unwrap() == page(&keys[at])));
-    assert!(matches!(fetch.next(), Some(Err(Missed::Absent))));
+    assert!(matches!(fetch.next(), Some(Err(LookupError::Absent))));
     assert!(fetch.next().is_none() && matches!(fetch.try_next(), Poll::Ready(None)) && !store.contains(&keys[7]));
     assert_eq!(store.statistics().misses, 1);
 }
@@ -56,7 +56,7 @@ fn what_was_used_longest_ago_goes_first() {
         put(&store, &[*key]);
         assert_eq!(left(&store), std::array::from_fn(|i| i > at), "after {at}");
     }
-    assert_eq!((store.statistics().units, store.statistics().evicted), (6, 3));
+    assert_eq!((store.statistics().blocks, store.statistics().evicted), (6, 3));
     drop(store);
     // The order outlives the process, and a smaller bound holds for what is there.
     let store = open(folder.path(), 5 * ON_DISK);
@@ -66,24 +66,24 @@ fn what_was_used_longest_ago_goes_first() {
     assert_eq!(fetched(&store, &keys[9..]), 1);
 }
 
-/// A bound that is one byte short of another unit holds without it.
+/// A bound that is one byte short of another block holds without it.
 #[test]
 fn the_bound_holds_to_the_byte() {
     let folder = tempfile::tempdir().unwrap();
     let keys = keys("bound", 7);
-    for (bytes_max, units) in [(6 * ON_DISK - 1, 5), (6 * ON_DISK, 6)] {
+    for (bytes_max, blocks) in [(6 * ON_DISK - 1, 5), (6 * ON_DISK, 6)] {
         let store = open(folder.path(), bytes_max);
         put(&store, &keys);
         let statistics = store.statistics();
-        assert_eq!((statistics.units, statistics.bytes), (units, units * ON_DISK), "{bytes_max}");
-        assert_eq!(names(folder.path()).len() as u64, units, "{bytes_max}");
+        assert_eq!((statistics.blocks, statistics.bytes), (blocks, blocks * ON_DISK), "{bytes_max}");
+        assert_eq!(names(folder.path()).len() as u64, blocks, "{bytes_max}");
     }
     let smaller = open(folder.path(), 6 * ON_DISK - 1);
     until("what is there is brought within a smaller bound", || smaller.statistics().bytes < 6 * ON_DISK);
-    assert_eq!(smaller.statistics().units, 5);
+    assert_eq!(smaller.statistics().blocks, 5);
 }
 
-/// A unit that is put again, fetched, or fetched by another process is used, also for those that open the directory later.
+/// A block that is put again, fetched, or fetched by another process is used, also for those that open the directory later.
 #[test]
 fn who_finds_a_unit_keeps_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn who_finds_a_unit_keeps_it() {
     assert!(store.contains(&keys[9]));
 }
 
-/// Clocks go wrong. Units from the future are neither kept forever nor waited for.
+/// Clocks go wrong. Blocks from the future are neither kept forever nor waited for.
 #[test]
 fn times_to_come_do_no_harm() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,12 +133,12 @@ fn what_is_too_large_or_too_much_is_dropped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path(), ON_DISK - 1);
     put(&store, &keys("large", 3));
-    assert_eq!((store.statistics().dropped, store.statistics().units), (3, 0));
+    assert_eq!((store.statistics().dropped, store.statistics().blocks), (3, 0));
     drop(store);
 
     // The writer stands still in the warning; putting goes on until the queue is full, and further.
-    let (unit_bytes, dir) = (8 << 20, folder.path().join("much"));
-    let settings = Settings { dir: dir.clone(), bytes_max: 1 << 40, fingerprint: FINGERPRINT, unit_bytes };
+    let (block_bytes, dir) = (8 << 20, folder.path().join("much"));
+    let settings = Settings { dir: dir.clone(), bytes_max: 1 << 40, fingerprint: FINGERPRINT, block_bytes };
     let (entered, at_warning) = channel();
     let (go_on, wait) = channel::<()>();
     let wait = Mutex::new(wait);
@@ -149,10 +149,10 @@ fn what_is_too_large_or_too_much_is_dropped_and_counted() {
     fs::remove_dir(&dir).unwrap();
     fs::write(&dir, "").unwrap();
     let keys = keys("much", 41);
-    store.put(keys[40], vec![1; unit_bytes]);
+    store.put(keys[40], vec![1; block_bytes]);
     at_warning.recv().unwrap();
     for key in &keys[..40] {
-        store.put(*key, vec![1; unit_bytes]);
+        store.put(*key, vec![1; block_bytes]);
     }
     assert_eq!(store.statistics().dropped, 1 + 24, "128 MiB wait");
     drop(go_on);
@@ -171,8 +171,8 @@ fn a_fetch_wakes_and_reads_only_a_little_ahead() {
     let mut came = 0;
     // Sleeping until woken, and never asking otherwise, sees everything; the end closes the channel.
     while let Ok(()) = woken.recv() {
-        while let Poll::Ready(Some(unit)) = fetch.try_next() {
-            assert_eq!(unit.unwrap(), page(&keys[came]));
+        while let Poll::Ready(Some(block)) = fetch.try_next() {
+            assert_eq!(block.unwrap(), page(&keys[came]));
             came += 1;
         }
     }
@@ -216,7 +216,7 @@ fn a_directory_that_refuses_costs_one_warning_until_it_does_not() {
     assert_eq!(warnings.lock().unwrap().len(), 1);
 }
 
-/// A disk that refused is left alone for two seconds: a full one is not asked for every unit. A machine that stands still meanwhile
+/// A disk that refused is left alone for two seconds: a full one is not asked for every block. A machine that stands still meanwhile
 /// sees nothing, so there are several tries.
 #[test]
 fn a_disk_that_refused_is_not_asked_at_once() {
@@ -238,7 +238,7 @@ fn a_disk_that_refused_is_not_asked_at_once() {
         assert_eq!((dropped, made), (2, false));
         true
     });
-    assert!(seen, "two units were never put within two seconds");
+    assert!(seen, "two blocks were never put within two seconds");
 }
 
 #[test]
@@ -254,18 +254,18 @@ fn only_what_is_ours_is_touched() {
     let unfinished = |name: &str| beside.join(format!("{}.{name}.part", keys[0]));
     let [old, new, odd] = [unfinished(&"a".repeat(32)), unfinished(&"b".repeat(32)), unfinished("c")];
     for path in [&old, &new, &odd] {
-        fs::write(path, "half a unit").unwrap();
+        fs::write(path, "half a block").unwrap();
     }
     let past = SystemTime::now() - Duration::from_secs(3600);
     for path in [&old, &odd] {
         fs::OpenOptions::new().write(true).open(path).unwrap().set_modified(past).unwrap();
     }
-    // What a lost block left: too short to be a unit.
+    // What a lost block left: too short to be a block.
     let short = file(&dir, &keys[1]);
     fs::write(&short, "").unwrap();
-    // A bound below everything: all units go.
+    // A bound below everything: all blocks go.
     let store = open(&dir, 1);
-    until("all units are gone", || store.statistics().units == 0);
+    until("all blocks are gone", || store.statistics().blocks == 0);
     assert!(others.iter().chain([&new, &odd]).all(|path| path.exists()));
     assert!(!old.exists() && !short.exists());
     // An unfinished file becomes old while the folder does not change.
@@ -293,7 +293,7 @@ fn only_the_owner_can_enter() {
         let (wide, wide_warnings) = open_counting(&dir, 1 << 30);
         assert_eq!(fetched(&wide, &keys), 0);
         put(&wide, &keys);
-        assert_eq!((wide.statistics().units, wide_warnings.lock().unwrap().len()), (0, 1));
+        assert_eq!((wide.statistics().blocks, wide_warnings.lock().unwrap().len()), (0, 1));
         assert!(wide_warnings.lock().unwrap()[0].contains("chmod go-w"));
         until("the one that is open sees it too", || fetched(&store, &keys) == 0);
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
@@ -315,7 +315,7 @@ fn a_folder_where_others_may_write_is_not_used() {
     let inner = file(&dir, &keys[0]).parent().unwrap().to_path_buf();
     let rejected = |why: &str| {
         let (store, warnings) = open_counting(&dir, 1 << 30);
-        assert_eq!((fetched(&store, &keys), store.statistics().units), (0, 0), "{why}");
+        assert_eq!((fetched(&store, &keys), store.statistics().blocks), (0, 0), "{why}");
         put(&store, &keys);
         assert_eq!(warnings.lock().unwrap().len(), 1, "{why}");
         assert!(warnings.lock().unwrap()[0].contains(why), "{:?}", warnings.lock().unwrap());
@@ -357,5 +357,5 @@ fn threads_share_a_store() {
     threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
     store.flush();
     assert!(store.statistics().bytes <= 40 * ON_DISK && store.statistics().hits > 0 && store.statistics().damaged == 0);
-    assert_eq!(names(folder.path()).len() as u64, store.statistics().units);
+    assert_eq!(names(folder.path()).len() as u64, store.statistics().blocks);
 }

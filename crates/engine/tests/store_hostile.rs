@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use farthing_engine::store::{Key, Missed, Settings, Store, root};
+use farthing_engine::store::{Key, LookupError, Settings, Store, root};
 use proptest::prelude::*;
 use storing::*;
 
@@ -34,12 +34,12 @@ fn another_process() {
     }
 }
 
-/// Large units: so that the end comes in the middle of one.
+/// Large blocks: so that the end comes in the middle of one.
 const LARGE: usize = 1 << 19;
 const LARGE_MAX: u64 = 30 << 19;
 
 fn open_large(dir: &Path) -> Store {
-    Store::open(Settings { unit_bytes: LARGE, ..settings(dir, LARGE_MAX) }, |message| panic!("{message}"))
+    Store::open(Settings { block_bytes: LARGE, ..settings(dir, LARGE_MAX) }, |message| panic!("{message}"))
 }
 
 fn writes_until_killed(dir: &Path, round: &str) {
@@ -73,13 +73,13 @@ fn a_killed_process_leaves_whole_units_only() {
         for key in left.iter().filter_map(|path| key_of(path)) {
             match store.fetch(vec![key], || {}).next().unwrap() {
                 Ok(bytes) => assert!(bytes == page_of(&key, LARGE)),
-                Err(missed) => assert!(matches!(missed, Missed::Absent), "{missed}"),
+                Err(missed) => assert!(matches!(missed, LookupError::Absent), "{missed}"),
             }
             whole += 1;
         }
         assert!(store.statistics().bytes <= LARGE_MAX);
     }
-    println!("{whole} whole units seen, {unfinished} unfinished");
+    println!("{whole} whole blocks seen, {unfinished} unfinished");
     assert!(whole > 100);
     // What was left unfinished goes once it is old.
     for path in names(dir).iter().filter(|path| key_of(path).is_none()) {
@@ -123,19 +123,19 @@ fn processes_share_a_directory() {
     let mut children: Vec<Child> = (0..3).map(|number| child(&format!("puts and fetches: {number}"), dir)).collect();
     let mut most = 0;
     while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
-        most = most.max(names_of_units(dir).len() as u64);
+        most = most.max(names_of_blocks(dir).len() as u64);
         std::thread::sleep(Duration::from_millis(10));
     }
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    println!("at most {most} units of {SHARED}");
-    // There are ten times as many units. Each process may exceed the bound by a sixteenth and a unit; counting while files come and go is inexact.
-    assert!(most <= SHARED + 2 * 3 * (SHARED / 16 + 2), "{most} units");
+    println!("at most {most} blocks of {SHARED}");
+    // There are ten times as many blocks. Each process may exceed the bound by a sixteenth and a block; counting while files come and go is inexact.
+    assert!(most <= SHARED + 2 * 3 * (SHARED / 16 + 2), "{most} blocks");
 
     // One alone keeps the bound. It sees what another writes, may fetch it at once, and sees what another removes.
     let (one, other) = (open(dir, SHARED * ON_DISK), open(dir, SHARED * ON_DISK));
-    until("the bound holds", || names_of_units(dir).len() as u64 <= SHARED);
+    until("the bound holds", || names_of_blocks(dir).len() as u64 <= SHARED);
     let keys = keys("benefit", 20);
     put(&one, &keys[..10]);
     assert_eq!(fetched(&other, &keys[..10]), 10, "without having seen it");
@@ -148,12 +148,12 @@ fn processes_share_a_directory() {
     std::thread::sleep(Duration::from_millis(20));
     put(&one, &storing::keys("more", 30));
     assert_eq!(fetched(&one, &keys[..3]), 3);
-    until("the other has seen that too", || other.statistics().units == one.statistics().units);
+    until("the other has seen that too", || other.statistics().blocks == one.statistics().blocks);
     put(&other, &storing::keys("most", 30));
     assert_eq!(fetched(&other, &keys[..3]), 3);
 }
 
-fn names_of_units(dir: &Path) -> Vec<PathBuf> {
+fn names_of_blocks(dir: &Path) -> Vec<PathBuf> {
     let folders = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let files = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten().map(|entry| entry.path());
     files.filter(|path| path.extension().is_some_and(|e| e == "unit")).collect()
@@ -168,7 +168,7 @@ fn fills_a_small_disk(dir: &Path) {
     put(&store, &keys);
     let came = keys.iter().filter(|key| fetched(&store, &[**key]) == 1).count() as u64;
     let statistics = store.statistics();
-    assert!(came > 10 && came < 100, "{came} units of 12 KiB came");
+    assert!(came > 10 && came < 100, "{came} blocks of 12 KiB came");
     assert_eq!((statistics.written, statistics.dropped), (came, 200 - came));
     assert!(names(dir).iter().all(|path| key_of(path).is_some()), "nothing unfinished stays");
     assert_eq!(warnings.lock().unwrap().len(), 1, "{warnings:?}");
@@ -213,8 +213,8 @@ fn writes_against_a_limit(dir: &Path) {
     let (store, warnings) = open_counting(dir, 1 << 30);
     let (before, full, after) = (keys("before", 3), keys("full", 5), keys("after", 3));
     put(&store, &before);
-    // In the middle of a unit, in its header, and before its first byte; each after the pause that the one before made.
-    for (round, bytes) in (1..).zip([UNIT as u64 / 2, 50, 0]) {
+    // In the middle of a block, in its header, and before its first byte; each after the pause that the one before made.
+    for (round, bytes) in (1..).zip([BLOCK as u64 / 2, 50, 0]) {
         limit(Some(bytes));
         put(&store, &full);
         assert_eq!((fetched(&store, &full), store.statistics().dropped), (0, 5 * round));
@@ -242,7 +242,7 @@ fn what_cannot_be_written_whole_costs_one_warning_until_it_can() {
     command.arg(std::env::current_exe().unwrap()).env(ROLE, "writes against a limit").env(PLACE, folder.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(names_of_units(folder.path()).len(), 6);
+    assert_eq!(names_of_blocks(folder.path()).len(), 6);
 }
 
 /// In a user namespace anybody may mount, and the mount ends with the process. Where that is not allowed the test says so, and fails
@@ -286,7 +286,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    let length = UNIT + 112;
+    let length = BLOCK + 112;
     // The header is small, and most of what matters.
     let place = prop_oneof![0..112usize, 0..length];
     prop_oneof![
@@ -326,7 +326,7 @@ fn apply(damage: &Damage, path: &Path, other: &Path) {
             }
         }
         Damage::Link { to_itself } => {
-            // Even to a whole copy of the right unit: nothing outside is read.
+            // Even to a whole copy of the right block: nothing outside is read.
             let copy = path.parent().unwrap().parent().unwrap().join("copy");
             fs::rename(path, &copy).unwrap();
             #[cfg(unix)]
@@ -345,7 +345,7 @@ fn apply(damage: &Damage, path: &Path, other: &Path) {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
-    /// With the store open or closed meanwhile: the damaged unit is a miss, its neighbours are whole, and it can be put again.
+    /// With the store open or closed meanwhile: the damaged block is a miss, its neighbours are whole, and it can be put again.
     #[test]
     fn a_damaged_file_is_a_miss_and_goes(damage in damage(), reopened: bool) {
         let folder = tempfile::tempdir().unwrap();
@@ -364,12 +364,12 @@ proptest! {
         }
         prop_assert_eq!(fetched(&store, &keys), 1);
         let statistics = store.statistics();
-        // What is too short to be a unit goes when the store is opened.
+        // What is too short to be a block goes when the store is opened.
         prop_assert_eq!(statistics.damaged + u64::from(reopened && !path.exists() && matches!(damage, Damage::Cut(..112))) , 1);
         prop_assert!(!store.contains(&keys[1]));
         prop_assert_eq!(fetched(&store, &keys[2..]), 1);
         if matches!(damage, Damage::Directory { full: true }) {
-            // Somebody's file is in there: it stays, and the unit can never be written.
+            // Somebody's file is in there: it stays, and the block can never be written.
             prop_assert!(path.join("something").exists());
             put(&store, &keys[1..2]);
             prop_assert_eq!((store.statistics().dropped, fetched(&store, &keys)), (1, 1));
@@ -395,11 +395,11 @@ fn after_the_power_failed_nothing_unreadable_stays() {
             1 => file.set_len(4096).unwrap(),
             2 => {
                 file.set_len(0).unwrap();
-                file.set_len(UNIT as u64 + 112).unwrap();
+                file.set_len(BLOCK as u64 + 112).unwrap();
             }
             _ => {
                 file.set_len(4096).unwrap();
-                file.set_len(UNIT as u64 + 112).unwrap();
+                file.set_len(BLOCK as u64 + 112).unwrap();
             }
         }
     }
@@ -408,7 +408,7 @@ fn after_the_power_failed_nothing_unreadable_stays() {
     for (at, key) in keys.iter().enumerate() {
         assert_eq!(fetched(&store, &[*key]), usize::from(at < 60), "{at}");
     }
-    assert_eq!((names(dir).len(), store.statistics().units), (60, 60));
+    assert_eq!((names(dir).len(), store.statistics().blocks), (60, 60));
 }
 
 #[test]
@@ -417,27 +417,27 @@ fn units_of_other_models_lengths_and_versions_are_foreign() {
     let (dir, keys) = (folder.path(), keys("foreign", 4));
     let others = [
         Settings { fingerprint: [6; 32], ..settings(dir, 1 << 30) },
-        Settings { unit_bytes: UNIT - 1, ..settings(dir, 1 << 30) },
+        Settings { block_bytes: BLOCK - 1, ..settings(dir, 1 << 30) },
     ];
     for other in others {
         put(&open(dir, 1 << 30), &keys);
         let store = Store::open(other.clone(), |message| panic!("{message}"));
         for key in &keys {
             assert!(store.contains(key));
-            assert!(matches!(store.fetch(vec![*key], || {}).next(), Some(Err(Missed::Damaged))));
+            assert!(matches!(store.fetch(vec![*key], || {}).next(), Some(Err(LookupError::Damaged))));
             assert!(!store.contains(key) && !file(dir, key).exists());
         }
-        // Its own unit under the same key is its own, and the first store's no longer.
-        store.put(keys[0], vec![1; other.unit_bytes]);
+        // Its own block under the same key is its own, and the first store's no longer.
+        store.put(keys[0], vec![1; other.block_bytes]);
         store.flush();
-        assert_eq!(store.fetch(keys.clone(), || {}).next().unwrap().unwrap(), vec![1; other.unit_bytes]);
+        assert_eq!(store.fetch(keys.clone(), || {}).next().unwrap().unwrap(), vec![1; other.block_bytes]);
         assert_eq!(fetched(&open(dir, 1 << 30), &keys), 0);
     }
     // Under another name, though every byte of the file is as it was written.
     put(&open(dir, 1 << 30), &keys);
     fs::rename(file(dir, &keys[0]), file(dir, &keys[1])).unwrap();
     let store = open(dir, 1 << 30);
-    assert!(matches!(store.fetch(vec![keys[1]], || {}).next(), Some(Err(Missed::Damaged))));
+    assert!(matches!(store.fetch(vec![keys[1]], || {}).next(), Some(Err(LookupError::Damaged))));
     // Every single bit of the header, the version's among them.
     let path = file(dir, &keys[2]);
     let whole = fs::read(&path).unwrap();
@@ -445,19 +445,19 @@ fn units_of_other_models_lengths_and_versions_are_foreign() {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         fs::write(&path, bytes).unwrap();
-        assert!(matches!(store.fetch(vec![keys[2]], || {}).next(), Some(Err(Missed::Damaged))), "bit {bit}");
+        assert!(matches!(store.fetch(vec![keys[2]], || {}).next(), Some(Err(LookupError::Damaged))), "bit {bit}");
     }
     fs::write(&path, whole).unwrap();
     assert_eq!(fetched(&store, &keys[2..]), 2);
 }
 
-/// Where the fuzzer starts and what it found: only the whole one is a unit. The BLAKE3 of Python wrote it; it must stay readable.
+/// Where the fuzzer starts and what it found: only the whole one is a block. The BLAKE3 of Python wrote it; it must stay readable.
 #[test]
 fn seeds_and_findings_of_the_fuzzer() {
     let folder = tempfile::tempdir().unwrap();
     let key = root(&FINGERPRINT, b"fuzz");
     let store =
-        Store::open(Settings { unit_bytes: 64, ..settings(folder.path(), 1 << 30) }, |message| panic!("{message}"));
+        Store::open(Settings { block_bytes: 64, ..settings(folder.path(), 1 << 30) }, |message| panic!("{message}"));
     let place = file(folder.path(), &key);
     fs::create_dir_all(place.parent().unwrap()).unwrap();
     let mut whole = 0;
@@ -465,9 +465,9 @@ fn seeds_and_findings_of_the_fuzzer() {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz").join(kind).join("unit");
         for path in fs::read_dir(seeds).into_iter().flatten().map(|entry| entry.unwrap().path()) {
             fs::copy(&path, &place).unwrap();
-            let unit = store.fetch(vec![key], || {}).next().unwrap();
-            assert_eq!(unit.is_ok(), path.ends_with("whole.unit"), "{}", path.display());
-            if let Ok(page) = unit {
+            let block = store.fetch(vec![key], || {}).next().unwrap();
+            assert_eq!(block.is_ok(), path.ends_with("whole.unit"), "{}", path.display());
+            if let Ok(page) = block {
                 assert_eq!(page, (0..64).collect::<Vec<u8>>());
                 whole += 1;
             }

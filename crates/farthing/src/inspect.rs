@@ -174,7 +174,7 @@ pub fn inspect(planned: &PlannedModel, tensors: bool, speed: bool) -> ModelRepor
         bytes_by_format: by_format.map(|(name, (tensors, bytes))| (name, FormatBytes { tensors, bytes })).collect(),
         bytes_per_token: checkpoint.bytes_per_token(),
         cache_bytes_per_token: CacheBytes {
-            this: cache(s.cache_width()),
+            this: s.cache_layout(planned.cache).bytes_per_token() as u64,
             grouped_8: cache(s.cache_width_grouped()),
             multi_head: cache(s.cache_width_multi_head()),
         },

@@ -4,11 +4,10 @@ use std::path::Path;
 
 use engine::{Limits, Runner, Sampling};
 use kernels::{Format, Pool};
-use model::cache::PAGE;
 use model::checkpoint::Generation;
 use model::plan::MemoryPlan;
 use model::tensors::Stored;
-use model::{Cache, CacheFormat, Checkpoint, Transformer};
+use model::{CacheFormat, Checkpoint, Transformer};
 use serde_json::Value;
 use serve::Render;
 use text::chat::{Context, Template};
@@ -49,7 +48,7 @@ pub fn advised_sampling(generation: &Generation) -> Sampling {
 /// The format of the KV cache: as asked for, else exact where the weights are, and half the bytes elsewhere.
 pub(crate) fn cache_format(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<CacheFormat, Error> {
     if let Some(format) = options.cache {
-        if !format.suits(&checkpoint.structure) {
+        if !checkpoint.structure.cache_layout(format).is_sound() {
             return Err(Error::Argument(format!(
                 "--cache {}: a scale is shared by 16 numbers, and this model's entries are no multiples of that; give bf16",
                 cache_name(format)
@@ -111,9 +110,9 @@ impl PlannedModel {
     pub fn new(checkpoint: Checkpoint, options: &LoadOptions) -> Result<PlannedModel, Error> {
         let cache = cache_format(&checkpoint, options)?;
         let mut plan = MemoryPlan::new(&checkpoint, context(&checkpoint, options)?, cache);
-        let cached = options.cached.unwrap_or(plan.context).max(plan.context).next_multiple_of(PAGE);
-        let page = Cache::bytes_per_page(&checkpoint.structure, cache) as u64;
-        plan.cache = ((cached / PAGE) as u64).saturating_mul(page);
+        let layout = checkpoint.structure.cache_layout(cache);
+        let cached = options.cached.unwrap_or(plan.context).max(plan.context).next_multiple_of(layout.page());
+        plan.cache = layout.bytes_of(cached);
         Ok(PlannedModel { checkpoint, plan, cache, threads: options.threads.unwrap_or_else(cores), cached })
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use engine::{Disk, Engine, Sampling, Settings};
+use model::Checkpoint;
 use model::cache::PAGE;
 use model::plan::MemoryPlan;
-use model::{Cache, Checkpoint};
 use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use serve::http::hosts::Hosts;
 use serve::{Access, AppState, ModelParts, ServedModel, ServerLimits, Tls};
@@ -123,11 +123,10 @@ impl ServerOptions {
     fn load_options(&self, checkpoint: &Checkpoint) -> Result<LoadOptions, Error> {
         let most = checkpoint.structure.context;
         let (format, models) = (cache_format(checkpoint, &self.load)?, self.models.len().max(1) as u64);
-        let page = Cache::bytes_per_page(&checkpoint.structure, format) as u64;
+        let layout = checkpoint.structure.cache_layout(format);
         let plan = MemoryPlan::new(checkpoint, most.min(CONTEXT), format);
         let free = self.memory.or(plan.available).map(|n| n.saturating_sub(plan.weights.saturating_add(plan.scratch)));
-        let share =
-            free.map(|n| usize::try_from(n / 4 / models / page.max(1)).unwrap_or(usize::MAX).saturating_mul(PAGE));
+        let share = free.map(|n| layout.tokens_within(n / 4 / models));
         // Where little is free, a text of 4096 tokens is tried all the same: the plan says whether it fits.
         let fitting = share.unwrap_or(CONTEXT).max(4096);
         let context = self.load.context.unwrap_or(most.min(CONTEXT).min(fitting));

@@ -1,7 +1,5 @@
 //! What one forward computes: rows of tokens, in spans of one sequence each. Prefill and decode differ only in length.
 
-use crate::cache::PAGE;
-
 /// Tokens of several sequences, computed together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
@@ -22,7 +20,7 @@ pub struct Span<'a> {
     pub position: usize,
     /// Leading positions of the sequence that are prompt. With a token's position it decides the form of latent attention.
     pub prompt: usize,
-    /// Pages of the cache; page i holds positions `64 i ..`. They must reach the span's last token.
+    /// Pages of the cache; with a layout of `n` tokens a page, page i holds positions `n i ..`. They must reach the span's last token.
     pub pages: &'a [u32],
     /// Rows whose logits are wanted.
     pub logits: Wanted,
@@ -41,11 +39,11 @@ pub enum Wanted {
 
 impl Batch<'_> {
     /// Rows are found by counting spans, so spans must cover the tokens in order, and pages their positions.
-    pub(crate) fn check(&self) {
+    pub(crate) fn check(&self, page: usize) {
         let mut next = 0;
         for span in self.spans {
             assert_eq!(span.first, next, "spans follow each other");
-            assert!(span.pages.len() * PAGE >= span.position + span.len, "a span has pages for its last token");
+            assert!(span.pages.len() * page >= span.position + span.len, "a span has pages for its last token");
             next += span.len;
         }
         assert_eq!(next, self.tokens.len(), "spans cover the tokens");

@@ -3,100 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
+pub use crate::error::CheckpointError;
 use crate::families;
-use crate::gguf;
-use crate::loader;
+use crate::families::gguf::{General, structure};
+use crate::gguf::{self, FILES_MAX, Metadata};
 use crate::settings::*;
 use crate::structure::Structure;
-use crate::tensors::{self, Depth, Stored, Tensors};
-use crate::weight::Weights;
-
-/// What can be wrong with a checkpoint. Each message is one line that says what to do.
-#[derive(Debug, Error)]
-pub enum CheckpointError {
-    /// The system would not read it.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Bytes that cannot be what they claim.
-    #[error("{}: {what}", path.display())]
-    Damaged {
-        /// File.
-        path: PathBuf,
-        /// What.
-        what: String,
-    },
-    /// Sound, but not for this program.
-    #[error("{}: not supported: {what}", path.display())]
-    Unsupported {
-        /// File.
-        path: PathBuf,
-        /// What, and what is supported.
-        what: String,
-    },
-    /// A configuration value that cannot be.
-    #[error("{}: {key} is {value}; it must be {expected}", path.display())]
-    Config {
-        /// File.
-        path: PathBuf,
-        /// Key.
-        key: String,
-        /// Its value.
-        value: String,
-        /// What would do.
-        expected: String,
-    },
-    /// A tensor that the structure needs is not there.
-    #[error("{}: tensor {tensor} is missing; the checkpoint is incomplete: fetch it again", path.display())]
-    Missing {
-        /// File.
-        path: PathBuf,
-        /// Name.
-        tensor: String,
-    },
-    /// A tensor that the structure has no use for.
-    #[error(
-        "{}: tensor {tensor}{} is in the checkpoint, but the model as its configuration describes it does not use it; \
-        check the two against each other (biases, layers, kind of router), or take another checkpoint",
-        path.display(), and_others(*others)
-    )]
-    Unused {
-        /// File.
-        path: PathBuf,
-        /// Name.
-        tensor: String,
-        /// Other tensors of which the same is true.
-        others: usize,
-    },
-    /// A tensor's shape contradicts the configuration.
-    #[error("{}: tensor {tensor} has shape {found:?}, the configuration says {expected:?}", path.display())]
-    Shape {
-        /// File.
-        path: PathBuf,
-        /// Name.
-        tensor: String,
-        /// In the file, outermost first.
-        found: Vec<usize>,
-        /// By the configuration.
-        expected: Vec<usize>,
-    },
-}
-
-fn and_others(others: usize) -> String {
-    if others == 0 { String::new() } else { format!(" (and {others} more)") }
-}
-
-impl CheckpointError {
-    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
-        CheckpointError::Read { path: path.to_path_buf(), source }
-    }
-}
+pub use crate::tensors::Kind;
+use crate::tensors::{self, Depth, FETCH, Stored, Tensors};
+use crate::weights::{self, Weights};
 
 /// Where the tokenizer is.
 #[derive(Clone, Debug)]
@@ -133,15 +48,6 @@ pub struct Generation {
     pub repetition_penalty: Option<f32>,
 }
 
-/// The two kinds of checkpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Hugging Face directory of safetensors.
-    Safetensors,
-    /// GGUF file or files.
-    Gguf,
-}
-
 /// An opened checkpoint.
 pub struct Checkpoint {
     /// Path as given.
@@ -167,7 +73,7 @@ impl Checkpoint {
     /// Anything that is not a whole, supported, consistent checkpoint.
     pub fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let about = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?;
-        if about.is_dir() { open_directory(path) } else { gguf::open(path) }
+        if about.is_dir() { open_directory(path) } else { open_gguf(path) }
     }
 
     /// A checkpoint from the parts of a Hugging Face directory that are already read.
@@ -183,12 +89,53 @@ impl Checkpoint {
         Ok(Checkpoint { path, kind: Kind::Safetensors, structure, tokenizer, generation, tensors, skipped_layers })
     }
 
+    /// A checkpoint from what `read` gave for each of its files: the first one's metadata, and the tensors of all.
+    ///
+    /// # Errors
+    /// An architecture that is not supported, keys that contradict each other.
+    pub fn of_gguf(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
+        let general = General { metadata: &metadata };
+        let announced = count_or(&general, "split.count", 0, FILES_MAX)?;
+        if announced > 1 && announced != tensors.files.len() {
+            let what = format!(
+                "split.count is {announced}, but the name says {}; keep the names NAME-00001-of-0000N.gguf",
+                tensors.files.len()
+            );
+            return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+        }
+        let (structure, skipped_layers) = structure(&metadata, &tensors)?;
+        let structure = families::consistent(path, structure)?;
+        let mut eos = Vec::new();
+        for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
+            eos.extend(general.token_id(&format!("tokenizer.ggml.{key}"))?);
+        }
+        eos.dedup();
+        let bos = general.token_id("tokenizer.ggml.bos_token_id")?;
+        let generation = Generation { eos, bos, ..Generation::default() };
+        known_ids(path, &generation, structure.vocab)?;
+        let keys: BTreeMap<_, _> = metadata.values.into_iter().filter(|(k, _)| k.starts_with("tokenizer.")).collect();
+        let tokenizer = if keys.contains_key("tokenizer.ggml.tokens") {
+            TokenizerSource::Gguf(keys)
+        } else {
+            TokenizerSource::None
+        };
+        Ok(Checkpoint {
+            path: path.to_path_buf(),
+            kind: Kind::Gguf,
+            structure,
+            tokenizer,
+            generation,
+            tensors,
+            skipped_layers,
+        })
+    }
+
     /// Views of all weights. Vectors are widened; matrices stay where they are.
     ///
     /// # Errors
     /// A tensor that is missing, of another shape, of an unsupported type, or of no use to the structure.
     pub fn weights(&self) -> Result<Weights, CheckpointError> {
-        loader::load(&self.structure, &self.tensors, self.kind, self.skipped_layers, Depth::Numbers)
+        weights::load(&self.structure, &self.tensors, self.kind, self.skipped_layers, Depth::Numbers)
     }
 
     /// Whether `weights` would find every tensor as it must be, told by headers alone.
@@ -196,7 +143,7 @@ impl Checkpoint {
     /// # Errors
     /// As `weights`, but for numbers that are none.
     pub fn complete(&self) -> Result<(), CheckpointError> {
-        loader::load(&self.structure, &self.tensors, self.kind, self.skipped_layers, Depth::Headers).map(drop)
+        weights::load(&self.structure, &self.tensors, self.kind, self.skipped_layers, Depth::Headers).map(drop)
     }
 
     /// Bytes of all files.
@@ -227,6 +174,26 @@ fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
     let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
     let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))?;
     if json.is_object() { Ok(json) } else { Err(damaged("it must be a JSON object".to_string())) }
+}
+
+/// Open a GGUF file, with its siblings if it is split.
+fn open_gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let mut tensors = Tensors::default();
+    let files = gguf::split_files(path)?.unwrap_or_else(|| vec![path.to_path_buf()]);
+    let mut metadata = None;
+    for file in &files {
+        if file != path && !file.exists() {
+            let what = format!(
+                "a part of {} that is not there: all {} lie in one directory; {FETCH}",
+                path.display(),
+                files.len()
+            );
+            return Err(CheckpointError::Damaged { path: file.clone(), what });
+        }
+        let read = gguf::read(file, &mut tensors)?;
+        metadata.get_or_insert(read);
+    }
+    Checkpoint::of_gguf(path, metadata.expect("at least one file"), tensors)
 }
 
 fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
@@ -268,7 +235,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
 }
 
 /// Ids that a configuration names must be tokens.
-pub(crate) fn known_ids(path: &Path, generation: &Generation, vocab: usize) -> Result<(), CheckpointError> {
+fn known_ids(path: &Path, generation: &Generation, vocab: usize) -> Result<(), CheckpointError> {
     let named = generation
         .eos
         .iter()

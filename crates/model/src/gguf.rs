@@ -6,11 +6,8 @@ use std::sync::Arc;
 
 use kernels::Format;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError, Generation, Kind, TokenizerSource};
-use crate::families;
-use crate::families::gguf::{General, shown, structure};
+use crate::error::CheckpointError;
 use crate::mmap::Mapping;
-use crate::settings::count_or;
 use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors};
 
 /// Limits that no sound file passes.
@@ -22,7 +19,7 @@ const ELEMENTS_MAX: u64 = 1 << 23;
 const HEADER_BYTES_MAX: usize = 256 << 20;
 const NAME_BYTES_MAX: u64 = 1 << 12;
 const ALIGNMENT_MAX: u64 = 1 << 20;
-const FILES_MAX: usize = 4096;
+pub(crate) const FILES_MAX: usize = 4096;
 
 /// A metadata value.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,6 +256,11 @@ fn format_of(id: u32) -> Stored {
     Stored::Unknown(name.to_string())
 }
 
+/// A value that may be absent, for people.
+pub(crate) fn shown(value: Option<&Value>) -> String {
+    value.map_or_else(|| "absent".to_string(), Value::shown)
+}
+
 /// Metadata of a GGUF file.
 pub struct Metadata {
     pub(crate) path: PathBuf,
@@ -283,24 +285,7 @@ pub fn read(path: &Path, tensors: &mut Tensors) -> Result<Metadata, CheckpointEr
 pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Metadata, CheckpointError> {
     let path = mapping.path();
     let mut r = Reader { path, bytes: mapping.bytes(), at: 0, elements: 0 };
-    if r.bytes.len() < 4 || &r.bytes[..4] != b"GGUF" {
-        crate::tensors::pointer(path, r.bytes)?;
-        let what = match path.extension().is_some_and(|end| end == "safetensors") {
-            true => "not a GGUF file; of a Hugging Face model the directory is named, not a file in it",
-            false => "not a GGUF file (nor a Hugging Face directory)",
-        };
-        return Err(r.refused(what));
-    }
-    r.at = 4;
-    let version = r.u32()?;
-    if version != 2 && version != 3 {
-        let what = format!("GGUF version {version}; supported are 2 and 3 (little-endian)");
-        return Err(CheckpointError::Unsupported { path: path.to_path_buf(), what });
-    }
-    let (tensor_count, key_count) = (r.u64()?, r.u64()?);
-    if tensor_count > TENSORS_MAX || key_count > KEYS_MAX {
-        return Err(r.damaged(format!("{tensor_count} tensors and {key_count} keys are announced")));
-    }
+    let (tensor_count, key_count) = r.header()?;
     let mut values = BTreeMap::new();
     for _ in 0..key_count {
         let key = r.name()?;
@@ -320,54 +305,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             )));
         }
     };
-    let file = tensors.files.len();
-    tensors.files.push(Arc::clone(mapping));
-    let mut found = Vec::new();
-    for _ in 0..tensor_count {
-        let name = r.name()?;
-        let dimensions = r.u32()?;
-        if dimensions > 4 {
-            return Err(r.damaged(format!("tensor {name} has {dimensions} dimensions")));
-        }
-        let mut shape = Vec::new();
-        for _ in 0..dimensions {
-            let size = usize::try_from(r.u64()?).unwrap_or(usize::MAX);
-            if size > DIMENSION_MAX {
-                return Err(r.damaged(format!("tensor {name} has a dimension of {size}")));
-            }
-            shape.insert(0, size);
-        }
-        let (stored, offset) = (format_of(r.u32()?), r.u64()?);
-        found.push((name, stored, shape, offset));
-    }
-    let start = r.at.next_multiple_of(alignment);
-    let mut ranges = Vec::new();
-    for (name, stored, shape, offset) in found {
-        let offset =
-            usize::try_from(offset).ok().filter(|o| o.is_multiple_of(alignment)).and_then(|o| o.checked_add(start));
-        let Some(offset) = offset else {
-            return Err(r.damaged(format!("tensor {name} starts at an impossible place")));
-        };
-        let bytes = match &stored {
-            Stored::As(format) => {
-                let cols = shape.last().copied().unwrap_or(1);
-                let rows = shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
-                let bytes = rows.and_then(|rows| format.row_bytes(cols)?.checked_mul(rows));
-                bytes.ok_or_else(|| {
-                    r.damaged(format!("tensor {name} of {} cannot have shape {shape:?}", format.name()))
-                })?
-            }
-            Stored::Unknown(_) => 0,
-        };
-        ranges.push((offset, bytes, name.clone()));
-        tensors.add(name, Tensor { stored, shape, file, offset, bytes })?;
-    }
-    ranges.sort();
-    for pair in ranges.windows(2) {
-        if pair[0].0.saturating_add(pair[0].1) > pair[1].0 {
-            return Err(r.damaged(format!("tensors {} and {} overlap", pair[0].2, pair[1].2)));
-        }
-    }
+    r.tensors(tensor_count, alignment, mapping, tensors)?;
     let architecture = match values.get("general.architecture") {
         None => String::new(),
         Some(Value::Text(architecture)) => architecture.clone(),
@@ -378,8 +316,95 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
     Ok(Metadata { path: path.to_path_buf(), values, prefix: architecture })
 }
 
+impl Reader<'_> {
+    /// Magic and version; how many tensors and keys follow.
+    fn header(&mut self) -> Result<(u64, u64), CheckpointError> {
+        if self.bytes.len() < 4 || &self.bytes[..4] != b"GGUF" {
+            crate::tensors::pointer(self.path, self.bytes)?;
+            let what = match self.path.extension().is_some_and(|end| end == "safetensors") {
+                true => "not a GGUF file; of a Hugging Face model the directory is named, not a file in it",
+                false => "not a GGUF file (nor a Hugging Face directory)",
+            };
+            return Err(self.refused(what));
+        }
+        self.at = 4;
+        let version = self.u32()?;
+        if version != 2 && version != 3 {
+            let what = format!("GGUF version {version}; supported are 2 and 3 (little-endian)");
+            return Err(CheckpointError::Unsupported { path: self.path.to_path_buf(), what });
+        }
+        let (tensors, keys) = (self.u64()?, self.u64()?);
+        if tensors > TENSORS_MAX || keys > KEYS_MAX {
+            return Err(self.damaged(format!("{tensors} tensors and {keys} keys are announced")));
+        }
+        Ok((tensors, keys))
+    }
+
+    /// The table of `count` tensors, whose data follow at the next multiple of `alignment`, into `tensors`.
+    fn tensors(
+        &mut self,
+        count: u64,
+        alignment: usize,
+        mapping: &Arc<Mapping>,
+        tensors: &mut Tensors,
+    ) -> Result<(), CheckpointError> {
+        let file = tensors.files.len();
+        tensors.files.push(Arc::clone(mapping));
+        let mut found = Vec::new();
+        for _ in 0..count {
+            found.push(self.tensor()?);
+        }
+        let start = self.at.next_multiple_of(alignment);
+        let mut ranges = Vec::new();
+        for (name, stored, shape, offset) in found {
+            let offset = usize::try_from(offset).ok().filter(|o| o.is_multiple_of(alignment));
+            let Some(offset) = offset.and_then(|o| o.checked_add(start)) else {
+                return Err(self.damaged(format!("tensor {name} starts at an impossible place")));
+            };
+            let bytes = match &stored {
+                Stored::As(format) => {
+                    let cols = shape.last().copied().unwrap_or(1);
+                    let rows = shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
+                    let bytes = rows.and_then(|rows| format.row_bytes(cols)?.checked_mul(rows));
+                    bytes.ok_or_else(|| {
+                        self.damaged(format!("tensor {name} of {} cannot have shape {shape:?}", format.name()))
+                    })?
+                }
+                Stored::Unknown(_) => 0,
+            };
+            ranges.push((offset, bytes, name.clone()));
+            tensors.add(name, Tensor { stored, shape, file, offset, bytes })?;
+        }
+        ranges.sort();
+        for pair in ranges.windows(2) {
+            if pair[0].0.saturating_add(pair[0].1) > pair[1].0 {
+                return Err(self.damaged(format!("tensors {} and {} overlap", pair[0].2, pair[1].2)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Name, format, shape (outermost first) and offset of one tensor.
+    fn tensor(&mut self) -> Result<(String, Stored, Vec<usize>, u64), CheckpointError> {
+        let name = self.name()?;
+        let dimensions = self.u32()?;
+        if dimensions > 4 {
+            return Err(self.damaged(format!("tensor {name} has {dimensions} dimensions")));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            let size = usize::try_from(self.u64()?).unwrap_or(usize::MAX);
+            if size > DIMENSION_MAX {
+                return Err(self.damaged(format!("tensor {name} has a dimension of {size}")));
+            }
+            shape.insert(0, size);
+        }
+        Ok((name, format_of(self.u32()?), shape, self.u64()?))
+    }
+}
+
 /// The other files of a split: `NAME-00001-of-0000N.gguf`.
-fn split_files(path: &Path) -> Result<Option<Vec<PathBuf>>, CheckpointError> {
+pub(crate) fn split_files(path: &Path) -> Result<Option<Vec<PathBuf>>, CheckpointError> {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return Ok(None) };
     let Some(stem) = name.strip_suffix(".gguf") else { return Ok(None) };
     let parts: Vec<&str> = stem.rsplitn(4, '-').collect();
@@ -391,64 +416,6 @@ fn split_files(path: &Path) -> Result<Option<Vec<PathBuf>>, CheckpointError> {
     }
     let files = (1..=total).map(|i| path.with_file_name(format!("{base}-{i:05}-of-{total:05}.gguf"))).collect();
     Ok(Some(files))
-}
-
-/// Open a GGUF file, with its siblings if it is split.
-pub(crate) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
-    let mut tensors = Tensors::default();
-    let files = split_files(path)?.unwrap_or_else(|| vec![path.to_path_buf()]);
-    let mut metadata = None;
-    for file in &files {
-        if file != path && !file.exists() {
-            let what = format!(
-                "a part of {} that is not there: all {} lie in one directory; {FETCH}",
-                path.display(),
-                files.len()
-            );
-            return Err(CheckpointError::Damaged { path: file.clone(), what });
-        }
-        let read = read(file, &mut tensors)?;
-        metadata.get_or_insert(read);
-    }
-    of_parts(path, metadata.expect("at least one file"), tensors)
-}
-
-/// A checkpoint from what `read` gave for each of its files: the first one's metadata, and the tensors of all.
-///
-/// # Errors
-/// An architecture that is not supported, keys that contradict each other.
-pub fn of_parts(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
-    let general = General { metadata: &metadata };
-    let announced = count_or(&general, "split.count", 0, FILES_MAX)?;
-    if announced > 1 && announced != tensors.files.len() {
-        let what = format!(
-            "split.count is {announced}, but the name says {}; keep the names NAME-00001-of-0000N.gguf",
-            tensors.files.len()
-        );
-        return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
-    }
-    let (structure, skipped_layers) = structure(&metadata, &tensors)?;
-    let structure = families::consistent(path, structure)?;
-    let mut eos = Vec::new();
-    for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
-        eos.extend(general.token_id(&format!("tokenizer.ggml.{key}"))?);
-    }
-    eos.dedup();
-    let bos = general.token_id("tokenizer.ggml.bos_token_id")?;
-    let generation = Generation { eos, bos, ..Generation::default() };
-    checkpoint::known_ids(path, &generation, structure.vocab)?;
-    let keys: BTreeMap<_, _> = metadata.values.into_iter().filter(|(k, _)| k.starts_with("tokenizer.")).collect();
-    let tokenizer =
-        if keys.contains_key("tokenizer.ggml.tokens") { TokenizerSource::Gguf(keys) } else { TokenizerSource::None };
-    Ok(Checkpoint {
-        path: path.to_path_buf(),
-        kind: Kind::Gguf,
-        structure,
-        tokenizer,
-        generation,
-        tensors,
-        skipped_layers,
-    })
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 //! patterns name all fields, so that a new one is not forgotten: give it a line here, written only where it differs from what was meant before it
 //! came, and what is on disk stays found.
 
-use crate::structure::{Layer, Norms, Pairing, Rope, Scales, Structure};
+use crate::rope::{Pairing, Rope};
 
 /// Takes named values.
-pub struct Fields<'a>(&'a mut dyn FnMut(&[u8]));
+pub struct Fields<'a>(pub &'a mut dyn FnMut(&[u8]));
 
 impl Fields<'_> {
     /// Names hold no zero byte and values have eight bytes, so no two lists of fields give the same bytes.
@@ -47,33 +47,5 @@ impl Fields<'_> {
         self.flag("rope.halves", matches!(pairing, Pairing::Halves));
         self.float("rope.amplitude", *amplitude);
         self.float("rope.score_scale", *score_scale);
-    }
-}
-
-impl Structure {
-    /// Give `take` all that the numbers of the forward follow from besides the weights.
-    pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
-        // What it is called and the positions it was made for change no number: rotary frequencies are below.
-        let Structure { architecture: _, vocab, hidden, layers, context: _, norm_eps, tied, scales, norms } = self;
-        let fields = &mut Fields(take);
-        fields.size("vocab", *vocab);
-        fields.size("hidden", *hidden);
-        fields.float("norm_eps", *norm_eps);
-        fields.flag("tied", *tied);
-        // Written where they are there, so that what is on disk of other models stays found.
-        let Scales { embedding, residual, logits } = *scales;
-        for (name, scale) in [("scale.embedding", embedding), ("scale.residual", residual), ("scale.logits", logits)] {
-            if scale != 1.0 {
-                fields.float(name, scale);
-            }
-        }
-        let Norms { after, offset } = *norms;
-        fields.optional("norms.after", after.then_some(1));
-        fields.optional("norms.offset", (offset != 0.0).then_some(offset.to_bits() as usize));
-        fields.size("layers", layers.len());
-        for Layer { attention, feed_forward } in layers {
-            attention.identify(fields);
-            feed_forward.identify(fields);
-        }
     }
 }

@@ -2,9 +2,11 @@
 
 use kernels::Format;
 
-use crate::cache::{CacheFormat, PAGE};
+use crate::cache::CacheFormat;
 use crate::checkpoint::Checkpoint;
-use crate::structure::{Layer, Structure};
+pub use crate::parameters::Parameters;
+use crate::parameters::sum;
+use crate::structure::Structure;
 use crate::tensors::Stored;
 
 /// Room for buffers and the program itself, besides weights and cache.
@@ -41,13 +43,12 @@ impl MemoryPlan {
         format: CacheFormat,
         available: Option<u64>,
     ) -> MemoryPlan {
-        let page = format.bytes_of(structure.cache_width().saturating_mul(PAGE)) as u64;
+        let layout = structure.cache_layout(format);
         // Small models need few buffers; a quarter of the weights bounds them.
         let scratch = SCRATCH_BYTES.min(weights / 4 + (16 << 20));
         let left = available.map(|a| a.saturating_sub(weights.saturating_add(scratch)));
-        let fitting = |left: u64| ((left / page.max(1)) as usize).saturating_mul(PAGE);
-        let longest_context = left.map_or(structure.context, |left| fitting(left).min(structure.context));
-        let cache = times(&[context.div_ceil(PAGE)]).saturating_mul(page);
+        let longest_context = left.map_or(structure.context, |left| layout.tokens_within(left).min(structure.context));
+        let cache = layout.bytes_of(context);
         MemoryPlan { weights, cache, scratch, available, context, longest_context }
     }
 
@@ -77,59 +78,6 @@ pub fn available() -> Option<u64> {
     let free = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
     let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|t| t.trim().parse::<u64>().ok());
     Some(limit.map_or(free, |limit| free.min(limit)))
-}
-
-/// Parameters of a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// All.
-    pub total: u64,
-    /// Those that a token's forward uses, each once: of a mixture the experts that it chooses, of the embedding one row, which counts
-    /// with the output where they are tied. Never more than `total`.
-    pub active: u64,
-}
-
-/// A product that stays at the largest number rather than wrap: sizes come from files.
-pub(crate) fn times(sizes: &[usize]) -> u64 {
-    sizes.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64))
-}
-
-pub(crate) fn sum(parts: &[u64]) -> u64 {
-    parts.iter().fold(0u64, |sum, &n| sum.saturating_add(n))
-}
-
-fn layer_parameters(layer: &Layer, hidden: usize, norms: usize) -> Parameters {
-    let always = sum(&[layer.attention.parameters(hidden), times(&[norms, hidden])]);
-    let Parameters { total, active } = layer.feed_forward.parameters(hidden);
-    Parameters { total: sum(&[always, total]), active: sum(&[always, active]) }
-}
-
-impl Structure {
-    /// Parameters, total and active per token.
-    pub fn parameters(&self) -> Parameters {
-        let table = times(&[self.vocab, self.hidden]);
-        let mut all = Parameters {
-            total: sum(&[table, self.hidden as u64, if self.tied { 0 } else { table }]),
-            // A tied table is the output's too: its row is in it.
-            active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
-        };
-        for layer in &self.layers {
-            let p = layer_parameters(layer, self.hidden, if self.norms.after { 4 } else { 2 });
-            all.total = all.total.saturating_add(p.total);
-            all.active = all.active.saturating_add(p.active);
-        }
-        all
-    }
-
-    /// Numbers per token that a cache of expanded keys and values for every head would hold.
-    pub fn cache_width_multi_head(&self) -> usize {
-        self.layers.iter().map(|l| l.attention.heads() * l.attention.head_cache_width()).sum()
-    }
-
-    /// Numbers per token with grouped queries, eight heads to a key (or one key for all where there are fewer).
-    pub fn cache_width_grouped(&self) -> usize {
-        self.layers.iter().map(|l| l.attention.heads().div_ceil(8) * l.attention.head_cache_width()).sum()
-    }
 }
 
 impl Checkpoint {
@@ -197,7 +145,7 @@ mod tests {
         let p = s.parameters();
         assert_eq!(p.total, 15_706_484_224);
         assert!((2.44e9..2.46e9).contains(&(p.active as f64)));
-        assert_eq!(s.cache_width(), 15_552);
+        assert_eq!(s.cache_layout(CacheFormat::Bf16).bytes_per_token(), 2 * 15_552);
         assert_eq!(s.cache_width_multi_head(), 138_240);
         let plan = MemoryPlan::of(&s, 10 << 30, 4096, CacheFormat::Bf16, Some(12 << 30));
         assert!(plan.fits() && plan.cache == 4096 * 15_552 * 2);

@@ -1,6 +1,28 @@
-//! Rotary frequencies and their scalings for longer contexts.
+//! Rotary embeddings: frequencies and their scalings for longer contexts.
 
 use std::f64::consts::PI;
+
+/// Rotary embedding, ready to use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    /// Angle per position of each pair (half as many as rotated channels), scaling applied.
+    pub frequencies: Vec<f32>,
+    /// Which channels make a pair.
+    pub pairing: Pairing,
+    /// Factor on cos and sin.
+    pub amplitude: f32,
+    /// Factor of scores before the softmax, `dim^-0.5` and YaRN's correction included.
+    pub score_scale: f32,
+}
+
+/// Which channels rotate together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// `(x0, x1), (x2, x3), ...`
+    Interleaved,
+    /// `(x_i, x_{i + d/2})`
+    Halves,
+}
 
 /// A scaling of frequencies.
 #[derive(Clone, Debug, PartialEq)]

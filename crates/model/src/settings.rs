@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 
 /// A configuration's values.
 pub trait Settings {

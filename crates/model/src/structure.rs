@@ -1,7 +1,12 @@
 //! The structure of a model as plain data, parsed once by `families` and checked there; nothing here names a brand.
 
+use crate::cache::{CacheFormat, CacheLayout};
+use crate::identity::Fields;
+use crate::parameters::{Parameters, sum, times};
+
 pub use crate::attention::{Attention, AttentionKind, Gqa, Mla};
 pub use crate::feed_forward::{Activation, Dense, FeedForward, FeedForwardKind, GroupScore, Moe, Router, Score};
+pub use crate::rope::{Pairing, Rope};
 
 /// Everything about a model that is not a weight.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,31 +66,67 @@ pub struct Layer {
     pub feed_forward: FeedForward,
 }
 
-/// Rotary embedding, ready to use.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    /// Angle per position of each pair (half as many as rotated channels), scaling applied.
-    pub frequencies: Vec<f32>,
-    /// Which channels make a pair.
-    pub pairing: Pairing,
-    /// Factor on cos and sin.
-    pub amplitude: f32,
-    /// Factor of scores before the softmax, `dim^-0.5` and YaRN's correction included.
-    pub score_scale: f32,
-}
-
-/// Which channels rotate together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pairing {
-    /// `(x0, x1), (x2, x3), ...`
-    Interleaved,
-    /// `(x_i, x_{i + d/2})`
-    Halves,
+fn layer_parameters(layer: &Layer, hidden: usize, norms: usize) -> Parameters {
+    let always = sum(&[layer.attention.parameters(hidden), times(&[norms, hidden])]);
+    let Parameters { total, active } = layer.feed_forward.parameters(hidden);
+    Parameters { total: sum(&[always, total]), active: sum(&[always, active]) }
 }
 
 impl Structure {
-    /// Numbers kept per token, all layers.
-    pub fn cache_width(&self) -> usize {
-        self.layers.iter().map(|l| l.attention.cache_width()).sum()
+    /// Parameters, total and active per token.
+    pub fn parameters(&self) -> Parameters {
+        let table = times(&[self.vocab, self.hidden]);
+        let mut all = Parameters {
+            total: sum(&[table, self.hidden as u64, if self.tied { 0 } else { table }]),
+            // A tied table is the output's too: its row is in it.
+            active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
+        };
+        for layer in &self.layers {
+            let p = layer_parameters(layer, self.hidden, if self.norms.after { 4 } else { 2 });
+            all.total = all.total.saturating_add(p.total);
+            all.active = all.active.saturating_add(p.active);
+        }
+        all
+    }
+
+    /// Numbers per token that a cache of expanded keys and values for every head would hold.
+    pub fn cache_width_multi_head(&self) -> usize {
+        self.layers.iter().map(|l| l.attention.heads() * l.attention.head_cache_width()).sum()
+    }
+
+    /// Numbers per token with grouped queries, eight heads to a key (or one key for all where there are fewer).
+    pub fn cache_width_grouped(&self) -> usize {
+        self.layers.iter().map(|l| l.attention.heads().div_ceil(8) * l.attention.head_cache_width()).sum()
+    }
+
+    /// Give `take` all that the numbers of the forward follow from besides the weights.
+    pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
+        // What it is called and the positions it was made for change no number: rotary frequencies are below.
+        let Structure { architecture: _, vocab, hidden, layers, context: _, norm_eps, tied, scales, norms } = self;
+        let fields = &mut Fields(take);
+        fields.size("vocab", *vocab);
+        fields.size("hidden", *hidden);
+        fields.float("norm_eps", *norm_eps);
+        fields.flag("tied", *tied);
+        // Written where they are there, so that what is on disk of other models stays found.
+        let Scales { embedding, residual, logits } = *scales;
+        for (name, scale) in [("scale.embedding", embedding), ("scale.residual", residual), ("scale.logits", logits)] {
+            if scale != 1.0 {
+                fields.float(name, scale);
+            }
+        }
+        let Norms { after, offset } = *norms;
+        fields.optional("norms.after", after.then_some(1));
+        fields.optional("norms.offset", (offset != 0.0).then_some(offset.to_bits() as usize));
+        fields.size("layers", layers.len());
+        for Layer { attention, feed_forward } in layers {
+            attention.identify(fields);
+            feed_forward.identify(fields);
+        }
+    }
+
+    /// What a cache keeps of a sequence, with numbers in this format.
+    pub fn cache_layout(&self, format: CacheFormat) -> CacheLayout {
+        CacheLayout::new(self.layers.iter().map(|layer| layer.attention.cache(format)).collect())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kernels::Format;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::mmap::Mapping;
 use crate::weight::Weight;
 
@@ -19,6 +19,15 @@ const HEADER_BYTES_MAX: u64 = 32 << 20;
 const INDEX_BYTES_MAX: u64 = 32 << 20;
 /// Most files of one checkpoint.
 const FILES_MAX: usize = 4096;
+
+/// The two kinds of checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Hugging Face directory of safetensors.
+    Safetensors,
+    /// GGUF file or files.
+    Gguf,
+}
 
 /// How a tensor is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

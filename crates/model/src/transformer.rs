@@ -12,7 +12,8 @@ use crate::cache::Cache;
 use crate::feed_forward::{self, Routes, quantized_wanted};
 use crate::mmap::Mapping;
 use crate::structure::{Layer, Structure};
-use crate::weight::{LayerWeights, Weight, Weights};
+use crate::weight::Weight;
+use crate::weights::{LayerWeights, Weights};
 
 /// A model: its structure and its weights.
 pub struct Transformer {
@@ -130,7 +131,7 @@ impl Transformer {
         scratch: &'s mut Scratch,
         mut trace: Option<&mut Trace>,
     ) -> &'s [f32] {
-        batch.check();
+        batch.check(cache.layout().page());
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
         let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {

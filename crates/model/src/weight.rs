@@ -1,11 +1,9 @@
-//! A weight as it lies in its file, and the set of weights a model needs. Formats stay as stored.
+//! A weight as it lies in its file. Formats stay as stored.
 
 use std::sync::Arc;
 
 use kernels::formats::Format;
 
-use crate::attention::AttentionLayer;
-use crate::feed_forward::FeedForwardLayer;
 use crate::mmap::Mapping;
 
 /// A matrix `rows x cols` (row-major, `y = W x`), bytes borrowed from a mapped file.
@@ -50,34 +48,6 @@ impl Weight {
     }
 }
 
-/// Everything `Transformer` multiplies with. Vectors (norms, biases) are widened to f32 at load: they are small.
-pub struct Weights {
-    /// `[vocab, hidden]`
-    pub embedding: Weight,
-    /// One per layer.
-    pub layers: Vec<LayerWeights>,
-    /// `[hidden]`
-    pub final_norm: Vec<f32>,
-    /// `[vocab, hidden]`; the embedding again when tied.
-    pub head: Weight,
-    /// The files that all of these lie in.
-    pub files: Vec<Arc<Mapping>>,
-}
-
-/// Weights of a decoder layer.
-pub struct LayerWeights {
-    /// `[hidden]`
-    pub attention_norm: Vec<f32>,
-    /// Its sizes are the structure's.
-    pub attention: AttentionLayer,
-    /// `[hidden]`
-    pub feed_forward_norm: Vec<f32>,
-    /// Its sizes are the structure's.
-    pub feed_forward: FeedForwardLayer,
-    /// Norms of what attention and feed-forward give, `[hidden]` each.
-    pub after: Option<[Vec<f32>; 2]>,
-}
-
 /// A matrix and its optional bias.
 pub struct Linear {
     /// The matrix.
@@ -100,17 +70,5 @@ impl GatedBlock {
     /// Its three matrices.
     pub fn matrices(&mut self) -> [&mut Weight; 3] {
         [&mut self.gate, &mut self.up, &mut self.down]
-    }
-}
-
-impl Weights {
-    /// Every matrix in turn.
-    pub fn each_matrix(&mut self, f: &mut dyn FnMut(&mut Weight)) {
-        f(&mut self.embedding);
-        f(&mut self.head);
-        for layer in &mut self.layers {
-            layer.attention.matrices().into_iter().for_each(&mut *f);
-            layer.feed_forward.matrices().into_iter().for_each(&mut *f);
-        }
     }
 }

@@ -495,7 +495,7 @@ fn seeds_and_findings_of_the_fuzzer() {
         let mut tensors = Tensors::default();
         let mapping = Arc::new(Mapping::held("f.gguf", bytes));
         let outcome = farthing_model::gguf::read_mapped(&mapping, &mut tensors)
-            .and_then(|metadata| farthing_model::gguf::of_parts(&path, metadata, tensors))
+            .and_then(|metadata| farthing_model::Checkpoint::of_gguf(&path, metadata, tensors))
             .and_then(|c| c.weights().map(|_| ()));
         assert!(outcome.is_ok() || !outcome.unwrap_err().to_string().contains('\n'), "{}", path.display());
     }

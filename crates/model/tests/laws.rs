@@ -52,7 +52,7 @@ fn a_sequence_has_the_same_bits_alone_and_in_company() {
         let lengths = [1usize, 70, 150, 3];
         let prompts: Vec<_> = lengths.iter().enumerate().map(|(i, &n)| tokens(n, i)).collect();
         let pages: Vec<Vec<u32>> = vec![vec![7], vec![1, 5], vec![2, 0, 6], vec![3]];
-        let mut cache = Cache::new(&runner.model.structure, CacheFormat::F32, 8);
+        let mut cache = Cache::new(runner.model.structure.cache_layout(CacheFormat::F32), 8);
         let mut scratch = Scratch::new();
         let mut first = 0;
         let spans: Vec<Span> = prompts

@@ -12,6 +12,7 @@ use farthing_model::feed_forward::{DenseLayer, FeedForwardLayer, MoeLayer};
 use farthing_model::mmap::Mapping;
 use farthing_model::structure::*;
 use farthing_model::weight::*;
+use farthing_model::weights::{LayerWeights, Weights};
 use kernels::Format;
 use running::{
     Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, decoded_twin, largest_difference,

@@ -2,9 +2,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use model::gguf;
 use model::mmap::Mapping;
 use model::tensors::Tensors;
+use model::{Checkpoint, gguf};
 
 /// Runs the target on one input.
 pub fn run(data: &[u8]) {
@@ -14,7 +14,7 @@ pub fn run(data: &[u8]) {
     for name in tensors.by_name.keys() {
         let _ = tensors.not_finite(name);
     }
-    let Ok(checkpoint) = gguf::of_parts(Path::new("f.gguf"), metadata, tensors) else { return };
+    let Ok(checkpoint) = Checkpoint::of_gguf(Path::new("f.gguf"), metadata, tensors) else { return };
     let _ = checkpoint.structure.parameters();
     let _ = checkpoint.bytes_per_token();
     let _ = checkpoint.weights();

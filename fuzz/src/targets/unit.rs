@@ -9,7 +9,7 @@ pub fn run(data: &[u8]) {
     let fingerprint = [5; 32];
     let (folder, store) = STORE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings { dir: folder.path().to_path_buf(), bytes_max: 1 << 30, fingerprint, unit_bytes: 64 };
+        let settings = Settings { dir: folder.path().to_path_buf(), bytes_max: 1 << 30, fingerprint, block_bytes: 64 };
         (folder, Store::open(settings, |message| panic!("{message}")))
     });
     let key = root(&fingerprint, b"fuzz");

@@ -180,7 +180,7 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
         threads: planned.threads,
         in_bytes,
         operations: machine::prefill_operations(checkpoint),
-        cache_row: planned.cache.bytes_of(checkpoint.structure.cache_width()) as f64,
+        cache_row: checkpoint.structure.cache_layout(planned.cache).bytes_per_token() as f64,
         bytes_per_token: checkpoint.bytes_per_token() as f64,
         file_bytes: planned.plan.weights,
         load_seconds: 0.0,

@@ -1,4 +1,4 @@
-//! Where units lie: `ab/abcd….unit` under one directory, by the key's hexadecimal digits; other names are not ours and stay untouched.
+//! Where blocks lie: `ab/abcd….unit` under one directory, by the key's hexadecimal digits; other names are not ours and stay untouched.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -19,9 +19,9 @@ pub(super) struct Directory(pub PathBuf);
 /// What is in one folder.
 #[derive(Default)]
 pub(super) struct Listing {
-    /// Units that were known before.
+    /// Blocks that were known before.
     pub known: BTreeSet<Key>,
-    /// Units that were not, with the length of their files and the time of their last use.
+    /// Blocks that were not, with the length of their files and the time of their last use.
     pub new: Vec<(Key, u64, u64)>,
     /// Something is there that must be looked at again even if the folder does not change.
     pub unfinished: bool,
@@ -33,7 +33,7 @@ impl Directory {
         self.0.join(format!("{byte:02x}"))
     }
 
-    /// The file of a unit.
+    /// The file of a block.
     pub fn file(&self, key: &Key) -> PathBuf {
         self.folder(key.0[0]).join(format!("{key}.unit"))
     }
@@ -67,7 +67,7 @@ impl Directory {
     }
 
     /// Read the names in a folder. Removes what a killed process or a lost block left behind: unfinished files of long ago, and files too short to
-    /// be a unit.
+    /// be a block.
     pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<Listing> {
         self.check_folder(byte)?;
         let (mut listing, now) = (Listing::default(), SystemTime::now());
@@ -91,7 +91,7 @@ impl Directory {
                 } else {
                     listing.unfinished = true;
                 }
-            } else if metadata.is_file() && metadata.len() < super::unit::HEADER as u64 {
+            } else if metadata.is_file() && metadata.len() < super::block::HEADER as u64 {
                 let _ = fs::remove_file(entry.path());
             } else if metadata.is_file() {
                 listing.new.push((key, metadata.len(), nanoseconds(changed.min(now))));
@@ -100,7 +100,7 @@ impl Directory {
         Ok(listing)
     }
 
-    /// Remove what lies where a unit should be, whatever it is, but nothing inside or behind it.
+    /// Remove what lies where a block should be, whatever it is, but nothing inside or behind it.
     pub fn remove(&self, key: &Key) {
         let path = self.file(key);
         let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));

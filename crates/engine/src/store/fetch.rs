@@ -1,4 +1,4 @@
-//! Units on their way from disk: read in order on a thread of their own, a few ahead of who takes them.
+//! Blocks on their way from disk: read in order on a thread of their own, a few ahead of who takes them.
 
 use std::fs::File;
 use std::io;
@@ -9,21 +9,21 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use super::directory::nanoseconds;
-use super::{Counter, Key, Missed, Shared, unit};
+use super::{Counter, Key, LookupError, Shared, block};
 
-/// Units that are read before anybody takes them.
+/// Blocks that are read before anybody takes them.
 const AHEAD: usize = 4;
 
-/// Units being read. Dropping it ends the reading.
+/// Blocks being read. Dropping it ends the reading.
 pub struct Fetch {
-    read: Receiver<Result<Vec<u8>, Missed>>,
+    read: Receiver<Result<Vec<u8>, LookupError>>,
     left: usize,
 }
 
 impl Fetch {
-    /// The next unit in the order of the keys, once it is there. `None` after all of them, and after the first that was missed: what follows a gap in a
+    /// The next block in the order of the keys, once it is there. `None` after all of them, and after the first that was missed: what follows a gap in a
     /// prefix is of no use.
-    pub fn try_next(&mut self) -> Poll<Option<Result<Vec<u8>, Missed>>> {
+    pub fn try_next(&mut self) -> Poll<Option<Result<Vec<u8>, LookupError>>> {
         match self.read.try_recv() {
             _ if self.left == 0 => Poll::Ready(None),
             Err(TryRecvError::Empty) => Poll::Pending,
@@ -34,7 +34,7 @@ impl Fetch {
 
     /// As [`Fetch::try_next`], but waits.
     #[allow(clippy::should_implement_trait)] // it waits, which a `for` should not hide
-    pub fn next(&mut self) -> Option<Result<Vec<u8>, Missed>> {
+    pub fn next(&mut self) -> Option<Result<Vec<u8>, LookupError>> {
         if self.left == 0 {
             return None;
         }
@@ -42,19 +42,19 @@ impl Fetch {
         self.take(result)
     }
 
-    fn take(&mut self, result: Result<Vec<u8>, Missed>) -> Option<Result<Vec<u8>, Missed>> {
+    fn take(&mut self, result: Result<Vec<u8>, LookupError>) -> Option<Result<Vec<u8>, LookupError>> {
         self.left = if result.is_ok() { self.left - 1 } else { 0 };
         Some(result)
     }
 }
 
-fn ended() -> Missed {
-    Missed::Unreadable(io::Error::other("the thread that reads did not start or has ended"))
+fn ended() -> LookupError {
+    LookupError::Unreadable(io::Error::other("the thread that reads did not start or has ended"))
 }
 
 /// The other end. It wakes whoever waits also when it goes away, for whatever reason, and then no longer sends: fields are dropped in this order.
 struct Deliver<W: Fn()> {
-    read: SyncSender<Result<Vec<u8>, Missed>>,
+    read: SyncSender<Result<Vec<u8>, LookupError>>,
     wake: Wake<W>,
 }
 
@@ -79,7 +79,7 @@ fn run<W: Fn()>(shared: &Shared, keys: &[Key], deliver: &Deliver<W>) {
     let mut ahead = None;
     for (at, key) in keys.iter().enumerate() {
         let file = ahead.take().unwrap_or_else(|| open(shared, key));
-        // The disk can begin with the next unit while this one is checked and copied.
+        // The disk can begin with the next block while this one is checked and copied.
         ahead = keys.get(at + 1).filter(|_| file.is_ok()).map(|key| open(shared, key));
         let result = file.and_then(|file| read(shared, key, &file, used(start, at)));
         let missed = result.as_ref().is_err_and(|missed| {
@@ -93,16 +93,16 @@ fn run<W: Fn()>(shared: &Shared, keys: &[Key], deliver: &Deliver<W>) {
     }
 }
 
-/// Of two units of a prefix that are used together the first lasts longer: without it the second is of no use.
+/// Of two blocks of a prefix that are used together the first lasts longer: without it the second is of no use.
 pub(super) fn used(start: u64, at: usize) -> u64 {
     start.saturating_sub(at as u64 * 1000)
 }
 
-fn open(shared: &Shared, key: &Key) -> Result<File, Missed> {
+fn open(shared: &Shared, key: &Key) -> Result<File, LookupError> {
     if !shared.usable.load(Ordering::Relaxed) || shared.directory.check_folder(key.0[0]).is_err() {
-        return Err(Missed::Absent);
+        return Err(LookupError::Absent);
     }
-    let file = unit::open(&shared.directory.file(key));
+    let file = block::open(&shared.directory.file(key));
     #[cfg(target_os = "linux")]
     if let Ok(file) = &file {
         let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::WillNeed);
@@ -110,9 +110,9 @@ fn open(shared: &Shared, key: &Key) -> Result<File, Missed> {
     file
 }
 
-fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, Missed> {
-    let page = shared.form.read(key, file)?;
-    unit::mark(file, used);
+fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, LookupError> {
+    let page = shared.header.read(key, file)?;
+    block::mark(file, used);
     let mut index = shared.index();
     // Another process may have written it a moment ago.
     if !index.touch(key, used) {
@@ -123,9 +123,9 @@ fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, M
     Ok(page)
 }
 
-fn forget(shared: &Shared, key: &Key, missed: &Missed) {
+fn forget(shared: &Shared, key: &Key, missed: &LookupError) {
     shared.count(Counter::Misses);
-    if matches!(missed, Missed::Damaged) {
+    if matches!(missed, LookupError::Damaged) {
         shared.count(Counter::Damaged);
         shared.directory.remove(key);
     }

@@ -1,4 +1,4 @@
-//! Which units are on disk, how large, and which was used longest ago.
+//! Which blocks are on disk, how large, and which was used longest ago.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -14,19 +14,19 @@ struct Entry {
     bytes: u64,
 }
 
-/// Units in order of key and in order of use. In memory only: the directory is the truth, this is what was last seen of it.
+/// Blocks in order of key and in order of use. In memory only: the directory is the truth, this is what was last seen of it.
 #[derive(Default)]
 pub(super) struct Index {
-    units: BTreeMap<Key, Entry>,
+    blocks: BTreeMap<Key, Entry>,
     order: BTreeSet<(u64, Key)>,
     // Sizes come from the disk: sums of any of them must fit.
     bytes: u128,
 }
 
 impl Index {
-    /// Units known.
+    /// Blocks known.
     pub fn len(&self) -> usize {
-        self.units.len()
+        self.blocks.len()
     }
 
     /// Bytes that they take.
@@ -34,30 +34,30 @@ impl Index {
         self.bytes.try_into().unwrap_or(u64::MAX)
     }
 
-    /// Whether the unit is known.
+    /// Whether the block is known.
     pub fn contains(&self, key: &Key) -> bool {
-        self.units.contains_key(key)
+        self.blocks.contains_key(key)
     }
 
-    /// Put a unit there, or know better about it.
+    /// Put a block there, or know better about it.
     pub fn insert(&mut self, key: Key, bytes: u64, used: u64) {
         self.remove(&key);
-        self.units.insert(key, Entry { used, bytes });
+        self.blocks.insert(key, Entry { used, bytes });
         self.order.insert((used, key));
         self.bytes += u128::from(bytes);
     }
 
-    /// Forget a unit; whether it was known.
+    /// Forget a block; whether it was known.
     pub fn remove(&mut self, key: &Key) -> bool {
-        let Some(entry) = self.units.remove(key) else { return false };
+        let Some(entry) = self.blocks.remove(key) else { return false };
         self.order.remove(&(entry.used, *key));
         self.bytes -= u128::from(entry.bytes);
         true
     }
 
-    /// The unit was used at a time; times before the last use change nothing. Whether the unit is known.
+    /// The block was used at a time; times before the last use change nothing. Whether the block is known.
     pub fn touch(&mut self, key: &Key, used: u64) -> bool {
-        let Some(entry) = self.units.get_mut(key) else { return false };
+        let Some(entry) = self.blocks.get_mut(key) else { return false };
         if used > entry.used {
             self.order.remove(&(entry.used, *key));
             self.order.insert((used, *key));
@@ -66,14 +66,14 @@ impl Index {
         true
     }
 
-    /// The unit whose last use is longest ago, and when that was.
+    /// The block whose last use is longest ago, and when that was.
     pub fn oldest(&self) -> Option<(Key, u64)> {
         self.order.first().map(|&(used, key)| (key, used))
     }
 
-    /// Units whose key begins with a byte.
+    /// Blocks whose key begins with a byte.
     pub fn beginning_with(&self, byte: u8) -> BTreeSet<Key> {
-        self.units.range(keys_beginning_with(byte)).map(|(key, _)| *key).collect()
+        self.blocks.range(keys_beginning_with(byte)).map(|(key, _)| *key).collect()
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
             for (what, name, used, bytes) in steps {
                 let mut key = Key([name; 32]);
                 key.0[0] = name % 3;
-                let at = plain.iter().position(|unit| unit.0 == key);
+                let at = plain.iter().position(|block| block.0 == key);
                 match what {
                     0 | 1 => {
                         index.insert(key, bytes, used);
@@ -115,10 +115,10 @@ mod tests {
                 }
                 prop_assert_eq!(index.len(), plain.len());
                 prop_assert_eq!(index.order.len(), plain.len());
-                prop_assert_eq!(index.bytes(), plain.iter().map(|unit| unit.2).sum::<u64>());
-                prop_assert_eq!(index.oldest(), plain.iter().map(|unit| (unit.1, unit.0)).min().map(|(used, key)| (key, used)));
+                prop_assert_eq!(index.bytes(), plain.iter().map(|block| block.2).sum::<u64>());
+                prop_assert_eq!(index.oldest(), plain.iter().map(|block| (block.1, block.0)).min().map(|(used, key)| (key, used)));
                 for byte in 0..3 {
-                    let expected: BTreeSet<Key> = plain.iter().map(|unit| unit.0).filter(|key| key.0[0] == byte).collect();
+                    let expected: BTreeSet<Key> = plain.iter().map(|block| block.0).filter(|key| key.0[0] == byte).collect();
                     prop_assert_eq!(index.beginning_with(byte), expected);
                 }
             }

@@ -1,8 +1,8 @@
-//! What a unit is called: a hash of everything that its bytes follow from.
+//! What a block is called: a hash of everything that its bytes follow from.
 
 use std::fmt;
 
-/// The name of a unit. Derive it with [`root`] and [`chain`].
+/// The name of a block. Derive it with [`root`] and [`chain`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
 
@@ -25,8 +25,8 @@ impl Key {
         Some(Key(key))
     }
 
-    /// What the unit of this key is called on disk, where units of other models lie too, given the fingerprint of its model. In memory, where all
-    /// units are of one model, keys do without it, so that nobody waits for the files to be hashed.
+    /// What the block of this key is called on disk, where blocks of other models lie too, given the fingerprint of its model. In memory, where all
+    /// blocks are of one model, keys do without it, so that nobody waits for the files to be hashed.
     pub(crate) fn on_disk(&self, fingerprint: &[u8; 32]) -> Key {
         let mut hasher = blake3::Hasher::new_derive_key("Farthing, context cache, version 1: unit on disk");
         hasher.update(fingerprint).update(&self.0);
@@ -55,7 +55,7 @@ pub fn root(fingerprint: &[u8; 32], salt: &[u8]) -> Key {
     Key(hasher.finalize().into())
 }
 
-/// The key of the unit that holds `tokens` and follows upon `parent`: the key of the unit before it, or a [`root`]. `form` tells apart pages of the
+/// The key of the block that holds `tokens` and follows upon `parent`: the key of the block before it, or a [`root`]. `form` tells apart pages of the
 /// same tokens that were computed in different ways, and so differ in bits.
 pub fn chain(parent: &Key, form: u8, tokens: &[u32]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key("Farthing, context cache, version 1: unit");
@@ -74,12 +74,12 @@ mod tests {
     fn keys_follow_from_every_input() {
         let base = root(&[1; 32], b"alice");
         let tokens: Vec<u32> = (0..64).collect();
-        let unit = chain(&base, 0, &tokens);
+        let block = chain(&base, 0, &tokens);
         assert_eq!(base, root(&[1; 32], b"alice"));
-        assert_eq!(unit, chain(&base, 0, &tokens));
+        assert_eq!(block, chain(&base, 0, &tokens));
 
         let mut seen =
-            vec![base, unit, chain(&unit, 0, &tokens), chain(&base, 1, &tokens), chain(&base, 0, &tokens[..63])];
+            vec![base, block, chain(&block, 0, &tokens), chain(&base, 1, &tokens), chain(&base, 0, &tokens[..63])];
         seen.extend([root(&[1; 32], b""), root(&[1; 32], b"alicf"), root(&[1; 32], b"alice\0"), chain(&base, 0, &[])]);
         for bit in 0..256 {
             let mut fingerprint = [1; 32];
@@ -100,7 +100,7 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), count);
-        // A root and a unit of the same bytes are told apart by what they are.
+        // A root and a block of the same bytes are told apart by what they are.
         let mut bytes = vec![7; 33];
         bytes.extend(5u32.to_le_bytes());
         assert_ne!(chain(&Key([7; 32]), 7, &[5]), root(&[7; 32], &bytes[32..]));
@@ -109,8 +109,8 @@ mod tests {
     /// Keys must never change unnoticed: every cache on every disk would be lost. This one was computed by the BLAKE3 of Python.
     #[test]
     fn keys_stay_what_they_are() {
-        let unit = chain(&root(&[3; 32], b"salt"), 2, &[0, 1, 0xffff_ffff]);
-        assert_eq!(unit.to_string(), "9ef420f45c8cbc009b50bbc81f72a17d2ded819103278874cf537730dc04fe48");
+        let block = chain(&root(&[3; 32], b"salt"), 2, &[0, 1, 0xffff_ffff]);
+        assert_eq!(block.to_string(), "9ef420f45c8cbc009b50bbc81f72a17d2ded819103278874cf537730dc04fe48");
     }
 
     #[test]

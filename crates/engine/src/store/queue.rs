@@ -8,9 +8,9 @@ use super::Key;
 
 /// Something to do for the writer.
 pub(super) enum Job {
-    /// Write a unit.
+    /// Write a block.
     Write(Key, Vec<u8>),
-    /// Units were used at these times, in nanoseconds since 1970.
+    /// Blocks were used at these times, in nanoseconds since 1970.
     Touch(Vec<(Key, u64)>),
 }
 
@@ -18,7 +18,7 @@ impl Job {
     fn bytes(&self) -> usize {
         match self {
             Job::Write(_, page) => page.len(),
-            Job::Touch(units) => size_of_val(&units[..]),
+            Job::Touch(blocks) => size_of_val(&blocks[..]),
         }
     }
 }

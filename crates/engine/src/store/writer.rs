@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::directory::{Listing, nanoseconds};
 use super::queue::{Job, Next};
-use super::{Counter, Key, Shared, unit};
+use super::{Counter, Key, Shared, block};
 
 /// How often the directory is looked at.
 const SCAN: Duration = Duration::from_secs(2);
@@ -19,8 +19,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 const WARNING: Duration = Duration::from_secs(3600);
 /// Times of a folder may be this coarse: one that changed just now may change again without a sign.
 const COARSE: Duration = Duration::from_secs(3);
-/// Units that are remembered, so that memory has a bound whatever is in the directory.
-const UNITS_MAX: usize = 1 << 20;
+/// Blocks that are remembered, so that memory has a bound whatever is in the directory.
+const BLOCKS_MAX: usize = 1 << 20;
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -63,7 +63,7 @@ impl Writer {
             match next {
                 Next::Closed => return,
                 Next::Idle => {}
-                Next::Job(Job::Touch(units)) => self.touch(&units),
+                Next::Job(Job::Touch(blocks)) => self.touch(&blocks),
                 Next::Job(Job::Write(key, page)) => self.write(key, &page),
             }
         }
@@ -97,7 +97,7 @@ impl Writer {
             }
             Err(error) => {
                 self.shared.count(Counter::Dropped);
-                // A directory in the place of one unit is no fault of the disk.
+                // A directory in the place of one block is no fault of the disk.
                 if !self.shared.directory.file(&key).is_dir() {
                     self.refused(&error);
                 }
@@ -106,24 +106,24 @@ impl Writer {
     }
 
     fn write_file(&mut self, key: &Key, page: &[u8], used: u64) -> io::Result<()> {
-        let Shared { directory, form, .. } = &*self.shared;
+        let Shared { directory, header, .. } = &*self.shared;
         self.shared.checked(directory.prepare())?;
         self.make_room(self.shared.disk_bytes())?;
         self.count += 1;
         let unfinished =
             directory.prepare_for(key)?.join(format!("{key}.{:016x}{:016x}.part", self.number, self.count));
         let written =
-            form.write(key, page, used, &unfinished).and_then(|()| fs::rename(&unfinished, directory.file(key)));
+            header.write(key, page, used, &unfinished).and_then(|()| fs::rename(&unfinished, directory.file(key)));
         if written.is_err() {
             let _ = fs::remove_file(&unfinished);
         }
         written
     }
 
-    fn touch(&self, units: &[(Key, u64)]) {
-        for (key, used) in units {
-            if let Ok(file) = unit::open(&self.shared.directory.file(key)) {
-                unit::mark(&file, *used);
+    fn touch(&self, blocks: &[(Key, u64)]) {
+        for (key, used) in blocks {
+            if let Ok(file) = block::open(&self.shared.directory.file(key)) {
+                block::mark(&file, *used);
             }
         }
     }
@@ -133,7 +133,7 @@ impl Writer {
         loop {
             let (key, used) = {
                 let index = self.shared.index();
-                let fits = index.bytes().saturating_add(wanted) <= self.shared.bytes_max && index.len() < UNITS_MAX;
+                let fits = index.bytes().saturating_add(wanted) <= self.shared.bytes_max && index.len() < BLOCKS_MAX;
                 match index.oldest() {
                     Some(oldest) if !fits => oldest,
                     _ => return Ok(()),
@@ -180,7 +180,7 @@ impl Writer {
 fn scan_folder(shared: &Shared, byte: u8, exists: bool) -> bool {
     let known: BTreeSet<Key> = shared.index().beginning_with(byte);
     let listed = exists.then(|| shared.directory.list(byte, |key| known.contains(key)));
-    // Units that cannot be listed cannot be counted: they are unknown until they can.
+    // Blocks that cannot be listed cannot be counted: they are unknown until they can.
     let (listing, failed) = match listed {
         Some(Ok(listing)) => (listing, false),
         Some(Err(_)) => (Listing::default(), true),

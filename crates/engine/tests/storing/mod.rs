@@ -1,19 +1,19 @@
-//! Stores for tests: the bytes of every unit follow from its key, so anybody can tell whether they are right.
+//! Stores for tests: the bytes of every block follow from its key, so anybody can tell whether they are right.
 #![allow(dead_code)] // each test uses its part
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farthing_engine::store::{Key, Missed, Settings, Store, chain, root};
+use farthing_engine::store::{Key, LookupError, Settings, Store, chain, root};
 
 pub const FINGERPRINT: [u8; 32] = [5; 32];
-pub const UNIT: usize = 10_000;
-/// What such a unit takes in blocks of 4 KiB, with its header.
+pub const BLOCK: usize = 10_000;
+/// What such a block takes in clusters of 4 KiB, with its header.
 pub const ON_DISK: u64 = 3 * 4096;
 
 pub fn settings(dir: &Path, bytes_max: u64) -> Settings {
-    Settings { dir: dir.to_path_buf(), bytes_max, fingerprint: FINGERPRINT, unit_bytes: UNIT }
+    Settings { dir: dir.to_path_buf(), bytes_max, fingerprint: FINGERPRINT, block_bytes: BLOCK }
 }
 
 pub fn open(dir: &Path, bytes_max: u64) -> Store {
@@ -36,7 +36,7 @@ pub fn keys(salt: &str, count: usize) -> Vec<Key> {
 }
 
 pub fn page(key: &Key) -> Vec<u8> {
-    page_of(key, UNIT)
+    page_of(key, BLOCK)
 }
 
 pub fn page_of(key: &Key, length: usize) -> Vec<u8> {
@@ -57,13 +57,13 @@ pub fn put(store: &Store, keys: &[Key]) {
     }
 }
 
-/// How many units came, all of which must be right.
+/// How many blocks came, all of which must be right.
 pub fn fetched(store: &Store, keys: &[Key]) -> usize {
     let mut fetch = store.fetch(keys.to_vec(), || {});
     for (at, key) in keys.iter().enumerate() {
-        match fetch.next().expect("a unit or a miss") {
+        match fetch.next().expect("a block or a miss") {
             Ok(bytes) => assert!(bytes == page(key), "other bytes under {key}"),
-            Err(Missed::Unreadable(error)) => panic!("{error}"),
+            Err(LookupError::Unreadable(error)) => panic!("{error}"),
             Err(_) => return at,
         }
     }

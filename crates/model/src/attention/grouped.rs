@@ -2,14 +2,14 @@
 
 use kernels::Queries;
 
-use super::paged::{Query, Widths, attend_paged, rows_together};
+use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
 use super::{Attend, AttentionKind, Buffers, Call, each_row, places, project_input, sized};
-use crate::cache::Cache;
-use crate::checkpoint::CheckpointError;
+use crate::cache::{Cache, CacheFormat, RowKind};
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::plan::{sum, times};
-use crate::structure::Rope;
+use crate::parameters::{sum, times};
+use crate::rope::Rope;
 use crate::weight::{Linear, Weight};
 
 /// Grouped-query attention (multi-head when `kv_heads == heads`). Caches keys and values.
@@ -48,12 +48,9 @@ impl AttentionKind for Gqa {
         &self.rope
     }
 
-    fn cache_parts(&self) -> [usize; 2] {
-        [self.kv_heads * self.head_dim; 2]
-    }
-
-    fn cache_unit(&self) -> [usize; 2] {
-        [self.head_dim; 2]
+    /// A key and a value of every head.
+    fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
+        vec![RowKind::each_token(2 * self.kv_heads * self.head_dim, self.head_dim, format)]
     }
 
     fn head_cache_width(&self) -> usize {
@@ -161,7 +158,8 @@ impl Attend for GqaLayer {
                 }
             }
         };
-        let cached = cache.rows(call.layer, &places(call.batch));
+        let rows = places(call.batch, cache.layout().page());
+        let cached = cache.rows_mut(call.layer, 0, &rows);
         let by_row = qs.chunks_mut(heads * d).zip(ks.chunks_mut(width)).zip(vs.chunks(width)).zip(cached);
         let mut tasks: Vec<_> = by_row.enumerate().collect();
         each_row(call.pool, &mut tasks, |(row, (((q, k), v), cached))| {
@@ -191,8 +189,10 @@ impl Attend for GqaLayer {
                         queries: Queries { q: &qs[at(0) * d..], heads: group, stride: heads * d },
                         outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                         pages: span.pages,
-                        first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
-                        end: position + 1,
+                        seen: Positions::Range {
+                            first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
+                            end: position + 1,
+                        },
                         key_at: head * d,
                         value_at: width + head * d,
                     });
@@ -200,7 +200,7 @@ impl Attend for GqaLayer {
                 i += count;
             }
         }
-        let widths = Widths { key: d, value: d, scale: rope.score_scale, fixed: !cache.is_exact() };
-        attend_paged(call.pool, &mut queries, widths, cache, call.layer, parts);
+        let widths = Widths { key: d, value: d, scale: rope.score_scale };
+        attend_paged(call.pool, &mut queries, widths, cache.rows(call.layer, 0), parts);
     }
 }

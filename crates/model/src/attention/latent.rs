@@ -10,15 +10,12 @@ use kernels::{
 };
 
 use super::mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
-use super::paged::{Part, Query, SPLIT, Widths, attend_paged, rows_together};
-use super::{Call, Form, each_row, places, project, project_input, sized};
+use super::paged::{Part, Positions, Query, SPLIT, Widths, attend_paged, rows_together};
+use super::{Attend, Call, Form, each_row, places, project, project_input, sized};
 use crate::batch::Span;
-use crate::cache::{Cache, PAGE};
+use crate::cache::{Cache, PAGE, RowsOf};
 use crate::feed_forward::quantized_wanted;
-use crate::weight::Weight;
-
-/// Prompt positions are expanded in whole aligned blocks of this many.
-pub const BLOCK: usize = 128;
+use crate::weight::{Linear, Weight};
 
 /// Pages expanded at a time.
 const EXPANDED_PAGES: usize = 4;
@@ -109,13 +106,37 @@ struct Layer<'a> {
     kv_b: &'a MlaExpansion,
     /// Queries of all rows, rotated: `[rows, heads, nope + rope]`.
     qs: &'a [f32],
-    cache: &'a Cache,
-    /// Its number in the cache.
-    number: usize,
+    cached: RowsOf<'a>,
+}
+
+impl Attend for MlaLayer {
+    fn inputs(&self) -> Vec<&Weight> {
+        let (MlaQuery::Direct(first) | MlaQuery::Compressed { a: first, .. }) = &self.q;
+        vec![&first.weight, &self.kv_a.weight]
+    }
+
+    fn out(&self) -> &Linear {
+        &self.out
+    }
+
+    fn matrices(&mut self) -> Vec<&mut Weight> {
+        let mut all = match &mut self.q {
+            MlaQuery::Direct(q) => vec![&mut q.weight],
+            MlaQuery::Compressed { a, b, .. } => vec![&mut a.weight, &mut b.weight],
+        };
+        let (MlaExpansion::Joint { k, v } | MlaExpansion::Split { k_transposed: k, v }) = &mut self.kv_b;
+        all.extend(k.iter_mut().chain(v));
+        all.extend([&mut self.kv_a.weight, &mut self.out.weight]);
+        all
+    }
+
+    fn attend(&self, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
+        attend(self, call, cache, buffers);
+    }
 }
 
 /// Heads' outputs `[rows, heads * value]` to `buffers.mixed`.
-pub fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
+fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
     let MlaLayer { shape, q, kv_a, kv_a_norm, kv_b, .. } = layer;
     let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, latent_eps, ref rope, .. } = *shape;
     let pool = call.pool;
@@ -139,7 +160,8 @@ pub fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut su
     }
     angles.update(rope, call.batch);
     let by_row = entries.chunks(width).zip(cached.chunks_mut(width)).zip(qs.chunks_mut(all_heads));
-    let mut rows: Vec<_> = by_row.zip(cache.rows(call.layer, &places(call.batch))).enumerate().collect();
+    let places = places(call.batch, cache.layout().page());
+    let mut rows: Vec<_> = by_row.zip(cache.rows_mut(call.layer, 0, &places)).enumerate().collect();
     each_row(pool, &mut rows, |(row, (((entry, cached), q), place))| {
         let (latent, rotary) = entry.split_at(sizes.kv_rank);
         kernels::rms_norm(latent, kv_a_norm, latent_eps, &mut cached[..sizes.kv_rank]);
@@ -152,7 +174,7 @@ pub fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut su
     });
     drop(rows);
     let mixed = sized(mixed, n * sizes.heads * sizes.value);
-    let layer = Layer { pool, sizes, kv_b, qs, cache, number: call.layer };
+    let layer = Layer { pool, sizes, kv_b, qs, cached: cache.rows(call.layer, 0) };
     let mut absorbed = Vec::new();
     for span in call.batch.spans {
         let split = expanded_rows(span, call.form);
@@ -270,16 +292,15 @@ impl Layer<'_> {
                     queries: Queries { q: &q[(i * heads + first) * key..], heads: part, stride: heads * key },
                     outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                     pages: span.pages,
-                    first: 0,
-                    end: position + 1,
+                    seen: Positions::Range { first: 0, end: position + 1 },
                     key_at: 0,
                     value_at: 0,
                 });
             }
             i += count;
         }
-        let widths = Widths { key, value: kv_rank, scale, fixed: !self.cache.is_exact() };
-        attend_paged(self.pool, &mut queries, widths, self.cache, self.number, parts);
+        let widths = Widths { key, value: kv_rank, scale };
+        attend_paged(self.pool, &mut queries, widths, self.cached, parts);
     }
 
     /// The first `n` rows of a span: keys and values rebuilt, some pages at a time.
@@ -312,13 +333,12 @@ impl Layer<'_> {
     /// Keys and values of all heads at `count` positions from `from` on.
     fn rebuild(&self, span: &Span, from: usize, count: usize, buffers: &mut Expanded, quantized: &mut Quantized) {
         let (Sizes { heads, kv_rank, nope, rope, value, .. }, pool) = (self.sizes, self.pool);
-        let (head, width) = (self.sizes.head(), self.sizes.entry());
+        let head = self.sizes.head();
         let latents = sized(&mut buffers.latents, count * kv_rank);
         let rotary = sized(&mut buffers.rotary, count * rope);
         let mut rows: Vec<_> = latents.chunks_mut(kv_rank).zip(rotary.chunks_mut(rope)).enumerate().collect();
         pool.each(&mut rows, |(i, (latent, rotary))| {
-            let page = self.cache.page(self.number, span.pages[(from + *i) / PAGE]);
-            let row = page.part((from + *i) % PAGE * width, width);
+            let (row, _) = self.cached.from(span.pages, from + *i);
             kernels::widen(row, latent);
             kernels::widen(row.skip(kv_rank), rotary);
         });
@@ -360,7 +380,7 @@ impl Layer<'_> {
     /// The first `n` rows of a span to the rebuilt positions.
     fn attend_rebuilt(&self, span: &Span, n: usize, from: usize, count: usize, buffers: &mut Expanded) {
         let (Sizes { heads, value, scale, .. }, head) = (self.sizes, self.sizes.head());
-        let fixed = !self.cache.is_exact();
+        let fixed = !self.cached.is_exact();
         let Expanded { max, sum, acc, keys: k, values: v, .. } = buffers;
         let (max, sum, acc) = (&mut max[..heads * n], &mut sum[..heads * n], &mut acc[..heads * n * value]);
         let mut tasks: Vec<Together> = Vec::new();

@@ -2,16 +2,18 @@
 
 use kernels::Format;
 
-use super::latent::{BLOCK, attend};
-use super::{Attend, AttentionKind, Buffers, Call};
-use crate::cache::Cache;
-use crate::checkpoint::{CheckpointError, Kind};
+use super::AttentionKind;
+use crate::cache::{CacheFormat, RowKind, common};
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::plan::{sum, times};
-use crate::structure::Rope;
-use crate::tensors::Depth;
+use crate::parameters::{sum, times};
+use crate::rope::Rope;
+use crate::tensors::{Depth, Kind};
 use crate::weight::{Linear, Weight};
+
+/// Prompt positions are expanded in whole aligned blocks of this many.
+pub const BLOCK: usize = 128;
 
 /// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1). Caches `kv_rank + rope_dim` numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,12 +51,9 @@ impl AttentionKind for Mla {
         &self.rope
     }
 
-    fn cache_parts(&self) -> [usize; 2] {
-        [self.kv_rank, self.rope_dim]
-    }
-
-    fn cache_unit(&self) -> [usize; 2] {
-        self.cache_parts()
+    /// A latent and its rotary key.
+    fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
+        vec![RowKind::each_token(self.kv_rank + self.rope_dim, common(self.kv_rank, self.rope_dim), format)]
     }
 
     fn head_cache_width(&self) -> usize {
@@ -192,32 +191,6 @@ pub enum MlaExpansion {
         /// Per head `[value_dim, kv_rank]`.
         v: Vec<Weight>,
     },
-}
-
-impl Attend for MlaLayer {
-    fn inputs(&self) -> Vec<&Weight> {
-        let (MlaQuery::Direct(first) | MlaQuery::Compressed { a: first, .. }) = &self.q;
-        vec![&first.weight, &self.kv_a.weight]
-    }
-
-    fn out(&self) -> &Linear {
-        &self.out
-    }
-
-    fn matrices(&mut self) -> Vec<&mut Weight> {
-        let mut all = match &mut self.q {
-            MlaQuery::Direct(q) => vec![&mut q.weight],
-            MlaQuery::Compressed { a, b, .. } => vec![&mut a.weight, &mut b.weight],
-        };
-        let (MlaExpansion::Joint { k, v } | MlaExpansion::Split { k_transposed: k, v }) = &mut self.kv_b;
-        all.extend(k.iter_mut().chain(v));
-        all.extend([&mut self.kv_a.weight, &mut self.out.weight]);
-        all
-    }
-
-    fn attend(&self, call: &Call, cache: &mut Cache, buffers: &mut Buffers) {
-        attend(self, call, cache, buffers);
-    }
 }
 
 /// How far two forms of one expansion may be apart, as a share of the smaller one's length: what rounding explains. Forms that have

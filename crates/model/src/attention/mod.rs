@@ -3,13 +3,13 @@
 mod grouped;
 mod latent;
 mod mla;
-mod paged;
+pub mod paged;
 
 use std::ops::Deref;
 
 pub use grouped::{Gqa, GqaLayer};
 use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
-pub use latent::BLOCK as FORM_BLOCK;
+pub use mla::BLOCK as FORM_BLOCK;
 pub use mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 
 /// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
@@ -19,11 +19,11 @@ pub fn expanded_prompt(prompt: usize) -> usize {
 }
 
 use crate::batch::{Batch, Span};
-use crate::cache::{Cache, PAGE};
-use crate::checkpoint::CheckpointError;
+use crate::cache::{Cache, CacheFormat, RowKind};
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::structure::{Pairing, Rope};
+use crate::rope::{Pairing, Rope};
 use crate::weight::{Linear, Weight};
 use paged::Part;
 
@@ -140,14 +140,8 @@ pub trait AttentionKind {
     fn head_widths(&self) -> Vec<usize>;
     /// Its rotary embedding.
     fn rope(&self) -> &Rope;
-    /// Numbers of the parts of a token's row in the cache, one part after the other.
-    fn cache_parts(&self) -> [usize; 2];
-    /// Of each part, the numbers that are written together.
-    fn cache_unit(&self) -> [usize; 2];
-    /// Numbers kept per token and layer.
-    fn cache_width(&self) -> usize {
-        self.cache_parts().iter().sum()
-    }
+    /// What the cache keeps of a layer.
+    fn cache(&self, format: CacheFormat) -> Vec<RowKind>;
     /// Numbers that a head's own key and value would take.
     fn head_cache_width(&self) -> usize;
     /// Aligned blocks of so many prompt positions are computed in a form of their own.
@@ -262,8 +256,8 @@ fn positions(batch: &Batch) -> impl Iterator<Item = usize> {
     batch.spans.iter().flat_map(|s| s.position..s.position + s.len)
 }
 
-/// Page and slot of every row's entry in the cache.
-fn places(batch: &Batch) -> Vec<(u32, usize)> {
-    let place = |s: &Span, position: usize| (s.pages[position / PAGE], position % PAGE);
+/// Where in the cache the entry of every row goes, with so many tokens a page: which page, and which row of it.
+fn places(batch: &Batch, page: usize) -> Vec<(u32, usize)> {
+    let place = |s: &Span, position: usize| (s.pages[position / page], position % page);
     batch.spans.iter().flat_map(|s| (s.position..s.position + s.len).map(move |p| place(s, p))).collect()
 }

@@ -1,17 +1,36 @@
-//! Queries against the pages of the cache. Pages are grouped in splits; a split's part is computed from scratch, and parts are merged
-//! in order, so that one long sequence can use all threads and still get the bits that one thread would give.
+//! Queries against rows of the cache: those of a range, or some that were chosen. Rows are grouped in splits; a split's part is computed from
+//! scratch, and parts are merged in order, so that one long sequence can use all threads and still get the bits that one thread would give.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use kernels::{Attended, Keys, Pool, Queries, Shape, attend, attend_finish, attend_fixed, attend_merge};
 
-use crate::cache::{Cache, PAGE};
+use crate::cache::{Gathered, PAGE, RowsOf};
 
 /// Positions in a split.
 pub const SPLIT: usize = 8 * PAGE;
 
 /// Query heads that a page is packed for at once, about.
 const TOGETHER: usize = 128;
+
+/// What a query sees of its sequence: rows of the cache by number, which are positions where every token has a row.
+#[derive(Clone, Copy)]
+pub enum Positions<'a> {
+    /// All from `first` to before `end`; each further row of the query sees one more.
+    Range {
+        /// The first.
+        first: usize,
+        /// One past the last.
+        end: usize,
+    },
+    /// These alone, in ascending order, and the query is of one row. They are copied side by side and give the bits that as many positions from the first
+    /// of them on would give, so all of a range are that range.
+    ///
+    /// An indexer (DeepSeek-V3.2) scores the cached index keys against a token's, keeps the positions of the best, and attends to them: a `Query` for
+    /// each token and group of heads with `seen: Positions::Chosen(&best)` over the rows of latents, in the absorbed form.
+    Chosen(&'a [u32]),
+}
 
 /// Query heads that share their keys, of one row or of consecutive rows of a sequence.
 pub struct Query<'a> {
@@ -21,10 +40,8 @@ pub struct Query<'a> {
     pub outs: Vec<&'a mut [f32]>,
     /// The sequence's pages.
     pub pages: &'a [u32],
-    /// First position seen, by all rows.
-    pub first: usize,
-    /// One past the last position that the first row sees; the next rows see one more each.
-    pub end: usize,
+    /// What it sees; at least one position.
+    pub seen: Positions<'a>,
     /// Where in a cache row the key starts.
     pub key_at: usize,
     /// Where in a cache row the value starts.
@@ -32,23 +49,33 @@ pub struct Query<'a> {
 }
 
 impl Query<'_> {
-    /// One past the last position that any row sees.
-    fn last(&self) -> usize {
-        self.end + self.outs.len() / self.queries.heads - 1
+    /// Positions that any row sees; of chosen ones, those that they stand side by side at.
+    fn range(&self) -> Range<usize> {
+        match self.seen {
+            Positions::Range { first, end } => first..end + self.outs.len() / self.queries.heads - 1,
+            Positions::Chosen(chosen) => {
+                assert_eq!(self.outs.len(), self.queries.heads, "positions are chosen for one row");
+                let first = chosen[0] as usize;
+                first..first + chosen.len()
+            }
+        }
     }
 
-    fn splits(&self) -> std::ops::Range<usize> {
-        self.first / SPLIT..self.last().div_ceil(SPLIT)
+    fn splits(&self) -> Range<usize> {
+        let range = self.range();
+        range.start / SPLIT..range.end.div_ceil(SPLIT)
     }
 }
 
-/// Widths and the factor on scores that all queries share, and whether to take the kernel in fixed point.
+/// Widths and the factor on scores that all queries share.
 #[derive(Clone, Copy)]
 pub struct Widths {
+    /// Of a key.
     pub key: usize,
+    /// Of a value.
     pub value: usize,
+    /// On scores before the softmax.
     pub scale: f32,
-    pub fixed: bool,
 }
 
 impl Widths {
@@ -72,6 +99,7 @@ pub struct Part {
     max: Vec<f32>,
     sum: Vec<f32>,
     acc: Vec<f32>,
+    gathered: Gathered,
 }
 
 thread_local! {
@@ -86,63 +114,65 @@ impl Part {
         self.max.resize(heads, 0.0);
         self.sum.resize(heads, 0.0);
         self.acc.resize(heads * value, 0.0);
-        self.state().reset();
+        self.state().0.reset();
     }
 
-    fn state(&mut self) -> Attended<'_> {
-        Attended { max: &mut self.max, sum: &mut self.sum, acc: &mut self.acc }
+    fn state(&mut self) -> (Attended<'_>, &mut Gathered) {
+        (Attended { max: &mut self.max, sum: &mut self.sum, acc: &mut self.acc }, &mut self.gathered)
     }
 }
 
-fn attend_split(query: &Query, widths: Widths, cache: &Cache, layer: usize, part: &mut Part) {
+fn attend_split(query: &Query, widths: Widths, rows: RowsOf, part: &mut Part) {
     let shape = widths.of(part.heads);
-    let (from, to) = ((part.split * SPLIT).max(query.first), ((part.split + 1) * SPLIT).min(query.last()));
-    let mut state = part.state();
-    let width = cache.width(layer);
-    let numbers = |page: usize, slot: usize| {
-        let numbers = cache.page(layer, query.pages[page]);
-        (numbers.skip(slot * width + query.key_at), numbers.skip(slot * width + query.value_at))
+    let (range, width) = (query.range(), rows.width);
+    let (from, to) = ((part.split * SPLIT).max(range.start), ((part.split + 1) * SPLIT).min(range.end));
+    let (mut state, gathered) = part.state();
+    let first_sees = match query.seen {
+        Positions::Range { end, .. } => end as isize,
+        Positions::Chosen(chosen) => {
+            rows.gather(query.pages, &chosen[from - range.start..to - range.start], gathered);
+            range.end as isize
+        }
+    };
+    // Numbers from a position on, and how many positions these are.
+    let numbers = |position: usize| {
+        let (numbers, count) = match query.seen {
+            Positions::Range { .. } => rows.from(query.pages, position),
+            Positions::Chosen(_) => (gathered.from(position - from, width), to - position),
+        };
+        (numbers.skip(query.key_at), numbers.skip(query.value_at), count)
     };
     let mut position = from;
-    let pages = std::iter::from_fn(|| {
-        if position >= to {
-            return None;
-        }
-        let (page, slot) = (position / PAGE, position % PAGE);
-        let count = (PAGE - slot).min(to - position);
-        let (keys, values) = numbers(page, slot);
-        let first_sees = query.end as isize - position as isize;
+    let mut now = (from < to).then(|| numbers(from));
+    let pieces = std::iter::from_fn(|| {
+        let (keys, values, there) = now?;
+        let count = (PAGE - position % PAGE).min(to - position).min(there);
+        let first_sees = first_sees - position as isize;
         position += count;
-        let next = (position < to).then(|| numbers(page + 1, 0));
+        now = (position < to).then(|| numbers(position));
+        let next = now.map(|(keys, values, _)| (keys, values));
         Some(Keys { keys, key_stride: width, values, value_stride: width, count, first_sees, next })
     });
-    if widths.fixed {
-        attend_fixed(query.queries, shape, pages, &mut state);
+    if rows.is_exact() {
+        pieces.for_each(|keys| attend(query.queries, shape, keys, &mut state));
     } else {
-        pages.for_each(|keys| attend(query.queries, shape, keys, &mut state));
+        attend_fixed(query.queries, shape, pieces, &mut state);
     }
 }
 
 fn merge(part: &Part, value: usize, into: &mut Part) {
-    attend_merge(part.heads, value, (&part.max, &part.sum, &part.acc), &mut into.state());
+    attend_merge(part.heads, value, (&part.max, &part.sum, &part.acc), &mut into.state().0);
 }
 
 fn finish(total: &mut Part, value: usize, query: &mut Query) {
-    attend_finish(total.heads, value, &mut total.state());
+    attend_finish(total.heads, value, &mut total.state().0);
     for (out, acc) in query.outs.iter_mut().zip(total.acc.chunks(value)) {
         out.copy_from_slice(acc);
     }
 }
 
 /// Fill every query's `outs`; `parts` are buffers.
-pub fn attend_paged(
-    pool: &Pool,
-    queries: &mut [Query],
-    widths: Widths,
-    cache: &Cache,
-    layer: usize,
-    parts: &mut Vec<Part>,
-) {
+pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, rows: RowsOf, parts: &mut Vec<Part>) {
     let value = widths.value;
     if queries.len() >= 4 * pool.threads() || queries.iter().all(|q| q.splits().len() <= 1) {
         pool.each(queries, |query| {
@@ -150,7 +180,7 @@ pub fn attend_paged(
             total.start(0, 0, query.outs.len(), value);
             for split in query.splits() {
                 part.start(0, split, query.outs.len(), value);
-                attend_split(query, widths, cache, layer, &mut part);
+                attend_split(query, widths, rows, &mut part);
                 merge(&part, value, &mut total);
             }
             finish(&mut total, value, query);
@@ -170,7 +200,7 @@ pub fn attend_paged(
     let parts = &mut parts[..count];
     {
         let queries = &*queries;
-        pool.each(parts, |part| attend_split(&queries[part.query], widths, cache, layer, part));
+        pool.each(parts, |part| attend_split(&queries[part.query], widths, rows, part));
     }
     let mut parts = parts.iter().peekable();
     let [mut total, unused] = PARTS.take();

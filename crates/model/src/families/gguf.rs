@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::rows::{AttentionOf, ExpertsOf, FAMILIES, Family, Gguf};
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::families;
-use crate::gguf::{Metadata, Value};
+use crate::gguf::{Metadata, Value, shown};
 use crate::rope::{Scaling, yarn_temperature};
 use crate::settings::*;
 use crate::structure::*;
@@ -15,10 +15,6 @@ impl Metadata {
     fn under_prefix(&self, key: &str) -> Option<&Value> {
         self.values.get(&format!("{}.{key}", self.prefix))
     }
-}
-
-pub(crate) fn shown(value: Option<&Value>) -> String {
-    value.map_or_else(|| "absent".to_string(), Value::shown)
 }
 
 /// The architecture's keys, without its name before them.
@@ -78,7 +74,7 @@ impl General<'_> {
 }
 
 pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
-    let (width, head_max) = (families::width_max(), families::head_dim_max());
+    let width = families::width_max();
     let unsupported = |what: String| CheckpointError::Unsupported { path: m.path.clone(), what };
     let arch = m.prefix.as_str();
     let named = |family: &&Family| family.gguf.as_ref().is_some_and(|gguf| gguf.name == arch);
@@ -104,25 +100,7 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
     let scaling = scaling(m, tensors, s.context)?;
     only_neutral(m, family, s.context)?;
     let latent = matches!(family.attention, AttentionOf::Latent { .. });
-    let (head_dim, rope_dim) = if latent {
-        (0, count(m, "rope.dimension_count", 2, head_max)?)
-    } else {
-        let default = if s.hidden.is_multiple_of(heads) { s.hidden / heads } else { 0 };
-        let head = count_or(m, "attention.key_length", default, head_max)?;
-        (head, count_or(m, "rope.dimension_count", head, head_max)?)
-    };
-    let rope_sound = rope_dim >= 2 && rope_dim.is_multiple_of(2);
-    if !rope_sound || (!latent && head_dim != rope_dim) {
-        return Err(unsupported(format!("{rope_dim} rotated of {head_dim} channels")));
-    }
-    if let Scaling::Factors(factors) = &scaling
-        && (factors.len() != rope_dim / 2 || factors.iter().any(|f| !f.is_finite() || *f <= 0.0))
-    {
-        return Err(CheckpointError::Damaged {
-            path: m.path.clone(),
-            what: format!("rope_freqs.weight does not hold {} positive factors", rope_dim / 2),
-        });
-    }
+    let (head_dim, rope_dim) = head_widths(m, latent, s.hidden, heads, &scaling)?;
     let attention = if latent {
         latent_attention(m, heads, rope_dim, theta, &scaling)?
     } else {
@@ -156,6 +134,36 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
         norms: Norms::default(),
     };
     Ok((structure, skipped))
+}
+
+/// Channels of a head (none of latent attention, whose widths have keys of their own) and how many of them rotate.
+fn head_widths(
+    m: &Metadata,
+    latent: bool,
+    hidden: usize,
+    heads: usize,
+    scaling: &Scaling,
+) -> Result<(usize, usize), CheckpointError> {
+    let most = families::head_dim_max();
+    let (head_dim, rope_dim) = if latent {
+        (0, count(m, "rope.dimension_count", 2, most)?)
+    } else {
+        let default = if hidden.is_multiple_of(heads) { hidden / heads } else { 0 };
+        let head = count_or(m, "attention.key_length", default, most)?;
+        (head, count_or(m, "rope.dimension_count", head, most)?)
+    };
+    let rope_sound = rope_dim >= 2 && rope_dim.is_multiple_of(2);
+    if !rope_sound || (!latent && head_dim != rope_dim) {
+        let what = format!("{rope_dim} rotated of {head_dim} channels");
+        return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+    }
+    if let Scaling::Factors(factors) = scaling
+        && (factors.len() != rope_dim / 2 || factors.iter().any(|f| !f.is_finite() || *f <= 0.0))
+    {
+        let what = format!("rope_freqs.weight does not hold {} positive factors", rope_dim / 2);
+        return Err(CheckpointError::Damaged { path: m.path.clone(), what });
+    }
+    Ok((head_dim, rope_dim))
 }
 
 /// The feed-forward of a layer; `bias` is of a dense block.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 pub use hf::from_config;
 
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::rope::{Scaling, frequencies};
 use crate::settings::*;
 use crate::structure::*;

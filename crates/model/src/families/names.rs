@@ -1,6 +1,6 @@
 //! What published checkpoints call their tensors, and those that are rightly left alone.
 
-use crate::checkpoint::Kind;
+use crate::tensors::Kind;
 
 /// Names of a layer's tensors: Hugging Face, GGUF.
 pub const NAMES: &[(&str, &str)] = &[

@@ -3,10 +3,10 @@
 use kernels::{Input, Pool, Product, Rows, matmul};
 
 use super::{Buffers, FeedForwardKind, gated};
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::plan::{Parameters, sum, times};
+use crate::parameters::{Parameters, sum, times};
 use crate::weight::GatedBlock;
 
 /// One block for every token.

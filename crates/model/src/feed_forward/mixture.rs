@@ -3,10 +3,11 @@
 use kernels::{Input, Pool, Product, Rows, matmul};
 
 use super::{Buffers, FeedForwardKind, gated};
-use crate::checkpoint::{CheckpointError, Kind};
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::plan::{Parameters, sum, times};
+use crate::parameters::{Parameters, sum, times};
+use crate::tensors::Kind;
 use crate::weight::{GatedBlock, Weight};
 
 /// Routed experts, and an always-active shared block when `shared_hidden > 0`.

@@ -9,10 +9,10 @@ pub use dense::{Activation, BlockBiases, Dense, DenseLayer};
 use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
 pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score};
 
-use crate::checkpoint::CheckpointError;
+use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
-use crate::plan::Parameters;
+use crate::parameters::Parameters;
 use crate::weight::{GatedBlock, Weight};
 
 /// Kinds of feed-forward.

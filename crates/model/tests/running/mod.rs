@@ -63,7 +63,7 @@ impl Runner {
         let pages = length.div_ceil(PAGE);
         // Pages in an order that is not their number's.
         let list = (0..pages as u32).rev().collect();
-        let cache = Cache::new(&self.model.structure, self.format, pages);
+        let cache = Cache::new(self.model.structure.cache_layout(self.format), pages);
         Sequence {
             runner: self,
             cache: RefCell::new(cache),
@@ -219,14 +219,14 @@ pub fn any_schedule_gives_the_same_bits(runner: &Runner, what: &str, random: &mu
         .zip(&lengths)
         .map(|(tokens, &(prompt, _))| {
             let pages: Vec<u32> = (0..tokens.len().div_ceil(PAGE) as u32).collect();
-            let mut cache = Cache::new(&model.structure, runner.format, pages.len());
+            let mut cache = Cache::new(model.structure.cache_layout(runner.format), pages.len());
             let spans = [Span { first: 0, len: tokens.len(), position: 0, prompt, pages: &pages, logits: Wanted::All }];
             model.forward(pool, &Batch { tokens, spans: &spans }, &mut cache, &mut Scratch::new(), None).to_vec()
         })
         .collect();
 
     let mut free: Vec<u32> = (0..all.iter().map(|t| t.len().div_ceil(PAGE) as u32).sum()).collect();
-    let mut cache = Cache::new(&model.structure, runner.format, free.len());
+    let mut cache = Cache::new(model.structure.cache_layout(runner.format), free.len());
     let pages: Vec<Vec<u32>> = all
         .iter()
         .map(|t| (0..t.len().div_ceil(PAGE)).map(|_| free.swap_remove(random.below(free.len()))).collect())

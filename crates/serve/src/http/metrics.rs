@@ -109,8 +109,8 @@ const NOW: [(&str, &str); 8] = [
     ("requests_waiting", "Requests in the queue"),
     ("cache_pages", "Pages of the cache"),
     ("cache_pages_used", "Pages of the cache that requests use"),
-    ("cache_units", "Units of 64 tokens that can be found in the cache"),
-    ("disk_cache_units", "Units of the cache on disk"),
+    ("cache_blocks", "Blocks of the prefix cache that can be found in memory"),
+    ("disk_cache_blocks", "Blocks of the cache on disk"),
     ("disk_cache_bytes", "Bytes of the cache on disk"),
     ("disk_cache_in_use", "1 once the model's files are hashed and its cache on disk is used"),
 ];
@@ -118,8 +118,8 @@ const NOW: [(&str, &str); 8] = [
 fn now(s: &Statistics) -> [u64; NOW.len()] {
     let in_use = u64::from(s.disk.is_some());
     let disk = s.disk.unwrap_or_default();
-    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.units].map(|n| n as u64);
-    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.units, disk.bytes, in_use]
+    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.blocks].map(|n| n as u64);
+    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.blocks, disk.bytes, in_use]
 }
 
 const TOTALS: [(&str, &str); 13] = [
@@ -129,13 +129,13 @@ const TOTALS: [(&str, &str); 13] = [
     ("expirations", "Requests that waited longer than they wanted"),
     ("prefix_cache_queried_tokens", "Prompt tokens that were looked for in the prefix cache"),
     ("prefix_cache_hit_tokens", "Prompt tokens that were found there, in memory or on disk"),
-    ("cache_units_evicted", "Units given up for room in memory"),
-    ("disk_cache_hits", "Units that were fetched from disk"),
+    ("cache_blocks_evicted", "Blocks evicted from memory"),
+    ("disk_cache_hits", "Blocks read from disk"),
     ("disk_cache_misses", "Fetches that ended early"),
-    ("disk_cache_written", "Units written to disk"),
-    ("disk_cache_dropped", "Units not written, because too many waited or the disk refused"),
-    ("disk_cache_damaged", "Units on disk that were not what was stored"),
-    ("disk_cache_evicted", "Units removed from disk for room"),
+    ("disk_cache_written", "Blocks written to disk"),
+    ("disk_cache_dropped", "Blocks not written, because too many waited or the disk refused"),
+    ("disk_cache_damaged", "Blocks on disk that were not what was stored"),
+    ("disk_cache_evicted", "Blocks evicted from disk"),
 ];
 
 fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
@@ -147,7 +147,7 @@ fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
         s.expired,
         s.prompt_tokens + s.cached_tokens,
         s.cached_tokens,
-        s.units_evicted,
+        s.blocks_evicted,
         disk.hits,
         disk.misses,
         disk.written,
@@ -211,6 +211,12 @@ impl Metrics {
         ours.register("connections", "Open connections", self.connections.clone());
         NOW.iter().zip(&self.now).for_each(|((name, help), gauge)| ours.register(*name, *help, gauge.clone()));
         TOTALS.iter().zip(&self.totals).for_each(|((name, help), n)| ours.register(*name, *help, n.clone()));
+        // Old names, for one release.
+        for (old, now) in [("cache_units", 4), ("disk_cache_units", 5)] {
+            ours.register(old, format!("As farthing_{}, until the next release", NOW[now].0), self.now[now].clone());
+        }
+        let help = "As farthing_cache_blocks_evicted, until the next release";
+        ours.register("cache_units_evicted", help, self.totals[6].clone());
         ours.register("forward_seconds", "Time in forwards", self.busy.clone());
         ours.register("connections_shed", "Connections closed for others: too many were open", self.shed.clone());
         let theirs = &self.aliases;
@@ -407,12 +413,14 @@ mod tests {
     #[test]
     fn what_engines_do_is_there_under_both_names() {
         let m = Metrics::new();
-        let disk = engine::store::Statistics { bytes: 5, damaged: 6, ..Default::default() };
+        let disk = engine::store::Statistics { blocks: 7, bytes: 5, damaged: 6, ..Default::default() };
         let done = Statistics {
             running: 3,
             waiting: 2,
             pages: 64,
             pages_available: 48,
+            blocks: 9,
+            blocks_evicted: 8,
             steps: 10,
             rows: 25,
             busy: Duration::from_millis(1500),
@@ -429,6 +437,13 @@ mod tests {
         assert_eq!(of(&s, "farthing_requests_running", &ours), 3.0);
         assert!(m.text(true).contains("vllm:num_requests_running{model_name=\"m\"} 3\n"));
         assert_eq!(of(&s, "farthing_cache_pages_used", &ours), 16.0);
+        for (now, old, value) in [
+            ("farthing_cache_blocks", "farthing_cache_units", 9.0),
+            ("farthing_cache_blocks_evicted_total", "farthing_cache_units_evicted_total", 8.0),
+            ("farthing_disk_cache_blocks", "farthing_disk_cache_units", 7.0),
+        ] {
+            assert_eq!([of(&s, now, &ours), of(&s, old, &ours)], [value; 2]);
+        }
         assert_eq!(of(&s, "farthing_forward_rows_total", &ours), 25.0);
         assert_eq!(of(&s, "farthing_forward_seconds_total", &ours), 1.5);
         assert_eq!(of(&s, "vllm_num_requests_running", &theirs), 3.0);

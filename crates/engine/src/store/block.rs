@@ -1,11 +1,11 @@
-//! One unit in one file: a header that says what it is, a checksum over all of it, and the bytes of a page.
+//! One block in one file: a header that says what it is, a checksum over all of it, and the bytes of a page.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{Key, Missed};
+use super::{Key, LookupError};
 
 /// Eight bytes that begin every file; the last is the version of this layout.
 const MAGIC: [u8; 8] = *b"FARTHNG\x01";
@@ -14,23 +14,23 @@ const HEAD: usize = 8 + 8 + 32 + 32;
 /// What a file has before the page: the head and the checksum.
 pub(super) const HEADER: usize = HEAD + 32;
 
-/// What the units of one store have in common.
-pub(super) struct Form {
+/// What the blocks of one store have in common.
+pub(super) struct Header {
     pub fingerprint: [u8; 32],
-    pub unit_bytes: usize,
+    pub block_bytes: usize,
 }
 
-impl Form {
+impl Header {
     /// The length of a file.
     pub fn file_bytes(&self) -> u64 {
-        HEADER as u64 + self.unit_bytes as u64
+        HEADER as u64 + self.block_bytes as u64
     }
 
     /// All that a file of this store and this name begins with. Reading compares; no number in a file is ever believed.
     fn head(&self, key: &Key) -> [u8; HEAD] {
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&MAGIC);
-        head[8..16].copy_from_slice(&(self.unit_bytes as u64).to_le_bytes());
+        head[8..16].copy_from_slice(&(self.block_bytes as u64).to_le_bytes());
         head[16..48].copy_from_slice(&self.fingerprint);
         head[48..].copy_from_slice(&key.0);
         head
@@ -52,14 +52,14 @@ impl Form {
         Ok(())
     }
 
-    /// The page in a file, if that is a whole unit of this store and name. Takes memory for one page, and only once the file has its length.
-    pub fn read(&self, key: &Key, file: &File) -> Result<Vec<u8>, Missed> {
-        let metadata = file.metadata().map_err(|_| Missed::Damaged)?;
+    /// The page in a file, if that is a whole block of this store and name. Takes memory for one page, and only once the file has its length.
+    pub fn read(&self, key: &Key, file: &File) -> Result<Vec<u8>, LookupError> {
+        let metadata = file.metadata().map_err(|_| LookupError::Damaged)?;
         if !metadata.is_file() || metadata.len() != self.file_bytes() {
-            return Err(Missed::Damaged);
+            return Err(LookupError::Damaged);
         }
         // A disk that cannot read what it was given is damage as well.
-        self.decode(key, file).map_err(|_| Missed::Damaged)?.ok_or(Missed::Damaged)
+        self.decode(key, file).map_err(|_| LookupError::Damaged)?.ok_or(LookupError::Damaged)
     }
 
     fn decode(&self, key: &Key, mut file: impl Read) -> io::Result<Option<Vec<u8>>> {
@@ -69,9 +69,9 @@ impl Form {
         if head != self.head(key) {
             return Ok(None);
         }
-        let mut page = Vec::with_capacity(self.unit_bytes);
-        file.take(self.unit_bytes as u64).read_to_end(&mut page)?;
-        Ok((page.len() == self.unit_bytes && checksum(&head, &page) == sum).then_some(page))
+        let mut page = Vec::with_capacity(self.block_bytes);
+        file.take(self.block_bytes as u64).read_to_end(&mut page)?;
+        Ok((page.len() == self.block_bytes && checksum(&head, &page) == sum).then_some(page))
     }
 }
 
@@ -80,8 +80,8 @@ fn checksum(head: &[u8; HEAD], page: &[u8]) -> blake3::Hash {
     blake3::keyed_hash(&blake3::derive_key("Farthing, context cache, version 1: file", head), page)
 }
 
-/// Open a file for [`Form::read`] without following a link and without waiting for whoever might write to a pipe.
-pub(super) fn open(path: &Path) -> Result<File, Missed> {
+/// Open a file for [`Header::read`] without following a link and without waiting for whoever might write to a pipe.
+pub(super) fn open(path: &Path) -> Result<File, LookupError> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -92,11 +92,11 @@ pub(super) fn open(path: &Path) -> Result<File, Missed> {
     }
     options.open(path).map_err(|error| match fs::symlink_metadata(path) {
         // Whatever has come there meanwhile.
-        _ if error.kind() == io::ErrorKind::NotFound => Missed::Absent,
-        Ok(metadata) if !metadata.is_file() => Missed::Damaged,
-        Ok(_) => Missed::Unreadable(error),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Missed::Absent,
-        Err(error) => Missed::Unreadable(error),
+        _ if error.kind() == io::ErrorKind::NotFound => LookupError::Absent,
+        Ok(metadata) if !metadata.is_file() => LookupError::Damaged,
+        Ok(_) => LookupError::Unreadable(error),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => LookupError::Absent,
+        Err(error) => LookupError::Unreadable(error),
     })
 }
 
