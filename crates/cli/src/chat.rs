@@ -1,6 +1,6 @@
 //! `farthing chat`: a conversation in the terminal, or through a pipe.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::answering::follow;
 use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::generate::{reason, statistics};
-use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
+use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, piped_line, put, say, several};
 use crate::{Failure, Outcome};
 
 /// Talk with a model
@@ -160,12 +160,7 @@ impl Lines {
                 Err(ReadlineError::Eof) => Ok(Line::End),
                 Err(e) => Err(Failure::failed(format!("cannot read from the terminal: {e}"))),
             },
-            Lines::Pipe => {
-                let mut line = String::new();
-                let read = std::io::stdin().lock().read_line(&mut line);
-                let n = read.map_err(|e| Failure::failed(format!("cannot read the conversation from stdin: {e}")))?;
-                Ok(if n == 0 { Line::End } else { Line::Text(line.trim_end_matches(['\n', '\r']).to_string()) })
-            }
+            Lines::Pipe => Ok(piped_line()?.map_or(Line::End, Line::Text)),
         }
     }
 

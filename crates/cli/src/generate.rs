@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long, short = 'n', default_value_t = 256, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
     /// Stop before this text; repeatable
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Print one JSON object at the end: text, tokens, finish reason, timings
     #[arg(long)]

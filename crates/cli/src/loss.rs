@@ -9,7 +9,7 @@ use farthing::{TokenizerParts, tokenizer};
 use serde_json::{Value, json};
 
 use crate::arguments::LoadArguments;
-use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text, several};
+use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text_file, several};
 use crate::{Failure, Outcome};
 
 /// Measure how well a model predicts a text
@@ -79,7 +79,7 @@ impl Loss {
 
 fn measured(a: &Arguments) -> Result<Loss, Failure> {
     let name = a.text.display().to_string();
-    let text = read_text(std::fs::File::open(&a.text).map_err(|e| Failure::failed(format!("{name}: {e}")))?, &name)?;
+    let text = read_text_file(&a.text)?;
     let planned = a.load.plan(&a.model, |checkpoint, options| {
         options.context = Some((a.window as usize).min(checkpoint.structure.context));
         Ok(())

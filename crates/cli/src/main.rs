@@ -164,7 +164,18 @@ fn main() -> ExitCode {
             report(&message, "arguments", Some(&hint));
             return ExitCode::from(2);
         }
-        Err(error) => error.exit(),
+        Err(error) => {
+            // Help that cannot be written has failed; with wrong arguments the code says it already.
+            let printed = error.print();
+            let code = if error.use_stderr() { 2 } else { 0 };
+            return match printed.map_err(terminal::unwritten) {
+                Ok(()) | Err(Failure::Closed) => ExitCode::from(code),
+                Err(failure) => {
+                    report(&failure.to_string(), "failed", None);
+                    ExitCode::from(1)
+                }
+            };
+        }
     };
     let json = match &arguments.command {
         Command::Generate(a) => a.json,

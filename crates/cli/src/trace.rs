@@ -9,7 +9,7 @@ use model::CacheFormat;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::arguments::LoadArguments;
-use crate::terminal::{before_the_end, read_text, say, several};
+use crate::terminal::{before_the_end, read_text_file, say, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome};
 
@@ -88,7 +88,7 @@ impl Drop for Part<'_> {
 
 pub fn run(a: Arguments) -> Outcome {
     let list = match a.tokens.strip_prefix('@') {
-        Some(file) => read_text(File::open(file).map_err(|e| Failure::failed(format!("{file}: {e}")))?, file)?,
+        Some(file) => read_text_file(Path::new(file))?,
         None => a.tokens.clone(),
     };
     let tokens = ids(&list)?;

@@ -196,7 +196,7 @@ impl Server {
         let contexts: Vec<String> = all.iter().map(|c| c.description.context.to_string()).collect();
         let pages: Vec<String> = all.iter().map(|c| (c.cached / PAGE).to_string()).collect();
         lines.push(format!(
-            "bounds: {} threads, texts of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
+            "limits: {} threads, a context of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
             all.first().map_or(0, |c| c.threads),
             contexts.join(" and "),
             pages.join(" + "),
