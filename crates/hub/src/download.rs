@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sha1::Sha1;
+use sha2::digest::DynDigest;
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
@@ -19,39 +20,17 @@ use crate::select::RemoteFile;
 /// Bytes hashed at a time when a download is resumed.
 const BLOCK: usize = 1 << 20;
 
-/// A hash under way, of the kind that names a blob: SHA-256 of a large file, the git object's SHA-1 of a small one.
-pub(crate) enum Hasher {
-    Large(Box<Sha256>),
-    Small(Box<Sha1>),
+/// The hash under way that a file is announced with: SHA-256 of a large one, the git object's SHA-1 of a small one.
+pub(crate) fn hasher_of(file: &RemoteFile) -> Box<dyn DynDigest> {
+    if file.sha256.is_some() {
+        return Box::new(Sha256::new());
+    }
+    Box::new(Sha1::new_with_prefix(format!("blob {}\0", file.size)))
 }
 
-impl Hasher {
-    /// The hash that `file` is announced with.
-    pub(crate) fn of(file: &RemoteFile) -> Hasher {
-        if file.sha256.is_some() {
-            return Hasher::Large(Box::default());
-        }
-        let mut hasher = Sha1::new();
-        hasher.update(format!("blob {}\0", file.size));
-        Hasher::Small(Box::new(hasher))
-    }
-
-    /// Add bytes.
-    pub(crate) fn add(&mut self, bytes: &[u8]) {
-        match self {
-            Hasher::Large(hasher) => hasher.update(bytes),
-            Hasher::Small(hasher) => hasher.update(bytes),
-        }
-    }
-
-    /// The hash in hexadecimal digits.
-    pub(crate) fn finish(self) -> String {
-        let bytes = match self {
-            Hasher::Large(hasher) => hasher.finalize().to_vec(),
-            Hasher::Small(hasher) => hasher.finalize().to_vec(),
-        };
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+/// A finished hash in hexadecimal digits.
+pub(crate) fn hex(hasher: Box<dyn DynDigest>) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a pull tells its caller, from several threads.
@@ -89,7 +68,7 @@ struct Mismatch {
 /// The file on disk as far as it is.
 struct Partial {
     file: File,
-    hasher: Hasher,
+    hasher: Box<dyn DynDigest>,
     there: u64,
 }
 
@@ -132,7 +111,7 @@ impl Job<'_> {
             retry.pause(failure, &|why| self.progress.note(&format!("{}: {why}", self.file.path)))?;
         }
         partial.file.sync_all().map_err(|e| HubError::write(&self.incomplete, e, 0))?;
-        let found = partial.hasher.finish();
+        let found = hex(partial.hasher);
         let expected = self.file.blob().to_string();
         Ok((found != expected).then_some(Mismatch { expected, found }))
     }
@@ -155,7 +134,7 @@ impl Job<'_> {
             there = 0;
         }
         self.progress.file(&self.file.path, self.file.size, there);
-        let mut hasher = Hasher::of(self.file);
+        let mut hasher = hasher_of(self.file);
         let mut block = vec![0; BLOCK.min(there as usize)];
         let mut rest = there;
         while rest > 0 {
@@ -164,7 +143,7 @@ impl Job<'_> {
             }
             let part = &mut block[..BLOCK.min(rest as usize)];
             file.read_exact(part).map_err(|e| HubError::disk(&self.incomplete, e))?;
-            hasher.add(part);
+            hasher.update(part);
             rest -= part.len() as u64;
         }
         Ok(Partial { file, hasher, there })
@@ -175,7 +154,7 @@ impl Job<'_> {
         let failed = |e| Failure::Final(HubError::write(&self.incomplete, e, self.file.size));
         partial.file.set_len(0).map_err(failed)?;
         partial.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        partial.hasher = Hasher::of(self.file);
+        partial.hasher = hasher_of(self.file);
         partial.there = 0;
         self.progress.file(&self.file.path, self.file.size, 0);
         Ok(())
@@ -211,7 +190,7 @@ impl Job<'_> {
             }
             let written = partial.file.write_all(chunk);
             written.map_err(|e| Failure::Final(HubError::write(&self.incomplete, e, size - partial.there)))?;
-            partial.hasher.add(chunk);
+            partial.hasher.update(chunk);
             partial.there += chunk.len() as u64;
             self.progress.advance(&self.file.path, chunk.len() as u64);
             Ok(())
@@ -257,10 +236,10 @@ mod tests {
     fn hashes_are_those_of_git_and_sha256sum() {
         let mut file = RemoteFile { path: "x".into(), size: 6, sha256: None, sha1: "0".repeat(40) };
         let of = |file: &RemoteFile| {
-            let mut hasher = Hasher::of(file);
-            hasher.add(b"hel");
-            hasher.add(b"lo\n");
-            hasher.finish()
+            let mut hasher = hasher_of(file);
+            hasher.update(b"hel");
+            hasher.update(b"lo\n");
+            hex(hasher)
         };
         // printf 'hello\n' | git hash-object --stdin; printf 'hello\n' | sha256sum
         assert_eq!(of(&file), "ce013625030ba8dba906f756967f9e9ca394464a");

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::download::Hasher;
+use crate::download::{hasher_of, hex};
 use crate::error::HubError;
 use crate::name::{Name, is_gguf};
 use crate::pull::check;
@@ -83,7 +83,7 @@ fn head(session: &Session, name: &Name, commit: &str, file: &RemoteFile) -> Resu
 }
 /// Bytes with their hash.
 fn checked(file: &RemoteFile, bytes: Vec<u8>) -> (Vec<u8>, String) {
-    let mut hasher = Hasher::of(file);
-    hasher.add(&bytes);
-    (bytes, hasher.finish())
+    let mut hasher = hasher_of(file);
+    hasher.update(&bytes);
+    (bytes, hex(hasher))
 }

@@ -7,7 +7,6 @@ use engine::{EngineError, SubmitError};
 use serde_json::{Value, json};
 use text::TextError;
 
-use crate::api::fields::Invalid;
 use crate::generation::model_pool::ModelUnavailable;
 use crate::http::access_log::RequestLog;
 
@@ -38,27 +37,36 @@ impl Dialect {
 /// An error response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
+    /// Status of OpenAI's API; other dialects may have another.
     pub status: StatusCode,
+    /// Error code.
     pub code: &'static str,
+    /// Path of the field that is wrong: `messages[2].content`.
     pub param: Option<String>,
+    /// One line with what is wrong and what is allowed.
     pub message: String,
     /// Seconds for `Retry-After`.
     pub retry: Option<u64>,
 }
 
 impl ApiError {
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
         let again = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
         ApiError { status, code, param: None, message: message.into(), retry: again.then_some(1) }
     }
 
-    pub fn bad(code: &'static str, message: impl Into<String>) -> ApiError {
+    pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code, message)
     }
 
     /// An internal error.
-    pub fn fault(message: impl Into<String>) -> ApiError {
+    pub(crate) fn fault(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
+    }
+
+    /// With the field that is wrong.
+    pub(crate) fn of(self, param: impl Into<String>) -> ApiError {
+        ApiError { param: Some(param.into()), ..self }
     }
 
     fn kind(&self) -> &'static str {
@@ -84,7 +92,7 @@ impl ApiError {
     }
 
     /// The error as a response body or as a streamed event.
-    pub fn json(&self, dialect: Dialect, id: Option<&str>) -> Value {
+    pub(crate) fn json(&self, dialect: Dialect, id: Option<&str>) -> Value {
         match dialect {
             Dialect::OpenAi | Dialect::DeepSeek => {
                 let ApiError { code, param, message, .. } = self;
@@ -106,7 +114,7 @@ impl ApiError {
     }
 
     /// Adds the error to the access log.
-    pub fn logged(self, head: &Parts) -> ApiError {
+    pub(crate) fn logged(self, head: &Parts) -> ApiError {
         if let Some(log) = head.extensions.get::<RequestLog>() {
             log.update(|f| f.error = Some(self.code));
         }
@@ -114,7 +122,7 @@ impl ApiError {
     }
 
     /// The response of this error.
-    pub fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
+    pub(crate) fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
         let mut response = (self.status(dialect), axum::Json(self.json(dialect, id))).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -144,15 +152,8 @@ impl From<ModelUnavailable> for ApiError {
             }
             ModelUnavailable::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
         };
-        let param = matches!(error, ModelUnavailable::Unknown { .. }).then(|| "model".to_string());
-        ApiError { param, ..ApiError::new(status, code, error.to_string()) }
-    }
-}
-
-impl From<Invalid> for ApiError {
-    fn from(invalid: Invalid) -> ApiError {
-        let problem = ApiError::bad(invalid.code, invalid.message);
-        ApiError { param: invalid.param, ..problem }
+        let answer = ApiError::new(status, code, error.to_string());
+        if matches!(error, ModelUnavailable::Unknown { .. }) { answer.of("model") } else { answer }
     }
 }
 
@@ -226,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_dialect_has_its_own_shape() {
-        let problem = ApiError { param: Some("n".to_string()), ..ApiError::bad("invalid_value", "n is 0") };
+        let problem = ApiError::bad("invalid_value", "n is 0").of("n");
         assert_eq!(problem.json(Dialect::OpenAi, None)["error"]["param"], "n");
         let theirs = problem.json(Dialect::Anthropic, Some("req_1"));
         let wanted = json!({"type": "error", "error": {"type": "invalid_request_error", "message": "n is 0"}, "request_id": "req_1"});

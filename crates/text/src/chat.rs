@@ -5,7 +5,7 @@ use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::PrettyFormatter;
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::TextError;
 
@@ -105,29 +105,24 @@ impl Message {
     /// JSON as templates take it: absent fields have no key. Arguments that are a JSON object become one if `objects` is set, and are
     /// text otherwise.
     pub fn into_json(self, objects: bool) -> Json {
-        let call = |call: ToolCall| {
-            let function = object([
-                ("name", Some(call.name.into())),
-                ("arguments", Some(if objects { parsed_arguments(call.arguments) } else { call.arguments.into() })),
-            ]);
-            object([("id", Some(call.id.into())), ("type", Some("function".into())), ("function", Some(function))])
+        let call = |ToolCall { id, name, arguments }: ToolCall| {
+            let arguments = if objects { parsed_arguments(arguments) } else { arguments.into() };
+            json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
         };
-        let tool_calls: Vec<Json> = self.tool_calls.into_iter().map(call).collect();
-        object([
-            ("role", Some(self.role.word().into())),
-            ("content", Some(self.content.into())),
-            ("name", self.name.map(Json::from)),
-            ("tool_call_id", self.tool_call_id.map(Json::from)),
-            ("tool_calls", (!tool_calls.is_empty()).then_some(Json::Array(tool_calls))),
-            ("reasoning_content", self.reasoning_content.map(Json::from)),
-        ])
+        let calls: Vec<Json> = self.tool_calls.into_iter().map(call).collect();
+        let mut message = json!({
+            "role": self.role.word(),
+            "content": self.content,
+            "name": self.name,
+            "tool_call_id": self.tool_call_id,
+            "tool_calls": Some(calls).filter(|calls| !calls.is_empty()),
+            "reasoning_content": self.reasoning_content,
+        });
+        if let Some(members) = message.as_object_mut() {
+            members.retain(|key, value| key == "content" || !value.is_null());
+        }
+        message
     }
-}
-
-/// An object of the members that are present.
-fn object<const N: usize>(members: [(&str, Option<Json>); N]) -> Json {
-    let present = members.into_iter().filter_map(|(key, value)| Some((key.to_string(), value?)));
-    Json::Object(present.collect())
 }
 
 /// Arguments as an object. Text that is no object stays text: templates write what the model wrote, in quotes.

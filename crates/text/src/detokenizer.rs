@@ -57,33 +57,19 @@ impl<T: Deref<Target = Tokenizer>> Detokenizer<T> {
 
     fn take(&mut self, end: bool) -> String {
         let mut text = String::new();
-        let mut from = 0;
-        loop {
-            match std::str::from_utf8(&self.held[from..]) {
-                Ok(rest) => {
-                    text.push_str(rest);
-                    from = self.held.len();
-                    break;
-                }
-                Err(error) => {
-                    let valid = from + error.valid_up_to();
-                    text.push_str(std::str::from_utf8(&self.held[from..valid]).expect("valid so far"));
-                    from = valid;
-                    match error.error_len() {
-                        Some(bad) => {
-                            text.push('\u{fffd}');
-                            from += bad;
-                        }
-                        None if end => {
-                            text.push('\u{fffd}');
-                            from = self.held.len();
-                        }
-                        None => break,
-                    }
-                }
+        let mut begun = Vec::new();
+        let mut chunks = self.held.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            text.push_str(chunk.valid());
+            let bad = chunk.invalid();
+            let last = chunks.peek().is_none();
+            if last && !end && std::str::from_utf8(bad).is_err_and(|error| error.error_len().is_none()) {
+                begun = bad.to_vec();
+            } else if !bad.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
             }
         }
-        self.held.drain(..from);
+        self.held = begun;
         text
     }
 }

@@ -1,5 +1,7 @@
 //! How much a tokenizer's normalizer can lengthen a text: it came with a model, and a few replacements in a row can double a text forty times.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 /// Most bytes that a normalizer makes of one. Published ones make three.
@@ -29,22 +31,7 @@ pub(crate) fn growth(normalizer: &Value) -> f64 {
 
 /// The longest replacement in SentencePiece's map of characters: a trie, then texts that end with a zero.
 fn longest(base64: &str) -> usize {
-    let digit = |b: u8| match b {
-        b'A'..=b'Z' => Some(u32::from(b - b'A')),
-        b'a'..=b'z' => Some(u32::from(b - b'a') + 26),
-        b'0'..=b'9' => Some(u32::from(b - b'0') + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let digits: Vec<u32> = base64.bytes().filter_map(digit).collect();
-    let bytes: Vec<u8> = digits
-        .chunks(4)
-        .flat_map(|four| {
-            let word = four.iter().fold(0, |word, d| word << 6 | d) << (6 * (4 - four.len()));
-            word.to_be_bytes().into_iter().skip(1).take(four.len() * 3 / 4)
-        })
-        .collect();
+    let Ok(bytes) = STANDARD.decode(base64) else { return usize::MAX };
     let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return 1 };
     let texts = rest.get(u32::from_le_bytes(*size) as usize..).unwrap_or(rest);
     texts.split(|&b| b == 0).map(<[u8]>::len).max().unwrap_or(1).max(1)

@@ -1,7 +1,7 @@
 //! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
 use engine::Sampling;
 use serve::api::tokenize::{parse_detokenize, parse_tokenize};
-use serve::api::{Fields, Invalid, ModelDefaults, chat, completions, messages, responses};
+use serve::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, responses};
 use serve::request::{GenerateRequest, Input, Prompt};
 
 const VOCAB: usize = 1000;
@@ -23,7 +23,7 @@ fn sound(request: &GenerateRequest) {
     }
 }
 
-fn short(refused: Invalid) {
+fn short(refused: ApiError) {
     assert!(refused.message.len() < 4096 && !refused.message.contains('\n'), "{refused:?}");
 }
 

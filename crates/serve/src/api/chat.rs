@@ -4,10 +4,11 @@ use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
-use crate::api::fields::{Fields, Invalid, ModelDefaults, empty, unsupported, wrong};
+use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty, unsupported, wrong};
 use crate::api::params::{CHOICES_MAX, TOP_MAX, params, thinking_max, tokens, variables};
 use crate::api::response::{ResponseInfo, ResponseWriter, event, openai_closing, scores};
 use crate::api::{response_format, tools};
+use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Input};
@@ -19,7 +20,7 @@ pub const MESSAGES_MAX: usize = 1 << 14;
 ///
 /// # Errors
 /// The first invalid field.
-pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
     let (messages, prefixed) = conversation(fields)?;
     let mut params = params(fields, model, "stop")?;
     let (old, new) = (tokens(fields, "max_tokens", 1)?, tokens(fields, "max_completion_tokens", 1)?);
@@ -58,7 +59,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
 }
 
 /// Whether the answer continues the last message: by DeepSeek's `prefix` or by vLLM's pair of flags.
-fn continued(fields: &mut Fields, messages: &[Message], prefixed: bool) -> Result<bool, Invalid> {
+fn continued(fields: &mut Fields, messages: &[Message], prefixed: bool) -> Result<bool, ApiError> {
     let continues = fields.flag("continue_final_message")?.unwrap_or(false);
     let generation = fields.flag("add_generation_prompt")?;
     let assistant = messages.last().is_some_and(|m| m.role == Role::Assistant);
@@ -76,7 +77,7 @@ fn continued(fields: &mut Fields, messages: &[Message], prefixed: bool) -> Resul
 }
 
 /// The field `messages`.
-pub fn message_list(fields: &mut Fields) -> Result<Vec<Value>, Invalid> {
+pub fn message_list(fields: &mut Fields) -> Result<Vec<Value>, ApiError> {
     match fields.take("messages") {
         Some(Value::Array(list)) if !list.is_empty() && list.len() <= MESSAGES_MAX => Ok(list),
         other => {
@@ -87,107 +88,72 @@ pub fn message_list(fields: &mut Fields) -> Result<Vec<Value>, Invalid> {
 }
 
 /// Messages, and whether the last one has `prefix`.
-pub fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), Invalid> {
+pub fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), ApiError> {
     let list = message_list(fields)?;
     let last = list.len() - 1;
+    let list = Value::Array(list);
     let mut prefixed = false;
-    let mut messages = Vec::with_capacity(list.len());
-    for (i, message) in list.into_iter().enumerate() {
-        let prefix = message.get("prefix").cloned().filter(|p| !p.is_null() && *p != false);
-        if let Some(value) = prefix {
-            let fits = value == true && i == last && message["role"] == "assistant";
-            if !fits {
-                return Err(wrong(
-                    &format!("messages[{i}].prefix"),
-                    &value,
-                    "true, in a last message of the assistant",
-                ));
+    let mut messages = Vec::with_capacity(last + 1);
+    for (i, message) in Field::new("messages", &list).items().enumerate() {
+        let prefix = message.get("prefix");
+        if !prefix.value.is_null() && *prefix.value != false {
+            if *prefix.value != true || i != last || message.value["role"] != "assistant" {
+                return Err(prefix.wrong("true, in a last message of the assistant"));
             }
             prefixed = true;
         }
-        messages.push(one_message(i, message)?);
+        messages.push(one_message(&message)?);
     }
     Ok((messages, prefixed))
 }
 
-fn one_message(i: usize, message: Value) -> Result<Message, Invalid> {
-    let at = |field: &str| format!("messages[{i}].{field}");
-    let mut map = match message {
-        Value::Object(map) => map,
-        other => return Err(wrong(&format!("messages[{i}]"), &other, "an object with role and content")),
-    };
-    let role = match map.get("role").and_then(Value::as_str) {
+const CONTENT: TextForm = TextForm {
+    allowed: "a string, or an array of {\"type\": \"text\", \"text\": ...}",
+    parts: &[("text", "text"), ("refusal", "refusal")],
+    instead: "only parts of type \"text\" are read",
+};
+
+fn one_message(message: &Field) -> Result<Message, ApiError> {
+    if !message.value.is_object() {
+        return Err(message.wrong("an object with role and content"));
+    }
+    let role = match message.get("role").value.as_str() {
         // OpenAI's newer name of `system`, and the deprecated name of `tool`.
         Some("system" | "developer") => Role::System,
         Some("user") => Role::User,
         Some("assistant") => Role::Assistant,
         Some("tool" | "function") => Role::Tool,
-        _ => {
-            let value = map.get("role").cloned().unwrap_or(Value::Null);
-            return Err(wrong(&at("role"), &value, "system, developer, user, assistant or tool"));
-        }
+        _ => return Err(message.get("role").wrong("system, developer, user, assistant or tool")),
     };
     let assistant = role == Role::Assistant;
     // Fields of assistant messages are validated in others too, then dropped.
-    let mut given = |key: &str| map.shift_remove(key).filter(|v| !v.is_null());
-    let mut calls = Vec::new();
-    if let Some(value) = given("tool_calls").filter(|v| *v != json!([])) {
-        calls = tools::calls(&at("tool_calls"), &value)?;
-    } else if let Some(value) = given("function_call").filter(|v| !empty(v)) {
-        calls = tools::calls(&at("function_call"), &json!([{ "function": value }]))?;
-    }
-    if !assistant {
-        calls.clear();
+    let (calls, call) = (message.get("tool_calls"), message.get("function_call"));
+    let mut tool_calls = Vec::new();
+    if !calls.value.is_null() && *calls.value != json!([]) {
+        tool_calls = tools::calls(&calls)?;
+    } else if !call.value.is_null() && !empty(call.value) {
+        tool_calls = tools::calls(&Field::new(call.path, &json!([{ "function": call.value }])))?;
     }
     let mut reasoning_content = None;
     for key in ["reasoning_content", "reasoning"] {
-        match given(key) {
-            None => {}
-            Some(Value::String(text)) => {
-                reasoning_content = reasoning_content.or(Some(text)).filter(|s| assistant && !s.is_empty());
-            }
-            Some(other) => return Err(wrong(&at(key), &other, "a string")),
+        if let Some(text) = message.get(key).text()? {
+            reasoning_content = reasoning_content.or(Some(text)).filter(|s| assistant && !s.is_empty());
         }
     }
-    let refusal = given("refusal").and_then(|v| v.as_str().map(str::to_string)).filter(|_| assistant);
-    let mut string = |key| match given(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(wrong(&at(key), &other, "a string")),
-    };
-    let (name, tool_call_id) = (string("name")?, string("tool_call_id")?);
-    let absent = assistant && (!calls.is_empty() || reasoning_content.is_some() || refusal.is_some());
-    let text = match map.shift_remove("content") {
-        None | Some(Value::Null) if absent => refusal.unwrap_or_default(),
-        other => content(&at("content"), other.unwrap_or(Value::Null))?,
-    };
-    Ok(Message { role, content: Some(text), name, tool_call_id, tool_calls: calls, reasoning_content })
-}
-
-/// Content: a string, or an array of text parts.
-fn content(param: &str, value: Value) -> Result<String, Invalid> {
-    let parts = match value {
-        Value::String(text) => return Ok(text),
-        Value::Array(parts) => parts,
-        other => return Err(wrong(param, &other, "a string, or an array of {\"type\": \"text\", \"text\": ...}")),
-    };
-    let mut text = String::new();
-    for (p, part) in parts.iter().enumerate() {
-        let kind = part.get("type").and_then(Value::as_str);
-        match kind {
-            Some(key @ ("text" | "refusal")) => match part.get(key) {
-                Some(Value::String(piece)) => text.push_str(piece),
-                other => {
-                    return Err(wrong(&format!("{param}[{p}].{key}"), other.unwrap_or(&Value::Null), "a string"));
-                }
-            },
-            _ => {
-                let value = part.get("type").unwrap_or(&Value::Null);
-                return Err(unsupported(&format!("{param}[{p}].type"), value, "only parts of type \"text\" are read"));
-            }
-        }
+    let reasoning_content = reasoning_content.map(str::to_string);
+    let refusal = message.get("refusal").value.as_str().filter(|_| assistant);
+    let name = message.get("name").text()?.map(str::to_string);
+    let tool_call_id = message.get("tool_call_id").text()?.map(str::to_string);
+    if !assistant {
+        tool_calls.clear();
     }
-    Ok(text)
+    let absent = assistant && (!tool_calls.is_empty() || reasoning_content.is_some() || refusal.is_some());
+    let content = message.get("content");
+    let text = match content.value {
+        Value::Null if absent => refusal.unwrap_or_default().to_string(),
+        _ => CONTENT.text(&content)?,
+    };
+    Ok(Message { role, content: Some(text), name, tool_call_id, tool_calls, reasoning_content })
 }
 
 /// Writer of responses of `/v1/chat/completions`.

@@ -3,10 +3,11 @@
 use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 
-use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, whole, wrong};
+use crate::api::fields::{Fields, ModelDefaults, unsupported, whole, wrong};
 use crate::api::params::{CHOICES_MAX, TOP_MAX, params, tokens};
 use crate::api::response::{ResponseInfo, ResponseWriter, event, finite, openai_closing};
 use crate::api::response_format;
+use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Input, Params, Prompt, Tools};
@@ -18,7 +19,7 @@ const PROMPTS_MAX: usize = 256;
 ///
 /// # Errors
 /// The first invalid field.
-pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
     let prompts = prompts(fields.take("prompt").unwrap_or(Value::Null), model.vocab)?;
     let mut params = params(fields, model, "stop")?;
     // The API's default.
@@ -52,7 +53,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
 }
 
 /// `n` and `best_of`.
-fn several(fields: &mut Fields, params: &mut Params, prompts: usize) -> Result<(), Invalid> {
+fn several(fields: &mut Fields, params: &mut Params, prompts: usize) -> Result<(), ApiError> {
     params.choices = fields.count("n", 1, CHOICES_MAX)?.unwrap_or(1) as usize;
     let best_of = fields.count("best_of", 1, CHOICES_MAX)?.map(|n| n as usize);
     params.best_of = best_of.unwrap_or(params.choices);
@@ -74,7 +75,7 @@ fn several(fields: &mut Fields, params: &mut Params, prompts: usize) -> Result<(
 
 const ALLOWED: &str = "a string, an array of token ids, or an array of these";
 
-fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, Invalid> {
+fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
     match value {
         // What the first item is, the others must be.
         Value::Array(items) if items.first().is_some_and(|v| v.is_string() || v.is_array()) => {
@@ -87,7 +88,7 @@ fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, Invalid> {
     }
 }
 
-fn prompt(param: &str, value: Value, vocab: usize) -> Result<Prompt, Invalid> {
+fn prompt(param: &str, value: Value, vocab: usize) -> Result<Prompt, ApiError> {
     match value {
         Value::String(text) => Ok(Prompt::Text(text)),
         Value::Array(items) if items.first().is_some_and(Value::is_number) => {
@@ -98,7 +99,7 @@ fn prompt(param: &str, value: Value, vocab: usize) -> Result<Prompt, Invalid> {
 }
 
 /// A list of token ids.
-pub fn ids(param: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, Invalid> {
+pub fn ids(param: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, ApiError> {
     let id = |(i, v): (usize, &Value)| {
         let id = whole(v).and_then(|id| u32::try_from(id).ok()).filter(|&id| (id as usize) < vocab);
         id.ok_or_else(|| wrong(&format!("{param}[{i}]"), v, &format!("a token id below {vocab}")))

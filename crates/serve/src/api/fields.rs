@@ -4,20 +4,10 @@ use engine::Sampling;
 use serde_json::{Map, Value};
 
 use crate::api::json;
+use crate::error::ApiError;
 
 /// Most characters of a value that an error quotes.
 const SHOWN_MAX: usize = 100;
-
-/// An invalid request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
-    /// Path of the field: `messages[2].content`.
-    pub param: Option<String>,
-    /// One line with the field, its value and what is allowed.
-    pub message: String,
-    /// Error code.
-    pub code: &'static str,
-}
 
 /// What the model determines about a request.
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +34,92 @@ pub(super) fn shown(value: &Value) -> String {
     text
 }
 
-pub(super) fn wrong(param: &str, value: &Value, allowed: &str) -> Invalid {
-    let message = format!("{param} is {}; it must be {allowed}", shown(value));
-    Invalid { param: Some(param.to_string()), message, code: "invalid_value" }
+pub(super) fn wrong(param: &str, value: &Value, allowed: &str) -> ApiError {
+    ApiError::bad("invalid_value", format!("{param} is {}; it must be {allowed}", shown(value))).of(param)
 }
 
-pub(super) fn unsupported(param: &str, value: &Value, instead: &str) -> Invalid {
+pub(super) fn unsupported(param: &str, value: &Value, instead: &str) -> ApiError {
     let message = format!("{param} is {}, which is not supported; {instead}", shown(value));
-    Invalid { param: Some(param.to_string()), message, code: "unsupported_value" }
+    ApiError::bad("unsupported_value", message).of(param)
+}
+
+/// A value inside a body, with its path; null if it is absent.
+pub(super) struct Field<'v> {
+    pub path: String,
+    pub value: &'v Value,
+}
+
+impl<'v> Field<'v> {
+    pub fn new(path: impl Into<String>, value: &'v Value) -> Field<'v> {
+        Field { path: path.into(), value }
+    }
+
+    pub fn get(&self, key: &str) -> Field<'v> {
+        Field { path: format!("{}.{key}", self.path), value: self.value.get(key).unwrap_or(&Value::Null) }
+    }
+
+    /// The items of an array; none of anything else.
+    pub fn items(&self) -> impl Iterator<Item = Field<'v>> {
+        let items = self.value.as_array().into_iter().flatten().enumerate();
+        items.map(|(i, value)| Field { path: format!("{}[{i}]", self.path), value })
+    }
+
+    /// The member `type`.
+    pub fn kind(&self) -> Option<&'v str> {
+        self.value.get("type").and_then(Value::as_str)
+    }
+
+    pub fn wrong(&self, allowed: &str) -> ApiError {
+        wrong(&self.path, self.value, allowed)
+    }
+
+    pub fn unsupported(&self, instead: &str) -> ApiError {
+        unsupported(&self.path, self.value, instead)
+    }
+
+    pub fn string(&self) -> Result<&'v str, ApiError> {
+        self.value.as_str().ok_or_else(|| self.wrong("a string"))
+    }
+
+    /// A string, if it is there.
+    pub fn text(&self) -> Result<Option<&'v str>, ApiError> {
+        if self.value.is_null() { Ok(None) } else { self.string().map(Some) }
+    }
+
+    /// True or false, if it is there.
+    pub fn flag(&self) -> Result<Option<bool>, ApiError> {
+        match self.value {
+            Value::Null => Ok(None),
+            Value::Bool(on) => Ok(Some(*on)),
+            _ => Err(self.wrong("true or false")),
+        }
+    }
+}
+
+/// How a dialect writes a text: as a string, or in parts.
+pub(super) struct TextForm {
+    pub allowed: &'static str,
+    /// Types of parts, and the member that holds the text of each.
+    pub parts: &'static [(&'static str, &'static str)],
+    /// What an error says of other types.
+    pub instead: &'static str,
+}
+
+impl TextForm {
+    pub fn text(&self, field: &Field) -> Result<String, ApiError> {
+        match field.value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Array(_) => field.items().map(|part| self.part(&part)).collect(),
+            _ => Err(field.wrong(self.allowed)),
+        }
+    }
+
+    pub fn part<'v>(&self, part: &Field<'v>) -> Result<&'v str, ApiError> {
+        match self.parts.iter().find(|(kind, _)| part.kind() == Some(kind)) {
+            Some((_, key)) => part.get(key).string(),
+            None => Err(part.get("type").unsupported(self.instead)),
+        }
+    }
 }
 
 /// The fields of a body. Taking a field removes it; `null` counts as absent.
@@ -67,26 +135,27 @@ impl Fields {
     ///
     /// # Errors
     /// No JSON object, or a key given twice at any depth.
-    pub fn parse(bytes: &[u8]) -> Result<Fields, Invalid> {
-        let plain = |message: String| Invalid { param: None, message, code: "invalid_json" };
+    pub fn parse(bytes: &[u8]) -> Result<Fields, ApiError> {
         let value = json::parse(bytes).map_err(|refused| match refused {
-            json::JsonError::Syntax(e) => {
-                plain(format!("the body is not JSON: {e}; send an object such as {{\"model\": ...}}"))
+            json::JsonError::Syntax(e) => ApiError::bad(
+                "invalid_json",
+                format!("the body is not JSON: {e}; send an object such as {{\"model\": ...}}"),
+            ),
+            json::JsonError::Twice(path) => {
+                ApiError::bad("duplicate_field", format!("{path} is given more than once; give it once")).of(path)
             }
-            json::JsonError::Twice(path) => Invalid {
-                message: format!("{path} is given more than once; give it once"),
-                param: Some(path),
-                code: "duplicate_field",
-            },
             json::JsonError::Range(path) => {
                 let place = if path.is_empty() { "the body" } else { &path };
                 let message = format!("{place} is a number out of range; it must lie between -1.8e308 and 1.8e308");
-                Invalid { message, param: (!path.is_empty()).then_some(path), code: "invalid_value" }
+                ApiError { param: (!path.is_empty()).then_some(path), ..ApiError::bad("invalid_value", message) }
             }
         })?;
         match value {
             Value::Object(map) => Ok(Fields { map, taken: Vec::new() }),
-            other => Err(plain(format!("the body is {}; it must be a JSON object", shown(&other)))),
+            other => {
+                let message = format!("the body is {}; it must be a JSON object", shown(&other));
+                Err(ApiError::bad("invalid_json", message))
+            }
         }
     }
 
@@ -100,23 +169,23 @@ impl Fields {
         self.map.get(key).filter(|v| !v.is_null()).cloned()
     }
 
-    pub(super) fn number(&mut self, key: &'static str, low: f64, high: f64) -> Result<Option<f32>, Invalid> {
+    pub(super) fn number(&mut self, key: &'static str, low: f64, high: f64) -> Result<Option<f32>, ApiError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         let number = value.as_f64().filter(|x| x.is_finite() && *x >= low && *x <= high);
         number.map(|x| Some(x as f32)).ok_or_else(|| wrong(key, &value, &format!("a number from {low} to {high}")))
     }
 
-    pub(super) fn count(&mut self, key: &'static str, low: u64, high: u64) -> Result<Option<u64>, Invalid> {
+    pub(super) fn count(&mut self, key: &'static str, low: u64, high: u64) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         counted_value(key, &value, low, high).map(Some)
     }
 
-    pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, Invalid> {
+    pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ApiError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         value.as_bool().map(Some).ok_or_else(|| wrong(key, &value, "true or false"))
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, Invalid> {
+    pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, ApiError> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -124,7 +193,7 @@ impl Fields {
         }
     }
 
-    pub(super) fn object(&mut self, key: &'static str, allowed: &str) -> Result<Option<Map<String, Value>>, Invalid> {
+    pub(super) fn object(&mut self, key: &'static str, allowed: &str) -> Result<Option<Map<String, Value>>, ApiError> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Object(map)) => Ok(Some(map)),
@@ -138,7 +207,7 @@ impl Fields {
         key: &'static str,
         none: impl Fn(&Value) -> bool,
         instead: &str,
-    ) -> Result<(), Invalid> {
+    ) -> Result<(), ApiError> {
         match self.take(key) {
             Some(value) if !none(&value) => Err(unsupported(key, &value, instead)),
             _ => Ok(()),
@@ -162,7 +231,7 @@ pub(super) fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(float)
 }
 
-pub(super) fn counted_value(param: &str, value: &Value, low: u64, high: u64) -> Result<u64, Invalid> {
+pub(super) fn counted_value(param: &str, value: &Value, low: u64, high: u64) -> Result<u64, ApiError> {
     let number = value.as_u64().or_else(|| whole(value).and_then(|n| u64::try_from(n).ok()));
     number.filter(|n| *n >= low && *n <= high).ok_or_else(|| {
         let to = if high == u64::MAX { "on".to_string() } else { format!("to {high}") };

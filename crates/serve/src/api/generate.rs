@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
-use crate::api::fields::{Fields, Invalid, ModelDefaults};
+use crate::api::fields::{Fields, ModelDefaults};
 use crate::api::messages::MessagesWriter;
 use crate::api::response::{ResponseInfo, ResponseWriter};
 use crate::api::responses::ResponsesWriter;
@@ -48,7 +48,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    fn validate(self, fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+    fn validate(self, fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
         match self {
             Endpoint::Chat => chat::parse(fields, model),
             Endpoint::Completion => completions::parse(fields, model),
@@ -98,7 +98,7 @@ fn context(state: &AppState, head: &Parts) -> Result<RequestContext, ApiError> {
         let Some(seconds) = seconds.filter(|s| (0.001..=604_800.0).contains(s)) else {
             let value: String = String::from_utf8_lossy(value.as_bytes()).chars().take(100).collect();
             let message = format!("{NAME} is {value:?}; it must be a number of seconds from 0.001 to 604800");
-            return Err(ApiError { param: Some(NAME.to_string()), ..ApiError::bad("invalid_value", message) });
+            return Err(ApiError::bad("invalid_value", message).of(NAME));
         };
         let wanted = Duration::from_secs_f64(seconds);
         if context.time_max.is_none_or(|most| wanted < most) {

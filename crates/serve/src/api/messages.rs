@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::message_list;
-use crate::api::fields::{Fields, Invalid, ModelDefaults, empty, unsupported, wrong};
+use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty};
 use crate::api::params::{effort, params, think, thinking_max, tokens, variables};
 use crate::api::response::{ResponseInfo, ResponseWriter, named};
 use crate::api::{response_format, tools};
@@ -18,7 +18,7 @@ use crate::request::{GenerateRequest, Input, Params, ResponseFormat, Tool, ToolC
 ///
 /// # Errors
 /// The first invalid field.
-pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
     let (messages, continues) = conversation(fields)?;
     let tokens_max = tokens(fields, "max_tokens", 1)?;
     let thinking_max = thinking_max(fields, tokens_max, "max_tokens")?;
@@ -37,7 +37,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
 }
 
 /// Template variables. Thinking is off unless the request asks for it.
-fn variables_of(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
+fn variables_of(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     let asked = fields.peek("thinking");
     let own = variables(fields)?;
     let mut template = Map::new();
@@ -49,134 +49,103 @@ fn variables_of(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
 }
 
 /// `output_config`: effort and response format.
-fn output(fields: &mut Fields, template: &mut Map<String, Value>) -> Result<response_format::FormatField, Invalid> {
+fn output(fields: &mut Fields, template: &mut Map<String, Value>) -> Result<response_format::FormatField, ApiError> {
     let config = fields.object("output_config", "an object such as {\"effort\": \"high\"}")?.unwrap_or_default();
-    if let Some(value) = config.get("effort").filter(|v| !v.is_null()) {
-        effort(template, "output_config.effort", value)?;
+    let config = Value::Object(config);
+    let config = Field::new("output_config", &config);
+    let wanted = config.get("effort");
+    if !wanted.value.is_null() {
+        effort(template, &wanted.path, wanted.value)?;
     }
-    let older = fields.take("output_format");
-    let (param, format) = match (config.get("format").filter(|v| !v.is_null()), &older) {
-        (Some(format), _) => ("output_config.format", format),
-        (None, Some(format)) => ("output_format", format),
-        (None, None) => return Ok((ResponseFormat::Text, "output_config.format".to_string())),
+    let older = fields.take("output_format").unwrap_or_default();
+    let format = match (config.get("format"), Field::new("output_format", &older)) {
+        (format, older) if format.value.is_null() && !older.value.is_null() => older,
+        (format, _) => format,
     };
-    if format.get("type").and_then(Value::as_str) != Some("json_schema") {
-        return Err(wrong(param, format, "{\"type\": \"json_schema\", \"schema\": {...}}"));
+    if format.value.is_null() {
+        return Ok((ResponseFormat::Text, format.path));
     }
-    let field = format!("{param}.schema");
-    let schema = response_format::schema(&field, format.get("schema").unwrap_or(&Value::Null))?;
-    Ok((ResponseFormat::Schema { schema, strict: false }, field))
+    if format.kind() != Some("json_schema") {
+        return Err(format.wrong("{\"type\": \"json_schema\", \"schema\": {...}}"));
+    }
+    let field = format.get("schema");
+    Ok((ResponseFormat::Schema { schema: response_format::schema(&field)?, strict: false }, field.path))
 }
 
-fn one_tool(param: &str, map: &Map<String, Value>) -> Result<Tool, Invalid> {
-    match map.get("type") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(kind)) if kind == "custom" => {}
-        Some(other) => {
-            let instead = "only tools with an input_schema are called";
-            return Err(unsupported(&format!("{param}.type"), other, instead));
-        }
+fn one_tool(tool: &Field) -> Result<Tool, ApiError> {
+    let kind = tool.get("type");
+    if !kind.value.is_null() && *kind.value != "custom" {
+        return Err(kind.unsupported("only tools with an input_schema are called"));
     }
-    tools::function(param, map, "input_schema")
+    tools::function(tool, "input_schema")
 }
 
-fn tools_of(fields: &mut Fields) -> Result<Tools, Invalid> {
+fn tools_of(fields: &mut Fields) -> Result<Tools, ApiError> {
     let list = tools::list(fields, one_tool)?;
     let mut tools = Tools { list, choice: ToolChoice::Auto, parallel: true, older: false };
     let Some(value) = fields.take("tool_choice") else { return Ok(tools) };
-    let choice = match (value.get("type").and_then(Value::as_str), value.get("name").and_then(Value::as_str)) {
+    let field = Field::new("tool_choice", &value);
+    let choice = match (field.kind(), value.get("name").and_then(Value::as_str)) {
         (Some("auto"), _) => ToolChoice::Auto,
         (Some("any"), _) => ToolChoice::Required,
         (Some("none"), _) => ToolChoice::None,
         (Some("tool"), Some(name)) => ToolChoice::Named(name.to_string()),
-        _ => {
-            let allowed = "an object of type auto, any, none, or tool with a name";
-            return Err(wrong("tool_choice", &value, allowed));
-        }
+        _ => return Err(field.wrong("an object of type auto, any, none, or tool with a name")),
     };
-    match value.get("disable_parallel_tool_use") {
-        None | Some(Value::Null) => {}
-        Some(Value::Bool(off)) => tools.parallel = !off,
-        Some(other) => return Err(wrong("tool_choice.disable_parallel_tool_use", other, "true or false")),
-    }
+    tools.parallel = !field.get("disable_parallel_tool_use").flag()?.unwrap_or(false);
     tools.choice = tools::checked("tool_choice", &tools.list, choice)?;
     Ok(tools)
 }
 
 /// Messages, and whether the last is the beginning of the answer.
-fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), Invalid> {
-    let list = message_list(fields)?;
-    let mut messages = Vec::with_capacity(list.len() + 1);
+fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), ApiError> {
+    let list = Value::Array(message_list(fields)?);
+    let mut messages = Vec::new();
     if let Some(system) = fields.take("system") {
-        messages.push(Message::new(Role::System, text("system", &system)?));
+        messages.push(Message::new(Role::System, TEXT.text(&Field::new("system", &system))?));
     }
-    for (i, message) in list.iter().enumerate() {
-        let param = format!("messages[{i}]");
-        let content = message.get("content").unwrap_or(&Value::Null);
-        let at = format!("{param}.content");
-        match message.get("role").and_then(Value::as_str) {
-            Some("user") => user(&at, content, &mut messages)?,
-            Some("assistant") => messages.push(assistant(&at, content)?),
-            Some("system") => messages.push(Message::new(Role::System, text(&at, content)?)),
-            _ if !message.is_object() => return Err(wrong(&param, message, "an object with role and content")),
-            _ => {
-                let role = message.get("role").unwrap_or(&Value::Null);
-                return Err(wrong(&format!("{param}.role"), role, "user or assistant"));
-            }
+    let mut last = Field::new("messages", &Value::Null);
+    for message in Field::new("messages", &list).items() {
+        let content = message.get("content");
+        match message.get("role").value.as_str() {
+            Some("user") => user(&content, &mut messages)?,
+            Some("assistant") => messages.push(assistant(&content)?),
+            Some("system") => messages.push(Message::new(Role::System, TEXT.text(&content)?)),
+            _ if !message.value.is_object() => return Err(message.wrong("an object with role and content")),
+            _ => return Err(message.get("role").wrong("user or assistant")),
         }
+        last = content;
     }
-    let last = messages.last().filter(|m| m.role == Role::Assistant);
-    if last.is_some_and(|m| !m.tool_calls.is_empty()) {
-        let param = format!("messages[{}].content", list.len() - 1);
-        return Err(wrong(&param, &list[list.len() - 1]["content"], "followed by the results of its tool_use"));
+    let begun = messages.last().filter(|m| m.role == Role::Assistant);
+    if begun.is_some_and(|m| !m.tool_calls.is_empty()) {
+        return Err(last.wrong("followed by the results of its tool_use"));
     }
-    let continues = last.is_some();
+    let continues = begun.is_some();
     Ok((messages, continues))
 }
 
-/// A string, or an array of text blocks.
-fn text(param: &str, value: &Value) -> Result<String, Invalid> {
-    let blocks = match value {
-        Value::String(text) => return Ok(text.clone()),
-        Value::Array(blocks) => blocks,
-        other => return Err(wrong(param, other, "a string, or an array of blocks of type \"text\"")),
-    };
-    blocks.iter().enumerate().map(|(b, block)| text_block(&format!("{param}[{b}]"), block)).collect()
-}
-
-fn text_block(param: &str, block: &Value) -> Result<String, Invalid> {
-    match (block.get("type").and_then(Value::as_str), block.get("text")) {
-        (Some("text"), Some(Value::String(text))) => Ok(text.clone()),
-        (Some("text"), other) => Err(wrong(&format!("{param}.text"), other.unwrap_or(&Value::Null), "a string")),
-        _ => {
-            let kind = block.get("type").unwrap_or(&Value::Null);
-            Err(unsupported(&format!("{param}.type"), kind, "only blocks of type \"text\" are read here"))
-        }
-    }
-}
+const TEXT: TextForm = TextForm {
+    allowed: "a string, or an array of blocks of type \"text\"",
+    parts: &[("text", "text")],
+    instead: "only blocks of type \"text\" are read here",
+};
 
 /// A user message. Tool results become messages of their own, before its text.
-fn user(param: &str, content: &Value, messages: &mut Vec<Message>) -> Result<(), Invalid> {
-    let Value::Array(blocks) = content else {
-        messages.push(Message::new(Role::User, text(param, content)?));
+fn user(content: &Field, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+    let Value::Array(blocks) = content.value else {
+        messages.push(Message::new(Role::User, TEXT.text(content)?));
         return Ok(());
     };
     let (mut said, mut any) = (String::new(), blocks.is_empty());
-    for (b, block) in blocks.iter().enumerate() {
-        let at = format!("{param}[{b}]");
-        if block.get("type").and_then(Value::as_str) != Some("tool_result") {
-            said.push_str(&text_block(&at, block)?);
+    for block in content.items() {
+        if block.kind() != Some("tool_result") {
+            said.push_str(TEXT.part(&block)?);
             any = true;
             continue;
         }
-        let id = match block.get("tool_use_id") {
-            Some(Value::String(id)) => id.clone(),
-            other => return Err(wrong(&format!("{at}.tool_use_id"), other.unwrap_or(&Value::Null), "a string")),
-        };
-        let result = match block.get("content") {
-            None | Some(Value::Null) => String::new(),
-            Some(content) => text(&format!("{at}.content"), content)?,
-        };
+        let id = block.get("tool_use_id").string()?.to_string();
+        let result = block.get("content");
+        let result = if result.value.is_null() { String::new() } else { TEXT.text(&result)? };
         messages.push(Message { tool_call_id: Some(id), ..Message::new(Role::Tool, result) });
     }
     if any {
@@ -186,29 +155,29 @@ fn user(param: &str, content: &Value, messages: &mut Vec<Message>) -> Result<(),
 }
 
 /// An assistant message: thinking, text and calls.
-fn assistant(param: &str, content: &Value) -> Result<Message, Invalid> {
-    let Value::Array(blocks) = content else {
-        return Ok(Message::new(Role::Assistant, text(param, content)?));
-    };
+fn assistant(content: &Field) -> Result<Message, ApiError> {
+    if !content.value.is_array() {
+        return Ok(Message::new(Role::Assistant, TEXT.text(content)?));
+    }
     let (mut said, mut thought, mut tool_calls) = (String::new(), String::new(), Vec::new());
-    for (b, block) in blocks.iter().enumerate() {
-        let at = format!("{param}[{b}]");
-        let string = |key: &str| match block.get(key) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            other => Err(wrong(&format!("{at}.{key}"), other.unwrap_or(&Value::Null), "a string")),
-        };
-        match block.get("type").and_then(Value::as_str) {
-            Some("thinking") => thought.push_str(&string("thinking")?),
+    for block in content.items() {
+        match block.kind() {
+            Some("thinking") => thought.push_str(block.get("thinking").string()?),
             // Encrypted by its author.
             Some("redacted_thinking") => {}
             Some("tool_use") => {
-                let arguments = match block.get("input") {
-                    Some(value @ Value::Object(_)) => value.to_string(),
-                    other => return Err(wrong(&format!("{at}.input"), other.unwrap_or(&Value::Null), "an object")),
-                };
-                tool_calls.push(ToolCall { id: string("id")?, name: string("name")?, arguments });
+                let input = block.get("input");
+                if !input.value.is_object() {
+                    return Err(input.wrong("an object"));
+                }
+                let string = |key| block.get(key).string().map(str::to_string);
+                tool_calls.push(ToolCall {
+                    id: string("id")?,
+                    name: string("name")?,
+                    arguments: input.value.to_string(),
+                });
             }
-            _ => said.push_str(&text_block(&at, block)?),
+            _ => said.push_str(TEXT.part(&block)?),
         }
     }
     let reasoning_content = (!thought.is_empty()).then_some(thought);

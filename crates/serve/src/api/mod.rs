@@ -13,7 +13,8 @@ pub mod responses;
 pub mod tokenize;
 mod tools;
 
-pub use fields::{Fields, Invalid, ModelDefaults};
+pub use crate::error::ApiError;
+pub use fields::{Fields, ModelDefaults};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,8 @@
 use engine::Sampling;
 use serde_json::{Map, Value};
 
-use crate::api::fields::{Fields, Invalid, ModelDefaults, counted_value, whole, wrong};
+use crate::api::fields::{Field, Fields, ModelDefaults, counted_value, whole, wrong};
+use crate::error::ApiError;
 use crate::request::Params;
 
 /// Most stop strings, and bytes of one.
@@ -19,7 +20,7 @@ pub const TOP_MAX: u64 = 20;
 pub const CHOICES_MAX: u64 = 16;
 
 /// Stop strings: one, or a list.
-pub fn stops(fields: &mut Fields, key: &'static str) -> Result<Vec<String>, Invalid> {
+pub fn stops(fields: &mut Fields, key: &'static str) -> Result<Vec<String>, ApiError> {
     let allowed = format!("a string, or at most {STOPS_MAX} strings, of 1 to {STOP_BYTES_MAX} bytes");
     let list = match fields.take(key) {
         None => return Ok(Vec::new()),
@@ -36,7 +37,7 @@ pub fn stops(fields: &mut Fields, key: &'static str) -> Result<Vec<String>, Inva
     list.into_iter().map(one).collect()
 }
 
-fn biases(fields: &mut Fields, vocab: usize) -> Result<Vec<(u32, f32)>, Invalid> {
+fn biases(fields: &mut Fields, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError> {
     let Some(value) = fields.take("logit_bias") else { return Ok(Vec::new()) };
     let Some(map) = value.as_object().filter(|m| m.len() <= BIASES_MAX) else {
         return Err(wrong("logit_bias", &value, &format!("an object of at most {BIASES_MAX} token ids with numbers")));
@@ -56,7 +57,7 @@ fn biases(fields: &mut Fields, vocab: usize) -> Result<Vec<(u32, f32)>, Invalid>
 }
 
 /// Sampling parameters.
-fn sampling(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Sampling, Invalid> {
+fn sampling(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Sampling, ApiError> {
     let d = model.defaults;
     let seed = match fields.take("seed") {
         None => d.seed,
@@ -90,7 +91,7 @@ fn sampling(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Sampling, I
 }
 
 /// The user whose prefix cache it is: DeepSeek's `user_id`, vLLM's `cache_salt`.
-fn user(fields: &mut Fields) -> Result<Option<String>, Invalid> {
+fn user(fields: &mut Fields) -> Result<Option<String>, ApiError> {
     let mut both = Vec::new();
     for key in ["user_id", "cache_salt"] {
         if let Some(text) = fields.text(key)? {
@@ -104,7 +105,7 @@ fn user(fields: &mut Fields) -> Result<Option<String>, Invalid> {
 }
 
 /// Priority: `priority`, or what `service_tier` means.
-fn priority(fields: &mut Fields) -> Result<i8, Invalid> {
+fn priority(fields: &mut Fields) -> Result<i8, ApiError> {
     const TIERS: &str = "auto, default, flex, priority, scale or standard_only";
     let tier = match fields.take("service_tier") {
         None => 0,
@@ -125,23 +126,20 @@ fn priority(fields: &mut Fields) -> Result<i8, Invalid> {
 }
 
 /// `stream_options.include_usage`.
-fn usage_wanted(fields: &mut Fields, stream: bool) -> Result<bool, Invalid> {
+fn usage_wanted(fields: &mut Fields, stream: bool) -> Result<bool, ApiError> {
     let Some(options) = fields.take("stream_options") else { return Ok(false) };
     if !stream {
         return Err(wrong("stream_options", &options, "absent unless stream is true"));
     }
-    let Some(map) = options.as_object() else {
-        return Err(wrong("stream_options", &options, "an object such as {\"include_usage\": true}"));
-    };
-    match map.get("include_usage") {
-        None | Some(Value::Null) => Ok(false),
-        Some(Value::Bool(on)) => Ok(*on),
-        Some(other) => Err(wrong("stream_options.include_usage", other, "true or false")),
+    let options = Field::new("stream_options", &options);
+    if !options.value.is_object() {
+        return Err(options.wrong("an object such as {\"include_usage\": true}"));
     }
+    Ok(options.get("include_usage").flag()?.unwrap_or(false))
 }
 
 /// The common parameters. `stop` is the dialect's name of the stop strings.
-pub fn params(fields: &mut Fields, model: ModelDefaults<'_>, stop: &'static str) -> Result<Params, Invalid> {
+pub fn params(fields: &mut Fields, model: ModelDefaults<'_>, stop: &'static str) -> Result<Params, ApiError> {
     let name = fields.text("model")?;
     let sampling = sampling(fields, model)?;
     let stop = stops(fields, stop)?;
@@ -159,12 +157,12 @@ pub fn params(fields: &mut Fields, model: ModelDefaults<'_>, stop: &'static str)
 }
 
 /// A token limit.
-pub fn tokens(fields: &mut Fields, key: &'static str, low: u64) -> Result<Option<usize>, Invalid> {
+pub fn tokens(fields: &mut Fields, key: &'static str, low: u64) -> Result<Option<usize>, ApiError> {
     Ok(fields.count(key, low, u64::MAX)?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
 }
 
 /// Template variables: the request's own, and the switches of thinking.
-pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
+pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, ApiError> {
     const OURS: [&str; 5] = ["messages", "tools", "bos_token", "eos_token", "add_generation_prompt"];
     const THINKING: &str = "{\"type\": \"enabled\"} or {\"type\": \"disabled\"}";
     let mut template = Map::new();
@@ -190,7 +188,7 @@ pub fn variables(fields: &mut Fields) -> Result<Map<String, Value>, Invalid> {
 }
 
 /// `thinking.budget_tokens`: less than the token limit. To be read before `variables`.
-pub fn thinking_max(fields: &Fields, tokens_max: Option<usize>, limit: &str) -> Result<Option<usize>, Invalid> {
+pub fn thinking_max(fields: &Fields, tokens_max: Option<usize>, limit: &str) -> Result<Option<usize>, ApiError> {
     const NAME: &str = "thinking.budget_tokens";
     let thinking = fields.peek("thinking").unwrap_or_default();
     let Some(budget) = thinking.get("budget_tokens").filter(|b| !b.is_null()) else { return Ok(None) };
@@ -208,7 +206,7 @@ pub fn think(template: &mut Map<String, Value>, on: bool) {
 }
 
 /// Reasoning effort. `none` switches thinking off; the other words are passed to the template.
-pub fn effort(template: &mut Map<String, Value>, param: &str, value: &Value) -> Result<(), Invalid> {
+pub fn effort(template: &mut Map<String, Value>, param: &str, value: &Value) -> Result<(), ApiError> {
     match value.as_str() {
         Some("none") => think(template, false),
         Some(word @ ("minimal" | "low" | "medium" | "high" | "xhigh" | "max" | "ultra")) => {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::MESSAGES_MAX;
-use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, wrong};
+use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, wrong};
 use crate::api::params::{TOP_MAX, effort, params, thinking_max, tokens, variables};
 use crate::api::response::{ResponseInfo, ResponseWriter, named, scores};
 use crate::api::{response_format, tools};
@@ -59,7 +59,7 @@ fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> 
 ///
 /// # Errors
 /// The first invalid field.
-pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, Invalid> {
+pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
     let repeated = repeated(fields, model.defaults);
     for key in ["previous_response_id", "conversation"] {
         fields.unused(key, |_| false, "nothing is stored here: send the whole conversation as input")?;
@@ -95,7 +95,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
 }
 
 /// `metadata` is echoed, so it must be what the API allows: a few short strings.
-fn metadata(fields: &mut Fields) -> Result<(), Invalid> {
+fn metadata(fields: &mut Fields) -> Result<(), ApiError> {
     const ALLOWED: &str = "an object of at most 16 strings of at most 512 bytes";
     let Some(value) = fields.take("metadata") else { return Ok(()) };
     let short = |v: &Value| v.as_str().is_some_and(|s| s.len() <= 512);
@@ -104,7 +104,7 @@ fn metadata(fields: &mut Fields) -> Result<(), Invalid> {
 }
 
 /// Log-probabilities: switched on by `include`, with `top_logprobs` alternatives.
-fn logprobs(fields: &mut Fields) -> Result<Option<usize>, Invalid> {
+fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     const WORD: &str = "message.output_text.logprobs";
     let top = fields.count("top_logprobs", 0, TOP_MAX)?;
     let included = match fields.take("include") {
@@ -115,15 +115,14 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, Invalid> {
     Ok((included || top.is_some_and(|n| n > 0)).then(|| top.unwrap_or(0) as usize))
 }
 
-fn one_tool(param: &str, map: &Map<String, Value>) -> Result<Tool, Invalid> {
-    if map.get("type").and_then(Value::as_str) != Some("function") {
-        let kind = map.get("type").unwrap_or(&Value::Null);
-        return Err(unsupported(&format!("{param}.type"), kind, "only tools of type \"function\" are called"));
+fn one_tool(tool: &Field) -> Result<Tool, ApiError> {
+    if tool.kind() != Some("function") {
+        return Err(tool.get("type").unsupported("only tools of type \"function\" are called"));
     }
-    tools::function(param, map, "parameters")
+    tools::function(tool, "parameters")
 }
 
-fn tools_of(fields: &mut Fields) -> Result<Tools, Invalid> {
+fn tools_of(fields: &mut Fields) -> Result<Tools, ApiError> {
     let list = tools::list(fields, one_tool)?;
     let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
     let choice = match fields.take("tool_choice") {
@@ -134,57 +133,62 @@ fn tools_of(fields: &mut Fields) -> Result<Tools, Invalid> {
     Ok(Tools { list, choice, parallel, older: false })
 }
 
-fn text_format(fields: &mut Fields) -> Result<response_format::FormatField, Invalid> {
+fn text_format(fields: &mut Fields) -> Result<response_format::FormatField, ApiError> {
     let plain = |response_format| Ok((response_format, "text.format".to_string()));
     let text = fields.object("text", "an object such as {\"format\": {\"type\": \"text\"}}")?.unwrap_or_default();
-    let Some(form) = text.get("format").filter(|v| !v.is_null()) else { return plain(ResponseFormat::Text) };
-    match (form.get("type").and_then(Value::as_str), form.as_object()) {
-        (Some("text"), _) => plain(ResponseFormat::Text),
-        (Some("json_object"), _) => plain(ResponseFormat::Object),
-        (Some("json_schema"), Some(map)) => response_format::named_schema("text.format", map),
-        _ => Err(wrong("text.format", form, "of type text, json_object or json_schema")),
+    let text = Value::Object(text);
+    let format = Field::new("text", &text).get("format");
+    match format.kind() {
+        None if format.value.is_null() => plain(ResponseFormat::Text),
+        Some("text") => plain(ResponseFormat::Text),
+        Some("json_object") => plain(ResponseFormat::Object),
+        Some("json_schema") => response_format::named_schema(&format),
+        _ => Err(format.wrong("of type text, json_object or json_schema")),
     }
 }
 
 /// Messages of `input`: a text of the user, or items.
-fn input(fields: &mut Fields, messages: &mut Vec<Message>) -> Result<(), Invalid> {
-    let allowed = format!("a string, or an array of 1 to {MESSAGES_MAX} items");
-    let items = match fields.take("input") {
-        Some(Value::String(text)) => {
+fn input(fields: &mut Fields, messages: &mut Vec<Message>) -> Result<(), ApiError> {
+    let items = match fields.take("input").unwrap_or_default() {
+        Value::String(text) => {
             messages.push(Message::new(Role::User, text));
             return Ok(());
         }
-        Some(Value::Array(items)) if !items.is_empty() && items.len() <= MESSAGES_MAX => items,
-        other => return Err(wrong("input", &other.unwrap_or(Value::Null), &allowed)),
+        other => other,
     };
+    let items = Field::new("input", &items);
+    if items.value.as_array().is_none_or(|list| list.is_empty() || list.len() > MESSAGES_MAX) {
+        return Err(items.wrong(&format!("a string, or an array of 1 to {MESSAGES_MAX} items")));
+    }
     let mut thought = String::new();
-    for (i, item) in items.iter().enumerate() {
-        one_item(&format!("input[{i}]"), item, messages, &mut thought)?;
+    for item in items.items() {
+        one_item(&item, messages, &mut thought)?;
     }
     Ok(())
 }
 
-fn one_item(param: &str, item: &Value, messages: &mut Vec<Message>, thought: &mut String) -> Result<(), Invalid> {
-    let at = |key: &str| format!("{param}.{key}");
-    let get = |key: &str| item.get(key).unwrap_or(&Value::Null);
-    let string = |key: &str| get(key).as_str().map(str::to_string).ok_or_else(|| wrong(&at(key), get(key), "a string"));
+const TEXT: TextForm = TextForm {
+    allowed: "a string, or an array of parts of text",
+    parts: &[("input_text", "text"), ("output_text", "text"), ("text", "text"), ("refusal", "refusal")],
+    instead: "only parts of text are read",
+};
+
+fn one_item(item: &Field, messages: &mut Vec<Message>, thought: &mut String) -> Result<(), ApiError> {
+    if !item.value.is_object() {
+        return Err(item.wrong("an object"));
+    }
+    let string = |key: &str| item.get(key).string().map(str::to_string);
     // Reasoning belongs to the message that comes next.
     let mut reasoning = || (!thought.is_empty()).then(|| std::mem::take(thought));
-    let kind = match get("type") {
-        Value::Null if item.is_object() => "message",
-        Value::String(kind) => kind,
-        other if item.is_object() => return Err(wrong(&at("type"), other, "a string")),
-        _ => return Err(wrong(param, item, "an object")),
-    };
-    match kind {
+    match item.get("type").text()?.unwrap_or("message") {
         "message" => {
-            let role = match get("role").as_str() {
+            let role = match item.get("role").value.as_str() {
                 Some("user") => Role::User,
                 Some("assistant") => Role::Assistant,
                 Some("system" | "developer") => Role::System,
-                _ => return Err(wrong(&at("role"), get("role"), "user, assistant, system or developer")),
+                _ => return Err(item.get("role").wrong("user, assistant, system or developer")),
             };
-            let message = Message::new(role, content(&at("content"), get("content"))?);
+            let message = Message::new(role, TEXT.text(&item.get("content"))?);
             let reasoning_content = if role == Role::Assistant { reasoning() } else { None };
             messages.push(Message { reasoning_content, ..message });
         }
@@ -200,12 +204,12 @@ fn one_item(param: &str, item: &Value, messages: &mut Vec<Message>, thought: &mu
             }
         }
         "function_call_output" => {
-            let output = content(&at("output"), get("output"))?;
+            let output = TEXT.text(&item.get("output"))?;
             messages.push(Message { tool_call_id: Some(string("call_id")?), ..Message::new(Role::Tool, output) });
         }
         "reasoning" => {
             for key in ["content", "summary"] {
-                let texts = get(key).as_array().into_iter().flatten();
+                let texts = item.value[key].as_array().into_iter().flatten();
                 texts.filter_map(|t| t["text"].as_str()).for_each(|t| thought.push_str(t));
                 if !thought.is_empty() {
                     break;
@@ -214,33 +218,10 @@ fn one_item(param: &str, item: &Value, messages: &mut Vec<Message>, thought: &mu
         }
         _ => {
             let instead = "there are message, function_call, function_call_output and reasoning";
-            return Err(unsupported(&at("type"), get("type"), instead));
+            return Err(item.get("type").unsupported(instead));
         }
     }
     Ok(())
-}
-
-/// A string, or an array of text parts.
-fn content(param: &str, value: &Value) -> Result<String, Invalid> {
-    let parts = match value {
-        Value::String(text) => return Ok(text.clone()),
-        Value::Array(parts) => parts,
-        other => return Err(wrong(param, other, "a string, or an array of parts of text")),
-    };
-    let mut text = String::new();
-    for (p, part) in parts.iter().enumerate() {
-        let key = match part.get("type").and_then(Value::as_str) {
-            Some("input_text" | "output_text" | "text") => "text",
-            Some("refusal") => "refusal",
-            _ => {
-                let kind = part.get("type").unwrap_or(&Value::Null);
-                return Err(unsupported(&format!("{param}[{p}].type"), kind, "only parts of text are read"));
-            }
-        };
-        let piece = part.get(key).unwrap_or(&Value::Null);
-        text.push_str(piece.as_str().ok_or_else(|| wrong(&format!("{param}[{p}].{key}"), piece, "a string"))?);
-    }
-    Ok(text)
 }
 
 /// The open item.

@@ -4,16 +4,16 @@ use engine::Sampling;
 use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
-use crate::api::{Fields, Invalid, ModelDefaults, chat, completions, messages, responses};
+use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, responses};
 use crate::request::{GenerateRequest, Input, Prompt, ResponseFormat, ToolChoice};
 
 mod edges;
 mod streams;
 
-type Validate = fn(&mut Fields, ModelDefaults<'_>) -> Result<GenerateRequest, Invalid>;
+type Validate = fn(&mut Fields, ModelDefaults<'_>) -> Result<GenerateRequest, ApiError>;
 
 /// With a vocabulary of a hundred.
-fn asked(validate: Validate, bytes: &[u8]) -> Result<GenerateRequest, Invalid> {
+fn asked(validate: Validate, bytes: &[u8]) -> Result<GenerateRequest, ApiError> {
     let defaults = Sampling::default();
     validate(&mut Fields::parse(bytes)?, ModelDefaults { defaults: &defaults, vocab: 100 })
 }
@@ -23,20 +23,20 @@ fn with(mut body: Value, changes: Value) -> String {
     body.to_string()
 }
 
-fn chatted(changes: Value) -> Result<GenerateRequest, Invalid> {
+fn chatted(changes: Value) -> Result<GenerateRequest, ApiError> {
     asked(chat::parse, with(json!({"messages": [{"role": "user", "content": "Hi"}]}), changes).as_bytes())
 }
 
-fn completed(body: Value) -> Result<GenerateRequest, Invalid> {
+fn completed(body: Value) -> Result<GenerateRequest, ApiError> {
     asked(completions::parse, body.to_string().as_bytes())
 }
 
-fn messaged(changes: Value) -> Result<GenerateRequest, Invalid> {
+fn messaged(changes: Value) -> Result<GenerateRequest, ApiError> {
     let body = json!({"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]});
     asked(messages::parse, with(body, changes).as_bytes())
 }
 
-fn responded(changes: Value) -> Result<GenerateRequest, Invalid> {
+fn responded(changes: Value) -> Result<GenerateRequest, ApiError> {
     asked(responses::parse, with(json!({"input": "Hi"}), changes).as_bytes())
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 use text::tokenizer::Within;
 use text::{Detokenizer, TextError};
 
 use crate::api::chat::conversation;
 use crate::api::completions::ids;
-use crate::api::fields::{Fields, Invalid, ModelDefaults, unsupported, wrong};
+use crate::api::fields::{Fields, ModelDefaults, unsupported, wrong};
 use crate::api::generate::receive;
 use crate::api::params::{thinking_max, variables};
 use crate::api::{messages, tools};
@@ -59,7 +60,7 @@ pub enum TokenizeRequest {
 ///
 /// # Errors
 /// The first invalid field.
-pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<TokenizeRequest, Invalid> {
+pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<TokenizeRequest, ApiError> {
     let spelled = fields.flag("return_token_strs")?.unwrap_or(false);
     let special = fields.flag("add_special_tokens")?;
     let name = fields.text("model")?;
@@ -97,7 +98,7 @@ pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<T
 }
 
 /// A body in llama.cpp's form, if it is one.
-fn content(fields: &mut Fields) -> Result<Option<TokenizeRequest>, Invalid> {
+fn content(fields: &mut Fields) -> Result<Option<TokenizeRequest>, ApiError> {
     const FLAGS: [&str; 3] = ["add_special", "parse_special", "with_pieces"];
     let mut flags = [None; 3];
     for (flag, key) in flags.iter_mut().zip(FLAGS) {
@@ -127,7 +128,7 @@ fn content(fields: &mut Fields) -> Result<Option<TokenizeRequest>, Invalid> {
 ///
 /// # Errors
 /// No list of ids.
-pub fn parse_detokenize(fields: &mut Fields, model: ModelDefaults<'_>, most: usize) -> Result<Vec<u32>, Invalid> {
+pub fn parse_detokenize(fields: &mut Fields, model: ModelDefaults<'_>, most: usize) -> Result<Vec<u32>, ApiError> {
     fields.text("model")?;
     match fields.take("tokens") {
         Some(Value::Array(items)) if items.len() <= most => ids("tokens", &items, model.vocab),
@@ -287,17 +288,8 @@ pub async fn info(State(state): State<Arc<AppState>>) -> Response {
 
 /// RFC 3339 date of seconds since 1970.
 pub fn date(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    let date = i64::try_from(seconds).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+    date.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Tools, tool choice, and tool calls in the history, in the form of every dialect.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use text::chat::ToolCall;
 
-use crate::api::fields::{Fields, Invalid, unsupported, wrong};
+use crate::api::fields::{Field, Fields, wrong};
 use crate::api::response_format::schema;
+use crate::error::ApiError;
 use crate::request::{Tool, ToolChoice, Tools};
 
 /// Most tools of a request.
@@ -20,51 +21,41 @@ fn is_name(name: &str) -> bool {
 }
 
 /// A function; `parameters` is the dialect's name of the schema.
-pub fn function(param: &str, map: &Map<String, Value>, parameters: &str) -> Result<Tool, Invalid> {
-    let at = |field: &str| format!("{param}.{field}");
-    let get = |field: &str| map.get(field).filter(|v| !v.is_null());
-    let name = match get("name") {
-        Some(Value::String(name)) if is_name(name) => name.clone(),
-        other => return Err(wrong(&at("name"), other.unwrap_or(&Value::Null), NAME)),
+pub fn function(field: &Field, parameters: &str) -> Result<Tool, ApiError> {
+    let name = tool_name(&field.get("name"))?;
+    let description = field.get("description").text()?.map(str::to_string);
+    let strict = field.get("strict").flag()?.unwrap_or(false);
+    let field = field.get(parameters);
+    let parameters = match field.value {
+        Value::Null => json!({"type": "object", "properties": {}}),
+        Value::Object(_) => schema(&field)?,
+        _ => return Err(field.wrong("a JSON schema: an object")),
     };
-    let description = match get("description") {
-        None => None,
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(other) => return Err(wrong(&at("description"), other, "a string")),
-    };
-    let strict = match get("strict") {
-        None => false,
-        Some(Value::Bool(on)) => *on,
-        Some(other) => return Err(wrong(&at("strict"), other, "true or false")),
-    };
-    let field = at(parameters);
-    let parameters = match get(parameters) {
-        None => json!({"type": "object", "properties": {}}),
-        Some(value) if value.is_object() => schema(&field, value)?,
-        Some(other) => return Err(wrong(&field, other, "a JSON schema: an object")),
-    };
-    Ok(Tool { name, description, parameters, field, strict })
+    Ok(Tool { name, description, parameters, field: field.path, strict })
+}
+
+fn tool_name(field: &Field) -> Result<String, ApiError> {
+    let name = field.value.as_str().filter(|name| is_name(name));
+    name.map(str::to_string).ok_or_else(|| field.wrong(NAME))
 }
 
 /// A list of tools with unique names, each parsed by `one`.
-pub fn list(
-    fields: &mut Fields,
-    one: impl Fn(&str, &Map<String, Value>) -> Result<Tool, Invalid>,
-) -> Result<Vec<Tool>, Invalid> {
-    let allowed = format!("an array of at most {TOOLS_MAX} tools");
-    let items = match fields.take("tools") {
-        None => return Ok(Vec::new()),
-        Some(Value::Array(items)) if items.len() <= TOOLS_MAX => items,
-        Some(other) => return Err(wrong("tools", &other, &allowed)),
-    };
-    let mut tools: Vec<Tool> = Vec::with_capacity(items.len());
-    for (i, item) in items.iter().enumerate() {
-        let param = format!("tools[{i}]");
-        let map = item.as_object().ok_or_else(|| wrong(&param, item, "an object"))?;
-        let tool = one(&param, map)?;
+pub fn list(fields: &mut Fields, one: impl Fn(&Field) -> Result<Tool, ApiError>) -> Result<Vec<Tool>, ApiError> {
+    let items = fields.take("tools").unwrap_or_else(|| json!([]));
+    let items = Field::new("tools", &items);
+    if items.value.as_array().is_none_or(|items| items.len() > TOOLS_MAX) {
+        return Err(items.wrong(&format!("an array of at most {TOOLS_MAX} tools")));
+    }
+    let mut tools: Vec<Tool> = Vec::new();
+    for item in items.items() {
+        if !item.value.is_object() {
+            return Err(item.wrong("an object"));
+        }
+        let tool = one(&item)?;
         if tools.iter().any(|t| t.name == tool.name) {
-            let nested = if item["function"].is_object() { ".function" } else { "" };
-            return Err(wrong(&format!("{param}{nested}.name"), &tool.name.into(), "a name that no other tool has"));
+            let nested = if item.value["function"].is_object() { ".function" } else { "" };
+            let param = format!("{}{nested}.name", item.path);
+            return Err(wrong(&param, &tool.name.into(), "a name that no other tool has"));
         }
         tools.push(tool);
     }
@@ -72,21 +63,16 @@ pub fn list(
 }
 
 /// A tool of `/v1/chat/completions`.
-fn nested(param: &str, map: &Map<String, Value>) -> Result<Tool, Invalid> {
-    match map.get("type") {
-        Some(Value::String(kind)) if kind == "function" => {}
-        other => {
-            let value = other.unwrap_or(&Value::Null);
-            return Err(unsupported(&format!("{param}.type"), value, "only tools of type \"function\" are called"));
-        }
+fn nested(tool: &Field) -> Result<Tool, ApiError> {
+    if tool.kind() != Some("function") {
+        return Err(tool.get("type").unsupported("only tools of type \"function\" are called"));
     }
-    let inner = map.get("function").unwrap_or(&Value::Null);
-    let at = format!("{param}.function");
-    function(&at, inner.as_object().ok_or_else(|| wrong(&at, inner, "an object with a name"))?, "parameters")
+    let inner = tool.get("function");
+    if inner.value.is_object() { function(&inner, "parameters") } else { Err(inner.wrong("an object with a name")) }
 }
 
 /// Checks that a required call is possible.
-pub fn checked(param: &str, list: &[Tool], choice: ToolChoice) -> Result<ToolChoice, Invalid> {
+pub fn checked(param: &str, list: &[Tool], choice: ToolChoice) -> Result<ToolChoice, ApiError> {
     match &choice {
         ToolChoice::Required if list.is_empty() => Err(wrong(param, &"required".into(), "none or auto without tools")),
         ToolChoice::Named(name) if !list.iter().any(|t| t.name == *name) => {
@@ -100,7 +86,7 @@ pub fn checked(param: &str, list: &[Tool], choice: ToolChoice) -> Result<ToolCho
 const CHOICE: &str = "none, auto, required or {\"type\": \"function\", \"function\": {\"name\": ...}}";
 
 /// `tool_choice` in OpenAI's words; `name` finds the name in an object of type `function`.
-pub fn choice<'v>(value: &'v Value, name: impl Fn(&'v Value) -> Option<&'v str>) -> Result<ToolChoice, Invalid> {
+pub fn choice<'v>(value: &'v Value, name: impl Fn(&'v Value) -> Option<&'v str>) -> Result<ToolChoice, ApiError> {
     match (value.as_str(), value.get("type").and_then(Value::as_str)) {
         (Some("none"), _) => Ok(ToolChoice::None),
         (Some("auto"), _) => Ok(ToolChoice::Auto),
@@ -114,7 +100,7 @@ pub fn choice<'v>(value: &'v Value, name: impl Fn(&'v Value) -> Option<&'v str>)
 }
 
 /// `allowed_tools`: removes all other tools.
-fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoice>, Invalid> {
+fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoice>, ApiError> {
     if value.get("type").and_then(Value::as_str) != Some("allowed_tools") {
         return Ok(None);
     }
@@ -137,19 +123,21 @@ fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoic
 }
 
 /// Tools of `/v1/chat/completions`, including the deprecated `functions`.
-pub fn openai(fields: &mut Fields) -> Result<Tools, Invalid> {
+pub fn openai(fields: &mut Fields) -> Result<Tools, ApiError> {
     let mut tools = list(fields, nested)?;
     let functions = match fields.take("functions") {
         None => Vec::new(),
         Some(Value::Array(items)) if items.len() <= TOOLS_MAX => items,
         Some(other) => return Err(wrong("functions", &other, &format!("an array of at most {TOOLS_MAX} functions"))),
     };
-    for (i, item) in functions.iter().enumerate() {
-        let param = format!("functions[{i}]");
-        let map = item.as_object().ok_or_else(|| wrong(&param, item, "an object with a name"))?;
-        tools.push(function(&param, map, "parameters")?);
+    let older = !functions.is_empty();
+    for item in Field::new("functions", &Value::Array(functions)).items() {
+        if !item.value.is_object() {
+            return Err(item.wrong("an object with a name"));
+        }
+        tools.push(function(&item, "parameters")?);
     }
-    let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true) && functions.is_empty();
+    let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true) && !older;
     let chosen = match fields.take("tool_choice") {
         None => None,
         Some(value) => Some(match allowed_tools(&value, &mut tools)? {
@@ -157,7 +145,7 @@ pub fn openai(fields: &mut Fields) -> Result<Tools, Invalid> {
             None => choice(&value, |v| v.pointer("/function/name").and_then(Value::as_str))?,
         }),
     };
-    let older = match fields.take("function_call") {
+    let older_choice = match fields.take("function_call") {
         None => None,
         Some(value) => match (value.as_str(), value.get("name").and_then(Value::as_str)) {
             (Some("none"), _) => Some(ToolChoice::None),
@@ -167,33 +155,31 @@ pub fn openai(fields: &mut Fields) -> Result<Tools, Invalid> {
         },
     };
     let key = if chosen.is_some() { "tool_choice" } else { "function_call" };
-    let choice = checked(key, &tools, chosen.or(older).unwrap_or_default())?;
-    Ok(Tools { list: tools, choice, parallel, older: !functions.is_empty() })
+    let choice = checked(key, &tools, chosen.or(older_choice).unwrap_or_default())?;
+    Ok(Tools { list: tools, choice, parallel, older })
 }
 
 /// Calls of an assistant message.
-pub fn calls(param: &str, value: &Value) -> Result<Vec<ToolCall>, Invalid> {
-    let items = value.as_array().filter(|c| c.len() <= TOOLS_MAX);
-    let items = items.ok_or_else(|| wrong(param, value, &format!("an array of at most {TOOLS_MAX} calls")))?;
-    items.iter().enumerate().map(|(i, item)| one_call(&format!("{param}[{i}]"), item)).collect()
+pub fn calls(field: &Field) -> Result<Vec<ToolCall>, ApiError> {
+    if field.value.as_array().is_none_or(|calls| calls.len() > TOOLS_MAX) {
+        return Err(field.wrong(&format!("an array of at most {TOOLS_MAX} calls")));
+    }
+    field.items().map(|call| one_call(&call)).collect()
 }
 
-fn one_call(param: &str, item: &Value) -> Result<ToolCall, Invalid> {
-    let at = |field: &str| format!("{param}.{field}");
-    let map = item.as_object().ok_or_else(|| wrong(param, item, "an object with id, type and function"))?;
-    let id = match map.get("id") {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(id)) => id.clone(),
-        Some(other) => return Err(wrong(&at("id"), other, "a string")),
+fn one_call(call: &Field) -> Result<ToolCall, ApiError> {
+    if !call.value.is_object() {
+        return Err(call.wrong("an object with id, type and function"));
+    }
+    let id = call.get("id").text()?.unwrap_or_default().to_string();
+    let function = call.get("function");
+    let name = tool_name(&function.get("name"))?;
+    let arguments = function.get("arguments");
+    let arguments = match arguments.value {
+        Value::Null => "{}".to_string(),
+        Value::String(text) => text.clone(),
+        Value::Object(_) => arguments.value.to_string(),
+        _ => return Err(arguments.wrong("a string of JSON")),
     };
-    let function = map.get("function").unwrap_or(&Value::Null);
-    let name = function.get("name").and_then(Value::as_str).filter(|n| is_name(n));
-    let name = name.ok_or_else(|| wrong(&at("function.name"), function.get("name").unwrap_or(&Value::Null), NAME))?;
-    let arguments = match function.get("arguments") {
-        None | Some(Value::Null) => "{}".to_string(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value @ Value::Object(_)) => value.to_string(),
-        Some(other) => return Err(wrong(&at("function.arguments"), other, "a string of JSON")),
-    };
-    Ok(ToolCall { id, name: name.to_string(), arguments })
+    Ok(ToolCall { id, name, arguments })
 }

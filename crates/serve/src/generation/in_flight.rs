@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use engine::{RequestHandle, SubmitError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -76,16 +75,13 @@ impl InFlight {
     }
 
     /// The next event; `None` when all choices have ended.
-    pub fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<(usize, OutputEvent), ApiError>>> {
+    pub async fn next(&mut self) -> Option<Result<(usize, OutputEvent), ApiError>> {
         if self.ended == self.prepared.choices() {
-            return Poll::Ready(None);
+            return None;
         }
-        match self.parts.poll_recv(task) {
-            Poll::Pending => Poll::Pending,
-            // `self.sender` keeps the channel open.
-            Poll::Ready(None) => Poll::Ready(Some(Err(ApiError::fault("the engine ended without an answer")))),
-            Poll::Ready(Some(given)) => Poll::Ready(Some(self.account(given))),
-        }
+        // `self.sender` keeps the channel open.
+        let given = self.parts.recv().await.ok_or_else(|| ApiError::fault("the engine ended without an answer"));
+        Some(given.and_then(|given| self.account(given)))
     }
 
     fn account(&mut self, (choice, count, part): TaggedEvent) -> Result<(usize, OutputEvent), ApiError> {
@@ -147,7 +143,7 @@ impl InFlight {
     /// The first choice that failed.
     pub async fn collect(&mut self) -> Result<Vec<ChoiceOutput>, ApiError> {
         let mut all = vec![ChoiceOutput::default(); self.prepared.choices()];
-        while let Some(next) = std::future::poll_fn(|task| self.poll(task)).await {
+        while let Some(next) = self.next().await {
             let (choice, part) = next?;
             all[choice].add(part);
         }

@@ -3,9 +3,10 @@
 //! What a model is and how it is loaded comes from outside: descriptions and a loader. A model that is held (by a request that
 //! runs) is never put away.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -107,10 +108,6 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         Arc::new(ModelPool { entries, slot: tokio::sync::Mutex::new(()), budget, loader })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry<M>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Bytes that all models together may take.
     pub fn budget(&self) -> Option<u64> {
         self.budget
@@ -123,19 +120,19 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
             (None, true) => LoadState::Loading,
             (None, false) => LoadState::Absent,
         };
-        self.lock().iter().map(|e| (e.description.clone(), phase(e))).collect()
+        self.entries.lock().iter().map(|e| (e.description.clone(), phase(e))).collect()
     }
 
     /// Those in memory, without counting it as use. Let go of them soon: what is held is not put away.
     pub fn loaded(&self) -> Vec<(String, Arc<M>)> {
-        let entries = self.lock();
+        let entries = self.entries.lock();
         entries.iter().filter_map(|e| Some((e.description.name.clone(), Arc::clone(e.ready.as_ref()?)))).collect()
     }
 
     /// Where the model of this name stands; the first without one.
     fn place(&self, name: Option<&str>) -> Result<usize, ModelUnavailable> {
         let Some(name) = name else { return Ok(0) };
-        let entries = self.lock();
+        let entries = self.entries.lock();
         entries.iter().position(|e| e.description.name == name).ok_or_else(|| {
             let known: Vec<String> = entries.iter().take(20).map(|e| format!("{:?}", e.description.name)).collect();
             ModelUnavailable::Unknown { name: name.chars().take(200).collect(), known: known.join(", ") }
@@ -152,7 +149,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     }
 
     fn take(&self, place: usize) -> Option<Arc<M>> {
-        let entry = &mut self.lock()[place];
+        let entry = &mut self.entries.lock()[place];
         let model = entry.ready.clone()?;
         entry.used = Instant::now();
         Some(model)
@@ -171,7 +168,8 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         let all = Arc::clone(self);
         let task = tokio::spawn(async move { all.load(place).await });
         task.await.unwrap_or_else(|_| {
-            let (name, cause) = (self.lock()[place].description.name.clone(), "a fault while loading".to_string());
+            let (name, cause) =
+                (self.entries.lock()[place].description.name.clone(), "a fault while loading".to_string());
             Err(ModelUnavailable::Failed { name, cause })
         })
     }
@@ -183,7 +181,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         }
         let gone = self.make_room(place)?;
         let description = {
-            let entry = &mut self.lock()[place];
+            let entry = &mut self.entries.lock()[place];
             entry.loading = true;
             entry.description.clone()
         };
@@ -194,7 +192,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
             (all.loader)(&description)
         });
         let loaded = loaded.await.unwrap_or_else(|_| Err("a fault while loading".to_string()));
-        let entry = &mut self.lock()[place];
+        let entry = &mut self.entries.lock()[place];
         entry.loading = false;
         entry.used = Instant::now();
         let model = loaded.map_err(|cause| ModelUnavailable::Failed { name: entry.description.name.clone(), cause })?;
@@ -204,7 +202,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     /// Takes out idle models, the least recently used first, until this one fits. Takes none where that does not help.
     fn make_room(&self, place: usize) -> Result<Vec<Arc<M>>, ModelUnavailable> {
         let Some(budget) = self.budget else { return Ok(Vec::new()) };
-        let mut entries = self.lock();
+        let mut entries = self.entries.lock();
         let (name, bytes) = (entries[place].description.name.clone(), entries[place].description.bytes);
         if bytes > budget {
             return Err(ModelUnavailable::TooLarge { name, bytes, budget });
@@ -240,7 +238,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     pub fn unload_idle(&self, idle: Duration) -> Vec<(String, Arc<M>)> {
         let now = Instant::now();
         let mut gone = Vec::new();
-        for entry in self.lock().iter_mut() {
+        for entry in self.entries.lock().iter_mut() {
             if !entry.idle() {
                 // In use until now.
                 entry.used = now;
@@ -273,7 +271,7 @@ mod tests {
 
     impl Drop for Fake {
         fn drop(&mut self) {
-            self.1.lock().unwrap().push(format!("-{}", self.0));
+            self.1.lock().push(format!("-{}", self.0));
         }
     }
 
@@ -294,7 +292,7 @@ mod tests {
             assert_eq!(count.fetch_add(1, SeqCst), 0, "one load at a time");
             std::thread::sleep(Duration::from_millis(20));
             count.fetch_sub(1, SeqCst);
-            theirs.lock().unwrap().push(format!("+{}", d.name));
+            theirs.lock().push(format!("+{}", d.name));
             assert!(d.name != "panics", "as it should");
             if d.name == "bad" {
                 Err("no such file".to_string())
@@ -308,7 +306,7 @@ mod tests {
 
     impl Bench {
         fn events(&self) -> String {
-            self.events.lock().unwrap().drain(..).collect::<Vec<_>>().join(" ")
+            self.events.lock().drain(..).collect::<Vec<_>>().join(" ")
         }
 
         async fn refused(&self, name: &str) -> String {

@@ -13,7 +13,6 @@ use text::reply::{Format, Options, Parser, THINK_END, for_template};
 use text::tokenizer::Within;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::api::fields::Invalid;
 use crate::error::ApiError;
 use crate::generation::fim;
 use crate::generation::output::{Echo, OutputDecoder, OutputOptions, TaggedEvent};
@@ -273,9 +272,7 @@ impl Conversation<'_> {
             None => {
                 let message =
                     "the model's template does not repeat the last message, so there is nothing to go on from";
-                let invalid =
-                    Invalid { param: Some("messages".into()), message: message.into(), code: "prompt_refused" };
-                Err(invalid.into())
+                Err(ApiError::bad("prompt_refused", message).of("messages"))
             }
         }
     }
@@ -301,7 +298,7 @@ fn text(
         (Prompt::Text(text), Some(suffix)) => {
             let ids = fim::prompt(&served.tokenizer, &text, suffix, within)?.ok_or_else(|| {
                 let message = "suffix is given; this model has no tokens for filling a gap: leave it out";
-                Invalid { param: Some("suffix".into()), message: message.into(), code: "unsupported_value" }
+                ApiError::bad("unsupported_value", message).of("suffix")
             })?;
             (ids, text)
         }

@@ -1,8 +1,10 @@
 //! The time for `Retry-After`, estimated from the durations of requests.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Largest `Retry-After`, in seconds.
 const SECONDS_MAX: u64 = 600;
@@ -26,13 +28,9 @@ pub struct Timer {
 }
 
 impl RequestTimes {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Starts the timer of a request that left the queue.
     pub fn began(self: &Arc<RequestTimes>) -> Timer {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         let id = inner.next;
         inner.next += 1;
         inner.timers.insert(id, Instant::now());
@@ -41,7 +39,7 @@ impl RequestTimes {
 
     /// Records the duration of a request.
     pub fn ended(&self, time: Duration) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         // The new duration weighs one eighth.
         inner.mean = Some(inner.mean.map_or(time, |mean| mean - mean / 8 + time / 8));
     }
@@ -49,7 +47,7 @@ impl RequestTimes {
     /// Seconds until the queue is expected to be empty: waiting requests replace running ones, each for the mean duration. A
     /// request that has run for long is expected to take as long again.
     pub fn retry_after(&self, running: usize, waiting: usize) -> u64 {
-        let inner = self.lock();
+        let inner = self.0.lock();
         let ages: Duration = inner.timers.values().map(Instant::elapsed).sum();
         let age = ages / u32::try_from(inner.timers.len()).unwrap_or(u32::MAX).max(1);
         let one = inner.mean.unwrap_or_default().max(age);
@@ -60,7 +58,7 @@ impl RequestTimes {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.request_times.lock().timers.remove(&self.id);
+        self.request_times.0.lock().timers.remove(&self.id);
     }
 }
 
@@ -82,7 +80,7 @@ mod tests {
         // One under way has run for a minute.
         let long = request_times.began();
         let minute = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-        request_times.lock().timers.insert(long.id, minute);
+        request_times.0.lock().timers.insert(long.id, minute);
         assert_eq!(request_times.retry_after(2, 1), 61);
         drop(long);
         assert_eq!(request_times.retry_after(1, 0), 9);
@@ -92,10 +90,10 @@ mod tests {
     fn requests_under_way_are_told_apart() {
         let request_times = Arc::new(RequestTimes::default());
         let (one, two) = (request_times.began(), request_times.began());
-        assert_eq!(request_times.lock().timers.len(), 2);
+        assert_eq!(request_times.0.lock().timers.len(), 2);
         drop(one);
-        assert_eq!(request_times.lock().timers.keys().collect::<Vec<_>>(), [&two.id]);
+        assert_eq!(request_times.0.lock().timers.keys().collect::<Vec<_>>(), [&two.id]);
         drop(two);
-        assert!(request_times.lock().timers.is_empty());
+        assert!(request_times.0.lock().timers.is_empty());
     }
 }

@@ -97,10 +97,7 @@ impl ServedModel {
             Constraint::Calls { .. } => fields.tools.field(),
             _ => fields.format,
         };
-        let bad = |field: &str, why: String| {
-            let error = ApiError::bad("invalid_schema", format!("{field}: {why}"));
-            ApiError { param: Some(field.to_string()), ..error }
-        };
+        let bad = |field: &str, why: String| ApiError::bad("invalid_schema", format!("{field}: {why}")).of(field);
         let refused = |error: GrammarError| {
             let (field, error) = blamed_field(error, fields, whole);
             match error {

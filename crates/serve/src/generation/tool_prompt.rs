@@ -5,7 +5,6 @@ use text::chat::{Message, Role};
 use text::grammar::{self, CallBody, CallSyntax};
 use text::reply::Format;
 
-use crate::api::fields::Invalid;
 use crate::error::ApiError;
 use crate::request::{ResponseFormat, Tool, ToolChoice, Tools};
 
@@ -67,8 +66,7 @@ impl ToolPrompt {
                 "tool_choice asks for a call; how this model writes calls ({}) cannot be forced: send auto",
                 self.format.name()
             );
-            let invalid = Invalid { param: Some("tool_choice".into()), message, code: "unsupported_value" };
-            return Err(invalid.into());
+            return Err(ApiError::bad("unsupported_value", message).of("tool_choice"));
         };
         let one = |t: &Tool| grammar::Tool { name: t.name.clone(), parameters: t.parameters.clone(), strict: t.strict };
         Ok(Some(grammar::Constraint::Calls {

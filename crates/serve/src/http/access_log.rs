@@ -3,9 +3,10 @@
 //! The middleware puts a `RequestLog` into the request's extensions, and handlers add to it. It is written when its last holder drops it: the
 //! handler, or the body of the response. It never holds prompts, answers or keys.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::generation::usage::RequestStats;
@@ -54,43 +55,39 @@ impl RequestLog {
         RequestLog(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, LogEntry> {
-        self.0.entry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Changes the request's numbers.
     pub fn update(&self, change: impl FnOnce(&mut RequestStats)) {
-        change(&mut self.lock().stats);
+        change(&mut self.0.entry.lock().stats);
     }
 
     /// Records the time of the first token, once.
     pub fn first_token(&self) {
         let elapsed = self.0.started.elapsed();
-        self.lock().stats.first_token.get_or_insert(elapsed);
+        self.0.entry.lock().stats.first_token.get_or_insert(elapsed);
     }
 
     /// Id that the response carries in `x-request-id`.
     pub fn id(&self) -> String {
-        self.lock().id.clone()
+        self.0.entry.lock().id.clone()
     }
 
     pub(crate) fn account(&self, account: Account) {
-        self.lock().account = Some(account);
+        self.0.entry.lock().account = Some(account);
     }
 
     pub(crate) fn status(&self, status: u16) {
-        self.lock().status = Some(status);
+        self.0.entry.lock().status = Some(status);
     }
 
     pub(crate) fn sent_whole(&self) {
-        self.lock().sent_whole = true;
+        self.0.entry.lock().sent_whole = true;
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         let total = self.started.elapsed();
-        let entry = self.entry.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let entry = self.entry.get_mut();
         // Counted first: a reader of the line finds it in the metrics.
         count(&self.metrics, entry, total);
         write(entry, total);

@@ -5,8 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::http::client::Client;
@@ -54,14 +55,10 @@ impl BodyBudget {
         Arc::new(BodyBudget { bytes_max, inner: Mutex::default(), freed: Notify::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// An empty reservation for a body about to be read.
     pub fn reserve(self: &Arc<BodyBudget>, client: Client) -> BodyReservation {
         let told = Arc::new(Notify::new());
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let id = inner.next;
         inner.next += 1;
         let body = HeldBody { client, bytes: 0, waits: false, kept: false, evicted: false, told: Arc::clone(&told) };
@@ -71,7 +68,7 @@ impl BodyBudget {
 
     /// Takes the bytes if they fit, else evicts other bodies. `None`: wait.
     fn try_take(&self, id: u64, bytes: usize) -> Option<Result<(), Evicted>> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let used: usize = inner.bodies.values().map(|b| b.bytes).sum();
         let me = inner.bodies.get_mut(&id)?;
         me.waits = false;
@@ -172,7 +169,7 @@ impl BodyReservation {
 
     /// Protects the body from eviction while it is parsed; false if it was evicted already.
     pub fn keep(&self) -> bool {
-        let mut inner = self.budget.lock();
+        let mut inner = self.budget.inner.lock();
         inner.bodies.get_mut(&self.id).is_some_and(|body| {
             body.kept = !body.evicted;
             body.kept
@@ -181,13 +178,13 @@ impl BodyReservation {
 
     /// Whether it is waiting for bytes.
     pub fn waits(&self) -> bool {
-        self.budget.lock().bodies.get(&self.id).is_some_and(|body| body.waits)
+        self.budget.inner.lock().bodies.get(&self.id).is_some_and(|body| body.waits)
     }
 }
 
 impl Drop for BodyReservation {
     fn drop(&mut self) {
-        self.budget.lock().bodies.remove(&self.id);
+        self.budget.inner.lock().bodies.remove(&self.id);
         self.budget.freed.notify_waiters();
     }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -62,17 +63,13 @@ impl Connections {
         Arc::new(Connections { most, inner: Mutex::default(), closed: Notify::new() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A place for a connection. Where there is none, an idle one is closed, of the address that has most; else it waits.
     pub async fn open(self: &Arc<Connections>, peer: IpAddr) -> Arc<Connection> {
         let address = prefix(peer);
         loop {
             let closed = self.closed.notified();
             {
-                let mut inner = self.lock();
+                let mut inner = self.inner.lock();
                 if inner.open.len() < self.most {
                     let id = inner.next;
                     inner.next += 1;
@@ -96,7 +93,7 @@ impl Connections {
 
     /// Tells all to close, whatever they do.
     pub fn close(&self) {
-        for open in self.lock().open.values_mut() {
+        for open in self.inner.lock().open.values_mut() {
             open.closing = true;
             open.close.notify_one();
         }
@@ -107,7 +104,7 @@ impl Connections {
         loop {
             let mut closed = std::pin::pin!(self.closed.notified());
             closed.as_mut().enable();
-            if self.lock().open.is_empty() {
+            if self.inner.lock().open.is_empty() {
                 return;
             }
             closed.await;
@@ -140,7 +137,7 @@ impl Inner {
 
 impl Connection {
     fn set(&self, activity: Activity, client: Option<IpAddr>) {
-        if let Some(open) = self.table.lock().open.get_mut(&self.id) {
+        if let Some(open) = self.table.inner.lock().open.get_mut(&self.id) {
             (open.activity, open.since) = (activity, Instant::now());
             open.address = client.map_or(open.address, prefix);
         }
@@ -166,7 +163,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.table.lock().open.remove(&self.id);
+        self.table.inner.lock().open.remove(&self.id);
         self.table.closed.notify_waiters();
     }
 }

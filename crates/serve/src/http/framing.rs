@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// Bytes of a line that are kept: more than the names and values that matter have without their padding.
 const LINE_BYTES_MAX: usize = 128;
@@ -29,7 +29,7 @@ impl Ambiguous {
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Part {
+enum Expected {
     /// A request line, after empty lines perhaps.
     Start,
     /// A field of the head.
@@ -59,7 +59,7 @@ enum Trailer {
 
 /// Follows the bytes of a connection.
 struct Framing {
-    part: Part,
+    part: Expected,
     /// The beginning of a line that is not yet whole, without padding: see `keep`.
     line: Vec<u8>,
     length: Option<u64>,
@@ -73,16 +73,16 @@ impl Framing {
     fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let skipped = match &mut self.part {
-                Part::Body(left) | Part::Chunk(left) => {
+                Expected::Body(left) | Expected::Chunk(left) => {
                     let skipped = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                     *left -= skipped as u64;
                     skipped
                 }
-                Part::Trailer(trailer) => {
+                Expected::Trailer(trailer) => {
                     self.part = trailer.after(bytes[0]);
                     1
                 }
-                Part::End => return,
+                Expected::End => return,
                 _ => {
                     let end = bytes.iter().position(|&b| b == b'\n');
                     let taken = end.unwrap_or(bytes.len());
@@ -95,8 +95,8 @@ impl Framing {
                 }
             };
             match self.part {
-                Part::Body(0) => self.part = Part::Start,
-                Part::Chunk(0) => self.part = Part::Size,
+                Expected::Body(0) => self.part = Expected::Start,
+                Expected::Chunk(0) => self.part = Expected::Size,
                 _ => {}
             }
             bytes = &bytes[skipped..];
@@ -107,7 +107,7 @@ impl Framing {
     /// makes a difference, the parser refuses the request.
     fn keep(&mut self, byte: u8) {
         let numbered = match self.part {
-            Part::Size => self.line.is_empty(),
+            Expected::Size => self.line.is_empty(),
             _ => self.line.ends_with(b":"),
         };
         let padding = matches!(byte, b' ' | b'\t' | b'\r') || byte == b'0' && numbered;
@@ -117,26 +117,26 @@ impl Framing {
     }
 
     /// What comes after a line.
-    fn after(&mut self, line: &[u8]) -> Part {
+    fn after(&mut self, line: &[u8]) -> Expected {
         match self.part {
-            Part::Start if line.is_empty() => Part::Start,
-            Part::Start => {
+            Expected::Start if line.is_empty() => Expected::Start,
+            Expected::Start => {
                 (self.length, self.chunked) = (None, false);
-                Part::Field
+                Expected::Field
             }
-            Part::Field if line.is_empty() => self.body(),
-            Part::Field => {
+            Expected::Field if line.is_empty() => self.body(),
+            Expected::Field => {
                 self.field(line);
-                Part::Field
+                Expected::Field
             }
-            Part::Size => {
+            Expected::Size => {
                 let digits = line.split(|&b| b == b';').next().unwrap_or_default();
                 let size = std::str::from_utf8(digits).ok().and_then(|digits| u64::from_str_radix(digits, 16).ok());
                 match size {
                     // Zeros are not kept.
-                    None if digits.is_empty() => Part::Trailer(Trailer::Begin),
-                    Some(size) => size.checked_add(2).map_or(Part::End, Part::Chunk),
-                    None => Part::End,
+                    None if digits.is_empty() => Expected::Trailer(Trailer::Begin),
+                    Some(size) => size.checked_add(2).map_or(Expected::End, Expected::Chunk),
+                    None => Expected::End,
                 }
             }
             part => part,
@@ -155,29 +155,29 @@ impl Framing {
     }
 
     /// What comes after a head.
-    fn body(&mut self) -> Part {
+    fn body(&mut self) -> Expected {
         let request = self.requests;
         self.requests += 1;
         match (self.length, self.chunked) {
             (Some(_), true) => {
                 self.ambiguous.0.store(request, Ordering::Release);
-                Part::End
+                Expected::End
             }
-            (None, true) => Part::Size,
-            (Some(length), false) => Part::Body(length),
-            (None, false) => Part::Start,
+            (None, true) => Expected::Size,
+            (Some(length), false) => Expected::Body(length),
+            (None, false) => Expected::Start,
         }
     }
 }
 
 impl Trailer {
-    fn after(self, byte: u8) -> Part {
+    fn after(self, byte: u8) -> Expected {
         match (self, byte) {
-            (Trailer::Return { empty: true }, b'\n') => Part::Start,
-            (Trailer::Return { empty: false }, b'\n') => Part::Trailer(Trailer::Begin),
-            (Trailer::Return { .. }, _) => Part::End,
-            (_, b'\r') => Part::Trailer(Trailer::Return { empty: self == Trailer::Begin }),
-            _ => Part::Trailer(Trailer::Inside),
+            (Trailer::Return { empty: true }, b'\n') => Expected::Start,
+            (Trailer::Return { empty: false }, b'\n') => Expected::Trailer(Trailer::Begin),
+            (Trailer::Return { .. }, _) => Expected::End,
+            (_, b'\r') => Expected::Trailer(Trailer::Return { empty: self == Trailer::Begin }),
+            _ => Expected::Trailer(Trailer::Inside),
         }
     }
 }
@@ -193,7 +193,7 @@ impl<S> Followed<S> {
     pub fn new(stream: S) -> (Followed<S>, Ambiguous) {
         let ambiguous = Ambiguous(Arc::new(AtomicU64::new(NONE)));
         let framing = Framing {
-            part: Part::Start,
+            part: Expected::Start,
             line: Vec::new(),
             length: None,
             chunked: false,
@@ -212,32 +212,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Followed<S> {
             self.framing.push(&buffer.filled()[before..]);
         }
         outcome
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Followed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(task, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        task: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(task, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(task)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(task)
     }
 }
 

@@ -3,15 +3,20 @@
 //! Names begin with `farthing_`; those that dashboards and routers made for vLLM look for are there under its names too. Labels
 //! are bounded sets: routes as the router writes them, names of served models, reasons to end.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use engine::Statistics;
-use prometheus_client::encoding::EncodeLabelSet;
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
@@ -31,12 +36,6 @@ struct ModelLabel {
     model: String,
 }
 
-/// Label of the metrics under vLLM's names.
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct VllmModelLabel {
-    model_name: String,
-}
-
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ExpertLabels {
     model: String,
@@ -51,12 +50,13 @@ struct LayerLabels {
 }
 
 type Counters = Family<ModelLabel, Counter>;
-type Gauges = Family<ModelLabel, Gauge>;
 
 /// All metrics.
+#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What could tell one account what another asked: for those who run the server.
+    /// For those who run the server: which experts a prompt chooses can be found out by asking it, so exact counts would tell whether
+    /// another account did.
     private: Registry,
     requests: Family<RequestLabels, Counter>,
     end_to_end: Histogram,
@@ -71,29 +71,9 @@ pub struct Metrics {
     cancelled: Counter,
     connections: Gauge,
     shed: Counter,
-    now: [Gauges; NOW.len()],
-    totals: [Counters; TOTALS.len()],
-    busy: Family<ModelLabel, Counter<f64, AtomicU64>>,
+    engines: Arc<Engines>,
     experts: Family<ExpertLabels, Counter>,
     imbalance: Family<LayerLabels, Gauge<f64, AtomicU64>>,
-    aliases: Aliases,
-}
-
-/// Under vLLM's names.
-#[derive(Default)]
-struct Aliases {
-    running: Family<VllmModelLabel, Gauge>,
-    waiting: Family<VllmModelLabel, Gauge>,
-    usage: Family<VllmModelLabel, Gauge<f64, AtomicU64>>,
-    usage_old: Family<VllmModelLabel, Gauge<f64, AtomicU64>>,
-    queries: Family<VllmModelLabel, Counter>,
-    hits: Family<VllmModelLabel, Counter>,
-}
-
-impl std::fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Metrics")
-    }
 }
 
 /// Bounds of histograms, in seconds.
@@ -104,39 +84,74 @@ const REQUEST_SECONDS: [f64; 16] =
 /// Experts of a model, over all layers, that are counted one by one; of larger models only how even they are used.
 const EXPERTS_MAX: usize = 4096;
 
-const NOW: [(&str, &str); 8] = [
-    ("requests_running", "Requests that are computed"),
-    ("requests_waiting", "Requests in the queue"),
-    ("kv_cache_pages", "Pages of the KV cache"),
-    ("kv_cache_pages_used", "Pages of the KV cache that requests use"),
-    ("prefix_cache_blocks", "Blocks of 64 tokens in the prefix cache, in memory"),
-    ("disk_cache_blocks", "Blocks of the prefix cache on disk"),
-    ("disk_cache_bytes", "Bytes of the prefix cache on disk"),
-    ("disk_cache_in_use", "1 once the model's files are hashed and its cache on disk is used"),
-];
+/// The value of a metric, of what an engine does now or did since its model was loaded.
+type Value = fn(&Statistics) -> Box<dyn EncodeMetric>;
 
-fn now(s: &Statistics) -> [u64; NOW.len()] {
-    let in_use = u64::from(s.disk.is_some());
-    let disk = s.disk.unwrap_or_default();
-    let pages = [s.pages, s.pages.saturating_sub(s.pages_available), s.blocks].map(|n| n as u64);
-    [s.running as u64, s.waiting as u64, pages[0], pages[1], pages[2], disk.blocks, disk.bytes, in_use]
+fn gauge(n: u64) -> Box<dyn EncodeMetric> {
+    Box::new(ConstGauge::new(i64::try_from(n).unwrap_or(i64::MAX)))
 }
 
-const TOTALS: [(&str, &str); 13] = [
-    ("forwards", "Forwards: batches that were computed"),
-    ("forward_rows", "Tokens of all forwards; over farthing_forwards it is the mean size of a batch"),
-    ("preemptions", "Times that a request gave back its pages and waited again"),
-    ("expirations", "Requests that waited longer than they wanted"),
-    ("prefix_cache_queried_tokens", "Prompt tokens that were looked for in the prefix cache"),
-    ("prefix_cache_hit_tokens", "Prompt tokens that were found there, in memory or on disk"),
-    ("prefix_cache_blocks_evicted", "Blocks evicted from memory"),
-    ("disk_cache_hits", "Blocks read from disk"),
-    ("disk_cache_misses", "Reads that ended early"),
-    ("disk_cache_written", "Blocks written to disk"),
-    ("disk_cache_dropped", "Blocks not written: too many waited, or the disk failed"),
-    ("disk_cache_damaged", "Blocks on disk that were not what was stored"),
-    ("disk_cache_evicted", "Blocks evicted from disk"),
+fn counter(n: u64) -> Box<dyn EncodeMetric> {
+    Box::new(ConstCounter::new(n))
+}
+
+fn disk(s: &Statistics) -> engine::store::Statistics {
+    s.disk.unwrap_or_default()
+}
+
+fn pages_used(s: &Statistics) -> u64 {
+    s.pages.saturating_sub(s.pages_available) as u64
+}
+
+/// Metrics of engines.
+const ENGINE: [(&str, &str, Value); 22] = [
+    ("requests_running", "Requests that are computed", |s| gauge(s.running as u64)),
+    ("requests_waiting", "Requests in the queue", |s| gauge(s.waiting as u64)),
+    ("kv_cache_pages", "Pages of the KV cache", |s| gauge(s.pages as u64)),
+    ("kv_cache_pages_used", "Pages of the KV cache that requests use", |s| gauge(pages_used(s))),
+    ("prefix_cache_blocks", "Blocks of 64 tokens in the prefix cache, in memory", |s| gauge(s.blocks as u64)),
+    ("disk_cache_blocks", "Blocks of the prefix cache on disk", |s| gauge(disk(s).blocks)),
+    ("disk_cache_bytes", "Bytes of the prefix cache on disk", |s| gauge(disk(s).bytes)),
+    ("disk_cache_in_use", "1 once the model's files are hashed and its cache on disk is used", |s| {
+        gauge(s.disk.is_some().into())
+    }),
+    ("forwards", "Forwards: batches that were computed", |s| counter(s.steps)),
+    ("forward_rows", "Tokens of all forwards; over farthing_forwards it is the mean size of a batch", |s| {
+        counter(s.rows)
+    }),
+    ("forward_seconds", "Time in forwards", |s| Box::new(ConstCounter::new(s.busy.as_secs_f64()))),
+    ("preemptions", "Times that a request gave back its pages and waited again", |s| counter(s.preempted)),
+    ("expirations", "Requests that waited longer than they wanted", |s| counter(s.expired)),
+    ("prefix_cache_queried_tokens", "Prompt tokens that were looked for in the prefix cache", |s| counter(queried(s))),
+    ("prefix_cache_hit_tokens", "Prompt tokens that were found there, in memory or on disk", |s| {
+        counter(s.cached_tokens)
+    }),
+    ("prefix_cache_blocks_evicted", "Blocks evicted from memory", |s| counter(s.blocks_evicted)),
+    ("disk_cache_hits", "Blocks read from disk", |s| counter(disk(s).hits)),
+    ("disk_cache_misses", "Reads that ended early", |s| counter(disk(s).misses)),
+    ("disk_cache_written", "Blocks written to disk", |s| counter(disk(s).written)),
+    ("disk_cache_dropped", "Blocks not written: too many waited, or the disk failed", |s| counter(disk(s).dropped)),
+    ("disk_cache_damaged", "Blocks on disk that were not what was stored", |s| counter(disk(s).damaged)),
+    ("disk_cache_evicted", "Blocks evicted from disk", |s| counter(disk(s).evicted)),
 ];
+
+/// Metrics of engines under vLLM's names.
+const VLLM: [(&str, &str, Value); 6] = [
+    ("vllm:num_requests_running", "As farthing_requests_running", |s| gauge(s.running as u64)),
+    ("vllm:num_requests_waiting", "As farthing_requests_waiting", |s| gauge(s.waiting as u64)),
+    ("vllm:kv_cache_usage_perc", "Share of pages in use, 0 to 1", usage),
+    ("vllm:gpu_cache_usage_perc", "As vllm:kv_cache_usage_perc", usage),
+    ("vllm:prefix_cache_queries", "As farthing_prefix_cache_queried_tokens", |s| counter(queried(s))),
+    ("vllm:prefix_cache_hits", "As farthing_prefix_cache_hit_tokens", |s| counter(s.cached_tokens)),
+];
+
+fn queried(s: &Statistics) -> u64 {
+    s.prompt_tokens + s.cached_tokens
+}
+
+fn usage(s: &Statistics) -> Box<dyn EncodeMetric> {
+    Box::new(ConstGauge::new(pages_used(s) as f64 / s.pages.max(1) as f64))
+}
 
 /// Names of the release before, with their present names: kept for one release.
 const OLD_NAMES: [(&str, &str); 5] = [
@@ -147,113 +162,74 @@ const OLD_NAMES: [(&str, &str); 5] = [
     ("cache_units_evicted", "prefix_cache_blocks_evicted"),
 ];
 
-fn totals(s: &Statistics) -> [u64; TOTALS.len()] {
-    let disk = s.disk.unwrap_or_default();
-    [
-        s.steps,
-        s.rows,
-        s.preempted,
-        s.expired,
-        s.prompt_tokens + s.cached_tokens,
-        s.cached_tokens,
-        s.blocks_evicted,
-        disk.hits,
-        disk.misses,
-        disk.written,
-        disk.dropped,
-        disk.damaged,
-        disk.evicted,
-    ]
+/// The latest statistics of each model.
+#[derive(Debug, Default)]
+struct Engines(Mutex<BTreeMap<String, Statistics>>);
+
+impl Collector for Engines {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let engines = self.0.lock();
+        let mut series = |name: &str, help: &str, label: &str, value: Value| {
+            let kind = value(&Statistics::default()).metric_type();
+            let mut metric = encoder.encode_descriptor(name, &format!("{help}."), None, kind)?;
+            engines.iter().try_for_each(|(model, s)| value(s).encode(metric.encode_family(&[(label, model.as_str())])?))
+        };
+        for (name, help, value) in ENGINE {
+            series(&format!("farthing_{name}"), help, "model", value)?;
+            for (old, _) in OLD_NAMES.iter().filter(|(_, new)| *new == name) {
+                series(&format!("farthing_{old}"), &format!("Old name of farthing_{name}"), "model", value)?;
+            }
+        }
+        VLLM.into_iter().try_for_each(|(name, help, value)| series(name, help, "model_name", value))
+    }
 }
 
-/// Registers metrics by their names, and by their old ones.
-fn register<M: Metric + Clone>(registry: &mut Registry, described: &[(&str, &str)], metrics: &[M]) {
-    for ((name, help), metric) in described.iter().zip(metrics) {
-        registry.register(*name, *help, metric.clone());
-        for (old, _) in OLD_NAMES.iter().filter(|(_, new)| new == name) {
-            registry.register(*old, format!("Old name of farthing_{name}"), metric.clone());
-        }
-    }
+/// A new metric of a registry.
+fn new<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// A new histogram of a registry, with these bounds.
+fn histogram(registry: &mut Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
+    let metric = Histogram::new(bounds.iter().copied());
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 impl Metrics {
     /// Nothing counted yet.
     pub fn new() -> Metrics {
-        let histogram = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
-        let mut m = Metrics {
-            registry: Registry::default(),
-            private: Registry::default(),
-            requests: Family::default(),
-            end_to_end: histogram(&REQUEST_SECONDS),
-            first_token: histogram(&REQUEST_SECONDS),
-            token: histogram(&TOKEN_SECONDS),
-            queue: histogram(&REQUEST_SECONDS),
-            prefill: histogram(&REQUEST_SECONDS),
-            prompt_tokens: Counters::default(),
-            generation_tokens: Counters::default(),
-            cached_tokens: Counters::default(),
-            refused: Counter::default(),
-            cancelled: Counter::default(),
-            connections: Gauge::default(),
-            shed: Counter::default(),
-            now: std::array::from_fn(|_| Gauges::default()),
-            totals: std::array::from_fn(|_| Counters::default()),
-            busy: Family::default(),
-            experts: Family::default(),
-            imbalance: Family::default(),
-            aliases: Aliases::default(),
-        };
-        m.registry = m.registered();
-        m.private = m.registered_private();
-        m
-    }
-
-    fn registered(&self) -> Registry {
-        let mut all = Registry::default();
-        let ours = all.sub_registry_with_prefix("farthing");
+        let engines = Arc::<Engines>::default();
+        let (mut registry, mut private) = (Registry::default(), Registry::default());
+        registry.register_collector(Box::new(Arc::clone(&engines)));
+        let ours = registry.sub_registry_with_prefix("farthing");
+        let hidden = private.sub_registry_with_prefix("farthing");
         ours.register("build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        ours.register(
-            "requests",
-            "Requests by route, status (0: the client disconnected) and finish reason",
-            self.requests.clone(),
-        );
-        ours.register("request_seconds", "From a request's head to the end of its response", self.end_to_end.clone());
-        ours.register(
-            "time_to_first_token_seconds",
-            "From a request's head to its first token",
-            self.first_token.clone(),
-        );
-        ours.register("time_per_output_token_seconds", "Mean of a request, after its first token", self.token.clone());
-        ours.register("queue_seconds", "Time in the queue", self.queue.clone());
-        ours.register("prefill_seconds", "Time for a prompt", self.prefill.clone());
-        ours.register("prompt_tokens", "Tokens of prompts, cached ones included", self.prompt_tokens.clone());
-        ours.register("generation_tokens", "Tokens generated", self.generation_tokens.clone());
-        ours.register("cached_tokens", "Tokens of prompts that were not computed again", self.cached_tokens.clone());
-        ours.register("rejections", "Requests that got 429", self.refused.clone());
-        ours.register("cancellations", "Requests whose client disconnected", self.cancelled.clone());
-        ours.register("connections", "Open connections", self.connections.clone());
-        register(ours, &NOW, &self.now);
-        register(ours, &TOTALS, &self.totals);
-        ours.register("forward_seconds", "Time in forwards", self.busy.clone());
-        ours.register("connections_shed", "Connections closed for others: too many were open", self.shed.clone());
-        let theirs = &self.aliases;
-        all.register("vllm:num_requests_running", "As farthing_requests_running", theirs.running.clone());
-        all.register("vllm:num_requests_waiting", "As farthing_requests_waiting", theirs.waiting.clone());
-        all.register("vllm:kv_cache_usage_perc", "Share of pages in use, 0 to 1", theirs.usage.clone());
-        all.register("vllm:gpu_cache_usage_perc", "As vllm:kv_cache_usage_perc", theirs.usage_old.clone());
-        all.register("vllm:prefix_cache_queries", "As farthing_prefix_cache_queried_tokens", theirs.queries.clone());
-        all.register("vllm:prefix_cache_hits", "As farthing_prefix_cache_hit_tokens", theirs.hits.clone());
-        all
-    }
-
-    /// Which experts a prompt chooses can be found out by asking it: exact counts would tell whether another account did.
-    fn registered_private(&self) -> Registry {
-        let mut all = Registry::default();
-        let ours = all.sub_registry_with_prefix("farthing");
-        ours.register("expert_tokens", "Tokens that an expert was chosen for", self.experts.clone());
+        let time = |registry: &mut Registry, name: &str, help: &str| histogram(registry, name, help, &REQUEST_SECONDS);
+        let mean = "Mean of a request, after its first token";
         let even = "The busiest expert's share of a layer's tokens over an even share: 1 is even";
-        ours.register("expert_imbalance", even, self.imbalance.clone());
-        all
+        Metrics {
+            requests: new(ours, "requests", "Requests by route, status (0: the client disconnected) and finish reason"),
+            end_to_end: time(ours, "request_seconds", "From a request's head to the end of its response"),
+            first_token: time(ours, "time_to_first_token_seconds", "From a request's head to its first token"),
+            token: histogram(ours, "time_per_output_token_seconds", mean, &TOKEN_SECONDS),
+            queue: time(ours, "queue_seconds", "Time in the queue"),
+            prefill: time(ours, "prefill_seconds", "Time for a prompt"),
+            prompt_tokens: new(ours, "prompt_tokens", "Tokens of prompts, cached ones included"),
+            generation_tokens: new(ours, "generation_tokens", "Tokens generated"),
+            cached_tokens: new(ours, "cached_tokens", "Tokens of prompts that were not computed again"),
+            refused: new(ours, "rejections", "Requests that got 429"),
+            cancelled: new(ours, "cancellations", "Requests whose client disconnected"),
+            connections: new(ours, "connections", "Open connections"),
+            shed: new(ours, "connections_shed", "Connections closed for others: too many were open"),
+            experts: new(hidden, "expert_tokens", "Tokens that an expert was chosen for"),
+            imbalance: new(hidden, "expert_imbalance", even),
+            engines,
+            registry,
+            private,
+        }
     }
 
     /// Counts a finished request; `status` is none if its client disconnected.
@@ -304,24 +280,7 @@ impl Metrics {
 
     /// What a model's engine does now and did since it was loaded.
     pub fn engine(&self, model: &str, s: &Statistics) {
-        let label = ModelLabel { model: model.to_string() };
-        for (gauges, value) in self.now.iter().zip(now(s)) {
-            gauges.get_or_create(&label).set(signed(value));
-        }
-        for (counters, total) in self.totals.iter().zip(totals(s)) {
-            counters.get_or_create(&label).inner().store(total, Ordering::Relaxed);
-        }
-        self.busy.get_or_create(&label).inner().store(s.busy.as_secs_f64().to_bits(), Ordering::Relaxed);
-        let name = VllmModelLabel { model_name: model.to_string() };
-        let theirs = &self.aliases;
-        theirs.running.get_or_create(&name).set(signed(s.running as u64));
-        theirs.waiting.get_or_create(&name).set(signed(s.waiting as u64));
-        let used = s.pages.saturating_sub(s.pages_available) as f64 / s.pages.max(1) as f64;
-        theirs.usage.get_or_create(&name).set(used);
-        theirs.usage_old.get_or_create(&name).set(used);
-        let queries = s.prompt_tokens + s.cached_tokens;
-        theirs.queries.get_or_create(&name).inner().store(queries, Ordering::Relaxed);
-        theirs.hits.get_or_create(&name).inner().store(s.cached_tokens, Ordering::Relaxed);
+        self.engines.0.lock().insert(model.to_string(), s.clone());
         self.experts(model, &s.experts);
     }
 
@@ -356,10 +315,6 @@ impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
     }
-}
-
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

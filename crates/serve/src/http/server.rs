@@ -116,7 +116,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
     (open, mut ended): (&Arc<Connection>, watch::Receiver<bool>),
 ) {
     let (app, open) = (TowerToHyperService::new(app), Arc::clone(open));
-    let (stream, ambiguous) = Followed::new(stream);
+    let (read, write) = tokio::io::split(stream);
+    let (read, ambiguous) = Followed::new(read);
     let requests = AtomicU64::new(0);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         if ambiguous.is(requests.fetch_add(1, Ordering::Relaxed)) {
@@ -130,7 +131,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
         .header_read_timeout(patience)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(tokio::io::join(read, write)), service);
     let mut connection = pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => return,

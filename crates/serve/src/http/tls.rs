@@ -1,8 +1,9 @@
 //! TLS certificates, reloadable while the server runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -54,12 +55,12 @@ impl Tls {
     /// As `read`.
     pub fn reload(&self) -> Result<(), TlsError> {
         let fresh = config(&self.cert, &self.key)?;
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        *self.config.write() = fresh;
         Ok(())
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner)))
+        TlsAcceptor::from(Arc::clone(&self.config.read()))
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -81,10 +82,6 @@ struct HeldSlot {
 }
 
 impl WorkSlots {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits for a slot for a client's body of this size.
     async fn take(self: &Arc<WorkSlots>, client: Client, bytes: usize) -> Option<HeldSlot> {
         self.acquire(SlotKey::new(client, bytes)).await
@@ -92,7 +89,7 @@ impl WorkSlots {
 
     async fn acquire(self: &Arc<WorkSlots>, key: SlotKey) -> Option<HeldSlot> {
         let slot = {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             if inner.may_start(key) && !inner.waiting.iter().any(|(waits, _)| *waits == key) {
                 inner.start(key);
                 return Some(HeldSlot { slots: Arc::clone(self), key });
@@ -108,7 +105,7 @@ impl WorkSlots {
     fn next(self: &Arc<WorkSlots>) {
         loop {
             let (key, sender) = {
-                let mut inner = self.lock();
+                let mut inner = self.inner.lock();
                 inner.waiting.retain(|(_, sender)| !sender.is_closed());
                 let Some(at) = inner.next_waiting() else { break };
                 let (key, sender) = inner.waiting.remove(at);
@@ -168,7 +165,7 @@ impl Inner {
 
 impl Drop for HeldSlot {
     fn drop(&mut self) {
-        let mut inner = self.slots.lock();
+        let mut inner = self.slots.inner.lock();
         if let Some(at) = inner.running.iter().position(|p| *p == self.key) {
             inner.running.swap_remove(at);
         }
@@ -283,7 +280,7 @@ mod tests {
         drop(others.pop());
         assert!(at_once(&slots, client(6, 1)).await.is_some());
         drop((hog, others));
-        assert!(slots.lock().running.is_empty() && slots.lock().waiting.is_empty());
+        assert!(slots.inner.lock().running.is_empty() && slots.inner.lock().waiting.is_empty());
     }
 
     #[tokio::test]
@@ -299,16 +296,16 @@ mod tests {
             let (slots, order) = (Arc::clone(&slots), Arc::clone(&order));
             tokio::spawn(async move {
                 let _turn = slots.take(client(account, 1), 10).await.unwrap();
-                order.lock().unwrap().push(account);
+                order.lock().push(account);
             })
         });
         tokio::task::yield_now().await;
-        assert_eq!(slots.lock().waiting.len(), 5);
+        assert_eq!(slots.inner.lock().waiting.len(), 5);
         drop(running.pop());
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), [11, 12, 11, 11, 11]);
+        assert_eq!(*order.lock(), [11, 12, 11, 11, 11]);
     }
 
     #[tokio::test]
@@ -322,17 +319,17 @@ mod tests {
             let (slots, order) = (Arc::clone(&slots), Arc::clone(&order));
             tokio::spawn(async move {
                 let _turn = slots.take(who, LARGE_BYTES).await.unwrap();
-                order.lock().unwrap().push(who);
+                order.lock().push(who);
             })
         });
         tokio::task::yield_now().await;
-        assert_eq!(slots.lock().waiting.len(), 2);
+        assert_eq!(slots.inner.lock().waiting.len(), 2);
         drop(small);
         drop(other);
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock().unwrap(), [client(2, 1), client(1, 2)]);
+        assert_eq!(*order.lock(), [client(2, 1), client(1, 2)]);
         drop(first);
     }
 
@@ -380,7 +377,7 @@ mod tests {
         let other = at_once(&slots, client(1, 1)).await.unwrap();
         let gone = tokio::time::timeout(Duration::from_millis(50), run_in_slot(&slots, (client(1, 1), 1), work)).await;
         assert!(gone.is_err());
-        assert_eq!(slots.lock().running.len(), 2, "it is at work still");
+        assert_eq!(slots.inner.lock().running.len(), 2, "it is at work still");
         run_in_slot(&slots, (client(1, 1), 1), |_| Ok(())).await.unwrap();
         assert!(left.try_recv().is_ok(), "the next one had its turn before the work ended");
         drop(other);
@@ -408,7 +405,7 @@ mod tests {
         let ended = tokio::task::spawn_blocking(move || ended.recv_timeout(Duration::from_secs(20)));
         assert_eq!(ended.await.unwrap().unwrap(), Err("its client left".to_string()));
         drop(hog);
-        assert!(compiling.lock().running.is_empty() && compiling.lock().waiting.is_empty());
+        assert!(compiling.inner.lock().running.is_empty() && compiling.inner.lock().waiting.is_empty());
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -431,7 +428,7 @@ mod tests {
         run_in_slot(&slots, (client(1, 1), 1), |_| Ok(())).await.unwrap();
         sender.send(()).unwrap();
         assert!(slow.await.unwrap().unwrap());
-        assert_eq!(slots.lock().running.len(), 1);
+        assert_eq!(slots.inner.lock().running.len(), 1);
         drop(other);
     }
 }

@@ -3,13 +3,6 @@
 use super::reply_format::{Calls, Format, Head, Named, Object, Signs, Syntax};
 
 const CALLS: (&str, &str) = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>");
-const DEEPSEEK_MARKS: &[&str] = &[
-    "<｜tool▁call▁begin｜>",
-    "<｜tool▁sep｜>",
-    "<｜tool▁call▁end｜>",
-    "<｜tool▁calls▁begin｜>",
-    "<｜tool▁calls▁end｜>",
-];
 
 const DEEPSEEK_V3: Named = Named {
     block: Some(CALLS),
@@ -18,8 +11,6 @@ const DEEPSEEK_V3: Named = Named {
     separator: "<｜tool▁sep｜>",
     close: Some("<｜tool▁call▁end｜>"),
     head: Head::Type,
-    marks: DEEPSEEK_MARKS,
-    triggers: &["<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"],
 };
 
 const DEEPSEEK_V31: Named = Named { head: Head::Name, ..DEEPSEEK_V3 };
@@ -31,14 +22,6 @@ const KIMI_K2: Named = Named {
     separator: "<|tool_call_argument_begin|>",
     close: Some("<|tool_call_end|>"),
     head: Head::Path,
-    marks: &[
-        "<|tool_call_begin|>",
-        "<|tool_call_argument_begin|>",
-        "<|tool_call_end|>",
-        "<|tool_calls_section_begin|>",
-        "<|tool_calls_section_end|>",
-    ],
-    triggers: &["<|tool_calls_section_begin|>", "<|tool_call_begin|>"],
 };
 
 const MISTRAL_V11: Named = Named {
@@ -48,23 +31,26 @@ const MISTRAL_V11: Named = Named {
     separator: "[ARGS]",
     close: None,
     head: Head::Name,
-    marks: &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"],
-    triggers: &["[TOOL_CALLS]"],
 };
 
-const HERMES: Object = Object {
-    open: "<tool_call>",
-    close: Some("</tool_call>"),
-    bare: false,
-    separators: &[],
-    marks: &["<tool_call>", "</tool_call>"],
+const HERMES: Object = Object { open: "<tool_call>", close: Some("</tool_call>"), bare: false, separators: &[] };
+
+const LLAMA3: Object = Object { open: "<|python_tag|>", close: None, bare: true, separators: &[';', ','] };
+
+const MISTRAL: Object = Object { open: "[TOOL_CALLS]", close: None, bare: false, separators: &[','] };
+
+/// Calls without anything around them, their arguments in JSON.
+const JSON_CALLS: Syntax = Syntax { open: "", begin: "", middle: "", end: "", between: "", close: "", json: true };
+
+const DSML: Syntax = Syntax {
+    open: "<｜DSML｜function_calls>\n",
+    begin: "<｜DSML｜invoke name=\"",
+    middle: "\">\n",
+    end: "\n</｜DSML｜invoke>",
+    between: "\n",
+    close: "\n</｜DSML｜function_calls>",
+    json: false,
 };
-
-const LLAMA3: Object =
-    Object { open: "<|python_tag|>", close: None, bare: true, separators: &[';', ','], marks: &["<|python_tag|>"] };
-
-const MISTRAL: Object =
-    Object { open: "[TOOL_CALLS]", close: None, bare: false, separators: &[','], marks: &["[TOOL_CALLS]"] };
 
 /// A template with all of these.
 const fn has(all: &'static [&'static str]) -> Signs {
@@ -85,7 +71,7 @@ const V3: Format = Format {
         end: "\n```<｜tool▁call▁end｜>",
         between: "\n",
         close: CALLS.1,
-        json: true,
+        ..JSON_CALLS
     }),
     objects: false,
     short_ids: false,
@@ -98,15 +84,7 @@ const V32: Format = Format {
     padded: false,
     gap: "\n\n",
     calls: Calls::Dsml,
-    syntax: Some(Syntax {
-        open: "<｜DSML｜function_calls>\n",
-        begin: "<｜DSML｜invoke name=\"",
-        middle: "\">\n",
-        end: "\n</｜DSML｜invoke>",
-        between: "\n",
-        close: "\n</｜DSML｜function_calls>",
-        json: false,
-    }),
+    syntax: Some(DSML),
     objects: true,
     short_ids: false,
 };
@@ -117,15 +95,7 @@ pub(super) const DEEPSEEK: &[Format] = &[
     Format {
         name: "deepseek-v4",
         shown_by: &[has(&["｜DSML｜"])],
-        syntax: Some(Syntax {
-            open: "<｜DSML｜tool_calls>\n",
-            begin: "<｜DSML｜invoke name=\"",
-            middle: "\">\n",
-            end: "\n</｜DSML｜invoke>",
-            between: "\n",
-            close: "\n</｜DSML｜tool_calls>",
-            json: false,
-        }),
+        syntax: Some(Syntax { open: "<｜DSML｜tool_calls>\n", close: "\n</｜DSML｜tool_calls>", ..DSML }),
         ..V32
     },
     V3,
@@ -138,9 +108,8 @@ pub(super) const DEEPSEEK: &[Format] = &[
             begin: "<｜tool▁call▁begin｜>",
             middle: "<｜tool▁sep｜>",
             end: "<｜tool▁call▁end｜>",
-            between: "",
             close: CALLS.1,
-            json: true,
+            ..JSON_CALLS
         }),
         ..V3
     },
@@ -156,9 +125,8 @@ pub(super) const KIMI: &[Format] = &[Format {
         begin: "<|tool_call_begin|>functions.",
         middle: ":0<|tool_call_argument_begin|>",
         end: "<|tool_call_end|>",
-        between: "",
         close: "<|tool_calls_section_end|>",
-        json: true,
+        ..JSON_CALLS
     }),
     ..V3
 }];
@@ -169,15 +137,7 @@ pub(super) const MISTRALS: &[Format] = &[
         name: "mistral-v11",
         shown_by: &[has(&["[TOOL_CALLS]", "[ARGS]"])],
         calls: Calls::Named(&MISTRAL_V11),
-        syntax: Some(Syntax {
-            open: "",
-            begin: "[TOOL_CALLS]",
-            middle: "[ARGS]",
-            end: "",
-            between: "",
-            close: "",
-            json: true,
-        }),
+        syntax: Some(Syntax { begin: "[TOOL_CALLS]", middle: "[ARGS]", ..JSON_CALLS }),
         objects: true,
         short_ids: true,
         ..V3
@@ -193,7 +153,7 @@ pub(super) const MISTRALS: &[Format] = &[
             end: "}",
             between: ", ",
             close: "]",
-            json: true,
+            ..JSON_CALLS
         }),
         objects: true,
         short_ids: true,
@@ -208,13 +168,11 @@ pub(super) const CHATML: &[Format] = &[Format {
     gap: "\n",
     calls: Calls::Object(&HERMES),
     syntax: Some(Syntax {
-        open: "",
         begin: "<tool_call>\n{\"name\": \"",
         middle: "\", \"arguments\": ",
         end: "}\n</tool_call>",
         between: "\n",
-        close: "",
-        json: true,
+        ..JSON_CALLS
     }),
     objects: true,
     ..V3
@@ -229,13 +187,11 @@ pub(super) const LLAMA: &[Format] = &[Format {
     ],
     calls: Calls::Object(&LLAMA3),
     syntax: Some(Syntax {
-        open: "",
         begin: "{\"name\": \"",
         middle: "\", \"parameters\": ",
         end: "}",
         between: "; ",
-        close: "",
-        json: true,
+        ..JSON_CALLS
     }),
     objects: true,
     ..V3

@@ -55,9 +55,14 @@ pub(crate) struct Named {
     /// After a call.
     pub close: Option<&'static str>,
     pub head: Head,
-    /// Everything that is looked for inside, and what begins calls.
-    pub marks: &'static [&'static str],
-    pub triggers: &'static [&'static str],
+}
+
+impl Named {
+    /// Everything that is looked for inside.
+    pub fn marks(&self) -> Vec<&'static str> {
+        let (begin, end) = self.block.unzip();
+        [begin, Some(self.open), self.id, Some(self.separator), self.close, end].into_iter().flatten().collect()
+    }
 }
 
 /// What stands before the separator.
@@ -82,7 +87,13 @@ pub(crate) struct Object {
     pub bare: bool,
     /// What may stand between objects besides whitespace.
     pub separators: &'static [char],
-    pub marks: &'static [&'static str],
+}
+
+impl Object {
+    /// Everything that is looked for inside.
+    pub fn marks(&self) -> Vec<&'static str> {
+        [self.open].into_iter().chain(self.close).collect()
+    }
 }
 
 /// How calls are written: `open`, then `begin` NAME `middle` ARGUMENTS `end` with `between` between calls, then `close`.
@@ -166,12 +177,12 @@ impl Format {
     }
 
     /// Strings that begin a call, or a block of calls. In formats of bare objects, calls may also begin with `{` at the start of the reply.
-    pub fn triggers(&self) -> &'static [&'static str] {
+    pub fn triggers(&self) -> Vec<&'static str> {
         match self.calls {
-            Calls::None => &[],
-            Calls::Named(named) => named.triggers,
-            Calls::Object(object) => std::slice::from_ref(&object.open),
-            Calls::Dsml => dsml::OPENS,
+            Calls::None => vec![],
+            Calls::Named(named) => named.block.map(|(begin, _)| begin).into_iter().chain([named.open]).collect(),
+            Calls::Object(object) => vec![object.open],
+            Calls::Dsml => dsml::OPENS.to_vec(),
         }
     }
 
@@ -186,10 +197,10 @@ impl Format {
         let mut markers = if self.reasons { vec![THINK, THINK_END] } else { vec![] };
         if tools {
             markers.extend(match self.calls {
-                Calls::None => &[],
-                Calls::Named(named) => named.marks,
-                Calls::Object(object) => object.marks,
-                Calls::Dsml => &[dsml::TAG],
+                Calls::None => vec![],
+                Calls::Named(named) => named.marks(),
+                Calls::Object(object) => object.marks(),
+                Calls::Dsml => vec![dsml::TAG],
             });
         }
         markers

@@ -1,7 +1,7 @@
 //! Calls in DSML, a markup with a tag for each parameter: parameters become one JSON object.
 
 use super::json::{Arguments, Place, escape};
-use super::{NAME_BYTES_MAX, Said, Step, Token};
+use super::{CallParser, NAME_BYTES_MAX, Said, Step};
 use crate::families::dsml;
 
 /// Longest value that is looked at whole before it is given: numbers and words.
@@ -9,7 +9,7 @@ const WORD_BYTES_MAX: usize = 256;
 
 /// A block of calls.
 #[derive(Debug, Default)]
-pub(super) struct Block {
+pub(super) struct DsmlCalls {
     state: State,
     /// Parameters given for this call; a call was given at all.
     parameters: usize,
@@ -36,8 +36,8 @@ enum State {
     Whole(Arguments),
 }
 
-impl Block {
-    pub fn watched(&self) -> &'static [&'static str] {
+impl CallParser for DsmlCalls {
+    fn watched(&self) -> &[&'static str] {
         match &self.state {
             State::Tag { .. } => &[],
             State::Text | State::Word(_) | State::Json => &[dsml::PARAMETER_END],
@@ -46,18 +46,11 @@ impl Block {
         }
     }
 
-    pub fn leaves_text(&self) -> bool {
+    fn leaves_text(&self) -> bool {
         match self.state {
             State::Between => !self.called,
             State::Tag { invoke, .. } => invoke,
             _ => false,
-        }
-    }
-
-    pub fn take(&mut self, token: Token, said: &mut Said) -> Step {
-        match token {
-            Token::Char(c) => self.char(c, said),
-            Token::Mark(mark) => self.mark(mark, said),
         }
     }
 
@@ -137,7 +130,9 @@ impl Block {
         }
         Step::More
     }
+}
 
+impl DsmlCalls {
     /// A tag is complete.
     fn tag(&mut self, said: &mut Said) -> Step {
         let State::Tag { text, invoke, .. } = std::mem::take(&mut self.state) else { unreachable!("inside a tag") };

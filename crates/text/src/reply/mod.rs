@@ -12,6 +12,10 @@ mod object;
 
 pub use history::for_template;
 
+use dsml::DsmlCalls;
+use named::NamedCalls;
+use object::ObjectCalls;
+
 use crate::families::Calls;
 pub use crate::families::{Format, Syntax, THINK, THINK_END};
 
@@ -85,39 +89,17 @@ struct Said {
     arguments: String,
 }
 
-/// A block of calls, by its syntax.
-#[derive(Debug)]
-enum Block {
-    Named(named::Block),
-    Object(object::Block),
-    Dsml(dsml::Block),
-}
-
-impl Block {
-    fn watched(&self) -> &'static [&'static str] {
-        match self {
-            Block::Named(b) => b.watched(),
-            Block::Object(b) => b.watched(),
-            Block::Dsml(b) => b.watched(),
-        }
-    }
-
-    fn take(&mut self, token: Token, said: &mut Said) -> Step {
-        match self {
-            Block::Named(b) => b.take(token, said),
-            Block::Object(b) => b.take(token, said),
-            Block::Dsml(b) => b.take(token, said),
-        }
-    }
+/// Parser of a block of calls in one syntax.
+trait CallParser: std::fmt::Debug + Send {
+    /// Markers that mean something here.
+    fn watched(&self) -> &[&'static str];
 
     /// Whether what was held since the last part of a call is text, should the reply end here.
-    fn leaves_text(&self) -> bool {
-        match self {
-            Block::Named(b) => b.leaves_text(),
-            Block::Object(b) => b.leaves_text(),
-            Block::Dsml(b) => b.leaves_text(),
-        }
-    }
+    fn leaves_text(&self) -> bool;
+
+    fn char(&mut self, c: char, said: &mut Said) -> Step;
+
+    fn mark(&mut self, mark: &'static str, said: &mut Said) -> Step;
 }
 
 /// Parses one reply.
@@ -132,7 +114,7 @@ pub struct Parser {
     held: String,
     /// White space that may belong to the format.
     space: String,
-    block: Option<Block>,
+    block: Option<Box<dyn CallParser>>,
     /// Text of the block that would go back if it were no call; how many bytes began the block, if they are among it.
     candidate: String,
     first: usize,
@@ -195,7 +177,7 @@ impl Parser {
             self.drain();
             if !self.held.is_empty() {
                 self.not_a_marker();
-            } else if self.block.as_ref().is_some_and(Block::leaves_text) {
+            } else if self.block.as_ref().is_some_and(|block| block.leaves_text()) {
                 self.give_back();
             } else {
                 break;
@@ -277,7 +259,10 @@ impl Parser {
     fn dispatch(&mut self, token: Token) {
         let Some(block) = &mut self.block else { return self.text(token) };
         let mut said = Said::default();
-        let step = block.take(token, &mut said);
+        let step = match token {
+            Token::Char(c) => block.char(c, &mut said),
+            Token::Mark(mark) => block.mark(mark, &mut said),
+        };
         if said.start.is_some() && self.calls == CALLS_MAX {
             self.tools = false;
             self.keep(token);
@@ -326,8 +311,8 @@ impl Parser {
     }
 
     /// A block begins with this token.
-    fn open(&mut self, block: Block, token: Token) {
-        self.block = Some(block);
+    fn open(&mut self, block: impl CallParser + 'static, token: Token) {
+        self.block = Some(Box::new(block));
         self.keep(token);
         self.first = self.candidate.len();
     }
@@ -367,9 +352,7 @@ impl Parser {
     fn text(&mut self, token: Token) {
         match token {
             Token::Char('{') if self.tools && !self.reasoning && !self.content_given => match self.format.calls {
-                Calls::Object(object) if object.bare => {
-                    self.open(Block::Object(object::Block::bare(object)), token);
-                }
+                Calls::Object(object) if object.bare => self.open(ObjectCalls::bare(object), token),
                 _ => self.put('{'),
             },
             Token::Char(c) => self.put(c),
@@ -385,9 +368,9 @@ impl Parser {
                 self.reasoning = false;
             }
             Token::Mark(mark) if self.format.triggers().contains(&mark) => match self.format.calls {
-                Calls::Named(named) => self.open(Block::Named(named::Block::new(named, mark)), token),
-                Calls::Object(object) => self.open(Block::Object(object::Block::new(object)), token),
-                Calls::Dsml => self.open(Block::Dsml(dsml::Block::default()), token),
+                Calls::Named(named) => self.open(NamedCalls::new(named, mark), token),
+                Calls::Object(object) => self.open(ObjectCalls::new(object), token),
+                Calls::Dsml => self.open(DsmlCalls::default(), token),
                 Calls::None => (),
             },
             // The end of a call that has ended.

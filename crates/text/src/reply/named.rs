@@ -1,13 +1,14 @@
 //! Calls whose name and arguments stand between markers.
 
 use super::json::{Arguments, Place};
-use super::{NAME_BYTES_MAX, Said, Step, Token};
+use super::{CallParser, NAME_BYTES_MAX, Said, Step};
 use crate::families::{Head, Named};
 
 /// A block of calls.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(super) struct NamedCalls {
     named: &'static Named,
+    marks: Vec<&'static str>,
     state: State,
     id: Option<String>,
     /// Arguments were given for this call; a call was given at all.
@@ -32,32 +33,19 @@ enum State {
     Tail,
 }
 
-impl Block {
-    /// A block that begins with `mark`.
-    pub fn new(named: &'static Named, mark: &'static str) -> Block {
-        let state = if mark == named.open { State::Head(String::new(), None) } else { State::Between };
-        Block { named, state, id: None, argued: false, called: false }
-    }
-
-    pub fn watched(&self) -> &'static [&'static str] {
+impl CallParser for NamedCalls {
+    fn watched(&self) -> &[&'static str] {
         match &self.state {
             State::Arguments(arguments) if arguments.in_string() => &[],
-            _ => self.named.marks,
+            _ => &self.marks,
         }
     }
 
-    pub fn leaves_text(&self) -> bool {
+    fn leaves_text(&self) -> bool {
         match self.state {
             State::Between => !self.called,
             State::Head(..) | State::Name(..) => true,
             _ => false,
-        }
-    }
-
-    pub fn take(&mut self, token: Token, said: &mut Said) -> Step {
-        match token {
-            Token::Char(c) => self.char(c, said),
-            Token::Mark(mark) => self.mark(mark, said),
         }
     }
 
@@ -94,30 +82,6 @@ impl Block {
             return Step::Done;
         }
         Step::Not
-    }
-
-    /// The head is complete.
-    fn headed(&mut self, head: String, name: Option<String>, said: &mut Said) -> Step {
-        let started = match (self.named.head, name) {
-            (Head::Path, _) => {
-                let path = head.trim();
-                self.id = Some(path.to_string());
-                let name = path.strip_prefix("functions.").unwrap_or(path);
-                let number = |n: &str| n.bytes().all(|b| b.is_ascii_digit());
-                self.start(name.rsplit_once(':').filter(|(_, n)| number(n)).map_or(name, |(name, _)| name), said)
-            }
-            (Head::Name, Some(name)) => {
-                self.id = Some(head.trim().to_string());
-                self.start(&name, said)
-            }
-            // Newer models of the family write as the older ones did now and then.
-            (Head::Name, None) if head.trim() != "function" || self.named.close.is_none() => self.start(&head, said),
-            _ => {
-                self.state = State::Name(head, String::new());
-                true
-            }
-        };
-        if started { Step::More } else { Step::Not }
     }
 
     fn char(&mut self, c: char, said: &mut Said) -> Step {
@@ -169,6 +133,38 @@ impl Block {
             State::Tail if c.is_whitespace() || (c == '`' && self.named.close.is_some()) => Step::More,
             State::Tail => Step::Not,
         }
+    }
+}
+
+impl NamedCalls {
+    /// A block that begins with `mark`.
+    pub fn new(named: &'static Named, mark: &'static str) -> NamedCalls {
+        let state = if mark == named.open { State::Head(String::new(), None) } else { State::Between };
+        NamedCalls { named, marks: named.marks(), state, id: None, argued: false, called: false }
+    }
+
+    /// The head is complete.
+    fn headed(&mut self, head: String, name: Option<String>, said: &mut Said) -> Step {
+        let started = match (self.named.head, name) {
+            (Head::Path, _) => {
+                let path = head.trim();
+                self.id = Some(path.to_string());
+                let name = path.strip_prefix("functions.").unwrap_or(path);
+                let number = |n: &str| n.bytes().all(|b| b.is_ascii_digit());
+                self.start(name.rsplit_once(':').filter(|(_, n)| number(n)).map_or(name, |(name, _)| name), said)
+            }
+            (Head::Name, Some(name)) => {
+                self.id = Some(head.trim().to_string());
+                self.start(&name, said)
+            }
+            // Newer models of the family write as the older ones did now and then.
+            (Head::Name, None) if head.trim() != "function" || self.named.close.is_none() => self.start(&head, said),
+            _ => {
+                self.state = State::Name(head, String::new());
+                true
+            }
+        };
+        if started { Step::More } else { Step::Not }
     }
 
     fn start(&mut self, name: &str, said: &mut Said) -> bool {

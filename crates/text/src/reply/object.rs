@@ -1,13 +1,14 @@
 //! Calls that are JSON objects with a name and arguments, behind a marker or bare.
 
 use super::json::{Arguments, Follow, Place, Unescape};
-use super::{NAME_BYTES_MAX, Said, Step, Token};
+use super::{CallParser, NAME_BYTES_MAX, Said, Step};
 use crate::families::Object;
 
 /// One call, or a list of calls.
 #[derive(Debug)]
-pub(super) struct Block {
+pub(super) struct ObjectCalls {
     object: &'static Object,
+    marks: Vec<&'static str>,
     /// It began without a marker: objects that are no calls are what the model says.
     bare: bool,
     list: bool,
@@ -31,10 +32,10 @@ enum State {
     Text {
         text: String,
         unescape: Unescape,
-        value_of: Option<Role>,
+        value_of: Option<Member>,
     },
-    Colon(Role),
-    Value(Role),
+    Colon(Member),
+    Value(Member),
     Skip(Follow),
     Arguments(Arguments),
     /// Behind a value.
@@ -43,38 +44,26 @@ enum State {
     After,
 }
 
-/// What a key's value is.
+/// A member of a call's object, by what its value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum Member {
     Name,
     Id,
     Arguments,
     Other,
 }
 
-impl Block {
-    /// Behind a marker.
-    pub fn new(object: &'static Object) -> Block {
-        let state = State::Before;
-        let (name, id, kept) = (None, None, None);
-        Block { object, bare: false, list: false, state, name, id, kept, started: false, called: false }
-    }
-
-    /// Behind the brace with which a reply began.
-    pub fn bare(object: &'static Object) -> Block {
-        Block { bare: true, state: State::Key(true), ..Block::new(object) }
-    }
-
-    pub fn watched(&self) -> &'static [&'static str] {
+impl CallParser for ObjectCalls {
+    fn watched(&self) -> &[&'static str] {
         match &self.state {
             State::Text { .. } => &[],
             State::Skip(follow) if follow.in_string() => &[],
             State::Arguments(arguments) if arguments.in_string() => &[],
-            _ => self.object.marks,
+            _ => &self.marks,
         }
     }
 
-    pub fn leaves_text(&self) -> bool {
+    fn leaves_text(&self) -> bool {
         match self.state {
             State::After => false,
             State::Before => true,
@@ -82,14 +71,7 @@ impl Block {
         }
     }
 
-    pub fn take(&mut self, token: Token, said: &mut Said) -> Step {
-        match token {
-            Token::Char(c) => self.char(c, said),
-            Token::Mark(mark) => self.mark(mark),
-        }
-    }
-
-    fn mark(&mut self, mark: &'static str) -> Step {
+    fn mark(&mut self, mark: &'static str, _said: &mut Said) -> Step {
         let before = matches!(self.state, State::Before);
         let after = matches!(self.state, State::After);
         // Inside an object the call ends as it stands.
@@ -98,7 +80,7 @@ impl Block {
             return Step::Done;
         }
         if mark == self.object.open && ended {
-            *self = Block { called: true, ..Block::new(self.object) };
+            *self = ObjectCalls { called: true, ..ObjectCalls::new(self.object) };
             return if after { Step::More } else { Step::Next };
         }
         Step::Not
@@ -174,8 +156,33 @@ impl Block {
             _ => Step::Not,
         }
     }
+}
 
-    fn open_text(&mut self, value_of: Option<Role>) -> Step {
+impl ObjectCalls {
+    /// Behind a marker.
+    pub fn new(object: &'static Object) -> ObjectCalls {
+        let state = State::Before;
+        let (name, id, kept) = (None, None, None);
+        ObjectCalls {
+            object,
+            marks: object.marks(),
+            bare: false,
+            list: false,
+            state,
+            name,
+            id,
+            kept,
+            started: false,
+            called: false,
+        }
+    }
+
+    /// Behind the brace with which a reply began.
+    pub fn bare(object: &'static Object) -> ObjectCalls {
+        ObjectCalls { bare: true, state: State::Key(true), ..ObjectCalls::new(object) }
+    }
+
+    fn open_text(&mut self, value_of: Option<Member>) -> Step {
         self.state = State::Text { text: String::new(), unescape: Unescape::default(), value_of };
         Step::More
     }
@@ -186,21 +193,21 @@ impl Block {
     }
 
     /// A string has ended.
-    fn text(&mut self, text: String, value_of: Option<Role>, said: &mut Said) -> Step {
+    fn text(&mut self, text: String, value_of: Option<Member>, said: &mut Said) -> Step {
         match value_of {
             None => {
                 let role = match text.as_str() {
-                    "name" | "function" if self.name.is_none() => Role::Name,
-                    "arguments" | "parameters" if !self.started && self.kept.is_none() => Role::Arguments,
-                    "id" => Role::Id,
-                    "type" => Role::Other,
+                    "name" | "function" if self.name.is_none() => Member::Name,
+                    "arguments" | "parameters" if !self.started && self.kept.is_none() => Member::Arguments,
+                    "id" => Member::Id,
+                    "type" => Member::Other,
                     _ if self.bare && !self.started => return Step::Not,
-                    _ => Role::Other,
+                    _ => Member::Other,
                 };
                 self.state = State::Colon(role);
                 return Step::More;
             }
-            Some(Role::Name) if !self.started => {
+            Some(Member::Name) if !self.started => {
                 if text.trim().is_empty() || text.contains(char::is_control) {
                     return Step::Not;
                 }
@@ -210,19 +217,19 @@ impl Block {
                     said.arguments = kept;
                 }
             }
-            Some(Role::Id) => self.id = Some(text),
+            Some(Member::Id) => self.id = Some(text),
             _ => (),
         }
         self.after_value()
     }
 
     /// The first character of a value.
-    fn value(&mut self, role: Role, c: char, said: &mut Said) -> Step {
+    fn value(&mut self, role: Member, c: char, said: &mut Said) -> Step {
         match role {
-            Role::Name if c != '"' => Step::Not,
-            Role::Name => self.open_text(Some(role)),
-            Role::Id if c == '"' => self.open_text(Some(role)),
-            Role::Arguments => {
+            Member::Name if c != '"' => Step::Not,
+            Member::Name => self.open_text(Some(role)),
+            Member::Id if c == '"' => self.open_text(Some(role)),
+            Member::Arguments => {
                 let mut arguments = Arguments::default();
                 let mut text = String::new();
                 if arguments.take(c, &mut text) != Place::Inside {

@@ -281,7 +281,7 @@ proptest! {
     /// Without calls and reasoning everything that was written is content, white space included.
     #[test]
     fn without_tools_markers_are_content(format in formats(), text in "[ a-z\\n]{0,8}[a-z]", place in 0usize..9) {
-        let Some(trigger) = format.triggers().first() else { return Ok(()) };
+        let Some(&trigger) = format.triggers().first() else { return Ok(()) };
         let at = place.min(text.len());
         let text = format!("{}{trigger}{}", &text[..at], &text[at..]);
         prop_assert_eq!(stream(&format, false, false, [text.as_str()]).content, text);

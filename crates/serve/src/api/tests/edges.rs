@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::fields::shown;
 
-fn taken_and_refused(validate: fn(Value) -> Result<GenerateRequest, Invalid>, cases: Vec<(Value, Value, &str)>) {
+fn taken_and_refused(validate: fn(Value) -> Result<GenerateRequest, ApiError>, cases: Vec<(Value, Value, &str)>) {
     for (taken, refused, param) in cases {
         if let Err(error) = validate(taken) {
             panic!("{param}: {error:?}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, Sse};
 use engine::Timing;
-use futures_core::Stream;
+use futures_util::Stream;
 use serde_json::{Map, Value, json};
 
 use crate::api::chat::ChatWriter;
