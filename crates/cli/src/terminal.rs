@@ -33,7 +33,8 @@ pub fn unwritten(error: std::io::Error) -> Failure {
 /// The text of a file: see `read_text`.
 pub fn read_text_file(path: &Path) -> Result<String, Failure> {
     let name = path.display().to_string();
-    let file = std::fs::File::open(path).map_err(|e| Failure::failed(format!("{name}: {e}; give a file of UTF-8 text")))?;
+    let file =
+        std::fs::File::open(path).map_err(|e| Failure::failed(format!("{name}: {e}; give a file of UTF-8 text")))?;
     read_text(file, &name)
 }
 
@@ -189,7 +190,8 @@ pub fn prompt_bar(tokens: usize) -> indicatif::ProgressBar {
     let style = indicatif::ProgressStyle::with_template("reading the prompt {bar:30} {pos}/{len} tokens{left}");
     let left = |state: &indicatif::ProgressState, to: &mut dyn std::fmt::Write| {
         // Nothing is known of the speed at first.
-        let _ = if state.pos() == 0 { Ok(()) } else { write!(to, ", {:#} left", indicatif::HumanDuration(state.eta())) };
+        let _ =
+            if state.pos() == 0 { Ok(()) } else { write!(to, ", {:#} left", indicatif::HumanDuration(state.eta())) };
     };
     let style = style.expect("a sound template").with_key("left", left);
     indicatif::ProgressBar::new(tokens as u64).with_style(style)

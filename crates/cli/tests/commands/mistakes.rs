@@ -126,7 +126,7 @@ fn damaged_weights_are_named_and_stop_a_run() {
     bytes[at + 2..at + 4].copy_from_slice(&[0xff, 0xff]);
     std::fs::write(&weights, bytes).unwrap();
     let line = fail(&["generate", path, "-p", "x", "-q"]);
-    assert!(line.contains("some weight is damaged; `farthing show MODEL --check` names the tensor"), "{line}");
+    assert!(line.contains("some weight is damaged; `farthing show --check` of this model names the tensor"), "{line}");
     let output = run_with(&["show", path, "--check", "--no-speed"], "");
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
@@ -367,6 +367,11 @@ fn what_is_not_quite_a_model_is_told_with_the_next_step() {
     let tokenizer = model.join("tokenizer.json");
     std::fs::write(&tokenizer, lfs).unwrap();
     assert!(fail(&["generate", path, "-p", "x", "-q"]).contains("tokenizer.json: a pointer of Git LFS"));
+    std::fs::write(&tokenizer, "{").unwrap();
+    let output = run_with(&["show", path, "--no-speed"], "");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("tokenizer.json: tokenizer: it is damaged: EOF while parsing"), "{said}");
     std::fs::remove_file(&tokenizer).unwrap();
     assert!(fail(&["generate", path, "-p", "x", "-q"]).contains("no tokenizer.json in it; put the model's own"));
     assert!(succeed(&["show", path, "--no-speed"], "").contains("tokenizer   none"));

@@ -80,6 +80,12 @@ fn an_answer_that_fails_ends_a_chat_through_a_pipe() {
     let output = run_with(&["chat", copy.to_str().unwrap(), "-q", "-n", "3"], "hi\nhello\n");
     let err = text(&output.stderr);
     assert_eq!((output.status.code(), err.matches("not this one").count()), (Some(1), 1), "{err}");
+    // A template without end is not the conversation's fault.
+    let long = "{% for i in range(100000) %}";
+    json["chat_template"] = format!("{long}{long}x{{% endfor %}}{{% endfor %}}").into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    let said = fail(&["generate", copy.to_str().unwrap(), "--chat", "-p", "hi", "-q"]);
+    assert!(said.contains("template does not come to an end: give the model another one"), "{said}");
 }
 
 #[test]
