@@ -12,7 +12,7 @@ use crate::Failure;
 /// Bytes of the file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Options that only make sense on a command line.
-const NOT_IN_FILES: [&str; 5] = ["check", "config", "help", "print_config", "version"];
+const NOT_IN_FILES: [&str; 6] = ["also", "check", "config", "help", "print_config", "version"];
 
 /// `serve` as clap knows it.
 fn serve(command: &mut Command) -> &mut Command {

@@ -8,7 +8,7 @@ use farthing::loading::cache_name;
 use farthing::{TokenizerParts, tokenizer};
 use serde_json::{Value, json};
 
-use crate::arguments::LoadArguments;
+use crate::arguments::{LoadArguments, ModelArgument};
 use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text_file, several};
 use crate::{Failure, Outcome};
 
@@ -24,8 +24,8 @@ Examples:
   farthing loss model.gguf --text book.txt --cache q8 --json      what a smaller cache costs
   farthing loss models/seed-5.7m --text stories.txt --window 256 --tokens 20000")]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// The text (UTF-8)
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -70,7 +70,7 @@ impl Loss {
 
     fn json(&self, a: &Arguments) -> Value {
         json!({
-            "model": a.model, "text": a.text, "tokens": self.tokens, "window": self.window, "cache": self.cache,
+            "model": &*a.model, "text": a.text, "tokens": self.tokens, "window": self.window, "cache": self.cache,
             "loss": self.mean(), "standard_error": self.standard_error(), "perplexity": self.mean().exp(),
             "bits_per_byte": self.bits_per_byte(),
         })

@@ -87,7 +87,7 @@ impl Report {
             row
         };
         json!({
-            "model": a.model,
+            "model": &*a.model,
             "instruction_set": kernels::instruction_set(),
             "threads": self.threads,
             "repetitions": a.repetitions,
@@ -112,7 +112,7 @@ impl Report {
             "{}, {}, {}; loaded in {:.2} s, first token after {:.2} s\n\
              measured: memory {:.1} GB/s, {} {:.0} GOP/s; a decoded token reads {}, a prompt's token takes {:.4} GOP\n\n\
              {:<24} {:>8} {:>8} {:>8}   share of measured limit{beside}\n",
-            a.model,
+            &*a.model,
             several(self.threads, "thread"),
             kernels::instruction_set(),
             self.load_seconds,

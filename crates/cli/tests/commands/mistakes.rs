@@ -348,7 +348,13 @@ fn what_is_not_quite_a_model_is_told_with_the_next_step() {
     let path = model.to_str().unwrap();
     let show = || fail(&["show", path, "--no-speed"]);
     let weights = model.join("model.safetensors");
-    assert!(fail(&["show", weights.to_str().unwrap()]).contains("the directory is named, not a file in it"));
+    // A file of a model's directory means the directory; one that lies alone is none.
+    assert!(succeed(&["show", weights.to_str().unwrap(), "--no-speed"], "").contains("deepseek_v2 in 1 file"));
+    let alone = scratch.0.join("alone");
+    std::fs::create_dir_all(&alone).unwrap();
+    std::fs::copy(&weights, alone.join("model.safetensors")).unwrap();
+    let line = fail(&["show", alone.join("model.safetensors").to_str().unwrap()]);
+    assert!(line.contains("the directory is named, not a file in it"), "{line}");
     let whole = std::fs::read(&weights).unwrap();
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
     std::fs::write(&weights, lfs).unwrap();

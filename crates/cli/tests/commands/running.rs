@@ -262,8 +262,17 @@ fn help_teaches() {
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = succeed(&["completions", shell], "");
-        assert!(script.contains("farthing") && script.contains("tokenize"), "{shell}");
+        assert!(script.contains("farthing") && script.contains("COMPLETE"), "{shell}");
     }
+    // What a shell asks when a person presses the tab key.
+    let completed = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+        let index = (words.len() - 1).to_string();
+        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
+        text(&command.arg("--").args(words).output().unwrap().stdout)
+    };
+    assert!(completed(&["farthing", "tok"]).contains("tokenize"));
+    assert!(completed(&["farthing", "chat", "--temp"]).contains("--temperature"));
 }
 
 /// The loss of the reference's own greedy text is that of its logits; a smaller cache costs a little.
