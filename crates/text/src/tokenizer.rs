@@ -104,6 +104,12 @@ fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, Te
     outcome.unwrap_or_else(|payload| Err(said(payload))).map_err(error)
 }
 
+fn ids_of(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+    guarded("encoding", || {
+        tokenizer.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
+    })
+}
+
 impl Tokenizer {
     /// From the bytes of a `tokenizer.json`.
     ///
@@ -247,34 +253,33 @@ impl Tokenizer {
         if text.len() > TEXT_BYTES_MAX {
             return Err(TextError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
         }
-        guarded("encoding", || {
-            self.inner.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
-        })
+        ids_of(&self.inner, text, add_special)
     }
 
     /// Escapes the names of special tokens in a text from outside, before a template takes it: they are put behind marks, so that
     /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so. Where it begins or ends with a part of
     /// such a name, that is marked too: a template may put two texts side by side.
     pub fn escape_special_tokens(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        if self.is_part(1, text.chars()) {
-            out.push_str(SEAM);
-        }
-        let mut rest = text;
-        while let Some(c) = rest.chars().next() {
+        let seam = |part: bool| if part { SEAM } else { "" };
+        let plain = |c| if c == MARK || c == END_MARK { char::REPLACEMENT_CHARACTER } else { c };
+        let escaped = self.with_marks(text, |_, _| true, plain);
+        format!("{}{escaped}{}", seam(self.is_part(1, text.chars())), seam(self.is_part(0, text.chars().rev())))
+    }
+
+    /// A text with the names of special tokens marked that `taken` is true for, by their place; `plain` is what becomes of other
+    /// characters.
+    fn with_marks(&self, text: &str, taken: impl Fn(usize, &str) -> bool, plain: impl Fn(char) -> char) -> String {
+        let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+        while let Some(c) = text[at..].chars().next() {
             let may = self.begins.binary_search(&c).is_ok();
-            let named = || self.specials.iter().position(|piece| rest.starts_with(piece.as_str()));
-            let found = may.then(named).flatten();
-            if let Some(index) = found {
+            let named = |piece: &String| text[at..].starts_with(piece.as_str()) && taken(at, piece);
+            if let Some(index) = may.then(|| self.specials.iter().position(named)).flatten() {
                 out.push_str(&format!("{MARK}{index}{END_MARK}"));
-                rest = &rest[self.specials[index].len()..];
+                at += self.specials[index].len();
             } else {
-                out.push(if c == MARK || c == END_MARK { char::REPLACEMENT_CHARACTER } else { c });
-                rest = &rest[c.len_utf8()..];
+                out.push(plain(c));
+                at += c.len_utf8();
             }
-        }
-        if self.is_part(0, text.chars().rev()) {
-            out.push_str(SEAM);
         }
         out
     }
@@ -303,23 +308,11 @@ impl Tokenizer {
             plain.push_str(part);
             seams.push(plain.len());
         }
-        let (mut out, mut at) = (String::with_capacity(plain.len()), 0);
-        while let Some(c) = plain[at..].chars().next() {
-            let may = self.begins.binary_search(&c).is_ok();
-            let over = |piece: &str| {
-                let next = seams[seams.partition_point(|&seam| seam <= at)..].first();
-                plain[at..].starts_with(piece) && next.is_some_and(|&seam| seam < at + piece.len())
-            };
-            let found = may.then(|| self.specials.iter().position(|piece| over(piece))).flatten();
-            if let Some(index) = found {
-                out.push_str(&format!("{MARK}{index}{END_MARK}"));
-                at += self.specials[index].len();
-            } else {
-                out.push(c);
-                at += c.len_utf8();
-            }
-        }
-        Cow::Owned(out)
+        let over = |at: usize, piece: &str| {
+            let next = seams[seams.partition_point(|&seam| seam <= at)..].first();
+            next.is_some_and(|&seam| seam < at + piece.len())
+        };
+        Cow::Owned(self.with_marks(&plain, over, |c| c))
     }
 
     /// Ids of a rendered prompt: the template's own special tokens are special, escaped ones are text.
@@ -374,9 +367,7 @@ impl Tokenizer {
                 plain.set_encode_special_tokens(true);
                 plain
             });
-            ids.extend(guarded("encoding", || {
-                plain.encode_fast(piece.as_str(), false).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
-            })?);
+            ids.extend(ids_of(plain, piece, false)?);
             rest = &mark[end + END_MARK.len_utf8()..];
         }
         if !rest.is_empty() {

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
+use super::multiples::{also, members};
 use super::{
     GrammarError, SCHEMA_BRANCHES_MAX, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX,
     at_most, multiples, regex,
@@ -110,8 +111,7 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         doubts: Vec::new(),
     };
     let mut refs = Refs::default();
-    let mut out =
-        screen.schema(schema, At { path: "", compiled: "", depth: 0, rebased: false, within: false }, &mut refs)?;
+    let mut out = screen.schema(schema, &At::default(), &mut refs)?;
     let mut reach = vec![refs];
     let mut definitions = Map::new();
     while definitions.len() < screen.names.len() {
@@ -119,9 +119,8 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         let target =
             screen.resolve(&path).ok_or_else(|| GrammarError::invalid(format!("#{path}"), "no schema is there"))?;
         let mut refs = Refs { name: name.clone(), ..Refs::default() };
-        let compiled = format!("/$defs/{name}");
-        let at = At { path: &path, compiled: &compiled, depth: 0, rebased: false, within: false };
-        definitions.insert(name, screen.schema(target, at, &mut refs)?);
+        let at = At { path, compiled: format!("/$defs/{name}"), ..At::default() };
+        definitions.insert(name, screen.schema(target, &at, &mut refs)?);
         reach.push(refs);
         at_most("schema: references to different places", definitions.len(), SCHEMA_REACH_MAX)?;
     }
@@ -166,18 +165,26 @@ fn measure(schema: &Value) -> Result<(usize, bool), GrammarError> {
 }
 
 /// Where the walk is.
-#[derive(Clone, Copy)]
-struct At<'a> {
+#[derive(Clone, Default)]
+struct At {
     /// JSON pointer.
-    path: &'a str,
+    path: String,
     /// JSON pointer into what comes out.
-    compiled: &'a str,
+    compiled: String,
     /// Levels of schemas below the root or the definition.
     depth: usize,
     /// An `$id` above changed what references mean.
     rebased: bool,
     /// It stands in an `allOf`, whose own schema looks at its numbers.
     within: bool,
+}
+
+impl At {
+    /// A schema inside this one.
+    fn below(&self, step: &str) -> At {
+        let (path, compiled) = (format!("{}/{step}", self.path), format!("{}/{step}", self.compiled));
+        At { path, compiled, depth: self.depth + 1, ..*self }
+    }
 }
 
 /// The references of one definition, in order, with the depth at which each stands.
@@ -242,7 +249,7 @@ struct Screen<'a> {
 
 impl<'a> Screen<'a> {
     /// A keyword that is not kept: an error, or a warning.
-    fn unkept(&mut self, at: At, keyword: &str, reason: &str) -> Result<(), GrammarError> {
+    fn unkept(&mut self, at: &At, keyword: &str, reason: &str) -> Result<(), GrammarError> {
         if self.strict {
             return Err(unsupported(at, keyword, reason));
         }
@@ -252,7 +259,7 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    fn schema(&mut self, schema: &Value, at: At, refs: &mut Refs) -> Result<Value, GrammarError> {
+    fn schema(&mut self, schema: &Value, at: &At, refs: &mut Refs) -> Result<Value, GrammarError> {
         refs.deepest = refs.deepest.max(at.depth);
         let map = match schema {
             Value::Bool(_) => return Ok(schema.clone()),
@@ -261,7 +268,7 @@ impl<'a> Screen<'a> {
         };
         let id = map.get("$id").or_else(|| map.get("id")).and_then(Value::as_str);
         let rebased = at.rebased || (!at.path.is_empty() && id.is_some_and(|id| !id.starts_with('#')));
-        let at = At { rebased, ..at };
+        let at = &At { rebased, ..at.clone() };
         let mut out = Map::new();
         // What narrows a value where it stands goes last: see the head of this file.
         for keyword in map.keys().filter(|k| !applies(k)).chain(map.keys().filter(|k| applies(k))) {
@@ -275,12 +282,11 @@ impl<'a> Screen<'a> {
             one_zero(&mut out);
         }
         if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(spelled) {
-            let both = out.entry("allOf").or_insert_with(|| json!([]));
-            both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
+            also(&mut out, json!({"pattern": pattern}));
         }
         self.together(map, &mut out, at)?;
         for keyword in DOUBTED.into_iter().filter(|keyword| out.contains_key(*keyword)) {
-            self.doubts.push(Doubt { path: at.path.to_string(), compiled: at.compiled.to_string(), keyword });
+            self.doubts.push(Doubt { path: at.path.clone(), compiled: at.compiled.clone(), keyword });
         }
         Ok(Value::Object(out))
     }
@@ -290,7 +296,7 @@ impl<'a> Screen<'a> {
         &mut self,
         map: &Map<String, Value>,
         keyword: &str,
-        at: At,
+        at: &At,
         refs: &mut Refs,
     ) -> Result<Option<Value>, GrammarError> {
         let value = &map[keyword];
@@ -301,14 +307,12 @@ impl<'a> Screen<'a> {
                 Value::Object(self.properties(keyword, given, at, refs)?)
             }
             "additionalProperties" | "additionalItems" | "items" if !value.is_array() => {
-                let (path, compiled) = (format!("{}/{keyword}", at.path), format!("{}/{keyword}", at.compiled));
-                let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
-                self.schema(value, inner, refs)?
+                self.schema(value, &At { within: false, ..at.below(keyword) }, refs)?
             }
             "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
                 let within = keyword == "allOf" && (at.within || self.divided && multiples::are_in(map));
-                Value::Array(self.branches(keyword, given, At { within, ..at }, refs)?)
+                Value::Array(self.branches(keyword, given, &At { within, ..at.clone() }, refs)?)
             }
             "$ref" => Value::String(self.reference(value, at, refs)?),
             "pattern" => {
@@ -350,17 +354,16 @@ impl<'a> Screen<'a> {
         &mut self,
         keyword: &str,
         given: &Map<String, Value>,
-        at: At,
+        at: &At,
         refs: &mut Refs,
     ) -> Result<Map<String, Value>, GrammarError> {
         at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
         let mut out = Map::new();
         for (name, schema) in given {
-            let path = format!("{}/{keyword}/{}", at.path, escaped(name));
-            let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
+            let inner = at.below(&format!("{keyword}/{}", escaped(name)));
+            let name = if keyword == "properties" { name.clone() } else { ecma(name, &inner.path)? };
             let compiled = format!("{}/{keyword}/{}", at.compiled, escaped(&name));
-            let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
-            let inner = self.schema(schema, inner, refs)?;
+            let inner = self.schema(schema, &At { compiled, within: false, ..inner }, refs)?;
             out.insert(name, inner);
         }
         Ok(out)
@@ -371,20 +374,17 @@ impl<'a> Screen<'a> {
         &mut self,
         keyword: &str,
         given: &[Value],
-        at: At,
+        at: &At,
         refs: &mut Refs,
     ) -> Result<Vec<Value>, GrammarError> {
         at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
-        let branch = |(index, schema): (usize, &Value)| {
-            let path = format!("{}/{keyword}/{index}", at.path);
-            let compiled = format!("{}/{keyword}/{index}", at.compiled);
-            self.schema(schema, At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at }, refs)
-        };
+        let branch =
+            |(index, schema): (usize, &Value)| self.schema(schema, &at.below(&format!("{keyword}/{index}")), refs);
         given.iter().enumerate().map(branch).collect()
     }
 
     /// A keyword that is not compiled: it says nothing about a value, or is not kept.
-    fn left_out(&mut self, map: &Map<String, Value>, keyword: &str, at: At) -> Result<(), GrammarError> {
+    fn left_out(&mut self, map: &Map<String, Value>, keyword: &str, at: &At) -> Result<(), GrammarError> {
         let value = &map[keyword];
         match keyword {
             // Compiled as a pattern.
@@ -411,7 +411,7 @@ impl<'a> Screen<'a> {
 
     /// Bring what is said of numbers together, and see whether its multiples are kept. Members of `allOf` (`at.within`) are gathered where
     /// that stands.
-    fn numbers(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: At) -> Result<(), GrammarError> {
+    fn numbers(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: &At) -> Result<(), GrammarError> {
         if !self.divided {
             return Ok(());
         }
@@ -446,7 +446,7 @@ impl<'a> Screen<'a> {
     /// The divisor that holds for a value of this schema by its references and alternatives, beside what it says itself.
     fn divisor_elsewhere(&self, map: &Map<String, Value>, followed: &mut HashSet<String>) -> Option<Elsewhere> {
         let mut found: Option<Elsewhere> = None;
-        for member in map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+        for member in members(map, "allOf") {
             found = Elsewhere::with(found, self.divisor_elsewhere(member, followed));
         }
         let target = map.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#'));
@@ -457,10 +457,8 @@ impl<'a> Screen<'a> {
             found = Elsewhere::with(found, self.divisor(target, followed));
         }
         for keyword in ["anyOf", "oneOf"] {
-            let branches =
-                map.get(keyword).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
             let mut worst = found.clone();
-            for branch in branches {
+            for branch in members(map, keyword) {
                 let branch = Elsewhere::with(found.clone(), self.divisor(branch, followed));
                 worst = Elsewhere::worse(worst, branch);
             }
@@ -475,13 +473,17 @@ impl<'a> Screen<'a> {
             map.get("multipleOf").filter(|v| v.as_f64().is_some_and(few_digits)).cloned().map(Elsewhere::One)
         };
         let own = divisor(map);
-        let members = map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
-        let own = members.fold(own, |own, member| Elsewhere::with(own, divisor(member)));
+        let own = members(map, "allOf").fold(own, |own, member| Elsewhere::with(own, divisor(member)));
         Elsewhere::with(own, self.divisor_elsewhere(map, followed))
     }
 
     /// Keywords that are kept alone but not in company; what is not kept goes from `out`.
-    fn together(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: At) -> Result<(), GrammarError> {
+    fn together(
+        &mut self,
+        map: &Map<String, Value>,
+        out: &mut Map<String, Value>,
+        at: &At,
+    ) -> Result<(), GrammarError> {
         if map.contains_key("prefixItems")
             && (map.contains_key("additionalItems") || map.get("items").is_some_and(Value::is_array))
         {
@@ -509,7 +511,7 @@ impl<'a> Screen<'a> {
     }
 
     /// A reference's new text.
-    fn reference(&mut self, value: &Value, at: At, refs: &mut Refs) -> Result<String, GrammarError> {
+    fn reference(&mut self, value: &Value, at: &At, refs: &mut Refs) -> Result<String, GrammarError> {
         let text =
             value.as_str().ok_or_else(|| GrammarError::invalid(format!("#{}/$ref", at.path), "it is a string"))?;
         let own = self.root.get("$id").or_else(|| self.root.get("id")).and_then(Value::as_str).unwrap_or_default();
@@ -575,7 +577,7 @@ impl<'a> Screen<'a> {
     }
 }
 
-fn unsupported(at: At, keyword: &str, reason: &str) -> GrammarError {
+fn unsupported(at: &At, keyword: &str, reason: &str) -> GrammarError {
     GrammarError::Unsupported {
         path: format!("#{}", at.path),
         keyword: keyword.to_string(),
@@ -645,8 +647,7 @@ fn one_zero(out: &mut Map<String, Value>) {
         (true, true) => {
             let mut halves = vec![json!({"type": "integer", "maximum": -1}), json!({"type": "integer", "minimum": 0})];
             halves.extend(types.iter().filter(|t| *t != "integer").map(|t| json!({"type": t})));
-            let both = out.entry("allOf").or_insert_with(|| json!([]));
-            both.as_array_mut().into_iter().for_each(|all| all.push(json!({"anyOf": halves})));
+            also(out, json!({"anyOf": halves}));
         }
         _ => {}
     }
@@ -707,7 +708,7 @@ fn beyond(map: &Map<String, Value>, keyword: &str) -> bool {
 }
 
 /// A bound that is not `beyond`, moved inward to where floating point is exact.
-fn clamped(value: &Value, keyword: &str, at: At) -> Result<Value, GrammarError> {
+fn clamped(value: &Value, keyword: &str, at: &At) -> Result<Value, GrammarError> {
     match value.as_f64() {
         None if value.is_boolean() => Ok(value.clone()),
         None => Err(GrammarError::invalid(format!("#{}/{keyword}", at.path), "it is a number")),
