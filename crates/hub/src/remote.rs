@@ -108,17 +108,15 @@ impl Hub {
                 "it must be http or https with a host, without user, query or fragment, like https://huggingface.co";
             return Err(wrong(why.to_string()));
         }
-        let token = match &settings.token {
-            None => None,
-            Some(token) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HubError::Setting {
-                    variable: "HF_TOKEN".to_string(),
-                    why: "the token holds characters that no header takes; copy it again".to_string(),
-                })?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+        let authorization = |token: &String| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HubError::Setting {
+                variable: "HF_TOKEN".to_string(),
+                why: "the token holds characters that no header takes; copy it again".to_string(),
+            })?;
+            value.set_sensitive(true);
+            Ok(value)
         };
+        let token = settings.token.as_ref().map(authorization).transpose()?;
         // No proxy can reach this machine's own addresses.
         let proxies = (!is_loopback(&endpoint)).then(Matcher::from_env);
         let cache = Cache::new(settings.cache.clone());

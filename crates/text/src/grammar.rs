@@ -326,10 +326,7 @@ impl Grammars {
         if let Some(marker) = marker {
             let first = grammars[0].name.clone().unwrap_or_default();
             let lark = tool_calls::after(self, marker, &first);
-            grammars.insert(
-                0,
-                GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
-            );
+            grammars.insert(0, named("after", GrammarWithLexer::from_lark(lark)));
         }
         let compiled = self.parser(grammars)?.map_err(|why| self.fault_in(wanted, &why))?;
         pieces::check(compiled.parser.grammar().lexer_spec().regex_builder.exprset())?;
@@ -339,14 +336,8 @@ impl Grammars {
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
         let numbers = json.then(|| (Numbers::new(), self.risky.clone(), self.factory.tok_env().clone()));
-        let mut matcher = Matcher {
-            numbers,
-            beyond: false,
-            parser,
-            vocab: self.vocab,
-            bits: vec![0; self.vocab.div_ceil(32)],
-            warnings,
-        };
+        let (vocab, bits) = (self.vocab, vec![0; self.vocab.div_ceil(32)]);
+        let mut matcher = Matcher { numbers, beyond: false, parser, vocab, bits, warnings };
         match matcher.allowed() {
             Ok(_) => Ok(matcher),
             Err(GrammarError::DeadEnd) => Err(GrammarError::invalid("grammar", "nothing matches it")),

@@ -156,8 +156,7 @@ async fn prepare(
     let (content, served) = receive(state, &head, content).await?;
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
-        let model = ModelDefaults { defaults: &served.defaults, vocab: served.engine.vocab() };
-        let request = endpoint.validate(&mut fields, model)?;
+        let request = endpoint.validate(&mut fields, ModelDefaults::of(&served))?;
         let writer = endpoint.writer(&served, &request);
         let prepared = PreparedRequest::new(&served, request, context, slot)?;
         Ok((prepared, writer))

@@ -89,15 +89,11 @@ impl Drop for Inner {
         let total = self.started.elapsed();
         let entry = self.entry.get_mut();
         // Counted first: a reader of the line finds it in the metrics.
-        count(&self.metrics, entry, total);
+        let status = entry.status.filter(|_| entry.sent_whole);
+        self.metrics.request(entry.route.as_deref(), status, &entry.stats, total);
         write(entry, total);
         self.active.send_modify(|n| *n -= 1);
     }
-}
-
-/// Whether the response was sent whole.
-fn outcome(entry: &LogEntry) -> &'static str {
-    if entry.sent_whole { "done" } else { "client_disconnected" }
 }
 
 fn write(entry: &LogEntry, total: Duration) {
@@ -110,7 +106,7 @@ fn write(entry: &LogEntry, total: Duration) {
                 id = entry.id,
                 method = entry.method,
                 path = entry.path,
-                outcome = outcome(entry),
+                outcome = if entry.sent_whole { "done" } else { "client_disconnected" },
                 status = entry.status,
                 error = entry.stats.error,
                 finish = entry.stats.finish,
@@ -141,9 +137,4 @@ fn write(entry: &LogEntry, total: Duration) {
 /// Printable and truncated text, for the log.
 pub(crate) fn plain(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
-}
-
-fn count(metrics: &Metrics, entry: &LogEntry, total: Duration) {
-    let status = if entry.sent_whole { entry.status } else { None };
-    metrics.request(entry.route.as_deref(), status, &entry.stats, total);
 }

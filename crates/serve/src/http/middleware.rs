@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
@@ -60,22 +60,17 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
 async fn metrics(State(state): State<Arc<AppState>>, request: Request) -> Response {
     state.update_metrics();
     let all = state.admission.is_admin(&request);
-    let mut response = Response::new(Body::from(state.metrics.text(all)));
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], state.metrics.text(all)).into_response()
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The client's request id if it is sane, else a new one.
 fn id_of(request: &Request) -> String {
-    let given = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
-    let sane = given.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && id.iter().all(u8::is_ascii_graphic));
-    match sane.and_then(|id| std::str::from_utf8(id).ok()) {
-        Some(id) => id.to_string(),
-        None => fresh_id("req_"),
-    }
+    let given = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+    let sane = |id: &&str| (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    given.filter(sane).map_or_else(|| fresh_id("req_"), str::to_string)
 }
 
 async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {

@@ -6,8 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -179,16 +178,8 @@ pub struct WorkSlot {
     slots: Arc<WorkSlots>,
     key: SlotKey,
     held: RefCell<Option<HeldSlot>>,
-    cancelled: Arc<AtomicBool>,
-}
-
-/// Cancels the work when it is dropped.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
+    /// Upgrades while the request's future lives.
+    client_present: Weak<()>,
 }
 
 /// Runs blocking work on a client's body once there is a slot. The slot is held until the work ends, which is soon after the
@@ -198,10 +189,10 @@ pub async fn run_in_slot<T: Send + 'static>(
     (client, bytes): (Client, usize),
     work: impl FnOnce(&WorkSlot) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let cancelled = Arc::<AtomicBool>::default();
-    let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+    let present = Arc::new(());
+    let client_present = Arc::downgrade(&present);
     let held = RefCell::new(slots.take(client, bytes).await);
-    let slot = WorkSlot { slots: Arc::clone(slots), key: SlotKey::new(client, bytes), held, cancelled };
+    let slot = WorkSlot { slots: Arc::clone(slots), key: SlotKey::new(client, bytes), held, client_present };
     let outcome = tokio::task::spawn_blocking(move || work(&slot)).await;
     outcome.map_err(|_| ApiError::fault("a fault while reading the request"))?
 }
@@ -209,7 +200,7 @@ pub async fn run_in_slot<T: Send + 'static>(
 impl WorkSlot {
     /// Whether the client has left.
     pub fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.client_present.strong_count() == 0
     }
 
     /// Waits for another process without holding the slot.
