@@ -71,7 +71,6 @@ impl Cache {
         Ok(pulled)
     }
 
-    /// The directory of a repository.
     pub(crate) fn repository(&self, name: &Name) -> PathBuf {
         self.root.join(name.directory())
     }
@@ -93,7 +92,6 @@ impl Cache {
         Ok(Some(repository.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir()))
     }
 
-    /// Repositories that have a directory.
     fn repositories(&self) -> Result<Vec<Name>, HubError> {
         let mut found = Vec::new();
         for entry in directory_entries(&self.root)? {

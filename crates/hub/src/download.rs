@@ -28,7 +28,6 @@ pub(crate) fn hasher_of(file: &RemoteFile) -> Box<dyn DynDigest> {
     Box::new(Sha1::new_with_prefix(format!("blob {}\0", file.size)))
 }
 
-/// A finished hash in hexadecimal digits.
 pub(crate) fn hex(hasher: Box<dyn DynDigest>) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -47,7 +46,6 @@ pub trait Progress: Sync {
     fn cancelled(&self) -> bool;
 }
 
-/// A file to be fetched.
 pub(crate) struct Job<'a> {
     pub(crate) name: &'a Name,
     pub(crate) commit: &'a str,
@@ -149,7 +147,6 @@ impl Job<'_> {
         Ok(Partial { file, hasher, there })
     }
 
-    /// Throw away what is there.
     fn restart(&self, partial: &mut Partial) -> Result<(), Failure> {
         let failed = |e| Failure::Final(HubError::write(&self.incomplete, e, self.file.size));
         partial.file.set_len(0).map_err(failed)?;
@@ -160,7 +157,6 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// One request, as far as it leads.
     fn attempt(&self, url: &Url, partial: &mut Partial, session: &Session) -> Result<Option<Mismatch>, Failure> {
         let size = self.file.size;
         let range = (partial.there > 0).then(|| format!("bytes={}-", partial.there));

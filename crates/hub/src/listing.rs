@@ -7,7 +7,6 @@ use serde::Deserialize;
 use crate::error::HubError;
 use crate::select::{Listing, RemoteFile, check_path};
 
-/// Files a repository may have.
 const FILES_MAX: usize = 100_000;
 
 #[derive(Deserialize)]

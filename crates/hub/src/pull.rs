@@ -14,7 +14,6 @@ use crate::remote::{Hub, Session, Stop};
 use crate::select::{Listing, RemoteFile, Selection, check_path};
 use crate::snapshot;
 
-/// How often a lock is tried.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Hub {
@@ -62,7 +61,6 @@ impl Hub {
         Ok(if selection.model.is_empty() { snapshot } else { snapshot.join(&selection.model) })
     }
 
-    /// Whether the disk takes what is still to come.
     fn check_room(&self, jobs: &[Job]) -> Result<(), HubError> {
         let missing = |job: &Job| {
             if is_there(job) { 0 } else { job.file.size - bytes_there(&job.incomplete, job.file.size) }

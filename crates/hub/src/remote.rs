@@ -18,9 +18,7 @@ use crate::name::Name;
 use crate::select::Listing;
 use crate::settings::Settings;
 
-/// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 10;
-/// Largest JSON answer.
 const JSON_MAX: u64 = 64 << 20;
 /// Longest pause between attempts that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -30,7 +28,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(50);
 /// Bytes read at a time.
 const PIECE: usize = 64 << 10;
-/// Requests at the same time.
 const WORKERS: usize = 4;
 
 /// How long the network is waited for.
@@ -146,7 +143,6 @@ impl Hub {
         if self.settings.offline { Err(HubError::Offline { what: what() }) } else { Ok(()) }
     }
 
-    /// Address of a file.
     pub(crate) fn file_url(&self, name: &Name, commit: &str, path: &str) -> Url {
         let parts = name.repository.split('/').chain(["resolve", commit]).chain(path.split('/'));
         self.url(&parts.collect::<Vec<_>>())
@@ -225,7 +221,6 @@ impl Hub {
         Proxy::new(&given?).ok()
     }
 
-    /// What a status means.
     fn judge(&self, response: Response<Body>, url: &Url, left: bool, asked: Asked) -> Result<Response<Body>, Failure> {
         let code = response.status();
         let name = asked.name();
@@ -352,7 +347,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What an error of the client means.
     fn failure(&self, error: ureq::Error) -> Failure {
         match error {
             _ if (self.stop)() => Failure::Final(HubError::Cancelled),
@@ -390,7 +384,6 @@ fn not_found(asked: Asked, code: &str) -> HubError {
     HubError::NotFound { what, step: step.to_string() }
 }
 
-/// Attempts at one thing.
 pub(crate) struct Retry<'a> {
     session: &'a Session<'a>,
     url: String,

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use crate::error::HubError;
 use crate::select::{INDEX, Picked, check_path, pick_gguf};
 
-/// Largest index that is read.
 const INDEX_MAX: u64 = 256 << 20;
 
 #[derive(Deserialize)]

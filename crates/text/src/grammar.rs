@@ -213,7 +213,6 @@ impl GrammarError {
     }
 }
 
-/// Refuse more than a limit.
 fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), GrammarError> {
     if found > max {
         return Err(GrammarError::TooLarge { what: what.into(), found: found as u64, max: max as u64 });
@@ -480,7 +479,6 @@ fn looks_like_a_marker(bytes: &[u8]) -> bool {
 /// How llguidance's words begin for a schema that it sees to be empty.
 const UNSATISFIABLE: &str = "Unsatisfiable schema: ";
 
-/// Why there is no parser.
 #[derive(Debug, Error)]
 enum NotCompiled {
     /// llguidance's words.

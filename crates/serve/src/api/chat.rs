@@ -156,7 +156,6 @@ fn one_message(message: &Field) -> Result<Message, ApiError> {
     Ok(Message { role, content: Some(text), name, tool_call_id, tool_calls, reasoning_content })
 }
 
-/// Writer of responses of `/v1/chat/completions`.
 pub(crate) struct ChatWriter {
     pub head: ResponseInfo,
     pub log_probabilities: bool,

@@ -107,7 +107,6 @@ pub fn ids(param: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, ApiEr
     items.iter().enumerate().map(id).collect()
 }
 
-/// Writer of responses of `/v1/completions`.
 pub(crate) struct CompletionWriter {
     pub head: ResponseInfo,
     pub log_probabilities: bool,

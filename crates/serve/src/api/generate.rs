@@ -66,7 +66,6 @@ impl Endpoint {
         }
     }
 
-    /// The writer of the response to a request.
     fn writer(self, served: &ServedModel, request: &GenerateRequest) -> Box<dyn ResponseWriter> {
         let head = ResponseInfo { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
         let (w, log_probabilities) = (&request.params, request.params.log_probabilities.is_some());
@@ -145,7 +144,6 @@ pub async fn complete(state: Arc<AppState>, request: Request, endpoint: Endpoint
     }
 }
 
-/// Parses and prepares a request.
 async fn prepare(
     state: &Arc<AppState>,
     request: Request,

@@ -39,7 +39,6 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     })
 }
 
-/// Path of a value.
 enum Path<'a> {
     Root,
     Key(&'a Path<'a>, &'a str),

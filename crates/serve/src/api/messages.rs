@@ -184,7 +184,6 @@ fn assistant(content: &Field) -> Result<Message, ApiError> {
     Ok(Message { tool_calls, reasoning_content, ..Message::new(Role::Assistant, said) })
 }
 
-/// Kind of the open block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     Thinking,
@@ -192,10 +191,8 @@ enum Block {
     Call(usize),
 }
 
-/// Writer of responses of `/v1/messages`.
 pub(crate) struct MessagesWriter {
     head: ResponseInfo,
-    /// Number of blocks begun.
     begun: usize,
     open: Option<Block>,
     /// Finish reason and stop string.

@@ -224,14 +224,12 @@ fn one_item(item: &Field, messages: &mut Vec<Message>, thought: &mut String) -> 
     Ok(())
 }
 
-/// The open item.
 enum OpenItem {
     Reasoning { id: String, text: String },
     Message { id: String, text: String, scored: Vec<TokenLogprob> },
     Call { id: String, call: ToolCall },
 }
 
-/// Writer of responses of `/v1/responses`.
 pub(crate) struct ResponsesWriter {
     head: ResponseInfo,
     log_probabilities: bool,

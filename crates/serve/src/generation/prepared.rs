@@ -36,7 +36,6 @@ pub struct RequestContext {
     pub time_asked: bool,
 }
 
-/// A prompt as the engine takes it.
 struct TokenizedPrompt {
     ids: Vec<u32>,
     /// Its text, if the response echoes it.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Largest `Retry-After`, in seconds.
 const SECONDS_MAX: u64 = 600;
 
 /// Durations of requests: a running mean of those that ended, and the start times of those running.

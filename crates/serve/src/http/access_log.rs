@@ -13,7 +13,6 @@ use crate::generation::usage::RequestStats;
 use crate::http::api_keys::Account;
 use crate::http::metrics::Metrics;
 
-/// Fields of a log line.
 #[derive(Debug)]
 struct LogEntry {
     id: String,

@@ -7,9 +7,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-/// Keys at most.
 const KEYS_MAX: usize = 10_000;
-/// Bytes of a key at most.
 const KEY_BYTES_MAX: usize = 512;
 
 /// The one a request counts for. The same key gives the same account after a restart.

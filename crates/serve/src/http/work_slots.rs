@@ -16,14 +16,12 @@ use tokio::sync::oneshot;
 use crate::error::ApiError;
 use crate::http::client::{Client, Party};
 
-/// Numbers of slots.
 #[derive(Clone, Copy, Debug)]
 struct SlotLimits {
     /// For one client.
     alone: usize,
     /// For one party from several addresses.
     party: usize,
-    /// For all.
     all: usize,
 }
 

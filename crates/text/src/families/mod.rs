@@ -10,13 +10,11 @@ pub use reply_format::{Format, Syntax, THINK, THINK_END};
 
 /// A family of models, by what it writes.
 struct Family {
-    /// Tokens that end a turn.
     turn_ends: &'static [&'static str],
     /// What stands before a message of the user.
     user_mark: Option<&'static str>,
     /// Tokens for filling a gap.
     fim: Option<FimMarks>,
-    /// Reply formats.
     formats: &'static [Format],
 }
 

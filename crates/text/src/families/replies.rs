@@ -115,7 +115,6 @@ pub(super) const DEEPSEEK: &[Format] = &[
     },
 ];
 
-/// Kimi.
 pub(super) const KIMI: &[Format] = &[Format {
     name: "kimi-k2",
     shown_by: &[has(&["<|tool_call_begin|>"])],
@@ -131,7 +130,6 @@ pub(super) const KIMI: &[Format] = &[Format {
     ..V3
 }];
 
-/// Mistral.
 pub(super) const MISTRALS: &[Format] = &[
     Format {
         name: "mistral-v11",
@@ -178,7 +176,6 @@ pub(super) const CHATML: &[Format] = &[Format {
     ..V3
 }];
 
-/// Llama 3.
 pub(super) const LLAMA: &[Format] = &[Format {
     name: "llama3",
     shown_by: &[

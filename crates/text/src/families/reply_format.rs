@@ -129,7 +129,6 @@ pub(crate) mod dsml {
 }
 
 impl Format {
-    /// Whether a chat template shows this format.
     pub(super) fn is_shown_by(&self, source: &str) -> bool {
         let has = |text: &&str| source.contains(*text);
         self.shown_by.iter().any(|signs| signs.all.iter().all(has) && !signs.none.iter().any(has))

@@ -6,7 +6,6 @@
 
 /// Most digits of a number, without its exponent.
 const DIGITS_MAX: u8 = 40;
-/// Most digits of an exponent.
 const EXPONENT_MAX: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,7 +32,6 @@ pub(super) struct Risky {
     after_digit: Vec<u32>,
     /// In an exponent, or after many digits: a point is among them.
     digits: Vec<u32>,
-    /// Single digits.
     single: Vec<u32>,
     /// What may follow a number: signs of JSON, and the end of the text.
     ends: Vec<u32>,

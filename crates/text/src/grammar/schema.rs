@@ -21,7 +21,6 @@ const MOST: [&str; 3] = ["maxItems", "maxLength", "maxProperties"];
 const MOST_MAX: u64 = 1_000_000;
 /// Keywords that llguidance keeps in some company only: see `doubts`.
 pub(super) const DOUBTED: [&str; 3] = ["oneOf", "minProperties", "maxProperties"];
-/// Bounds of numbers.
 const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 /// Keywords that say nothing about whether a value is valid.
 const NOTES: [&str; 19] = [
@@ -96,7 +95,6 @@ pub(super) struct Doubt {
     pub keyword: &'static str,
 }
 
-/// Screen a schema.
 pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarError> {
     let (bytes, divided) = measure(schema)?;
     let mut screen = Screen {
