@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokenizers::{ModelWrapper, OffsetType, PreTokenizer};
 
@@ -104,6 +105,11 @@ fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, Te
     outcome.unwrap_or_else(|payload| Err(said(payload))).map_err(error)
 }
 
+/// A part of a tokenizer as its description has it; null where there is none.
+fn json_of(part: Option<&impl Serialize>) -> Value {
+    serde_json::to_value(part).unwrap_or_default()
+}
+
 fn ids_of(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
     guarded("encoding", || {
         tokenizer.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
@@ -128,8 +134,7 @@ impl Tokenizer {
                 "model.dropout is {dropout}: a text would have other tokens each time; set it to null in tokenizer.json"
             )));
         }
-        let normalizer = inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok()).unwrap_or(Value::Null);
-        let most = growth(&normalizer);
+        let most = growth(&json_of(inner.get_normalizer()));
         if most > GROWTH_MAX {
             return Err(TextError::Tokenizer(format!(
                 "its normalizer can make {most} bytes of one; at most {GROWTH_MAX} are taken"
@@ -152,8 +157,7 @@ impl Tokenizer {
         // They are for batches in training: a prompt is neither cut nor filled up without a word.
         inner.with_padding(None);
         let _ = inner.with_truncation(None);
-        let decoder = inner.get_decoder().and_then(|d| serde_json::to_value(d).ok()).unwrap_or(Value::Null);
-        let text = decoder.to_string();
+        let text = json_of(inner.get_decoder()).to_string();
         let pieces = if text.contains("\"ByteLevel\"") {
             Pieces::Bytes
         } else {
@@ -184,15 +188,14 @@ impl Tokenizer {
     /// No encoding of this text has fewer tokens; 0 where nothing can be said. Takes far less than encoding it.
     pub fn tokens_least(&self, text: &str) -> usize {
         let least = self.least.get_or_init(|| {
-            let json = |part: Option<Value>| part.unwrap_or(Value::Null);
             let (model, fallback) = match self.inner.get_model() {
                 ModelWrapper::BPE(bpe) => ("BPE", bpe.byte_fallback),
                 ModelWrapper::Unigram(unigram) => ("Unigram", unigram.byte_fallback()),
                 _ => ("other", false),
             };
             let parts = json!({
-                "normalizer": json(self.inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok())),
-                "pre_tokenizer": json(self.inner.get_pre_tokenizer().and_then(|p| serde_json::to_value(p).ok())),
+                "normalizer": json_of(self.inner.get_normalizer()),
+                "pre_tokenizer": json_of(self.inner.get_pre_tokenizer()),
                 "model": model,
                 "bytes": fallback || self.pieces == Pieces::Bytes,
             });

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What is known of a model before it is loaded.
@@ -23,8 +23,9 @@ pub struct ModelDescription {
     pub created: u64,
 }
 
-/// Whether a model is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a model is loaded, in the API in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LoadState {
     /// Not in memory.
     Absent,
@@ -32,17 +33,6 @@ pub enum LoadState {
     Loading,
     /// In memory.
     Ready,
-}
-
-impl LoadState {
-    /// The name in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            LoadState::Absent => "absent",
-            LoadState::Loading => "loading",
-            LoadState::Ready => "ready",
-        }
-    }
 }
 
 /// Why a model is not available.

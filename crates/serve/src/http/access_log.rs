@@ -13,26 +13,26 @@ use crate::generation::usage::RequestStats;
 use crate::http::api_keys::Account;
 use crate::http::metrics::Metrics;
 
-#[derive(Debug)]
-struct LogEntry {
-    id: String,
-    method: String,
-    path: String,
+#[derive(Debug, Default)]
+pub(crate) struct LogEntry {
+    pub id: String,
+    pub method: String,
+    pub path: String,
     /// Route as the router writes it: a bounded set of labels.
-    route: Option<String>,
-    account: Option<Account>,
-    status: Option<u16>,
+    pub route: Option<String>,
+    pub account: Option<Account>,
+    pub status: Option<u16>,
     /// The whole response was passed to the connection.
-    sent_whole: bool,
-    stats: RequestStats,
+    pub sent_whole: bool,
+    pub stats: RequestStats,
 }
 
 /// Log entry of a request; clones share it.
 #[derive(Clone, Debug)]
-pub struct RequestLog(Arc<Inner>);
+pub struct RequestLog(Arc<LoggedRequest>);
 
 #[derive(Debug)]
-struct Inner {
+struct LoggedRequest {
     started: Instant,
     entry: Mutex<LogEntry>,
     metrics: Arc<Metrics>,
@@ -40,23 +40,14 @@ struct Inner {
 }
 
 impl RequestLog {
-    pub(crate) fn new(
-        id: String,
-        method: String,
-        path: String,
-        route: Option<String>,
-        metrics: Arc<Metrics>,
-        active: watch::Sender<usize>,
-    ) -> RequestLog {
+    pub(crate) fn new(entry: LogEntry, metrics: Arc<Metrics>, active: watch::Sender<usize>) -> RequestLog {
         active.send_modify(|n| *n += 1);
-        let stats = RequestStats::default();
-        let entry = LogEntry { id, method, path, route, account: None, status: None, sent_whole: false, stats };
-        RequestLog(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
+        RequestLog(Arc::new(LoggedRequest { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
     }
 
     /// Changes the request's numbers.
     pub fn update(&self, change: impl FnOnce(&mut RequestStats)) {
-        change(&mut self.0.entry.lock().stats);
+        self.change(|entry| change(&mut entry.stats));
     }
 
     /// Records the time of the first token, once.
@@ -70,20 +61,12 @@ impl RequestLog {
         self.0.entry.lock().id.clone()
     }
 
-    pub(crate) fn account(&self, account: Account) {
-        self.0.entry.lock().account = Some(account);
-    }
-
-    pub(crate) fn status(&self, status: u16) {
-        self.0.entry.lock().status = Some(status);
-    }
-
-    pub(crate) fn sent_whole(&self) {
-        self.0.entry.lock().sent_whole = true;
+    pub(crate) fn change(&self, change: impl FnOnce(&mut LogEntry)) {
+        change(&mut self.0.entry.lock());
     }
 }
 
-impl Drop for Inner {
+impl Drop for LoggedRequest {
     fn drop(&mut self) {
         let total = self.started.elapsed();
         let entry = self.entry.get_mut();

@@ -14,7 +14,7 @@ use axum::routing::get;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::error::Dialect;
-use crate::http::access_log::{RequestLog, plain};
+use crate::http::access_log::{LogEntry, RequestLog, plain};
 use crate::http::admission::Origin;
 use crate::http::client::{self, Client};
 use crate::http::connections::{ActiveRequest, Connection};
@@ -77,8 +77,8 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
     let id = id_of(&request);
     let route = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_string());
     let (method, path) = (plain(request.method().as_str(), 20), plain(request.uri().path(), 200));
-    let log =
-        RequestLog::new(id.clone(), method, path, route, Arc::clone(&state.metrics), state.admission.active.clone());
+    let entry = LogEntry { id: id.clone(), method, path, route, ..LogEntry::default() };
+    let log = RequestLog::new(entry, Arc::clone(&state.metrics), state.admission.active.clone());
     let bodiless = request.method() == Method::HEAD;
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let address =
@@ -92,7 +92,7 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
         }
         Ok(account) => {
             if let Some(account) = account {
-                log.account(account);
+                log.change(|entry| entry.account = Some(account));
                 request.extensions_mut().insert(account);
             }
             let client = address.map_or_else(Client::unknown, |address| Client::new(account.as_ref(), address));
@@ -105,12 +105,12 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
     if state.admission.shutting_down() || response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    log.status(response.status().as_u16());
+    log.change(|entry| entry.status = Some(response.status().as_u16()));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     if bodiless || response.body().is_end_stream() {
-        log.sent_whole();
+        log.change(|entry| entry.sent_whole = true);
     }
     response.map(|body| Body::new(LoggedBody { body, log, _active: active }))
 }
@@ -138,7 +138,7 @@ impl HttpBody for LoggedBody {
             _ => false,
         };
         if last {
-            self.log.sent_whole();
+            self.log.change(|entry| entry.sent_whole = true);
         }
         frame
     }

@@ -153,7 +153,7 @@ fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
         "context_length": model.context,
         "max_model_len": model.context,
         "bytes": model.bytes,
-        "state": phase.name(),
+        "state": phase,
         "type": "model",
         "display_name": model.name,
         "created_at": tokenize::date(model.created),
