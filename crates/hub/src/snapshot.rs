@@ -12,7 +12,7 @@ use crate::select::{INDEX, Picked, check_path, pick_gguf};
 const INDEX_MAX: u64 = 256 << 20;
 
 #[derive(Deserialize)]
-struct Index {
+struct WeightIndex {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -61,7 +61,8 @@ fn indexed(path: &Path) -> Result<BTreeSet<String>, HubError> {
         return Err(damaged(format!("the index has {bytes} bytes and at most {INDEX_MAX} are read")));
     }
     let text = std::fs::read(path).map_err(|e| HubError::disk(path, e))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| damaged(format!("the index cannot be read: {e}")))?;
+    let index: WeightIndex =
+        serde_json::from_slice(&text).map_err(|e| damaged(format!("the index cannot be read: {e}")))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     if files.is_empty() {
         return Err(damaged("the index names no files".to_string()));

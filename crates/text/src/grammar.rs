@@ -39,7 +39,7 @@ pub use outline::{Outline, Trial};
 pub use tool_calls::{CallBody, CallSyntax, Tool};
 
 use crate::{TextError, Tokenizer};
-use json_numbers::{Numbers, Risky};
+use json_numbers::{NumberTracker, Risky};
 use schema::Screened;
 
 /// Largest JSON Schema, in bytes of JSON.
@@ -334,7 +334,7 @@ impl Grammars {
         warnings.extend(parser.grammar_warnings().iter().filter(|w| !doubts::are_told(w)).map(|w| one_line(w)));
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
-        let numbers = json.then(|| (Numbers::new(), self.risky.clone(), self.factory.tok_env().clone()));
+        let numbers = json.then(|| (NumberTracker::new(), self.risky.clone(), self.factory.tok_env().clone()));
         let (vocab, bits) = (self.vocab, vec![0; self.vocab.div_ceil(32)]);
         let mut matcher = Matcher { numbers, beyond: false, parser, vocab, bits, warnings };
         match matcher.allowed() {
@@ -583,7 +583,7 @@ fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
 pub struct Matcher {
     parser: Parser,
     /// Where JSON is written: how its numbers grow.
-    numbers: Option<(Numbers, Arc<Risky>, TokEnv)>,
+    numbers: Option<(NumberTracker, Arc<Risky>, TokEnv)>,
     /// A number must have more digits than numbers should.
     beyond: bool,
     vocab: usize,

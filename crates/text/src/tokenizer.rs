@@ -34,7 +34,7 @@ const SEAM: &str = "\u{fdd0}\u{fdd1}";
 
 /// How pieces stand for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pieces {
+pub(crate) enum PieceSpelling {
     /// GPT-2's: every byte is one printable character.
     Bytes,
     /// SentencePiece's: text with U+2581 for spaces, `<0xNN>` for single bytes; whether one leading space of a text is dropped.
@@ -51,7 +51,7 @@ pub struct Tokenizer {
     begins: Vec<char>,
     /// The same spellings in order, and turned round in order: what begins or ends with a text is found by halving.
     ordered: [Vec<String>; 2],
-    pieces: Pieces,
+    pieces: PieceSpelling,
     added: std::collections::HashMap<u32, (String, bool)>,
     bytes_of: [u16; 512],
     least: OnceLock<Option<Box<Least>>>,
@@ -159,9 +159,9 @@ impl Tokenizer {
         let _ = inner.with_truncation(None);
         let text = json_of(inner.get_decoder()).to_string();
         let pieces = if text.contains("\"ByteLevel\"") {
-            Pieces::Bytes
+            PieceSpelling::Bytes
         } else {
-            Pieces::Text { drop_first_space: text.contains("\"Strip\"") || text.contains("\"Metaspace\"") }
+            PieceSpelling::Text { drop_first_space: text.contains("\"Strip\"") || text.contains("\"Metaspace\"") }
         };
         let added: std::collections::HashMap<u32, (String, bool)> =
             inner.get_added_tokens_decoder().into_iter().map(|(id, t)| (id, (t.content.clone(), t.special))).collect();
@@ -197,7 +197,7 @@ impl Tokenizer {
                 "normalizer": json_of(self.inner.get_normalizer()),
                 "pre_tokenizer": json_of(self.inner.get_pre_tokenizer()),
                 "model": model,
-                "bytes": fallback || self.pieces == Pieces::Bytes,
+                "bytes": fallback || self.pieces == PieceSpelling::Bytes,
             });
             let strips = self.inner.get_added_tokens_decoder().values().any(|t| t.lstrip || t.rstrip);
             let ids = 0..=self.largest_id().map_or(0, |(id, _)| id);
@@ -386,12 +386,12 @@ impl Tokenizer {
         }
         let piece = self.inner.id_to_token(id)?;
         let bytes = match self.pieces {
-            Pieces::Bytes => {
+            PieceSpelling::Bytes => {
                 let byte = |c: char| self.bytes_of.get(c as usize).copied().filter(|&b| b != u16::MAX).map(|b| b as u8);
                 let bytes: Option<Vec<u8>> = piece.chars().map(byte).collect();
                 bytes.unwrap_or_else(|| piece.into_bytes())
             }
-            Pieces::Text { .. } => {
+            PieceSpelling::Text { .. } => {
                 let hex = piece.strip_prefix("<0x").and_then(|p| p.strip_suffix('>'));
                 match hex.and_then(|h| u8::from_str_radix(h, 16).ok()).filter(|_| piece.len() == 6) {
                     Some(byte) => vec![byte],
@@ -433,7 +433,7 @@ impl Tokenizer {
     }
 
     pub(crate) fn drops_first_space(&self) -> bool {
-        self.pieces == Pieces::Text { drop_first_space: true }
+        self.pieces == PieceSpelling::Text { drop_first_space: true }
     }
 }
 

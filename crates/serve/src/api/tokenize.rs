@@ -21,7 +21,7 @@ use crate::generation::served_model::ServedModel;
 use crate::generation::tool_prompt::ToolPrompt;
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Input, Params, ResponseFormat};
+use crate::request::{GenerateRequest, Params, RequestInput, ResponseFormat};
 use crate::state::AppState;
 
 /// A request of `/tokenize` or `/apply-template`.
@@ -84,7 +84,7 @@ pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<T
         })?;
     let continues = continued || prefixed;
     let params = Params { model: name, unknown: fields.unknown(), ..Params::new(model.defaults.clone()) };
-    let input = Input::Conversation { messages, continues };
+    let input = RequestInput::Conversation { messages, continues };
     let request = GenerateRequest {
         input,
         tools,
@@ -163,7 +163,7 @@ async fn done(
 /// Tokens of a conversation's prompt.
 fn rendered(served: &ServedModel, request: GenerateRequest, slot: &WorkSlot) -> Result<Vec<u32>, ApiError> {
     let GenerateRequest { input, tools, template: variables, .. } = request;
-    let Input::Conversation { messages, continues } = input else { return Ok(Vec::new()) };
+    let RequestInput::Conversation { messages, continues } = input else { return Ok(Vec::new()) };
     let conversation = Conversation { messages, continues, tools: &tools, variables };
     let (text, _) = conversation.render(served, &ToolPrompt::new(served.format, &tools), slot)?;
     fits(served, &text)?;

@@ -17,7 +17,7 @@ use crate::error::Dialect;
 use crate::http::access_log::{LogEntry, RequestLog, plain};
 use crate::http::admission::Origin;
 use crate::http::client::{self, Client};
-use crate::http::connections::{ActiveRequest, Connection};
+use crate::http::connections::{Connection, ConnectionRequest};
 use crate::ids::fresh_id;
 use crate::state::AppState;
 
@@ -120,7 +120,7 @@ struct LoggedBody {
     body: Body,
     log: RequestLog,
     /// Keeps the connection from counting as idle.
-    _active: Option<ActiveRequest>,
+    _active: Option<ConnectionRequest>,
 }
 
 impl HttpBody for LoggedBody {

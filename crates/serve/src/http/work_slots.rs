@@ -38,19 +38,19 @@ const LARGE_BYTES: usize = 256 << 10;
 
 /// The slots and those who wait for one.
 pub struct WorkSlots {
-    inner: Mutex<Inner>,
+    inner: Mutex<SlotState>,
     /// Slots of processes that compile constraints.
     compiling: Option<Arc<WorkSlots>>,
 }
 
 impl Default for WorkSlots {
     fn default() -> WorkSlots {
-        let compiling = WorkSlots { inner: Mutex::new(Inner::new(COMPILING)), compiling: None };
-        WorkSlots { inner: Mutex::new(Inner::new(PARSING)), compiling: Some(Arc::new(compiling)) }
+        let compiling = WorkSlots { inner: Mutex::new(SlotState::new(COMPILING)), compiling: None };
+        WorkSlots { inner: Mutex::new(SlotState::new(PARSING)), compiling: Some(Arc::new(compiling)) }
     }
 }
 
-struct Inner {
+struct SlotState {
     limits: SlotLimits,
     running: Vec<SlotKey>,
     waiting: Vec<(SlotKey, oneshot::Sender<HeldSlot>)>,
@@ -115,9 +115,9 @@ impl WorkSlots {
     }
 }
 
-impl Inner {
-    fn new(limits: SlotLimits) -> Inner {
-        Inner { limits, running: Vec::new(), waiting: Vec::new(), last_start: HashMap::new(), starts: 0 }
+impl SlotState {
+    fn new(limits: SlotLimits) -> SlotState {
+        SlotState { limits, running: Vec::new(), waiting: Vec::new(), last_start: HashMap::new(), starts: 0 }
     }
 
     fn may_start(&self, key: SlotKey) -> bool {

@@ -5,7 +5,7 @@ mod replies;
 mod reply_format;
 
 pub(crate) use pre_tokenizers::{PRE_TOKENIZERS, PreTokenizer};
-pub(crate) use reply_format::{Calls, Head, Named, Object, dsml};
+pub(crate) use reply_format::{Calls, Head, NamedSyntax, ObjectSyntax, dsml};
 pub use reply_format::{Format, Syntax, THINK, THINK_END};
 
 /// A family of models, by what it writes.

@@ -674,7 +674,7 @@ fn ecma(text: &str, path: &str) -> Result<String, GrammarError> {
     let refused = |reason| regex::refusal(&format!("#{path}"), reason);
     let rust = regex::from_ecma(text).map_err(refused)?;
     let parsed = llguidance::derivre::RegexBuilder::new().mk_regex_for_serach(&llguidance::regex_to_lark(&rust, ""));
-    parsed.map_err(|e| refused(regex::Refused::Syntax(super::one_line(&e.to_string()))))?;
+    parsed.map_err(|e| refused(regex::RegexError::Syntax(super::one_line(&e.to_string()))))?;
     Ok(rust)
 }
 
