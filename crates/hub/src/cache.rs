@@ -11,7 +11,7 @@ use crate::error::HubError;
 use crate::listing::is_hex;
 use crate::name::{Name, check_repository};
 use crate::select::gguf_models;
-use crate::snapshot::{entries, model, safetensors};
+use crate::snapshot::{directory_entries, entries, model, safetensors};
 
 /// A cache of the Hugging Face layout.
 #[derive(Clone, Debug)]
@@ -71,7 +71,6 @@ impl Cache {
         Ok(pulled)
     }
 
-    /// The directory of a repository.
     pub(crate) fn repository(&self, name: &Name) -> PathBuf {
         self.root.join(name.directory())
     }
@@ -93,16 +92,9 @@ impl Cache {
         Ok(Some(repository.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir()))
     }
 
-    /// Repositories that have a directory.
     fn repositories(&self) -> Result<Vec<Name>, HubError> {
-        let read = match std::fs::read_dir(&self.root) {
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(HubError::disk(&self.root, error)),
-        };
         let mut found = Vec::new();
-        for entry in read {
-            let entry = entry.map_err(|e| HubError::disk(&self.root, e))?;
+        for entry in directory_entries(&self.root)? {
             let name = entry.file_name();
             let Some((org, name)) = name.to_str().and_then(|n| n.strip_prefix("models--")?.split_once("--")) else {
                 continue;

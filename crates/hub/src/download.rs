@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::error::HubError;
 use crate::name::Name;
-use crate::remote::{Asked, Failure, Retry, Session};
+use crate::remote::{Asked, AttemptError, Retry, Session};
 use crate::select::RemoteFile;
 
 /// Bytes hashed at a time when a download is resumed.
@@ -28,7 +28,6 @@ pub(crate) fn hasher_of(file: &RemoteFile) -> Box<dyn DynDigest> {
     Box::new(Sha1::new_with_prefix(format!("blob {}\0", file.size)))
 }
 
-/// A finished hash in hexadecimal digits.
 pub(crate) fn hex(hasher: Box<dyn DynDigest>) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -47,8 +46,7 @@ pub trait Progress: Sync {
     fn cancelled(&self) -> bool;
 }
 
-/// A file to be fetched.
-pub(crate) struct Job<'a> {
+pub(crate) struct BlobDownload<'a> {
     pub(crate) name: &'a Name,
     pub(crate) commit: &'a str,
     pub(crate) file: &'a RemoteFile,
@@ -72,7 +70,7 @@ struct Partial {
     there: u64,
 }
 
-impl Job<'_> {
+impl BlobDownload<'_> {
     /// Fetch, verify and put in place. Bytes that are wrong are fetched once more, from the start.
     pub(crate) fn run(&self, session: &Session) -> Result<(), HubError> {
         for attempt in 0..2 {
@@ -149,9 +147,8 @@ impl Job<'_> {
         Ok(Partial { file, hasher, there })
     }
 
-    /// Throw away what is there.
-    fn restart(&self, partial: &mut Partial) -> Result<(), Failure> {
-        let failed = |e| Failure::Final(HubError::write(&self.incomplete, e, self.file.size));
+    fn restart(&self, partial: &mut Partial) -> Result<(), AttemptError> {
+        let failed = |e| AttemptError::Final(HubError::write(&self.incomplete, e, self.file.size));
         partial.file.set_len(0).map_err(failed)?;
         partial.file.seek(SeekFrom::Start(0)).map_err(failed)?;
         partial.hasher = hasher_of(self.file);
@@ -160,8 +157,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// One request, as far as it leads.
-    fn attempt(&self, url: &Url, partial: &mut Partial, session: &Session) -> Result<Option<Mismatch>, Failure> {
+    fn attempt(&self, url: &Url, partial: &mut Partial, session: &Session) -> Result<Option<Mismatch>, AttemptError> {
         let size = self.file.size;
         let range = (partial.there > 0).then(|| format!("bytes={}-", partial.there));
         let asked = Asked::File(self.name, &self.file.path);
@@ -171,12 +167,12 @@ impl Job<'_> {
                 let header = response.headers().get(CONTENT_RANGE).and_then(|h| h.to_str().ok());
                 if !header.is_some_and(|header| continues(header, partial.there, size)) {
                     self.restart(partial)?;
-                    return Err(Failure::Again("the answer is another part of the file".to_string(), None));
+                    return Err(AttemptError::Again("the answer is another part of the file".to_string(), None));
                 }
             }
             StatusCode::RANGE_NOT_SATISFIABLE => {
                 self.restart(partial)?;
-                return Err(Failure::Again("the rest of the file is refused".to_string(), None));
+                return Err(AttemptError::Again("the rest of the file is refused".to_string(), None));
             }
             _ if partial.there > 0 => self.restart(partial)?,
             _ => {}
@@ -189,7 +185,7 @@ impl Job<'_> {
                 return Ok(());
             }
             let written = partial.file.write_all(chunk);
-            written.map_err(|e| Failure::Final(HubError::write(&self.incomplete, e, size - partial.there)))?;
+            written.map_err(|e| AttemptError::Final(HubError::write(&self.incomplete, e, size - partial.there)))?;
             partial.hasher.update(chunk);
             partial.there += chunk.len() as u64;
             self.progress.advance(&self.file.path, chunk.len() as u64);
@@ -199,7 +195,7 @@ impl Job<'_> {
             return Ok(Some(Mismatch { expected: format!("{size} bytes"), found: format!("more than {size} bytes") }));
         }
         if partial.there < size {
-            return Err(Failure::Again(format!("the answer ended after {} of {size} bytes", partial.there), None));
+            return Err(AttemptError::Again(format!("the answer ended after {} of {size} bytes", partial.there), None));
         }
         Ok(None)
     }

@@ -144,7 +144,6 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// A failed read.
     pub(crate) fn disk(path: &Path, source: std::io::Error) -> HubError {
         HubError::Disk { path: path.to_path_buf(), source }
     }

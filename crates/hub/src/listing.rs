@@ -7,11 +7,10 @@ use serde::Deserialize;
 use crate::error::HubError;
 use crate::select::{Listing, RemoteFile, check_path};
 
-/// Files a repository may have.
 const FILES_MAX: usize = 100_000;
 
 #[derive(Deserialize)]
-struct Answer {
+struct ModelInfo {
     sha: String,
     #[serde(default)]
     siblings: Vec<Sibling>,
@@ -36,7 +35,7 @@ struct Large {
 /// Read the answer to `/api/models/{repository}/revision/{revision}?blobs=true`.
 pub(crate) fn read(repository: &str, bytes: &[u8]) -> Result<Listing, HubError> {
     let refused = |why: String| HubError::Listing { repository: repository.to_string(), why };
-    let answer: Answer = serde_json::from_slice(bytes).map_err(|e| refused(format!("it cannot be read: {e}")))?;
+    let answer: ModelInfo = serde_json::from_slice(bytes).map_err(|e| refused(format!("it cannot be read: {e}")))?;
     if answer.siblings.len() > FILES_MAX {
         return Err(refused(format!("it has {} files and at most {FILES_MAX} are read", answer.siblings.len())));
     }

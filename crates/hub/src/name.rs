@@ -4,9 +4,7 @@ use std::fmt;
 
 use crate::error::HubError;
 
-/// Longest part between slashes.
 const PART_MAX: usize = 96;
-/// Longest name as a whole.
 const NAME_MAX: usize = 1024;
 
 /// A model at the hub.
@@ -67,12 +65,10 @@ impl Name {
         }
     }
 
-    /// Revision to ask for.
     pub(crate) fn revision(&self) -> &str {
         self.revision.as_deref().unwrap_or("main")
     }
 
-    /// The repository's directory in the cache.
     pub(crate) fn directory(&self) -> String {
         format!("models--{}", self.repository.replace('/', "--"))
     }
@@ -91,7 +87,6 @@ impl fmt::Display for Name {
     }
 }
 
-/// Whether a path names a GGUF file.
 pub(crate) fn is_gguf(path: &str) -> bool {
     path.len() > 5 && path.to_ascii_lowercase().ends_with(".gguf")
 }

@@ -13,11 +13,9 @@ use crate::select::{Listing, RemoteFile, Selection};
 
 /// Fetched of a safetensors file at first; most headers are smaller.
 const FIRST: u64 = 256 << 10;
-/// Largest safetensors header.
 const HEADER_MAX: u64 = 32 << 20;
 /// Fetched of a GGUF file: metadata and vocabulary lie at its start.
 const GGUF_HEADER: u64 = 16 << 20;
-/// Largest small file.
 const SMALL_MAX: u64 = 256 << 20;
 
 impl Hub {
@@ -81,7 +79,6 @@ fn head(session: &Session, name: &Name, commit: &str, file: &RemoteFile) -> Resu
     }
     Ok(bytes)
 }
-/// Bytes with their hash.
 fn checked(file: &RemoteFile, bytes: Vec<u8>) -> (Vec<u8>, String) {
     let mut hasher = hasher_of(file);
     hasher.update(&bytes);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cache::Lock;
 use crate::disk_space::free_bytes;
-use crate::download::{Job, Progress, bytes_there};
+use crate::download::{BlobDownload, Progress, bytes_there};
 use crate::error::HubError;
 use crate::listing::is_hex;
 use crate::name::Name;
@@ -14,7 +14,6 @@ use crate::remote::{Hub, Session, Stop};
 use crate::select::{Listing, RemoteFile, Selection, check_path};
 use crate::snapshot;
 
-/// How often a lock is tried.
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 impl Hub {
@@ -40,7 +39,7 @@ impl Hub {
             if by_blob.insert(file.blob(), file).is_none() {
                 let incomplete = blobs.join(format!("{}.incomplete", file.blob()));
                 let blob = blobs.join(file.blob());
-                jobs.push(Job { name, commit: &listing.commit, file, incomplete, blob, progress });
+                jobs.push(BlobDownload { name, commit: &listing.commit, file, incomplete, blob, progress });
             }
         }
         self.check_room(&jobs)?;
@@ -62,9 +61,8 @@ impl Hub {
         Ok(if selection.model.is_empty() { snapshot } else { snapshot.join(&selection.model) })
     }
 
-    /// Whether the disk takes what is still to come.
-    fn check_room(&self, jobs: &[Job]) -> Result<(), HubError> {
-        let missing = |job: &Job| {
+    fn check_room(&self, jobs: &[BlobDownload]) -> Result<(), HubError> {
+        let missing = |job: &BlobDownload| {
             if is_there(job) { 0 } else { job.file.size - bytes_there(&job.incomplete, job.file.size) }
         };
         let needed = jobs.iter().map(missing).fold(0, u64::saturating_add);
@@ -75,7 +73,7 @@ impl Hub {
         }
     }
 
-    fn pull_blob(&self, job: &Job, session: &Session) -> Result<(), HubError> {
+    fn pull_blob(&self, job: &BlobDownload, session: &Session) -> Result<(), HubError> {
         let path = &job.file.path;
         // The Python tools lock single blobs.
         let waiting = || job.progress.note(&format!("{path}: waiting for another download of it to end"));
@@ -91,7 +89,7 @@ impl Hub {
 }
 
 /// Whether the blob is there. Its name is the hash of what it was when it was put there.
-fn is_there(job: &Job) -> bool {
+fn is_there(job: &BlobDownload) -> bool {
     std::fs::metadata(&job.blob).is_ok_and(|there| there.is_file() && there.len() == job.file.size)
 }
 

@@ -18,9 +18,7 @@ use crate::name::Name;
 use crate::select::Listing;
 use crate::settings::Settings;
 
-/// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 10;
-/// Largest JSON answer.
 const JSON_MAX: u64 = 64 << 20;
 /// Longest pause between attempts that a server may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
@@ -30,7 +28,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(50);
 /// Bytes read at a time.
 const PIECE: usize = 64 << 10;
-/// Requests at the same time.
 const WORKERS: usize = 4;
 
 /// How long the network is waited for.
@@ -76,7 +73,7 @@ pub(crate) struct Session<'a> {
 }
 
 /// Why an attempt failed.
-pub(crate) enum Failure {
+pub(crate) enum AttemptError {
     /// Another attempt would fail too.
     Final(HubError),
     /// Another attempt may do, after the pause that the server asks for.
@@ -108,17 +105,15 @@ impl Hub {
                 "it must be http or https with a host, without user, query or fragment, like https://huggingface.co";
             return Err(wrong(why.to_string()));
         }
-        let token = match &settings.token {
-            None => None,
-            Some(token) => {
-                let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HubError::Setting {
-                    variable: "HF_TOKEN".to_string(),
-                    why: "the token holds characters that no header takes; copy it again".to_string(),
-                })?;
-                value.set_sensitive(true);
-                Some(value)
-            }
+        let authorization = |token: &String| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| HubError::Setting {
+                variable: "HF_TOKEN".to_string(),
+                why: "the token holds characters that no header takes; copy it again".to_string(),
+            })?;
+            value.set_sensitive(true);
+            Ok(value)
         };
+        let token = settings.token.as_ref().map(authorization).transpose()?;
         // No proxy can reach this machine's own addresses.
         let proxies = (!is_loopback(&endpoint)).then(Matcher::from_env);
         let cache = Cache::new(settings.cache.clone());
@@ -148,7 +143,6 @@ impl Hub {
         if self.settings.offline { Err(HubError::Offline { what: what() }) } else { Ok(()) }
     }
 
-    /// Address of a file.
     pub(crate) fn file_url(&self, name: &Name, commit: &str, path: &str) -> Url {
         let parts = name.repository.split('/').chain(["resolve", commit]).chain(path.split('/'));
         self.url(&parts.collect::<Vec<_>>())
@@ -227,14 +221,19 @@ impl Hub {
         Proxy::new(&given?).ok()
     }
 
-    /// What a status means.
-    fn judge(&self, response: Response<Body>, url: &Url, left: bool, asked: Asked) -> Result<Response<Body>, Failure> {
+    fn judge(
+        &self,
+        response: Response<Body>,
+        url: &Url,
+        left: bool,
+        asked: Asked,
+    ) -> Result<Response<Body>, AttemptError> {
         let code = response.status();
         let name = asked.name();
         match code.as_u16() {
             200 | 206 | 416 => Ok(response),
             // A storage host answers so when a signed address has expired: the endpoint gives a new one.
-            401 | 403 if left => Err(Failure::Again(format!("the storage host answers {code}"), None)),
+            401 | 403 if left => Err(AttemptError::Again(format!("the storage host answers {code}"), None)),
             401 | 403 => {
                 let repository = name.repository.clone();
                 let endpoint = self.settings.endpoint.trim_end_matches('/');
@@ -244,18 +243,18 @@ impl Hub {
                 } else if code == StatusCode::UNAUTHORIZED {
                     step.push_str("; or the name is wrong, as the hub answers so for unknown repositories too");
                 }
-                Err(Failure::Final(HubError::Gated { repository, status: code.as_u16(), step }))
+                Err(AttemptError::Final(HubError::Gated { repository, status: code.as_u16(), step }))
             }
             404 | 410 => {
                 let code = response.headers().get("x-error-code").and_then(|c| c.to_str().ok()).unwrap_or_default();
-                Err(Failure::Final(not_found(asked, code)))
+                Err(AttemptError::Final(not_found(asked, code)))
             }
             408 | 429 | 500..=599 => {
                 let seconds = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
                 let after = seconds.map(|s| Duration::from_secs(s).min(RETRY_AFTER_MAX));
-                Err(Failure::Again(format!("the hub answers {code}"), after))
+                Err(AttemptError::Again(format!("the hub answers {code}"), after))
             }
-            _ => Err(Failure::Final(status(url, code))),
+            _ => Err(AttemptError::Final(status(url, code))),
         }
     }
 }
@@ -272,11 +271,11 @@ impl Session<'_> {
         }
     }
 
-    fn fetch_once(&self, url: &Url, asked: Asked, limit: u64, prefix: Option<u64>) -> Result<Vec<u8>, Failure> {
+    fn fetch_once(&self, url: &Url, asked: Asked, limit: u64, prefix: Option<u64>) -> Result<Vec<u8>, AttemptError> {
         let range = prefix.map(|bytes| format!("bytes=0-{}", bytes.saturating_sub(1)));
         let response = self.open(url, range.as_deref(), asked)?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            return Err(Failure::Again("the range is refused".to_string(), None));
+            return Err(AttemptError::Again("the range is refused".to_string(), None));
         }
         let limit = prefix.unwrap_or(limit);
         let mut bytes: Vec<u8> = Vec::new();
@@ -291,17 +290,17 @@ impl Session<'_> {
             None if bytes.len() as u64 > limit => {
                 let repository = asked.name().repository.clone();
                 let why = format!("the answer has more than {limit} bytes");
-                Err(Failure::Final(HubError::Listing { repository, why }))
+                Err(AttemptError::Final(HubError::Listing { repository, why }))
             }
             Some(wanted) if (bytes.len() as u64) < wanted => {
-                Err(Failure::Again(format!("{} bytes came of {wanted}", bytes.len()), None))
+                Err(AttemptError::Again(format!("{} bytes came of {wanted}", bytes.len()), None))
             }
             _ => Ok(bytes),
         }
     }
 
     /// Sends a request and follows its redirects. The response is 200, 206 or 416.
-    pub(crate) fn open(&self, url: &Url, range: Option<&str>, asked: Asked) -> Result<Response<Body>, Failure> {
+    pub(crate) fn open(&self, url: &Url, range: Option<&str>, asked: Asked) -> Result<Response<Body>, AttemptError> {
         let hub = self.hub;
         let mut url = url.clone();
         // Once a redirect has left the endpoint, no later request is its own.
@@ -322,12 +321,12 @@ impl Session<'_> {
                 return hub.judge(response, &url, left, asked);
             };
             let Some(next) = redirected(&url, location) else {
-                return Err(Failure::Final(status(&url, response.status())));
+                return Err(AttemptError::Final(status(&url, response.status())));
             };
             url = next;
         }
         let why = format!("more than {REDIRECTS_MAX} redirects");
-        Err(Failure::Final(HubError::Connection { url: shown(&url), why, attempts: 1 }))
+        Err(AttemptError::Final(HubError::Connection { url: shown(&url), why, attempts: 1 }))
     }
 
     /// Reads a body to its end, or `most` bytes of it, piece by piece.
@@ -335,13 +334,13 @@ impl Session<'_> {
         &self,
         body: &mut BodyReader,
         most: u64,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+        take: &mut dyn FnMut(&[u8]) -> Result<(), AttemptError>,
+    ) -> Result<(), AttemptError> {
         let mut piece = vec![0; PIECE];
         let mut rest = most;
         while rest > 0 {
             if (self.stop)() {
-                return Err(Failure::Final(HubError::Cancelled));
+                return Err(AttemptError::Final(HubError::Cancelled));
             }
             let room = piece.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
             let read = body.read(&mut piece[..room]).map_err(|e| self.failure(e.into()))?;
@@ -354,17 +353,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What an error of the client means.
-    fn failure(&self, error: ureq::Error) -> Failure {
+    fn failure(&self, error: ureq::Error) -> AttemptError {
         match error {
-            _ if (self.stop)() => Failure::Final(HubError::Cancelled),
+            _ if (self.stop)() => AttemptError::Final(HubError::Cancelled),
             ureq::Error::Timeout(phase) => {
                 let Patience { connect, idle, .. } = self.hub.patience;
                 let connecting = matches!(phase, ureq::Timeout::Resolve | ureq::Timeout::Connect);
                 let limit = if connecting { connect } else { idle };
-                Failure::Again(format!("nothing came for {:.1} s", limit.as_secs_f64()), None)
+                AttemptError::Again(format!("nothing came for {:.1} s", limit.as_secs_f64()), None)
             }
-            other => Failure::Again(words(&other), None),
+            other => AttemptError::Again(words(&other), None),
         }
     }
 }
@@ -392,7 +390,6 @@ fn not_found(asked: Asked, code: &str) -> HubError {
     HubError::NotFound { what, step: step.to_string() }
 }
 
-/// Attempts at one thing.
 pub(crate) struct Retry<'a> {
     session: &'a Session<'a>,
     url: String,
@@ -410,10 +407,10 @@ impl Retry<'_> {
     }
 
     /// Waits for the next attempt, or says why there is none.
-    pub(crate) fn pause(&mut self, failure: Failure, note: &dyn Fn(&str)) -> Result<(), HubError> {
+    pub(crate) fn pause(&mut self, failure: AttemptError, note: &dyn Fn(&str)) -> Result<(), HubError> {
         let (why, after) = match failure {
-            Failure::Final(error) => return Err(error),
-            Failure::Again(why, after) => (why, after),
+            AttemptError::Final(error) => return Err(error),
+            AttemptError::Again(why, after) => (why, after),
         };
         let patience = self.session.hub.patience;
         self.failures += 1;

@@ -36,7 +36,6 @@ pub struct RemoteFile {
 }
 
 impl RemoteFile {
-    /// Name of its blob in the cache.
     pub(crate) fn blob(&self) -> &str {
         self.sha256.as_deref().unwrap_or(&self.sha1)
     }

@@ -1,6 +1,7 @@
 //! Whether a snapshot on disk holds all files of a model.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -8,11 +9,10 @@ use serde::Deserialize;
 use crate::error::HubError;
 use crate::select::{INDEX, Picked, check_path, pick_gguf};
 
-/// Largest index that is read.
 const INDEX_MAX: u64 = 256 << 20;
 
 #[derive(Deserialize)]
-struct Index {
+struct WeightIndex {
     weight_map: BTreeMap<String, String>,
 }
 
@@ -61,7 +61,8 @@ fn indexed(path: &Path) -> Result<BTreeSet<String>, HubError> {
         return Err(damaged(format!("the index has {bytes} bytes and at most {INDEX_MAX} are read")));
     }
     let text = std::fs::read(path).map_err(|e| HubError::disk(path, e))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| damaged(format!("the index cannot be read: {e}")))?;
+    let index: WeightIndex =
+        serde_json::from_slice(&text).map_err(|e| damaged(format!("the index cannot be read: {e}")))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     if files.is_empty() {
         return Err(damaged("the index names no files".to_string()));
@@ -76,13 +77,7 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<String>, HubError> {
     let mut found = Vec::new();
     let mut open = vec![(directory.to_path_buf(), String::new())];
     while let Some((at, prefix)) = open.pop() {
-        let read = match std::fs::read_dir(&at) {
-            Ok(read) => read,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(HubError::disk(&at, error)),
-        };
-        for entry in read {
-            let entry = entry.map_err(|e| HubError::disk(&at, e))?;
+        for entry in directory_entries(&at)? {
             let Ok(name) = entry.file_name().into_string() else { continue };
             let kind = entry.file_type().map_err(|e| HubError::disk(&at, e))?;
             let path = format!("{prefix}{name}");
@@ -95,4 +90,12 @@ pub(crate) fn entries(directory: &Path) -> Result<Vec<String>, HubError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// What is in a directory; nothing where there is none.
+pub(crate) fn directory_entries(directory: &Path) -> Result<Vec<DirEntry>, HubError> {
+    match std::fs::read_dir(directory).and_then(Iterator::collect) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read.map_err(|e| HubError::disk(directory, e)),
+    }
 }

@@ -13,11 +13,9 @@ use crate::http::access_log::RequestLog;
 /// The API whose clients use a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// OpenAI's API.
     OpenAi,
     /// DeepSeek's paths: OpenAI's API, but an invalid value is a 422.
     DeepSeek,
-    /// Anthropic's API.
     Anthropic,
 }
 
@@ -59,7 +57,6 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// An internal error.
     pub(crate) fn fault(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }
@@ -121,7 +118,6 @@ impl ApiError {
         self
     }
 
-    /// The response of this error.
     pub(crate) fn respond(&self, dialect: Dialect, id: Option<&str>) -> Response {
         let mut response = (self.status(dialect), axum::Json(self.json(dialect, id))).into_response();
         if self.status == StatusCode::UNAUTHORIZED {

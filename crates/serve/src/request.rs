@@ -8,7 +8,7 @@ use text::chat::Message;
 #[derive(Clone, Debug)]
 pub struct GenerateRequest {
     /// The prompt or the conversation.
-    pub input: Input,
+    pub input: RequestInput,
     /// Tools, and whether they must be called.
     pub tools: Tools,
     /// Variables of the chat template, beside the server's own.
@@ -25,7 +25,7 @@ pub struct GenerateRequest {
 
 /// Input of a request.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub enum RequestInput {
     /// A conversation, for the chat template.
     Conversation {
         /// Messages of all dialects, in one form.

@@ -9,7 +9,6 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::TextError;
 
-/// Longest template.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// Steps a render may take.
 const FUEL: u64 = 2_000_000;

@@ -99,7 +99,6 @@ impl Vocabulary {
         Err(TextError::Tokenizer(message))
     }
 
-    /// Byte-level BPE.
     fn byte_level(&self) -> Result<Parts, TextError> {
         let rule = pre_tokenizer(self.pre.as_deref().unwrap_or("default"))?;
         let split =
@@ -119,7 +118,6 @@ impl Vocabulary {
         })
     }
 
-    /// SentencePiece's BPE.
     fn sentence_piece(&self) -> Result<Parts, TextError> {
         let mut steps = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"})];
         let mut decoders = vec![

@@ -13,9 +13,11 @@
 //! `compile` is milliseconds; `Matcher::allowed` microseconds to a millisecond. Nothing here runs longer or takes more memory than
 //! the limits below permit, whatever the schema says.
 
+mod bounds;
 mod dead_ends;
 mod doubts;
 mod json_numbers;
+mod matcher;
 mod multiples;
 mod outline;
 mod pieces;
@@ -27,7 +29,7 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use llguidance::api::{GrammarWithLexer, ParserLimits, StopReason, TopLevelGrammar};
+use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Matcher as Parser, ParserFactory, TokenParser};
@@ -35,11 +37,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
 
+pub use matcher::Matcher;
 pub use outline::{Outline, Trial};
 pub use tool_calls::{CallBody, CallSyntax, Tool};
 
 use crate::{TextError, Tokenizer};
-use json_numbers::{Numbers, Risky};
+use json_numbers::{NumberTracker, Risky};
 use schema::Screened;
 
 /// Largest JSON Schema, in bytes of JSON.
@@ -213,7 +216,6 @@ impl GrammarError {
     }
 }
 
-/// Refuse more than a limit.
 fn at_most(what: impl Into<String>, found: usize, max: usize) -> Result<(), GrammarError> {
     if found > max {
         return Err(GrammarError::TooLarge { what: what.into(), found: found as u64, max: max as u64 });
@@ -326,10 +328,7 @@ impl Grammars {
         if let Some(marker) = marker {
             let first = grammars[0].name.clone().unwrap_or_default();
             let lark = tool_calls::after(self, marker, &first);
-            grammars.insert(
-                0,
-                GrammarWithLexer { name: Some("after".to_string()), lark_grammar: Some(lark), json_schema: None },
-            );
+            grammars.insert(0, named("after", GrammarWithLexer::from_lark(lark)));
         }
         let compiled = self.parser(grammars)?.map_err(|why| self.fault_in(wanted, &why))?;
         pieces::check(compiled.parser.grammar().lexer_spec().regex_builder.exprset())?;
@@ -338,15 +337,9 @@ impl Grammars {
         warnings.extend(parser.grammar_warnings().iter().filter(|w| !doubts::are_told(w)).map(|w| one_line(w)));
         warnings.dedup();
         let json = matches!(wanted, Constraint::JsonObject | Constraint::JsonSchema { .. } | Constraint::Calls { .. });
-        let numbers = json.then(|| (Numbers::new(), self.risky.clone(), self.factory.tok_env().clone()));
-        let mut matcher = Matcher {
-            numbers,
-            beyond: false,
-            parser,
-            vocab: self.vocab,
-            bits: vec![0; self.vocab.div_ceil(32)],
-            warnings,
-        };
+        let numbers = json.then(|| (NumberTracker::new(), self.risky.clone(), self.factory.tok_env().clone()));
+        let (vocab, bits) = (self.vocab, vec![0; self.vocab.div_ceil(32)]);
+        let mut matcher = Matcher { numbers, beyond: false, parser, vocab, bits, warnings };
         match matcher.allowed() {
             Ok(_) => Ok(matcher),
             Err(GrammarError::DeadEnd) => Err(GrammarError::invalid("grammar", "nothing matches it")),
@@ -489,7 +482,6 @@ fn looks_like_a_marker(bytes: &[u8]) -> bool {
 /// How llguidance's words begin for a schema that it sees to be empty.
 const UNSATISFIABLE: &str = "Unsatisfiable schema: ";
 
-/// Why there is no parser.
 #[derive(Debug, Error)]
 enum NotCompiled {
     /// llguidance's words.
@@ -588,126 +580,4 @@ fn refusal(wanted: &Constraint, said: &str) -> GrammarError {
         Constraint::Either(..) => "tools and schema",
     };
     GrammarError::invalid(what, line)
-}
-
-/// Matcher of one output: which tokens may come next.
-pub struct Matcher {
-    parser: Parser,
-    /// Where JSON is written: how its numbers grow.
-    numbers: Option<(Numbers, Arc<Risky>, TokEnv)>,
-    /// A number must have more digits than numbers should.
-    beyond: bool,
-    vocab: usize,
-    bits: Vec<u32>,
-    warnings: Vec<String>,
-}
-
-impl Clone for Matcher {
-    /// A matcher at the same place that shares nothing with this one, to compile once for several outputs.
-    fn clone(&self) -> Self {
-        Matcher {
-            numbers: self.numbers.clone(),
-            parser: self.parser.deep_clone(),
-            bits: self.bits.clone(),
-            warnings: self.warnings.clone(),
-            ..*self
-        }
-    }
-}
-
-impl Matcher {
-    /// Mask of the tokens that may come next, one bit an id, lowest first; `vocab.div_ceil(32)` words. An end-of-text id is among them where the
-    /// output may end. At the end of the grammar it is alone.
-    ///
-    /// # Errors
-    /// A mask that takes more than the limits allow; no token at all. The matcher is of no further use then.
-    pub fn allowed(&mut self) -> Result<&[u32], GrammarError> {
-        let mask = self.parser.compute_mask_or_eos();
-        let mask = mask.map_err(|e| broken(self.parser.stop_reason(), &e.to_string()))?;
-        let given = |bits: &mut [u32]| {
-            for (to, from) in bits.iter_mut().zip(mask.as_slice().iter().chain(std::iter::repeat(&0))) {
-                *to = *from;
-            }
-        };
-        let none = |bits: &[u32]| bits.iter().all(|&word| word == 0);
-        given(&mut self.bits);
-        if let Some((numbers, risky, env)) = &self.numbers {
-            let bytes = |id| env.tok_trie().token(id);
-            numbers.restrict(risky, &mut self.bits, bytes);
-            self.beyond = none(&self.bits);
-            if self.beyond {
-                given(&mut self.bits);
-                let parser = &mut self.parser;
-                risky.end_soon(&mut self.bits, |way| parser.validate_tokens(way).is_ok_and(|taken| taken == way.len()));
-            }
-        }
-        if none(&self.bits) {
-            return Err(GrammarError::DeadEnd);
-        }
-        Ok(&self.bits)
-    }
-
-    /// Advances by the sampled token. End-of-text ids may be left out.
-    ///
-    /// # Errors
-    /// A token that is not allowed: the matcher stays where it was.
-    pub fn accept(&mut self, id: u32) -> Result<(), GrammarError> {
-        if id as usize >= self.vocab {
-            return Err(GrammarError::NotAllowed(id));
-        }
-        let mut after = self.numbers.as_ref().map(|(numbers, ..)| *numbers);
-        if let (Some(after), Some((.., env))) = (&mut after, &self.numbers) {
-            let bytes = env.tok_trie().token(id);
-            if bytes.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) {
-                after.reset();
-            } else if !after.push(bytes) && !self.beyond {
-                return Err(GrammarError::NotAllowed(id));
-            }
-        }
-        match self.parser.try_consume_tokens(&[id]) {
-            Ok(1) => {
-                if let (Some(after), Some((numbers, ..))) = (after, &mut self.numbers) {
-                    *numbers = after;
-                }
-                Ok(())
-            }
-            Ok(_) => Err(GrammarError::NotAllowed(id)),
-            Err(e) => Err(broken(self.parser.stop_reason(), &e.to_string())),
-        }
-    }
-
-    /// What stops `allowed` or `accept` while another thread runs them: they fail within milliseconds, and the matcher is of no further use.
-    pub fn stopper(&self) -> impl Fn() + Send + use<> {
-        let handle = self.parser.cancellation_handle();
-        move || {
-            if let Some(handle) = &handle {
-                handle.cancel();
-            }
-        }
-    }
-
-    /// Whether the output may end here.
-    pub fn may_end(&mut self) -> bool {
-        self.is_done() || self.parser.is_accepting().unwrap_or(false)
-    }
-
-    /// Whether the output can only end here.
-    pub fn is_done(&self) -> bool {
-        self.parser.is_stopped() && self.parser.stop_reason().is_ok()
-    }
-
-    /// Keywords that are not enforced, a line each, with their paths. Empty after a strict compile, but for words that JSON Schema does not know.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-}
-
-fn broken(reason: StopReason, said: &str) -> GrammarError {
-    let line = one_line(said);
-    match reason {
-        StopReason::LexerTooComplex | StopReason::ParserTooComplex => GrammarError::TooComplex(line),
-        _ if line.contains("NoExtension") => GrammarError::DeadEnd,
-        _ if is_a_limit(&line) => GrammarError::TooComplex(line),
-        _ => GrammarError::Fault(line),
-    }
 }

@@ -10,7 +10,6 @@ const GROUPS: usize = 6;
 const SPACE: usize = 2;
 const REST: usize = 4;
 const ALL: usize = 5;
-/// Bytes of ASCII.
 const ASCII: usize = 128;
 
 fn group(byte: u8) -> usize {

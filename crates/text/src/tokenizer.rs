@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokenizers::{ModelWrapper, OffsetType, PreTokenizer};
 
@@ -33,7 +34,7 @@ const SEAM: &str = "\u{fdd0}\u{fdd1}";
 
 /// How pieces stand for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pieces {
+pub(crate) enum PieceSpelling {
     /// GPT-2's: every byte is one printable character.
     Bytes,
     /// SentencePiece's: text with U+2581 for spaces, `<0xNN>` for single bytes; whether one leading space of a text is dropped.
@@ -50,7 +51,7 @@ pub struct Tokenizer {
     begins: Vec<char>,
     /// The same spellings in order, and turned round in order: what begins or ends with a text is found by halving.
     ordered: [Vec<String>; 2],
-    pieces: Pieces,
+    pieces: PieceSpelling,
     added: std::collections::HashMap<u32, (String, bool)>,
     bytes_of: [u16; 512],
     least: OnceLock<Option<Box<Least>>>,
@@ -104,6 +105,17 @@ fn guarded<T>(what: &str, f: impl FnOnce() -> Result<T, String>) -> Result<T, Te
     outcome.unwrap_or_else(|payload| Err(said(payload))).map_err(error)
 }
 
+/// A part of a tokenizer as its description has it; null where there is none.
+fn json_of(part: Option<&impl Serialize>) -> Value {
+    serde_json::to_value(part).unwrap_or_default()
+}
+
+fn ids_of(tokenizer: &tokenizers::Tokenizer, text: &str, add_special: bool) -> Result<Vec<u32>, TextError> {
+    guarded("encoding", || {
+        tokenizer.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
+    })
+}
+
 impl Tokenizer {
     /// From the bytes of a `tokenizer.json`.
     ///
@@ -121,8 +133,7 @@ impl Tokenizer {
                 "model.dropout is {dropout}: a text would have other tokens each time; set it to null in tokenizer.json"
             )));
         }
-        let normalizer = inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok()).unwrap_or(Value::Null);
-        let most = growth(&normalizer);
+        let most = growth(&json_of(inner.get_normalizer()));
         if most > GROWTH_MAX {
             return Err(TextError::Tokenizer(format!(
                 "its normalizer can make {most} bytes of one; at most {GROWTH_MAX} are taken"
@@ -145,12 +156,11 @@ impl Tokenizer {
         // They are for batches in training: a prompt is neither cut nor filled up without a word.
         inner.with_padding(None);
         let _ = inner.with_truncation(None);
-        let decoder = inner.get_decoder().and_then(|d| serde_json::to_value(d).ok()).unwrap_or(Value::Null);
-        let text = decoder.to_string();
+        let text = json_of(inner.get_decoder()).to_string();
         let pieces = if text.contains("\"ByteLevel\"") {
-            Pieces::Bytes
+            PieceSpelling::Bytes
         } else {
-            Pieces::Text { drop_first_space: text.contains("\"Strip\"") || text.contains("\"Metaspace\"") }
+            PieceSpelling::Text { drop_first_space: text.contains("\"Strip\"") || text.contains("\"Metaspace\"") }
         };
         let added: std::collections::HashMap<u32, (String, bool)> =
             inner.get_added_tokens_decoder().into_iter().map(|(id, t)| (id, (t.content.clone(), t.special))).collect();
@@ -177,17 +187,16 @@ impl Tokenizer {
     /// No encoding of this text has fewer tokens; 0 where nothing can be said. Takes far less than encoding it.
     pub fn tokens_least(&self, text: &str) -> usize {
         let least = self.least.get_or_init(|| {
-            let json = |part: Option<Value>| part.unwrap_or(Value::Null);
             let (model, fallback) = match self.inner.get_model() {
                 ModelWrapper::BPE(bpe) => ("BPE", bpe.byte_fallback),
                 ModelWrapper::Unigram(unigram) => ("Unigram", unigram.byte_fallback()),
                 _ => ("other", false),
             };
             let parts = json!({
-                "normalizer": json(self.inner.get_normalizer().and_then(|n| serde_json::to_value(n).ok())),
-                "pre_tokenizer": json(self.inner.get_pre_tokenizer().and_then(|p| serde_json::to_value(p).ok())),
+                "normalizer": json_of(self.inner.get_normalizer()),
+                "pre_tokenizer": json_of(self.inner.get_pre_tokenizer()),
                 "model": model,
-                "bytes": fallback || self.pieces == Pieces::Bytes,
+                "bytes": fallback || self.pieces == PieceSpelling::Bytes,
             });
             let strips = self.inner.get_added_tokens_decoder().values().any(|t| t.lstrip || t.rstrip);
             let ids = 0..=self.largest_id().map_or(0, |(id, _)| id);
@@ -246,34 +255,33 @@ impl Tokenizer {
         if text.len() > TEXT_BYTES_MAX {
             return Err(TextError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
         }
-        guarded("encoding", || {
-            self.inner.encode_fast(text, add_special).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
-        })
+        ids_of(&self.inner, text, add_special)
     }
 
     /// Escapes the names of special tokens in a text from outside, before a template takes it: they are put behind marks, so that
     /// `encode_prompt` takes them for the text they are and nobody can end a turn by writing so. Where it begins or ends with a part of
     /// such a name, that is marked too: a template may put two texts side by side.
     pub fn escape_special_tokens(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        if self.is_part(1, text.chars()) {
-            out.push_str(SEAM);
-        }
-        let mut rest = text;
-        while let Some(c) = rest.chars().next() {
+        let seam = |part: bool| if part { SEAM } else { "" };
+        let plain = |c| if c == MARK || c == END_MARK { char::REPLACEMENT_CHARACTER } else { c };
+        let escaped = self.with_marks(text, |_, _| true, plain);
+        format!("{}{escaped}{}", seam(self.is_part(1, text.chars())), seam(self.is_part(0, text.chars().rev())))
+    }
+
+    /// A text with the names of special tokens marked that `taken` is true for, by their place; `plain` is what becomes of other
+    /// characters.
+    fn with_marks(&self, text: &str, taken: impl Fn(usize, &str) -> bool, plain: impl Fn(char) -> char) -> String {
+        let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+        while let Some(c) = text[at..].chars().next() {
             let may = self.begins.binary_search(&c).is_ok();
-            let named = || self.specials.iter().position(|piece| rest.starts_with(piece.as_str()));
-            let found = may.then(named).flatten();
-            if let Some(index) = found {
+            let named = |piece: &String| text[at..].starts_with(piece.as_str()) && taken(at, piece);
+            if let Some(index) = may.then(|| self.specials.iter().position(named)).flatten() {
                 out.push_str(&format!("{MARK}{index}{END_MARK}"));
-                rest = &rest[self.specials[index].len()..];
+                at += self.specials[index].len();
             } else {
-                out.push(if c == MARK || c == END_MARK { char::REPLACEMENT_CHARACTER } else { c });
-                rest = &rest[c.len_utf8()..];
+                out.push(plain(c));
+                at += c.len_utf8();
             }
-        }
-        if self.is_part(0, text.chars().rev()) {
-            out.push_str(SEAM);
         }
         out
     }
@@ -302,23 +310,11 @@ impl Tokenizer {
             plain.push_str(part);
             seams.push(plain.len());
         }
-        let (mut out, mut at) = (String::with_capacity(plain.len()), 0);
-        while let Some(c) = plain[at..].chars().next() {
-            let may = self.begins.binary_search(&c).is_ok();
-            let over = |piece: &str| {
-                let next = seams[seams.partition_point(|&seam| seam <= at)..].first();
-                plain[at..].starts_with(piece) && next.is_some_and(|&seam| seam < at + piece.len())
-            };
-            let found = may.then(|| self.specials.iter().position(|piece| over(piece))).flatten();
-            if let Some(index) = found {
-                out.push_str(&format!("{MARK}{index}{END_MARK}"));
-                at += self.specials[index].len();
-            } else {
-                out.push(c);
-                at += c.len_utf8();
-            }
-        }
-        Cow::Owned(out)
+        let over = |at: usize, piece: &str| {
+            let next = seams[seams.partition_point(|&seam| seam <= at)..].first();
+            next.is_some_and(|&seam| seam < at + piece.len())
+        };
+        Cow::Owned(self.with_marks(&plain, over, |c| c))
     }
 
     /// Ids of a rendered prompt: the template's own special tokens are special, escaped ones are text.
@@ -373,9 +369,7 @@ impl Tokenizer {
                 plain.set_encode_special_tokens(true);
                 plain
             });
-            ids.extend(guarded("encoding", || {
-                plain.encode_fast(piece.as_str(), false).map(|e| e.get_ids().to_vec()).map_err(|e| e.to_string())
-            })?);
+            ids.extend(ids_of(plain, piece, false)?);
             rest = &mark[end + END_MARK.len_utf8()..];
         }
         if !rest.is_empty() {
@@ -391,12 +385,12 @@ impl Tokenizer {
         }
         let piece = self.inner.id_to_token(id)?;
         let bytes = match self.pieces {
-            Pieces::Bytes => {
+            PieceSpelling::Bytes => {
                 let byte = |c: char| self.bytes_of.get(c as usize).copied().filter(|&b| b != u16::MAX).map(|b| b as u8);
                 let bytes: Option<Vec<u8>> = piece.chars().map(byte).collect();
                 bytes.unwrap_or_else(|| piece.into_bytes())
             }
-            Pieces::Text { .. } => {
+            PieceSpelling::Text { .. } => {
                 let hex = piece.strip_prefix("<0x").and_then(|p| p.strip_suffix('>'));
                 match hex.and_then(|h| u8::from_str_radix(h, 16).ok()).filter(|_| piece.len() == 6) {
                     Some(byte) => vec![byte],
@@ -438,7 +432,7 @@ impl Tokenizer {
     }
 
     pub(crate) fn drops_first_space(&self) -> bool {
-        self.pieces == Pieces::Text { drop_first_space: true }
+        self.pieces == PieceSpelling::Text { drop_first_space: true }
     }
 }
 

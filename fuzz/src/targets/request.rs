@@ -2,7 +2,7 @@
 use engine::Sampling;
 use serve::api::tokenize::{parse_detokenize, parse_tokenize};
 use serve::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, responses};
-use serve::request::{GenerateRequest, Input, Prompt};
+use serve::request::{GenerateRequest, Prompt, RequestInput};
 
 const VOCAB: usize = 1000;
 
@@ -13,10 +13,10 @@ fn sound(request: &GenerateRequest) {
     assert!(params.log_probabilities.is_none_or(|n| n <= 20));
     assert!((1..=16).contains(&params.choices) && params.best_of >= params.choices);
     match &request.input {
-        Input::Conversation { messages, .. } => {
+        RequestInput::Conversation { messages, .. } => {
             assert!(messages.iter().all(|m| m.content.is_some()));
         }
-        Input::Prompts { prompts, .. } => {
+        RequestInput::Prompts { prompts, .. } => {
             let ids = prompts.iter().filter_map(|p| if let Prompt::Tokens(ids) = p { Some(ids) } else { None });
             assert!(!prompts.is_empty() && ids.flatten().all(|&id| (id as usize) < VOCAB));
         }

@@ -11,7 +11,7 @@ use crate::api::{response_format, tools};
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Input};
+use crate::request::{GenerateRequest, RequestInput};
 
 /// Most messages of a conversation.
 pub const MESSAGES_MAX: usize = 1 << 14;
@@ -54,7 +54,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
         "prediction",
     ]);
     params.unknown = fields.unknown();
-    let input = Input::Conversation { messages, continues };
+    let input = RequestInput::Conversation { messages, continues };
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
 }
 
@@ -156,7 +156,6 @@ fn one_message(message: &Field) -> Result<Message, ApiError> {
     Ok(Message { role, content: Some(text), name, tool_call_id, tool_calls, reasoning_content })
 }
 
-/// Writer of responses of `/v1/chat/completions`.
 pub(crate) struct ChatWriter {
     pub head: ResponseInfo,
     pub log_probabilities: bool,

@@ -10,7 +10,7 @@ use crate::api::response_format;
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Input, Params, Prompt, Tools};
+use crate::request::{GenerateRequest, Params, Prompt, RequestInput, Tools};
 
 /// Most prompts of one request, and most answers in all.
 const PROMPTS_MAX: usize = 256;
@@ -40,7 +40,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     let (response_format, format_field) = response_format::parse(fields)?;
     fields.about(&["user", "metadata"]);
     params.unknown = fields.unknown();
-    let input = Input::Prompts { prompts, suffix, echo };
+    let input = RequestInput::Prompts { prompts, suffix, echo };
     Ok(GenerateRequest {
         input,
         tools: Tools::default(),
@@ -107,7 +107,6 @@ pub fn ids(param: &str, items: &[Value], vocab: usize) -> Result<Vec<u32>, ApiEr
     items.iter().enumerate().map(id).collect()
 }
 
-/// Writer of responses of `/v1/completions`.
 pub(crate) struct CompletionWriter {
     pub head: ResponseInfo,
     pub log_probabilities: bool,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::api::json;
 use crate::error::ApiError;
+use crate::generation::served_model::ServedModel;
 
 /// Most characters of a value that an error quotes.
 const SHOWN_MAX: usize = 100;
@@ -16,6 +17,12 @@ pub struct ModelDefaults<'a> {
     pub defaults: &'a Sampling,
     /// Size of the vocabulary.
     pub vocab: usize,
+}
+
+impl ModelDefaults<'_> {
+    pub(super) fn of(served: &ServedModel) -> ModelDefaults<'_> {
+        ModelDefaults { defaults: &served.defaults, vocab: served.engine.vocab() }
+    }
 }
 
 /// A value as an error quotes it: short and on one line.
@@ -181,8 +188,7 @@ impl Fields {
     }
 
     pub(super) fn flag(&mut self, key: &'static str) -> Result<Option<bool>, ApiError> {
-        let Some(value) = self.take(key) else { return Ok(None) };
-        value.as_bool().map(Some).ok_or_else(|| wrong(key, &value, "true or false"))
+        Field::new(key, &self.take(key).unwrap_or_default()).flag()
     }
 
     pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, ApiError> {

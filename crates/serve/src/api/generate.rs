@@ -66,7 +66,6 @@ impl Endpoint {
         }
     }
 
-    /// The writer of the response to a request.
     fn writer(self, served: &ServedModel, request: &GenerateRequest) -> Box<dyn ResponseWriter> {
         let head = ResponseInfo { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
         let (w, log_probabilities) = (&request.params, request.params.log_probabilities.is_some());
@@ -145,7 +144,6 @@ pub async fn complete(state: Arc<AppState>, request: Request, endpoint: Endpoint
     }
 }
 
-/// Parses and prepares a request.
 async fn prepare(
     state: &Arc<AppState>,
     request: Request,
@@ -156,8 +154,7 @@ async fn prepare(
     let (content, served) = receive(state, &head, content).await?;
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
-        let model = ModelDefaults { defaults: &served.defaults, vocab: served.engine.vocab() };
-        let request = endpoint.validate(&mut fields, model)?;
+        let request = endpoint.validate(&mut fields, ModelDefaults::of(&served))?;
         let writer = endpoint.writer(&served, &request);
         let prepared = PreparedRequest::new(&served, request, context, slot)?;
         Ok((prepared, writer))

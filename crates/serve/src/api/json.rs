@@ -27,7 +27,7 @@ pub enum JsonError {
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let (twice, at) = (RefCell::new(None), OnceCell::new());
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = At { path: &Path::Root, twice: &twice, failed: &at }.deserialize(&mut deserializer);
+    let parsed = ValueSeed { path: &Path::Root, twice: &twice, failed: &at }.deserialize(&mut deserializer);
     let parsed = parsed.and_then(|value| deserializer.end().map(|()| value));
     parsed.map_err(|error| match twice.take() {
         Some(path) => JsonError::Twice(path),
@@ -39,7 +39,6 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     })
 }
 
-/// Path of a value.
 enum Path<'a> {
     Root,
     Key(&'a Path<'a>, &'a str),
@@ -81,14 +80,14 @@ impl Path<'_> {
 
 /// Deserializer of the value at a path.
 #[derive(Clone, Copy)]
-struct At<'a> {
+struct ValueSeed<'a> {
     path: &'a Path<'a>,
     twice: &'a RefCell<Option<String>>,
     /// The innermost place where something was refused.
     failed: &'a OnceCell<String>,
 }
 
-impl At<'_> {
+impl ValueSeed<'_> {
     /// Remember the place of a refusal, unless a deeper one is known.
     fn located<T, E>(&self, outcome: Result<T, E>) -> Result<T, E> {
         if outcome.is_err() {
@@ -98,7 +97,7 @@ impl At<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for At<'_> {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
@@ -106,7 +105,7 @@ impl<'de> DeserializeSeed<'de> for At<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for At<'_> {
+impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,7 +144,7 @@ impl<'de> Visitor<'de> for At<'_> {
         let mut array = Vec::new();
         loop {
             let path = Path::Index(self.path, array.len());
-            let at = At { path: &path, ..self };
+            let at = ValueSeed { path: &path, ..self };
             match at.located(items.next_element_seed(at))? {
                 Some(value) => array.push(value),
                 None => return Ok(Value::Array(array)),
@@ -159,7 +158,7 @@ impl<'de> Visitor<'de> for At<'_> {
             match map.entry(key) {
                 Entry::Vacant(place) => {
                     let path = Path::Key(self.path, place.key());
-                    let at = At { path: &path, ..self };
+                    let at = ValueSeed { path: &path, ..self };
                     let value = at.located(members.next_value_seed(at))?;
                     place.insert(value);
                 }

@@ -12,7 +12,7 @@ use crate::api::{response_format, tools};
 use crate::error::{ApiError, Dialect};
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Input, Params, ResponseFormat, Tool, ToolChoice, Tools};
+use crate::request::{GenerateRequest, Params, RequestInput, ResponseFormat, Tool, ToolChoice, Tools};
 
 /// Parses a body of `/v1/messages` or `/v1/messages/count_tokens`.
 ///
@@ -32,7 +32,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     // `metadata.user_id` names a session too, so it does not separate caches (nor does it in the API).
     fields.about(&["metadata", "cache_control", "context_management", "betas", "inference_geo", "speed"]);
     params.unknown = fields.unknown();
-    let input = Input::Conversation { messages, continues };
+    let input = RequestInput::Conversation { messages, continues };
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
 }
 
@@ -184,20 +184,17 @@ fn assistant(content: &Field) -> Result<Message, ApiError> {
     Ok(Message { tool_calls, reasoning_content, ..Message::new(Role::Assistant, said) })
 }
 
-/// Kind of the open block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Block {
+enum ContentBlock {
     Thinking,
     Text,
     Call(usize),
 }
 
-/// Writer of responses of `/v1/messages`.
 pub(crate) struct MessagesWriter {
     head: ResponseInfo,
-    /// Number of blocks begun.
     begun: usize,
-    open: Option<Block>,
+    open: Option<ContentBlock>,
     /// Finish reason and stop string.
     ended: (FinishReason, Option<String>),
     /// Usage of the prompt, until `message_start` is written: what the cache took is known only when the prompt is computed.
@@ -266,14 +263,14 @@ impl MessagesWriter {
 
     fn close(&mut self, events: &mut Vec<Event>) {
         let Some(open) = self.open.take() else { return };
-        if open == Block::Thinking {
+        if open == ContentBlock::Thinking {
             events.push(self.delta(json!({"type": "signature_delta", "signature": SIGNATURE})));
         }
         events.push(named(&json!({"type": "content_block_stop", "index": self.begun - 1})));
     }
 
     /// Opens the block that an event belongs to, unless it is open.
-    fn within(&mut self, block: Block, start: Value, events: &mut Vec<Event>) {
+    fn within(&mut self, block: ContentBlock, start: Value, events: &mut Vec<Event>) {
         if self.open == Some(block) {
             return;
         }
@@ -294,17 +291,17 @@ impl ResponseWriter for MessagesWriter {
             OutputEvent::Read { written } => self.start(*written, &mut events),
             OutputEvent::Text { text, .. } if text.is_empty() => {}
             OutputEvent::Text { text, .. } => {
-                self.within(Block::Text, json!({"type": "text", "text": ""}), &mut events);
+                self.within(ContentBlock::Text, json!({"type": "text", "text": ""}), &mut events);
                 events.push(self.delta(json!({"type": "text_delta", "text": text})));
             }
             OutputEvent::Reasoning { text, .. } => {
                 let start = json!({"type": "thinking", "thinking": "", "signature": ""});
-                self.within(Block::Thinking, start, &mut events);
+                self.within(ContentBlock::Thinking, start, &mut events);
                 events.push(self.delta(json!({"type": "thinking_delta", "thinking": text})));
             }
             OutputEvent::Call { index, id, name } => {
                 let start = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
-                self.within(Block::Call(*index), start, &mut events);
+                self.within(ContentBlock::Call(*index), start, &mut events);
             }
             OutputEvent::Arguments { text, .. } => {
                 events.push(self.delta(json!({"type": "input_json_delta", "partial_json": text})));

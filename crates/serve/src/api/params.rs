@@ -10,7 +10,6 @@ use crate::request::Params;
 /// Most stop strings, and bytes of one.
 const STOPS_MAX: usize = 16;
 const STOP_BYTES_MAX: usize = 1 << 10;
-/// Most entries of logit_bias.
 const BIASES_MAX: usize = 1 << 12;
 /// Most bytes of a user's name (DeepSeek's limit).
 const USER_BYTES_MAX: usize = 512;
@@ -56,7 +55,6 @@ fn biases(fields: &mut Fields, vocab: usize) -> Result<Vec<(u32, f32)>, ApiError
         .collect()
 }
 
-/// Sampling parameters.
 fn sampling(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Sampling, ApiError> {
     let d = model.defaults;
     let seed = match fields.take("seed") {

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
 use crate::ids::fresh_id;
-use crate::request::{GenerateRequest, Input, ResponseFormat, Tool, ToolChoice, Tools};
+use crate::request::{GenerateRequest, RequestInput, ResponseFormat, Tool, ToolChoice, Tools};
 
 /// Fields that the response echoes, with their defaults.
 fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> {
@@ -90,7 +90,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     }
     fields.about(&["store", "prompt_cache_retention"]);
     params.unknown = fields.unknown();
-    let input = Input::Conversation { messages, continues: false };
+    let input = RequestInput::Conversation { messages, continues: false };
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated })
 }
 
@@ -224,14 +224,12 @@ fn one_item(item: &Field, messages: &mut Vec<Message>, thought: &mut String) -> 
     Ok(())
 }
 
-/// The open item.
 enum OpenItem {
     Reasoning { id: String, text: String },
     Message { id: String, text: String, scored: Vec<TokenLogprob> },
     Call { id: String, call: ToolCall },
 }
 
-/// Writer of responses of `/v1/responses`.
 pub(crate) struct ResponsesWriter {
     head: ResponseInfo,
     log_probabilities: bool,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
 use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, responses};
-use crate::request::{GenerateRequest, Input, Prompt, ResponseFormat, ToolChoice};
+use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
 mod edges;
 mod streams;
@@ -43,19 +43,19 @@ fn responded(changes: Value) -> Result<GenerateRequest, ApiError> {
 /// Messages as a template takes them.
 fn said(request: &GenerateRequest) -> Vec<Value> {
     match &request.input {
-        Input::Conversation { messages, .. } => messages.iter().map(|m| m.clone().into_json(false)).collect(),
-        Input::Prompts { .. } => panic!("no conversation"),
+        RequestInput::Conversation { messages, .. } => messages.iter().map(|m| m.clone().into_json(false)).collect(),
+        RequestInput::Prompts { .. } => panic!("no conversation"),
     }
 }
 
 fn continues(request: &GenerateRequest) -> bool {
-    matches!(request.input, Input::Conversation { continues: true, .. })
+    matches!(request.input, RequestInput::Conversation { continues: true, .. })
 }
 
 fn prompts(request: &GenerateRequest) -> &[Prompt] {
     match &request.input {
-        Input::Prompts { prompts, .. } => prompts,
-        Input::Conversation { .. } => panic!("a conversation"),
+        RequestInput::Prompts { prompts, .. } => prompts,
+        RequestInput::Conversation { .. } => panic!("a conversation"),
     }
 }
 
@@ -260,7 +260,7 @@ fn prompts_of_all_kinds() {
     let plain = completed(json!({"prompt": ["a", "b"], "logprobs": 0, "suffix": "c"})).unwrap();
     assert_eq!(prompts(&plain), [Prompt::Text("a".to_string()), Prompt::Text("b".to_string())]);
     assert_eq!((plain.params.log_probabilities, plain.params.tokens_max), (Some(0), Some(16)));
-    assert!(matches!(&plain.input, Input::Prompts { suffix: Some(s), echo: false, .. } if s == "c"));
+    assert!(matches!(&plain.input, RequestInput::Prompts { suffix: Some(s), echo: false, .. } if s == "c"));
 }
 
 #[test]
@@ -545,7 +545,7 @@ const KEYS: [&str; 34] = [
 fn whole_numbers_may_be_written_with_a_point() {
     let request =
         completed(json!({"prompt": [1.0, 2], "seed": -2.0, "top_k": 5.0, "priority": -3.0, "n": 2.0})).unwrap();
-    let Input::Prompts { prompts, .. } = &request.input else { panic!("{request:?}") };
+    let RequestInput::Prompts { prompts, .. } = &request.input else { panic!("{request:?}") };
     assert_eq!(prompts, &[Prompt::Tokens(vec![1, 2])]);
     let w = &request.params;
     assert_eq!((w.sampling.seed, w.sampling.top_k, w.priority, w.choices), (Some(-2_i64 as u64), 5, -3, 2));

@@ -21,7 +21,7 @@ use crate::generation::served_model::ServedModel;
 use crate::generation::tool_prompt::ToolPrompt;
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Input, Params, ResponseFormat};
+use crate::request::{GenerateRequest, Params, RequestInput, ResponseFormat};
 use crate::state::AppState;
 
 /// A request of `/tokenize` or `/apply-template`.
@@ -84,7 +84,7 @@ pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<T
         })?;
     let continues = continued || prefixed;
     let params = Params { model: name, unknown: fields.unknown(), ..Params::new(model.defaults.clone()) };
-    let input = Input::Conversation { messages, continues };
+    let input = RequestInput::Conversation { messages, continues };
     let request = GenerateRequest {
         input,
         tools,
@@ -160,14 +160,10 @@ async fn done(
     }
 }
 
-fn of(served: &ServedModel) -> ModelDefaults<'_> {
-    ModelDefaults { defaults: &served.defaults, vocab: served.engine.vocab() }
-}
-
 /// Tokens of a conversation's prompt.
 fn rendered(served: &ServedModel, request: GenerateRequest, slot: &WorkSlot) -> Result<Vec<u32>, ApiError> {
     let GenerateRequest { input, tools, template: variables, .. } = request;
-    let Input::Conversation { messages, continues } = input else { return Ok(Vec::new()) };
+    let RequestInput::Conversation { messages, continues } = input else { return Ok(Vec::new()) };
     let conversation = Conversation { messages, continues, tools: &tools, variables };
     let (text, _) = conversation.render(served, &ToolPrompt::new(served.format, &tools), slot)?;
     fits(served, &text)?;
@@ -201,7 +197,7 @@ fn spelled(served: &ServedModel, ids: &[u32], slot: &WorkSlot) -> Result<String,
 /// `POST /tokenize`
 pub async fn tokenize(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
-        let (ids, spelled) = match parse_tokenize(&mut fields, of(served))? {
+        let (ids, spelled) = match parse_tokenize(&mut fields, ModelDefaults::of(served))? {
             TokenizeRequest::Content { text, special, named, spelled } => {
                 fits(served, &text)?;
                 let ids = if named {
@@ -239,7 +235,7 @@ fn piece(served: &ServedModel, id: u32) -> Value {
 /// `POST /detokenize`, as vLLM (`prompt`) and llama.cpp (`content`) answer: both send the same.
 pub async fn detokenize(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
-        let ids = parse_detokenize(&mut fields, of(served), served.engine.limits().context)?;
+        let ids = parse_detokenize(&mut fields, ModelDefaults::of(served), served.engine.limits().context)?;
         let text = spelled(served, &ids, slot)?;
         Ok(json!({"prompt": text, "content": text}))
     };
@@ -248,21 +244,23 @@ pub async fn detokenize(State(state): State<Arc<AppState>>, request: Request) ->
 
 /// `POST /apply-template`: the prompt of a conversation, as the model would read it.
 pub async fn apply(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let work =
-        |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| match parse_tokenize(&mut fields, of(served))? {
-            TokenizeRequest::Text { text, .. } | TokenizeRequest::Content { text, .. } => Ok(json!({ "prompt": text })),
-            TokenizeRequest::Conversation { request, .. } => {
-                let ids = rendered(served, *request, slot)?;
-                Ok(json!({"prompt": spelled(served, &ids, slot)?}))
-            }
-        };
+    let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| match parse_tokenize(
+        &mut fields,
+        ModelDefaults::of(served),
+    )? {
+        TokenizeRequest::Text { text, .. } | TokenizeRequest::Content { text, .. } => Ok(json!({ "prompt": text })),
+        TokenizeRequest::Conversation { request, .. } => {
+            let ids = rendered(served, *request, slot)?;
+            Ok(json!({"prompt": spelled(served, &ids, slot)?}))
+        }
+    };
     done(state, request, Dialect::OpenAi, work).await
 }
 
 /// `POST /v1/messages/count_tokens`
 pub async fn count(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let work = |served: &ServedModel, mut fields: Fields, slot: &WorkSlot| {
-        let request = messages::parse(&mut fields, of(served))?;
+        let request = messages::parse(&mut fields, ModelDefaults::of(served))?;
         Ok(json!({"input_tokens": rendered(served, request, slot)?.len()}))
     };
     done(state, request, Dialect::Anthropic, work).await

@@ -8,9 +8,7 @@ use crate::api::response_format::schema;
 use crate::error::ApiError;
 use crate::request::{Tool, ToolChoice, Tools};
 
-/// Most tools of a request.
 const TOOLS_MAX: usize = 512;
-/// Longest name of a tool.
 const NAME_BYTES_MAX: usize = 128;
 
 const NAME: &str = "1 to 128 of the characters a-z A-Z 0-9 _ - . :";

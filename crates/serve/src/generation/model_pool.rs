@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// What is known of a model before it is loaded.
@@ -23,8 +23,9 @@ pub struct ModelDescription {
     pub created: u64,
 }
 
-/// Whether a model is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a model is loaded, in the API in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LoadState {
     /// Not in memory.
     Absent,
@@ -32,17 +33,6 @@ pub enum LoadState {
     Loading,
     /// In memory.
     Ready,
-}
-
-impl LoadState {
-    /// The name in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            LoadState::Absent => "absent",
-            LoadState::Loading => "loading",
-            LoadState::Ready => "ready",
-        }
-    }
 }
 
 /// Why a model is not available.
@@ -71,14 +61,14 @@ pub enum ModelUnavailable {
 /// Loads the model of a description. It may take long; it runs on a thread that may wait.
 pub type Loader<M> = Box<dyn Fn(&ModelDescription) -> Result<M, String> + Send + Sync>;
 
-struct Entry<M> {
+struct PooledModel<M> {
     description: ModelDescription,
     loading: bool,
     ready: Option<Arc<M>>,
     used: Instant,
 }
 
-impl<M> Entry<M> {
+impl<M> PooledModel<M> {
     /// Nobody but this holds it. Holders are made under the lock only, so it stays so while the lock is held.
     fn idle(&self) -> bool {
         self.ready.as_ref().is_some_and(|model| Arc::strong_count(model) == 1)
@@ -91,7 +81,7 @@ impl<M> Entry<M> {
 
 /// All models of a server; the first one answers where a request names none.
 pub struct ModelPool<M> {
-    entries: Mutex<Vec<Entry<M>>>,
+    entries: Mutex<Vec<PooledModel<M>>>,
     /// Held while a model is loaded: one at a time.
     slot: tokio::sync::Mutex<()>,
     budget: Option<u64>,
@@ -103,7 +93,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     pub fn new(descriptions: Vec<ModelDescription>, budget: Option<u64>, loader: Loader<M>) -> Arc<ModelPool<M>> {
         assert!(!descriptions.is_empty(), "a server has at least one model");
         let used = Instant::now();
-        let entry = |description| Entry { description, loading: false, ready: None, used };
+        let entry = |description| PooledModel { description, loading: false, ready: None, used };
         let entries = Mutex::new(descriptions.into_iter().map(entry).collect());
         Arc::new(ModelPool { entries, slot: tokio::sync::Mutex::new(()), budget, loader })
     }
@@ -115,7 +105,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
 
     /// All of them, in their order.
     pub fn list(&self) -> Vec<(ModelDescription, LoadState)> {
-        let phase = |e: &Entry<M>| match (&e.ready, e.loading) {
+        let phase = |e: &PooledModel<M>| match (&e.ready, e.loading) {
             (Some(_), _) => LoadState::Ready,
             (None, true) => LoadState::Loading,
             (None, false) => LoadState::Absent,
@@ -207,8 +197,8 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         if bytes > budget {
             return Err(ModelUnavailable::TooLarge { name, bytes, budget });
         }
-        let used: u64 = entries.iter().map(Entry::bytes).sum();
-        let busy: u64 = entries.iter().filter(|e| !e.idle()).map(Entry::bytes).sum();
+        let used: u64 = entries.iter().map(PooledModel::bytes).sum();
+        let busy: u64 = entries.iter().filter(|e| !e.idle()).map(PooledModel::bytes).sum();
         if busy.saturating_add(bytes) > budget {
             let names = entries.iter().filter(|e| e.ready.is_some() && !e.idle()).map(|e| e.description.name.as_str());
             let busy_names = names.collect::<Vec<_>>().join(", ");
@@ -254,10 +244,10 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
 /// reads the body as a whole says what is wrong with it.
 pub fn requested_model(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
-    struct Named {
+    struct Requested {
         model: Option<String>,
     }
-    serde_json::from_slice::<Named>(body).ok()?.model
+    serde_json::from_slice::<Requested>(body).ok()?.model
 }
 
 #[cfg(test)]

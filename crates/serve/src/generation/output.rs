@@ -116,11 +116,7 @@ impl OutputDecoder {
 
     /// Sends an event; `Break` when the receiver is gone.
     fn send(&self, part: OutputEvent) -> ControlFlow<()> {
-        if self.parts.send((self.choice, self.count, part)).is_err() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        self.parts.send((self.choice, self.count, part)).map_or(ControlFlow::Break(()), ControlFlow::Continue)
     }
 
     fn scored(&self, id: u32, scores: Option<Scores>, offset: usize) -> TokenLogprob {

@@ -20,7 +20,7 @@ use crate::generation::reasoning_budget::ReasoningBudget;
 use crate::generation::served_model::{ConstraintFields, GrammarConstraint, ServedModel};
 use crate::generation::tool_prompt::ToolPrompt;
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Input, Params, Prompt, Tools};
+use crate::request::{GenerateRequest, Params, Prompt, RequestInput, Tools};
 
 /// Per-request context that is not in the body: account, cache salt, timeouts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +36,6 @@ pub struct RequestContext {
     pub time_asked: bool,
 }
 
-/// A prompt as the engine takes it.
 struct TokenizedPrompt {
     ids: Vec<u32>,
     /// Its text, if the response echoes it.
@@ -77,7 +76,7 @@ impl PreparedRequest {
         let tool_prompt = ToolPrompt::new(served.format, &tools);
         let constraint = tool_prompt.constraint(&tools, &response_format)?;
         let (prompts, trim, reply) = match input {
-            Input::Conversation { messages, continues } => {
+            RequestInput::Conversation { messages, continues } => {
                 let conversation = Conversation { messages, continues, tools: &tools, variables: template };
                 let (text, trim) = conversation.render(served, &tool_prompt, slot)?;
                 let format = tool_prompt.format;
@@ -86,7 +85,7 @@ impl PreparedRequest {
                 let ids = served.tokenizer.encode_prompt_within(&text, within)?;
                 (vec![TokenizedPrompt { ids, echo: None }], trim, reply)
             }
-            Input::Prompts { prompts, suffix, echo } => {
+            RequestInput::Prompts { prompts, suffix, echo } => {
                 let ready = |p: Prompt| text(served, p, suffix.as_deref(), echo, within);
                 (prompts.into_iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
             }

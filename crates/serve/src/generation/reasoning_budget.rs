@@ -11,11 +11,9 @@ use text::reply::{THINK, THINK_END};
 enum Stage {
     /// Nothing but white space, or the beginning of the opening tag.
     Before,
-    /// In the reasoning.
     Inside,
     /// Number of closing tokens written.
     Closing(usize),
-    /// After the reasoning.
     Behind,
 }
 
@@ -69,7 +67,6 @@ impl ReasoningBudget {
         self.inside(1)
     }
 
-    /// Counts tokens of reasoning.
     fn inside(&mut self, tokens: usize) -> Stage {
         if self.seen.windows(THINK_END.len()).any(|part| part == THINK_END.as_bytes()) {
             return Stage::Behind;

@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Largest `Retry-After`, in seconds.
 const SECONDS_MAX: u64 = 600;
 
 /// Durations of requests: a running mean of those that ended, and the start times of those running.
 #[derive(Debug, Default)]
-pub struct RequestTimes(Mutex<Inner>);
+pub struct RequestTimes(Mutex<Durations>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Durations {
     mean: Option<Duration>,
     timers: HashMap<u64, Instant>,
     next: u64,

@@ -107,7 +107,6 @@ impl ToolPrompt {
     }
 }
 
-/// Constraint of a response format.
 fn format_constraint(response_format: &ResponseFormat) -> Option<grammar::Constraint> {
     match response_format {
         ResponseFormat::Text => None,
@@ -121,7 +120,6 @@ fn format_constraint(response_format: &ResponseFormat) -> Option<grammar::Constr
     }
 }
 
-/// Description of the tools in plain text.
 fn tool_description(tools: &Tools) -> String {
     let list: Vec<String> = tools.list.iter().map(|t| t.json()["function"].to_string()).collect();
     format!(

@@ -13,27 +13,26 @@ use crate::generation::usage::RequestStats;
 use crate::http::api_keys::Account;
 use crate::http::metrics::Metrics;
 
-/// Fields of a log line.
-#[derive(Debug)]
-struct LogEntry {
-    id: String,
-    method: String,
-    path: String,
+#[derive(Debug, Default)]
+pub(crate) struct LogEntry {
+    pub id: String,
+    pub method: String,
+    pub path: String,
     /// Route as the router writes it: a bounded set of labels.
-    route: Option<String>,
-    account: Option<Account>,
-    status: Option<u16>,
+    pub route: Option<String>,
+    pub account: Option<Account>,
+    pub status: Option<u16>,
     /// The whole response was passed to the connection.
-    sent_whole: bool,
-    stats: RequestStats,
+    pub sent_whole: bool,
+    pub stats: RequestStats,
 }
 
 /// Log entry of a request; clones share it.
 #[derive(Clone, Debug)]
-pub struct RequestLog(Arc<Inner>);
+pub struct RequestLog(Arc<LoggedRequest>);
 
 #[derive(Debug)]
-struct Inner {
+struct LoggedRequest {
     started: Instant,
     entry: Mutex<LogEntry>,
     metrics: Arc<Metrics>,
@@ -41,23 +40,14 @@ struct Inner {
 }
 
 impl RequestLog {
-    pub(crate) fn new(
-        id: String,
-        method: String,
-        path: String,
-        route: Option<String>,
-        metrics: Arc<Metrics>,
-        active: watch::Sender<usize>,
-    ) -> RequestLog {
+    pub(crate) fn new(entry: LogEntry, metrics: Arc<Metrics>, active: watch::Sender<usize>) -> RequestLog {
         active.send_modify(|n| *n += 1);
-        let stats = RequestStats::default();
-        let entry = LogEntry { id, method, path, route, account: None, status: None, sent_whole: false, stats };
-        RequestLog(Arc::new(Inner { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
+        RequestLog(Arc::new(LoggedRequest { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
     }
 
     /// Changes the request's numbers.
     pub fn update(&self, change: impl FnOnce(&mut RequestStats)) {
-        change(&mut self.0.entry.lock().stats);
+        self.change(|entry| change(&mut entry.stats));
     }
 
     /// Records the time of the first token, once.
@@ -71,33 +61,21 @@ impl RequestLog {
         self.0.entry.lock().id.clone()
     }
 
-    pub(crate) fn account(&self, account: Account) {
-        self.0.entry.lock().account = Some(account);
-    }
-
-    pub(crate) fn status(&self, status: u16) {
-        self.0.entry.lock().status = Some(status);
-    }
-
-    pub(crate) fn sent_whole(&self) {
-        self.0.entry.lock().sent_whole = true;
+    pub(crate) fn change(&self, change: impl FnOnce(&mut LogEntry)) {
+        change(&mut self.0.entry.lock());
     }
 }
 
-impl Drop for Inner {
+impl Drop for LoggedRequest {
     fn drop(&mut self) {
         let total = self.started.elapsed();
         let entry = self.entry.get_mut();
         // Counted first: a reader of the line finds it in the metrics.
-        count(&self.metrics, entry, total);
+        let status = entry.status.filter(|_| entry.sent_whole);
+        self.metrics.request(entry.route.as_deref(), status, &entry.stats, total);
         write(entry, total);
         self.active.send_modify(|n| *n -= 1);
     }
-}
-
-/// Whether the response was sent whole.
-fn outcome(entry: &LogEntry) -> &'static str {
-    if entry.sent_whole { "done" } else { "client_disconnected" }
 }
 
 fn write(entry: &LogEntry, total: Duration) {
@@ -110,7 +88,7 @@ fn write(entry: &LogEntry, total: Duration) {
                 id = entry.id,
                 method = entry.method,
                 path = entry.path,
-                outcome = outcome(entry),
+                outcome = if entry.sent_whole { "done" } else { "client_disconnected" },
                 status = entry.status,
                 error = entry.stats.error,
                 finish = entry.stats.finish,
@@ -141,9 +119,4 @@ fn write(entry: &LogEntry, total: Duration) {
 /// Printable and truncated text, for the log.
 pub(crate) fn plain(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
-}
-
-fn count(metrics: &Metrics, entry: &LogEntry, total: Duration) {
-    let status = if entry.sent_whole { entry.status } else { None };
-    metrics.request(entry.route.as_deref(), status, &entry.stats, total);
 }

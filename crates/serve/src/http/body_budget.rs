@@ -15,13 +15,13 @@ use crate::http::client::Client;
 /// Bytes that all request bodies may take.
 pub struct BodyBudget {
     bytes_max: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<HeldBodies>,
     /// Notified when bytes are released.
     freed: Notify,
 }
 
 #[derive(Default)]
-struct Inner {
+struct HeldBodies {
     bodies: HashMap<u64, HeldBody>,
     next: u64,
 }
@@ -103,7 +103,7 @@ fn greater<K: Hash + Eq + Copy>(sums: &HashMap<K, usize>, mine: K, bytes: usize)
     others.max_by_key(|(_, sum)| **sum).map(|(key, _)| *key)
 }
 
-impl Inner {
+impl HeldBodies {
     /// Evicts bodies of clients that hold more, until `missing` bytes will be free.
     fn make_room(&mut self, id: u64, bytes: usize, missing: usize) {
         let Some(client) = self.bodies.get(&id).map(|b| b.client) else { return };

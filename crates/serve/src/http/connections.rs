@@ -28,13 +28,13 @@ enum Activity {
 /// All open connections.
 pub struct Connections {
     most: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<OpenConnections>,
     /// Notified when a connection closes.
     closed: Notify,
 }
 
 #[derive(Default)]
-struct Inner {
+struct OpenConnections {
     open: HashMap<u64, OpenConnection>,
     next: u64,
 }
@@ -112,7 +112,7 @@ impl Connections {
     }
 }
 
-impl Inner {
+impl OpenConnections {
     /// Tells one to close that answers nothing, for a new one from `address`: of an address that has more, or of the same.
     fn close_one(&mut self, address: IpAddr) {
         if self.open.values().any(|c| c.closing) {
@@ -145,9 +145,9 @@ impl Connection {
 
     /// A request of this client came, with a body or without. While it lasts the connection is the client's, not that of the proxy
     /// which it came through.
-    pub fn request(self: &Arc<Self>, client: IpAddr, body: bool) -> ActiveRequest {
+    pub fn request(self: &Arc<Self>, client: IpAddr, body: bool) -> ConnectionRequest {
         self.set(if body { Activity::Receiving } else { Activity::Answering }, Some(client));
-        ActiveRequest(Arc::clone(self))
+        ConnectionRequest(Arc::clone(self))
     }
 
     /// The body is there.
@@ -169,9 +169,9 @@ impl Drop for Connection {
 }
 
 /// A request on a connection, from its head to the end of its response.
-pub struct ActiveRequest(Arc<Connection>);
+pub struct ConnectionRequest(Arc<Connection>);
 
-impl Drop for ActiveRequest {
+impl Drop for ConnectionRequest {
     fn drop(&mut self) {
         self.0.set(Activity::Idle, Some(self.0.peer));
     }

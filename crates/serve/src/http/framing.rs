@@ -49,12 +49,12 @@ enum Expected {
 /// Trailers end with an empty line, and to the parser only CR LF ends a line of theirs: a lone LF in them is a byte like any other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Trailer {
-    /// A line begins.
     Begin,
-    /// Inside a line.
     Inside,
     /// Behind a CR, which must be followed by an LF; whether the line is empty.
-    Return { empty: bool },
+    Return {
+        empty: bool,
+    },
 }
 
 /// Follows the bytes of a connection.

@@ -103,7 +103,6 @@ fn pages_used(s: &Statistics) -> u64 {
     s.pages.saturating_sub(s.pages_available) as u64
 }
 
-/// Metrics of engines.
 const ENGINE: [(&str, &str, Value); 22] = [
     ("requests_running", "Requests that are computed", |s| gauge(s.running as u64)),
     ("requests_waiting", "Requests in the queue", |s| gauge(s.waiting as u64)),
@@ -184,14 +183,12 @@ impl Collector for Engines {
     }
 }
 
-/// A new metric of a registry.
 fn new<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
     metric
 }
 
-/// A new histogram of a registry, with these bounds.
 fn histogram(registry: &mut Registry, name: &str, help: &str, bounds: &[f64]) -> Histogram {
     let metric = Histogram::new(bounds.iter().copied());
     registry.register(name, help, metric.clone());

@@ -9,15 +9,15 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::error::Dialect;
-use crate::http::access_log::{RequestLog, plain};
+use crate::http::access_log::{LogEntry, RequestLog, plain};
 use crate::http::admission::Origin;
 use crate::http::client::{self, Client};
-use crate::http::connections::{ActiveRequest, Connection};
+use crate::http::connections::{Connection, ConnectionRequest};
 use crate::ids::fresh_id;
 use crate::state::AppState;
 
@@ -60,30 +60,25 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
 async fn metrics(State(state): State<Arc<AppState>>, request: Request) -> Response {
     state.update_metrics();
     let all = state.admission.is_admin(&request);
-    let mut response = Response::new(Body::from(state.metrics.text(all)));
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], state.metrics.text(all)).into_response()
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The client's request id if it is sane, else a new one.
 fn id_of(request: &Request) -> String {
-    let given = request.headers().get(X_REQUEST_ID).map(HeaderValue::as_bytes);
-    let sane = given.filter(|id| !id.is_empty() && id.len() <= ID_BYTES_MAX && id.iter().all(u8::is_ascii_graphic));
-    match sane.and_then(|id| std::str::from_utf8(id).ok()) {
-        Some(id) => id.to_string(),
-        None => fresh_id("req_"),
-    }
+    let given = request.headers().get(X_REQUEST_ID).and_then(|id| id.to_str().ok());
+    let sane = |id: &&str| (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+    given.filter(sane).map_or_else(|| fresh_id("req_"), str::to_string)
 }
 
 async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: Next) -> Response {
     let id = id_of(&request);
     let route = request.extensions().get::<MatchedPath>().map(|m| m.as_str().to_string());
     let (method, path) = (plain(request.method().as_str(), 20), plain(request.uri().path(), 200));
-    let log =
-        RequestLog::new(id.clone(), method, path, route, Arc::clone(&state.metrics), state.admission.active.clone());
+    let entry = LogEntry { id: id.clone(), method, path, route, ..LogEntry::default() };
+    let log = RequestLog::new(entry, Arc::clone(&state.metrics), state.admission.active.clone());
     let bodiless = request.method() == Method::HEAD;
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let address =
@@ -97,7 +92,7 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
         }
         Ok(account) => {
             if let Some(account) = account {
-                log.account(account);
+                log.change(|entry| entry.account = Some(account));
                 request.extensions_mut().insert(account);
             }
             let client = address.map_or_else(Client::unknown, |address| Client::new(account.as_ref(), address));
@@ -110,12 +105,12 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
     if state.admission.shutting_down() || response.status() == StatusCode::NOT_IMPLEMENTED {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    log.status(response.status().as_u16());
+    log.change(|entry| entry.status = Some(response.status().as_u16()));
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     if bodiless || response.body().is_end_stream() {
-        log.sent_whole();
+        log.change(|entry| entry.sent_whole = true);
     }
     response.map(|body| Body::new(LoggedBody { body, log, _active: active }))
 }
@@ -125,7 +120,7 @@ struct LoggedBody {
     body: Body,
     log: RequestLog,
     /// Keeps the connection from counting as idle.
-    _active: Option<ActiveRequest>,
+    _active: Option<ConnectionRequest>,
 }
 
 impl HttpBody for LoggedBody {
@@ -143,7 +138,7 @@ impl HttpBody for LoggedBody {
             _ => false,
         };
         if last {
-            self.log.sent_whole();
+            self.log.change(|entry| entry.sent_whole = true);
         }
         frame
     }

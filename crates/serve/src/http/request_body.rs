@@ -20,7 +20,6 @@ pub struct RequestBody {
     reservation: BodyReservation,
 }
 
-/// The room for bodies is needed by others.
 fn budget_exhausted() -> ApiError {
     let message = "the room for bodies of requests is needed by others now; try again";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
@@ -104,7 +103,6 @@ async fn read(mut body: Body, most: usize, reservation: &BodyReservation, bytes:
     }
 }
 
-/// The client for shared limits.
 fn client(head: &Parts) -> Client {
     head.extensions.get().copied().unwrap_or_else(Client::unknown)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
@@ -106,11 +106,8 @@ async fn nothing_here(request: Request) -> Response {
 
 async fn wrong_method(request: Request) -> Response {
     let (head, _) = request.into_parts();
-    let route = head
-        .extensions
-        .get::<MatchedPath>()
-        .map(|matched| matched.as_str().replace("{*id}", "{id}"))
-        .unwrap_or_default();
+    let matched = head.extensions.get::<MatchedPath>().map(MatchedPath::as_str);
+    let route = matched.unwrap_or_default().replace("{*id}", "{id}");
     let taken: Vec<&str> =
         table().into_iter().filter(|(_, path, _)| *path == route).map(|(method, ..)| method).collect();
     let taken = if taken.is_empty() { "GET".to_string() } else { taken.join(" and ") };
@@ -143,8 +140,7 @@ async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response
 }
 
 async fn openapi() -> Response {
-    let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    (kind, crate::OPENAPI).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], crate::OPENAPI).into_response()
 }
 
 /// A model in OpenAI's and Anthropic's form.
@@ -157,7 +153,7 @@ fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
         "context_length": model.context,
         "max_model_len": model.context,
         "bytes": model.bytes,
-        "state": phase.name(),
+        "state": phase,
         "type": "model",
         "display_name": model.name,
         "created_at": tokenize::date(model.created),

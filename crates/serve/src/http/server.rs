@@ -25,9 +25,7 @@ use crate::http::routes::router;
 use crate::http::tls::Tls;
 use crate::state::AppState;
 
-/// Most bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Most header fields of a request.
 const HEADERS_MAX: usize = 100;
 /// Time for idle connections to close during shutdown.
 const CLOSE_MAX: Duration = Duration::from_secs(5);

@@ -11,7 +11,6 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-/// Bytes of a PEM file.
 const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// Files that are no certificate and key.

@@ -6,8 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,14 +16,12 @@ use tokio::sync::oneshot;
 use crate::error::ApiError;
 use crate::http::client::{Client, Party};
 
-/// Numbers of slots.
 #[derive(Clone, Copy, Debug)]
 struct SlotLimits {
     /// For one client.
     alone: usize,
     /// For one party from several addresses.
     party: usize,
-    /// For all.
     all: usize,
 }
 
@@ -41,19 +38,19 @@ const LARGE_BYTES: usize = 256 << 10;
 
 /// The slots and those who wait for one.
 pub struct WorkSlots {
-    inner: Mutex<Inner>,
+    inner: Mutex<SlotState>,
     /// Slots of processes that compile constraints.
     compiling: Option<Arc<WorkSlots>>,
 }
 
 impl Default for WorkSlots {
     fn default() -> WorkSlots {
-        let compiling = WorkSlots { inner: Mutex::new(Inner::new(COMPILING)), compiling: None };
-        WorkSlots { inner: Mutex::new(Inner::new(PARSING)), compiling: Some(Arc::new(compiling)) }
+        let compiling = WorkSlots { inner: Mutex::new(SlotState::new(COMPILING)), compiling: None };
+        WorkSlots { inner: Mutex::new(SlotState::new(PARSING)), compiling: Some(Arc::new(compiling)) }
     }
 }
 
-struct Inner {
+struct SlotState {
     limits: SlotLimits,
     running: Vec<SlotKey>,
     waiting: Vec<(SlotKey, oneshot::Sender<HeldSlot>)>,
@@ -118,9 +115,9 @@ impl WorkSlots {
     }
 }
 
-impl Inner {
-    fn new(limits: SlotLimits) -> Inner {
-        Inner { limits, running: Vec::new(), waiting: Vec::new(), last_start: HashMap::new(), starts: 0 }
+impl SlotState {
+    fn new(limits: SlotLimits) -> SlotState {
+        SlotState { limits, running: Vec::new(), waiting: Vec::new(), last_start: HashMap::new(), starts: 0 }
     }
 
     fn may_start(&self, key: SlotKey) -> bool {
@@ -179,16 +176,8 @@ pub struct WorkSlot {
     slots: Arc<WorkSlots>,
     key: SlotKey,
     held: RefCell<Option<HeldSlot>>,
-    cancelled: Arc<AtomicBool>,
-}
-
-/// Cancels the work when it is dropped.
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
+    /// Upgrades while the request's future lives.
+    client_present: Weak<()>,
 }
 
 /// Runs blocking work on a client's body once there is a slot. The slot is held until the work ends, which is soon after the
@@ -198,10 +187,10 @@ pub async fn run_in_slot<T: Send + 'static>(
     (client, bytes): (Client, usize),
     work: impl FnOnce(&WorkSlot) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let cancelled = Arc::<AtomicBool>::default();
-    let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+    let present = Arc::new(());
+    let client_present = Arc::downgrade(&present);
     let held = RefCell::new(slots.take(client, bytes).await);
-    let slot = WorkSlot { slots: Arc::clone(slots), key: SlotKey::new(client, bytes), held, cancelled };
+    let slot = WorkSlot { slots: Arc::clone(slots), key: SlotKey::new(client, bytes), held, client_present };
     let outcome = tokio::task::spawn_blocking(move || work(&slot)).await;
     outcome.map_err(|_| ApiError::fault("a fault while reading the request"))?
 }
@@ -209,7 +198,7 @@ pub async fn run_in_slot<T: Send + 'static>(
 impl WorkSlot {
     /// Whether the client has left.
     pub fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        self.client_present.strong_count() == 0
     }
 
     /// Waits for another process without holding the slot.

@@ -5,18 +5,16 @@ mod replies;
 mod reply_format;
 
 pub(crate) use pre_tokenizers::{PRE_TOKENIZERS, PreTokenizer};
-pub(crate) use reply_format::{Calls, Head, Named, Object, dsml};
+pub(crate) use reply_format::{Calls, Head, NamedSyntax, ObjectSyntax, dsml};
 pub use reply_format::{Format, Syntax, THINK, THINK_END};
 
 /// A family of models, by what it writes.
 struct Family {
-    /// Tokens that end a turn.
     turn_ends: &'static [&'static str],
     /// What stands before a message of the user.
     user_mark: Option<&'static str>,
     /// Tokens for filling a gap.
     fim: Option<FimMarks>,
-    /// Reply formats.
     formats: &'static [Format],
 }
 

@@ -17,7 +17,6 @@ pub(crate) struct PreTokenizer {
 
 const PLAIN: PreTokenizer = PreTokenizer { names: &[], splits: &[], digits: false, ignore_merges: false, bos: false };
 
-/// All pre-tokenizers.
 pub(crate) const PRE_TOKENIZERS: &[PreTokenizer] = &[
     PreTokenizer {
         names: &[

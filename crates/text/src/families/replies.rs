@@ -1,10 +1,10 @@
 //! Reply formats of families: how they write reasoning and tool calls, and what in a chat template shows it.
 
-use super::reply_format::{Calls, Format, Head, Named, Object, Signs, Syntax};
+use super::reply_format::{Calls, Format, Head, NamedSyntax, ObjectSyntax, Signs, Syntax};
 
 const CALLS: (&str, &str) = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>");
 
-const DEEPSEEK_V3: Named = Named {
+const DEEPSEEK_V3: NamedSyntax = NamedSyntax {
     block: Some(CALLS),
     open: "<｜tool▁call▁begin｜>",
     id: None,
@@ -13,9 +13,9 @@ const DEEPSEEK_V3: Named = Named {
     head: Head::Type,
 };
 
-const DEEPSEEK_V31: Named = Named { head: Head::Name, ..DEEPSEEK_V3 };
+const DEEPSEEK_V31: NamedSyntax = NamedSyntax { head: Head::Name, ..DEEPSEEK_V3 };
 
-const KIMI_K2: Named = Named {
+const KIMI_K2: NamedSyntax = NamedSyntax {
     block: Some(("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")),
     open: "<|tool_call_begin|>",
     id: None,
@@ -24,7 +24,7 @@ const KIMI_K2: Named = Named {
     head: Head::Path,
 };
 
-const MISTRAL_V11: Named = Named {
+const MISTRAL_V11: NamedSyntax = NamedSyntax {
     block: None,
     open: "[TOOL_CALLS]",
     id: Some("[CALL_ID]"),
@@ -33,11 +33,12 @@ const MISTRAL_V11: Named = Named {
     head: Head::Name,
 };
 
-const HERMES: Object = Object { open: "<tool_call>", close: Some("</tool_call>"), bare: false, separators: &[] };
+const HERMES: ObjectSyntax =
+    ObjectSyntax { open: "<tool_call>", close: Some("</tool_call>"), bare: false, separators: &[] };
 
-const LLAMA3: Object = Object { open: "<|python_tag|>", close: None, bare: true, separators: &[';', ','] };
+const LLAMA3: ObjectSyntax = ObjectSyntax { open: "<|python_tag|>", close: None, bare: true, separators: &[';', ','] };
 
-const MISTRAL: Object = Object { open: "[TOOL_CALLS]", close: None, bare: false, separators: &[','] };
+const MISTRAL: ObjectSyntax = ObjectSyntax { open: "[TOOL_CALLS]", close: None, bare: false, separators: &[','] };
 
 /// Calls without anything around them, their arguments in JSON.
 const JSON_CALLS: Syntax = Syntax { open: "", begin: "", middle: "", end: "", between: "", close: "", json: true };
@@ -115,7 +116,6 @@ pub(super) const DEEPSEEK: &[Format] = &[
     },
 ];
 
-/// Kimi.
 pub(super) const KIMI: &[Format] = &[Format {
     name: "kimi-k2",
     shown_by: &[has(&["<|tool_call_begin|>"])],
@@ -131,7 +131,6 @@ pub(super) const KIMI: &[Format] = &[Format {
     ..V3
 }];
 
-/// Mistral.
 pub(super) const MISTRALS: &[Format] = &[
     Format {
         name: "mistral-v11",
@@ -178,7 +177,6 @@ pub(super) const CHATML: &[Format] = &[Format {
     ..V3
 }];
 
-/// Llama 3.
 pub(super) const LLAMA: &[Format] = &[Format {
     name: "llama3",
     shown_by: &[

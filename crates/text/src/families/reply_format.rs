@@ -36,14 +36,14 @@ pub const THINK_END: &str = "</think>";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Calls {
     None,
-    Named(&'static Named),
-    Object(&'static Object),
+    Named(&'static NamedSyntax),
+    Object(&'static ObjectSyntax),
     Dsml,
 }
 
 /// Markers around the name and the arguments of each call.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Named {
+pub(crate) struct NamedSyntax {
     /// Before all calls, and after them.
     pub block: Option<(&'static str, &'static str)>,
     /// Before a call.
@@ -57,7 +57,7 @@ pub(crate) struct Named {
     pub head: Head,
 }
 
-impl Named {
+impl NamedSyntax {
     /// Everything that is looked for inside.
     pub fn marks(&self) -> Vec<&'static str> {
         let (begin, end) = self.block.unzip();
@@ -78,7 +78,7 @@ pub(crate) enum Head {
 
 /// One JSON object a call: `{"name": ..., "arguments": ...}`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Object {
+pub(crate) struct ObjectSyntax {
     /// Before a call, or a list of calls.
     pub open: &'static str,
     /// After a call.
@@ -89,7 +89,7 @@ pub(crate) struct Object {
     pub separators: &'static [char],
 }
 
-impl Object {
+impl ObjectSyntax {
     /// Everything that is looked for inside.
     pub fn marks(&self) -> Vec<&'static str> {
         [self.open].into_iter().chain(self.close).collect()
@@ -129,7 +129,6 @@ pub(crate) mod dsml {
 }
 
 impl Format {
-    /// Whether a chat template shows this format.
     pub(super) fn is_shown_by(&self, source: &str) -> bool {
         let has = |text: &&str| source.contains(*text);
         self.shown_by.iter().any(|signs| signs.all.iter().all(has) && !signs.none.iter().any(has))

@@ -6,6 +6,7 @@
 use llguidance::{GrammarBuilder, JsonCompileOptions};
 use serde_json::{Value, json};
 
+use super::multiples::also;
 use super::schema::{DOUBTED, Doubt, Screened};
 use super::{GrammarError, deep, json_grammar, limits};
 
@@ -93,8 +94,7 @@ fn without<'a>(schema: &Value, doubts: impl Iterator<Item = &'a &'a Doubt>) -> V
         let Some(map) = schema.pointer_mut(&doubt.compiled).and_then(Value::as_object_mut) else { continue };
         // Its place among the others stays, for the pointers into it.
         if let Some(branches) = map.shift_remove(doubt.keyword).filter(|_| doubt.keyword == "oneOf") {
-            let all = map.entry("allOf").or_insert_with(|| json!([]));
-            all.as_array_mut().into_iter().for_each(|all| all.push(json!({ "anyOf": branches })));
+            also(map, json!({ "anyOf": branches }));
         }
     }
     schema

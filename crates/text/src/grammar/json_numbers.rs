@@ -6,11 +6,10 @@
 
 /// Most digits of a number, without its exponent.
 const DIGITS_MAX: u8 = 40;
-/// Most digits of an exponent.
 const EXPONENT_MAX: u8 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Part {
+enum NumberPart {
     Outside,
     /// A string, and whether a backslash came just now.
     Text(bool),
@@ -23,7 +22,7 @@ enum Part {
 /// Where in a JSON text an output is. A line break or a marker ends whatever was open: no string of JSON has one in it, so text before
 /// the JSON confuses nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Numbers(Part);
+pub(super) struct NumberTracker(NumberPart);
 
 /// Tokens that can make a number too long, by where they come.
 pub(super) struct Risky {
@@ -33,44 +32,43 @@ pub(super) struct Risky {
     after_digit: Vec<u32>,
     /// In an exponent, or after many digits: a point is among them.
     digits: Vec<u32>,
-    /// Single digits.
     single: Vec<u32>,
     /// What may follow a number: signs of JSON, and the end of the text.
     ends: Vec<u32>,
 }
 
-impl Numbers {
-    pub fn new() -> Numbers {
-        Numbers(Part::Outside)
+impl NumberTracker {
+    pub fn new() -> NumberTracker {
+        NumberTracker(NumberPart::Outside)
     }
 
     pub fn reset(&mut self) {
-        self.0 = Part::Outside;
+        self.0 = NumberPart::Outside;
     }
 
     /// Go on by the bytes of a token. False when a number in it is too long, or has no room for the digits that must follow.
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         let mut fits = true;
         for &byte in bytes {
-            fits &= !matches!((self.0, byte), (Part::Mantissa(DIGITS_MAX..), b'.'));
+            fits &= !matches!((self.0, byte), (NumberPart::Mantissa(DIGITS_MAX..), b'.'));
             self.0 = match (self.0, byte) {
-                (_, b'\n') => Part::Outside,
-                (Part::Text(true), _) => Part::Text(false),
-                (Part::Text(false), b'\\') => Part::Text(true),
-                (Part::Text(false), b'"') => Part::Outside,
-                (Part::Text(false), _) => Part::Text(false),
-                (_, b'"') => Part::Text(false),
-                (Part::Outside, b'0'..=b'9') => Part::Mantissa(1),
-                (Part::Mantissa(digits), b'0'..=b'9') => Part::Mantissa(digits.saturating_add(1)),
-                (Part::Mantissa(digits), b'.') => Part::Mantissa(digits),
-                (Part::Mantissa(_), b'e' | b'E') => Part::Exponent(0),
-                (Part::Exponent(0), b'+' | b'-') => Part::Exponent(0),
-                (Part::Exponent(digits), b'0'..=b'9') => Part::Exponent(digits.saturating_add(1)),
-                _ => Part::Outside,
+                (_, b'\n') => NumberPart::Outside,
+                (NumberPart::Text(true), _) => NumberPart::Text(false),
+                (NumberPart::Text(false), b'\\') => NumberPart::Text(true),
+                (NumberPart::Text(false), b'"') => NumberPart::Outside,
+                (NumberPart::Text(false), _) => NumberPart::Text(false),
+                (_, b'"') => NumberPart::Text(false),
+                (NumberPart::Outside, b'0'..=b'9') => NumberPart::Mantissa(1),
+                (NumberPart::Mantissa(digits), b'0'..=b'9') => NumberPart::Mantissa(digits.saturating_add(1)),
+                (NumberPart::Mantissa(digits), b'.') => NumberPart::Mantissa(digits),
+                (NumberPart::Mantissa(_), b'e' | b'E') => NumberPart::Exponent(0),
+                (NumberPart::Exponent(0), b'+' | b'-') => NumberPart::Exponent(0),
+                (NumberPart::Exponent(digits), b'0'..=b'9') => NumberPart::Exponent(digits.saturating_add(1)),
+                _ => NumberPart::Outside,
             };
             fits &= match self.0 {
-                Part::Mantissa(digits) => digits <= DIGITS_MAX,
-                Part::Exponent(digits) => digits <= EXPONENT_MAX,
+                NumberPart::Mantissa(digits) => digits <= DIGITS_MAX,
+                NumberPart::Exponent(digits) => digits <= EXPONENT_MAX,
                 _ => true,
             };
         }
@@ -80,9 +78,9 @@ impl Numbers {
     /// Take from a mask what would make a number too long.
     pub fn restrict<'a>(&self, risky: &Risky, bits: &mut [u32], bytes: impl Fn(u32) -> &'a [u8]) {
         let lists: &[&Vec<u32>] = match self.0 {
-            Part::Outside | Part::Text(_) => &[&risky.alone],
-            Part::Mantissa(digits) if digits < DIGITS_MAX / 2 => &[&risky.after_digit],
-            Part::Mantissa(_) | Part::Exponent(_) => &[&risky.after_digit, &risky.digits],
+            NumberPart::Outside | NumberPart::Text(_) => &[&risky.alone],
+            NumberPart::Mantissa(digits) if digits < DIGITS_MAX / 2 => &[&risky.after_digit],
+            NumberPart::Mantissa(_) | NumberPart::Exponent(_) => &[&risky.after_digit, &risky.digits],
         };
         for &id in lists.iter().flat_map(|list| list.iter()) {
             let (word, bit) = (id as usize / 32, 1 << (id % 32));
@@ -136,11 +134,11 @@ impl Risky {
             if bytes.first() != Some(&b'.') && !bytes.iter().any(u8::is_ascii_digit) {
                 continue;
             }
-            let breaks = |part| !Numbers(part).push(bytes);
-            if breaks(Part::Outside) || breaks(Part::Text(false)) || breaks(Part::Text(true)) {
+            let breaks = |part| !NumberTracker(part).push(bytes);
+            if breaks(NumberPart::Outside) || breaks(NumberPart::Text(false)) || breaks(NumberPart::Text(true)) {
                 risky.alone.push(id);
             }
-            if breaks(Part::Mantissa(DIGITS_MAX / 2)) {
+            if breaks(NumberPart::Mantissa(DIGITS_MAX / 2)) {
                 risky.after_digit.push(id);
             }
             if matches!(bytes[0], b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E') {
@@ -157,7 +155,7 @@ mod tests {
 
     #[test]
     fn numbers_are_followed_through_strings() {
-        let fits = |text: &str| Numbers::new().push(text.as_bytes());
+        let fits = |text: &str| NumberTracker::new().push(text.as_bytes());
         assert!(fits(r#"{"1e5555": "3E999 \" 1e999", "a": [1e12, -2.5E-30, 0.5]}"#));
         assert!(!fits("[1e123"));
         assert!(!fits(r#"{"a":-1.0E+123"#));
@@ -171,7 +169,7 @@ mod tests {
         let tokens: [&[u8]; 6] = [b"1", b"123", b"e5", b"e500", b",", b"7e999"];
         let risky = Risky::of(tokens.iter().enumerate().map(|(id, bytes)| (id as u32, *bytes)), 9);
         let mask = |text: &str| {
-            let mut numbers = Numbers::new();
+            let mut numbers = NumberTracker::new();
             assert!(numbers.push(text.as_bytes()));
             let mut bits = [0b11_1111];
             numbers.restrict(&risky, &mut bits, |id| tokens[id as usize]);

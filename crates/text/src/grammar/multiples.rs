@@ -141,8 +141,22 @@ const LISTED_MAX: i128 = 1_000;
 
 /// Whether a divisor stands in a schema or in its `allOf`.
 pub(super) fn are_in(map: &Map<String, Value>) -> bool {
-    let members = map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
-    map.contains_key("multipleOf") || members.into_iter().any(are_in)
+    map.contains_key("multipleOf") || members(map, "allOf").any(are_in)
+}
+
+/// The schemas in an array.
+pub(super) fn members<'v>(
+    map: &'v Map<String, Value>,
+    keyword: &str,
+) -> impl Iterator<Item = &'v Map<String, Value>> + use<'v> {
+    map.get(keyword).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object)
+}
+
+/// Makes a schema hold as well.
+pub(super) fn also(map: &mut Map<String, Value>, schema: Value) {
+    if let Value::Array(all) = map.entry("allOf").or_insert_with(|| json!([])) {
+        all.push(schema);
+    }
 }
 
 /// Gather divisors and bounds of the members of `allOf` where there is a divisor among them: all hold for the same value. False: they do
@@ -177,9 +191,8 @@ pub(super) fn keep(map: &mut Map<String, Value>) -> bool {
     for keyword in BOUNDS.into_iter().chain(["multipleOf"]) {
         map.shift_remove(keyword);
     }
-    let all = map.entry("allOf").or_insert_with(|| json!([]));
     let others = ["null", "boolean", "string", "array", "object"];
-    all.as_array_mut().into_iter().for_each(|all| all.push(json!({"anyOf": [{"type": others}, {"enum": listed}]})));
+    also(map, json!({"anyOf": [{"type": others}, {"enum": listed}]}));
     true
 }
 

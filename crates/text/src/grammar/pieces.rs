@@ -20,7 +20,7 @@ pub(super) fn check(set: &ExprSet) -> Result<(), GrammarError> {
     // The library has no name for its kinds outside of itself.
     let is_intersection = |id: u32| id > 0 && format!("{:?}", set.get_tag(ExprRef::new(id))) == "And";
     let all = 0..u32::try_from(set.len()).unwrap_or(u32::MAX);
-    let mut pieces = Pieces { set, intersections: all.map(is_intersection).collect(), known: HashMap::new() };
+    let mut pieces = PieceCounter { set, intersections: all.map(is_intersection).collect(), known: HashMap::new() };
     for id in (0..set.len()).filter(|&id| pieces.intersections[id]).collect::<Vec<_>>() {
         let expression = ExprRef::new(id as u32);
         let found = pieces.of(expression);
@@ -35,14 +35,14 @@ pub(super) fn check(set: &ExprSet) -> Result<(), GrammarError> {
     Ok(())
 }
 
-struct Pieces<'a> {
+struct PieceCounter<'a> {
     set: &'a ExprSet,
     /// By id: whether it is an intersection.
     intersections: Vec<bool>,
     known: HashMap<ExprRef, u64>,
 }
 
-impl Pieces<'_> {
+impl PieceCounter<'_> {
     /// Pieces that a derivative can have: the product of an intersection's members', elsewhere one for each byte, set of bytes or
     /// string of bytes in it.
     fn of(&mut self, top: ExprRef) -> u64 {

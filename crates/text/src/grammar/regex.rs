@@ -4,32 +4,32 @@ use super::{GrammarError, REGEX_BYTES_MAX, REGEX_REPEATS_MAX};
 
 /// Why a regular expression is not taken.
 #[derive(Debug, PartialEq)]
-pub(super) enum Refused {
+pub(super) enum RegexError {
     /// A limit, by what is counted.
     Large { what: &'static str, found: u64, max: u64 },
     /// Syntax that is not known here.
     Syntax(String),
 }
 
-pub(super) fn refusal(what: &str, refused: Refused) -> GrammarError {
+pub(super) fn refusal(what: &str, refused: RegexError) -> GrammarError {
     match refused {
-        Refused::Large { what: count, found, max } => {
+        RegexError::Large { what: count, found, max } => {
             GrammarError::TooLarge { what: format!("{what}: {count}"), found, max }
         }
-        Refused::Syntax(reason) => GrammarError::invalid(what, reason),
+        RegexError::Syntax(reason) => GrammarError::invalid(what, reason),
     }
 }
 
 /// Limits on a regular expression of Rust's syntax.
-pub(super) fn check(regex: &str) -> Result<(), Refused> {
+pub(super) fn check(regex: &str) -> Result<(), RegexError> {
     if regex.len() > REGEX_BYTES_MAX {
-        return Err(Refused::Large { what: "bytes", found: regex.len() as u64, max: REGEX_BYTES_MAX as u64 });
+        return Err(RegexError::Large { what: "bytes", found: regex.len() as u64, max: REGEX_BYTES_MAX as u64 });
     }
     check_repeats(regex)
 }
 
 /// Counted repetitions, nested ones multiplied: `(a{1,1000}){1,1000}` is a million.
-pub(super) fn check_repeats(text: &str) -> Result<(), Refused> {
+pub(super) fn check_repeats(text: &str) -> Result<(), RegexError> {
     let bytes = text.as_bytes();
     // Of each open group: the largest product inside. `last` is that of the piece that ended just now.
     let (mut open, mut inside, mut last, mut class) = (Vec::new(), 1u64, 1u64, false);
@@ -56,7 +56,11 @@ pub(super) fn check_repeats(text: &str) -> Result<(), Refused> {
                     last = last.saturating_mul(count.max(1));
                     inside = inside.max(last);
                     if last > REGEX_REPEATS_MAX {
-                        return Err(Refused::Large { what: "nested repetitions", found: last, max: REGEX_REPEATS_MAX });
+                        return Err(RegexError::Large {
+                            what: "nested repetitions",
+                            found: last,
+                            max: REGEX_REPEATS_MAX,
+                        });
                     }
                 }
             }
@@ -85,7 +89,7 @@ const SPACE: &str = r"\t\n\x0B\x0C\r \u{A0}\u{FEFF}\u{1680}\u{2000}-\u{200A}\u{2
 const LINE_ENDS: &str = r"\n\r\u{2028}\u{2029}";
 
 /// ECMA's regular expression in Rust's words.
-pub(super) fn from_ecma(pattern: &str) -> Result<String, Refused> {
+pub(super) fn from_ecma(pattern: &str) -> Result<String, RegexError> {
     check(pattern)?;
     let mut out = String::with_capacity(pattern.len() * 2);
     let mut chars = pattern.chars().peekable();
@@ -103,14 +107,14 @@ pub(super) fn from_ecma(pattern: &str) -> Result<String, Refused> {
                 }
             }
             // ECMA's `[]` matches nothing and `[^]` everything; Rust takes the bracket for a member.
-            ']' if class && was_first => return Err(Refused::Syntax("an empty character class".to_string())),
+            ']' if class && was_first => return Err(RegexError::Syntax("an empty character class".to_string())),
             ']' if class => {
                 class = false;
                 out.push(']');
             }
             '&' | '~' if class => out.extend(['\\', c]),
             '-' if class && chars.peek() == Some(&'-') => {
-                return Err(Refused::Syntax("`--` in a character class".to_string()));
+                return Err(RegexError::Syntax("`--` in a character class".to_string()));
             }
             '.' if !class => out.push_str(&format!("[^{LINE_ENDS}]")),
             '(' if !class => {
@@ -131,23 +135,23 @@ pub(super) fn has_meaning(c: char) -> bool {
 type Chars<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 
 /// What follows `(`.
-fn group(chars: &mut Chars, out: &mut String) -> Result<(), Refused> {
+fn group(chars: &mut Chars, out: &mut String) -> Result<(), RegexError> {
     if chars.next_if_eq(&'?').is_none() {
         return Ok(());
     }
     match (chars.next(), chars.peek()) {
         (Some(':'), _) => out.push_str("?:"),
-        (Some('='), _) | (Some('!'), _) => return Err(Refused::Syntax("look-ahead is not supported".to_string())),
-        (Some('<'), Some('=' | '!')) => return Err(Refused::Syntax("look-behind is not supported".to_string())),
+        (Some('='), _) | (Some('!'), _) => return Err(RegexError::Syntax("look-ahead is not supported".to_string())),
+        (Some('<'), Some('=' | '!')) => return Err(RegexError::Syntax("look-behind is not supported".to_string())),
         (Some('<'), _) => out.push_str("?P<"),
-        _ => return Err(Refused::Syntax("`(?` with flags is no syntax of JSON Schema".to_string())),
+        _ => return Err(RegexError::Syntax("`(?` with flags is no syntax of JSON Schema".to_string())),
     }
     Ok(())
 }
 
 /// What follows a backslash.
-fn escape(chars: &mut Chars, class: bool, out: &mut String) -> Result<(), Refused> {
-    let c = chars.next().ok_or_else(|| Refused::Syntax("a backslash at the end".to_string()))?;
+fn escape(chars: &mut Chars, class: bool, out: &mut String) -> Result<(), RegexError> {
+    let c = chars.next().ok_or_else(|| RegexError::Syntax("a backslash at the end".to_string()))?;
     // A class of its own inside a class too, so that a `-` after it is a minus, as in ECMA.
     let set = |members: &str, negated: bool| format!("[{}{members}]", if negated { "^" } else { "" });
     match c {
@@ -159,14 +163,14 @@ fn escape(chars: &mut Chars, class: bool, out: &mut String) -> Result<(), Refuse
         'x' | 'u' if chars.peek() != Some(&'{') => {
             let digits: String = chars.by_ref().take(if c == 'x' { 2 } else { 4 }).collect();
             let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
-            let code = code.ok_or_else(|| Refused::Syntax(format!("`\\{c}{digits}` is no character")))?;
+            let code = code.ok_or_else(|| RegexError::Syntax(format!("`\\{c}{digits}` is no character")))?;
             out.push_str(&format!("\\u{{{:X}}}", code as u32));
         }
         'p' | 'P' | 'u' => out.extend(['\\', c]),
         'b' if class => out.push_str("\\x08"),
-        'b' | 'B' => return Err(Refused::Syntax("word boundaries are not supported".to_string())),
-        '1'..='9' | 'k' => return Err(Refused::Syntax("references to groups are not supported".to_string())),
-        c if c.is_ascii_alphanumeric() => return Err(Refused::Syntax(format!("`\\{c}` is not known"))),
+        'b' | 'B' => return Err(RegexError::Syntax("word boundaries are not supported".to_string())),
+        '1'..='9' | 'k' => return Err(RegexError::Syntax("references to groups are not supported".to_string())),
+        c if c.is_ascii_alphanumeric() => return Err(RegexError::Syntax(format!("`\\{c}` is not known"))),
         // Any other character stands for itself. To Rust `\<` would be the begin of a word.
         c if has_meaning(c) => out.extend(['\\', c]),
         c => out.push(c),
@@ -182,7 +186,7 @@ mod tests {
     fn repetitions_multiply() {
         assert!(check(r"^[a-z]{1,100}(-[a-z]{2,4}){0,8}$").is_ok());
         assert!(check(r"\(a{1000}\)b{1000}").is_ok());
-        let large = |found| Err(Refused::Large { what: "nested repetitions", found, max: REGEX_REPEATS_MAX });
+        let large = |found| Err(RegexError::Large { what: "nested repetitions", found, max: REGEX_REPEATS_MAX });
         assert_eq!(check("(a{1,1000}){1,1000}"), large(1_000_000));
         assert_eq!(check("((a{200}){10}b){3,11}"), large(22_000));
         assert_eq!(check("a{4000000000}"), large(4_000_000_000));
@@ -197,7 +201,7 @@ mod tests {
         is(r"\<b\>\'", "<b>'");
         is(r"\u0041\x42(?<n>c)(?:d)", r"\u{41}\u{42}(?P<n>c)(?:d)");
         for bad in [r"(?=a)", r"(?<!a)b", r"(a)\1", r"\ba", "(?i)a", r"\z", "[]", "a\\"] {
-            assert!(matches!(from_ecma(bad), Err(Refused::Syntax(_))), "{bad}");
+            assert!(matches!(from_ecma(bad), Err(RegexError::Syntax(_))), "{bad}");
         }
     }
 }

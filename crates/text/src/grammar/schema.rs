@@ -8,6 +8,8 @@ use std::collections::{HashMap, HashSet};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
+use super::bounds::{BOUNDS, beyond, bounded, clamped, exact, few_digits, one_zero};
+use super::multiples::{also, members};
 use super::{
     GrammarError, SCHEMA_BRANCHES_MAX, SCHEMA_BREADTH_MAX, SCHEMA_BYTES_MAX, SCHEMA_DEPTH_MAX, SCHEMA_REACH_MAX,
     at_most, multiples, regex,
@@ -20,8 +22,6 @@ const MOST: [&str; 3] = ["maxItems", "maxLength", "maxProperties"];
 const MOST_MAX: u64 = 1_000_000;
 /// Keywords that llguidance keeps in some company only: see `doubts`.
 pub(super) const DOUBTED: [&str; 3] = ["oneOf", "minProperties", "maxProperties"];
-/// Bounds of numbers.
-const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 /// Keywords that say nothing about whether a value is valid.
 const NOTES: [&str; 19] = [
     "$schema",
@@ -71,9 +71,6 @@ const NOT_KEPT: [&str; 22] = [
 ];
 /// Formats that llguidance knows and keeps. For others see `spelled`.
 const FORMATS: [&str; 5] = ["duration", "ipv4", "ipv6", "uuid", "uri"];
-/// Largest whole number that 64-bit floating point tells from its neighbours.
-const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
-
 /// A schema that can be compiled, and what of the original it does not keep.
 pub(super) struct Screened {
     pub schema: Value,
@@ -95,7 +92,6 @@ pub(super) struct Doubt {
     pub keyword: &'static str,
 }
 
-/// Screen a schema.
 pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarError> {
     let (bytes, divided) = measure(schema)?;
     let mut screen = Screen {
@@ -110,8 +106,7 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         doubts: Vec::new(),
     };
     let mut refs = Refs::default();
-    let mut out =
-        screen.schema(schema, At { path: "", compiled: "", depth: 0, rebased: false, within: false }, &mut refs)?;
+    let mut out = screen.schema(schema, &At::default(), &mut refs)?;
     let mut reach = vec![refs];
     let mut definitions = Map::new();
     while definitions.len() < screen.names.len() {
@@ -119,9 +114,8 @@ pub(super) fn screen(schema: &Value, strict: bool) -> Result<Screened, GrammarEr
         let target =
             screen.resolve(&path).ok_or_else(|| GrammarError::invalid(format!("#{path}"), "no schema is there"))?;
         let mut refs = Refs { name: name.clone(), ..Refs::default() };
-        let compiled = format!("/$defs/{name}");
-        let at = At { path: &path, compiled: &compiled, depth: 0, rebased: false, within: false };
-        definitions.insert(name, screen.schema(target, at, &mut refs)?);
+        let at = At { path, compiled: format!("/$defs/{name}"), ..At::default() };
+        definitions.insert(name, screen.schema(target, &at, &mut refs)?);
         reach.push(refs);
         at_most("schema: references to different places", definitions.len(), SCHEMA_REACH_MAX)?;
     }
@@ -166,18 +160,26 @@ fn measure(schema: &Value) -> Result<(usize, bool), GrammarError> {
 }
 
 /// Where the walk is.
-#[derive(Clone, Copy)]
-struct At<'a> {
+#[derive(Clone, Default)]
+struct At {
     /// JSON pointer.
-    path: &'a str,
+    path: String,
     /// JSON pointer into what comes out.
-    compiled: &'a str,
+    compiled: String,
     /// Levels of schemas below the root or the definition.
     depth: usize,
     /// An `$id` above changed what references mean.
     rebased: bool,
     /// It stands in an `allOf`, whose own schema looks at its numbers.
     within: bool,
+}
+
+impl At {
+    /// A schema inside this one.
+    fn below(&self, step: &str) -> At {
+        let (path, compiled) = (format!("{}/{step}", self.path), format!("{}/{step}", self.compiled));
+        At { path, compiled, depth: self.depth + 1, ..*self }
+    }
 }
 
 /// The references of one definition, in order, with the depth at which each stands.
@@ -242,7 +244,7 @@ struct Screen<'a> {
 
 impl<'a> Screen<'a> {
     /// A keyword that is not kept: an error, or a warning.
-    fn unkept(&mut self, at: At, keyword: &str, reason: &str) -> Result<(), GrammarError> {
+    fn unkept(&mut self, at: &At, keyword: &str, reason: &str) -> Result<(), GrammarError> {
         if self.strict {
             return Err(unsupported(at, keyword, reason));
         }
@@ -252,7 +254,7 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    fn schema(&mut self, schema: &Value, at: At, refs: &mut Refs) -> Result<Value, GrammarError> {
+    fn schema(&mut self, schema: &Value, at: &At, refs: &mut Refs) -> Result<Value, GrammarError> {
         refs.deepest = refs.deepest.max(at.depth);
         let map = match schema {
             Value::Bool(_) => return Ok(schema.clone()),
@@ -261,7 +263,7 @@ impl<'a> Screen<'a> {
         };
         let id = map.get("$id").or_else(|| map.get("id")).and_then(Value::as_str);
         let rebased = at.rebased || (!at.path.is_empty() && id.is_some_and(|id| !id.starts_with('#')));
-        let at = At { rebased, ..at };
+        let at = &At { rebased, ..at.clone() };
         let mut out = Map::new();
         // What narrows a value where it stands goes last: see the head of this file.
         for keyword in map.keys().filter(|k| !applies(k)).chain(map.keys().filter(|k| applies(k))) {
@@ -275,12 +277,11 @@ impl<'a> Screen<'a> {
             one_zero(&mut out);
         }
         if let Some(pattern) = map.get("format").and_then(Value::as_str).and_then(spelled) {
-            let both = out.entry("allOf").or_insert_with(|| json!([]));
-            both.as_array_mut().into_iter().for_each(|all| all.push(json!({"pattern": pattern})));
+            also(&mut out, json!({"pattern": pattern}));
         }
         self.together(map, &mut out, at)?;
         for keyword in DOUBTED.into_iter().filter(|keyword| out.contains_key(*keyword)) {
-            self.doubts.push(Doubt { path: at.path.to_string(), compiled: at.compiled.to_string(), keyword });
+            self.doubts.push(Doubt { path: at.path.clone(), compiled: at.compiled.clone(), keyword });
         }
         Ok(Value::Object(out))
     }
@@ -290,7 +291,7 @@ impl<'a> Screen<'a> {
         &mut self,
         map: &Map<String, Value>,
         keyword: &str,
-        at: At,
+        at: &At,
         refs: &mut Refs,
     ) -> Result<Option<Value>, GrammarError> {
         let value = &map[keyword];
@@ -301,14 +302,12 @@ impl<'a> Screen<'a> {
                 Value::Object(self.properties(keyword, given, at, refs)?)
             }
             "additionalProperties" | "additionalItems" | "items" if !value.is_array() => {
-                let (path, compiled) = (format!("{}/{keyword}", at.path), format!("{}/{keyword}", at.compiled));
-                let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
-                self.schema(value, inner, refs)?
+                self.schema(value, &At { within: false, ..at.below(keyword) }, refs)?
             }
             "prefixItems" | "items" | "allOf" | "anyOf" | "oneOf" => {
                 let given = value.as_array().ok_or_else(|| invalid("it is an array"))?;
                 let within = keyword == "allOf" && (at.within || self.divided && multiples::are_in(map));
-                Value::Array(self.branches(keyword, given, At { within, ..at }, refs)?)
+                Value::Array(self.branches(keyword, given, &At { within, ..at.clone() }, refs)?)
             }
             "$ref" => Value::String(self.reference(value, at, refs)?),
             "pattern" => {
@@ -326,7 +325,7 @@ impl<'a> Screen<'a> {
                 exact(value).map_err(|number| unsupported(at, keyword, &number))?;
                 value.clone()
             }
-            bound if BOUNDS.contains(&bound) && !beyond(map, bound) => clamped(value, bound, at)?,
+            bound if BOUNDS.contains(&bound) && !beyond(map, bound) => clamped(value, bound, &at.path)?,
             most if MOST.contains(&most) => value.as_u64().map_or_else(|| value.clone(), |n| json!(n.min(MOST_MAX))),
             "multipleOf" => {
                 let given = value.as_f64().filter(|&f| f > 0.0);
@@ -350,17 +349,16 @@ impl<'a> Screen<'a> {
         &mut self,
         keyword: &str,
         given: &Map<String, Value>,
-        at: At,
+        at: &At,
         refs: &mut Refs,
     ) -> Result<Map<String, Value>, GrammarError> {
         at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
         let mut out = Map::new();
         for (name, schema) in given {
-            let path = format!("{}/{keyword}/{}", at.path, escaped(name));
-            let name = if keyword == "properties" { name.clone() } else { ecma(name, &path)? };
+            let inner = at.below(&format!("{keyword}/{}", escaped(name)));
+            let name = if keyword == "properties" { name.clone() } else { ecma(name, &inner.path)? };
             let compiled = format!("{}/{keyword}/{}", at.compiled, escaped(&name));
-            let inner = At { path: &path, compiled: &compiled, depth: at.depth + 1, within: false, ..at };
-            let inner = self.schema(schema, inner, refs)?;
+            let inner = self.schema(schema, &At { compiled, within: false, ..inner }, refs)?;
             out.insert(name, inner);
         }
         Ok(out)
@@ -371,20 +369,17 @@ impl<'a> Screen<'a> {
         &mut self,
         keyword: &str,
         given: &[Value],
-        at: At,
+        at: &At,
         refs: &mut Refs,
     ) -> Result<Vec<Value>, GrammarError> {
         at_most(format!("#{}/{keyword}", at.path), given.len(), SCHEMA_BRANCHES_MAX)?;
-        let branch = |(index, schema): (usize, &Value)| {
-            let path = format!("{}/{keyword}/{index}", at.path);
-            let compiled = format!("{}/{keyword}/{index}", at.compiled);
-            self.schema(schema, At { path: &path, compiled: &compiled, depth: at.depth + 1, ..at }, refs)
-        };
+        let branch =
+            |(index, schema): (usize, &Value)| self.schema(schema, &at.below(&format!("{keyword}/{index}")), refs);
         given.iter().enumerate().map(branch).collect()
     }
 
     /// A keyword that is not compiled: it says nothing about a value, or is not kept.
-    fn left_out(&mut self, map: &Map<String, Value>, keyword: &str, at: At) -> Result<(), GrammarError> {
+    fn left_out(&mut self, map: &Map<String, Value>, keyword: &str, at: &At) -> Result<(), GrammarError> {
         let value = &map[keyword];
         match keyword {
             // Compiled as a pattern.
@@ -411,7 +406,7 @@ impl<'a> Screen<'a> {
 
     /// Bring what is said of numbers together, and see whether its multiples are kept. Members of `allOf` (`at.within`) are gathered where
     /// that stands.
-    fn numbers(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: At) -> Result<(), GrammarError> {
+    fn numbers(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: &At) -> Result<(), GrammarError> {
         if !self.divided {
             return Ok(());
         }
@@ -446,7 +441,7 @@ impl<'a> Screen<'a> {
     /// The divisor that holds for a value of this schema by its references and alternatives, beside what it says itself.
     fn divisor_elsewhere(&self, map: &Map<String, Value>, followed: &mut HashSet<String>) -> Option<Elsewhere> {
         let mut found: Option<Elsewhere> = None;
-        for member in map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+        for member in members(map, "allOf") {
             found = Elsewhere::with(found, self.divisor_elsewhere(member, followed));
         }
         let target = map.get("$ref").and_then(Value::as_str).and_then(|text| text.strip_prefix('#'));
@@ -457,10 +452,8 @@ impl<'a> Screen<'a> {
             found = Elsewhere::with(found, self.divisor(target, followed));
         }
         for keyword in ["anyOf", "oneOf"] {
-            let branches =
-                map.get(keyword).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
             let mut worst = found.clone();
-            for branch in branches {
+            for branch in members(map, keyword) {
                 let branch = Elsewhere::with(found.clone(), self.divisor(branch, followed));
                 worst = Elsewhere::worse(worst, branch);
             }
@@ -475,13 +468,17 @@ impl<'a> Screen<'a> {
             map.get("multipleOf").filter(|v| v.as_f64().is_some_and(few_digits)).cloned().map(Elsewhere::One)
         };
         let own = divisor(map);
-        let members = map.get("allOf").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object);
-        let own = members.fold(own, |own, member| Elsewhere::with(own, divisor(member)));
+        let own = members(map, "allOf").fold(own, |own, member| Elsewhere::with(own, divisor(member)));
         Elsewhere::with(own, self.divisor_elsewhere(map, followed))
     }
 
     /// Keywords that are kept alone but not in company; what is not kept goes from `out`.
-    fn together(&mut self, map: &Map<String, Value>, out: &mut Map<String, Value>, at: At) -> Result<(), GrammarError> {
+    fn together(
+        &mut self,
+        map: &Map<String, Value>,
+        out: &mut Map<String, Value>,
+        at: &At,
+    ) -> Result<(), GrammarError> {
         if map.contains_key("prefixItems")
             && (map.contains_key("additionalItems") || map.get("items").is_some_and(Value::is_array))
         {
@@ -509,7 +506,7 @@ impl<'a> Screen<'a> {
     }
 
     /// A reference's new text.
-    fn reference(&mut self, value: &Value, at: At, refs: &mut Refs) -> Result<String, GrammarError> {
+    fn reference(&mut self, value: &Value, at: &At, refs: &mut Refs) -> Result<String, GrammarError> {
         let text =
             value.as_str().ok_or_else(|| GrammarError::invalid(format!("#{}/$ref", at.path), "it is a string"))?;
         let own = self.root.get("$id").or_else(|| self.root.get("id")).and_then(Value::as_str).unwrap_or_default();
@@ -575,7 +572,7 @@ impl<'a> Screen<'a> {
     }
 }
 
-fn unsupported(at: At, keyword: &str, reason: &str) -> GrammarError {
+fn unsupported(at: &At, keyword: &str, reason: &str) -> GrammarError {
     GrammarError::Unsupported {
         path: format!("#{}", at.path),
         keyword: keyword.to_string(),
@@ -608,50 +605,6 @@ fn spelled(format: &str) -> Option<String> {
     }
 }
 
-/// Largest divisor whose multiples the lexer follows between bounds in little time.
-const DIVISOR_SMALL: f64 = 100.0;
-
-/// Multiples are looked for among numbers that floating point holds exactly: beyond, a number could have to go on for many digits until
-/// it is one.
-fn bounded(out: &mut Map<String, Value>) {
-    if out
-        .get("multipleOf")
-        .and_then(Value::as_f64)
-        .is_none_or(|divisor| divisor > DIVISOR_SMALL || divisor.fract() != 0.0)
-    {
-        return;
-    }
-    for (bound, exclusive, most) in
-        [("minimum", "exclusiveMinimum", -EXACT_MAX), ("maximum", "exclusiveMaximum", EXACT_MAX)]
-    {
-        if !out.contains_key(bound) && !out.get(exclusive).is_some_and(Value::is_number) {
-            out.insert(bound.to_string(), json!(most));
-        }
-    }
-}
-
-/// llguidance lets an integer be `-0` where its range crosses zero between two bounds or has none; some read that as a fraction.
-fn one_zero(out: &mut Map<String, Value>) {
-    let types = out.get("type").cloned().unwrap_or_default();
-    let types = types.as_array().cloned().unwrap_or_else(|| vec![types]);
-    if !types.iter().any(|t| t == "integer") || types.iter().any(|t| t == "number") {
-        return;
-    }
-    let has = |keyword: &str, exclusive: &str| out.contains_key(keyword) || out.contains_key(exclusive);
-    match (has("minimum", "exclusiveMinimum"), has("maximum", "exclusiveMaximum")) {
-        (false, false) => {
-            out.insert("minimum".to_string(), json!(-EXACT_MAX));
-        }
-        (true, true) => {
-            let mut halves = vec![json!({"type": "integer", "maximum": -1}), json!({"type": "integer", "minimum": 0})];
-            halves.extend(types.iter().filter(|t| *t != "integer").map(|t| json!({"type": t})));
-            let both = out.entry("allOf").or_insert_with(|| json!([]));
-            both.as_array_mut().into_iter().for_each(|all| all.push(json!({"anyOf": halves})));
-        }
-        _ => {}
-    }
-}
-
 /// Keywords that happen to demand nothing.
 fn harmless(map: &Map<String, Value>, keyword: &str, value: &Value) -> bool {
     let everything = |v: &Value| v == &Value::Bool(true) || v.as_object().is_some_and(Map::is_empty);
@@ -675,45 +628,8 @@ fn ecma(text: &str, path: &str) -> Result<String, GrammarError> {
     let refused = |reason| regex::refusal(&format!("#{path}"), reason);
     let rust = regex::from_ecma(text).map_err(refused)?;
     let parsed = llguidance::derivre::RegexBuilder::new().mk_regex_for_serach(&llguidance::regex_to_lark(&rust, ""));
-    parsed.map_err(|e| refused(regex::Refused::Syntax(super::one_line(&e.to_string()))))?;
+    parsed.map_err(|e| refused(regex::RegexError::Syntax(super::one_line(&e.to_string()))))?;
     Ok(rust)
-}
-
-/// Numbers of a constant must be ones that floating point holds.
-fn exact(value: &Value) -> Result<(), String> {
-    match value {
-        Value::Array(items) => items.iter().try_for_each(exact),
-        Value::Object(map) => map.values().try_for_each(exact),
-        Value::Number(n) if n.as_f64().is_none_or(|f| f.abs() > EXACT_MAX) => {
-            Err(format!("{n}: numbers beyond 2^53 are not told apart"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether a divisor has so few digits that its multiples are followed.
-fn few_digits(divisor: f64) -> bool {
-    divisor <= EXACT_MAX && [1.0, 10.0, 100.0, 1000.0, 1e4].iter().any(|scale| (divisor * scale).fract() == 0.0)
-}
-
-/// Whether a bound excludes every number that floating point tells from its neighbours. To draft 4 an exclusive bound is a word about the
-/// plain one, and goes with it.
-fn beyond(map: &Map<String, Value>, keyword: &str) -> bool {
-    let upper = keyword.ends_with("aximum");
-    let plain = if upper { "maximum" } else { "minimum" };
-    let keyword = if map.get(keyword).is_some_and(Value::is_boolean) { plain } else { keyword };
-    let bound = map.get(keyword).and_then(Value::as_f64);
-    bound.is_some_and(|f| if upper { f < -EXACT_MAX } else { f > EXACT_MAX })
-}
-
-/// A bound that is not `beyond`, moved inward to where floating point is exact.
-fn clamped(value: &Value, keyword: &str, at: At) -> Result<Value, GrammarError> {
-    match value.as_f64() {
-        None if value.is_boolean() => Ok(value.clone()),
-        None => Err(GrammarError::invalid(format!("#{}/{keyword}", at.path), "it is a number")),
-        Some(f) if f.abs() <= EXACT_MAX => Ok(value.clone()),
-        Some(f) => Ok(json!(if f > 0.0 { EXACT_MAX as i64 } else { -(EXACT_MAX as i64) })),
-    }
 }
 
 /// A name as it stands in a JSON pointer.

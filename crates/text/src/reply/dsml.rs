@@ -10,7 +10,7 @@ const WORD_BYTES_MAX: usize = 256;
 /// A block of calls.
 #[derive(Debug, Default)]
 pub(super) struct DsmlCalls {
-    state: State,
+    state: DsmlState,
     /// Parameters given for this call; a call was given at all.
     parameters: usize,
     called: bool,
@@ -19,7 +19,7 @@ pub(super) struct DsmlCalls {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum DsmlState {
     #[default]
     Between,
     /// Attributes of `invoke`, or of `parameter`; whether inside quotes.
@@ -39,52 +39,52 @@ enum State {
 impl CallParser for DsmlCalls {
     fn watched(&self) -> &[&'static str] {
         match &self.state {
-            State::Tag { .. } => &[],
-            State::Text | State::Word(_) | State::Json => &[dsml::PARAMETER_END],
-            State::Whole(arguments) if arguments.in_string() => &[],
+            DsmlState::Tag { .. } => &[],
+            DsmlState::Text | DsmlState::Word(_) | DsmlState::Json => &[dsml::PARAMETER_END],
+            DsmlState::Whole(arguments) if arguments.in_string() => &[],
             _ => dsml::MARKS,
         }
     }
 
     fn leaves_text(&self) -> bool {
         match self.state {
-            State::Between => !self.called,
-            State::Tag { invoke, .. } => invoke,
+            DsmlState::Between => !self.called,
+            DsmlState::Tag { invoke, .. } => invoke,
             _ => false,
         }
     }
 
     fn mark(&mut self, mark: &'static str, said: &mut Said) -> Step {
-        let tag = |invoke| State::Tag { text: String::new(), quoted: false, invoke };
+        let tag = |invoke| DsmlState::Tag { text: String::new(), quoted: false, invoke };
         match (&mut self.state, mark) {
-            (State::Between, dsml::INVOKE) => self.state = tag(true),
-            (State::Between, _) if dsml::CLOSES.contains(&mark) => return Step::Done,
-            (State::Body, dsml::PARAMETER) if !self.whole => self.state = tag(false),
-            (State::Body | State::Whole(_), dsml::INVOKE_END) => {
+            (DsmlState::Between, dsml::INVOKE) => self.state = tag(true),
+            (DsmlState::Between, _) if dsml::CLOSES.contains(&mark) => return Step::Done,
+            (DsmlState::Body, dsml::PARAMETER) if !self.whole => self.state = tag(false),
+            (DsmlState::Body | DsmlState::Whole(_), dsml::INVOKE_END) => {
                 self.end(said);
                 return Step::Ended;
             }
             // The end of a call was forgotten.
-            (State::Body | State::Whole(_), dsml::INVOKE) => {
+            (DsmlState::Body | DsmlState::Whole(_), dsml::INVOKE) => {
                 self.end(said);
                 self.state = tag(true);
                 return Step::Next;
             }
-            (State::Body | State::Whole(_), _) if dsml::CLOSES.contains(&mark) => {
+            (DsmlState::Body | DsmlState::Whole(_), _) if dsml::CLOSES.contains(&mark) => {
                 self.end(said);
                 return Step::Done;
             }
-            (State::Text, dsml::PARAMETER_END) => {
+            (DsmlState::Text, dsml::PARAMETER_END) => {
                 said.arguments.push('"');
-                self.state = State::Body;
+                self.state = DsmlState::Body;
             }
-            (State::Word(word), dsml::PARAMETER_END) => {
+            (DsmlState::Word(word), dsml::PARAMETER_END) => {
                 let word = std::mem::take(word);
                 said.arguments = as_json(&word);
-                self.state = State::Body;
+                self.state = DsmlState::Body;
             }
-            (State::Json, dsml::PARAMETER_END) => {
-                self.state = State::Body;
+            (DsmlState::Json, dsml::PARAMETER_END) => {
+                self.state = DsmlState::Body;
                 return Step::Ended;
             }
             _ => return self.broken(said),
@@ -94,37 +94,37 @@ impl CallParser for DsmlCalls {
 
     fn char(&mut self, c: char, said: &mut Said) -> Step {
         match &mut self.state {
-            State::Tag { quoted: false, .. } if c == '>' => return self.tag(said),
-            State::Tag { text, .. } if text.len() >= 2 * NAME_BYTES_MAX => return self.broken(said),
-            State::Tag { text, quoted, .. } => {
+            DsmlState::Tag { quoted: false, .. } if c == '>' => return self.tag(said),
+            DsmlState::Tag { text, .. } if text.len() >= 2 * NAME_BYTES_MAX => return self.broken(said),
+            DsmlState::Tag { text, quoted, .. } => {
                 text.push(c);
                 *quoted ^= c == '"';
             }
-            State::Body if c == '{' && self.parameters == 0 && !self.whole => {
+            DsmlState::Body if c == '{' && self.parameters == 0 && !self.whole => {
                 self.whole = true;
                 let mut arguments = Arguments::default();
                 arguments.take(c, &mut said.arguments);
-                self.state = State::Whole(arguments);
+                self.state = DsmlState::Whole(arguments);
             }
-            State::Between | State::Body if c.is_whitespace() => (),
-            State::Between | State::Body => return self.broken(said),
-            State::Text => escape(c, &mut said.arguments),
-            State::Word(word) => {
+            DsmlState::Between | DsmlState::Body if c.is_whitespace() => (),
+            DsmlState::Between | DsmlState::Body => return self.broken(said),
+            DsmlState::Text => escape(c, &mut said.arguments),
+            DsmlState::Word(word) => {
                 word.push(c);
                 let text = word.trim_start();
                 if text.starts_with(['{', '[']) {
                     said.arguments = text.to_string();
-                    self.state = State::Json;
+                    self.state = DsmlState::Json;
                 } else if text.len() > WORD_BYTES_MAX {
                     said.arguments.push('"');
                     word.chars().for_each(|c| escape(c, &mut said.arguments));
-                    self.state = State::Text;
+                    self.state = DsmlState::Text;
                 }
             }
-            State::Json => said.arguments.push(c),
-            State::Whole(arguments) => {
+            DsmlState::Json => said.arguments.push(c),
+            DsmlState::Whole(arguments) => {
                 if arguments.take(c, &mut said.arguments) == Place::Last {
-                    self.state = State::Body;
+                    self.state = DsmlState::Body;
                 }
             }
         }
@@ -135,17 +135,17 @@ impl CallParser for DsmlCalls {
 impl DsmlCalls {
     /// A tag is complete.
     fn tag(&mut self, said: &mut Said) -> Step {
-        let State::Tag { text, invoke, .. } = std::mem::take(&mut self.state) else { unreachable!("inside a tag") };
+        let DsmlState::Tag { text, invoke, .. } = std::mem::take(&mut self.state) else { unreachable!("inside a tag") };
         let name = attribute(&text, "name").map(str::trim).filter(|n| !n.is_empty() && !n.contains(char::is_control));
         match name {
             None => {
-                self.state = if invoke { State::Between } else { State::Body };
+                self.state = if invoke { DsmlState::Between } else { DsmlState::Body };
                 return self.broken(said);
             }
             Some(name) if invoke => {
                 said.start = Some((name.to_string(), None));
                 (self.parameters, self.whole, self.called) = (0, false, true);
-                self.state = State::Body;
+                self.state = DsmlState::Body;
             }
             Some(name) => {
                 said.arguments.push_str(if self.parameters == 0 { "{\"" } else { ", \"" });
@@ -153,10 +153,10 @@ impl DsmlCalls {
                 said.arguments.push_str("\": ");
                 self.parameters += 1;
                 if attribute(&text, "string") == Some("false") {
-                    self.state = State::Word(String::new());
+                    self.state = DsmlState::Word(String::new());
                 } else {
                     said.arguments.push('"');
-                    self.state = State::Text;
+                    self.state = DsmlState::Text;
                 }
             }
         }
@@ -165,7 +165,7 @@ impl DsmlCalls {
 
     /// What comes does not belong here. The braces are ours, so they are closed.
     fn broken(&mut self, said: &mut Said) -> Step {
-        if matches!(self.state, State::Body | State::Tag { invoke: false, .. }) {
+        if matches!(self.state, DsmlState::Body | DsmlState::Tag { invoke: false, .. }) {
             self.end(said);
         }
         Step::Not
@@ -175,7 +175,7 @@ impl DsmlCalls {
         if !self.whole {
             said.arguments.push_str(if self.parameters == 0 { "{}" } else { "}" });
         }
-        self.state = State::Between;
+        self.state = DsmlState::Between;
     }
 }
 

@@ -3,7 +3,6 @@
 /// Place of a character relative to the value that is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Inside the value.
     Inside,
     /// The last character of the value.
     Last,

@@ -2,14 +2,14 @@
 
 use super::json::{Arguments, Place};
 use super::{CallParser, NAME_BYTES_MAX, Said, Step};
-use crate::families::{Head, Named};
+use crate::families::{Head, NamedSyntax};
 
 /// A block of calls.
 #[derive(Debug)]
 pub(super) struct NamedCalls {
-    named: &'static Named,
+    named: &'static NamedSyntax,
     marks: Vec<&'static str>,
-    state: State,
+    state: NamedState,
     id: Option<String>,
     /// Arguments were given for this call; a call was given at all.
     argued: bool,
@@ -17,7 +17,7 @@ pub(super) struct NamedCalls {
 }
 
 #[derive(Debug)]
-enum State {
+enum NamedState {
     /// Before the first call, and after a call's end.
     Between,
     /// What stands before the separator, and whether it is the id already.
@@ -36,28 +36,29 @@ enum State {
 impl CallParser for NamedCalls {
     fn watched(&self) -> &[&'static str] {
         match &self.state {
-            State::Arguments(arguments) if arguments.in_string() => &[],
+            NamedState::Arguments(arguments) if arguments.in_string() => &[],
             _ => &self.marks,
         }
     }
 
     fn leaves_text(&self) -> bool {
         match self.state {
-            State::Between => !self.called,
-            State::Head(..) | State::Name(..) => true,
+            NamedState::Between => !self.called,
+            NamedState::Head(..) | NamedState::Name(..) => true,
             _ => false,
         }
     }
 
     fn mark(&mut self, mark: &'static str, said: &mut Said) -> Step {
         let named = self.named;
-        let begun = matches!(self.state, State::Fence(_) | State::Arguments(_) | State::Raw | State::Tail);
-        if let State::Name(_, name) = &mut self.state {
+        let begun =
+            matches!(self.state, NamedState::Fence(_) | NamedState::Arguments(_) | NamedState::Raw | NamedState::Tail);
+        if let NamedState::Name(_, name) = &mut self.state {
             // The name alone: a call without arguments.
             let name = std::mem::take(name);
             return if Some(mark) == named.close && self.start(&name, said) { self.end(said) } else { Step::Not };
         }
-        if let State::Head(head, id) = &mut self.state {
+        if let NamedState::Head(head, id) = &mut self.state {
             let head = std::mem::take(head);
             if Some(mark) == named.id && id.is_none() {
                 *id = Some(head);
@@ -66,12 +67,12 @@ impl CallParser for NamedCalls {
             let id = id.take();
             return if mark == named.separator { self.headed(head, id, said) } else { Step::Not };
         }
-        if !begun && !matches!(self.state, State::Between) {
+        if !begun && !matches!(self.state, NamedState::Between) {
             return Step::Not;
         }
         if mark == named.open {
             self.finish_arguments(begun, said);
-            self.state = State::Head(String::new(), None);
+            self.state = NamedState::Head(String::new(), None);
             return if begun { Step::Next } else { Step::More };
         }
         if Some(mark) == named.close && begun {
@@ -86,60 +87,63 @@ impl CallParser for NamedCalls {
 
     fn char(&mut self, c: char, said: &mut Said) -> Step {
         match &mut self.state {
-            State::Between if c.is_whitespace() => Step::More,
-            State::Between => Step::Not,
-            State::Head(text, _) if c != '\n' && text.len() < NAME_BYTES_MAX => {
+            NamedState::Between if c.is_whitespace() => Step::More,
+            NamedState::Between => Step::Not,
+            NamedState::Head(text, _) if c != '\n' && text.len() < NAME_BYTES_MAX => {
                 text.push(c);
                 Step::More
             }
-            State::Head(..) => Step::Not,
-            State::Name(head, name) if c == '{' || c == '`' || (c == '\n' && !name.trim().is_empty()) => {
+            NamedState::Head(..) => Step::Not,
+            NamedState::Name(head, name) if c == '{' || c == '`' || (c == '\n' && !name.trim().is_empty()) => {
                 // Without a name on its line the head was the name.
                 let name = std::mem::take(if name.trim().is_empty() { head } else { name });
                 if self.start(&name, said) { self.char(c, said) } else { Step::Not }
             }
-            State::Name(_, name) if name.len() < NAME_BYTES_MAX => {
+            NamedState::Name(_, name) if name.len() < NAME_BYTES_MAX => {
                 name.push(c);
                 Step::More
             }
-            State::Name(..) => Step::Not,
-            State::Fence(ticked) => {
+            NamedState::Name(..) => Step::Not,
+            NamedState::Fence(ticked) => {
                 if c.is_whitespace() {
                     *ticked = false;
                 } else if c == '`' {
                     *ticked = true;
                 } else if !(*ticked && c.is_alphabetic()) {
-                    self.state =
-                        if matches!(c, '{' | '[' | '"') { State::Arguments(Arguments::default()) } else { State::Raw };
+                    self.state = if matches!(c, '{' | '[' | '"') {
+                        NamedState::Arguments(Arguments::default())
+                    } else {
+                        NamedState::Raw
+                    };
                     return self.char(c, said);
                 }
                 // It belongs to the call that was given.
                 Step::Ended
             }
-            State::Arguments(arguments) => {
+            NamedState::Arguments(arguments) => {
                 let place = arguments.take(c, &mut said.arguments);
                 self.argued |= !said.arguments.is_empty();
                 if place != Place::Inside {
-                    self.state = State::Tail;
+                    self.state = NamedState::Tail;
                     return Step::Ended;
                 }
                 Step::More
             }
-            State::Raw => {
+            NamedState::Raw => {
                 self.argued = true;
                 said.arguments.push(c);
                 Step::More
             }
-            State::Tail if c.is_whitespace() || (c == '`' && self.named.close.is_some()) => Step::More,
-            State::Tail => Step::Not,
+            NamedState::Tail if c.is_whitespace() || (c == '`' && self.named.close.is_some()) => Step::More,
+            NamedState::Tail => Step::Not,
         }
     }
 }
 
 impl NamedCalls {
     /// A block that begins with `mark`.
-    pub fn new(named: &'static Named, mark: &'static str) -> NamedCalls {
-        let state = if mark == named.open { State::Head(String::new(), None) } else { State::Between };
+    pub fn new(named: &'static NamedSyntax, mark: &'static str) -> NamedCalls {
+        let state = if mark == named.open { NamedState::Head(String::new(), None) } else { NamedState::Between };
         NamedCalls { named, marks: named.marks(), state, id: None, argued: false, called: false }
     }
 
@@ -160,7 +164,7 @@ impl NamedCalls {
             // Newer models of the family write as the older ones did now and then.
             (Head::Name, None) if head.trim() != "function" || self.named.close.is_none() => self.start(&head, said),
             _ => {
-                self.state = State::Name(head, String::new());
+                self.state = NamedState::Name(head, String::new());
                 true
             }
         };
@@ -173,7 +177,7 @@ impl NamedCalls {
             return false;
         }
         said.start = Some((name.to_string(), self.id.take()));
-        self.state = State::Fence(false);
+        self.state = NamedState::Fence(false);
         (self.argued, self.called) = (false, true);
         true
     }
@@ -187,7 +191,7 @@ impl NamedCalls {
 
     fn end(&mut self, said: &mut Said) -> Step {
         self.finish_arguments(true, said);
-        self.state = State::Between;
+        self.state = NamedState::Between;
         Step::Ended
     }
 }

@@ -2,17 +2,17 @@
 
 use super::json::{Arguments, Follow, Place, Unescape};
 use super::{CallParser, NAME_BYTES_MAX, Said, Step};
-use crate::families::Object;
+use crate::families::ObjectSyntax;
 
 /// One call, or a list of calls.
 #[derive(Debug)]
 pub(super) struct ObjectCalls {
-    object: &'static Object,
+    object: &'static ObjectSyntax,
     marks: Vec<&'static str>,
     /// It began without a marker: objects that are no calls are what the model says.
     bare: bool,
     list: bool,
-    state: State,
+    state: ObjectState,
     name: Option<String>,
     id: Option<String>,
     /// Arguments that came before the name.
@@ -23,7 +23,7 @@ pub(super) struct ObjectCalls {
 }
 
 #[derive(Debug)]
-enum State {
+enum ObjectState {
     /// Behind the marker.
     Before,
     /// Where a key must come; whether the object may end instead.
@@ -56,24 +56,24 @@ enum Member {
 impl CallParser for ObjectCalls {
     fn watched(&self) -> &[&'static str] {
         match &self.state {
-            State::Text { .. } => &[],
-            State::Skip(follow) if follow.in_string() => &[],
-            State::Arguments(arguments) if arguments.in_string() => &[],
+            ObjectState::Text { .. } => &[],
+            ObjectState::Skip(follow) if follow.in_string() => &[],
+            ObjectState::Arguments(arguments) if arguments.in_string() => &[],
             _ => &self.marks,
         }
     }
 
     fn leaves_text(&self) -> bool {
         match self.state {
-            State::After => false,
-            State::Before => true,
+            ObjectState::After => false,
+            ObjectState::Before => true,
             _ => !self.started,
         }
     }
 
     fn mark(&mut self, mark: &'static str, _said: &mut Said) -> Step {
-        let before = matches!(self.state, State::Before);
-        let after = matches!(self.state, State::After);
+        let before = matches!(self.state, ObjectState::Before);
+        let after = matches!(self.state, ObjectState::After);
         // Inside an object the call ends as it stands.
         let ended = after || (!before && self.started);
         if Some(mark) == self.object.close && (ended || (before && self.called)) {
@@ -88,7 +88,7 @@ impl CallParser for ObjectCalls {
 
     fn char(&mut self, c: char, said: &mut Said) -> Step {
         match &mut self.state {
-            State::Text { text, unescape, value_of } => {
+            ObjectState::Text { text, unescape, value_of } => {
                 if c != '"' || !unescape.open() {
                     unescape.take(c, text);
                     // Names and ids are short; so are the keys that matter. Other values are skipped, not read.
@@ -98,15 +98,15 @@ impl CallParser for ObjectCalls {
                 let (text, value_of) = (std::mem::take(text), *value_of);
                 self.text(text, value_of, said)
             }
-            State::Skip(follow) => match follow.take(c) {
+            ObjectState::Skip(follow) => match follow.take(c) {
                 Place::Inside => Step::More,
                 Place::Last => self.after_value(),
                 Place::Behind | Place::Wrong => {
-                    self.state = State::Comma;
+                    self.state = ObjectState::Comma;
                     self.char(c, said)
                 }
             },
-            State::Arguments(arguments) => {
+            ObjectState::Arguments(arguments) => {
                 let place = match &mut self.kept {
                     Some(kept) => arguments.take(c, kept),
                     None => arguments.take(c, &mut said.arguments),
@@ -114,45 +114,45 @@ impl CallParser for ObjectCalls {
                 match place {
                     Place::Inside => Step::More,
                     Place::Last => {
-                        self.state = State::Comma;
+                        self.state = ObjectState::Comma;
                         if self.started { Step::Ended } else { Step::More }
                     }
                     Place::Behind | Place::Wrong => {
-                        self.state = State::Comma;
+                        self.state = ObjectState::Comma;
                         self.char(c, said)
                     }
                 }
             }
             _ if c.is_whitespace() => Step::More,
-            State::Before if c == '[' && !self.list => {
+            ObjectState::Before if c == '[' && !self.list => {
                 self.list = true;
                 Step::More
             }
-            State::Before | State::After if c == '{' => {
+            ObjectState::Before | ObjectState::After if c == '{' => {
                 (self.name, self.id, self.kept, self.started) = (None, None, None, false);
-                self.state = State::Key(true);
+                self.state = ObjectState::Key(true);
                 Step::More
             }
-            State::After if self.object.separators.contains(&c) => Step::More,
-            State::After if c == ']' && self.list => {
+            ObjectState::After if self.object.separators.contains(&c) => Step::More,
+            ObjectState::After if c == ']' && self.list => {
                 self.list = false;
                 if self.object.close.is_none() { Step::Done } else { Step::More }
             }
-            State::Key(_) if c == '"' => self.open_text(None),
-            State::Key(true) if c == '}' => self.close(said),
-            State::Colon(role) if c == ':' => {
-                self.state = State::Value(*role);
+            ObjectState::Key(_) if c == '"' => self.open_text(None),
+            ObjectState::Key(true) if c == '}' => self.close(said),
+            ObjectState::Colon(role) if c == ':' => {
+                self.state = ObjectState::Value(*role);
                 Step::More
             }
-            State::Value(role) => {
+            ObjectState::Value(role) => {
                 let role = *role;
                 self.value(role, c, said)
             }
-            State::Comma if c == ',' => {
-                self.state = State::Key(false);
+            ObjectState::Comma if c == ',' => {
+                self.state = ObjectState::Key(false);
                 Step::More
             }
-            State::Comma if c == '}' => self.close(said),
+            ObjectState::Comma if c == '}' => self.close(said),
             _ => Step::Not,
         }
     }
@@ -160,8 +160,8 @@ impl CallParser for ObjectCalls {
 
 impl ObjectCalls {
     /// Behind a marker.
-    pub fn new(object: &'static Object) -> ObjectCalls {
-        let state = State::Before;
+    pub fn new(object: &'static ObjectSyntax) -> ObjectCalls {
+        let state = ObjectState::Before;
         let (name, id, kept) = (None, None, None);
         ObjectCalls {
             object,
@@ -178,17 +178,17 @@ impl ObjectCalls {
     }
 
     /// Behind the brace with which a reply began.
-    pub fn bare(object: &'static Object) -> ObjectCalls {
-        ObjectCalls { bare: true, state: State::Key(true), ..ObjectCalls::new(object) }
+    pub fn bare(object: &'static ObjectSyntax) -> ObjectCalls {
+        ObjectCalls { bare: true, state: ObjectState::Key(true), ..ObjectCalls::new(object) }
     }
 
     fn open_text(&mut self, value_of: Option<Member>) -> Step {
-        self.state = State::Text { text: String::new(), unescape: Unescape::default(), value_of };
+        self.state = ObjectState::Text { text: String::new(), unescape: Unescape::default(), value_of };
         Step::More
     }
 
     fn after_value(&mut self) -> Step {
-        self.state = State::Comma;
+        self.state = ObjectState::Comma;
         Step::More
     }
 
@@ -204,7 +204,7 @@ impl ObjectCalls {
                     _ if self.bare && !self.started => return Step::Not,
                     _ => Member::Other,
                 };
-                self.state = State::Colon(role);
+                self.state = ObjectState::Colon(role);
                 return Step::More;
             }
             Some(Member::Name) if !self.started => {
@@ -235,7 +235,7 @@ impl ObjectCalls {
                 if arguments.take(c, &mut text) != Place::Inside {
                     return Step::Not;
                 }
-                self.state = State::Arguments(arguments);
+                self.state = ObjectState::Arguments(arguments);
                 if self.name.is_some() {
                     self.start(said);
                     said.arguments = text;
@@ -249,7 +249,7 @@ impl ObjectCalls {
                 if follow.take(c) != Place::Inside {
                     return Step::Not;
                 }
-                self.state = State::Skip(follow);
+                self.state = ObjectState::Skip(follow);
                 Step::More
             }
         }
@@ -269,7 +269,7 @@ impl ObjectCalls {
             self.start(said);
             said.arguments.push_str("{}");
         }
-        self.state = State::After;
+        self.state = ObjectState::After;
         Step::Ended
     }
 }
