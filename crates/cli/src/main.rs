@@ -20,6 +20,7 @@ mod loss;
 mod notify;
 mod plot;
 mod pull;
+mod remote;
 mod serve;
 mod show;
 mod signals;
@@ -80,6 +81,9 @@ enum Command {
     #[command(visible_alias = "ls")]
     List(pull::List),
     Rm(pull::Remove),
+    Ps(remote::List),
+    Load(remote::Load),
+    Stop(remote::Stop),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
     #[command(visible_alias = "perplexity")]
@@ -171,12 +175,13 @@ fn main() -> ExitCode {
         Command::Pull(a) => a.json,
         Command::List(a) => a.json,
         Command::Rm(a) => a.json,
+        Command::Ps(a) => a.json,
         Command::Doctor(a) => a.json,
         Command::Bench(a) => a.json,
         Command::Loss(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Serve(a) => a.logs_json(),
-        Command::Chat(_) | Command::Trace(_) | Command::Completions(_) => false,
+        Command::Chat(_) | Command::Load(_) | Command::Stop(_) | Command::Trace(_) | Command::Completions(_) => false,
     };
     if json {
         terminal::json_only();
@@ -189,6 +194,9 @@ fn main() -> ExitCode {
         Command::Pull(a) => pull::pull(a),
         Command::List(a) => pull::list(a),
         Command::Rm(a) => pull::remove(a),
+        Command::Ps(a) => remote::list(a),
+        Command::Load(a) => remote::load(a),
+        Command::Stop(a) => remote::stop(a),
         Command::Doctor(a) => doctor::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Loss(a) => loss::run(a),

@@ -38,6 +38,7 @@ Routes:
   POST /v1/messages           messages to an answer (Anthropic; under /anthropic too), and /v1/messages/count_tokens
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             the models
+  POST /models/load, /models/unload   with an administrator's key: `farthing load` and `farthing stop`
   GET  /openapi.json          the description of the API
   GET  /health, /ready        liveness and readiness (no key needed)
   GET  /metrics               Prometheus metrics
@@ -88,9 +89,12 @@ pub struct Arguments {
     /// Seconds that running requests have to finish during shutdown
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     drain: u16,
-    /// Id of a model in the API, in the order of MODELs [default: MODEL as given, or its file name]
+    /// Id of a model in the API, in the order of MODELs, or several ids with commas between [default: MODEL as given, or its file name]
     #[arg(long, alias = "served-model-name", alias = "alias")]
     name: Vec<String>,
+    /// Answer whatever model a request names; for a single MODEL
+    #[arg(long)]
+    any_name: bool,
     /// Memory for all models together, such as 64G [default: what is available at the start]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     memory: Option<u64>,
@@ -196,14 +200,26 @@ fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
         )));
     }
     let found = |model: &String| -> Result<ModelSource, Failure> {
-        Ok(ModelSource { path: Some(fetch::find(model, &a.load.options()?, a.load.quiet)?), name: api_name(model) })
+        Ok(ModelSource {
+            path: Some(fetch::find(model, &a.load.options()?, a.load.quiet)?),
+            name: api_name(model),
+            aliases: Vec::new(),
+        })
     };
+    if a.any_name && asked > 1 {
+        return Err(Failure::usage(format!("--any-name is for one model, and {asked} were given")));
+    }
     let mut all = match &given[..] {
         [] => vec![ModelSource::bundled()],
         models => models.iter().map(found).collect::<Result<_, _>>()?,
     };
-    for (source, name) in all.iter_mut().zip(&a.name) {
-        source.name.clone_from(name);
+    for (source, names) in all.iter_mut().zip(&a.name) {
+        let mut names = names.split(',').map(|name| name.trim().to_string());
+        source.name = names.next().unwrap_or_default();
+        source.aliases = names.collect();
+        if std::iter::once(&source.name).chain(&source.aliases).any(String::is_empty) {
+            return Err(Failure::usage("--name: an id is empty; give NAME, or several with commas between"));
+        }
     }
     Ok(all)
 }
@@ -218,6 +234,7 @@ fn options(a: &Arguments, access: Access, tls: Option<Arc<Tls>>) -> Result<Serve
         queue: usize::from(a.queue),
         disk_cache_dir: a.disk_cache_dir.clone(),
         disk_cache_bytes: a.disk_cache,
+        any_name: a.any_name,
         memory: a.memory,
         idle_unload: a.idle_unload.map(|unused| Duration::from_secs(u64::from(unused))),
         limits: ServerLimits {

@@ -207,7 +207,7 @@ fn what_cannot_be_served_together_is_refused_at_the_start() {
     );
     assert!(
         refused_with(1, &[&one, "--memory", "1M"])
-            .contains("all models together have 1048576; give the server more --memory")
+            .contains("all models together have 1.0 MiB; give the server more --memory")
     );
     assert!(refused(&["--api-key", "two words"]).contains("key 1 of 1 has 9 bytes"));
     assert!(refused(&["--tls-cert", "x.pem"]).contains("--tls-cert and --tls-key belong together"));
@@ -361,4 +361,58 @@ fn what_would_tell_accounts_of_each_other_needs_an_administrators_key() {
     let server = Server::start(&[]);
     assert!(server.post("/v1/completions", SMALL).starts_with("HTTP/1.1 200"));
     assert!(detailed(&metrics(&server, "a: b")));
+}
+
+/// `ps`, `load` and `stop` as an operator uses them, with names as clients hard-code them.
+#[test]
+fn a_running_server_lists_loads_and_unloads_its_models() {
+    let directory = tempfile::tempdir().unwrap();
+    let admins = directory.path().join("admins");
+    std::fs::write(&admins, "# for operators\nadmin-1\n").unwrap();
+    let server =
+        Server::start(&["--api-key", SECRET, "--admin-key-file", admins.to_str().unwrap(), "--name", "tiny,gpt-4o"]);
+    let url = format!("http://{}/v1", server.address);
+    let command = |args: &[&str]| farthing(&[args, &["--url", &url]].concat());
+    let ps = command(&["ps", "--json", "--key", "admin-1"]);
+    let models: Value = serde_json::from_slice(&ps.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&ps)));
+    assert_eq!((&models[0]["id"], &models[0]["state"]), (&"tiny".into(), &"ready".into()));
+    assert_eq!((&models[1]["id"], models.as_array().unwrap().len()), (&"gpt-4o".into(), 2));
+    for (args, wanted) in [
+        (&["stop", "gpt-4o", "--key", "admin-1"][..], "gpt-4o is unloaded"),
+        (&["load", "tiny", "--key", "admin-1"], "tiny is loaded"),
+        (&["ps", "--key", "wrong"], "give it with --key or FARTHING_ADMIN_KEY"),
+        (&["stop", "none", "--key", "admin-1"], "model is \"none\"; this server has \"tiny\""),
+        (&["stop", "tiny", "--key", SECRET], "with a key of --admin-key-file; give it with --key"),
+    ] {
+        let output = command(args);
+        assert!(said(&output).contains(wanted), "{args:?}: {}", said(&output));
+        assert_eq!(output.status.success(), wanted.ends_with("loaded"), "{args:?}");
+        let text = String::from_utf8(command(&["ps", "--key", SECRET]).stdout).unwrap();
+        assert_eq!(text.contains("absent"), wanted.ends_with("unloaded"), "{args:?}: {text}");
+    }
+    let nowhere = farthing(&["ps", "--url", "http://127.0.0.1:9"]);
+    assert!(said(&nowhere).contains("give it with --url"), "{}", said(&nowhere));
+    // An administrator's key is no account.
+    let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: admin-1", SMALL));
+    assert!(asked.starts_with("HTTP/1.1 401"), "{asked}");
+    // A browser is told that it is at the right place, and no names.
+    let root = server.get("/");
+    assert!(root.contains("is running") && root.contains("text/plain") && !root.contains("tiny"), "{root}");
+}
+
+#[test]
+fn one_model_answers_to_any_name_where_that_is_wished() {
+    let server = Server::start(&["--any-name"]);
+    let asked = server.post("/v1/completions", r#"{"model": "gpt-4o", "prompt": "Once", "max_tokens": 2}"#);
+    assert!(asked.starts_with("HTTP/1.1 200"), "{asked}");
+    let wrong = farthing(&["serve", "--any-name", "models/seed-5.7m", "models/seed-5.7m"]);
+    assert!(said(&wrong).contains("--any-name is for one model, and 2 were given"), "{}", said(&wrong));
+    // Prometheus's older text, where that is what is accepted.
+    let plain =
+        server.raw("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\nConnection: close\r\n\r\n");
+    assert!(
+        plain.contains("text/plain; version=0.0.4") && plain.contains("# TYPE farthing_build_info gauge"),
+        "{plain}"
+    );
+    assert!(!plain.contains("# EOF"), "{plain}");
 }

@@ -36,6 +36,8 @@ pub struct ModelSource {
     pub path: Option<PathBuf>,
     /// Its id in the API.
     pub name: String,
+    /// Further ids of it.
+    pub aliases: Vec<String>,
 }
 
 impl ModelSource {
@@ -44,12 +46,12 @@ impl ModelSource {
     /// # Errors
     /// As `names::find`.
     pub fn find(model: &str, options: &LoadOptions) -> Result<ModelSource, Error> {
-        Ok(ModelSource { path: Some(find(model, options)?), name: api_name(model) })
+        Ok(ModelSource { path: Some(find(model, options)?), name: api_name(model), aliases: Vec::new() })
     }
 
     /// The bundled model.
     pub fn bundled() -> ModelSource {
-        ModelSource { path: None, name: bundled::NAME.to_string() }
+        ModelSource { path: None, name: bundled::NAME.to_string(), aliases: Vec::new() }
     }
 }
 
@@ -80,6 +82,8 @@ pub struct ServerOptions {
     pub disk_cache_dir: Option<PathBuf>,
     /// Most bytes in it; 0: no cache on disk; `None`: 10 GiB, and at most a quarter of the free space.
     pub disk_cache_bytes: Option<u64>,
+    /// The model answers whatever name a request gives, if it is the only one.
+    pub any_name: bool,
     /// Memory for all models together; `None`: what is available at the start.
     pub memory: Option<u64>,
     /// Unload a model that nobody used for so long.
@@ -103,6 +107,7 @@ impl ServerOptions {
             queue: 64,
             disk_cache_dir: None,
             disk_cache_bytes: None,
+            any_name: false,
             memory: None,
             idle_unload: None,
             limits: ServerLimits::default(),
@@ -161,6 +166,12 @@ struct Candidate {
     plan: String,
 }
 
+impl Candidate {
+    fn has(&self, id: &str) -> bool {
+        self.description.name == id || self.description.aliases.iter().any(|alias| alias == id)
+    }
+}
+
 /// Planned models that can be served.
 pub struct Server {
     options: ServerOptions,
@@ -177,11 +188,13 @@ impl Server {
         options.check_disk()?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let (mut candidates, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
-        for ModelSource { path, name } in &options.models {
+        for ModelSource { path, name, aliases } in &options.models {
             let path = path.clone().map_or_else(bundled::bundled, Ok)?;
-            if let Some(same) = candidates.iter().find(|c| c.description.name == *name) {
+            let mut ids = std::iter::once(name).chain(aliases);
+            let taken = |id: &&String| candidates.iter().find(|c| c.has(id));
+            if let Some((id, same)) = ids.find_map(|id| Some((id, taken(&id)?))) {
                 return Err(Error::Argument(format!(
-                    "{} and {} would both be {name:?} in the API; give each a --name",
+                    "{} and {} would both be {id:?} in the API; give each a --name",
                     same.path.display(),
                     path.display()
                 )));
@@ -191,7 +204,8 @@ impl Server {
             let planned = PlannedModel::new(checkpoint, &load)?;
             let (bytes, context) = (planned.plan.total(), planned.plan.context);
             available = available.or(planned.plan.available);
-            let description = ModelDescription { name: name.clone(), bytes, context, created };
+            let description =
+                ModelDescription { name: name.clone(), aliases: aliases.clone(), bytes, context, created };
             let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
             candidates.push(Candidate { path, load, description, threads, cached, plan });
         }
@@ -249,8 +263,8 @@ impl Server {
         let (faults, mut fault): (_, UnboundedReceiver<String>) = unbounded_channel();
         let loader = Box::new(self.loader(faults));
         let descriptions = self.candidates.into_iter().map(|c| c.description).collect();
-        let ServerOptions { limits, access, tls, idle_unload, .. } = self.options;
-        let state = AppState::new(limits, access, ModelPool::new(descriptions, self.memory, loader));
+        let ServerOptions { limits, access, tls, idle_unload, any_name, .. } = self.options;
+        let state = AppState::new(limits, access, ModelPool::new(descriptions, self.memory, any_name, loader));
         let end = async move {
             tokio::select! {
                 () = end => None,

@@ -117,7 +117,7 @@ fn a_plan_says_what_a_context_costs() {
 
 #[test]
 fn a_server_is_refused_without_isolation_and_names_are_one_models() {
-    let same = || ModelSource { path: Some(bundled()), name: "a".to_string() };
+    let same = || ModelSource { path: Some(bundled()), name: "a".to_string(), aliases: Vec::new() };
     let error = Server::plan(ServerOptions::new(vec![same(), same()])).err().unwrap();
     assert!(matches!(&error, Error::Argument(said) if said.contains("would both be \"a\"")), "{error}");
     let server = Server::plan(ServerOptions::new(vec![same()])).unwrap();

@@ -45,12 +45,23 @@ pub struct ApiError {
     pub message: String,
     /// Seconds for `Retry-After`.
     pub retry: Option<u64>,
+    /// Of a prompt that is too long: its tokens, and the context. Clients know such an error by its words, and each dialect has its own.
+    pub over: Option<(usize, usize)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
         let again = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        ApiError { status, code, param: None, message: message.into(), retry: again.then_some(1) }
+        ApiError { status, code, param: None, message: message.into(), retry: again.then_some(1), over: None }
+    }
+
+    /// A prompt of more tokens than the context has.
+    fn too_long(tokens: usize, context: usize, at_least: &str) -> ApiError {
+        let message = format!(
+            "This model's maximum context length is {context} tokens, but the prompt has {at_least}{tokens}, {} too many; shorten it",
+            tokens.saturating_sub(context)
+        );
+        ApiError { over: Some((tokens, context)), ..ApiError::bad("context_length_exceeded", message) }
     }
 
     pub(crate) fn bad(code: &'static str, message: impl Into<String>) -> ApiError {
@@ -96,7 +107,11 @@ impl ApiError {
                 json!({"error": {"message": message, "type": self.kind(), "param": param, "code": code}})
             }
             Dialect::Anthropic => {
-                let error = json!({"type": self.anthropic_kind(), "message": self.message});
+                let message = match self.over {
+                    Some((tokens, context)) => format!("prompt is too long: {tokens} tokens > {context} maximum"),
+                    None => self.message.clone(),
+                };
+                let error = json!({"type": self.anthropic_kind(), "message": message});
                 json!({"type": "error", "error": error, "request_id": id})
             }
         }
@@ -147,6 +162,7 @@ impl From<ModelUnavailable> for ApiError {
                 (StatusCode::SERVICE_UNAVAILABLE, "no_room")
             }
             ModelUnavailable::Failed { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
+            ModelUnavailable::InUse { .. } => (StatusCode::CONFLICT, "model_in_use"),
         };
         let answer = ApiError::new(status, code, error.to_string());
         if matches!(error, ModelUnavailable::Unknown { .. }) { answer.of("model") } else { answer }
@@ -157,13 +173,7 @@ impl From<TextError> for ApiError {
     fn from(error: TextError) -> ApiError {
         match &error {
             TextError::Template(_) | TextError::TooLong { .. } => ApiError::bad("prompt_refused", error.to_string()),
-            TextError::TooMany { least, most } => ApiError::bad(
-                "context_length_exceeded",
-                format!(
-                    "the text has at least {least} tokens, {} more than the {most} that this server takes; shorten it",
-                    least - most
-                ),
-            ),
+            TextError::TooMany { least, most } => ApiError::too_long(*least, *most, "at least "),
             // There is nobody to tell.
             TextError::Left => ApiError::new(StatusCode::REQUEST_TIMEOUT, "left", error.to_string()),
             TextError::Tokenizer(_) | TextError::EndlessTemplate => ApiError::fault(error.to_string()),
@@ -175,12 +185,7 @@ impl From<&EngineError> for ApiError {
     fn from(error: &EngineError) -> ApiError {
         let overloaded = |code| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string());
         match error {
-            EngineError::TooLong { tokens, over, context } => ApiError::bad(
-                "context_length_exceeded",
-                format!(
-                    "the prompt has {tokens} tokens, {over} more than the {context} that this server takes; shorten it"
-                ),
-            ),
+            EngineError::TooLong { tokens, context, .. } => ApiError::too_long(*tokens, *context, ""),
             EngineError::Empty => {
                 ApiError::bad("invalid_value", "prompt is \"\"; it must hold at least one token for this model")
             }
@@ -230,6 +235,14 @@ mod tests {
         assert_eq!(theirs, wanted);
         let status = |dialect| problem.respond(dialect, None).status().as_u16();
         assert_eq!((status(Dialect::OpenAi), status(Dialect::DeepSeek), status(Dialect::Anthropic)), (400, 422, 400));
+        // Agents know a prompt that is too long by these words.
+        let long = ApiError::too_long(6004, 2048, "");
+        assert_eq!(
+            long.json(Dialect::OpenAi, None)["error"]["message"],
+            "This model's maximum context length is 2048 tokens, but the prompt has 6004, 3956 too many; shorten it"
+        );
+        let theirs = long.json(Dialect::Anthropic, None);
+        assert_eq!(theirs["error"]["message"], "prompt is too long: 6004 tokens > 2048 maximum");
         let busy = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", "later");
         assert_eq!(busy.respond(Dialect::OpenAi, None).headers()["retry-after"], "1");
         let nobody = ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "no key");

@@ -11,6 +11,7 @@ pub mod http;
 mod ids;
 pub mod request;
 mod state;
+pub mod words;
 
 pub use generation::served_model::{ModelParts, NotTried, ServedModel, TryConstraint};
 pub use generation::usage::RequestStats;

@@ -17,8 +17,8 @@ fn state() -> Arc<AppState> {
 }
 
 fn state_with(bounds: ServerLimits) -> Arc<AppState> {
-    let description = ModelDescription { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
-    let models = ModelPool::new(vec![description], None, Box::new(|_| Err("there is none".to_string())));
+    let description = ModelDescription { name: "m".to_string(), aliases: Vec::new(), bytes: 1, context: 1, created: 0 };
+    let models = ModelPool::new(vec![description], None, false, Box::new(|_| Err("there is none".to_string())));
     AppState::new(bounds, Access::default(), models)
 }
 

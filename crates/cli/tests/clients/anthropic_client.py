@@ -69,7 +69,7 @@ for base in (BASE, BASE + "/anthropic"):
 
     refused(anthropic.BadRequestError, "temperature is 3", extra_body={"temperature": 3})
     refused(anthropic.NotFoundError, "model is \"other\"", model="other")
-    refused(anthropic.BadRequestError, "more than the", messages=[{"role": "user", "content": "cat " * 5000}])
+    refused(anthropic.BadRequestError, "prompt is too long: ", messages=[{"role": "user", "content": "cat " * 5000}])
     refused(anthropic.BadRequestError, "tools[0].type", tools=[{"type": "web_search_20250305", "name": "web_search"}])
 
 print("anthropic for Python", anthropic.__version__, "is content")

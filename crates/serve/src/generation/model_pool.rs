@@ -10,11 +10,15 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::words::bytes as in_words;
+
 /// What is known of a model before it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelDescription {
     /// Its id in the API.
     pub name: String,
+    /// Further ids of it.
+    pub aliases: Vec<String>,
     /// Bytes that it takes when it is loaded.
     pub bytes: u64,
     /// Tokens of its context.
@@ -47,15 +51,22 @@ pub enum ModelUnavailable {
     Loading,
     /// It can never fit.
     #[error(
-        "{name} takes {bytes} bytes, and all models together have {budget}; give the server more --memory or a smaller model"
+        "{name} takes {}, and all models together have {}; give the server more --memory or a smaller model",
+        in_words(*bytes), in_words(*budget)
     )]
     TooLarge { name: String, bytes: u64, budget: u64 },
     /// It would fit, but models that answer requests are in its place.
-    #[error("{name} takes {bytes} bytes, and {free} of {budget} are free while {busy} runs; try again")]
+    #[error(
+        "{name} takes {}, and {} of {} are free while {busy} runs; try again",
+        in_words(*bytes), in_words(*free), in_words(*budget)
+    )]
     NoRoom { name: String, bytes: u64, budget: u64, free: u64, busy: String },
     /// It could not be loaded; the next request tries again.
     #[error("{name} could not be loaded: {cause}")]
     Failed { name: String, cause: String },
+    /// It answers requests, or is being loaded.
+    #[error("{name} is in use; try again when its requests have ended")]
+    InUse { name: String },
 }
 
 /// Loads the model of a description. It may take long; it runs on a thread that may wait.
@@ -86,16 +97,24 @@ pub struct ModelPool<M> {
     slot: tokio::sync::Mutex<()>,
     budget: Option<u64>,
     loader: Loader<M>,
+    /// The only model answers whatever name a request gives.
+    any_name: bool,
 }
 
 impl<M: Send + Sync + 'static> ModelPool<M> {
     /// Models under a budget of bytes (none: no bound), all absent yet. Names must differ, and there must be one.
-    pub fn new(descriptions: Vec<ModelDescription>, budget: Option<u64>, loader: Loader<M>) -> Arc<ModelPool<M>> {
+    /// With `any_name` the model answers to every name, if it is the only one.
+    pub fn new(
+        descriptions: Vec<ModelDescription>,
+        budget: Option<u64>,
+        any_name: bool,
+        loader: Loader<M>,
+    ) -> Arc<ModelPool<M>> {
         assert!(!descriptions.is_empty(), "a server has at least one model");
         let used = Instant::now();
         let entry = |description| PooledModel { description, loading: false, ready: None, used };
         let entries = Mutex::new(descriptions.into_iter().map(entry).collect());
-        Arc::new(ModelPool { entries, slot: tokio::sync::Mutex::new(()), budget, loader })
+        Arc::new(ModelPool { entries, slot: tokio::sync::Mutex::new(()), budget, loader, any_name })
     }
 
     /// Bytes that all models together may take.
@@ -123,7 +142,9 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     fn place(&self, name: Option<&str>) -> Result<usize, ModelUnavailable> {
         let Some(name) = name else { return Ok(0) };
         let entries = self.entries.lock();
-        entries.iter().position(|e| e.description.name == name).ok_or_else(|| {
+        let named = |e: &PooledModel<M>| e.description.name == name || e.description.aliases.iter().any(|a| a == name);
+        let only = (self.any_name && entries.len() == 1).then_some(0);
+        entries.iter().position(named).or(only).ok_or_else(|| {
             let known: Vec<String> = entries.iter().take(20).map(|e| format!("{:?}", e.description.name)).collect();
             ModelUnavailable::Unknown { name: name.chars().take(200).collect(), known: known.join(", ") }
         })
@@ -223,6 +244,19 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         Ok(gone)
     }
 
+    /// Takes out the model of this name; `None` where it was not in memory. Dropping it may take a while.
+    ///
+    /// # Errors
+    /// No such name; a model that answers requests or is being loaded.
+    pub fn unload(&self, name: &str) -> Result<Option<Arc<M>>, ModelUnavailable> {
+        let place = self.place(Some(name))?;
+        let entry = &mut self.entries.lock()[place];
+        if entry.loading || (entry.ready.is_some() && !entry.idle()) {
+            return Err(ModelUnavailable::InUse { name: entry.description.name.clone() });
+        }
+        Ok(entry.ready.take())
+    }
+
     /// Takes out what nobody used for this long. Dropping what it gives may take a while.
     #[must_use = "dropping the models may take a while: do so where that is fine"]
     pub fn unload_idle(&self, idle: Duration) -> Vec<(String, Arc<M>)> {
@@ -274,8 +308,13 @@ mod tests {
     /// Models a (40), b (40), c (40), all (100), huge (101) and bad in 100 bytes.
     fn bench() -> Bench {
         let sizes = [("a", 40), ("b", 40), ("c", 40), ("all", 100), ("huge", 101), ("bad", 1), ("panics", 1)];
-        let described =
-            |&(name, bytes): &(&str, u64)| ModelDescription { name: name.to_string(), bytes, context: 8, created: 0 };
+        let described = |&(name, bytes): &(&str, u64)| ModelDescription {
+            name: name.to_string(),
+            aliases: vec![format!("{name}-alias")],
+            bytes,
+            context: 8,
+            created: 0,
+        };
         let (events, at_once) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
         let (theirs, count) = (Arc::clone(&events), Arc::clone(&at_once));
         let loader = move |d: &ModelDescription| {
@@ -290,7 +329,7 @@ mod tests {
                 Ok(Fake(d.name.clone(), Arc::clone(&theirs)))
             }
         };
-        let models = ModelPool::new(sizes.iter().map(described).collect(), Some(100), Box::new(loader));
+        let models = ModelPool::new(sizes.iter().map(described).collect(), Some(100), false, Box::new(loader));
         Bench { models, events, at_once }
     }
 
@@ -332,7 +371,7 @@ mod tests {
         drop(b.models.get(Some("b")).await.unwrap());
         assert_eq!(b.events(), "-c +b", "a is newer than c, and held");
         let said = b.refused("all").await;
-        assert_eq!(said, "all takes 100 bytes, and 60 of 100 are free while a runs; try again");
+        assert_eq!(said, "all takes 100 B, and 60 B of 100 B are free while a runs; try again");
         assert_eq!(b.events(), "", "nothing goes where it does not help");
         drop(b.models.get(Some("c")).await.unwrap());
         assert_eq!(b.events(), "-b +c", "a is older, but held");
@@ -346,7 +385,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_says_why_and_is_tried_again() {
         let b = bench();
-        assert!(b.refused("huge").await.starts_with("huge takes 101 bytes, and all models together have 100;"));
+        assert!(b.refused("huge").await.starts_with("huge takes 101 B, and all models together have 100 B;"));
         assert!(b.refused("none").await.starts_with("model is \"none\"; this server has \"a\", \"b\""));
         assert_eq!(b.events(), "");
         for _ in 0..2 {
@@ -380,6 +419,38 @@ mod tests {
         // It was in use until just now.
         assert!(b.models.unload_idle(Duration::from_secs(60)).is_empty());
         assert_eq!(b.models.unload_idle(Duration::ZERO).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_model_is_unloaded_when_somebody_asks_for_it_and_nobody_uses_it() {
+        let b = bench();
+        assert!(b.models.unload("a").unwrap().is_none());
+        let held = b.models.get(Some("a-alias")).await.unwrap();
+        let said = b.models.unload("a").err().unwrap().to_string();
+        assert_eq!(said, "a is in use; try again when its requests have ended");
+        drop(held);
+        assert!(b.models.unload("a-alias").unwrap().is_some());
+        assert_eq!(b.events(), "+a -a");
+        assert!(b.models.unload("none").is_err());
+    }
+
+    #[test]
+    fn the_only_model_answers_to_any_name_where_that_is_wished() {
+        let only = |any: bool, names: &[&str]| {
+            let described = |name: &&str| ModelDescription {
+                name: name.to_string(),
+                aliases: vec!["alias".to_string()],
+                bytes: 1,
+                context: 8,
+                created: 0,
+            };
+            let loader: Loader<()> = Box::new(|_| Ok(()));
+            ModelPool::new(names.iter().map(described).collect(), None, any, loader)
+        };
+        assert!(only(true, &["a"]).describe(Some("gpt-4o")).is_ok());
+        assert!(only(false, &["a"]).describe(Some("alias")).is_ok());
+        assert!(only(false, &["a"]).describe(Some("gpt-4o")).is_err());
+        assert!(only(true, &["a", "b"]).describe(Some("gpt-4o")).is_err());
     }
 
     #[test]

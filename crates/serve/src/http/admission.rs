@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::watch;
 
 use crate::error::ApiError;
@@ -83,9 +83,9 @@ impl Admission {
     }
 
     /// Whether a request comes from an administrator. Without any keys, everybody is one.
-    pub(crate) fn is_admin(&self, request: &Request) -> bool {
+    pub(crate) fn is_admin(&self, headers: &HeaderMap) -> bool {
         let Access { keys, admin_keys, .. } = &self.access;
-        if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(request.headers()).is_some() }
+        if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(headers).is_some() }
     }
 
     /// The account of an admitted request, if it needs one.
@@ -103,8 +103,10 @@ impl Admission {
         // Probes have no keys.
         // Metrics show who is active when: public only without keys, or with --open-metrics.
         let open = match path {
-            "/ready" => true,
-            "/metrics" => self.access.open_metrics || self.is_admin(request),
+            "/" | "/ready" => true,
+            "/metrics" => self.access.open_metrics || self.is_admin(request.headers()),
+            // An administrator has no account; what these show and do is no account's.
+            "/v1/models" | "/models/load" | "/models/unload" => self.is_admin(request.headers()),
             _ => false,
         };
         let account = self.access.keys.account(request.headers());

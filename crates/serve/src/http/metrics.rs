@@ -308,6 +308,38 @@ impl Metrics {
     }
 }
 
+/// OpenMetrics text in Prometheus's older format (0.0.4): counters are declared by the names of their samples, there is no kind `info` and no
+/// mark of the end.
+pub fn plain_metrics(open: &str) -> String {
+    let mut plain = String::with_capacity(open.len());
+    let mut help: Option<(&str, &str)> = None;
+    for line in open.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            // The kind, which decides on the name, comes after the description.
+            (Some("#"), Some("HELP"), Some(name), Some(text)) => help = Some((name, text)),
+            (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
+                let suffix = match kind {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    _ => "",
+                };
+                let kind = if kind == "info" { "gauge" } else { kind };
+                if let Some((_, text)) = help.take().filter(|(known, _)| *known == name) {
+                    plain.push_str(&format!("# HELP {name}{suffix} {text}\n"));
+                }
+                plain.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+            }
+            (Some("#"), ..) => {}
+            _ => {
+                plain.push_str(line);
+                plain.push('\n');
+            }
+        }
+    }
+    plain
+}
+
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
@@ -319,6 +351,19 @@ mod tests {
     use prometheus_parse::{Scrape, Value};
 
     use super::*;
+
+    #[test]
+    fn the_older_format_declares_what_it_holds() {
+        let open = "# HELP a_requests Requests.\n# TYPE a_requests counter\n# UNIT a_requests x\na_requests_total{r=\"b c\"} 2\n\
+                    # HELP a_build Build.\n# TYPE a_build info\na_build_info{v=\"1\"} 1\n# HELP g G g.\n# TYPE g gauge\ng 0.5\n# EOF\n";
+        assert_eq!(
+            plain_metrics(open),
+            "# HELP a_requests_total Requests.\n# TYPE a_requests_total counter\na_requests_total{r=\"b c\"} 2\n\
+             # HELP a_build_info Build.\n# TYPE a_build_info gauge\na_build_info{v=\"1\"} 1\n# HELP g G g.\n# TYPE g gauge\ng 0.5\n"
+        );
+        let real = plain_metrics(&Metrics::new().text(true));
+        assert!(!real.contains("# EOF") && !real.contains(" info\n") && real.contains("_total"), "{real}");
+    }
 
     fn scraped(metrics: &Metrics) -> Scrape {
         // This parser knows no colons in names; that of the clients' test does.

@@ -18,6 +18,7 @@ use crate::http::access_log::{LogEntry, RequestLog, plain};
 use crate::http::admission::Origin;
 use crate::http::client::{self, Client};
 use crate::http::connections::{Connection, ConnectionRequest};
+use crate::http::metrics::plain_metrics;
 use crate::ids::fresh_id;
 use crate::state::AppState;
 
@@ -59,9 +60,15 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
 
 async fn metrics(State(state): State<Arc<AppState>>, request: Request) -> Response {
     state.update_metrics();
-    let all = state.admission.is_admin(&request);
+    let all = state.admission.is_admin(request.headers());
+    let text = state.metrics.text(all);
+    let accepts = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if accepts.contains("text/plain") && !accepts.contains("openmetrics") {
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        return ([(header::CONTENT_TYPE, kind)], plain_metrics(&text)).into_response();
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], state.metrics.text(all)).into_response()
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -169,11 +176,12 @@ mod tests {
         let keys = ApiKeys::new(&keys, false).unwrap();
         let origins = origins.iter().map(|o| o.parse().unwrap()).collect();
         let access = Access { keys, open_metrics, origins, ..Access::default() };
-        let description = ModelDescription { name: "m".to_string(), bytes: 1, context: 1, created: 0 };
+        let description =
+            ModelDescription { name: "m".to_string(), aliases: Vec::new(), bytes: 1, context: 1, created: 0 };
         AppState::new(
             ServerLimits::default(),
             access,
-            ModelPool::new(vec![description], None, Box::new(|_| Err("none".to_string()))),
+            ModelPool::new(vec![description], None, false, Box::new(|_| Err("none".to_string()))),
         )
     }
 

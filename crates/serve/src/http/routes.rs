@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::tokenize;
 use crate::error::{ApiError, Dialect, id_of};
-use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
+use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable, requested_model};
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 
@@ -29,6 +30,7 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let messages = || asked(Endpoint::Messages);
     let responses = || asked(Endpoint::Responses);
     vec![
+        ("GET", "/", get(root)),
         ("GET", "/health", get(health)),
         ("GET", "/ready", get(ready)),
         ("GET", "/openapi.json", get(openapi)),
@@ -43,6 +45,9 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         // DeepSeek's base URLs.
         ("GET", "/models", get(models)),
         ("GET", "/models/{id}", get(model)),
+        // The operator's; the paths are those of llama.cpp's router.
+        ("POST", "/models/load", post(load)),
+        ("POST", "/models/unload", post(unload)),
         ("POST", "/chat/completions", chat()),
         ("POST", "/completions", completion()),
         ("POST", "/responses", responses()),
@@ -131,6 +136,56 @@ async fn health(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
+/// What a browser shows at the server's address. Names of models are for those who may use them.
+async fn root(State(state): State<Arc<AppState>>) -> String {
+    let open = state.admission.access.keys.is_empty();
+    let names: Vec<String> = state.models.list().into_iter().filter(|_| open).map(|(model, _)| model.name).collect();
+    let models = if open { format!("Models: {}\n", names.join(", ")) } else { String::new() };
+    format!(
+        "Farthing {} is running.\n\n{models}OpenAI's API is at /v1, Anthropic's at /v1/messages; /openapi.json describes all routes.\n\
+         Clients take this address with /v1 as their base URL (Anthropic's take it without).\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// The model that an administrator names.
+async fn administered(state: &AppState, head: &Parts, content: Body) -> Result<String, ApiError> {
+    if !state.admission.is_admin(&head.headers) {
+        let message = "models are loaded and unloaded with a key of --admin-key-file";
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message));
+    }
+    let content = read_json(state, head, content).await?;
+    requested_model(&content.bytes)
+        .ok_or_else(|| ApiError::bad("invalid_value", "model is missing; give {\"model\": \"NAME\"}").of("model"))
+}
+
+async fn load(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, content) = request.into_parts();
+    let outcome = async {
+        let name = administered(&state, &head, content).await?;
+        Ok::<String, ApiError>(state.models.get(Some(&name)).await.map(|_| name)?)
+    };
+    match outcome.await {
+        Ok(model) => axum::Json(json!({"success": true, "model": model, "state": "ready"})).into_response(),
+        Err(error) => refused(error, &head),
+    }
+}
+
+async fn unload(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, content) = request.into_parts();
+    let outcome = async {
+        let name = administered(&state, &head, content).await?;
+        let gone = state.models.unload(&name)?;
+        // Dropping joins the engine's thread.
+        let _ = tokio::task::spawn_blocking(move || drop(gone)).await;
+        Ok::<String, ApiError>(name)
+    };
+    match outcome.await {
+        Ok(model) => axum::Json(json!({"success": true, "model": model, "state": "absent"})).into_response(),
+        Err(error) => refused(error, &head),
+    }
+}
+
 async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     if !state.ready() {
@@ -143,10 +198,10 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], crate::OPENAPI).into_response()
 }
 
-/// A model in OpenAI's and Anthropic's form.
-fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
+/// A model in OpenAI's and Anthropic's form, under one of its ids.
+fn described((model, phase): &(ModelDescription, LoadState), id: &str) -> Value {
     json!({
-        "id": model.name,
+        "id": id,
         "object": "model",
         "created": model.created,
         "owned_by": "farthing",
@@ -155,7 +210,7 @@ fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
         "bytes": model.bytes,
         "state": phase,
         "type": "model",
-        "display_name": model.name,
+        "display_name": id,
         "created_at": tokenize::date(model.created),
         "lifecycle": "active",
         "max_input_tokens": model.context,
@@ -164,21 +219,20 @@ fn described((model, phase): &(ModelDescription, LoadState)) -> Value {
 
 async fn models(State(state): State<Arc<AppState>>) -> Response {
     let all = state.models.list();
-    let name = |model: Option<&(ModelDescription, LoadState)>| model.map(|(d, _)| d.name.clone());
-    let list = json!({
-        "object": "list",
-        "data": all.iter().map(described).collect::<Vec<_>>(),
-        "has_more": false,
-        "first_id": name(all.first()),
-        "last_id": name(all.last()),
-    });
+    let ids = |model: &(ModelDescription, LoadState)| -> Vec<Value> {
+        std::iter::once(&model.0.name).chain(&model.0.aliases).map(|id| described(model, id)).collect()
+    };
+    let data: Vec<Value> = all.iter().flat_map(ids).collect();
+    let id = |model: Option<&Value>| model.map(|m| m["id"].clone());
+    let (first, last) = (id(data.first()), id(data.last()));
+    let list = json!({"object": "list", "data": data, "has_more": false, "first_id": first, "last_id": last});
     axum::Json(list).into_response()
 }
 
 async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     match state.models.describe(Some(&id)) {
-        Ok(model) => axum::Json(described(&model)).into_response(),
+        Ok(model) => axum::Json(described(&model, &id)).into_response(),
         Err(error) => refused(error.into(), &head),
     }
 }
@@ -213,6 +267,9 @@ mod tests {
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
                     (_, "/health") => &["200", "421", "501", "503"],
+                    ("post", "/models/load" | "/models/unload") => {
+                        &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
+                    }
                     ("post", "/v1/embeddings") => {
                         &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
@@ -247,7 +304,7 @@ mod tests {
             assert_eq!(near(path).first().map(String::as_str), Some(first), "{path}: {:?}", near(path));
             assert!(near(path).len() <= NEAR_MAX);
         }
-        assert!(near("/").is_empty() && near("/zzz").is_empty(), "{:?} {:?}", near("/"), near("/zzz"));
+        assert!(near("/zzz").is_empty(), "{:?}", near("/zzz"));
         assert!(near(&"/x".repeat(1 << 20)).len() <= NEAR_MAX);
     }
 
