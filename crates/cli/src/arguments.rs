@@ -6,15 +6,36 @@ use farthing::{LoadOptions, LoadedModel, PlannedModel};
 use model::checkpoint::Generation;
 use model::{CacheFormat, Checkpoint};
 
-use crate::fetch;
 use crate::terminal::{note, number, threads, whole};
 use crate::{Failure, Outcome};
+use crate::{completions, fetch};
+
+/// The model a command works on: as its first argument, or by `-m` as other programs have it.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct ModelArgument {
+    /// Path, org/name or the short name of a pulled model
+    #[arg(value_name = "MODEL", id = "model", add = completions::models())]
+    first: Option<String>,
+    /// The same as an option
+    #[arg(long = "model", short = 'm', value_name = "MODEL", id = "model_option")]
+    option: Option<String>,
+}
+
+impl std::ops::Deref for ModelArgument {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.first.as_deref().or(self.option.as_deref()).unwrap_or_default()
+    }
+}
 
 /// Loading of a model.
 #[derive(Args, Clone, Debug)]
 pub struct LoadArguments {
     /// Context length in tokens, prompt included [default: the model's, at most 4096; 16384 for serve]
-    #[arg(long, value_name = "TOKENS", value_parser = whole::<usize>)]
+    #[arg(long, short = 'c', visible_alias = "ctx-size", alias = "max-model-len")]
+    #[arg(value_name = "TOKENS", value_parser = whole::<usize>)]
     pub context: Option<usize>,
     /// Threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = threads)]
@@ -65,19 +86,19 @@ impl LoadArguments {
     }
 }
 
-/// Sampling. Defaults come from the model's generation_config.json; what that leaves out is off.
+/// Sampling. Defaults are what the model's generation_config.json advises, and the values in brackets where it advises nothing.
 #[derive(Args, Clone, Debug)]
 pub struct SamplingArguments {
-    /// 0 always takes the most likely token; higher is more varied
-    #[arg(long, short, value_parser = number)]
+    /// 0 always takes the most likely token; higher is more varied [default: the model's advice, else 0.8]
+    #[arg(long, short, alias = "temp", value_parser = number)]
     pub temperature: Option<f32>,
-    /// Sample from this many of the most likely tokens (0 = all)
+    /// Sample from this many of the most likely tokens (0 = all) [default: the model's advice, else 40]
     #[arg(long, value_parser = whole::<usize>)]
     pub top_k: Option<usize>,
-    /// Sample from the most likely tokens that together have this probability (1 = all)
+    /// Sample from the most likely tokens that together have this probability (1 = all) [default: the model's advice, else 0.95]
     #[arg(long, value_parser = number)]
     pub top_p: Option<f32>,
-    /// Drop tokens less likely than this share of the most likely one's probability (0 = none)
+    /// Drop tokens less likely than this share of the most likely one's probability (0 = none) [default: 0.05 where the model advises nothing]
     #[arg(long, value_parser = number)]
     pub min_p: Option<f32>,
     /// Locally typical sampling: tokens of typical surprise that together have this probability (1 = all)
@@ -98,7 +119,7 @@ pub struct SamplingArguments {
     /// Add VALUE to a token's logit; repeatable
     #[arg(long, value_name = "ID:VALUE", value_parser = bias, allow_hyphen_values = true)]
     pub logit_bias: Vec<(u32, f32)>,
-    /// Random seed: the same seed gives the same text
+    /// Random seed: the same seed gives the same text [default: a new one each time]
     #[arg(long, value_parser = whole::<u64>)]
     pub seed: Option<u64>,
 }

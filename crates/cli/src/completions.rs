@@ -1,12 +1,15 @@
-//! `farthing completions`: scripts that complete commands and options in a shell.
+//! `farthing completions`: scripts that complete commands, options and pulled models in a shell.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap_complete::env::Shells;
 
-use crate::Outcome;
+use crate::chat::pulled;
 use crate::terminal::put;
+use crate::{Failure, Outcome};
 
-/// Print a script that completes commands and options in a shell
+/// Print a script that completes commands, options and pulled models in a shell
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:
@@ -18,8 +21,15 @@ pub struct Arguments {
     shell: Shell,
 }
 
+/// Names that a MODEL may be: those that are pulled. The shell adds files.
+pub fn models() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| pulled().into_iter().map(CompletionCandidate::new).collect())
+}
+
 pub fn run(a: Arguments) -> Outcome {
+    let shells = Shells::builtins();
+    let shell = shells.completer(&a.shell.to_string()).ok_or_else(|| Failure::usage("no such shell"))?;
     let mut script = Vec::new();
-    clap_complete::generate(a.shell, &mut crate::Arguments::command(), "farthing", &mut script);
+    shell.write_registration("COMPLETE", "farthing", "farthing", "farthing", &mut script)?;
     put(&String::from_utf8_lossy(&script))
 }

@@ -12,7 +12,7 @@ use crate::Failure;
 /// Bytes of the file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Options that only make sense on a command line.
-const NOT_IN_FILES: [&str; 5] = ["check", "config", "help", "print_config", "version"];
+const NOT_IN_FILES: [&str; 6] = ["also", "check", "config", "help", "print_config", "version"];
 
 /// `serve` as clap knows it.
 fn serve(command: &mut Command) -> &mut Command {
@@ -32,7 +32,8 @@ fn known(command: &Command) -> impl Iterator<Item = &Arg> {
 /// The command line with what the file adds to it.
 pub fn with_file(path: &Path, argv: &[OsString]) -> Result<Vec<OsString>, Failure> {
     let named = |e: String| Failure::usage(format!("{}: {e}", path.display()));
-    let bytes = model::tensors::read_bounded(path, FILE_BYTES_MAX)?;
+    let bytes = model::tensors::read_bounded(path, FILE_BYTES_MAX)
+        .map_err(|e| Failure::failed(format!("--config: {e}; `farthing serve --print-config` writes such a file")))?;
     let text = String::from_utf8(bytes).map_err(|_| named("not text".to_string()))?;
     let table: Table = text.parse().map_err(|e: toml::de::Error| {
         let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

@@ -177,7 +177,7 @@ impl Machines {
         lines.extend([
             String::new(),
             format!(
-                "So models of up to about {} run here. An answer comes at about {} tokens/s for each GiB that a token reads",
+                "So models of up to about {} run here. Expect about {} / N tokens/s of an answer, where N is the GiB of weights that a token reads",
                 or_unknown(self.fits()),
                 rounded(self.per_gib)
             ),

@@ -8,7 +8,7 @@ use farthing::{GenerateOptions, Message, Model};
 use serde_json::{Value, json};
 
 use crate::answering::follow;
-use crate::arguments::{LoadArguments, SamplingArguments};
+use crate::arguments::{LoadArguments, ModelArgument, SamplingArguments};
 use crate::terminal::{catch_interrupts, put, read_text, say, several};
 use crate::{Failure, Outcome};
 
@@ -25,8 +25,8 @@ use crate::{Failure, Outcome};
 #[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// The prompt; without it, stdin is read to its end
     #[arg(long, short)]
     prompt: Option<String>,
@@ -37,7 +37,7 @@ pub struct Arguments {
     #[arg(long, short = 'n', default_value_t = 256, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
     /// Stop before this text; repeatable
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Print one JSON object at the end: text, tokens, finish reason, timings
     #[arg(long)]

@@ -29,7 +29,7 @@ pub fn check(url: &str) -> Outcome {
         match ask(&address, host, path) {
             Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
             Ok(answer) => last = answer.lines().next().unwrap_or("no answer").to_string(),
-            Err(e) => last = e.to_string(),
+            Err(e) => last = format!("{e}; is the server there? `farthing serve` prints its address"),
         }
     }
     Err(failed(last))

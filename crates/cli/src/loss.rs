@@ -8,8 +8,8 @@ use farthing::loading::cache_name;
 use farthing::{TokenizerParts, tokenizer};
 use serde_json::{Value, json};
 
-use crate::arguments::LoadArguments;
-use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text, several};
+use crate::arguments::{LoadArguments, ModelArgument};
+use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text_file, several};
 use crate::{Failure, Outcome};
 
 /// Measure how well a model predicts a text
@@ -24,8 +24,8 @@ Examples:
   farthing loss model.gguf --text book.txt --cache q8 --json      what a smaller cache costs
   farthing loss models/seed-5.7m --text stories.txt --window 256 --tokens 20000")]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// The text (UTF-8)
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
@@ -70,7 +70,7 @@ impl Loss {
 
     fn json(&self, a: &Arguments) -> Value {
         json!({
-            "model": a.model, "text": a.text, "tokens": self.tokens, "window": self.window, "cache": self.cache,
+            "model": &*a.model, "text": a.text, "tokens": self.tokens, "window": self.window, "cache": self.cache,
             "loss": self.mean(), "standard_error": self.standard_error(), "perplexity": self.mean().exp(),
             "bits_per_byte": self.bits_per_byte(),
         })
@@ -79,7 +79,7 @@ impl Loss {
 
 fn measured(a: &Arguments) -> Result<Loss, Failure> {
     let name = a.text.display().to_string();
-    let text = read_text(std::fs::File::open(&a.text).map_err(|e| Failure::failed(format!("{name}: {e}")))?, &name)?;
+    let text = read_text_file(&a.text)?;
     let planned = a.load.plan(&a.model, |checkpoint, options| {
         options.context = Some((a.window as usize).min(checkpoint.structure.context));
         Ok(())

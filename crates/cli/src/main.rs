@@ -31,7 +31,8 @@ mod work;
 use std::fmt::Display;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ContextKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Run language models of the DeepSeek and Llama structures on one ordinary machine.
 #[derive(Parser)]
@@ -70,6 +71,7 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(visible_alias = "run")]
     Chat(chat::Arguments),
     Generate(generate::Arguments),
     Serve(Box<serve::Arguments>),
@@ -80,6 +82,7 @@ enum Command {
     Rm(pull::Remove),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
+    #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
@@ -149,6 +152,8 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 pub type Outcome = Result<(), Failure>;
 
 fn main() -> ExitCode {
+    // A shell asks what may stand at the cursor; the process ends here then.
+    clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !text::panic_is_caught() {
@@ -158,13 +163,7 @@ fn main() -> ExitCode {
     farthing::isolate();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() && wants_json() => {
-            let (message, hint) = Failure::arguments(&error);
-            terminal::json_only();
-            report(&message, "arguments", Some(&hint));
-            return ExitCode::from(2);
-        }
-        Err(error) => error.exit(),
+        Err(error) => return unparsed(error),
     };
     let json = match &arguments.command {
         Command::Generate(a) => a.json,
@@ -207,6 +206,29 @@ fn main() -> ExitCode {
         report(&failure.to_string(), kind, None);
     }
     ExitCode::from(code)
+}
+
+/// Help and the version, or arguments that are wrong, for people or for machines; the exit code.
+fn unparsed(mut error: clap::Error) -> ExitCode {
+    // "to pass '-1' as a value, use '-- -1'" is about texts that begin with a dash, which nobody means here.
+    if error.get(ContextKind::SuggestedArg).is_none() {
+        error.remove(ContextKind::Suggested);
+    }
+    let error = &error;
+    let wrong = error.use_stderr();
+    if wrong && wants_json() {
+        let (message, hint) = Failure::arguments(error);
+        terminal::json_only();
+        report(&message, "arguments", Some(&hint));
+        return ExitCode::from(2);
+    }
+    match error.print().map_err(terminal::unwritten) {
+        Err(failure) if !wrong && !matches!(failure, Failure::Closed) => {
+            report(&failure.to_string(), "failed", None);
+            ExitCode::from(1)
+        }
+        _ => ExitCode::from(if wrong { 2 } else { 0 }),
+    }
 }
 
 /// Whether the command line asks for JSON, as far as can be told of one that is wrong.

@@ -11,6 +11,7 @@ use clap::{Args, Parser};
 use farthing::server::{ModelSource, Server, ServerOptions, api_name};
 use farthing::{Access, ApiKeys, ServerLimits, Tls};
 use serve::Origin;
+use serve::http::api_keys::{KEY_BYTES_MAX, is_key};
 use serve::http::client::Proxy;
 use serve::http::hosts::{Host, Hosts};
 
@@ -52,13 +53,16 @@ Examples:
 A file for --config has the options by their names: port = 8000, api-key-file = \"keys\", models = [\"org/big\", \"org/small\"].")]
 pub struct Arguments {
     /// Paths, org/name or short names of pulled models [default: the bundled model]
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", add = crate::completions::models())]
     models: Vec<String>,
+    /// A model as an option; repeatable
+    #[arg(long = "model", short = 'm', value_name = "MODEL", conflicts_with = "models")]
+    also: Vec<String>,
     /// Address or host name to listen on; 0.0.0.0 is reachable from other machines
     #[arg(long, default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
     /// Port (0 = any free one)
-    #[arg(long, default_value_t = 8080)]
+    #[arg(long, short, default_value_t = 8080)]
     port: u16,
     /// Requests that run at once
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -85,7 +89,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     drain: u16,
     /// Id of a model in the API, in the order of MODELs [default: MODEL as given, or its file name]
-    #[arg(long)]
+    #[arg(long, alias = "served-model-name", alias = "alias")]
     name: Vec<String>,
     /// Memory for all models together, such as 64G [default: what is available at the start]
     #[arg(long, value_name = "BYTES", value_parser = size)]
@@ -168,7 +172,11 @@ fn size(text: &str) -> Result<u64, String> {
         "T" => 40,
         _ => return Err("give bytes, such as 64G".to_string()),
     };
+    let suffix = digits.len() < text.len();
     let number: u64 = digits.trim().parse().map_err(|_| "give bytes, such as 64G".to_string())?;
+    if !suffix && (1..1 << 20).contains(&number) {
+        return Err(format!("that is {number} bytes; did you mean {number}G?"));
+    }
     number.checked_mul(1 << shift).filter(|&n| n > 0).ok_or_else(|| "give bytes, such as 64G".to_string())
 }
 
@@ -179,7 +187,8 @@ fn size_or_off(text: &str) -> Result<u64, String> {
 
 /// The models, fetched first where they are not here.
 fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
-    let asked = a.models.len().max(1);
+    let given = if a.models.is_empty() { &a.also } else { &a.models };
+    let asked = given.len().max(1);
     if a.name.len() > asked {
         return Err(Failure::usage(format!(
             "--name was given for {} and there are {asked}: give at most one a model",
@@ -189,7 +198,7 @@ fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
     let found = |model: &String| -> Result<ModelSource, Failure> {
         Ok(ModelSource { path: Some(fetch::find(model, &a.load.options()?, a.load.quiet)?), name: api_name(model) })
     };
-    let mut all = match &a.models[..] {
+    let mut all = match &given[..] {
         [] => vec![ModelSource::bundled()],
         models => models.iter().map(found).collect::<Result<_, _>>()?,
     };
@@ -223,16 +232,24 @@ fn options(a: &Arguments, access: Access, tls: Option<Arc<Tls>>) -> Result<Serve
     })
 }
 
-/// Keys in a file, one a line.
+/// Keys in a file, one a line; a line that begins with # is a comment.
 fn keys_in(path: Option<&PathBuf>) -> Result<Vec<String>, Failure> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let text = model::tensors::read_bounded(path, 8 << 20)?;
     let text = String::from_utf8(text).map_err(|_| Failure::failed(format!("{}: not text", path.display())))?;
-    let keys: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_string).collect();
+    let lines = text.lines().map(str::trim).enumerate();
+    let keys: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect();
     if keys.is_empty() {
         return Err(Failure::failed(format!("{}: no key in it; put one a line", path.display())));
     }
-    Ok(keys)
+    if let Some((line, _)) = keys.iter().find(|(_, key)| !is_key(key)) {
+        return Err(Failure::failed(format!(
+            "{}, line {}: a key has 1 to {KEY_BYTES_MAX} visible ASCII characters and no spaces",
+            path.display(),
+            line + 1
+        )));
+    }
+    Ok(keys.into_iter().map(|(_, key)| key.to_string()).collect())
 }
 
 fn access(a: &Arguments) -> Result<Access, Failure> {

@@ -2,12 +2,14 @@
 
 use clap::Args;
 use farthing::inspect::{Damage, ModelReport, damaged, inspect};
+use farthing::machine::expected;
 use farthing::names::{Remote, find_headers};
 use farthing::{PlannedModel, words};
+use kernels::Pool;
 use model::Checkpoint;
 use serde_json::{Value, json};
 
-use crate::arguments::LoadArguments;
+use crate::arguments::{LoadArguments, ModelArgument};
 use crate::terminal::{bytes, catch_interrupts, count, interrupt_pending, put, several};
 use crate::{Failure, Outcome};
 
@@ -26,8 +28,8 @@ Examples:
   farthing show model.gguf --context 32768 --json
   farthing show model.gguf --check           reads every weight and names tensors that hold NaN or infinity")]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
@@ -120,13 +122,6 @@ fn lines(model: &str, r: &ModelReport, remote: Option<&Remote>) -> Vec<String> {
     if !r.has_tokenizer {
         lines.push("tokenizer   none: it cannot read or write text until it has its own (tokenizer.json)".to_string());
     }
-    if let Some(e) = r.expected {
-        lines.push(format!(
-            "speed       about {} tokens/s of an answer, {} of a prompt, estimated from a measurement just now",
-            words::rounded(e.decode),
-            words::rounded(e.prefill)
-        ));
-    }
     if let Some(remote) = remote {
         lines.push(format!(
             "to fetch    {} in {}; `farthing pull {}` or any command that runs it",
@@ -144,13 +139,26 @@ fn lines(model: &str, r: &ModelReport, remote: Option<&Remote>) -> Vec<String> {
 
 pub fn run(a: Arguments) -> Outcome {
     let (path, remote) = find_headers(&a.model)?;
-    let planned = PlannedModel::open(&path, &a.load.options()?)?;
+    let planned = PlannedModel::open(&path, &a.load.options()?).map_err(|e| match &remote {
+        Some(remote) => remote.named(e),
+        None => e,
+    })?;
     if a.check && remote.is_some() {
-        return Err(Failure::failed(format!("--check reads every weight: `farthing pull {}` first", a.model)));
+        return Err(Failure::failed(format!("--check reads every weight: `farthing pull {}` first", &*a.model)));
     }
-    let report = inspect(&planned, a.tensors, !a.no_speed);
+    let report = inspect(&planned, a.tensors, a.json && !a.no_speed);
     if !a.json {
         put(&(lines(&a.model, &report, remote.as_ref()).join("\n") + "\n"))?;
+        // What is known at once does not wait for a measurement.
+        if !a.no_speed
+            && let Some(e) = expected(&planned.checkpoint, &Pool::new(planned.threads))
+        {
+            put(&format!(
+                "speed       about {} tokens/s of an answer, {} of a prompt, estimated from a measurement just now\n",
+                words::rounded(e.decode),
+                words::rounded(e.prefill)
+            ))?;
+        }
     }
     let damage = if a.check { Some(checked(&planned.checkpoint)?) } else { None };
     let damage = damage.as_deref();
@@ -171,7 +179,7 @@ pub fn run(a: Arguments) -> Outcome {
         0 => Ok(()),
         n => Err(Failure::failed(format!(
             "{}: {} with NaN or infinity: fetch the model again",
-            a.model,
+            &*a.model,
             several(n, "tensor")
         ))),
     }

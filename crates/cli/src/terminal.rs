@@ -1,6 +1,7 @@
 //! Writing to people and to pipes.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -18,10 +19,23 @@ use crate::signals::{EXIT_STOPPED, is_ignored};
 /// Write to stdout and flush.
 pub fn put(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(unwritten)
+}
+
+/// Output that could not be written.
+pub fn unwritten(error: std::io::Error) -> Failure {
+    match error.kind() {
         ErrorKind::BrokenPipe => Failure::Closed,
-        _ => Failure::failed(format!("cannot write the output: {e}")),
-    })
+        _ => Failure::failed(format!("cannot write the output: {error}; give another place for it")),
+    }
+}
+
+/// The text of a file: see `read_text`.
+pub fn read_text_file(path: &Path) -> Result<String, Failure> {
+    let name = path.display().to_string();
+    let file =
+        std::fs::File::open(path).map_err(|e| Failure::failed(format!("{name}: {e}; give a file of UTF-8 text")))?;
+    read_text(file, &name)
 }
 
 /// Text from outside: at most as much as is tokenized at once, whatever gives it.
@@ -86,6 +100,19 @@ pub fn say(text: &str) {
 /// Set by ctrl-c; whoever generates looks at it between tokens.
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
+/// Set while a conversation waits for a line from a pipe: ctrl-c then ends the program, which has nothing to finish.
+static WAITING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// A line from stdin that is no terminal; `None` at its end.
+pub fn piped_line() -> Result<Option<String>, Failure> {
+    let mut line = String::new();
+    WAITING.store(true, Ordering::SeqCst);
+    let read = std::io::stdin().lock().read_line(&mut line);
+    WAITING.store(false, Ordering::SeqCst);
+    let bytes = read.map_err(|e| Failure::failed(format!("cannot read the conversation from stdin: {e}")))?;
+    Ok((bytes > 0).then(|| line.trim_end_matches(['\n', '\r']).to_string()))
+}
+
 /// From now on ctrl-c, SIGTERM and SIGHUP set a flag instead of ending the program; a second one before the flag is looked at
 /// ends it.
 pub fn catch_interrupts() {
@@ -95,6 +122,8 @@ pub fn catch_interrupts() {
 /// As `catch_interrupts` for a conversation, which waits for a person between answers: SIGTERM and SIGHUP end the program
 /// there too, and leave the terminal as it was.
 pub fn catch_interrupts_of_answers() {
+    // Only signals that cannot be caught fail.
+    let _ = flag::register_conditional_shutdown(SIGINT, EXIT_STOPPED, Arc::clone(&WAITING));
     catch(&[SIGINT]);
     let before = rustix::termios::tcgetattr(std::io::stdin()).ok();
     before_the_end_by(&[SIGTERM, SIGHUP], move || {
@@ -158,8 +187,14 @@ pub fn prompt_bar(tokens: usize) -> indicatif::ProgressBar {
     if tokens < 512 {
         return indicatif::ProgressBar::hidden();
     }
-    let style = indicatif::ProgressStyle::with_template("reading the prompt {bar:30} {pos}/{len} tokens, {eta} left");
-    indicatif::ProgressBar::new(tokens as u64).with_style(style.expect("a sound template"))
+    let style = indicatif::ProgressStyle::with_template("reading the prompt {bar:30} {pos}/{len} tokens{left}");
+    let left = |state: &indicatif::ProgressState, to: &mut dyn std::fmt::Write| {
+        // Nothing is known of the speed at first.
+        let _ =
+            if state.pos() == 0 { Ok(()) } else { write!(to, ", {:#} left", indicatif::HumanDuration(state.eta())) };
+    };
+    let style = style.expect("a sound template").with_key("left", left);
+    indicatif::ProgressBar::new(tokens as u64).with_style(style)
 }
 
 /// Text that streams to a person: words are kept whole at the edge of the terminal. Through a pipe nothing is changed.

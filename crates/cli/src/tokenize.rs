@@ -6,6 +6,7 @@ use farthing::{TokenizerParts, tokenizer};
 use model::Checkpoint;
 use serde_json::json;
 
+use crate::arguments::ModelArgument;
 use crate::terminal::{put, read_text};
 use crate::{Failure, Outcome};
 
@@ -21,8 +22,8 @@ use crate::{Failure, Outcome};
 #[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// The text; without it, stdin is read
     text: Option<String>,
     /// Only ids, on one line, with commas

@@ -8,8 +8,8 @@ use clap::Args;
 use model::CacheFormat;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::arguments::LoadArguments;
-use crate::terminal::{before_the_end, read_text, say, several};
+use crate::arguments::{LoadArguments, ModelArgument};
+use crate::terminal::{before_the_end, read_text_file, say, several};
 use crate::tokenize::ids;
 use crate::{Failure, Outcome};
 
@@ -26,8 +26,8 @@ use crate::{Failure, Outcome};
 #[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// Token ids with commas between, or @FILE with such a list
     #[arg(long, value_name = "1,2,3|@FILE")]
     tokens: String,
@@ -88,7 +88,7 @@ impl Drop for Part<'_> {
 
 pub fn run(a: Arguments) -> Outcome {
     let list = match a.tokens.strip_prefix('@') {
-        Some(file) => read_text(File::open(file).map_err(|e| Failure::failed(format!("{file}: {e}")))?, file)?,
+        Some(file) => read_text_file(Path::new(file))?,
         None => a.tokens.clone(),
     };
     let tokens = ids(&list)?;

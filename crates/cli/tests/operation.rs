@@ -234,7 +234,7 @@ fn a_configuration_file_says_what_options_say() {
         assert!(text.lines().any(|l| l == line), "{line}: {text}");
     }
     assert!(
-        text.contains("# plan: stories: weights ") && text.contains("# bounds: ") && !text.contains("sk-in"),
+        text.contains("# plan: stories: weights ") && text.contains("# limits: ") && !text.contains("sk-in"),
         "{text}"
     );
     std::fs::write(&path, "contxt = 512\n").unwrap();

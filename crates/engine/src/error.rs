@@ -36,7 +36,7 @@ pub enum EngineError {
     },
     /// The model's answer is no number: weights are damaged.
     #[error(
-        "the model computed {value} for token {token}: some weight is damaged; `farthing show MODEL --check` names the tensor"
+        "the model computed {value} for token {token}: some weight is damaged; `farthing show --check` of this model names the tensor"
     )]
     NotFinite {
         /// First id whose logit is none.

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::loading::PlannedModel;
 use crate::machine::{Expected, cores, expected};
+use crate::tokenizer::tokenizer;
 
 /// What a model is and what it will take. Its JSON is that of `farthing show --json`.
 #[derive(Clone, Debug, Serialize)]
@@ -147,6 +148,7 @@ pub fn inspect(planned: &PlannedModel, tensors: bool, speed: bool) -> ModelRepor
     let (checkpoint, plan) = (&planned.checkpoint, &planned.plan);
     let s = &checkpoint.structure;
     let parameters = s.parameters();
+    let has_tokenizer = !matches!(checkpoint.tokenizer, TokenizerSource::None);
     let cache = |width: usize| planned.cache.bytes_of(width) as u64;
     let format = |stored: &Stored| match stored {
         Stored::As(format) => format.name().to_string(),
@@ -190,8 +192,12 @@ pub fn inspect(planned: &PlannedModel, tensors: bool, speed: bool) -> ModelRepor
         },
         tensors: listed.collect(),
         expected: if speed { expected(checkpoint, &Pool::new(planned.threads)) } else { None },
-        will_not_load: checkpoint.complete().err().map(|e| e.to_string()),
-        has_tokenizer: !matches!(checkpoint.tokenizer, TokenizerSource::None),
+        will_not_load: checkpoint
+            .complete()
+            .err()
+            .map(|e| e.to_string())
+            .or_else(|| tokenizer(checkpoint).err().filter(|_| has_tokenizer).map(|e| e.to_string())),
+        has_tokenizer,
         smaller_weights: planned.smaller_weights(),
     }
 }

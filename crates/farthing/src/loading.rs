@@ -33,8 +33,17 @@ pub struct LoadOptions {
     pub cached: Option<usize>,
 }
 
-/// The sampling that a model's own files advise; what they leave out is off.
+/// The sampling of a model whose files advise nothing: values that most programs of this field use, and with which small models keep to the
+/// point.
+pub fn usual_sampling() -> Sampling {
+    Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, ..Sampling::default() }
+}
+
+/// The sampling that a model's own files advise, or the usual one where they advise nothing. Files that advise something mean the rest to be off.
 pub fn advised_sampling(generation: &Generation) -> Sampling {
+    if !generation.advises_sampling() {
+        return usual_sampling();
+    }
     let off = Sampling::default();
     Sampling {
         temperature: generation.temperature.unwrap_or(1.0),

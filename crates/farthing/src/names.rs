@@ -18,6 +18,32 @@ pub enum Resolved {
     Hub(Name),
 }
 
+/// A name as people copy it from a browser or another program: the hub's address is left out, and a file's page is that file.
+fn as_copied(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+    let rest = ["huggingface.co/", "www.huggingface.co/", "hf.co/"].iter().find_map(|host| rest.strip_prefix(host))?;
+    let rest = rest.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let parts: Vec<&str> = rest.splitn(5, '/').collect();
+    Some(match parts[..] {
+        [org, name, "tree", revision] => format!("{org}/{name}@{revision}"),
+        [org, name, "blob" | "resolve", revision, file] if file.ends_with(".gguf") => {
+            let at = if revision == "main" { String::new() } else { format!("@{revision}") };
+            format!("{org}/{name}{at}:{file}")
+        }
+        [org, name, "blob" | "resolve", "main", _] => format!("{org}/{name}"),
+        [org, name, "blob" | "resolve", revision, _] => format!("{org}/{name}@{revision}"),
+        _ => rest.to_string(),
+    })
+}
+
+/// The directory of a model whose weights or configuration were named.
+fn directory_of(file: &Path) -> Option<PathBuf> {
+    let name = file.file_name()?.to_str()?;
+    let within = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") || name == "config.json";
+    let directory = file.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p })?;
+    (within && file.is_file() && directory.join("config.json").is_file()).then(|| directory.to_path_buf())
+}
+
 /// What MODEL means: a path, a pulled model by its name or the last part of it, else a name at the hub.
 pub fn resolve(text: &str) -> Result<Resolved, Error> {
     if text.is_empty() {
@@ -25,8 +51,10 @@ pub fn resolve(text: &str) -> Result<Resolved, Error> {
     }
     let path = Path::new(text);
     if path.exists() {
-        return Ok(Resolved::Here(path.to_path_buf()));
+        return Ok(Resolved::Here(directory_of(path).unwrap_or_else(|| path.to_path_buf())));
     }
+    let copied = as_copied(text);
+    let text = copied.as_deref().unwrap_or(text);
     let written_as_path = text.starts_with(['/', '.', '~']) || text.ends_with(".safetensors");
     if written_as_path || (text.ends_with(".gguf") && !text.contains(':')) {
         let source = std::fs::metadata(path).err().map_or_else(|| "no such file".to_string(), |e| e.to_string());
@@ -41,7 +69,7 @@ pub fn resolve(text: &str) -> Result<Resolved, Error> {
     }
     let name = short_name(&cache, text)?.ok_or_else(|| {
         Error::NoModel(format!(
-            "{text}: no such file, and no pulled model of that name; `farthing list` shows what is there, `farthing pull org/name` fetches"
+            "{text}: no such file, and no pulled model of that name (`farthing list` shows them); names at the hub have two parts, such as Qwen/Qwen2.5-0.5B-Instruct"
         ))
     })?;
     Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here))
@@ -118,7 +146,7 @@ pub struct Remote {
     hub: Hub,
     /// A stand-in that the loader opens: headers only.
     path: PathBuf,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Remote {
@@ -129,7 +157,7 @@ impl Remote {
         let selection = hub::choose(&listing, name)?;
         let directory = tempfile::Builder::new().prefix("farthing-headers-").tempdir()?;
         let path = hub.preview(name, &listing, &selection, directory.path())?;
-        Ok(Remote { name: name.clone(), selection, listing, hub, path, _directory: directory })
+        Ok(Remote { name: name.clone(), selection, listing, hub, path, directory })
     }
 
     /// The largest other model of this repository whose files are at most `most` bytes, for advice.
@@ -146,14 +174,21 @@ impl Remote {
         sums.into_iter().filter(|(_, size)| *size <= most).max_by_key(|(_, size)| *size)
     }
 
+    /// An error about the stand-in, told of the model at the hub.
+    pub fn named(&self, error: Error) -> Error {
+        let said = error.to_string();
+        let directory = self.directory.path().display().to_string();
+        if said.contains(&directory) { Error::NoModel(said.replace(&directory, &self.name.repository)) } else { error }
+    }
+
     /// Refuses a model that would not load, or not run here, with what would.
     ///
     /// # Errors
     /// `NotFetched`.
     pub fn admit(&self, options: &LoadOptions) -> Result<(), Error> {
         let refused = |what, why| Error::NotFetched { name: self.name.to_string(), what, why };
-        let checkpoint = Checkpoint::open(&self.path)?;
-        checkpoint.complete().map_err(|e| refused("load", e.to_string()))?;
+        let checkpoint = Checkpoint::open(&self.path).map_err(|e| self.named(e.into()))?;
+        checkpoint.complete().map_err(|e| refused("load", self.named(e.into()).to_string()))?;
         let planned = PlannedModel::new(checkpoint, options)?;
         // Where only the context is too long, the error says which one fits.
         let room = planned.plan.largest_weights().filter(|_| planned.plan.longest_context == 0);
@@ -184,5 +219,39 @@ impl Remote {
             HubError::Cancelled => Error::Stopped { name: self.name.to_string() },
             e => e.into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_taken_as_people_copy_them() {
+        for (copied, name) in [
+            ("https://huggingface.co/org/name", "org/name"),
+            ("http://www.huggingface.co/org/name/", "org/name"),
+            ("hf.co/org/name:Q4_K_M", "org/name:Q4_K_M"),
+            ("huggingface.co/org/name?library=transformers#files", "org/name"),
+            ("https://huggingface.co/org/name/tree/v1.0", "org/name@v1.0"),
+            ("https://huggingface.co/org/name/blob/main/sub/a.Q4_0.gguf", "org/name:sub/a.Q4_0.gguf"),
+            ("https://huggingface.co/org/name/resolve/abc/a.gguf?download=true", "org/name@abc:a.gguf"),
+            ("https://huggingface.co/org/name/blob/main/config.json", "org/name"),
+        ] {
+            let name_of = as_copied(copied);
+            assert_eq!(name_of.as_deref(), Some(name), "{copied}");
+            assert!(Name::parse(name).is_ok(), "{name}");
+        }
+        assert_eq!(as_copied("org/name"), None);
+        assert_eq!(as_copied("https://example.org/org/name"), None);
+    }
+
+    #[test]
+    fn a_file_of_a_model_means_its_directory() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m");
+        assert_eq!(directory_of(&model.join("model.safetensors")), Some(model.clone()));
+        assert_eq!(directory_of(&model.join("config.json")), Some(model.clone()));
+        assert_eq!(directory_of(&model.join("README.md")), None);
+        assert_eq!(directory_of(&model), None);
     }
 }

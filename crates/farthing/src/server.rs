@@ -60,7 +60,8 @@ pub fn api_name(model: &str) -> String {
         return model.to_string();
     }
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    whole.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned())
+    let name = whole.file_name().map_or_else(|| model.to_string(), |name| name.to_string_lossy().into_owned());
+    name.strip_suffix(".gguf").unwrap_or(&name).to_string()
 }
 
 /// How models are served.
@@ -119,6 +120,20 @@ impl ServerOptions {
         (bytes_max > 0).then_some((dir, bytes_max))
     }
 
+    /// A directory that was named must be of use; what is wrong with it would else be found out by slow answers.
+    fn check_disk(&self) -> Result<(), Error> {
+        let Some(dir) = self.disk_cache_dir.as_ref().filter(|_| self.disk_cache_bytes != Some(0)) else {
+            return Ok(());
+        };
+        let tried = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir));
+        let failed = |source| Error::File {
+            file: format!("--disk-cache-dir {}", dir.display()),
+            source,
+            step: "; give a directory that can be written, or --disk-cache off",
+        };
+        tried.map(drop).map_err(failed)
+    }
+
     /// How a model is loaded to serve many: the longest text, and the tokens that the KV cache holds, from what memory allows.
     fn load_options(&self, checkpoint: &Checkpoint) -> Result<LoadOptions, Error> {
         let most = checkpoint.structure.context;
@@ -159,6 +174,7 @@ impl Server {
     /// # Errors
     /// A checkpoint that cannot be read, options that do not suit it, two models of one name.
     pub fn plan(options: ServerOptions) -> Result<Server, Error> {
+        options.check_disk()?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let (mut candidates, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
         for ModelSource { path, name } in &options.models {
@@ -196,7 +212,7 @@ impl Server {
         let contexts: Vec<String> = all.iter().map(|c| c.description.context.to_string()).collect();
         let pages: Vec<String> = all.iter().map(|c| (c.cached / PAGE).to_string()).collect();
         lines.push(format!(
-            "bounds: {} threads, texts of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
+            "limits: {} threads, a context of {} tokens, {} pages of {PAGE} tokens, {} requests at once, {} waiting, {} connections",
             all.first().map_or(0, |c| c.threads),
             contexts.join(" and "),
             pages.join(" + "),
@@ -206,7 +222,8 @@ impl Server {
         ));
         lines.push(match self.options.disk() {
             Some((dir, most)) => format!("cache on disk: at most {} in {}", bytes(most), dir.display()),
-            None => "cache on disk: off".to_string(),
+            None if self.options.disk_cache_bytes == Some(0) => "cache on disk: off".to_string(),
+            None => "cache on disk: off, there is no room for it where it would be".to_string(),
         });
         lines
     }

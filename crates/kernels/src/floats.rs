@@ -18,6 +18,9 @@ const TILE: usize = 4;
 /// Bytes that the widened rows should take at most, for the second cache.
 const WIDENED_BYTES: usize = 128 << 10;
 
+/// Input rows, at most, of a product that does not widen its weights.
+const FEW: usize = 8;
+
 /// Columns that a tile multiplies at a time, so that they stay in the first cache.
 const NEAR: usize = 128;
 
@@ -75,6 +78,10 @@ fn of_format<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead:
     if n >= T::WIDEN_FROM {
         return many::<V, T>(isa, x, range, ahead, out);
     }
+    let mut xs = [&[][..]; FEW];
+    for (i, row) in xs.iter_mut().enumerate().take(n) {
+        *row = x.row(i);
+    }
     let mut o = range.start;
     while o < range.end {
         let four = o + 4 <= range.end;
@@ -86,15 +93,15 @@ fn of_format<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead:
             // Memory is read with the first rows.
             let next = if i == 0 { next } else { &[] };
             match (four, two) {
-                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(isa, x, (o, i), next, out),
+                (true, true) if V::MANY_REGISTERS => dots::<V, T, 4, 2>(isa, w, [xs[i], xs[i + 1]], (o, i), next, out),
                 (true, true) => {
-                    dots::<V, T, 2, 2>(isa, x, (o, i), next, out);
+                    dots::<V, T, 2, 2>(isa, w, [xs[i], xs[i + 1]], (o, i), next, out);
                     let next = next.get(2 * w.cols * T::BYTES..).unwrap_or_default();
-                    dots::<V, T, 2, 2>(isa, x, (o + 2, i), next, out);
+                    dots::<V, T, 2, 2>(isa, w, [xs[i], xs[i + 1]], (o + 2, i), next, out);
                 }
-                (true, false) => dots::<V, T, 4, 1>(isa, x, (o, i), next, out),
-                (false, true) => dots::<V, T, 1, 2>(isa, x, (o, i), next, out),
-                (false, false) => dots::<V, T, 1, 1>(isa, x, (o, i), next, out),
+                (true, false) => dots::<V, T, 4, 1>(isa, w, [xs[i]], (o, i), next, out),
+                (false, true) => dots::<V, T, 1, 2>(isa, w, [xs[i], xs[i + 1]], (o, i), next, out),
+                (false, false) => dots::<V, T, 1, 1>(isa, w, [xs[i]], (o, i), next, out),
             }
             i += if two { 2 } else { 1 };
         }
@@ -102,11 +109,12 @@ fn of_format<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead:
     }
 }
 
-/// `R` input rows, from `i` on, with `O` weight rows from `o` on. Asks for the first rows of `next`, a line when one of these is read.
+/// Input rows `x`, of which the first is number `i`, with `O` weight rows from `o` on. Asks for the first rows of `next`, a line when one of these is read.
 #[inline(always)]
 fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
     isa: V,
-    Sides { w, input, rows }: Sides,
+    w: &Matrix,
+    x: [&[f32]; R],
     (o, i): (usize, usize),
     next: &[u8],
     out: &mut Out,
@@ -116,7 +124,6 @@ fn dots<V: Vectors, T: Float, const O: usize, const R: usize>(
     let row = cols * T::BYTES;
     let bytes: [&[u8]; O] = array!(O, a, w.row(o + a));
     let next: [&[u8]; O] = array!(O, a, next.get(a * row..).unwrap_or_default());
-    let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
     let mut total = [[isa.splat(0.0); R]; O];
     let block = if T::SCALED { SCALED } else { cols.max(1) };
     let mut from = 0;
@@ -261,14 +268,14 @@ fn many<V: Vectors, T: Float>(isa: V, x: Sides, range: Range<usize>, ahead: &[u8
 #[inline(always)]
 fn tile<V: Vectors, T: Float, const O: usize, const R: usize>(
     isa: V,
-    Sides { w, input, rows }: Sides,
+    sides: Sides,
     widened: Widened,
     (o, i): (usize, usize),
     out: &mut Out,
 ) {
-    let (cols, Widened { first, stride, .. }) = (w.cols, widened);
+    let (w, cols, Widened { first, stride, .. }) = (sides.w, sides.w.cols, widened);
     let ws: [&[f32]; O] = array!(O, a, &widened.rows[(o + a) * stride..][..stride]);
-    let x: [&[f32]; R] = array!(R, r, &input.x[rows.at(i + r) * cols..(rows.at(i + r) + 1) * cols]);
+    let x: [&[f32]; R] = array!(R, r, sides.row(i + r));
     let mut total = [[isa.splat(0.0); R]; O];
     let block = if T::SCALED { SCALED } else { cols.max(1) };
     let mut from = 0;

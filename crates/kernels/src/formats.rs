@@ -39,57 +39,52 @@ pub enum Format {
     Mxfp4,
 }
 
+/// Every format in order of declaration: its name, the numbers of a block, and the bytes of one.
+const TABLE: [(Format, &str, usize, usize); 17] = [
+    (Format::F32, "F32", 1, 4),
+    (Format::F16, "F16", 1, 2),
+    (Format::Bf16, "BF16", 1, 2),
+    (Format::F8E4M3, "FP8", 1, 1),
+    (Format::Q8_0, "Q8_0", 32, 34),
+    (Format::Q4_0, "Q4_0", 32, 18),
+    (Format::Q4_1, "Q4_1", 32, 20),
+    (Format::Q5_0, "Q5_0", 32, 22),
+    (Format::Q5_1, "Q5_1", 32, 24),
+    (Format::Q2K, "Q2_K", 256, 84),
+    (Format::Q3K, "Q3_K", 256, 110),
+    (Format::Q4K, "Q4_K", 256, 144),
+    (Format::Q5K, "Q5_K", 256, 176),
+    (Format::Q6K, "Q6_K", 256, 210),
+    (Format::Iq4Nl, "IQ4_NL", 32, 18),
+    (Format::Iq4Xs, "IQ4_XS", 256, 136),
+    (Format::Mxfp4, "MXFP4", 32, 17),
+];
+
 impl Format {
     /// Every format, in order of declaration.
-    pub const ALL: [Format; 17] = [
-        Format::F32,
-        Format::F16,
-        Format::Bf16,
-        Format::F8E4M3,
-        Format::Q8_0,
-        Format::Q4_0,
-        Format::Q4_1,
-        Format::Q5_0,
-        Format::Q5_1,
-        Format::Q2K,
-        Format::Q3K,
-        Format::Q4K,
-        Format::Q5K,
-        Format::Q6K,
-        Format::Iq4Nl,
-        Format::Iq4Xs,
-        Format::Mxfp4,
-    ];
+    pub const ALL: [Format; TABLE.len()] = {
+        let (mut all, mut i) = ([Format::F32; TABLE.len()], 0);
+        while i < all.len() {
+            all[i] = TABLE[i].0;
+            assert!(all[i] as usize == i, "a format's row is found by its number");
+            i += 1;
+        }
+        all
+    };
+
+    /// The name people know it by.
+    pub const fn name(self) -> &'static str {
+        TABLE[self as usize].1
+    }
 
     /// Numbers per block.
     pub const fn block_elems(self) -> usize {
-        match self {
-            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => 1,
-            Format::Q8_0 | Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => 32,
-            Format::Iq4Nl | Format::Mxfp4 => 32,
-            Format::Q2K | Format::Q3K | Format::Q4K | Format::Q5K | Format::Q6K | Format::Iq4Xs => 256,
-        }
+        TABLE[self as usize].2
     }
 
     /// Bytes per block.
     pub const fn block_bytes(self) -> usize {
-        match self {
-            Format::F32 => 4,
-            Format::F16 | Format::Bf16 => 2,
-            Format::F8E4M3 => 1,
-            Format::Q8_0 => 34,
-            Format::Q4_0 | Format::Iq4Nl => 18,
-            Format::Q4_1 => 20,
-            Format::Q5_0 => 22,
-            Format::Q5_1 => 24,
-            Format::Mxfp4 => 17,
-            Format::Q2K => 84,
-            Format::Q3K => 110,
-            Format::Q4K => 144,
-            Format::Q5K => 176,
-            Format::Q6K => 210,
-            Format::Iq4Xs => 136,
-        }
+        TABLE[self as usize].3
     }
 
     /// Bytes of a row of `cols` numbers; `None` when `cols` is not a whole number of blocks or the size overflows.
@@ -104,37 +99,14 @@ impl Format {
     pub const fn wants_quantized_input(self) -> bool {
         !matches!(self, Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3)
     }
-
-    /// The name people know it by.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Format::F32 => "F32",
-            Format::F16 => "F16",
-            Format::Bf16 => "BF16",
-            Format::F8E4M3 => "FP8",
-            Format::Q8_0 => "Q8_0",
-            Format::Q4_0 => "Q4_0",
-            Format::Q4_1 => "Q4_1",
-            Format::Q5_0 => "Q5_0",
-            Format::Q5_1 => "Q5_1",
-            Format::Q2K => "Q2_K",
-            Format::Q3K => "Q3_K",
-            Format::Q4K => "Q4_K",
-            Format::Q5K => "Q5_K",
-            Format::Q6K => "Q6_K",
-            Format::Iq4Nl => "IQ4_NL",
-            Format::Iq4Xs => "IQ4_XS",
-            Format::Mxfp4 => "MXFP4",
-        }
-    }
 }
 
-/// Run `$body` with `$B` bound to what `$module` (`blocks` or `unpack`) has for a quantised `$format`.
+/// Run `$body` with `$B` bound to the type that `blocks` has for a quantised `$format`.
 macro_rules! with_format {
-    ($module:ident, $format:expr, $B:ident, $body:expr) => {{
+    ($format:expr, $B:ident, $body:expr) => {{
         macro_rules! run {
             ($name:ident) => {{
-                type $B = $crate::$module::$name;
+                type $B = $crate::blocks::$name;
                 $body
             }};
         }

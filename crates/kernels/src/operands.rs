@@ -131,6 +131,13 @@ impl<'a> Sides<'a> {
         self.rows.len(self.input.rows)
     }
 
+    /// Row `i` of the input's.
+    #[inline(always)]
+    pub fn row(self, i: usize) -> &'a [f32] {
+        let cols = self.input.cols;
+        &self.input.x[self.rows.at(i) * cols..][..cols]
+    }
+
     /// The input, quantised.
     #[inline(always)]
     pub fn quantized(self) -> &'a Quantized {

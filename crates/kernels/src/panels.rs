@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::formats::with_format;
+use crate::scratch::sized;
 use crate::{Format, Pool, Rows};
 
 /// Rows of a panel at most: what they have should stay in the second cache while weights pass.
@@ -92,9 +93,9 @@ impl Quantized {
             self.bounds.push(self.rows);
         }
         let all = self.rows * cols;
-        self.x.resize(all.max(self.x.len()), 0);
-        self.scales.resize((all / BLOCK).max(self.scales.len()), 0.0);
-        self.sums.resize((all / 16).max(self.sums.len()), 0);
+        sized(&mut self.x, all);
+        sized(&mut self.scales, all / BLOCK);
+        sized(&mut self.sums, all / 16);
     }
 
     /// Row `r` decoded again: what products with quantised weights see.
@@ -138,7 +139,7 @@ struct Kind {
 impl Kind {
     fn of(format: Format) -> Kind {
         use crate::blocks::Block;
-        with_format!(blocks, format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
+        with_format!(format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
     }
 }
 
@@ -172,20 +173,10 @@ impl Panel<'_> {
     pub fn suits(&self, group: usize, offset: i32, minima: bool) -> bool {
         self.kind == Kind { group, offset, weighs: minima }
     }
-
-    /// Numbers of the first row from a column that starts a block of 32: quants, scales, starts and weighted sums. What the weight format
-    /// does not ask for is not to be read.
-    #[inline(always)]
-    pub fn at(&self, column: usize) -> (*const i8, *const f32, *const i32, *const f32) {
-        let (block, group) = (column / BLOCK * self.rows, column / self.kind.group * self.rows);
-        assert!(column.is_multiple_of(BLOCK) && block < self.scales.len());
-        let starts = if self.starts.is_empty() { self.starts.as_ptr() } else { self.starts[group..].as_ptr() };
-        let weighted = if self.weighted.is_empty() { self.weighted.as_ptr() } else { self.weighted[group..].as_ptr() };
-        (self.x[BLOCK * block..].as_ptr(), self.scales[block..].as_ptr(), starts, weighted)
-    }
 }
 
-/// Where a panel has its rows' numbers for a run of columns that starts a block of 32.
+/// Where a panel has its rows' numbers for a run of columns that starts a block of 32. What the weight format does not ask for is not to
+/// be read.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     /// Rows of the panel.
@@ -203,8 +194,16 @@ pub(crate) struct Place {
 impl Place {
     #[inline(always)]
     pub fn of(panel: &Panel, column: usize) -> Place {
-        let (x, scales, starts, weighted) = panel.at(column);
-        Place { rows: panel.rows(), x, scales, starts, weighted }
+        let Panel { rows, kind, x, scales, starts, weighted } = panel;
+        let (block, group) = (column / BLOCK * rows, column / kind.group * rows);
+        assert!(column.is_multiple_of(BLOCK) && block < scales.len());
+        Place {
+            rows: *rows,
+            x: x[BLOCK * block..].as_ptr(),
+            scales: scales[block..].as_ptr(),
+            starts: if starts.is_empty() { starts.as_ptr() } else { starts[group..].as_ptr() },
+            weighted: if weighted.is_empty() { weighted.as_ptr() } else { weighted[group..].as_ptr() },
+        }
     }
 }
 
@@ -351,14 +350,8 @@ impl<'a> Selection<'a> {
                     let rows = (from..from + n).map(|place| q.row(self.rows.at(place))).collect();
                     from += n;
                     let x = x.split_off_mut(..n * q.cols).expect("room for all");
-                    (
-                        n,
-                        From::Gathered {
-                            rows,
-                            x,
-                            scales: scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all"),
-                        },
-                    )
+                    let scales = scales.split_off_mut(..n * q.cols / BLOCK).expect("room for all");
+                    (n, From::Gathered { rows, x, scales })
                 })
                 .collect();
         };
@@ -391,12 +384,8 @@ pub fn with_panels<T>(
         }
     }
     let mut room = ROOM.take();
-    room.x.resize(gathered.max(room.x.len()), 0);
-    room.scales.resize((gathered / BLOCK).max(room.scales.len()), 0.0);
-    room.starts.resize(groups[0].max(room.starts.len()), 0);
-    room.weighted.resize(groups[1].max(room.weighted.len()), 0.0);
-    let (mut x, mut scales, mut starts, mut weighted) =
-        (&mut room.x[..], &mut room.scales[..], &mut room.starts[..], &mut room.weighted[..]);
+    let (mut x, mut scales) = (sized(&mut room.x, gathered), sized(&mut room.scales, gathered / BLOCK));
+    let (mut starts, mut weighted) = (sized(&mut room.starts, groups[0]), sized(&mut room.weighted, groups[1]));
     let mut fillings: Vec<Filling> = Vec::new();
     let mut ranges: Vec<Range<usize>> = Vec::with_capacity(selections.len());
     for (i, s) in selections.iter().enumerate() {

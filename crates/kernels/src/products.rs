@@ -393,7 +393,7 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
 pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     let bytes = w.row(row);
     if w.format.wants_quantized_input() {
-        with_format!(blocks, w.format, B, decode_blocks::<B>(bytes, out))
+        with_format!(w.format, B, decode_blocks::<B>(bytes, out))
     } else {
         decode_floats(w.format, bytes, w.scales_of_row(row), out)
     }

@@ -1,10 +1,11 @@
 //! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes.
 //!
-//! Quants are interleaved by four columns; scales and minima are one vector per group (lane = weight row). A step is up to 256 columns. Written once over `Lanes`; no products here: those of each instruction set multiply what this file
-//! unpacks. `blocks` has the plain definition of every format.
+//! Quants are interleaved by four columns; scales and minima are one vector per group (lane = weight row). A step is up to 256 columns.
+//! Written once over `Lanes`; no products here: those of each instruction set multiply what this file unpacks. `blocks` has the plain
+//! definition of every format.
 
 use crate::Matrix;
-use crate::blocks::{E2M1, NONLINEAR};
+use crate::blocks::{self, Block, E2M1, NONLINEAR};
 use crate::lanes::Lanes;
 use crate::vectors::array;
 
@@ -14,39 +15,29 @@ pub(crate) const STEP: usize = 256;
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
-/// Scales (or minima) of a step: one vector of rows per group; sixteen groups at most.
-pub(crate) type Grid<const ROWS: usize> = [[f32; ROWS]; 16];
+/// Scales and minima of a step: one vector of rows per group; sixteen groups at most.
+pub(crate) struct Grid<const ROWS: usize> {
+    pub scales: [[f32; ROWS]; 16],
+    pub minima: [[f32; ROWS]; 16],
+}
 
 /// Start of the same step in each of some weight rows.
 pub(crate) type Starts<const ROWS: usize> = [*const u8; ROWS];
 
 /// A block format whose quants are unpacked in registers.
-pub(crate) trait Unpack {
-    /// Weights that share a scale: 16 or 32.
-    const GROUP: usize;
-    /// What is subtracted from an unsigned quant.
-    const OFFSET: i32;
+pub(crate) trait Unpack: Block {
     /// The largest unsigned quant.
     const MOST: i32;
     /// Whether quants have 8 bits: products of two with bytes may not fit in 16 bits.
     const EIGHT_BITS: bool = Self::MOST > 127;
-    /// Whether groups have minima.
-    const MINIMA: bool;
     /// Bytes of 256 columns.
-    const STEP_BYTES: usize;
+    const STEP_BYTES: usize = STEP / Self::ELEMS * Self::BYTES;
 
     /// Scales and minima of a step. Formats with a block for each 32 columns have nothing to do here.
     ///
     /// # Safety
     /// Each row has the blocks of a step readable.
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        _isa: L,
-        _rows: &Starts<R>,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) {
-    }
+    unsafe fn scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>);
 
     /// Columns `64 * chunk ..` of the rows as unsigned quants, interleaved: byte i of lane r of vector j is column `4 * j + i`
     /// of row r. Formats with a block for each 32 columns put their scales and minima too.
@@ -57,9 +48,33 @@ pub(crate) trait Unpack {
         isa: L,
         rows: &Starts<R>,
         chunk: usize,
-        scales: &mut Grid<R>,
-        minima: &mut Grid<R>,
+        to: &mut Grid<R>,
     ) -> [L::I; 16];
+}
+
+/// A format by its largest quant, the function that unpacks a step's scales, and the body of `interleaved`.
+macro_rules! unpack {
+    ($name:ident, $most:expr, $scales:ident, |$isa:ident, $rows:ident, $chunk:ident, $to:pat_param| $interleaved:block) => {
+        impl Unpack for blocks::$name {
+            const MOST: i32 = $most;
+
+            #[inline(always)]
+            unsafe fn scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>) {
+                // SAFETY: the blocks of a step are there, as the caller says.
+                unsafe { $scales(isa, rows, to) }
+            }
+
+            #[inline(always)]
+            unsafe fn interleaved<L: Lanes<R>, const R: usize>(
+                $isa: L,
+                $rows: &Starts<R>,
+                $chunk: usize,
+                $to: &mut Grid<R>,
+            ) -> [L::I; 16] {
+                $interleaved
+            }
+        }
+    };
 }
 
 /// Starts of rows from `first` on; the last of `count` stands in for those beyond it.
@@ -98,12 +113,7 @@ fn join<T: Copy>(a: [T; 8], b: [T; 8]) -> [T; 16] {
 /// # Safety
 /// Sixteen bytes of every row are readable.
 #[inline(always)]
-unsafe fn six_bit_scales<L: Lanes<R>, const R: usize>(
-    isa: L,
-    rows: &Starts<R>,
-    scales: &mut Grid<R>,
-    minima: &mut Grid<R>,
-) {
+unsafe fn six_bit_scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>) {
     // SAFETY: the caller vouches for sixteen bytes of every row.
     let [d, a, b, c] = unsafe { isa.words_16(rows, 0) };
     let (dmin, d) = (isa.low_halves(isa.right(d, 16)), isa.low_halves(d));
@@ -115,8 +125,8 @@ unsafe fn six_bit_scales<L: Lanes<R>, const R: usize>(
         isa.or_masked(isa.and(isa.right(c, 4), four), isa.right(b, 2), two),
     ];
     for i in 0..2 {
-        byte_scales(isa, words[i], 0, d, &mut scales[4 * i..4 * i + 4]);
-        byte_scales(isa, words[2 + i], 0, dmin, &mut minima[4 * i..4 * i + 4]);
+        byte_scales(isa, words[i], 0, d, &mut to.scales[4 * i..4 * i + 4]);
+        byte_scales(isa, words[2 + i], 0, dmin, &mut to.minima[4 * i..4 * i + 4]);
     }
 }
 
@@ -150,19 +160,19 @@ unsafe fn half_scales<L: Lanes<R>, const R: usize>(
     rows: &Starts<R>,
     chunk: usize,
     bytes: usize,
-    scales: &mut Grid<R>,
+    to: &mut Grid<R>,
 ) {
     for b in 2 * chunk..2 * chunk + 2 {
         // SAFETY: as the caller's.
-        isa.put(&mut scales[b], isa.low_halves(unsafe { word(isa, rows, b * bytes) }));
+        isa.put(&mut to.scales[b], isa.low_halves(unsafe { word(isa, rows, b * bytes) }));
     }
 }
 
-/// The halves in the low 16 bits of each lane as scale, those in the high 16 bits, negated, as minimum.
+/// Of group `g` the halves in the low 16 bits of each lane as scale, those in the high 16 bits, negated, as minimum.
 #[inline(always)]
-fn scale_and_minimum<L: Lanes<R>, const R: usize>(isa: L, word: L::I, scale: &mut [f32; R], minimum: &mut [f32; R]) {
-    isa.put(scale, isa.low_halves(word));
-    isa.put(minimum, isa.negate(isa.low_halves(isa.right(word, 16))));
+fn scale_and_minimum<L: Lanes<R>, const R: usize>(isa: L, word: L::I, to: &mut Grid<R>, g: usize) {
+    isa.put(&mut to.scales[g], isa.low_halves(word));
+    isa.put(&mut to.minima[g], isa.negate(isa.low_halves(isa.right(word, 16))));
 }
 
 /// Two blocks' sixteen bytes of nibbles.
@@ -226,413 +236,189 @@ fn one_bit_more<L: Lanes<R>, const R: usize>(
     array!(16, j, isa.or_masked(v[j], isa.shifted(high[j % 8], if j < 8 { by } else { by - 1 }), bit))
 }
 
-pub(crate) struct Q4K;
-impl Unpack for Q4K {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const MOST: i32 = 15;
-    const MINIMA: bool = true;
-    const STEP_BYTES: usize = 144;
+/// Of formats with a block for each 32 columns: `interleaved` unpacks their scales.
+///
+/// # Safety
+/// Always given.
+#[inline(always)]
+unsafe fn scales_in_chunks<L: Lanes<R>, const R: usize>(_: L, _: &Starts<R>, _: &mut Grid<R>) {}
 
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        scales: &mut Grid<R>,
-        minima: &mut Grid<R>,
-    ) {
-        // SAFETY: a block begins with its sixteen bytes of scales.
-        unsafe { six_bit_scales(isa, rows, scales, minima) }
-    }
+unpack!(Q4K, 15, six_bit_scales, |isa, rows, chunk, _| {
+    // SAFETY: 128 bytes of quants follow 16 bytes of scales; chunk < 4.
+    split::<L, R, 8, 16>(isa, unsafe { isa.words_32(rows, 16 + 32 * chunk) })
+});
 
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: 128 bytes of quants follow 16 bytes of scales; chunk < 4.
-        split::<L, R, 8, 16>(isa, unsafe { isa.words_32(rows, 16 + 32 * chunk) })
-    }
-}
+unpack!(Q5K, 31, six_bit_scales, |isa, rows, chunk, _| {
+    // SAFETY: 32 bytes of high bits and 128 bytes of low nibbles follow 16 bytes of scales; chunk < 4.
+    let (low, high) = unsafe { (isa.words_32(rows, 48 + 32 * chunk), isa.words_32(rows, 16)) };
+    one_bit_more(isa, split::<L, R, 8, 16>(isa, low), high, chunk, 4)
+});
 
-pub(crate) struct Q5K;
-impl Unpack for Q5K {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const MOST: i32 = 31;
-    const MINIMA: bool = true;
-    const STEP_BYTES: usize = 176;
-
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        scales: &mut Grid<R>,
-        minima: &mut Grid<R>,
-    ) {
-        // SAFETY: a block begins with its sixteen bytes of scales.
-        unsafe { six_bit_scales(isa, rows, scales, minima) }
-    }
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: 32 bytes of high bits and 128 bytes of low nibbles follow 16 bytes of scales; chunk < 4.
-        let (low, high) = unsafe { (isa.words_32(rows, 48 + 32 * chunk), isa.words_32(rows, 16)) };
-        one_bit_more(isa, split::<L, R, 8, 16>(isa, low), high, chunk, 4)
-    }
-}
-
-pub(crate) struct Q6K;
-impl Unpack for Q6K {
-    const GROUP: usize = 16;
-    const OFFSET: i32 = 32;
-    const MOST: i32 = 63;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 210;
-
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) {
-        // SAFETY: a block ends with sixteen i8 scales, at byte 192, and an f16.
-        let (words, [.., d]) = unsafe { (isa.words_16(rows, 192), isa.words_16(rows, 194)) };
-        let d = isa.low_halves(isa.right(d, 16));
-        for i in 0..4 {
-            for j in 0..4 {
-                let scale = isa.right_signed(isa.left(words[i], 24 - 8 * j as i32), 24);
-                isa.put(&mut scales[4 * i + j], isa.mul(d, isa.to_f(scale)));
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        let (half, nibble) = (chunk / 2, 4 * (chunk % 2) as i32);
-        // SAFETY: 128 bytes of low nibbles, then 64 bytes of high bits; chunk < 4.
-        let (a, b, high) = unsafe {
-            (isa.words_32(rows, 64 * half), isa.words_32(rows, 64 * half + 32), isa.words_32(rows, 128 + 32 * half))
-        };
-        let (low, two) = (isa.splat_bytes(15), isa.splat_bytes(0x30));
-        let v = join(a, b);
-        array!(16, j, {
-            let high = isa.shifted(high[j % 8], if j < 8 { 4 - nibble } else { 2 - nibble });
-            isa.or_masked(isa.and(isa.right(v[j], nibble), low), high, two)
-        })
-    }
-}
-
-pub(crate) struct Q8_0;
-impl Unpack for Q8_0 {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 128;
-    const MOST: i32 = 255;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 8 * 34;
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: two blocks of 34 bytes, 32 of them quants after the f16 scale.
-        let v = unsafe {
-            half_scales(isa, rows, chunk, 34, scales);
-            join(isa.words_32(rows, 68 * chunk + 2), isa.words_32(rows, 68 * chunk + 36))
-        };
-        array!(16, j, isa.xor(v[j], isa.splat_bytes(0x80)))
-    }
-}
-
-pub(crate) struct Q4_0;
-impl Unpack for Q4_0 {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 8;
-    const MOST: i32 = 15;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 8 * 18;
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: two blocks of 18 bytes, 16 of them quants after the f16 scale.
-        unsafe {
-            half_scales(isa, rows, chunk, 18, scales);
-            nibble_blocks(isa, rows, 36 * chunk + 2, 36 * chunk + 20)
+/// Sixteen 8-bit scales per row, as Q6_K keeps them.
+///
+/// # Safety
+/// A block of every row is readable.
+#[inline(always)]
+unsafe fn q6_k_scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>) {
+    // SAFETY: a block ends with sixteen i8 scales, at byte 192, and an f16.
+    let (words, [.., d]) = unsafe { (isa.words_16(rows, 192), isa.words_16(rows, 194)) };
+    let d = isa.low_halves(isa.right(d, 16));
+    for i in 0..4 {
+        for j in 0..4 {
+            let scale = isa.right_signed(isa.left(words[i], 24 - 8 * j as i32), 24);
+            isa.put(&mut to.scales[4 * i + j], isa.mul(d, isa.to_f(scale)));
         }
     }
 }
 
-pub(crate) struct Q5_0;
-impl Unpack for Q5_0 {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 16;
-    const MOST: i32 = 31;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 8 * 22;
+unpack!(Q6K, 63, q6_k_scales, |isa, rows, chunk, _| {
+    let (half, nibble) = (chunk / 2, 4 * (chunk % 2) as i32);
+    // SAFETY: 128 bytes of low nibbles, then 64 bytes of high bits; chunk < 4.
+    let (a, b, high) = unsafe {
+        (isa.words_32(rows, 64 * half), isa.words_32(rows, 64 * half + 32), isa.words_32(rows, 128 + 32 * half))
+    };
+    let (low, two) = (isa.splat_bytes(15), isa.splat_bytes(0x30));
+    let v = join(a, b);
+    array!(16, j, {
+        let high = isa.shifted(high[j % 8], if j < 8 { 4 - nibble } else { 2 - nibble });
+        isa.or_masked(isa.and(isa.right(v[j], nibble), low), high, two)
+    })
+});
 
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        let [first, second] = &mut scales[2 * chunk..2 * chunk + 2] else { unreachable!() };
-        // SAFETY: two blocks of 22 bytes.
-        unsafe { join(q5_0_block(isa, rows, 44 * chunk, first), q5_0_block(isa, rows, 44 * chunk + 22, second)) }
+unpack!(Q8_0, 255, scales_in_chunks, |isa, rows, chunk, to| {
+    // SAFETY: two blocks of 34 bytes, 32 of them quants after the f16 scale.
+    let v = unsafe {
+        half_scales(isa, rows, chunk, 34, to);
+        join(isa.words_32(rows, 68 * chunk + 2), isa.words_32(rows, 68 * chunk + 36))
+    };
+    array!(16, j, isa.xor(v[j], isa.splat_bytes(0x80)))
+});
+
+unpack!(Q4_0, 15, scales_in_chunks, |isa, rows, chunk, to| {
+    // SAFETY: two blocks of 18 bytes, 16 of them quants after the f16 scale.
+    unsafe {
+        half_scales(isa, rows, chunk, 18, to);
+        nibble_blocks(isa, rows, 36 * chunk + 2, 36 * chunk + 20)
+    }
+});
+
+unpack!(Q5_0, 31, scales_in_chunks, |isa, rows, chunk, to| {
+    let [at, next] = [44 * chunk, 44 * chunk + 22];
+    // SAFETY: two blocks of 22 bytes.
+    unsafe {
+        let first = q5_0_block(isa, rows, at, &mut to.scales[2 * chunk]);
+        join(first, q5_0_block(isa, rows, next, &mut to.scales[2 * chunk + 1]))
+    }
+});
+
+unpack!(Q4_1, 15, scales_in_chunks, |isa, rows, chunk, to| {
+    let [at, next] = [40 * chunk, 40 * chunk + 20];
+    // SAFETY: two blocks of 20 bytes: f16 scale and minimum, 16 bytes of nibbles.
+    unsafe {
+        scale_and_minimum(isa, word(isa, rows, at), to, 2 * chunk);
+        scale_and_minimum(isa, word(isa, rows, next), to, 2 * chunk + 1);
+        nibble_blocks(isa, rows, at + 4, next + 4)
+    }
+});
+
+unpack!(Q5_1, 31, scales_in_chunks, |isa, rows, chunk, to| {
+    let [at, next] = [48 * chunk, 48 * chunk + 24];
+    // SAFETY: two blocks of 24 bytes: f16 scale and minimum, 32 fifth bits, 16 bytes of nibbles.
+    let ([a, bits_a, ..], low_a, [b, bits_b, ..], low_b) = unsafe {
+        (isa.words_16(rows, at), isa.words_16(rows, at + 8), isa.words_16(rows, next), isa.words_16(rows, next + 8))
+    };
+    scale_and_minimum(isa, a, to, 2 * chunk);
+    scale_and_minimum(isa, b, to, 2 * chunk + 1);
+    join(five_bits(isa, low_a, bits_a), five_bits(isa, low_b, bits_b))
+});
+
+unpack!(Iq4Nl, 255, scales_in_chunks, |isa, rows, chunk, to| {
+    // SAFETY: two blocks of 18 bytes, 16 of them nibbles after the f16 scale.
+    let v = unsafe {
+        half_scales(isa, rows, chunk, 18, to);
+        nibble_blocks(isa, rows, 36 * chunk + 2, 36 * chunk + 20)
+    };
+    look_up(isa, &NONLINEAR, v)
+});
+
+unpack!(Mxfp4, 24, scales_in_chunks, |isa, rows, chunk, to| {
+    for b in 0..2 {
+        // SAFETY: two blocks of 17 bytes, the first of each an exponent.
+        let e = isa.and(unsafe { word(isa, rows, 34 * chunk + 17 * b) }, isa.splat(0xff));
+        // 2^(e - 128), the smallest two of which are subnormal
+        let normal = isa.left(isa.add(e, isa.splat(-1)), 23);
+        let small = isa.left(isa.add(e, isa.splat(1)), 21);
+        isa.put(&mut to.scales[2 * chunk + b], isa.as_f(isa.below(e, 2, small, normal)));
+    }
+    // SAFETY: sixteen bytes of nibbles follow the exponents.
+    look_up(isa, &E2M1, unsafe { nibble_blocks(isa, rows, 34 * chunk + 1, 34 * chunk + 18) })
+});
+
+/// Eight 6-bit scales per row, as IQ4_XS keeps them.
+///
+/// # Safety
+/// A block of every row is readable.
+#[inline(always)]
+unsafe fn iq4_xs_scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>) {
+    // SAFETY: a block begins with an f16 scale, eight times two high bits, eight low nibbles.
+    let [first, mut low, ..] = unsafe { isa.words_16(rows, 0) };
+    let (d, mut high) = (isa.low_halves(first), isa.right(first, 12));
+    for s in &mut to.scales[..8] {
+        // The high bits stand at bits 4 and 5.
+        let both = isa.or_masked(isa.and(low, isa.splat(15)), high, isa.splat(0x30));
+        isa.put(s, isa.mul(d, isa.to_f(isa.add(both, isa.splat(-32)))));
+        (low, high) = (isa.right(low, 4), isa.right(high, 2));
     }
 }
 
-pub(crate) struct Q4_1;
-impl Unpack for Q4_1 {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const MOST: i32 = 15;
-    const MINIMA: bool = true;
-    const STEP_BYTES: usize = 8 * 20;
+unpack!(Iq4Xs, 255, iq4_xs_scales, |isa, rows, chunk, _| {
+    // SAFETY: 128 bytes of nibbles follow eight bytes of scales, 16 for each group; chunk < 4.
+    let v = unsafe { nibble_blocks(isa, rows, 8 + 32 * chunk, 24 + 32 * chunk) };
+    look_up(isa, &NONLINEAR, v)
+});
 
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        let [at, next] = [40 * chunk, 40 * chunk + 20];
-        // SAFETY: two blocks of 20 bytes: f16 scale and minimum, 16 bytes of nibbles.
-        unsafe {
-            scale_and_minimum(isa, word(isa, rows, at), &mut scales[2 * chunk], &mut minima[2 * chunk]);
-            scale_and_minimum(isa, word(isa, rows, next), &mut scales[2 * chunk + 1], &mut minima[2 * chunk + 1]);
-            nibble_blocks(isa, rows, at + 4, next + 4)
-        }
+/// Sixteen 4-bit scales and minima per row, as Q2_K keeps them.
+///
+/// # Safety
+/// A block of every row is readable.
+#[inline(always)]
+unsafe fn q2_k_scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>) {
+    // SAFETY: a block begins with sixteen pairs of nibbles and ends with two halves, at byte 80.
+    let (words, [.., d]) = unsafe { (isa.words_16(rows, 0), isa.words_16(rows, 68)) };
+    let (d, dmin) = (isa.low_halves(d), isa.low_halves(isa.right(d, 16)));
+    let mask = isa.splat_bytes(15);
+    for i in 0..4 {
+        byte_scales(isa, isa.and(words[i], mask), 0, d, &mut to.scales[4 * i..4 * i + 4]);
+        byte_scales(isa, isa.and(isa.right(words[i], 4), mask), 0, dmin, &mut to.minima[4 * i..4 * i + 4]);
     }
 }
 
-pub(crate) struct Q5_1;
-impl Unpack for Q5_1 {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 0;
-    const MOST: i32 = 31;
-    const MINIMA: bool = true;
-    const STEP_BYTES: usize = 8 * 24;
+unpack!(Q2K, 3, q2_k_scales, |isa, rows, chunk, _| {
+    // SAFETY: 64 bytes of four quants each follow sixteen bytes of scales; chunk < 4.
+    two_bits(isa, unsafe { isa.words_32(rows, 16 + 32 * (chunk / 2)) }, chunk)
+});
 
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        let [at, next] = [48 * chunk, 48 * chunk + 24];
-        // SAFETY: two blocks of 24 bytes: f16 scale and minimum, 32 fifth bits, 16 bytes of nibbles.
-        let ([a, bits_a, ..], low_a, [b, bits_b, ..], low_b) = unsafe {
-            (isa.words_16(rows, at), isa.words_16(rows, at + 8), isa.words_16(rows, next), isa.words_16(rows, next + 8))
-        };
-        scale_and_minimum(isa, a, &mut scales[2 * chunk], &mut minima[2 * chunk]);
-        scale_and_minimum(isa, b, &mut scales[2 * chunk + 1], &mut minima[2 * chunk + 1]);
-        join(five_bits(isa, low_a, bits_a), five_bits(isa, low_b, bits_b))
+/// Sixteen 6-bit scales per row, as Q3_K keeps them.
+///
+/// # Safety
+/// A block of every row is readable.
+#[inline(always)]
+unsafe fn q3_k_scales<L: Lanes<R>, const R: usize>(isa: L, rows: &Starts<R>, to: &mut Grid<R>) {
+    // SAFETY: a block ends with twelve bytes of scales, at byte 96, and an f16.
+    let ([_, a, b, high], [.., d]) = unsafe { (isa.words_16(rows, 92), isa.words_16(rows, 94)) };
+    let d = isa.low_halves(isa.right(d, 16));
+    let (four, two) = (isa.splat_bytes(15), isa.splat_bytes(0x30));
+    let low = [a, b, isa.right(a, 4), isa.right(b, 4)];
+    // Two bits more for each byte, at bits 4 and 5.
+    let high = [isa.left(high, 4), isa.left(high, 2), high, isa.right(high, 2)];
+    for i in 0..4 {
+        let word = isa.or_masked(isa.and(low[i], four), high[i], two);
+        byte_scales(isa, word, 32, d, &mut to.scales[4 * i..4 * i + 4]);
     }
 }
 
-pub(crate) struct Iq4Nl;
-impl Unpack for Iq4Nl {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 128;
-    const MOST: i32 = 255;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 8 * 18;
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: two blocks of 18 bytes, 16 of them nibbles after the f16 scale.
-        let v = unsafe {
-            half_scales(isa, rows, chunk, 18, scales);
-            nibble_blocks(isa, rows, 36 * chunk + 2, 36 * chunk + 20)
-        };
-        look_up(isa, &NONLINEAR, v)
-    }
-}
-
-pub(crate) struct Mxfp4;
-impl Unpack for Mxfp4 {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 12;
-    const MOST: i32 = 24;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 8 * 17;
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        for b in 0..2 {
-            // SAFETY: two blocks of 17 bytes, the first of each an exponent.
-            let e = isa.and(unsafe { word(isa, rows, 34 * chunk + 17 * b) }, isa.splat(0xff));
-            // 2^(e - 128), the smallest two of which are subnormal
-            let normal = isa.left(isa.add(e, isa.splat(-1)), 23);
-            let small = isa.left(isa.add(e, isa.splat(1)), 21);
-            isa.put(&mut scales[2 * chunk + b], isa.as_f(isa.below(e, 2, small, normal)));
-        }
-        // SAFETY: sixteen bytes of nibbles follow the exponents.
-        look_up(isa, &E2M1, unsafe { nibble_blocks(isa, rows, 34 * chunk + 1, 34 * chunk + 18) })
-    }
-}
-
-pub(crate) struct Iq4Xs;
-impl Unpack for Iq4Xs {
-    const GROUP: usize = 32;
-    const OFFSET: i32 = 128;
-    const MOST: i32 = 255;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 136;
-
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) {
-        // SAFETY: a block begins with an f16 scale, eight times two high bits, eight low nibbles.
-        let [first, mut low, ..] = unsafe { isa.words_16(rows, 0) };
-        let (d, mut high) = (isa.low_halves(first), isa.right(first, 12));
-        for s in &mut scales[..8] {
-            // The high bits stand at bits 4 and 5.
-            let both = isa.or_masked(isa.and(low, isa.splat(15)), high, isa.splat(0x30));
-            isa.put(s, isa.mul(d, isa.to_f(isa.add(both, isa.splat(-32)))));
-            (low, high) = (isa.right(low, 4), isa.right(high, 2));
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: 128 bytes of nibbles follow eight bytes of scales, 16 for each group; chunk < 4.
-        let v = unsafe { nibble_blocks(isa, rows, 8 + 32 * chunk, 24 + 32 * chunk) };
-        look_up(isa, &NONLINEAR, v)
-    }
-}
-
-pub(crate) struct Q2K;
-impl Unpack for Q2K {
-    const GROUP: usize = 16;
-    const OFFSET: i32 = 0;
-    const MOST: i32 = 3;
-    const MINIMA: bool = true;
-    const STEP_BYTES: usize = 84;
-
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        scales: &mut Grid<R>,
-        minima: &mut Grid<R>,
-    ) {
-        // SAFETY: a block begins with sixteen pairs of nibbles and ends with two halves, at byte 80.
-        let (words, [.., d]) = unsafe { (isa.words_16(rows, 0), isa.words_16(rows, 68)) };
-        let (d, dmin) = (isa.low_halves(d), isa.low_halves(isa.right(d, 16)));
-        let mask = isa.splat_bytes(15);
-        for i in 0..4 {
-            byte_scales(isa, isa.and(words[i], mask), 0, d, &mut scales[4 * i..4 * i + 4]);
-            byte_scales(isa, isa.and(isa.right(words[i], 4), mask), 0, dmin, &mut minima[4 * i..4 * i + 4]);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: 64 bytes of four quants each follow sixteen bytes of scales; chunk < 4.
-        two_bits(isa, unsafe { isa.words_32(rows, 16 + 32 * (chunk / 2)) }, chunk)
-    }
-}
-
-pub(crate) struct Q3K;
-impl Unpack for Q3K {
-    const GROUP: usize = 16;
-    const OFFSET: i32 = 4;
-    const MOST: i32 = 7;
-    const MINIMA: bool = false;
-    const STEP_BYTES: usize = 110;
-
-    #[inline(always)]
-    unsafe fn scales<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) {
-        // SAFETY: a block ends with twelve bytes of scales, at byte 96, and an f16.
-        let ([_, a, b, high], [.., d]) = unsafe { (isa.words_16(rows, 92), isa.words_16(rows, 94)) };
-        let d = isa.low_halves(isa.right(d, 16));
-        let (four, two) = (isa.splat_bytes(15), isa.splat_bytes(0x30));
-        let low = [a, b, isa.right(a, 4), isa.right(b, 4)];
-        // Two bits more for each byte, at bits 4 and 5.
-        let high = [isa.left(high, 4), isa.left(high, 2), high, isa.right(high, 2)];
-        for i in 0..4 {
-            let word = isa.or_masked(isa.and(low[i], four), high[i], two);
-            byte_scales(isa, word, 32, d, &mut scales[4 * i..4 * i + 4]);
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn interleaved<L: Lanes<R>, const R: usize>(
-        isa: L,
-        rows: &Starts<R>,
-        chunk: usize,
-        _scales: &mut Grid<R>,
-        _minima: &mut Grid<R>,
-    ) -> [L::I; 16] {
-        // SAFETY: 32 bytes of high bits and 64 bytes of two low bits; chunk < 4.
-        let (high, low) = unsafe { (isa.words_32(rows, 0), isa.words_32(rows, 32 + 32 * (chunk / 2))) };
-        one_bit_more(isa, two_bits(isa, low, chunk), high, chunk, 2)
-    }
-}
+unpack!(Q3K, 7, q3_k_scales, |isa, rows, chunk, _| {
+    // SAFETY: 32 bytes of high bits and 64 bytes of two low bits; chunk < 4.
+    let (high, low) = unsafe { (isa.words_32(rows, 0), isa.words_32(rows, 32 + 32 * (chunk / 2))) };
+    one_bit_more(isa, two_bits(isa, low, chunk), high, chunk, 2)
+});

@@ -48,6 +48,14 @@ pub struct Generation {
     pub repetition_penalty: Option<f32>,
 }
 
+impl Generation {
+    /// Whether the model's files say how to sample.
+    pub fn advises_sampling(&self) -> bool {
+        let numbers = [self.temperature, self.top_p, self.repetition_penalty];
+        self.top_k.is_some() || numbers.iter().any(Option::is_some)
+    }
+}
+
 /// An opened checkpoint.
 pub struct Checkpoint {
     /// Path as given.

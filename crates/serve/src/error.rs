@@ -166,7 +166,7 @@ impl From<TextError> for ApiError {
             ),
             // There is nobody to tell.
             TextError::Left => ApiError::new(StatusCode::REQUEST_TIMEOUT, "left", error.to_string()),
-            TextError::Tokenizer(_) => ApiError::fault(error.to_string()),
+            TextError::Tokenizer(_) | TextError::EndlessTemplate => ApiError::fault(error.to_string()),
         }
     }
 }

@@ -246,6 +246,9 @@ impl Template {
 }
 
 fn explain(error: Error) -> TextError {
+    if error.kind() == ErrorKind::OutOfFuel {
+        return TextError::EndlessTemplate;
+    }
     let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_string);
     let line = error.line().map_or_else(String::new, |line| format!(" (line {line})"));
     TextError::Template(format!("{}{line}", what.lines().next().unwrap_or_default()))

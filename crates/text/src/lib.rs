@@ -43,6 +43,11 @@ pub enum TextError {
     /// Nobody waits for it any more.
     #[error("nobody waits for this text any more")]
     Left,
+    /// The chat template took more steps than any sound one does.
+    #[error(
+        "the model's chat template does not come to an end: give the model another one (chat_template.jinja), or fetch it again"
+    )]
+    EndlessTemplate,
     /// The chat template cannot be used, or refused the conversation.
     #[error("chat template: {0}")]
     Template(String),

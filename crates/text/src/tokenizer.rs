@@ -125,8 +125,7 @@ impl Tokenizer {
         if bytes.len() > JSON_BYTES_MAX {
             return Err(TextError::Tokenizer(format!("{} bytes; at most {JSON_BYTES_MAX} are read", bytes.len())));
         }
-        let inner =
-            guarded("not a sound description", || tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()))?;
+        let inner = guarded("it is damaged", || tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()))?;
         if let tokenizers::models::ModelWrapper::BPE(model) = inner.get_model()
             && let Some(dropout) = model.dropout.filter(|&dropout| dropout > 0.0)
         {

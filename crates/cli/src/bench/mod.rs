@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::arguments::LoadArguments;
+use crate::arguments::{LoadArguments, ModelArgument};
 use crate::plot::plot;
 use crate::terminal::{note, put, whole};
 use crate::{Failure, Outcome};
@@ -30,8 +30,8 @@ Examples:
 --against takes JSON of llama-bench, and JSON lines or the table of llama-batched-bench; it may be given several times. Rows are
 matched by what they measure. Several sequences share a prompt of 512 tokens; what is timed is their decoding, all tokens counted.")]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model
-    model: String,
+    #[command(flatten)]
+    model: ModelArgument,
     /// Prompt lengths
     #[arg(long, value_delimiter = ',', value_name = "TOKENS", default_value = "512", value_parser = whole::<usize>)]
     prefill: Vec<usize>,
@@ -81,7 +81,7 @@ pub fn run(a: Arguments) -> Outcome {
     }
     let report = measure::measure(&a)?;
     if let Some(file) = &a.plot {
-        let title = format!("{}, {} threads, {}", a.model, report.threads, kernels::instruction_set());
+        let title = format!("{}, {} threads, {}", &*a.model, report.threads, kernels::instruction_set());
         plot(file, &title, &report.ours(), &report.others())?;
         note(&format!("wrote {}", file.display()));
     }

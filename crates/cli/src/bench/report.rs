@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Arguments;
 use crate::external_bench::Rates;
-use crate::terminal::bytes;
+use crate::terminal::{bytes, several};
 use crate::work::{SHARED, Work, median};
 
 /// What was measured. Rates are tokens per second.
@@ -87,7 +87,7 @@ impl Report {
             row
         };
         json!({
-            "model": a.model,
+            "model": &*a.model,
             "instruction_set": kernels::instruction_set(),
             "threads": self.threads,
             "repetitions": a.repetitions,
@@ -109,11 +109,11 @@ impl Report {
     pub fn text(&self, a: &Arguments) -> String {
         let beside = if a.against.is_empty() { "" } else { "   other: min   median      max    ratio" };
         let mut out = format!(
-            "{}, {} threads, {}; loaded in {:.2} s, first token after {:.2} s\n\
-             measured: memory {:.1} GB/s, {} {:.0} GOP/s; a decoded token reads {}, a prompt's token takes {:.2} GOP\n\n\
+            "{}, {}, {}; loaded in {:.2} s, first token after {:.2} s\n\
+             measured: memory {:.1} GB/s, {} {:.0} GOP/s; a decoded token reads {}, a prompt's token takes {:.4} GOP\n\n\
              {:<24} {:>8} {:>8} {:>8}   share of measured limit{beside}\n",
-            a.model,
-            self.threads,
+            &*a.model,
+            several(self.threads, "thread"),
             kernels::instruction_set(),
             self.load_seconds,
             self.first_token_seconds,

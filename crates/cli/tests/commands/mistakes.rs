@@ -126,7 +126,7 @@ fn damaged_weights_are_named_and_stop_a_run() {
     bytes[at + 2..at + 4].copy_from_slice(&[0xff, 0xff]);
     std::fs::write(&weights, bytes).unwrap();
     let line = fail(&["generate", path, "-p", "x", "-q"]);
-    assert!(line.contains("some weight is damaged; `farthing show MODEL --check` names the tensor"), "{line}");
+    assert!(line.contains("some weight is damaged; `farthing show --check` of this model names the tensor"), "{line}");
     let output = run_with(&["show", path, "--check", "--no-speed"], "");
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout);
@@ -348,7 +348,13 @@ fn what_is_not_quite_a_model_is_told_with_the_next_step() {
     let path = model.to_str().unwrap();
     let show = || fail(&["show", path, "--no-speed"]);
     let weights = model.join("model.safetensors");
-    assert!(fail(&["show", weights.to_str().unwrap()]).contains("the directory is named, not a file in it"));
+    // A file of a model's directory means the directory; one that lies alone is none.
+    assert!(succeed(&["show", weights.to_str().unwrap(), "--no-speed"], "").contains("deepseek_v2 in 1 file"));
+    let alone = scratch.0.join("alone");
+    std::fs::create_dir_all(&alone).unwrap();
+    std::fs::copy(&weights, alone.join("model.safetensors")).unwrap();
+    let line = fail(&["show", alone.join("model.safetensors").to_str().unwrap()]);
+    assert!(line.contains("the directory is named, not a file in it"), "{line}");
     let whole = std::fs::read(&weights).unwrap();
     let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
     std::fs::write(&weights, lfs).unwrap();
@@ -367,6 +373,11 @@ fn what_is_not_quite_a_model_is_told_with_the_next_step() {
     let tokenizer = model.join("tokenizer.json");
     std::fs::write(&tokenizer, lfs).unwrap();
     assert!(fail(&["generate", path, "-p", "x", "-q"]).contains("tokenizer.json: a pointer of Git LFS"));
+    std::fs::write(&tokenizer, "{").unwrap();
+    let output = run_with(&["show", path, "--no-speed"], "");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("tokenizer.json: tokenizer: it is damaged: EOF while parsing"), "{said}");
     std::fs::remove_file(&tokenizer).unwrap();
     assert!(fail(&["generate", path, "-p", "x", "-q"]).contains("no tokenizer.json in it; put the model's own"));
     assert!(succeed(&["show", path, "--no-speed"], "").contains("tokenizer   none"));

@@ -80,6 +80,12 @@ fn an_answer_that_fails_ends_a_chat_through_a_pipe() {
     let output = run_with(&["chat", copy.to_str().unwrap(), "-q", "-n", "3"], "hi\nhello\n");
     let err = text(&output.stderr);
     assert_eq!((output.status.code(), err.matches("not this one").count()), (Some(1), 1), "{err}");
+    // A template without end is not the conversation's fault.
+    let long = "{% for i in range(100000) %}";
+    json["chat_template"] = format!("{long}{long}x{{% endfor %}}{{% endfor %}}").into();
+    std::fs::write(&config, json.to_string()).unwrap();
+    let said = fail(&["generate", copy.to_str().unwrap(), "--chat", "-p", "hi", "-q"]);
+    assert!(said.contains("template does not come to an end: give the model another one"), "{said}");
 }
 
 #[test]
@@ -256,8 +262,17 @@ fn help_teaches() {
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = succeed(&["completions", shell], "");
-        assert!(script.contains("farthing") && script.contains("tokenize"), "{shell}");
+        assert!(script.contains("farthing") && script.contains("COMPLETE"), "{shell}");
     }
+    // What a shell asks when a person presses the tab key.
+    let completed = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+        let index = (words.len() - 1).to_string();
+        command.env("COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_IFS", "\n");
+        text(&command.arg("--").args(words).output().unwrap().stdout)
+    };
+    assert!(completed(&["farthing", "tok"]).contains("tokenize"));
+    assert!(completed(&["farthing", "chat", "--temp"]).contains("--temperature"));
 }
 
 /// The loss of the reference's own greedy text is that of its logits; a smaller cache costs a little.

@@ -80,6 +80,24 @@ fn a_conversation_that_waits_ends_by_sigterm() {
     assert_eq!(child.wait().unwrap().signal(), Some(15));
 }
 
+/// Between answers there is nothing to finish: one ctrl-c is enough.
+#[test]
+fn a_conversation_that_waits_at_a_pipe_ends_by_ctrl_c() {
+    let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_farthing")).arg("chat").arg(bundled()));
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "Hello").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    send("-INT", &child);
+    let started = Instant::now();
+    while child.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
 /// Through a pipe nobody is there to go on.
 #[test]
 fn a_conversation_through_a_pipe_ends_with_its_answer() {

@@ -30,10 +30,12 @@ pub fn work() -> std::io::Result<()> {
             let messages = request["messages"].take();
             let context: Context = serde_json::from_value(request["context"].take()).map_err(|e| e.to_string())?;
             let messages = messages.as_array().map(Vec::as_slice).unwrap_or_default();
-            template.render(messages, &context).map_err(|e| e.to_string())
+            Ok(template.render(messages, &context))
         });
         let answer = match rendered {
-            Ok(text) => json!({ "text": text }),
+            Ok(Ok(text)) => json!({ "text": text }),
+            Ok(Err(TextError::EndlessTemplate)) => json!({ "endless": true }),
+            Ok(Err(e)) => json!({ "error": e.to_string() }),
             Err(message) => json!({ "error": message }),
         };
         if process::answer(&answer).is_err() {
@@ -72,6 +74,7 @@ impl Render for IsolatedTemplate {
         let answer = self.pool.ask(request, left).map_err(|e| TextError::Template(e.to_string()))?;
         match (answer["text"].as_str(), answer["error"].as_str()) {
             (Some(text), _) => Ok(text.to_string()),
+            _ if answer["endless"] == true => Err(TextError::EndlessTemplate),
             (_, error) => {
                 let error = error.unwrap_or_default();
                 Err(TextError::Template(error.strip_prefix("chat template: ").unwrap_or(error).to_string()))

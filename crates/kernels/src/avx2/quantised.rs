@@ -23,7 +23,7 @@ const LANES: usize = 8;
 /// Weight rows of a tile.
 const TILE: usize = 2 * LANES;
 
-/// Scales or minima of a step.
+/// Scales and minima of a step.
 type Grid = unpack::Grid<LANES>;
 
 /// Sums of one input row with a tile.
@@ -36,10 +36,8 @@ struct Unpacked {
     quants: [[__m256i; 2]; STEP / 4],
     /// The high nibbles of quants of 8 bits.
     high: [[__m256i; 2]; STEP / 4],
-    /// By half of the tile and group.
-    scales: [Grid; 2],
-    /// By half of the tile and group.
-    minima: [Grid; 2],
+    /// By half of the tile.
+    grids: [Grid; 2],
 }
 
 /// Room for all that a product works on.
@@ -82,7 +80,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
     for (from, panel, ahead) in in_turn(hints, w.rows_from(range.start)) {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
-        with_format!(unpack, w.format, B, {
+        with_format!(w.format, B, {
             if panel.rows() == 1 {
                 single::product::<B>(w, range, (panel, ahead), from, out)
             } else {
@@ -96,7 +94,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
 fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &mut Out) {
-    assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
+    assert!(panel.suits(B::GROUP, B::OFFSET, B::HAS_MIN));
     let n = panel.rows();
     assert!(n <= PANEL_ROWS);
     let mut room = MaybeUninit::<Room>::uninit();
@@ -180,14 +178,14 @@ unsafe fn tile<B: Unpack>(
 unsafe fn step<B: Unpack>(at: &Starts<LANES>, chunks: usize, next: &mut *const u8, t: usize, u: *mut Unpacked) {
     // SAFETY: as the caller's.
     unsafe {
-        let (scales, minima) = (&mut (*u).scales[t], &mut (*u).minima[t]);
-        B::scales(Eight::proof(), at, scales, minima);
+        let grid = &mut (*u).grids[t];
+        B::scales(Eight::proof(), at, grid);
         for c in 0..chunks {
             for line in (0..LANES * B::STEP_BYTES / 4).step_by(LINE) {
                 _mm_prefetch::<_MM_HINT_T2>(next.wrapping_add(line).cast());
             }
             *next = next.wrapping_add(LANES * B::STEP_BYTES / 4);
-            let v = B::interleaved(Eight::proof(), at, c, scales, minima);
+            let v = B::interleaved(Eight::proof(), at, c, grid);
             let nibble = _mm256_set1_epi8(15);
             for j in 0..16 {
                 if B::EIGHT_BITS {
@@ -233,12 +231,12 @@ unsafe fn rows<B: Unpack, const R: usize>(u: &Unpacked, groups: usize, place: Pl
             }
             for r in 0..R {
                 let d = _mm256_set1_ps(*place.scales.add(block * place.rows + row + r));
-                let weighted = if B::MINIMA { *place.weighted.add(g * place.rows + row + r) } else { 0.0 };
+                let weighted = if B::HAS_MIN { *place.weighted.add(g * place.rows + row + r) } else { 0.0 };
                 for t in 0..2 {
-                    let s = _mm256_mul_ps(load(u.scales[t].get_unchecked(g)), d);
+                    let s = _mm256_mul_ps(load(u.grids[t].scales.get_unchecked(g)), d);
                     let mut acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r][t]), s, load(&sums[r][t]));
-                    if B::MINIMA {
-                        acc = _mm256_fnmadd_ps(load(u.minima[t].get_unchecked(g)), _mm256_set1_ps(weighted), acc);
+                    if B::HAS_MIN {
+                        acc = _mm256_fnmadd_ps(load(u.grids[t].minima.get_unchecked(g)), _mm256_set1_ps(weighted), acc);
                     }
                     _mm256_storeu_ps(sums[r][t].as_mut_ptr(), acc);
                 }

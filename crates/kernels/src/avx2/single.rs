@@ -48,7 +48,7 @@ pub(crate) fn product<B: Natural>(
     to: usize,
     out: &mut Out,
 ) {
-    assert!(panel.rows() == 1 && panel.cols() == w.cols && panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
+    assert!(panel.rows() == 1 && panel.cols() == w.cols && panel.suits(B::GROUP, B::OFFSET, B::HAS_MIN));
     let mut dots = MaybeUninit::<[[Dots; LANES]; STEPS]>::uninit();
     let dots = dots.as_mut_ptr().cast::<[Dots; LANES]>();
     if range.is_empty() {
@@ -238,15 +238,15 @@ unsafe fn across_step<B: Natural, const C: usize>(
     dots: &[Dots; LANES],
     mut acc: __m256,
 ) -> __m256 {
-    let mut scales = MaybeUninit::<[unpack::Grid<LANES>; 2]>::uninit();
+    let mut grid = MaybeUninit::<unpack::Grid<LANES>>::uninit();
     // SAFETY: as the caller's; scales and minima are written before they are read. A row that stands in for one that is not there has the
     // dot products of the last.
     unsafe {
-        let [scales, minima] = &mut *scales.as_mut_ptr();
-        B::scales(Eight::proof(), at, scales, minima);
+        let grid = &mut *grid.as_mut_ptr();
+        B::scales(Eight::proof(), at, grid);
         for c in 0..C {
             // Quants are not asked for, so they are not unpacked.
-            let _ = B::interleaved(Eight::proof(), at, c, scales, minima);
+            let _ = B::interleaved(Eight::proof(), at, c, grid);
         }
         for half in 0..STEP / B::GROUP / 8 {
             let lanes = turned(array!(8, r, dots[r.min(count - 1)][half]));
@@ -259,9 +259,9 @@ unsafe fn across_step<B: Natural, const C: usize>(
                     dot = _mm256_add_epi32(dot, _mm256_set1_epi32(*place.starts.add(group)));
                 }
                 let d = _mm256_set1_ps(*place.scales.add(i * (STEP / 32) + g * B::GROUP / 32));
-                acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(load(&scales[g]), d), acc);
-                if B::MINIMA {
-                    acc = _mm256_fnmadd_ps(load(&minima[g]), _mm256_set1_ps(*place.weighted.add(group)), acc);
+                acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_mul_ps(load(&grid.scales[g]), d), acc);
+                if B::HAS_MIN {
+                    acc = _mm256_fnmadd_ps(load(&grid.minima[g]), _mm256_set1_ps(*place.weighted.add(group)), acc);
                 }
             }
         }

@@ -6,56 +6,16 @@ use crate::lanes::Lanes;
 use crate::unpack::Starts;
 use crate::vectors::{array, for_features};
 
-/// 32 bytes.
-///
-/// # Safety
-/// 32 bytes at `p` are readable.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn load_y(p: *const u8) -> __m256i {
-    // SAFETY: as the caller's; the load is unaligned.
-    unsafe { _mm256_loadu_si256(p.cast()) }
-}
-
-/// Two runs of 32 bytes.
-///
-/// # Safety
-/// 32 bytes at each pointer are readable.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn load_y2(a: *const u8, b: *const u8) -> __m512i {
-    // SAFETY: as the caller's.
-    let (a, b) = unsafe { (load_y(a), load_y(b)) };
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(a), b)
-}
-
-/// Four runs of sixteen bytes, one per 128-bit lane.
-///
-/// # Safety
-/// Sixteen bytes at each pointer are readable.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn load_x4(p: [*const u8; 4]) -> __m512i {
-    // SAFETY: as the caller's; the loads are unaligned.
-    let [a, b, c, d] = unsafe { array!(4, i, _mm_loadu_si128(p[i].cast())) };
-    let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
-    let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
-
 /// Transposes sixteen vectors of sixteen 32-bit numbers.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
 pub(super) fn transpose(v: &mut [__m512i; 16]) {
     let mut t = *v;
     for i in 0..4 {
-        let [a, b, c, d] = [v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]];
-        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
-        let (ab2, cd2) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
-        t[4 * i] = _mm512_unpacklo_epi64(ab, cd);
-        t[4 * i + 1] = _mm512_unpackhi_epi64(ab, cd);
-        t[4 * i + 2] = _mm512_unpacklo_epi64(ab2, cd2);
-        t[4 * i + 3] = _mm512_unpackhi_epi64(ab2, cd2);
+        let w = words([v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]]);
+        for j in 0..4 {
+            t[4 * i + j] = w[j];
+        }
     }
     // t[4i + j], 128-bit lane l = element 4l + j of rows 4i..4i+4
     for j in 0..4 {
@@ -106,74 +66,6 @@ fn words(v: [__m512i; 4]) -> [__m512i; 4] {
     ]
 }
 
-/// Sixteen bytes of each of sixteen rows as four vectors of 32-bit words, lane = row.
-///
-/// # Safety
-/// Sixteen bytes at `offset` of every row are readable.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn words_16(rows: &Starts<16>, offset: usize) -> [__m512i; 4] {
-    let mut v = [_mm512_setzero_si512(); 4];
-    for (i, v) in v.iter_mut().enumerate() {
-        // SAFETY: the caller vouches for sixteen bytes at `offset` of every row.
-        unsafe {
-            *v = load_x4([
-                rows[i].add(offset),
-                rows[4 + i].add(offset),
-                rows[8 + i].add(offset),
-                rows[12 + i].add(offset),
-            ]);
-        }
-    }
-    words(v)
-}
-
-/// 32 bytes of each of sixteen rows as eight vectors of 32-bit words, lane = row.
-///
-/// # Safety
-/// 32 bytes at `offset` of every row are readable.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn words_32(rows: &Starts<16>, offset: usize) -> [__m512i; 8] {
-    let (mut a, mut b) = ([_mm512_setzero_si512(); 4], [_mm512_setzero_si512(); 4]);
-    for i in 0..4 {
-        // SAFETY: the caller vouches for 32 bytes at `offset` of every row.
-        unsafe {
-            a[i] = load_y2(rows[i].add(offset), rows[4 + i].add(offset));
-            b[i] = load_y2(rows[8 + i].add(offset), rows[12 + i].add(offset));
-        }
-    }
-    // 128-bit lanes of a[j]: words j and 4 + j of rows 0 to 4, the same of rows 4 to 8
-    let (a, b) = (words(a), words(b));
-    [
-        _mm512_shuffle_i32x4::<0x88>(a[0], b[0]),
-        _mm512_shuffle_i32x4::<0x88>(a[1], b[1]),
-        _mm512_shuffle_i32x4::<0x88>(a[2], b[2]),
-        _mm512_shuffle_i32x4::<0x88>(a[3], b[3]),
-        _mm512_shuffle_i32x4::<0xdd>(a[0], b[0]),
-        _mm512_shuffle_i32x4::<0xdd>(a[1], b[1]),
-        _mm512_shuffle_i32x4::<0xdd>(a[2], b[2]),
-        _mm512_shuffle_i32x4::<0xdd>(a[3], b[3]),
-    ]
-}
-
-/// 16 where a bit is set: bit `4 * j + i` of lane r is for byte i of lane r of vector j.
-#[target_feature(enable = "avx512f,avx512bw")]
-#[inline]
-fn fifth_bits(bits: __m512i) -> [__m512i; 8] {
-    let (low, high) = (_mm512_set1_epi32(0x0804_0201), _mm512_set1_epi32(0x8040_2010u32 as i32));
-    let sixteen = _mm512_set1_epi8(16);
-    let first = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
-    let mut v = [bits; 8];
-    for p in 0..4 {
-        // byte p of each lane, four times
-        let bytes = _mm512_shuffle_epi8(bits, _mm512_add_epi8(first, _mm512_set1_epi8(p as i8)));
-        v[2 * p] = _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(bytes, low), sixteen);
-        v[2 * p + 1] = _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(bytes, high), sixteen);
-    }
-    v
-}
-
 /// Sixteen weight rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Sixteen(());
@@ -194,13 +86,34 @@ impl Lanes<16> for Sixteen {
     #[inline(always)]
     unsafe fn words_16(self, rows: &Starts<16>, offset: usize) -> [__m512i; 4] {
         // SAFETY: the bytes are there, as the caller says; `self` is the proof that the set is.
-        unsafe { words_16(rows, offset) }
+        unsafe {
+            // Rows r, 4 + r, 8 + r and 12 + r side by side, then a grid of four by four words turned in each quarter.
+            words(array!(4, r, {
+                let [a, b, c, d] = array!(4, i, _mm_loadu_si128(rows[4 * i + r].add(offset).cast()));
+                let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
+                let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(c), d);
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+            }))
+        }
     }
 
     #[inline(always)]
     unsafe fn words_32(self, rows: &Starts<16>, offset: usize) -> [__m512i; 8] {
         // SAFETY: the bytes are there, as the caller says; `self` is the proof that the set is.
-        unsafe { words_32(rows, offset) }
+        unsafe {
+            // 128-bit lanes of a[j]: words j and 4 + j of rows 0 to 4, the same of rows 4 to 8; of b[j] those of rows 8 to 16.
+            let [a, b] = array!(2, half, {
+                words(array!(4, r, {
+                    let low = _mm256_loadu_si256(rows[8 * half + r].add(offset).cast());
+                    let high = _mm256_loadu_si256(rows[8 * half + 4 + r].add(offset).cast());
+                    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+                }))
+            });
+            array!(8, j, {
+                let (a, b) = (a[j % 4], b[j % 4]);
+                if j < 4 { _mm512_shuffle_i32x4::<0x88>(a, b) } else { _mm512_shuffle_i32x4::<0xdd>(a, b) }
+            })
+        }
     }
 
     for_features! {
@@ -224,7 +137,16 @@ impl Lanes<16> for Sixteen {
             // SAFETY: within the array; no alignment is asked for.
             unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), v) }
         }
-        fn fifth_bits(self, bits: __m512i) -> [__m512i; 8] { fifth_bits(bits) }
+        fn fifth_bits(self, bits: __m512i) -> [__m512i; 8] {
+            let sixteen = _mm512_set1_epi8(16);
+            let first = _mm512_set4_epi32(0x0c0c_0c0c, 0x0808_0808, 0x0404_0404, 0);
+            array!(8, j, {
+                // Byte j / 2 of each lane four times; then one bit of each.
+                let byte = _mm512_shuffle_epi8(bits, _mm512_add_epi8(first, _mm512_set1_epi8((j / 2) as i8)));
+                let bit = _mm512_set1_epi32(if j % 2 == 0 { 0x0804_0201 } else { 0x8040_2010u32 as i32 });
+                _mm512_maskz_mov_epi8(_mm512_test_epi8_mask(byte, bit), sixteen)
+            })
+        }
         fn to_f(self, v: __m512i) -> __m512 { _mm512_cvtepi32_ps(v) }
         fn as_f(self, v: __m512i) -> __m512 { _mm512_castsi512_ps(v) }
         fn low_halves(self, v: __m512i) -> __m512 { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)) }

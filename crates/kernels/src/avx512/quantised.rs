@@ -18,8 +18,10 @@ use crate::{Input, Matrix, Out, Rows};
 /// Weight rows treated together: one lane each.
 const LANES: usize = 16;
 
-/// Scales or minima of a step.
+/// Scales and minima of a step.
 type Grid = unpack::Grid<LANES>;
+
+const ZERO: Grid = Grid { scales: [[0.0; LANES]; 16], minima: [[0.0; LANES]; 16] };
 
 /// From how many input rows on two tiles of sixteen weight rows go together.
 const TWO_FROM: usize = 9;
@@ -44,7 +46,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
     for (from, panel, ahead) in in_turn(hints, w.rows_from(range.start)) {
         assert_eq!(panel.cols(), w.cols);
         let range = range.clone();
-        with_format!(unpack, w.format, B, {
+        with_format!(w.format, B, {
             if panel.rows() == 1 && single::preferred() {
                 single::product::<B>(w, range, (panel, ahead), from, out);
             } else {
@@ -58,7 +60,7 @@ pub(super) fn product(w: &Matrix, range: Range<usize>, input: &Input, rows: Rows
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 #[inline(never)]
 fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel, &[u8]), from: usize, out: &mut Out) {
-    assert!(panel.suits(B::GROUP, B::OFFSET, B::MINIMA));
+    assert!(panel.suits(B::GROUP, B::OFFSET, B::HAS_MIN));
     let n = panel.rows();
     assert!(n <= PANEL_ROWS);
     let mut room = MaybeUninit::<Sums>::uninit();
@@ -109,7 +111,7 @@ unsafe fn one_tile<B: Unpack>(
     panel: &Panel,
     sums: &mut [[[f32; LANES]; 2]],
 ) {
-    let (mut scales, mut minima): (Grid, Grid) = ([[0.0; LANES]; 16], [[0.0; LANES]; 16]);
+    let mut grid = ZERO;
     let (cols, per_chunk) = (w.cols, 64 / B::GROUP);
     let mut at = starts(w, first, count);
     for k in (0..cols).step_by(STEP) {
@@ -120,12 +122,12 @@ unsafe fn one_tile<B: Unpack>(
             }
         }
         // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-        unsafe { B::scales(Sixteen::proof(), &at, &mut scales, &mut minima) };
+        unsafe { B::scales(Sixteen::proof(), &at, &mut grid) };
         for c in 0..chunks {
             fetch::<B>(&mut next);
             // SAFETY: the 64 columns of chunk `c` are within each row.
-            let v = unsafe { B::interleaved(Sixteen::proof(), &at, c, &mut scales, &mut minima) };
-            let (s, m) = (&scales[c * per_chunk..][..per_chunk], &minima[c * per_chunk..][..per_chunk]);
+            let v = unsafe { B::interleaved(Sixteen::proof(), &at, c, &mut grid) };
+            let (s, m) = (&grid.scales[c * per_chunk..][..per_chunk], &grid.minima[c * per_chunk..][..per_chunk]);
             let place = Place::of(panel, k + 64 * c);
             // SAFETY: the panel has 64 columns from there on, and `sums` its rows.
             unsafe {
@@ -153,10 +155,8 @@ unsafe fn one_tile<B: Unpack>(
 struct Unpacked {
     /// `[four columns][tile]`
     quants: [[__m512i; 2]; STEP / 4],
-    /// By tile and group.
-    scales: [Grid; 2],
-    /// By tile and group.
-    minima: [Grid; 2],
+    /// By tile.
+    grids: [Grid; 2],
 }
 
 /// Weight rows `first` to `first + count`, more than sixteen of them: what an input row brings is read once for both tiles, and a step
@@ -173,19 +173,18 @@ unsafe fn two_tiles<B: Unpack>(
     panel: &Panel,
     sums: &mut [[[f32; LANES]; 2]],
 ) {
-    let zero = [[0.0; LANES]; 16];
-    let mut u = Unpacked { quants: [[_mm512_setzero_si512(); 2]; STEP / 4], scales: [zero; 2], minima: [zero; 2] };
+    let mut u = Unpacked { quants: [[_mm512_setzero_si512(); 2]; STEP / 4], grids: [ZERO; 2] };
     let cols = w.cols;
     let mut at = [starts(w, first, LANES), starts(w, first + LANES, count - LANES)];
     for k in (0..cols).step_by(STEP) {
         let chunks = ((cols - k) / 64).min(4);
         for t in 0..2 {
             // SAFETY: each row has `cols` columns of whole blocks, of which `chunks * 64` are left.
-            unsafe { B::scales(Sixteen::proof(), &at[t], &mut u.scales[t], &mut u.minima[t]) };
+            unsafe { B::scales(Sixteen::proof(), &at[t], &mut u.grids[t]) };
             for c in 0..chunks {
                 fetch::<B>(&mut next);
                 // SAFETY: the 64 columns of chunk `c` are within each row.
-                let v = unsafe { B::interleaved(Sixteen::proof(), &at[t], c, &mut u.scales[t], &mut u.minima[t]) };
+                let v = unsafe { B::interleaved(Sixteen::proof(), &at[t], c, &mut u.grids[t]) };
                 for j in 0..16 {
                     u.quants[16 * c + j][t] = v[j];
                 }
@@ -256,13 +255,13 @@ unsafe fn many<B: Unpack, const R: usize>(
             for r in 0..R {
                 let d = _mm512_set1_ps(*place.scales.add(block * place.rows + row + r));
                 for t in 0..2 {
-                    let s = load(u.scales[t].get_unchecked(g));
+                    let s = load(u.grids[t].scales.get_unchecked(g));
                     acc[r][t] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][t]), _mm512_mul_ps(s, d), acc[r][t]);
                 }
-                if B::MINIMA {
+                if B::HAS_MIN {
                     let weighted = _mm512_set1_ps(*place.weighted.add(g * place.rows + row + r));
                     for t in 0..2 {
-                        let m = load(u.minima[t].get_unchecked(g));
+                        let m = load(u.grids[t].minima.get_unchecked(g));
                         acc[r][t] = _mm512_fnmadd_ps(m, weighted, acc[r][t]);
                     }
                 }
@@ -344,7 +343,7 @@ unsafe fn group<B: Unpack, const R: usize, const J: usize>(
         // SAFETY: such a block, group and row are there.
         let d = _mm512_set1_ps(unsafe { *place.scales.add(block * place.rows + row + r) });
         acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r]), _mm512_mul_ps(s, d), acc[r]);
-        if B::MINIMA {
+        if B::HAS_MIN {
             // SAFETY: as above.
             let weighted = _mm512_set1_ps(unsafe { *place.weighted.add(J * place.rows + row + r) });
             acc[r] = _mm512_fnmadd_ps(m, weighted, acc[r]);

@@ -8,7 +8,13 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 const KEYS_MAX: usize = 10_000;
-const KEY_BYTES_MAX: usize = 512;
+/// Bytes of a key at most.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// Whether a header can carry it as a key.
+pub fn is_key(text: &str) -> bool {
+    (1..=KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
 
 /// The one a request counts for. The same key gives the same account after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,7 +65,7 @@ impl ApiKeys {
         }
         let mut accepted: Vec<([u8; 32], Account)> = Vec::with_capacity(keys.len());
         for (index, key) in keys.iter().enumerate() {
-            if key.is_empty() || key.len() > KEY_BYTES_MAX || !key.bytes().all(|b| b.is_ascii_graphic()) {
+            if !is_key(key) {
                 return Err(KeyError::Unfit { place: index + 1, of: keys.len(), length: key.len() });
             }
             let account = digest("farthing account", key.as_bytes());

@@ -1,0 +1,74 @@
+//! Conversations in files: `{"messages": [{"role": ..., "content": ...}]}`, as APIs take them.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use farthing::{Message, Role};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Failure;
+
+/// Bytes of a file.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+#[derive(Deserialize)]
+struct Saved {
+    messages: Vec<SavedMessage>,
+}
+
+#[derive(Deserialize)]
+struct SavedMessage {
+    role: String,
+    content: Option<String>,
+}
+
+/// Write a conversation; only its owner can read a file that is new.
+pub fn write(file: &Path, messages: &[Message]) -> std::io::Result<()> {
+    let messages: Value = messages.iter().map(|m| m.clone().into_json(false)).collect();
+    let json = serde_json::to_string_pretty(&json!({ "messages": messages }))?;
+    if let Some(directory) = file.parent().filter(|d| !d.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory)?;
+    }
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all((json + "\n").as_bytes())
+}
+
+/// Read what `write` wrote.
+pub fn read(file: &Path) -> Result<Vec<Message>, Failure> {
+    let named = |why: String| Failure::failed(format!("{}: {why}; give a file that /save wrote", file.display()));
+    let bytes = model::tensors::read_bounded(file, FILE_BYTES_MAX)?;
+    let saved: Saved = serde_json::from_slice(&bytes).map_err(|e| named(e.to_string()))?;
+    let roles = [Role::System, Role::User, Role::Assistant, Role::Tool];
+    let message = |SavedMessage { role, content }: SavedMessage| {
+        let known = roles.into_iter().find(|known| known.word() == role);
+        known
+            .map(|known| Message::new(known, content.unwrap_or_default()))
+            .ok_or_else(|| named(format!("role {role:?}")))
+    };
+    saved.messages.into_iter().map(message).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_comes_back_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("new/chat.json");
+        let messages = vec![Message::system("Be brief."), Message::user("two\nlines"), Message::assistant("\u{4f60}")];
+        write(&file, &messages).unwrap();
+        assert_eq!(read(&file).unwrap(), messages);
+        for (text, why) in [
+            ("[]", "invalid length"),
+            ("{\"messages\": 7}", "invalid type"),
+            ("{\"messages\": [{\"role\": \"wizard\", \"content\": \"x\"}]}", "role \"wizard\""),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let said = read(&file).unwrap_err().to_string();
+            assert!(said.contains(why) && said.contains("give a file that /save wrote"), "{said}");
+        }
+    }
+}
