@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 
-use crate::chat::pulled;
+use crate::fetch::pulled;
 use crate::terminal::put;
 use crate::{Failure, Outcome};
 

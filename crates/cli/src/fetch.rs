@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use farthing::names::{Remote, Resolved, path_or_name, resolve};
 use farthing::{Error, LoadOptions};
-use hub::{Name, Progress};
+use hub::{Cache, Name, Progress, Settings};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::terminal::{self, bytes, several};
@@ -39,6 +39,13 @@ pub fn fetch(name: &Name, options: &LoadOptions, quiet: bool, anyway: bool) -> R
     let outcome = remote.pull(&bars);
     bars.clear();
     outcome
+}
+
+/// Names of the models that are pulled.
+pub fn pulled() -> Vec<String> {
+    let cache = Settings::from_env().ok().map(|settings| Cache::new(settings.cache));
+    let listed = cache.and_then(|cache| cache.list().ok()).unwrap_or_default();
+    listed.iter().filter(|pulled| pulled.complete).map(|pulled| pulled.name.to_string()).collect()
 }
 
 /// A bar for each file that is being fetched, and one for all.

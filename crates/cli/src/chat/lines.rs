@@ -4,7 +4,6 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use farthing::xdg;
-use hub::{Cache, Settings};
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -15,14 +14,8 @@ use rustyline::{Context, Editor, Helper};
 
 use super::commands::{COMMANDS, SETTINGS};
 use crate::Failure;
+use crate::fetch::pulled;
 use crate::terminal::{piped_line, say};
-
-/// Names of the models that are pulled.
-pub fn pulled() -> Vec<String> {
-    let cache = Settings::from_env().ok().map(|settings| Cache::new(settings.cache));
-    let listed = cache.and_then(|cache| cache.list().ok()).unwrap_or_default();
-    listed.iter().filter(|pulled| pulled.complete).map(|pulled| pulled.name.to_string()).collect()
-}
 
 /// Completes commands, settings and names of models.
 pub struct Completion;

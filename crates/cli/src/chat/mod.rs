@@ -12,7 +12,6 @@ use farthing::{Error, GenerateOptions, Message, Model, PlannedModel, Role, bundl
 
 use commands::{HELP, Input, parse, set};
 use lines::Lines;
-pub use lines::pulled;
 
 use crate::answering::follow;
 use crate::arguments::{LoadArguments, SamplingArguments};
