@@ -271,7 +271,10 @@ fn take_generation(path: &Path, generation: &mut Generation, json: &serde_json::
         Some(given) => {
             let ids = given.as_array().map_or(std::slice::from_ref(given), Vec::as_slice);
             let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
-            generation.eos = ids.ok_or_else(|| wrong(&c, "eos_token_id", "a token's id, or a list of them"))?;
+            // Texts end where any of the files says so; the one that is read later is about generation, so its first id is the end.
+            let mut ids = ids.ok_or_else(|| wrong(&c, "eos_token_id", "a token's id, or a list of them"))?;
+            ids.retain(|id| !generation.eos.contains(id));
+            generation.eos.splice(0..0, ids);
         }
     }
     if !c.absent("bos_token_id") {
