@@ -209,7 +209,7 @@ impl Engine {
             prompt: Vec::new(),
         };
         let (prompt, active) = ActiveRequest::new(request, self.limits.context, Box::new(sink));
-        let progress = Arc::clone(active.progress());
+        let progress = Arc::clone(&active.progress);
         let mut state = self.shared.lock();
         if let Some(fault) = &state.fault {
             return Err(SubmitError::Stopped(fault.clone()));

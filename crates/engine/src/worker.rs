@@ -303,7 +303,7 @@ impl Worker {
                 (false, false) => Wanted::None,
             };
             let Chunk { position, len, .. } = *chunk;
-            spans.push(Span { first: tokens.len(), len, position, prompt: request.prompt(), pages, logits });
+            spans.push(Span { first: tokens.len(), len, position, prompt: request.prompt, pages, logits });
             tokens.extend_from_slice(&all[position..position + len]);
         }
         let (runner, logits) = (&mut self.runner, &mut self.logits);
@@ -334,7 +334,7 @@ impl Worker {
         let (mut blocks, mut read) = (Vec::new(), 0);
         for &Chunk { id, position, len, .. } in chunks {
             let Some(request) = self.requests.get_mut(&id) else { continue };
-            read += request.prompt().saturating_sub(position).min(len);
+            read += request.prompt.saturating_sub(position).min(len);
             request.computed(position + len);
             for block in self.scheduler.computed(id, len) {
                 request.wrote(block.first, block.end);

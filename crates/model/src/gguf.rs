@@ -92,7 +92,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Where a next step is said already.
     fn refused(&self, what: impl Into<String>) -> CheckpointError {
-        CheckpointError::Damaged { path: self.path.to_path_buf(), what: what.into() }
+        CheckpointError::damaged(self.path, what)
     }
 
     fn damaged(&self, what: impl std::fmt::Display) -> CheckpointError {
@@ -266,8 +266,8 @@ pub struct Metadata {
     pub(crate) path: PathBuf,
     /// All keys.
     pub values: BTreeMap<String, Value>,
-    /// The architecture, which its keys begin with.
-    pub(crate) prefix: String,
+    /// Its keys begin with it.
+    pub(crate) architecture: String,
 }
 
 /// Read one file: its metadata, and its tensors into `tensors`.
@@ -313,7 +313,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             return Err(r.damaged(format!("general.architecture is {}; it must be a text", shown(other))));
         }
     };
-    Ok(Metadata { path: path.to_path_buf(), values, prefix: architecture })
+    Ok(Metadata { path: path.to_path_buf(), values, architecture })
 }
 
 impl Reader<'_> {
@@ -331,7 +331,7 @@ impl Reader<'_> {
         let version = self.u32()?;
         if version != 2 && version != 3 {
             let what = format!("GGUF version {version}; supported are 2 and 3 (little-endian)");
-            return Err(CheckpointError::Unsupported { path: self.path.to_path_buf(), what });
+            return Err(CheckpointError::unsupported(self.path, what));
         }
         let (tensors, keys) = (self.u64()?, self.u64()?);
         if tensors > TENSORS_MAX || keys > KEYS_MAX {
@@ -412,7 +412,7 @@ pub(crate) fn split_files(path: &Path) -> Result<Option<Vec<PathBuf>>, Checkpoin
     let (Ok(total), Ok(_)) = (total.parse::<usize>(), number.parse::<usize>()) else { return Ok(None) };
     if total == 0 || total > FILES_MAX {
         let what = format!("its name says a split of {total} files; from 1 to {FILES_MAX} are read");
-        return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+        return Err(CheckpointError::damaged(path, what));
     }
     let files = (1..=total).map(|i| path.with_file_name(format!("{base}-{i:05}-of-{total:05}.gguf"))).collect();
     Ok(Some(files))

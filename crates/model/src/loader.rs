@@ -45,12 +45,7 @@ impl Names<'_> {
 
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
         self.note(name);
-        self.tensors.vector(name, len, self.depth)
-    }
-
-    /// A file of the checkpoint, for messages.
-    pub fn file(&self) -> std::path::PathBuf {
-        self.tensors.files.first().map_or_else(Default::default, |f| f.path().to_path_buf())
+        self.tensors.numbers(name, &[len], self.depth)
     }
 
     /// The stored name of a layer's part (by its Hugging Face name), with its ending.

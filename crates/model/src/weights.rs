@@ -32,11 +32,11 @@ pub struct LayerWeights {
     /// `[hidden]`
     pub attention_norm: Vec<f32>,
     /// Its sizes are the structure's.
-    pub attention: AttentionLayer,
+    pub attention: Box<dyn AttentionLayer>,
     /// `[hidden]`
     pub feed_forward_norm: Vec<f32>,
     /// Its sizes are the structure's.
-    pub feed_forward: FeedForwardLayer,
+    pub feed_forward: Box<dyn FeedForwardLayer>,
     /// Norms of what attention and feed-forward give, `[hidden]` each.
     pub after: Option<[Vec<f32>; 2]>,
 }

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use super::directory::nanoseconds;
-use super::{Counter, Key, LookupError, Shared, block};
+use super::{Key, LookupError, Shared, block};
 
 /// Blocks that are read before anybody takes them.
 const AHEAD: usize = 4;
@@ -119,14 +119,14 @@ fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, L
         index.insert(*key, shared.disk_bytes(), used);
     }
     drop(index);
-    shared.count(Counter::Hits);
+    shared.count(|done| done.hits += 1);
     Ok(page)
 }
 
 fn forget(shared: &Shared, key: &Key, missed: &LookupError) {
-    shared.count(Counter::Misses);
+    shared.count(|done| done.misses += 1);
     if matches!(missed, LookupError::Damaged) {
-        shared.count(Counter::Damaged);
+        shared.count(|done| done.damaged += 1);
         shared.directory.remove(key);
     }
     shared.index().remove(key);

@@ -3,7 +3,7 @@
 use kernels::Queries;
 
 use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
-use super::{Attend, AttentionKind, Buffers, Call, each_row, places, project_input, sized};
+use super::{Attention, AttentionKind, AttentionLayer, Buffers, Call, each_row, places, project_input, sized};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
@@ -125,7 +125,11 @@ pub struct GqaLayer {
     pub k_norm: Option<Vec<f32>>,
 }
 
-impl Attend for GqaLayer {
+impl AttentionLayer for GqaLayer {
+    fn is_of(&self, kind: &Attention) -> bool {
+        matches!(kind, Attention::Gqa(shape) if *shape == self.shape)
+    }
+
     fn inputs(&self) -> Vec<&Weight> {
         vec![&self.q.weight, &self.k.weight, &self.v.weight]
     }

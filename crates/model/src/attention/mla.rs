@@ -102,6 +102,16 @@ impl AttentionKind for Mla {
 }
 
 impl Mla {
+    /// Width of a query's head, and of a key that is rebuilt.
+    pub(super) fn query_width(&self) -> usize {
+        self.nope_dim + self.rope_dim
+    }
+
+    /// Width of a row of the cache, and of an absorbed query's head.
+    pub(super) fn entry_width(&self) -> usize {
+        self.kv_rank + self.rope_dim
+    }
+
     pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<MlaLayer, CheckpointError> {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, .. } = *self;
         let q_rows = heads * (nope_dim + rope_dim);
@@ -232,7 +242,7 @@ fn same_expansion(
                 "tensors blk.{layer}.attn_kv_b.weight and blk.{layer}.{part}.weight are two forms of the same numbers, and they differ; \
                 one of them is of another model: take another checkpoint"
             );
-            return Err(CheckpointError::Damaged { path: names.file(), what });
+            return Err(CheckpointError::damaged(&names.tensors.any_path(), what));
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ mod latent;
 mod mla;
 pub mod paged;
 
+use std::any::Any;
 use std::ops::Deref;
 
 pub use grouped::{Gqa, GqaLayer};
@@ -12,20 +13,20 @@ use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 pub use mla::BLOCK as FORM_BLOCK;
 pub use mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 
-/// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
-/// prompt that is found in a cache costs one absorbed token, not the expansion of all before it.
-pub fn expanded_prompt(prompt: usize) -> usize {
-    prompt.saturating_sub(1) / FORM_BLOCK * FORM_BLOCK
-}
-
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
 use crate::rope::{Pairing, Rope};
-use crate::weight::{Linear, Weight};
+use crate::weight::{Linear, Weight, prepare};
 use paged::Part;
+
+/// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
+/// prompt that is found in a cache costs one absorbed token, not the expansion of all before it.
+pub fn expanded_prompt(prompt: usize) -> usize {
+    prompt.saturating_sub(1) / FORM_BLOCK * FORM_BLOCK
+}
 
 /// Buffers used again from layer to layer. They only grow, and what they held is overwritten, not cleared.
 #[derive(Default)]
@@ -50,7 +51,7 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 /// Run `f` on every row, on all threads where there are many.
-fn each_row<T: Send>(pool: &Pool, rows: &mut [T], f: impl Fn(&mut T) + Sync) {
+pub(crate) fn each_row<T: Send>(pool: &Pool, rows: &mut [T], f: impl Fn(&mut T) + Sync) {
     if rows.len() < 8 { rows.iter_mut().for_each(f) } else { pool.each(rows, f) }
 }
 
@@ -124,14 +125,6 @@ pub enum Attention {
     Mla(Mla),
 }
 
-/// A layer of attention: its sizes and its weights.
-pub enum AttentionLayer {
-    /// Grouped-query.
-    Gqa(GqaLayer),
-    /// Multi-head latent.
-    Mla(MlaLayer),
-}
-
 /// What others need to know of a kind of attention. Sizes may come from a file: none of this may overflow or be slow.
 pub trait AttentionKind {
     /// Query heads.
@@ -156,8 +149,10 @@ pub trait AttentionKind {
     fn describe(&self) -> String;
 }
 
-/// What a layer of attention does.
-pub trait Attend {
+/// A layer of attention: its sizes and its weights.
+pub trait AttentionLayer: Any + Send + Sync {
+    /// Whether it has these sizes.
+    fn is_of(&self, kind: &Attention) -> bool;
     /// Weights that multiply the layer's input.
     fn inputs(&self) -> Vec<&Weight>;
     /// The projection back to the stream.
@@ -181,48 +176,24 @@ impl Deref for Attention {
 
 impl Attention {
     /// A layer of this kind with the tensors of layer `i`.
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<AttentionLayer, CheckpointError> {
+    pub(crate) fn load(
+        &self,
+        names: &Names,
+        i: usize,
+        hidden: usize,
+    ) -> Result<Box<dyn AttentionLayer>, CheckpointError> {
         Ok(match self {
-            Attention::Gqa(shape) => AttentionLayer::Gqa(shape.load(names, i, hidden)?),
-            Attention::Mla(shape) => AttentionLayer::Mla(shape.load(names, i, hidden)?),
+            Attention::Gqa(shape) => Box::new(shape.load(names, i, hidden)?),
+            Attention::Mla(shape) => Box::new(shape.load(names, i, hidden)?),
         })
     }
 }
 
-impl AttentionLayer {
-    fn layer(&self) -> &dyn Attend {
-        match self {
-            AttentionLayer::Gqa(layer) => layer,
-            AttentionLayer::Mla(layer) => layer,
-        }
-    }
-
-    /// Every matrix.
-    pub fn matrices(&mut self) -> Vec<&mut Weight> {
-        match self {
-            AttentionLayer::Gqa(layer) => layer.matrices(),
-            AttentionLayer::Mla(layer) => layer.matrices(),
-        }
-    }
-
-    /// Whether it has these sizes.
-    pub fn is_of(&self, kind: &Attention) -> bool {
-        match (self, kind) {
-            (AttentionLayer::Gqa(layer), Attention::Gqa(shape)) => layer.shape == *shape,
-            (AttentionLayer::Mla(layer), Attention::Mla(shape)) => layer.shape == *shape,
-            _ => false,
-        }
-    }
-
-    /// Weights that multiply the layer's input.
-    pub fn inputs(&self) -> Vec<&Weight> {
-        self.layer().inputs()
-    }
-
+impl dyn AttentionLayer {
     /// `out[rows, hidden]`; keys and values, or latents, of all rows are written to the cache first.
     pub fn forward(&self, call: &Call, cache: &mut Cache, buffers: &mut Buffers, out: &mut [f32]) {
-        self.layer().attend(call, cache, buffers);
-        let last = self.layer().out();
+        self.attend(call, cache, buffers);
+        let last = self.out();
         let Buffers { mixed, quantized, .. } = buffers;
         let rows = call.input.rows;
         project(call.pool, &mut [(last, &mut *out)], &mixed[..rows * last.weight.cols], rows, quantized);
@@ -232,11 +203,8 @@ impl AttentionLayer {
 /// `out = W x + b` for several projections of one input.
 fn project(pool: &Pool, to: &mut [(&Linear, &mut [f32])], x: &[f32], rows: usize, quantized: &mut Quantized) {
     let cols = to[0].0.weight.cols;
-    let wanted = crate::feed_forward::quantized_wanted(to.iter().map(|(l, _)| &l.weight));
-    if wanted {
-        quantized.quantize(pool, x, rows, cols);
-    }
-    project_input(pool, to, Input { x, rows, cols, quantized: wanted.then_some(&*quantized) });
+    let input = prepare(pool, x, rows, cols, quantized, to.iter().map(|(l, _)| &l.weight));
+    project_input(pool, to, input);
 }
 
 /// As `project`, from an input made before.

@@ -2,7 +2,8 @@
 
 use kernels::{Input, Pool, Product, Rows, matmul};
 
-use super::{Buffers, FeedForwardKind, gated};
+use super::{Buffers, FeedForward, FeedForwardKind, FeedForwardLayer, gated};
+use crate::attention::each_row;
 use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
@@ -174,9 +175,23 @@ pub struct Routes {
     pub weights: Vec<f32>,
 }
 
-impl MoeLayer {
+impl FeedForwardLayer for MoeLayer {
+    fn is_of(&self, kind: &FeedForward) -> bool {
+        matches!(kind, FeedForward::Moe(shape) if *shape == self.shape)
+    }
+
+    fn inputs(&self) -> Vec<&Weight> {
+        let blocks = self.experts.iter().chain(&self.shared).flat_map(|b| [&b.gate, &b.up]);
+        std::iter::once(&self.router).chain(blocks).collect()
+    }
+
+    fn matrices(&mut self) -> Vec<&mut Weight> {
+        let blocks = self.experts.iter_mut().chain(&mut self.shared).flat_map(GatedBlock::matrices);
+        std::iter::once(&mut self.router).chain(blocks).collect()
+    }
+
     /// `out = sum of the chosen experts' outputs, weighted, in ascending order of expert; then the shared block's`
-    pub fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Routes {
+    fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Option<Routes> {
         let MoeLayer { shape, experts, shared, .. } = self;
         let active = shape.active;
         let (rows, hidden) = (input.rows, input.cols);
@@ -212,7 +227,7 @@ impl MoeLayer {
         }
         let down = &buffers.down;
         let mut sums: Vec<_> = out.chunks_mut(hidden).zip(places.chunks(active)).enumerate().collect();
-        let sum = |(row, (out, places)): &mut (usize, (&mut [f32], &[(usize, f32)]))| {
+        each_row(pool, &mut sums, |(row, (out, places))| {
             out.fill(0.0);
             for &(at, weight) in *places {
                 kernels::add_scaled(out, &down[at..at + hidden], weight);
@@ -220,14 +235,9 @@ impl MoeLayer {
             if shared.is_some() {
                 kernels::add(out, &down[at + *row * hidden..at + (*row + 1) * hidden]);
             }
-        };
-        if rows < 8 {
-            sums.iter_mut().for_each(sum)
-        } else {
-            pool.each(&mut sums, sum)
-        }
+        });
         drop(sums);
-        routes
+        Some(routes)
     }
 }
 
