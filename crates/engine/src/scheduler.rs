@@ -37,7 +37,7 @@ pub struct Bounds {
 }
 
 /// A request that is to be scheduled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewRequest {
     /// Tokens to read.
     pub prompt: Vec<u32>,
@@ -131,7 +131,7 @@ pub struct Block {
     pub end: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Request {
     id: Id,
     /// As it came, but for its prompt.
@@ -238,19 +238,7 @@ impl Scheduler {
         assert!((1..=self.bounds.context).contains(&new.prompt.len()), "the caller checks prompts");
         self.lift_counter(new.account);
         let tokens = std::mem::take(&mut new.prompt);
-        self.waiting.push(Request {
-            id,
-            prompt: tokens.len(),
-            tokens,
-            arrival: new,
-            keys: Vec::new(),
-            pages: Vec::new(),
-            computed: 0,
-            published: 0,
-            loading: VecDeque::new(),
-            found: 0,
-            begun: false,
-        });
+        self.waiting.push(Request { id, prompt: tokens.len(), tokens, arrival: new, ..Request::default() });
     }
 
     /// An account that asked for nothing has no credit from that time.

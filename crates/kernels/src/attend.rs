@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::scratch::sized;
-use crate::small::{SIX_BYTES, SMALL, eight_lanes, six_lanes};
+use crate::small::{SIX_BYTES, SMALL, SmallQuants};
 use crate::unpack::LINE;
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};
@@ -75,14 +75,14 @@ fn pack_row<V: Vectors>(isa: V, row: Numbers, j: usize, block: &mut [f32]) {
         }
         // Rows of these are whole blocks.
         Numbers::Eight(x, s) => {
-            for (c, out) in steps.iter_mut().enumerate().take(x.len() / 16) {
-                isa.store(isa.load(&eight_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            for (c, out) in steps.iter_mut().enumerate().take(s.len()) {
+                isa.store(isa.load(&SmallQuants::lanes(x, s, 16 * c)), &mut out[at.clone()]);
             }
             0
         }
         Numbers::Six(x, s) => {
-            for (c, out) in steps.iter_mut().enumerate().take(x.len() / SIX_BYTES) {
-                isa.store(isa.load(&six_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            for (c, out) in steps.iter_mut().enumerate().take(s.len()) {
+                isa.store(isa.load(&SmallQuants::lanes(x, s, 16 * c)), &mut out[at.clone()]);
             }
             0
         }

@@ -278,21 +278,20 @@ fn take_generation(path: &Path, generation: &mut Generation, json: &serde_json::
         let bos = id(&json["bos_token_id"]).ok_or_else(|| wrong(&c, "bos_token_id", "a token's id"))?;
         generation.bos = Some(bos);
     }
-    let number = |key: &str, sound: fn(f64) -> bool, expected: &str| {
+    let number = |to: &mut Option<f32>, key: &str, sound: fn(f64) -> bool, expected: &str| {
         let value = number_or(&c, key, f64::NAN)?;
-        if c.absent(key) {
-            return Ok(None);
+        if !c.absent(key) {
+            *to = Some(value as f32).filter(|_| sound(value));
+            to.ok_or_else(|| wrong(&c, key, expected))?;
         }
-        if sound(value) { Ok(Some(value as f32)) } else { Err(wrong(&c, key, expected)) }
+        Ok(())
     };
-    let temperature = number("temperature", |v| v >= 0.0, "a number from 0 on")?;
-    generation.temperature = temperature.or(generation.temperature);
-    let top_p = number("top_p", |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")?;
-    generation.top_p = top_p.or(generation.top_p);
-    let penalty = number("repetition_penalty", |v| v > 0.0, "a number above 0")?;
-    generation.repetition_penalty = penalty.or(generation.repetition_penalty);
+    number(&mut generation.temperature, "temperature", |v| v >= 0.0, "a number from 0 on")?;
+    number(&mut generation.top_p, "top_p", |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")?;
+    number(&mut generation.repetition_penalty, "repetition_penalty", |v| v > 0.0, "a number above 0")?;
     // -1 is a common spelling of none.
-    let top_k = number("top_k", |v| v.fract() == 0.0 && (-1.0..=1e9).contains(&v), "a whole number")?;
+    let mut top_k = None;
+    number(&mut top_k, "top_k", |v| v.fract() == 0.0 && (-1.0..=1e9).contains(&v), "a whole number")?;
     generation.top_k = top_k.map(|k| k.max(0.0) as usize).or(generation.top_k);
     if !flag_or(&c, "do_sample", true)? {
         generation.temperature = Some(0.0);

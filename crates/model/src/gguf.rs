@@ -8,7 +8,7 @@ use kernels::Format;
 
 use crate::error::CheckpointError;
 use crate::mmap::Mapping;
-use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors};
+use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors, bytes_of};
 
 /// Limits that no sound file passes.
 const KEYS_MAX: u64 = 1 << 16;
@@ -189,71 +189,34 @@ impl<'a> Reader<'a> {
             8 => Value::Texts((0..length).map(|_| self.text()).collect::<Result<_, _>>()?),
             7 => Value::Bools(self.take(length)?.iter().map(|&b| b != 0).collect()),
             6 | 12 => {
-                let mut values = Vec::new();
-                for _ in 0..length {
-                    values.push(self.scalar(kind)?.number().unwrap_or(0.0) as f32);
-                }
-                Value::Floats(values)
+                let float = |value: Value| value.number().unwrap_or(0.0) as f32;
+                Value::Floats((0..length).map(|_| self.scalar(kind).map(float)).collect::<Result<_, _>>()?)
             }
             _ => {
-                let mut values = Vec::new();
-                for _ in 0..length {
-                    values.push(match self.scalar(kind)? {
-                        Value::U64(v) => v as i64,
-                        Value::I64(v) => v,
-                        _ => 0,
-                    });
-                }
-                Value::Integers(values)
+                let integer = |value: Value| match value {
+                    Value::U64(v) => v as i64,
+                    Value::I64(v) => v,
+                    _ => 0,
+                };
+                Value::Integers((0..length).map(|_| self.scalar(kind).map(integer)).collect::<Result<_, _>>()?)
             }
         })
     }
 }
 
+/// Names of tensor types by their numbers, some of which stand for none.
+const TYPES: [&str; 41] = [
+    "F32", "F16", "Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+    "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64",
+    "F64", "IQ1_M", "BF16", "", "", "", "TQ1_0", "TQ2_0", "", "", "", "MXFP4", "NVFP4",
+];
+
 fn format_of(id: u32) -> Stored {
-    use Format::*;
-    let known = [
-        (0, F32),
-        (1, F16),
-        (2, Q4_0),
-        (3, Q4_1),
-        (6, Q5_0),
-        (7, Q5_1),
-        (8, Q8_0),
-        (10, Q2K),
-        (11, Q3K),
-        (12, Q4K),
-        (13, Q5K),
-        (14, Q6K),
-        (20, Iq4Nl),
-        (23, Iq4Xs),
-        (30, Bf16),
-        (39, Mxfp4),
-    ];
-    if let Some((_, format)) = known.iter().find(|(i, _)| *i == id) {
-        return Stored::As(*format);
-    }
-    let name = match id {
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        40 => "NVFP4",
-        _ => return Stored::Unknown(format!("type {id}")),
+    let Some(&name) = TYPES.get(id as usize).filter(|name| !name.is_empty()) else {
+        return Stored::Unknown(format!("type {id}"));
     };
-    Stored::Unknown(name.to_string())
+    let known = Format::ALL.into_iter().find(|format| format.name() == name);
+    known.map_or_else(|| Stored::Unknown(name.to_string()), Stored::As)
 }
 
 /// A value that may be absent, for people.
@@ -350,10 +313,7 @@ impl Reader<'_> {
     ) -> Result<(), CheckpointError> {
         let file = tensors.files.len();
         tensors.files.push(Arc::clone(mapping));
-        let mut found = Vec::new();
-        for _ in 0..count {
-            found.push(self.tensor()?);
-        }
+        let found = (0..count).map(|_| self.tensor()).collect::<Result<Vec<_>, _>>()?;
         let start = self.at.next_multiple_of(alignment);
         let mut ranges = Vec::new();
         for (name, stored, shape, offset) in found {
@@ -362,14 +322,9 @@ impl Reader<'_> {
                 return Err(self.damaged(format!("tensor {name} starts at an impossible place")));
             };
             let bytes = match &stored {
-                Stored::As(format) => {
-                    let cols = shape.last().copied().unwrap_or(1);
-                    let rows = shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
-                    let bytes = rows.and_then(|rows| format.row_bytes(cols)?.checked_mul(rows));
-                    bytes.ok_or_else(|| {
-                        self.damaged(format!("tensor {name} of {} cannot have shape {shape:?}", format.name()))
-                    })?
-                }
+                Stored::As(format) => bytes_of(*format, &shape).ok_or_else(|| {
+                    self.damaged(format!("tensor {name} of {} cannot have shape {shape:?}", format.name()))
+                })?,
                 Stored::Unknown(_) => 0,
             };
             ranges.push((offset, bytes, name.clone()));

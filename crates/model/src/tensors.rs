@@ -81,35 +81,23 @@ impl Tensors {
         let path = file.path();
         let end = tensor.offset.checked_add(tensor.bytes).filter(|&end| end <= file.bytes().len());
         if end.is_none() {
-            let (at, len) = (tensor.offset, file.bytes().len());
-            let bytes = tensor.bytes;
-            return Err(CheckpointError::damaged(
-                path,
-                format!(
-                    "tensor {name} takes {bytes} bytes at {at}, but the file has {len}; it may be cut off: fetch it again"
-                ),
-            ));
+            let (Tensor { offset: at, bytes, .. }, len) = (tensor, file.bytes().len());
+            let what = format!(
+                "tensor {name} takes {bytes} bytes at {at}, but the file has {len}; it may be cut off: fetch it again"
+            );
+            return Err(CheckpointError::damaged(path, what));
         }
-        if let Stored::As(format) = tensor.stored {
-            let cols = tensor.shape.last().copied().unwrap_or(1);
-            let rows = tensor.shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
-            let needed = rows.and_then(|rows| format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows)));
-            if needed != Some(tensor.bytes) {
-                let what = format!(
-                    "tensor {name} of {} and shape {:?} cannot take {} bytes",
-                    format.name(),
-                    tensor.shape,
-                    tensor.bytes
-                );
-                return Err(CheckpointError::damaged(path, what));
-            }
+        if let Stored::As(format) = tensor.stored
+            && bytes_of(format, &tensor.shape) != Some(tensor.bytes)
+        {
+            let (format, Tensor { shape, bytes, .. }) = (format.name(), tensor);
+            let what = format!("tensor {name} of {format} and shape {shape:?} cannot take {bytes} bytes");
+            return Err(CheckpointError::damaged(path, what));
         }
         if let Some(before) = self.by_name.insert(name.clone(), tensor) {
             let other = self.files[before.file].path().display();
-            return Err(CheckpointError::damaged(
-                self.files[self.by_name[&name].file].path(),
-                format!("tensor {name} is there twice (also in {other}); {FETCH}"),
-            ));
+            let what = format!("tensor {name} is there twice (also in {other}); {FETCH}");
+            return Err(CheckpointError::damaged(self.files[self.by_name[&name].file].path(), what));
         }
         Ok(())
     }
@@ -335,6 +323,12 @@ impl Tensors {
             row.iter().enumerate().find(|(_, x)| !x.is_finite()).map(|(c, &x)| (r, c, x))
         })
     }
+}
+
+/// Bytes of a tensor; `None` where rows are no whole blocks, or the size overflows.
+pub(crate) fn bytes_of(format: Format, shape: &[usize]) -> Option<usize> {
+    let rows = shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b))?;
+    format.row_bytes(shape.last().copied().unwrap_or(1))?.checked_mul(rows)
 }
 
 /// What to say of a directory with a configuration and no weights that are read.

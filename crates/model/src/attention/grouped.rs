@@ -3,7 +3,7 @@
 use kernels::Queries;
 
 use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
-use super::{Attention, AttentionKind, AttentionLayer, Buffers, Call, each_row, places, project_input, sized};
+use super::{Attention, AttentionKind, AttentionLayer, Buffers, Call, Heads, each_row, places, project_input, sized};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
@@ -36,25 +36,13 @@ pub struct Gqa {
 }
 
 impl AttentionKind for Gqa {
-    fn heads(&self) -> usize {
-        self.heads
-    }
-
-    fn head_widths(&self) -> Vec<usize> {
-        vec![self.head_dim]
-    }
-
-    fn rope(&self) -> &Rope {
-        &self.rope
+    fn heads(&self) -> Heads<'_> {
+        Heads { count: self.heads, widths: vec![self.head_dim], cache_width: 2 * self.head_dim, rope: &self.rope }
     }
 
     /// A key and a value of every head.
     fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
         vec![RowKind::each_token(2 * self.kv_heads * self.head_dim, self.head_dim, format)]
-    }
-
-    fn head_cache_width(&self) -> usize {
-        2 * self.head_dim
     }
 
     fn parameters(&self, hidden: usize) -> u64 {
@@ -89,13 +77,11 @@ impl AttentionKind for Gqa {
         text.push_str(if self.rotates { "" } else { ", no rotary embedding" });
         self.window.map_or(text.clone(), |w| format!("{text}, window {w}"))
     }
-}
 
-impl Gqa {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<GqaLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn AttentionLayer>, CheckpointError> {
         let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, .. } = *self;
         let norm = |part| qk_norm.then(|| names.norm(i, part, head_dim)).transpose();
-        Ok(GqaLayer {
+        Ok(Box::new(GqaLayer {
             shape: self.clone(),
             q: names.linear(i, "self_attn.q_proj", heads * head_dim, hidden, qkv_bias)?,
             k: names.linear(i, "self_attn.k_proj", kv_heads * head_dim, hidden, qkv_bias)?,
@@ -103,7 +89,7 @@ impl Gqa {
             out: names.linear(i, "self_attn.o_proj", hidden, heads * head_dim, out_bias)?,
             q_norm: norm("self_attn.q_norm")?,
             k_norm: norm("self_attn.k_norm")?,
-        })
+        }))
     }
 }
 

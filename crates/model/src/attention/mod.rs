@@ -125,18 +125,24 @@ pub enum Attention {
     Mla(Mla),
 }
 
+/// Query heads of a kind of attention.
+pub struct Heads<'a> {
+    /// How many.
+    pub count: usize,
+    /// Widths of the parts of one.
+    pub widths: Vec<usize>,
+    /// Numbers that the key and value of one would take in a cache.
+    pub cache_width: usize,
+    /// Their rotary embedding.
+    pub rope: &'a Rope,
+}
+
 /// What others need to know of a kind of attention. Sizes may come from a file: none of this may overflow or be slow.
 pub trait AttentionKind {
-    /// Query heads.
-    fn heads(&self) -> usize;
-    /// Widths of the parts of a head.
-    fn head_widths(&self) -> Vec<usize>;
-    /// Its rotary embedding.
-    fn rope(&self) -> &Rope;
+    /// Its query heads.
+    fn heads(&self) -> Heads<'_>;
     /// What the cache keeps of a layer.
     fn cache(&self, format: CacheFormat) -> Vec<RowKind>;
-    /// Numbers that a head's own key and value would take.
-    fn head_cache_width(&self) -> usize;
     /// Aligned blocks of so many prompt positions are computed in a form of their own.
     fn prompt_block(&self) -> Option<usize> {
         None
@@ -147,6 +153,11 @@ pub trait AttentionKind {
     fn identify(&self, fields: &mut Fields);
     /// For people.
     fn describe(&self) -> String;
+    /// A layer of this kind with the tensors of layer `i`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or cannot be.
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn AttentionLayer>, CheckpointError>;
 }
 
 /// A layer of attention: its sizes and its weights.
@@ -171,21 +182,6 @@ impl Deref for Attention {
             Attention::Gqa(shape) => shape,
             Attention::Mla(shape) => shape,
         }
-    }
-}
-
-impl Attention {
-    /// A layer of this kind with the tensors of layer `i`.
-    pub(crate) fn load(
-        &self,
-        names: &Names,
-        i: usize,
-        hidden: usize,
-    ) -> Result<Box<dyn AttentionLayer>, CheckpointError> {
-        Ok(match self {
-            Attention::Gqa(shape) => Box::new(shape.load(names, i, hidden)?),
-            Attention::Mla(shape) => Box::new(shape.load(names, i, hidden)?),
-        })
     }
 }
 

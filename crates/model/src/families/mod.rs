@@ -53,7 +53,7 @@ pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, Checkp
     let mut experts_in_all = 0usize;
     for (i, layer) in structure.layers.iter().enumerate() {
         let Layer { attention, feed_forward } = layer;
-        let (heads, widths, rope) = (attention.heads(), attention.head_widths(), attention.rope());
+        let Heads { count: heads, widths, rope, .. } = attention.heads();
         if heads > HEADS_MAX {
             return refuse(format!("{heads} heads in layer {i}; at most {HEADS_MAX} are possible"));
         }

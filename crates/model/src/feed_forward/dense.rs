@@ -48,10 +48,8 @@ impl FeedForwardKind for Dense {
         let activation = if self.activation == Activation::Silu { "" } else { ", GELU" };
         format!("dense {}{}{activation}", self.hidden, if self.bias { ", biases" } else { "" })
     }
-}
 
-impl Dense {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<DenseLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError> {
         let biases = || {
             Ok::<_, CheckpointError>(BlockBiases {
                 gate: names.bias(i, "mlp.gate_proj", self.hidden)?,
@@ -60,7 +58,7 @@ impl Dense {
             })
         };
         let block = names.block(i, "mlp", self.hidden, hidden)?;
-        Ok(DenseLayer { shape: self.clone(), block, biases: self.bias.then(biases).transpose()? })
+        Ok(Box::new(DenseLayer { shape: self.clone(), block, biases: self.bias.then(biases).transpose()? }))
     }
 }
 

@@ -102,10 +102,8 @@ impl FeedForwardKind for Moe {
         let shared = if *shared_hidden > 0 { format!(" + shared {shared_hidden}") } else { String::new() };
         format!("{active} of {experts} experts of {hidden}{shared} ({score}{groups})")
     }
-}
 
-impl Moe {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<MoeLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError> {
         let Moe { experts, hidden: inner, shared_hidden, ref router, .. } = *self;
         let mixtral = format!("model.layers.{i}.block_sparse_moe");
         let old_mixtral = names.kind == Kind::Safetensors && names.has(&format!("{mixtral}.gate.weight"));
@@ -148,7 +146,7 @@ impl Moe {
         };
         let shared =
             (shared_hidden > 0).then(|| names.block(i, "mlp.shared_experts", shared_hidden, hidden)).transpose()?;
-        Ok(MoeLayer { shape: self.clone(), router: router_weight, router_bias, experts: blocks, shared })
+        Ok(Box::new(MoeLayer { shape: self.clone(), router: router_weight, router_bias, experts: blocks, shared }))
     }
 }
 

@@ -49,6 +49,11 @@ pub trait FeedForwardKind {
     fn identify(&self, fields: &mut Fields);
     /// For people.
     fn describe(&self) -> String;
+    /// A layer of this kind with the tensors of layer `i`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or cannot be.
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError>;
 }
 
 impl Deref for FeedForward {
@@ -59,21 +64,6 @@ impl Deref for FeedForward {
             FeedForward::Dense(block) => block,
             FeedForward::Moe(block) => block,
         }
-    }
-}
-
-impl FeedForward {
-    /// A layer of this kind with the tensors of layer `i`.
-    pub(crate) fn load(
-        &self,
-        names: &Names,
-        i: usize,
-        hidden: usize,
-    ) -> Result<Box<dyn FeedForwardLayer>, CheckpointError> {
-        Ok(match self {
-            FeedForward::Dense(block) => Box::new(block.load(names, i, hidden)?),
-            FeedForward::Moe(block) => Box::new(block.load(names, i, hidden)?),
-        })
     }
 }
 
