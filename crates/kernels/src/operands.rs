@@ -27,10 +27,10 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// When sizes do not agree.
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
-        let row = format.row_bytes(cols).expect("a row is a whole number of blocks");
-        assert_eq!(Some(bytes.len()), row.checked_mul(rows), "{format:?} {rows}x{cols}");
         assert!(format != Format::F8E4M3 || rows == 0, "FP8 comes with scales: use with_scales");
-        Matrix { format, rows, cols, bytes, scales: None, scale_row: 0 }
+        let matrix = Matrix { format, rows, cols, bytes, scales: None, scale_row: 0 };
+        matrix.check();
+        matrix
     }
 
     /// An FP8 matrix that starts `scale_row` rows into its tensor.

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::blocks::{Block, decode_blocks, decode_floats};
-use crate::formats::with_format;
+use crate::blocks::{Block, decode_blocks, decode_floats, with_format};
 use crate::operands::Sides;
 use crate::panels::Row;
 use crate::scratch::sized;

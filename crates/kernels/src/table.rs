@@ -64,7 +64,7 @@ macro_rules! kernels {
             let x = Sides { w, input, rows };
             if w.format.wants_quantized_input() {
                 let mut scratch = SCRATCH.take();
-                $crate::formats::with_format!(w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
+                $crate::blocks::with_format!(w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
                 SCRATCH.set(scratch);
             } else {
                 $crate::floats::product($isa, x, range, hints.1, out)

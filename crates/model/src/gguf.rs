@@ -128,15 +128,10 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// Text; bytes that are not UTF-8 are replaced (vocabularies of some files hold such).
-    fn text(&mut self) -> Result<String, CheckpointError> {
+    /// Text of at most so many bytes; those that are not UTF-8 are replaced (vocabularies of some files hold such).
+    fn text(&mut self, most: u64) -> Result<String, CheckpointError> {
         let length = self.u64()?;
-        Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
-    }
-
-    fn name(&mut self) -> Result<String, CheckpointError> {
-        let length = self.u64()?;
-        if length > NAME_BYTES_MAX {
+        if length > most {
             return Err(self.damaged(format!("a name of {length} bytes")));
         }
         Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
@@ -152,7 +147,7 @@ impl<'a> Reader<'a> {
             5 => Value::I64(i32::from_le_bytes(self.array()?) as i64),
             6 => Value::F64(f32::from_le_bytes(self.array()?) as f64),
             7 => Value::Bool(self.array::<1>()?[0] != 0),
-            8 => Value::Text(self.text()?),
+            8 => Value::Text(self.text(u64::MAX)?),
             10 => Value::U64(self.u64()?),
             11 => Value::I64(i64::from_le_bytes(self.array()?)),
             12 => Value::F64(f64::from_le_bytes(self.array()?)),
@@ -186,7 +181,7 @@ impl<'a> Reader<'a> {
             return Err(self.damaged(format!("arrays of more than {ELEMENTS_MAX} elements")));
         }
         Ok(match kind {
-            8 => Value::Texts((0..length).map(|_| self.text()).collect::<Result<_, _>>()?),
+            8 => Value::Texts((0..length).map(|_| self.text(u64::MAX)).collect::<Result<_, _>>()?),
             7 => Value::Bools(self.take(length)?.iter().map(|&b| b != 0).collect()),
             6 | 12 => {
                 let float = |value: Value| value.number().unwrap_or(0.0) as f32;
@@ -251,7 +246,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
     let (tensor_count, key_count) = r.header()?;
     let mut values = BTreeMap::new();
     for _ in 0..key_count {
-        let key = r.name()?;
+        let key = r.text(NAME_BYTES_MAX)?;
         let kind = r.u32()?;
         let value = r.value(kind)?;
         if values.insert(key.clone(), value).is_some() {
@@ -341,7 +336,7 @@ impl Reader<'_> {
 
     /// Name, format, shape (outermost first) and offset of one tensor.
     fn tensor(&mut self) -> Result<(String, Stored, Vec<usize>, u64), CheckpointError> {
-        let name = self.name()?;
+        let name = self.text(NAME_BYTES_MAX)?;
         let dimensions = self.u32()?;
         if dimensions > 4 {
             return Err(self.damaged(format!("tensor {name} has {dimensions} dimensions")));

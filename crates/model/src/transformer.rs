@@ -87,7 +87,7 @@ impl Transformer {
     pub fn new(structure: Structure, weights: Weights) -> Transformer {
         assert_eq!(structure.layers.len(), weights.layers.len());
         let fits = |(layer, weights): (&Layer, &LayerWeights)| {
-            weights.attention.is_of(&layer.attention) && weights.feed_forward.is_of(&layer.feed_forward)
+            weights.attention.is_of(&*layer.attention) && weights.feed_forward.is_of(&*layer.feed_forward)
         };
         assert!(structure.layers.iter().zip(&weights.layers).all(fits), "weights were loaded for this structure");
         let counts = Arc::new(ExpertCounts::new(&structure));

@@ -1,9 +1,11 @@
 //! Grouped-query attention (arXiv 2305.13245) over cached keys and values, with norms, biases and windows where a model has them.
 
-use kernels::Queries;
+use std::any::Any;
 
-use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
-use super::{Attention, AttentionKind, AttentionLayer, Buffers, Call, Heads, each_row, places, project_input, sized};
+use kernels::{Queries, Shape};
+
+use super::paged::{Positions, Query, attend_paged, rows_together};
+use super::{AttentionKind, AttentionLayer, Buffers, Call, Heads, each_row, places, project_input, sized};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
@@ -112,8 +114,8 @@ pub struct GqaLayer {
 }
 
 impl AttentionLayer for GqaLayer {
-    fn is_of(&self, kind: &Attention) -> bool {
-        matches!(kind, Attention::Gqa(shape) if *shape == self.shape)
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
     }
 
     fn inputs(&self) -> Vec<&Weight> {
@@ -190,7 +192,7 @@ impl AttentionLayer for GqaLayer {
                 i += count;
             }
         }
-        let widths = Widths { key: d, value: d, scale: rope.score_scale };
-        attend_paged(call.pool, &mut queries, widths, cache.rows(call.layer, 0), parts);
+        let shape = Shape { heads, key: d, value: d, scale: rope.score_scale };
+        attend_paged(call.pool, &mut queries, shape, cache.rows(call.layer, 0), parts);
     }
 }

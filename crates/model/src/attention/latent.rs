@@ -4,14 +4,16 @@
 //! latents, page by page, for less arithmetic per pair. Which one a token gets follows from its place in its prompt alone; whether it is
 //! computed in f32 or in fixed point from the cache's format.
 
+use std::any::Any;
+
 use kernels::{
     Attended, Keys, Numbers, Pool, Product, Quantized, Queries, Rows, Shape, Transposed, attend_fixed, matmul,
     matmul_transposed,
 };
 
 use super::mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
-use super::paged::{Part, Positions, Query, SPLIT, Widths, attend_paged, rows_together};
-use super::{Attention, AttentionLayer, Call, Form, each_row, places, project, project_input, sized};
+use super::paged::{Part, Positions, Query, SPLIT, attend_paged, rows_together};
+use super::{AttentionLayer, Call, Form, each_row, places, project, project_input, sized};
 use crate::batch::Span;
 use crate::cache::{Cache, PAGE, RowsOf};
 use crate::weight::{Linear, Weight, prepare};
@@ -87,8 +89,8 @@ struct Layer<'a> {
 }
 
 impl AttentionLayer for MlaLayer {
-    fn is_of(&self, kind: &Attention) -> bool {
-        matches!(kind, Attention::Mla(shape) if *shape == self.shape)
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
     }
 
     fn inputs(&self) -> Vec<&Weight> {
@@ -271,8 +273,8 @@ impl Layer<'_> {
             }
             i += count;
         }
-        let widths = Widths { key, value: kv_rank, scale: rope.score_scale };
-        attend_paged(self.pool, &mut queries, widths, self.cached, parts);
+        let shape = Shape { heads, key, value: kv_rank, scale: rope.score_scale };
+        attend_paged(self.pool, &mut queries, shape, self.cached, parts);
     }
 
     /// The first `n` rows of a span: keys and values rebuilt, some pages at a time.

@@ -138,7 +138,7 @@ pub struct Heads<'a> {
 }
 
 /// What others need to know of a kind of attention. Sizes may come from a file: none of this may overflow or be slow.
-pub trait AttentionKind {
+pub trait AttentionKind: Any {
     /// Its query heads.
     fn heads(&self) -> Heads<'_>;
     /// What the cache keeps of a layer.
@@ -162,8 +162,8 @@ pub trait AttentionKind {
 
 /// A layer of attention: its sizes and its weights.
 pub trait AttentionLayer: Any + Send + Sync {
-    /// Whether it has these sizes.
-    fn is_of(&self, kind: &Attention) -> bool;
+    /// Whether it has the sizes of this kind.
+    fn is_of(&self, kind: &dyn Any) -> bool;
     /// Weights that multiply the layer's input.
     fn inputs(&self) -> Vec<&Weight>;
     /// The projection back to the stream.

@@ -1,8 +1,10 @@
 //! One gated block for every token.
 
+use std::any::Any;
+
 use kernels::{Input, Pool, Product, Rows, matmul};
 
-use super::{Buffers, FeedForward, FeedForwardKind, FeedForwardLayer, Routes, gated};
+use super::{Buffers, FeedForwardKind, FeedForwardLayer, Routes, gated};
 use crate::error::CheckpointError;
 use crate::identity::Fields;
 use crate::loader::Names;
@@ -83,8 +85,8 @@ pub struct BlockBiases {
 }
 
 impl FeedForwardLayer for DenseLayer {
-    fn is_of(&self, kind: &FeedForward) -> bool {
-        matches!(kind, FeedForward::Dense(shape) if *shape == self.shape)
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
     }
 
     fn inputs(&self) -> Vec<&Weight> {

@@ -1,8 +1,10 @@
 //! A mixture of gated blocks behind a router, and an always-active shared block (DeepSeekMoE, arXiv 2401.06066).
 
+use std::any::Any;
+
 use kernels::{Input, Pool, Product, Rows, matmul};
 
-use super::{Buffers, FeedForward, FeedForwardKind, FeedForwardLayer, gated};
+use super::{Buffers, FeedForwardKind, FeedForwardLayer, gated};
 use crate::attention::each_row;
 use crate::error::CheckpointError;
 use crate::identity::Fields;
@@ -174,8 +176,8 @@ pub struct Routes {
 }
 
 impl FeedForwardLayer for MoeLayer {
-    fn is_of(&self, kind: &FeedForward) -> bool {
-        matches!(kind, FeedForward::Moe(shape) if *shape == self.shape)
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
     }
 
     fn inputs(&self) -> Vec<&Weight> {

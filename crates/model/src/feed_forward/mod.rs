@@ -27,8 +27,8 @@ pub enum FeedForward {
 
 /// A layer of feed-forward: its sizes and its weights.
 pub trait FeedForwardLayer: Any + Send + Sync {
-    /// Whether it has these sizes.
-    fn is_of(&self, kind: &FeedForward) -> bool;
+    /// Whether it has the sizes of this kind.
+    fn is_of(&self, kind: &dyn Any) -> bool;
     /// Weights that multiply the layer's input.
     fn inputs(&self) -> Vec<&Weight>;
     /// Every matrix.
@@ -38,7 +38,7 @@ pub trait FeedForwardLayer: Any + Send + Sync {
 }
 
 /// What others need to know of a kind of feed-forward. Sizes may come from a file: none of this may overflow or be slow.
-pub trait FeedForwardKind {
+pub trait FeedForwardKind: Any {
     /// Routed experts, and how many a token chooses; `None` without a router.
     fn experts(&self) -> Option<(usize, usize)> {
         None
