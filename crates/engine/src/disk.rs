@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use model::mmap::Mapping;
 
+use crate::guide::give_way;
 use crate::identity::{FileHash, NoHash, file_hash};
 use crate::runner::Fingerprint;
 use crate::store::{Fetch, Key, Settings, Statistics, Store};
@@ -55,7 +56,8 @@ impl LateStore {
         let shared = Arc::new(Shared { files, store: OnceLock::new(), stop, off, warn: Arc::from(warn) });
         let theirs = Arc::clone(&shared);
         let hash = move || {
-            give_way();
+            // Those who decode go first.
+            give_way(19);
             match theirs.hashes(dir.join("hashes")) {
                 Ok(hashes) => {
                     let (fingerprint, warn) = (fingerprint.with(&hashes), Arc::clone(&theirs.warn));
@@ -142,11 +144,4 @@ impl Shared {
     fn hashes(&self, records: PathBuf) -> Result<Vec<FileHash>, NoHash> {
         self.files.iter().map(|file| file_hash(file, &records, &self.stop)).collect()
     }
-}
-
-/// Those who decode go first.
-fn give_way() {
-    // On Linux it is the calling thread alone whose priority this is.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 19);
 }

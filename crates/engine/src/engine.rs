@@ -138,14 +138,8 @@ impl Engine {
         let (pages, pages_available) = (runner.pages(), runner.pages());
         let state = State {
             queue: Queue::new(waiting, running),
-            arrived: Vec::new(),
-            gone: Vec::new(),
-            ending: false,
-            woken: false,
-            stored: true,
-            fault: None,
             statistics: Statistics { pages, pages_available, ..Statistics::default() },
-            next_id: 0,
+            ..State::default()
         };
         let (state, changed, store) = (Mutex::new(state), Condvar::new(), OnceLock::new());
         let shared = Arc::new(Shared { state, changed, store, started: Instant::now() });
@@ -153,7 +147,7 @@ impl Engine {
             let theirs = Arc::downgrade(&shared);
             let wake = move || {
                 if let Some(shared) = theirs.upgrade() {
-                    shared.lock().stored = false;
+                    shared.lock().unstored = true;
                     shared.wake();
                 }
             };
@@ -209,7 +203,7 @@ impl Engine {
             prompt: Vec::new(),
         };
         let (prompt, active) = ActiveRequest::new(request, self.limits.context, Box::new(sink));
-        let progress = Arc::clone(active.progress());
+        let progress = Arc::clone(&active.progress);
         let mut state = self.shared.lock();
         if let Some(fault) = &state.fault {
             return Err(SubmitError::Stopped(fault.clone()));

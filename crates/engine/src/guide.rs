@@ -122,7 +122,7 @@ fn obey(
         }
         wake();
         if begun.elapsed() > SLOW && !std::mem::replace(&mut slow, true) {
-            give_way();
+            give_way(10);
         }
         let Ok(token) = chosen.recv() else { return Ok(()) };
         constraint.accept(token)?;
@@ -135,8 +135,10 @@ fn obey(
     }
 }
 
-/// On Linux it is the calling thread alone whose priority this is.
-fn give_way() {
+/// The calling thread gives way to others. On Linux it is that thread alone whose priority this is; elsewhere nothing is done.
+pub(crate) fn give_way(niceness: i32) {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 10);
+    let _ = rustix::process::setpriority_process(None, niceness);
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }

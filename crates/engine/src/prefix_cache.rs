@@ -17,7 +17,7 @@ struct Slot {
 }
 
 /// All pages of a cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PrefixCache {
     slots: Vec<Slot>,
     /// Nobody uses these, and they hold nothing.
@@ -37,11 +37,7 @@ impl PrefixCache {
         PrefixCache {
             slots: vec![Slot::default(); count],
             empty: (0..count as u32).rev().collect(),
-            idle: BTreeMap::new(),
-            blocks: HashMap::new(),
-            followers: HashMap::new(),
-            clock: 0,
-            evicted: 0,
+            ..PrefixCache::default()
         }
     }
 

@@ -37,7 +37,7 @@ pub struct Bounds {
 }
 
 /// A request that is to be scheduled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewRequest {
     /// Tokens to read.
     pub prompt: Vec<u32>,
@@ -131,7 +131,7 @@ pub struct Block {
     pub end: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Request {
     id: Id,
     /// As it came, but for its prompt.
@@ -174,6 +174,11 @@ impl Request {
     /// Whether it only waits for its next token to be computed.
     fn decodes(&self) -> bool {
         self.computed + 1 == self.tokens.len() && self.computed >= self.prompt
+    }
+
+    /// Who gives way last: smaller is later. A higher priority, then who came earlier.
+    fn seniority(&self) -> (i16, Id) {
+        (-i16::from(self.arrival.priority), self.id)
     }
 }
 
@@ -233,19 +238,7 @@ impl Scheduler {
         assert!((1..=self.bounds.context).contains(&new.prompt.len()), "the caller checks prompts");
         self.lift_counter(new.account);
         let tokens = std::mem::take(&mut new.prompt);
-        self.waiting.push(Request {
-            id,
-            prompt: tokens.len(),
-            tokens,
-            arrival: new,
-            keys: Vec::new(),
-            pages: Vec::new(),
-            computed: 0,
-            published: 0,
-            loading: VecDeque::new(),
-            found: 0,
-            begun: false,
-        });
+        self.waiting.push(Request { id, prompt: tokens.len(), tokens, arrival: new, ..Request::default() });
     }
 
     /// An account that asked for nothing has no credit from that time.
@@ -376,8 +369,7 @@ impl Scheduler {
     /// account that has most, if that is more than one.
     fn pick_victim(&self, at: usize) -> Option<Id> {
         let NewRequest { priority, account, .. } = self.waiting[at].arrival;
-        let youngest = |r: &&Request| (-i16::from(r.arrival.priority), r.id);
-        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(youngest);
+        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(|r| r.seniority());
         if lower.is_some() {
             return lower.map(|r| r.id);
         }
@@ -388,7 +380,7 @@ impl Scheduler {
         }
         let most = counts.values().copied().max().filter(|&n| n > 1)?;
         let candidates = self.running.iter().filter(|r| counts[&r.arrival.account] == most);
-        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(youngest).map(|r| r.id)
+        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(|r| r.seniority()).map(|r| r.id)
     }
 
     /// A running request gives back its pages and waits again, in its old order.
@@ -474,20 +466,17 @@ impl Scheduler {
             if request.pages.len() >= wanted {
                 return true;
             }
-            let own = (-i16::from(request.arrival.priority), id);
-            let youngest = |r: &Request| (-i16::from(r.arrival.priority), r.id);
-            let Some(victim) = self.running.iter().max_by_key(|r| youngest(r)).filter(|r| youngest(r) > own) else {
+            let own = request.seniority();
+            let Some((_, victim)) = self.running.iter().map(Request::seniority).max().filter(|last| *last > own) else {
                 return false;
             };
-            let victim = victim.id;
             self.preempt(victim, step);
         }
     }
 
     /// One token of everyone who waits for nothing else.
     fn decode(&mut self, step: &mut Step) {
-        let mut order: Vec<_> =
-            self.running.iter().filter(|r| r.decodes()).map(|r| (-i16::from(r.arrival.priority), r.id)).collect();
+        let mut order: Vec<_> = self.running.iter().filter(|r| r.decodes()).map(Request::seniority).collect();
         order.sort_unstable();
         for (_, id) in order {
             let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };

@@ -45,6 +45,7 @@ pub struct Statistics {
 }
 
 /// What the worker and those who submit share.
+#[derive(Default)]
 pub(crate) struct State {
     /// Who waits and who runs.
     pub queue: Queue,
@@ -55,8 +56,8 @@ pub(crate) struct State {
     pub ending: bool,
     /// Something that the worker waits for is there: blocks from disk, an answer of a constraint.
     pub woken: bool,
-    /// What is in memory was put on disk, when that came into use.
-    pub stored: bool,
+    /// The cache on disk has come into use: what is in memory is still to be put there.
+    pub unstored: bool,
     /// What the engine's thread said when it panicked.
     pub fault: Option<String>,
     pub statistics: Statistics,

@@ -6,9 +6,11 @@
 //! are added in four chains (position mod 4), weighted values in the order of positions.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use crate::scratch::sized;
-use crate::small::{SIX_BYTES, SMALL, eight_lanes, six_lanes};
+use crate::small::{SIX_BYTES, SMALL, SmallQuants};
+use crate::unpack::LINE;
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};
 
@@ -73,14 +75,14 @@ fn pack_row<V: Vectors>(isa: V, row: Numbers, j: usize, block: &mut [f32]) {
         }
         // Rows of these are whole blocks.
         Numbers::Eight(x, s) => {
-            for (c, out) in steps.iter_mut().enumerate().take(x.len() / 16) {
-                isa.store(isa.load(&eight_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            for (c, out) in steps.iter_mut().enumerate().take(s.len()) {
+                isa.store(isa.load(&SmallQuants::lanes(x, s, 16 * c)), &mut out[at.clone()]);
             }
             0
         }
         Numbers::Six(x, s) => {
-            for (c, out) in steps.iter_mut().enumerate().take(x.len() / SIX_BYTES) {
-                isa.store(isa.load(&six_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            for (c, out) in steps.iter_mut().enumerate().take(s.len()) {
+                isa.store(isa.load(&SmallQuants::lanes(x, s, 16 * c)), &mut out[at.clone()]);
             }
             0
         }
@@ -112,27 +114,17 @@ fn pack_block<V: Vectors>(
 pub(crate) fn prefetch_row<V: Vectors>(isa: V, x: Numbers, stride: usize, width: usize, row: usize) {
     let at = row * stride..row * stride + width;
     match x {
-        Numbers::F32(x) => {
-            for line in x.get(at).unwrap_or_default().chunks(16) {
-                isa.prefetch(line);
-            }
-        }
-        Numbers::Bf16(x) => {
-            for line in x.get(at).unwrap_or_default().chunks(32) {
-                isa.prefetch(line);
-            }
-        }
-        Numbers::Eight(x, _) => {
-            for line in x.get(at).unwrap_or_default().chunks(64) {
-                isa.prefetch(line);
-            }
-        }
-        Numbers::Six(x, _) => {
-            let at = at.start / SMALL * SIX_BYTES..at.end / SMALL * SIX_BYTES;
-            for line in x.get(at).unwrap_or_default().chunks(64) {
-                isa.prefetch(line);
-            }
-        }
+        Numbers::F32(x) => prefetch_lines(isa, x, at),
+        Numbers::Bf16(x) => prefetch_lines(isa, x, at),
+        Numbers::Eight(x, _) => prefetch_lines(isa, x, at),
+        Numbers::Six(x, _) => prefetch_lines(isa, x, at.start / SMALL * SIX_BYTES..at.end / SMALL * SIX_BYTES),
+    }
+}
+
+#[inline(always)]
+fn prefetch_lines<V: Vectors, T>(isa: V, x: &[T], at: Range<usize>) {
+    for line in x.get(at).unwrap_or_default().chunks(LINE / size_of::<T>()) {
+        isa.prefetch(line);
     }
 }
 

@@ -15,7 +15,7 @@ use std::cell::Cell;
 
 use crate::attend::{FOUR, Shape, enter, merge_vector, prefetch_row, seen_by_group, soften, within_keys};
 use crate::scratch::room;
-use crate::small::{SMALL, eight_lanes, six_lanes};
+use crate::small::{SMALL, SmallQuants};
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, PAGE_MAX, Queries};
 
@@ -145,39 +145,20 @@ impl Source for &[u16] {
     }
 }
 
-/// The largest of scales times the largest quant.
-#[inline(always)]
-fn bound(scales: &[u16], most: f32) -> u32 {
-    (f32::from_bits(scales.largest(0, scales.len())) * most).to_bits()
-}
-
-impl Source for (&[i8], &[u16]) {
+impl<Q: SmallQuants> Source for (&[Q], &[u16]) {
     #[inline(always)]
     fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
-        [isa.load(&eight_lanes(self.0, self.1, at)), isa.load(&eight_lanes(self.0, self.1, at + SMALL))]
+        [isa.load(&Q::lanes(self.0, self.1, at)), isa.load(&Q::lanes(self.0, self.1, at + SMALL))]
     }
     #[inline(always)]
     fn rest<V: Vectors>(self, isa: V, at: usize, _: usize) -> [V::F; 2] {
-        [isa.load(&eight_lanes(self.0, self.1, at)), isa.splat(0.0)]
+        [isa.load(&Q::lanes(self.0, self.1, at)), isa.splat(0.0)]
     }
+    /// The largest of scales times the largest quant.
     #[inline(always)]
     fn largest(self, from: usize, len: usize) -> u32 {
-        bound(&self.1[from / SMALL..(from + len) / SMALL], 128.0)
-    }
-}
-
-impl Source for (&[u8], &[u16]) {
-    #[inline(always)]
-    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
-        [isa.load(&six_lanes(self.0, self.1, at)), isa.load(&six_lanes(self.0, self.1, at + SMALL))]
-    }
-    #[inline(always)]
-    fn rest<V: Vectors>(self, isa: V, at: usize, _: usize) -> [V::F; 2] {
-        [isa.load(&six_lanes(self.0, self.1, at)), isa.splat(0.0)]
-    }
-    #[inline(always)]
-    fn largest(self, from: usize, len: usize) -> u32 {
-        bound(&self.1[from / SMALL..(from + len) / SMALL], 32.0)
+        let scales = &self.1[from / SMALL..(from + len) / SMALL];
+        (f32::from_bits(scales.largest(0, scales.len())) * Q::MOST).to_bits()
     }
 }
 

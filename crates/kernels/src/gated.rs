@@ -42,7 +42,7 @@ impl Hidden {
         if in_bytes {
             self.quantized.shape(rows.iter().copied(), width);
         } else {
-            self.floats.resize((self.rows * width).max(self.floats.len()), 0.0);
+            sized(&mut self.floats, self.rows * width);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::formats::with_format;
+use crate::blocks::with_format;
 use crate::scratch::sized;
 use crate::{Format, Pool, Rows};
 

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::blocks::{Block, decode_blocks, decode_floats};
-use crate::formats::with_format;
+use crate::blocks::{Block, decode_blocks, decode_floats, with_format};
 use crate::operands::Sides;
 use crate::panels::Row;
 use crate::scratch::sized;
@@ -303,33 +302,20 @@ pub fn transposed<V: Vectors>(isa: V, w: &Matrix, x: &[f32], range: Range<usize>
             let mut c = 0;
             while c + 64 <= cols {
                 if four && V::MANY_REGISTERS {
-                    transposed_tile::<V, 4, 4>(isa, &part, (r, r - range.start), c, out);
+                    transposed_tile::<V, 4, 4>(isa, &part, (r, r - range.start), c..c + 64, out);
                 } else if four {
                     for c in (c..c + 64).step_by(16) {
-                        transposed_tile::<V, 4, 1>(isa, &part, (r, r - range.start), c, out);
+                        transposed_tile::<V, 4, 1>(isa, &part, (r, r - range.start), c..c + 16, out);
                     }
                 } else {
-                    transposed_tile::<V, 1, 4>(isa, &part, (r, r - range.start), c, out);
+                    transposed_tile::<V, 1, 4>(isa, &part, (r, r - range.start), c..c + 64, out);
                 }
                 c += 64;
             }
             let rows = if four { 4 } else { 1 };
             for r in r..r + rows {
-                let xs = &x[r * w.rows + first..r * w.rows + first + count];
-                let mut c = c;
-                while c < cols {
-                    let lanes = 16.min(cols - c);
-                    let mut acc = [0f32; 16];
-                    if first > 0 {
-                        out.read(r - range.start, c, &mut acc[..lanes]);
-                    }
-                    let mut v = isa.load(&acc);
-                    for (j, &xj) in xs.iter().enumerate() {
-                        v = isa.fma(isa.splat(xj), isa.load(&decoded[j * width + c..j * width + c + 16]), v);
-                    }
-                    isa.store(v, &mut acc);
-                    out.write(r - range.start, c, &acc[..lanes]);
-                    c += lanes;
+                for c in (c..cols).step_by(16) {
+                    transposed_tile::<V, 1, 1>(isa, &part, (r, r - range.start), c..cols.min(c + 16), out);
                 }
             }
             r += rows;
@@ -351,22 +337,24 @@ struct Decoded<'a> {
     all: usize,
 }
 
-/// `P` vectors of columns from `c` on, of `R` rows from r on, rows of `out` from `to` on: decoded rows, whose first is number `first`, are added in order.
+/// `P` vectors of columns, of which those in `columns` are there, of `R` rows from r on, rows of `out` from `to` on: decoded rows, whose
+/// first is number `first`, are added in order.
 #[inline(always)]
 fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
     isa: V,
     x: &Decoded,
     (r, to): (usize, usize),
-    c: usize,
+    columns: Range<usize>,
     out: &mut Out,
 ) {
+    let (c, there) = (columns.start, columns.len());
     let Decoded { rows: decoded, width, first, x, all } = *x;
     let count = decoded.len() / width;
     let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * all + first..][..count]);
     let (mut v, mut lanes) = ([[isa.splat(0.0); P]; R], [0f32; 64]);
     if first > 0 {
         for a in 0..R {
-            out.read(to + a, c, &mut lanes[..16 * P]);
+            out.read(to + a, c, &mut lanes[..there]);
             v[a] = array!(P, p, isa.load(&lanes[16 * p..16 * p + 16]));
         }
     }
@@ -384,7 +372,7 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
         for p in 0..P {
             isa.store(v[a][p], &mut lanes[16 * p..16 * p + 16]);
         }
-        out.write(to + a, c, &lanes[..16 * P]);
+        out.write(to + a, c, &lanes[..there]);
     }
 }
 

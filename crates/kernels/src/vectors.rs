@@ -172,31 +172,10 @@ pub trait Vectors: Copy + 'static {
     }
 
     /// The largest magnitude in both, as their bits are ordered: NaN above all.
-    #[inline(always)]
-    fn largest(self, a: Self::F, b: Self::F) -> f32 {
-        let mut lanes = [0f32; 32];
-        self.store(a, &mut lanes);
-        self.store(b, &mut lanes[16..]);
-        let mut most = 0;
-        for x in lanes {
-            most = most.max(x.abs().to_bits());
-        }
-        f32::from_bits(most)
-    }
-
+    fn largest(self, a: Self::F, b: Self::F) -> f32;
     /// To the nearest integers within -127..=127, ties to even, those beyond to the last, a NaN to zero; and their sum. Never -128: its
     /// magnitude has no signed byte, which products by signs need.
-    #[inline(always)]
-    fn to_bytes(self, v: Self::F, out: &mut [i8]) -> i32 {
-        let mut lanes = [0f32; 16];
-        self.store(v, &mut lanes);
-        let mut sum = 0;
-        for (x, out) in lanes.iter().zip(&mut out[..16]) {
-            *out = (x.round_ties_even() as i8).max(-127);
-            sum += *out as i32;
-        }
-        sum
-    }
+    fn to_bytes(self, v: Self::F, out: &mut [i8]) -> i32;
 
     /// The sum of all lanes, in the one order: halves are added until one is left.
     #[inline(always)]

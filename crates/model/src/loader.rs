@@ -11,13 +11,13 @@ use crate::tensors::{Depth, Kind, Stored, Tensors};
 use crate::weight::{GatedBlock, Linear, Weight};
 
 /// Tensors by the names that their kind of checkpoint has for them.
-pub(crate) struct Names<'a> {
-    pub tensors: &'a Tensors,
-    pub kind: Kind,
-    pub depth: Depth,
-    pub norm_offset: f32,
+pub struct Names<'a> {
+    pub(crate) tensors: &'a Tensors,
+    pub(crate) kind: Kind,
+    pub(crate) depth: Depth,
+    pub(crate) norm_offset: f32,
     /// Tensors that became weights; `complete` names the others.
-    pub used: RefCell<BTreeSet<String>>,
+    pub(crate) used: RefCell<BTreeSet<String>>,
 }
 
 impl Names<'_> {
@@ -45,12 +45,7 @@ impl Names<'_> {
 
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
         self.note(name);
-        self.tensors.vector(name, len, self.depth)
-    }
-
-    /// A file of the checkpoint, for messages.
-    pub fn file(&self) -> std::path::PathBuf {
-        self.tensors.files.first().map_or_else(Default::default, |f| f.path().to_path_buf())
+        self.tensors.numbers(name, &[len], self.depth)
     }
 
     /// The stored name of a layer's part (by its Hugging Face name), with its ending.

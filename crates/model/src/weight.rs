@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kernels::formats::Format;
+use kernels::{Input, Pool, Quantized};
 
 use crate::mmap::Mapping;
 
@@ -46,6 +47,22 @@ impl Weight {
         let row_bytes = self.format.row_bytes(self.cols).expect("checked when the weight was made");
         Weight { rows, offset: self.offset + from * row_bytes, scale_row: self.scale_row + from, ..self.clone() }
     }
+}
+
+/// An input for products with `weights`: rows `x[rows, cols]`, quantised if any of the weights wants that.
+pub(crate) fn prepare<'a, 'w>(
+    pool: &Pool,
+    x: &'a [f32],
+    rows: usize,
+    cols: usize,
+    quantized: &'a mut Quantized,
+    weights: impl IntoIterator<Item = &'w Weight>,
+) -> Input<'a> {
+    let wanted = weights.into_iter().any(|w| w.format.wants_quantized_input());
+    if wanted {
+        quantized.quantize(pool, x, rows, cols);
+    }
+    Input { x, rows, cols, quantized: wanted.then_some(&*quantized) }
 }
 
 /// A matrix and its optional bias.

@@ -1,6 +1,6 @@
 //! Attention over chosen positions and over rows that stand for several tokens, beside sums written out in f64.
 
-use farthing_model::attention::paged::{Positions, Query, Widths, attend_paged};
+use farthing_model::attention::paged::{Positions, Query, attend_paged};
 use farthing_model::cache::{Every, RowKind};
 use farthing_model::{Cache, CacheFormat, CacheLayout};
 use kernels::{Pool, Queries};
@@ -75,7 +75,7 @@ fn attended(shape: &Shape, sequence: &Sequence, q: &[f32], seen: &[Positions], t
             value_at,
         });
     }
-    let widths = Widths { key: shape.key, value: shape.value, scale: SCALE };
+    let widths = kernels::Shape { heads: shape.heads, key: shape.key, value: shape.value, scale: SCALE };
     attend_paged(&Pool::new(threads), &mut queries, widths, sequence.cache.rows(0, 1), &mut Vec::new());
     drop(queries);
     out

@@ -38,11 +38,6 @@ impl Directory {
         self.folder(key.0[0]).join(format!("{key}.unit"))
     }
 
-    /// The directory exists and nobody else can put files there.
-    pub fn check(&self) -> io::Result<()> {
-        private(&self.0)
-    }
-
     /// The folder of all keys that begin with a byte is a folder, not a link to one, and nobody else can put files there.
     pub fn check_folder(&self, byte: u8) -> io::Result<()> {
         let folder = self.folder(byte);
@@ -50,12 +45,6 @@ impl Directory {
             return Err(refusal(&folder, "is a link, which others may lead elsewhere; remove it"));
         }
         private(&folder)
-    }
-
-    /// Make the directory, and see that it is what it should be.
-    pub fn prepare(&self) -> io::Result<()> {
-        create(&self.0)?;
-        self.check()
     }
 
     /// Make the folder of a key.

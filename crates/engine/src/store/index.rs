@@ -1,7 +1,6 @@
 //! Which blocks are on disk, how large, and which was used longest ago.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 
 use super::Key;
 
@@ -73,14 +72,10 @@ impl Index {
 
     /// Blocks whose key begins with a byte.
     pub fn beginning_with(&self, byte: u8) -> BTreeSet<Key> {
-        self.blocks.range(keys_beginning_with(byte)).map(|(key, _)| *key).collect()
+        let (mut first, mut last) = ([0; 32], [255; 32]);
+        (first[0], last[0]) = (byte, byte);
+        self.blocks.range(Key(first)..=Key(last)).map(|(key, _)| *key).collect()
     }
-}
-
-fn keys_beginning_with(byte: u8) -> RangeInclusive<Key> {
-    let (mut first, mut last) = ([0; 32], [255; 32]);
-    (first[0], last[0]) = (byte, byte);
-    Key(first)..=Key(last)
 }
 
 #[cfg(test)]

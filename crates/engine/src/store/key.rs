@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The name of a block. Derive it with [`root`] and [`chain`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
 
 impl Key {

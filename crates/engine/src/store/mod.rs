@@ -37,7 +37,7 @@ mod queue;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -102,16 +102,6 @@ pub struct Statistics {
     pub evicted: u64,
 }
 
-#[derive(Clone, Copy)]
-enum Counter {
-    Hits,
-    Misses,
-    Written,
-    Dropped,
-    Damaged,
-    Evicted,
-}
-
 /// What the threads of a store share.
 struct Shared {
     directory: Directory,
@@ -121,7 +111,8 @@ struct Shared {
     queue: Queue,
     /// Nobody else can put files into the directory, as last seen.
     usable: AtomicBool,
-    counters: [AtomicU64; 6],
+    /// What was done; what is there follows from the index.
+    done: Mutex<Statistics>,
     warn: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -136,8 +127,8 @@ impl Shared {
         found
     }
 
-    fn count(&self, counter: Counter) {
-        self.counters[counter as usize].fetch_add(1, Ordering::Relaxed);
+    fn count(&self, done: impl FnOnce(&mut Statistics)) {
+        done(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What one block takes.
@@ -168,7 +159,7 @@ impl Store {
             index: Mutex::default(),
             queue: Queue::new(QUEUE_BYTES),
             usable: AtomicBool::new(false),
-            counters: Default::default(),
+            done: Mutex::default(),
             warn: Box::new(warn),
         });
         let writer = Writer::new(shared.clone());
@@ -193,7 +184,7 @@ impl Store {
         if self.contains(&key) {
             self.touch(&[key]);
         } else if self.shared.disk_bytes() > self.shared.bytes_max || !self.shared.queue.push(Job::Write(key, bytes)) {
-            self.shared.count(Counter::Dropped);
+            self.shared.count(|done| done.dropped += 1);
         }
     }
 
@@ -218,19 +209,10 @@ impl Store {
 
     /// What is there, and what was done.
     pub fn statistics(&self) -> Statistics {
-        let [hits, misses, written, dropped, damaged, evicted] =
-            std::array::from_fn(|at| self.shared.counters[at].load(Ordering::Relaxed));
         let index = self.shared.index();
-        Statistics {
-            blocks: index.len() as u64,
-            bytes: index.bytes(),
-            hits,
-            misses,
-            written,
-            dropped,
-            damaged,
-            evicted,
-        }
+        let (blocks, bytes) = (index.len() as u64, index.bytes());
+        drop(index);
+        Statistics { blocks, bytes, ..*self.shared.done.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Wait until all that was put is written or dropped. The operating system has it then; that it lies on the disk is another matter.

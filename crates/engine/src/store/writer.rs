@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::directory::{Listing, nanoseconds};
+use super::directory::{Listing, make_private, nanoseconds, private};
 use super::queue::{Job, Next};
-use super::{Counter, Key, Shared, block};
+use super::{Key, Shared, block};
 
 /// How often the directory is looked at.
 const SCAN: Duration = Duration::from_secs(2);
@@ -43,7 +43,7 @@ impl Writer {
         let (folders, scanned) = (vec![None; 256], Instant::now());
         let mut writer =
             Writer { shared, folders, scanned, unscanned: 0, paused: None, warned: None, number, count: 0 };
-        if let Err(error) = writer.shared.directory.prepare() {
+        if let Err(error) = make_private(&writer.shared.directory.0) {
             writer.refused(&error);
         }
         writer.scan();
@@ -85,7 +85,7 @@ impl Writer {
             return;
         }
         if self.paused.is_some_and(|paused| paused.elapsed() < PAUSE) {
-            return self.shared.count(Counter::Dropped);
+            return self.shared.count(|done| done.dropped += 1);
         }
         self.paused = None;
         let used = nanoseconds(SystemTime::now());
@@ -93,10 +93,10 @@ impl Writer {
             Ok(()) => {
                 self.shared.index().insert(key, self.shared.disk_bytes(), used);
                 self.unscanned += self.shared.disk_bytes();
-                self.shared.count(Counter::Written);
+                self.shared.count(|done| done.written += 1);
             }
             Err(error) => {
-                self.shared.count(Counter::Dropped);
+                self.shared.count(|done| done.dropped += 1);
                 // A directory in the place of one block is no fault of the disk.
                 if !self.shared.directory.file(&key).is_dir() {
                     self.refused(&error);
@@ -107,7 +107,7 @@ impl Writer {
 
     fn write_file(&mut self, key: &Key, page: &[u8], used: u64) -> io::Result<()> {
         let Shared { directory, header, .. } = &*self.shared;
-        self.shared.checked(directory.prepare())?;
+        self.shared.checked(make_private(&directory.0))?;
         self.make_room(self.shared.disk_bytes())?;
         self.count += 1;
         let unfinished =
@@ -149,7 +149,7 @@ impl Writer {
                 }
                 if metadata.is_file() {
                     match fs::remove_file(&path) {
-                        Ok(()) => self.shared.count(Counter::Evicted),
+                        Ok(()) => self.shared.count(|done| done.evicted += 1),
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                         Err(error) => return Err(error),
                     }
@@ -162,7 +162,7 @@ impl Writer {
     /// Bring the index up to what is in the directory. Folders that did not change are not read.
     fn scan(&mut self) {
         (self.scanned, self.unscanned) = (Instant::now(), 0);
-        let usable = self.shared.checked(self.shared.directory.check()).is_ok();
+        let usable = self.shared.checked(private(&self.shared.directory.0)).is_ok();
         for byte in 0..=255 {
             let changed =
                 fs::metadata(self.shared.directory.folder(byte)).and_then(|m| m.modified()).ok().filter(|_| usable);

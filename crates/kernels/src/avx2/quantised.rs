@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::lanes::{Eight, load};
 use super::single;
-use crate::formats::with_format;
+use crate::blocks::with_format;
 use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
 use crate::unpack::{self, LINE, STEP, Starts, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
@@ -50,17 +50,8 @@ struct Room {
 /// How many products of four columns may be added in 16 bits: two bytes of at most 128 a sum.
 const fn run<B: Unpack>() -> usize {
     let most = if B::EIGHT_BITS { 15 } else { B::MOST as usize };
-    let (fit, steps) = ((1 << 15) / (2 * 128 * most), B::GROUP / 4);
     // A power of two divides the group.
-    let fit = if fit >= 8 {
-        8
-    } else if fit >= 4 {
-        4
-    } else if fit >= 2 {
-        2
-    } else {
-        1
-    };
+    let (fit, steps) = (1 << ((1usize << 15) / (2 * 128 * most)).ilog2(), B::GROUP / 4);
     if fit < steps { fit } else { steps }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::lanes::Sixteen;
 use crate::avx2::single;
-use crate::formats::with_format;
+use crate::blocks::with_format;
 use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
 use crate::unpack::{self, LINE, STEP, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};

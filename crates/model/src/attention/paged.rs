@@ -67,23 +67,6 @@ impl Query<'_> {
     }
 }
 
-/// Widths and the factor on scores that all queries share.
-#[derive(Clone, Copy)]
-pub struct Widths {
-    /// Of a key.
-    pub key: usize,
-    /// Of a value.
-    pub value: usize,
-    /// On scores before the softmax.
-    pub scale: f32,
-}
-
-impl Widths {
-    fn of(self, heads: usize) -> Shape {
-        Shape { heads, key: self.key, value: self.value, scale: self.scale }
-    }
-}
-
 /// How many of `rows` rows, each of `groups` times `heads` query heads, run together: enough that packing a page is little work,
 /// few enough that all threads have some. Nobody's bits depend on it.
 pub fn rows_together(heads: usize, groups: usize, rows: usize, threads: usize) -> usize {
@@ -122,8 +105,8 @@ impl Part {
     }
 }
 
-fn attend_split(query: &Query, widths: Widths, rows: RowsOf, part: &mut Part) {
-    let shape = widths.of(part.heads);
+fn attend_split(query: &Query, shape: Shape, rows: RowsOf, part: &mut Part) {
+    let shape = Shape { heads: part.heads, ..shape };
     let (range, width) = (query.range(), rows.width);
     let (from, to) = ((part.split * SPLIT).max(range.start), ((part.split + 1) * SPLIT).min(range.end));
     let (mut state, gathered) = part.state();
@@ -171,16 +154,16 @@ fn finish(total: &mut Part, value: usize, query: &mut Query) {
     }
 }
 
-/// Fill every query's `outs`; `parts` are buffers.
-pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, rows: RowsOf, parts: &mut Vec<Part>) {
-    let value = widths.value;
+/// Fill every query's `outs`; `parts` are buffers. Heads are those of each query, whatever the shape says.
+pub fn attend_paged(pool: &Pool, queries: &mut [Query], shape: Shape, rows: RowsOf, parts: &mut Vec<Part>) {
+    let value = shape.value;
     if queries.len() >= 4 * pool.threads() || queries.iter().all(|q| q.splits().len() <= 1) {
         pool.each(queries, |query| {
             let [mut total, mut part] = PARTS.take();
             total.start(0, 0, query.outs.len(), value);
             for split in query.splits() {
                 part.start(0, split, query.outs.len(), value);
-                attend_split(query, widths, rows, &mut part);
+                attend_split(query, shape, rows, &mut part);
                 merge(&part, value, &mut total);
             }
             finish(&mut total, value, query);
@@ -200,7 +183,7 @@ pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, rows: Ro
     let parts = &mut parts[..count];
     {
         let queries = &*queries;
-        pool.each(parts, |part| attend_split(&queries[part.query], widths, rows, part));
+        pool.each(parts, |part| attend_split(&queries[part.query], shape, rows, part));
     }
     let mut parts = parts.iter().peekable();
     let [mut total, unused] = PARTS.take();

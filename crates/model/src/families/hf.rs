@@ -9,7 +9,7 @@ use super::*;
 use crate::rope::yarn_temperature;
 
 fn unsupported(c: &Json, what: String) -> CheckpointError {
-    CheckpointError::Unsupported { path: c.path.to_path_buf(), what }
+    CheckpointError::unsupported(c.path, what)
 }
 
 /// Theta, scaling, and the scaling's own settings, in either style (`rope_theta` + `rope_scaling`, or `rope_parameters`).

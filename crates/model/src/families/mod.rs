@@ -47,23 +47,13 @@ pub fn sizes<S: Settings>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes,
     })
 }
 
-/// Largest width of anything.
-pub const fn width_max() -> usize {
-    WIDTH_MAX
-}
-
-/// Largest width of a head.
-pub const fn head_dim_max() -> usize {
-    HEAD_DIM_MAX
-}
-
 /// Check what no single key shows: widths of heads, rotations that are numbers, and the sum of experts.
 pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, CheckpointError> {
-    let refuse = |what: String| Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+    let refuse = |what: String| Err(CheckpointError::damaged(path, what));
     let mut experts_in_all = 0usize;
     for (i, layer) in structure.layers.iter().enumerate() {
         let Layer { attention, feed_forward } = layer;
-        let (heads, widths, rope) = (attention.heads(), attention.head_widths(), attention.rope());
+        let Heads { count: heads, widths, rope, .. } = attention.heads();
         if heads > HEADS_MAX {
             return refuse(format!("{heads} heads in layer {i}; at most {HEADS_MAX} are possible"));
         }
@@ -96,7 +86,7 @@ pub fn mixture<S: Settings>(
     shared_hidden: usize,
     router: Router,
 ) -> Result<FeedForward, CheckpointError> {
-    let contradiction = |what: String| CheckpointError::Damaged { path: s.path().to_path_buf(), what };
+    let contradiction = |what: String| CheckpointError::damaged(s.path(), what);
     if experts > EXPERTS_MAX || active == 0 || active > experts {
         return Err(contradiction(format!("{active} active of {experts} experts cannot be")));
     }
