@@ -238,6 +238,10 @@ fn arguments(
     if tool.parameters.is_null() {
         return Ok(anything());
     }
+    if let Some(other) = tool.parameters["type"].as_str().filter(|&other| other != "object" && tool.strict) {
+        let reason = format!("it is {other:?}; the arguments of a call are one JSON object");
+        return Err(GrammarError::invalid("#/type", reason).of_tool(&tool.name));
+    }
     let parameters = of_object(&tool.parameters);
     let screened = match schema::screen(&parameters, tool.strict) {
         Ok(screened) => screened,
