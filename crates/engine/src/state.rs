@@ -81,8 +81,4 @@ impl Shared {
         self.lock().woken = true;
         self.changed.notify_all();
     }
-
-    pub fn wait(&self, state: MutexGuard<'_, State>, most: Duration) {
-        drop(self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
-    }
 }

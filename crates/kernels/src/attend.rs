@@ -400,12 +400,11 @@ pub fn attend<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, 
                 (true, true) if V::MANY_REGISTERS => {
                     values::<V, 4, 4>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                 }
-                (true, true) => {
-                    for c in c..c + 4 {
+                (true, _) => {
+                    for c in c..c + if four { 4 } else { 1 } {
                         values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                     }
                 }
-                (true, false) => values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into),
                 (false, true) => {
                     for a in 0..rows {
                         values::<V, 1, 4>(isa, p, a, v, steps, c, &seen, &f[g], value, into);

@@ -158,13 +158,11 @@ pub struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Rows.
     #[inline(always)]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns.
     pub fn cols(&self) -> usize {
         self.x.len() / self.rows
     }

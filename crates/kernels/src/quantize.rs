@@ -17,12 +17,7 @@ struct Blocks<'a> {
 impl Quantized {
     /// Take `x[rows * cols]`; `cols` is a multiple of 32.
     pub fn quantize(&mut self, pool: &Pool, x: &[f32], rows: usize, cols: usize) {
-        self.quantize_groups(pool, x, [rows], cols);
-    }
-
-    /// Take groups of so many rows, one after the other in `x`.
-    pub fn quantize_groups(&mut self, pool: &Pool, x: &[f32], groups: impl IntoIterator<Item = usize>, cols: usize) {
-        self.shape(groups, cols);
+        self.shape([rows], cols);
         assert_eq!(x.len(), self.rows * cols, "the input's shape");
         let few = self.rows * cols <= ALONE;
         let blocks = cols / BLOCK;

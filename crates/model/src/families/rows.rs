@@ -8,9 +8,7 @@ pub struct Family {
     pub hf: &'static str,
     /// `general.architecture` of its GGUF files, where they are read. Several families may share one.
     pub gguf: Option<Gguf>,
-    /// Its attention.
     pub attention: AttentionOf,
-    /// Its mixtures.
     pub experts: ExpertsOf,
     /// Whether `mlp_bias` may be true.
     pub mlp_bias: bool,
@@ -24,7 +22,6 @@ pub struct Family {
     pub tied: bool,
     /// Base of the rotary embedding.
     pub theta: f64,
-    /// Epsilon of the norms.
     pub norm_eps: f64,
 }
 
@@ -38,20 +35,16 @@ pub struct Gguf {
 
 /// Attention of a family.
 pub enum AttentionOf {
-    /// Grouped-query.
     Grouped {
         /// Key/value heads; `None`: as many as heads.
         kv_heads: Option<usize>,
         /// Width of a head; `None`: the stream's share.
         head_dim: Option<usize>,
-        /// Norms on q and k.
         qk_norm: bool,
         /// q, k and v always have biases, the output never; else `attention_bias` tells of all four.
         qkv_bias: bool,
-        /// Which layers have windows.
         windows: Windows,
     },
-    /// Multi-head latent.
     Latent {
         /// Rank of the query compression; 0: none.
         q_rank: usize,
@@ -71,7 +64,6 @@ pub enum Windows {
     ButEach(usize),
     /// Where `use_sliding_window` asks for them: from layer `max_window_layers` on, which is `first` by default.
     Asked {
-        /// First layer.
         first: usize,
         /// Whether `layer_types` decides where it is given.
         listed: bool,
@@ -94,9 +86,7 @@ pub enum ExpertsOf {
 pub struct DeepSeekMoe {
     /// Leading layers without a mixture.
     pub dense_layers: usize,
-    /// Routed experts.
     pub experts: usize,
-    /// Shared experts.
     pub shared: usize,
     /// Experts per token; `None`: it must be given.
     pub active: Option<usize>,
