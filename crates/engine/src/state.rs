@@ -64,14 +64,14 @@ pub(crate) struct State {
     pub next_id: Id,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct EngineShared {
     pub state: Mutex<State>,
     pub changed: Condvar,
     pub store: OnceLock<LateStore>,
     pub started: Instant,
 }
 
-impl Shared {
+impl EngineShared {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

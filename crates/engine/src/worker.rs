@@ -14,7 +14,7 @@ use crate::guide::Guide;
 use crate::request::Finish;
 use crate::runner::Runner;
 use crate::scheduler::{Admitted, BlockLoad, Chunk, Id, Scheduler, Step};
-use crate::state::Shared;
+use crate::state::EngineShared;
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
@@ -65,7 +65,7 @@ impl StepTimes {
 struct Worker {
     runner: Runner,
     scheduler: Scheduler,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     requests: HashMap<Id, ActiveRequest>,
     loading: HashMap<Id, Loading>,
     /// Logits of a step.
@@ -81,7 +81,7 @@ struct Worker {
 pub(crate) fn work(
     runner: Runner,
     scheduler: Scheduler,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     (step_max, constraint_max): (Duration, Duration),
     fault: Option<Box<dyn Fn(&str) + Send>>,
 ) {

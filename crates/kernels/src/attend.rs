@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::scratch::sized;
-use crate::small::{SIX_BYTES, SMALL, SmallQuants};
+use crate::small_quants::{SIX_BYTES, SMALL, SmallQuants};
 use crate::unpack::LINE;
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};
@@ -31,7 +31,7 @@ pub struct Shape {
 pub(crate) const FOUR: usize = 4;
 
 #[derive(Default)]
-struct Scratch {
+struct PageScratch {
     /// `[group][step][query][16]`
     queries: Vec<f32>,
     /// `[block][step][position][16]`
@@ -46,7 +46,7 @@ struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    static SCRATCH: Cell<PageScratch> = Cell::default();
 }
 
 /// One row to place `j` of a block `[step][4][16]`; the last step is filled with zeros.

@@ -7,9 +7,9 @@
 use crate::rope::{Pairing, Rope};
 
 /// Takes named values.
-pub struct Fields<'a>(pub &'a mut dyn FnMut(&[u8]));
+pub struct IdentityFields<'a>(pub &'a mut dyn FnMut(&[u8]));
 
-impl Fields<'_> {
+impl IdentityFields<'_> {
     /// Names hold no zero byte and values have eight bytes, so no two lists of fields give the same bytes.
     fn number(&mut self, name: &str, value: u64) {
         (self.0)(name.as_bytes());

@@ -18,7 +18,7 @@ pub(super) struct Directory(pub PathBuf);
 
 /// What is in one folder.
 #[derive(Default)]
-pub(super) struct Listing {
+pub(super) struct FolderListing {
     /// Blocks that were known before.
     pub known: BTreeSet<Key>,
     /// Blocks that were not, with the length of their files and the time of their last use.
@@ -57,9 +57,9 @@ impl Directory {
 
     /// Read the names in a folder. Removes what a killed process or a lost block left behind: unfinished files of long ago, and files too short to
     /// be a block.
-    pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<Listing> {
+    pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<FolderListing> {
         self.check_folder(byte)?;
-        let (mut listing, now) = (Listing::default(), SystemTime::now());
+        let (mut listing, now) = (FolderListing::default(), SystemTime::now());
         for entry in fs::read_dir(self.folder(byte))?.take(NAMES_MAX) {
             let entry = entry?;
             let name = entry.file_name();

@@ -5,7 +5,7 @@ use kernels::Format;
 use super::{AttentionKind, AttentionLayer, Heads};
 use crate::cache::{CacheFormat, RowKind, common};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{sum, times};
 use crate::rope::Rope;
@@ -68,7 +68,7 @@ impl AttentionKind for Mla {
         ])
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, latent_eps, rope } = self;
         fields.size("mla.heads", *heads);
         fields.optional("mla.q_rank", *q_rank);

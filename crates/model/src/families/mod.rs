@@ -38,7 +38,7 @@ pub struct Sizes {
 }
 
 /// Check the sizes every family has.
-pub fn sizes<S: Settings>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes, CheckpointError> {
+pub fn sizes<S: ConfigValues>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes, CheckpointError> {
     Ok(Sizes {
         layers: count(s, keys[0], 1, LAYERS_MAX)?,
         hidden: count(s, keys[1], 1, WIDTH_MAX)?,
@@ -78,7 +78,7 @@ pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, Checkp
 }
 
 /// Check an expert layout and make its feed-forward.
-pub fn mixture<S: Settings>(
+pub fn mixture<S: ConfigValues>(
     s: &S,
     experts: usize,
     active: usize,

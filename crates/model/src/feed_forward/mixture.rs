@@ -7,7 +7,7 @@ use kernels::{Input, Pool, Product, Rows, matmul};
 use super::{Buffers, FeedForwardKind, FeedForwardLayer, gated};
 use crate::attention::each_row;
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{Parameters, sum, times};
 use crate::tensors::Kind;
@@ -77,7 +77,7 @@ impl FeedForwardKind for Moe {
         Parameters { total: routed(self.experts), active: routed(self.active) }
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Moe { experts, active, hidden, shared_hidden, router } = self;
         fields.size("moe.experts", *experts);
         fields.size("moe.active", *active);
