@@ -47,7 +47,6 @@ pub struct Statistics {
 /// What the worker and those who submit share.
 #[derive(Default)]
 pub(crate) struct State {
-    /// Who waits and who runs.
     pub queue: Queue,
     /// Requests that came since the worker looked, in order.
     pub arrived: Vec<(Id, NewRequest, ActiveRequest)>,

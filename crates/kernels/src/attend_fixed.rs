@@ -531,7 +531,6 @@ fn value_page<V: Vectors>(isa: V, shape: Shape, s: &FixedScratch, state: &mut At
     }
 }
 
-/// Keys and values of the page to integers.
 #[inline(always)]
 fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mut FixedScratch) {
     let (parts, count) = (&s.parts[..], keys.count);
@@ -560,7 +559,6 @@ fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mu
     }
 }
 
-/// Queries to integers.
 #[inline(always)]
 fn pack_queries<V: Vectors>(isa: V, queries: &Queries, shape: Shape, s: &mut FixedScratch) {
     let (chunks, blocks) = sizes(&s.parts);

@@ -39,13 +39,11 @@ pub(crate) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Quants of a block.
     #[inline(always)]
     pub fn block(&self, block: usize) -> &'a [i8] {
         &self.x[BLOCK * block * self.stride..][..BLOCK]
     }
 
-    /// Scale of a block.
     #[inline(always)]
     pub fn scale(&self, block: usize) -> f32 {
         self.scales[block * self.stride]

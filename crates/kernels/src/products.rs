@@ -382,7 +382,6 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
     }
 }
 
-/// One stored row to f32.
 #[inline(always)]
 pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     let bytes = w.row(row);

@@ -17,7 +17,6 @@ impl IdentityFields<'_> {
         (self.0)(&value.to_le_bytes());
     }
 
-    /// A size.
     pub fn size(&mut self, name: &str, value: usize) {
         self.number(name, value as u64);
     }
@@ -39,7 +38,6 @@ impl IdentityFields<'_> {
         }
     }
 
-    /// A rotary embedding.
     pub fn rope(&mut self, rope: &Rope) {
         let Rope { frequencies, pairing, amplitude, score_scale } = rope;
         self.size("rope.frequencies", frequencies.len());

@@ -13,7 +13,6 @@ const NAMES_MAX: usize = 1 << 16;
 /// A file is written within seconds. One that is still unfinished after this time was left behind by a process that is gone.
 const UNFINISHED: Duration = Duration::from_secs(600);
 
-/// The directory of a store.
 pub(super) struct Directory(pub PathBuf);
 
 /// What is in one folder.
@@ -33,7 +32,6 @@ impl Directory {
         self.0.join(format!("{byte:02x}"))
     }
 
-    /// The file of a block.
     pub fn file(&self, key: &Key) -> PathBuf {
         self.folder(key.0[0]).join(format!("{key}.unit"))
     }

@@ -23,7 +23,6 @@ pub(super) struct StoreIndex {
 }
 
 impl StoreIndex {
-    /// Blocks known.
     pub fn len(&self) -> usize {
         self.blocks.len()
     }
@@ -33,7 +32,6 @@ impl StoreIndex {
         self.bytes.try_into().unwrap_or(u64::MAX)
     }
 
-    /// Whether the block is known.
     pub fn contains(&self, key: &Key) -> bool {
         self.blocks.contains_key(key)
     }

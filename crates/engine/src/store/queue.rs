@@ -8,7 +8,6 @@ use super::Key;
 
 /// Something to do for the writer.
 pub(super) enum WriteJob {
-    /// Write a block.
     Write(Key, Vec<u8>),
     /// Blocks were used at these times, in nanoseconds since 1970.
     Touch(Vec<(Key, u64)>),

@@ -23,7 +23,6 @@ const LANES: usize = 8;
 /// Weight rows of a tile.
 const TILE: usize = 2 * LANES;
 
-/// Scales and minima of a step.
 type Grid = unpack::Grid<LANES>;
 
 /// Sums of one input row with a tile.

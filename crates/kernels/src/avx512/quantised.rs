@@ -18,7 +18,6 @@ use crate::{Input, Matrix, Out, Rows};
 /// Weight rows treated together: one lane each.
 const LANES: usize = 16;
 
-/// Scales and minima of a step.
 type Grid = unpack::Grid<LANES>;
 
 const ZERO: Grid = Grid { scales: [[0.0; LANES]; 16], minima: [[0.0; LANES]; 16] };

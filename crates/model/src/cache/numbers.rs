@@ -34,7 +34,6 @@ impl NumberStore {
         }
     }
 
-    /// All of them.
     pub fn numbers(&self) -> Numbers<'_> {
         match self {
             NumberStore::F32(x) => Numbers::F32(x),
@@ -44,7 +43,6 @@ impl NumberStore {
         }
     }
 
-    /// All of them, to be written.
     pub fn numbers_mut(&mut self) -> NumbersMut<'_> {
         match self {
             NumberStore::F32(x) => NumbersMut::F32(x),

@@ -14,7 +14,6 @@ pub(crate) struct GgufKeys<'a> {
 }
 
 impl<'a> GgufKeys<'a> {
-    /// All keys, by their whole names.
     pub(crate) fn whole(metadata: &'a Metadata) -> GgufKeys<'a> {
         GgufKeys { metadata, architecture: "" }
     }

@@ -2,7 +2,6 @@
 
 use AttentionOf::{Grouped, Latent};
 
-/// A family of models.
 pub struct Family {
     /// `model_type` of a Hugging Face configuration.
     pub hf: &'static str,
@@ -27,13 +26,11 @@ pub struct Family {
 
 /// What GGUF files of an architecture are like.
 pub struct Gguf {
-    /// Its name.
     pub name: &'static str,
     /// Rows of q and k are permuted, so that neighbours are pairs; and a window is of all layers.
     pub permuted: bool,
 }
 
-/// Attention of a family.
 pub enum AttentionOf {
     Grouped {
         /// Key/value heads; `None`: as many as heads.
@@ -70,15 +67,12 @@ pub enum Windows {
     },
 }
 
-/// Mixtures of a family.
 pub enum ExpertsOf {
     /// None.
     Dense,
     /// Mixtral's keys: every layer.
     Mixtral,
-    /// Qwen 3's keys.
     Qwen,
-    /// DeepSeek's keys.
     DeepSeek(DeepSeekMoe),
 }
 
