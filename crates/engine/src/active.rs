@@ -63,9 +63,7 @@ enum Held {
 pub(crate) enum Chosen {
     /// No token was wanted, or it is late.
     Nothing,
-    /// The next token.
     Token(u32),
-    /// The text has ended.
     End(Finish),
 }
 

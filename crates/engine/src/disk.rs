@@ -28,11 +28,11 @@ pub struct Disk {
 
 /// A cache on disk that comes when it can.
 pub(crate) struct LateStore {
-    shared: Arc<Shared>,
+    shared: Arc<LateStoreState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+struct LateStoreState {
     files: Vec<Arc<Mapping>>,
     store: OnceLock<(Store, [u8; 32])>,
     /// The service ends.
@@ -53,7 +53,7 @@ impl LateStore {
     ) -> LateStore {
         let Disk { dir, bytes_max, warn } = disk;
         let (stop, off) = (AtomicBool::new(false), AtomicBool::new(false));
-        let shared = Arc::new(Shared { files, store: OnceLock::new(), stop, off, warn: Arc::from(warn) });
+        let shared = Arc::new(LateStoreState { files, store: OnceLock::new(), stop, off, warn: Arc::from(warn) });
         let theirs = Arc::clone(&shared);
         let hash = move || {
             // Those who decode go first.
@@ -140,7 +140,7 @@ impl LateStore {
     }
 }
 
-impl Shared {
+impl LateStoreState {
     fn hashes(&self, records: PathBuf) -> Result<Vec<FileHash>, NoHash> {
         self.files.iter().map(|file| file_hash(file, &records, &self.stop)).collect()
     }

@@ -21,7 +21,7 @@ use crate::queue::{Queue, QueueFull};
 use crate::request::{Event, EventSink, Request};
 use crate::runner::{Limits, Runner, check};
 use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
-use crate::state::{Shared, State, Statistics};
+use crate::state::{EngineShared, State, Statistics};
 use crate::store::root;
 use crate::worker::work;
 
@@ -52,7 +52,7 @@ pub enum SubmitError {
 pub struct RequestHandle {
     id: Id,
     progress: Arc<AtomicUsize>,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
 }
 
 impl std::fmt::Debug for RequestHandle {
@@ -119,7 +119,7 @@ impl Default for Settings {
 
 /// A model that answers requests.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     limits: Limits,
     vocab: usize,
     experts: Arc<ExpertCounts>,
@@ -142,7 +142,7 @@ impl Engine {
             ..State::default()
         };
         let (state, changed, store) = (Mutex::new(state), Condvar::new(), OnceLock::new());
-        let shared = Arc::new(Shared { state, changed, store, started: Instant::now() });
+        let shared = Arc::new(EngineShared { state, changed, store, started: Instant::now() });
         if let Some(disk) = disk {
             let theirs = Arc::downgrade(&shared);
             let wake = move || {

@@ -27,7 +27,7 @@ pub(crate) struct Guide {
     replies: Receiver<Reply>,
     stop: Box<dyn Fn() + Send>,
     /// Since when somebody waits for the next reply.
-    since: Option<Instant>,
+    pub since: Option<Instant>,
 }
 
 impl Guide {
@@ -73,11 +73,6 @@ impl Guide {
             Some(Reply::Accepted { done }) => Ok(Some(done)),
             Some(_) => Err(out_of_turn()),
         }
-    }
-
-    /// Since when a reply is waited for.
-    pub fn late_since(&self) -> Option<Instant> {
-        self.since
     }
 
     fn reply(&mut self, patience: Duration) -> Result<Option<Reply>, EngineError> {

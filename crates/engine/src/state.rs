@@ -47,7 +47,6 @@ pub struct Statistics {
 /// What the worker and those who submit share.
 #[derive(Default)]
 pub(crate) struct State {
-    /// Who waits and who runs.
     pub queue: Queue,
     /// Requests that came since the worker looked, in order.
     pub arrived: Vec<(Id, NewRequest, ActiveRequest)>,
@@ -64,14 +63,14 @@ pub(crate) struct State {
     pub next_id: Id,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct EngineShared {
     pub state: Mutex<State>,
     pub changed: Condvar,
     pub store: OnceLock<LateStore>,
     pub started: Instant,
 }
 
-impl Shared {
+impl EngineShared {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,9 +79,5 @@ impl Shared {
     pub fn wake(&self) {
         self.lock().woken = true;
         self.changed.notify_all();
-    }
-
-    pub fn wait(&self, state: MutexGuard<'_, State>, most: Duration) {
-        drop(self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -14,7 +14,7 @@ use crate::guide::Guide;
 use crate::request::Finish;
 use crate::runner::Runner;
 use crate::scheduler::{Admitted, BlockLoad, Chunk, Id, Scheduler, Step};
-use crate::state::Shared;
+use crate::state::EngineShared;
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
@@ -65,7 +65,7 @@ impl StepTimes {
 struct Worker {
     runner: Runner,
     scheduler: Scheduler,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     requests: HashMap<Id, ActiveRequest>,
     loading: HashMap<Id, Loading>,
     /// Logits of a step.
@@ -81,7 +81,7 @@ struct Worker {
 pub(crate) fn work(
     runner: Runner,
     scheduler: Scheduler,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     (step_max, constraint_max): (Duration, Duration),
     fault: Option<Box<dyn Fn(&str) + Send>>,
 ) {
@@ -134,7 +134,7 @@ impl Worker {
             let state = self.shared.lock();
             let news = !state.arrived.is_empty() || !state.gone.is_empty() || state.woken || state.unstored;
             if !news && state.ending == ending {
-                self.shared.wait(state, until);
+                drop(self.shared.changed.wait_timeout(state, until));
             }
         }
     }
@@ -177,7 +177,7 @@ impl Worker {
             }
             let Some((tokens, _)) = self.scheduler.sequence(id) else { continue };
             let outcome = request.resume(tokens);
-            let late = request.guide.as_ref().and_then(Guide::late_since).map(|since| since.elapsed());
+            let late = request.guide.as_ref().and_then(|guide| guide.since).map(|since| since.elapsed());
             match late.filter(|late| *late >= self.constraint_max && matches!(outcome, Ok(Chosen::Nothing))) {
                 Some(late) => outcomes.push((id, Err(EngineError::ConstraintLate { seconds: late.as_secs_f64() }))),
                 None => outcomes.push((id, outcome)),
@@ -189,7 +189,7 @@ impl Worker {
     /// How long the worker can sleep before a constraint has taken too long.
     fn time_to_wait(&self) -> Duration {
         let held = self.requests.iter().filter(|(id, request)| request.is_held() && self.scheduler.awaits(**id));
-        let late = held.filter_map(|(_, request)| request.guide.as_ref()?.late_since());
+        let late = held.filter_map(|(_, request)| request.guide.as_ref()?.since);
         late.map(|since| self.constraint_max.saturating_sub(since.elapsed())).min().unwrap_or(SLEEP)
     }
 

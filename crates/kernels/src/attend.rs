@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::scratch::sized;
-use crate::small::{SIX_BYTES, SMALL, SmallQuants};
+use crate::small_quants::{SIX_BYTES, SMALL, SmallQuants};
 use crate::unpack::LINE;
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};
@@ -31,7 +31,7 @@ pub struct Shape {
 pub(crate) const FOUR: usize = 4;
 
 #[derive(Default)]
-struct Scratch {
+struct PageScratch {
     /// `[group][step][query][16]`
     queries: Vec<f32>,
     /// `[block][step][position][16]`
@@ -46,7 +46,7 @@ struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    static SCRATCH: Cell<PageScratch> = Cell::default();
 }
 
 /// One row to place `j` of a block `[step][4][16]`; the last step is filled with zeros.
@@ -400,12 +400,11 @@ pub fn attend<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, 
                 (true, true) if V::MANY_REGISTERS => {
                     values::<V, 4, 4>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                 }
-                (true, true) => {
-                    for c in c..c + 4 {
+                (true, _) => {
+                    for c in c..c + if four { 4 } else { 1 } {
                         values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                     }
                 }
-                (true, false) => values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into),
                 (false, true) => {
                     for a in 0..rows {
                         values::<V, 1, 4>(isa, p, a, v, steps, c, &seen, &f[g], value, into);

@@ -2,7 +2,7 @@
 
 use crate::formats::Format;
 use crate::panels::Quantized;
-use crate::small::{SIX_BYTES, SMALL, SmallQuants};
+use crate::small_quants::{SIX_BYTES, SMALL, SmallQuants};
 
 /// A borrowed weight: `rows x cols`, row-major, blocks of `format`. The bytes may lie at any address.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::blocks::{Block, decode_blocks, decode_floats, with_format};
+use crate::dequantize::{Block, decode_blocks, decode_floats, with_format};
 use crate::operands::Sides;
 use crate::panels::Row;
 use crate::scratch::sized;
@@ -21,7 +21,7 @@ const STEP: usize = 256;
 const INTERLEAVE_FROM: usize = 4;
 
 #[derive(Default)]
-pub struct Scratch {
+pub struct ProductScratch {
     quants: Vec<u8>,
     input: Vec<i16>,
     starts: Vec<i32>,
@@ -34,12 +34,18 @@ pub struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    pub static SCRATCH: Cell<Scratch> = Cell::default();
+    pub static SCRATCH: Cell<ProductScratch> = Cell::default();
 }
 
 /// Outputs `range` (rows of the weight) of one product with a block format.
 #[inline(always)]
-pub fn quantised<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+pub fn quantised<V: Vectors, B: Block>(
+    isa: V,
+    x: Sides,
+    range: Range<usize>,
+    out: &mut Out,
+    scratch: &mut ProductScratch,
+) {
     let (w, cols, n) = (x.w, x.w.cols, x.inputs());
     if n < INTERLEAVE_FROM {
         return few_rows::<V, B>(isa, x, range, out, scratch);
@@ -101,7 +107,7 @@ fn unpack_row<B: Block>(bytes: &[u8], r: usize, quants: &mut [u8], s: &mut [f32]
 
 /// As `quantised`, of fewer input rows than pay for an interleaved tile.
 #[inline(always)]
-fn few_rows<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+fn few_rows<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut ProductScratch) {
     let (Sides { w, rows, .. }, q) = (x, x.quantized());
     let (cols, groups, n) = (w.cols, w.cols / B::GROUP, x.inputs());
     let s = sized(&mut scratch.scales, TILE * groups);
@@ -154,7 +160,7 @@ struct Dots<'a> {
 }
 
 /// Up to 256 columns of a weight row, unpacked.
-struct Step {
+struct UnpackedStep {
     quants: [u8; STEP],
     s: [f32; 16],
     m: [f32; 16],
@@ -164,7 +170,7 @@ struct Step {
 /// are multiplied as soon as they are unpacked.
 #[inline(always)]
 fn row_dots<B: Block>(bytes: &[u8], (input, starts): (&[i16], &[i32]), r: usize, to: &mut Dots) {
-    let mut step = Step { quants: [0; STEP], s: [0.0; 16], m: [0.0; 16] };
+    let mut step = UnpackedStep { quants: [0; STEP], s: [0.0; 16], m: [0.0; 16] };
     let per_block = B::ELEMS / B::GROUP;
     if B::ELEMS == STEP {
         for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
@@ -188,7 +194,7 @@ fn row_dots<B: Block>(bytes: &[u8], (input, starts): (&[i16], &[i32]), r: usize,
 /// Groups `first .. first + count` of `row_dots`.
 #[inline(always)]
 fn step_dots<B: Block>(
-    step: &Step,
+    step: &UnpackedStep,
     first: usize,
     count: usize,
     (input, starts): (&[i16], &[i32]),
@@ -376,7 +382,6 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
     }
 }
 
-/// One stored row to f32.
 #[inline(always)]
 pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     let bytes = w.row(row);

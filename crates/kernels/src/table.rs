@@ -50,13 +50,13 @@ macro_rules! kernels {
         use $crate::attend::Shape;
         use $crate::operands::Sides;
         use $crate::panels::Hints;
-        use $crate::products::{SCRATCH, Scratch};
+        use $crate::products::{SCRATCH, ProductScratch};
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         // A function for each block format: one of all formats takes the compiler minutes. Floats are faster within.
         $(#[target_feature(enable = $feature)])?
         #[inline(never)]
-        fn of_blocks<B: $crate::blocks::Block>(x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+        fn of_blocks<B: $crate::dequantize::Block>(x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut ProductScratch) {
             $crate::products::quantised::<_, B>($isa, x, range, out, scratch)
         }
         $(#[target_feature(enable = $feature)])?
@@ -64,7 +64,7 @@ macro_rules! kernels {
             let x = Sides { w, input, rows };
             if w.format.wants_quantized_input() {
                 let mut scratch = SCRATCH.take();
-                $crate::blocks::with_format!(w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
+                $crate::dequantize::with_format!(w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
                 SCRATCH.set(scratch);
             } else {
                 $crate::floats::product($isa, x, range, hints.1, out)
@@ -80,7 +80,7 @@ macro_rules! kernels {
             fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) =
                 $crate::attend::attend($isa, q, shape, keys, state);
             fn attend_fixed(q: &Queries, shape: Shape, pages: &mut dyn Iterator<Item = Keys>, state: &mut Attended) =
-                $crate::fixed::attend($isa, q, shape, pages, state);
+                $crate::attend_fixed::attend($isa, q, shape, pages, state);
             fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) =
                 $crate::attend::merge($isa, heads, value, from, state);
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) =

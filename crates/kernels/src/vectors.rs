@@ -5,7 +5,7 @@
 
 use std::mem::transmute;
 
-use crate::blocks;
+use crate::dequantize;
 
 /// `[f(0), f(1), ..]` of numbers that copy. Not `std::array::from_fn`: a closure is compiled without the instruction set of the
 /// kernel that it stands in, and then every vector operation in it is a call.
@@ -253,13 +253,13 @@ impl Vectors for Scalar {
             map(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
         }
         fn load_bf16_bytes(self, x: &[u8]) -> [f32; 16] {
-            map(|i| blocks::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
+            map(|i| dequantize::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
         }
-        fn load_bf16(self, x: &[u16]) -> [f32; 16] { map(|i| blocks::bf16_to_f32(x[i])) }
+        fn load_bf16(self, x: &[u16]) -> [f32; 16] { map(|i| dequantize::bf16_to_f32(x[i])) }
         fn load_f16_bytes(self, x: &[u8]) -> [f32; 16] {
-            map(|i| blocks::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
+            map(|i| dequantize::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
         }
-        fn load_e4m3(self, x: &[u8]) -> [f32; 16] { map(|i| blocks::e4m3_to_f32(x[i])) }
+        fn load_e4m3(self, x: &[u8]) -> [f32; 16] { map(|i| dequantize::e4m3_to_f32(x[i])) }
         fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] + b[i]) }
         fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] - b[i]) }
         fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] * b[i]) }

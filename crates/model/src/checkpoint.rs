@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::error::CheckpointError;
 use crate::families;
-use crate::families::gguf::{Keys, structure};
+use crate::families::gguf::{GgufKeys, structure};
 use crate::gguf::{self, FILES_MAX, Metadata};
 use crate::settings::*;
 use crate::structure::Structure;
@@ -102,7 +102,7 @@ impl Checkpoint {
     /// # Errors
     /// An architecture that is not supported, keys that contradict each other.
     pub fn of_gguf(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
-        let keys = Keys::whole(&metadata);
+        let keys = GgufKeys::whole(&metadata);
         let announced = count_or(&keys, "split.count", 0, FILES_MAX)?;
         if announced > 1 && announced != tensors.files.len() {
             let what = format!(

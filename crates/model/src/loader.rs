@@ -29,10 +29,6 @@ impl Names<'_> {
         used.insert(name.to_string());
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.has(name)
-    }
-
     pub fn whole(&self, name: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
         self.note(name);
         self.tensors.matrix(name, rows, cols, self.depth)
@@ -97,10 +93,13 @@ impl Names<'_> {
         inner: usize,
         hidden: usize,
     ) -> Result<GatedBlock, CheckpointError> {
-        Ok(GatedBlock {
-            gate: self.matrix(layer, &format!("{prefix}.gate_proj"), inner, hidden)?,
-            up: self.matrix(layer, &format!("{prefix}.up_proj"), inner, hidden)?,
-            down: self.matrix(layer, &format!("{prefix}.down_proj"), hidden, inner)?,
-        })
+        let of = |part: &str| self.of(layer, &format!("{prefix}.{part}"), "weight");
+        self.block_named(["gate_proj", "up_proj", "down_proj"].map(of), inner, hidden)
+    }
+
+    pub fn block_named(&self, names: [String; 3], inner: usize, hidden: usize) -> Result<GatedBlock, CheckpointError> {
+        let [gate, up, down] = names;
+        let (gate, up) = (self.whole(&gate, inner, hidden)?, self.whole(&up, inner, hidden)?);
+        Ok(GatedBlock { gate, up, down: self.whole(&down, hidden, inner)? })
     }
 }

@@ -1,7 +1,7 @@
 //! The structure of a model as plain data, parsed once by `families` and checked there; nothing here names a brand.
 
 use crate::cache::{CacheFormat, CacheLayout};
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::parameters::{Parameters, sum, times};
 
 pub use crate::attention::{Attention, AttentionKind, Gqa, Heads, Mla};
@@ -99,7 +99,7 @@ impl Structure {
     pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
         // What it is called and the positions it was made for change no number: rotary frequencies are below.
         let Structure { architecture: _, vocab, hidden, layers, context: _, norm_eps, tied, scales, norms } = self;
-        let fields = &mut Fields(take);
+        let fields = &mut IdentityFields(take);
         fields.size("vocab", *vocab);
         fields.size("hidden", *hidden);
         fields.float("norm_eps", *norm_eps);

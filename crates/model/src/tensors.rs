@@ -399,10 +399,10 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
 /// Bytes that are no index.
 pub fn index_places(index: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
     #[derive(serde::Deserialize)]
-    struct Index {
+    struct SafetensorsIndex {
         weight_map: BTreeMap<String, String>,
     }
-    let parsed: Index = serde_json::from_slice(bytes)
+    let parsed: SafetensorsIndex = serde_json::from_slice(bytes)
         .map_err(|e| CheckpointError::damaged(index, format!("not an index of safetensors files: {e}")))?;
     if parsed.weight_map.is_empty() {
         return Err(CheckpointError::damaged(index, "weight_map names no tensor"));

@@ -27,14 +27,13 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Bytes it takes in its file.
-    pub fn byte_len(&self) -> usize {
-        self.rows * self.format.row_bytes(self.cols).expect("checked when the weight was made")
+    fn row_bytes(&self) -> usize {
+        self.format.row_bytes(self.cols).expect("checked when the weight was made")
     }
 
     /// For the kernels.
     pub fn matrix(&self) -> kernels::Matrix<'_> {
-        let bytes = &self.file.bytes()[self.offset..self.offset + self.byte_len()];
+        let bytes = &self.file.bytes()[self.offset..self.offset + self.rows * self.row_bytes()];
         match &self.scales {
             Some(scales) => kernels::Matrix::with_scales(self.rows, self.cols, bytes, scales, self.scale_row),
             None => kernels::Matrix::new(self.format, self.rows, self.cols, bytes),
@@ -44,8 +43,7 @@ impl Weight {
     /// Rows `from..from + rows` of this weight, as a weight.
     pub fn view(&self, from: usize, rows: usize) -> Weight {
         assert!(from + rows <= self.rows);
-        let row_bytes = self.format.row_bytes(self.cols).expect("checked when the weight was made");
-        Weight { rows, offset: self.offset + from * row_bytes, scale_row: self.scale_row + from, ..self.clone() }
+        Weight { rows, offset: self.offset + from * self.row_bytes(), scale_row: self.scale_row + from, ..self.clone() }
     }
 }
 

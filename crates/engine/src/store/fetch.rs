@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use super::directory::nanoseconds;
-use super::{Key, LookupError, Shared, block};
+use super::{Key, LookupError, StoreState, block};
 
 /// Blocks that are read before anybody takes them.
 const AHEAD: usize = 4;
@@ -61,7 +61,7 @@ impl<W: Fn()> Drop for Wake<W> {
     }
 }
 
-pub(super) fn start(shared: Arc<Shared>, keys: Vec<Key>, wake: impl Fn() + Send + 'static) -> Fetch {
+pub(super) fn start(shared: Arc<StoreState>, keys: Vec<Key>, wake: impl Fn() + Send + 'static) -> Fetch {
     let (sender, read) = sync_channel(AHEAD);
     let (left, wake) = (keys.len(), Wake(wake));
     // Without a thread nothing is sent, and that is a miss.
@@ -70,7 +70,7 @@ pub(super) fn start(shared: Arc<Shared>, keys: Vec<Key>, wake: impl Fn() + Send 
 }
 
 /// The sender is gone when `wake` is called for the last time.
-fn run<W: Fn()>(shared: &Shared, keys: &[Key], sender: SyncSender<Result<Vec<u8>, LookupError>>, wake: &Wake<W>) {
+fn run<W: Fn()>(shared: &StoreState, keys: &[Key], sender: SyncSender<Result<Vec<u8>, LookupError>>, wake: &Wake<W>) {
     let start = nanoseconds(SystemTime::now());
     let mut ahead = None;
     for (at, key) in keys.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) fn used(start: u64, at: usize) -> u64 {
     start.saturating_sub(at as u64 * 1000)
 }
 
-fn open(shared: &Shared, key: &Key) -> Result<File, LookupError> {
+fn open(shared: &StoreState, key: &Key) -> Result<File, LookupError> {
     if !shared.usable.load(Ordering::Relaxed) || shared.directory.check_folder(key.0[0]).is_err() {
         return Err(LookupError::Absent);
     }
@@ -106,7 +106,7 @@ fn open(shared: &Shared, key: &Key) -> Result<File, LookupError> {
     file
 }
 
-fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, LookupError> {
+fn read(shared: &StoreState, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, LookupError> {
     let page = shared.header.read(key, file)?;
     block::mark(file, used);
     let mut index = shared.index();
@@ -119,7 +119,7 @@ fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, L
     Ok(page)
 }
 
-fn forget(shared: &Shared, key: &Key, missed: &LookupError) {
+fn forget(shared: &StoreState, key: &Key, missed: &LookupError) {
     shared.count(|done| done.misses += 1);
     if matches!(missed, LookupError::Damaged) {
         shared.count(|done| done.damaged += 1);

@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use super::lanes::{Eight, load};
 use super::natural::Natural;
 use super::transpose_eight;
-use crate::panels::{Panel, Place};
+use crate::panels::{Panel, PanelPlace};
 use crate::unpack::{self, LINE, STEP, Unpack, advance};
 use crate::vectors::array;
 use crate::{Matrix, Out};
@@ -66,7 +66,7 @@ pub(crate) fn product<B: Natural>(
         let mut acc = _mm256_setzero_ps();
         for from in (0..w.cols).step_by(STEPS * STEP) {
             let cols = (STEPS * STEP).min(w.cols - from);
-            let place = Place::of(panel, from);
+            let place = PanelPlace::of(panel, from);
             let mut next = if asked < all {
                 base.wrapping_add(range.start * stride + asked)
             } else if ahead.is_empty() {
@@ -206,7 +206,7 @@ unsafe fn across<B: Natural>(
     at: &mut unpack::Starts<LANES>,
     count: usize,
     cols: usize,
-    place: Place,
+    place: PanelPlace,
     dots: *const [Dots; LANES],
     mut acc: __m256,
 ) -> __m256 {
@@ -235,7 +235,7 @@ unsafe fn across<B: Natural>(
 unsafe fn across_step<B: Natural, const C: usize>(
     at: &unpack::Starts<LANES>,
     count: usize,
-    (place, i): (Place, usize),
+    (place, i): (PanelPlace, usize),
     dots: &[Dots; LANES],
     mut acc: __m256,
 ) -> __m256 {

@@ -4,11 +4,11 @@ use std::any::Any;
 
 use kernels::{Queries, Shape};
 
-use super::paged::{Positions, Query, attend_paged, rows_together};
+use super::paged::{Query, SeenPositions, attend_paged, rows_together};
 use super::{AttentionKind, AttentionLayer, Buffers, Call, Heads, each_row, places, project_input, sized};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{sum, times};
 use crate::rope::Rope;
@@ -57,7 +57,7 @@ impl AttentionKind for Gqa {
         ])
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, window, rope, rotates } = self;
         fields.size("gqa.heads", *heads);
         fields.size("gqa.kv_heads", *kv_heads);
@@ -181,7 +181,7 @@ impl AttentionLayer for GqaLayer {
                         queries: Queries { q: &qs[at(0) * d..], heads: group, stride: heads * d },
                         outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                         pages: span.pages,
-                        seen: Positions::Range {
+                        seen: SeenPositions::Range {
                             first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
                             end: position + 1,
                         },

@@ -12,7 +12,7 @@ use kernels::{
 };
 
 use super::mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
-use super::paged::{Part, Positions, Query, SPLIT, attend_paged, rows_together};
+use super::paged::{Query, SPLIT, SeenPositions, SplitPart, attend_paged, rows_together};
 use super::{AttentionLayer, Call, Form, each_row, places, project, project_input, sized};
 use crate::batch::Span;
 use crate::cache::{Cache, PAGE, RowsOf};
@@ -79,7 +79,7 @@ struct Expanded {
 }
 
 /// A layer as both forms see it, once its entries are in the cache.
-struct Layer<'a> {
+struct LatentLayer<'a> {
     pool: &'a Pool,
     shape: &'a Mla,
     kv_b: &'a MlaExpansion,
@@ -150,7 +150,7 @@ impl AttentionLayer for MlaLayer {
         });
         drop(rows);
         let mixed = sized(mixed, n * heads * value_dim);
-        let layer = Layer { pool, shape, kv_b, qs, cached: cache.rows(call.layer, 0) };
+        let layer = LatentLayer { pool, shape, kv_b, qs, cached: cache.rows(call.layer, 0) };
         let mut absorbed = Vec::new();
         for span in call.batch.spans {
             let split = expanded_rows(span, call.form);
@@ -195,13 +195,13 @@ fn per_head_transposed<'x>(
     matmul_transposed(pool, &mut products);
 }
 
-impl Layer<'_> {
+impl LatentLayer<'_> {
     /// Rows of any spans, with their positions: queries in latent space against the cache.
     fn absorbed(
         &self,
         rows: &[(usize, &Span, usize)],
         buffers: &mut Absorbed,
-        parts: &mut Vec<Part>,
+        parts: &mut Vec<SplitPart>,
         quantized: &mut Quantized,
         mixed: &mut [f32],
     ) {
@@ -245,7 +245,7 @@ impl Layer<'_> {
     }
 
     /// Absorbed queries `q[rows][heads]` to mixed latents `out[heads][rows]`.
-    fn attend_latents(&self, rows: &[(usize, &Span, usize)], q: &[f32], out: &mut [f32], parts: &mut Vec<Part>) {
+    fn attend_latents(&self, rows: &[(usize, &Span, usize)], q: &[f32], out: &mut [f32], parts: &mut Vec<SplitPart>) {
         let Mla { heads, kv_rank, ref rope, .. } = *self.shape;
         let key = self.shape.entry_width();
         let (n, threads) = (rows.len(), self.pool.threads());
@@ -266,7 +266,7 @@ impl Layer<'_> {
                     queries: Queries { q: &q[(i * heads + first) * key..], heads: part, stride: heads * key },
                     outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                     pages: span.pages,
-                    seen: Positions::Range { first: 0, end: position + 1 },
+                    seen: SeenPositions::Range { first: 0, end: position + 1 },
                     key_at: 0,
                     value_at: 0,
                 });

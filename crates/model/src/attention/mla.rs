@@ -5,7 +5,7 @@ use kernels::Format;
 use super::{AttentionKind, AttentionLayer, Heads};
 use crate::cache::{CacheFormat, RowKind, common};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{sum, times};
 use crate::rope::Rope;
@@ -68,7 +68,7 @@ impl AttentionKind for Mla {
         ])
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, latent_eps, rope } = self;
         fields.size("mla.heads", *heads);
         fields.optional("mla.q_rank", *q_rank);
@@ -103,10 +103,10 @@ impl AttentionKind for Mla {
         let (split_k, split_v) = (format!("blk.{i}.attn_k_b.weight"), format!("blk.{i}.attn_v_b.weight"));
         let head = nope_dim + value_dim;
         let joint = || names.matrix(i, "self_attn.kv_b_proj", heads * head, kv_rank);
-        let kv_b = if names.kind == Kind::Gguf && names.has(&split_k) {
+        let kv_b = if names.kind == Kind::Gguf && names.tensors.has(&split_k) {
             let k_transposed = names.stack(&split_k, heads, kv_rank, nope_dim)?;
             let v = names.stack(&split_v, heads, value_dim, kv_rank)?;
-            if names.has(&format!("blk.{i}.attn_kv_b.weight")) {
+            if names.tensors.has(&format!("blk.{i}.attn_kv_b.weight")) {
                 let joint = joint()?;
                 if names.depth == Depth::Numbers {
                     same_expansion(names, i, &joint, &k_transposed, &v)?;

@@ -16,11 +16,11 @@ pub use mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 use crate::batch::{Batch, Span};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::rope::{Pairing, Rope};
 use crate::weight::{Linear, Weight, prepare};
-use paged::Part;
+use paged::SplitPart;
 
 /// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
 /// prompt that is found in a cache costs one absorbed token, not the expansion of all before it.
@@ -33,7 +33,7 @@ pub fn expanded_prompt(prompt: usize) -> usize {
 pub struct Buffers {
     angles: Angles,
     quantized: Quantized,
-    parts: Vec<Part>,
+    parts: Vec<SplitPart>,
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -150,7 +150,7 @@ pub trait AttentionKind: Any {
     /// Parameters beside a stream of `hidden`.
     fn parameters(&self, hidden: usize) -> u64;
     /// Everything that the numbers follow from.
-    fn identify(&self, fields: &mut Fields);
+    fn identify(&self, fields: &mut IdentityFields);
     /// For people.
     fn describe(&self) -> String;
     /// A layer of this kind with the tensors of layer `i`.

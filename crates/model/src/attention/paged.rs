@@ -16,7 +16,7 @@ const TOGETHER: usize = 128;
 
 /// What a query sees of its sequence: rows of the cache by number, which are positions where every token has a row.
 #[derive(Clone, Copy)]
-pub enum Positions<'a> {
+pub enum SeenPositions<'a> {
     /// All from `first` to before `end`; each further row of the query sees one more.
     Range {
         /// The first.
@@ -41,7 +41,7 @@ pub struct Query<'a> {
     /// The sequence's pages.
     pub pages: &'a [u32],
     /// What it sees; at least one position.
-    pub seen: Positions<'a>,
+    pub seen: SeenPositions<'a>,
     /// Where in a cache row the key starts.
     pub key_at: usize,
     /// Where in a cache row the value starts.
@@ -52,8 +52,8 @@ impl Query<'_> {
     /// Positions that any row sees; of chosen ones, those that they stand side by side at.
     fn range(&self) -> Range<usize> {
         match self.seen {
-            Positions::Range { first, end } => first..end + self.outs.len() / self.queries.heads - 1,
-            Positions::Chosen(chosen) => {
+            SeenPositions::Range { first, end } => first..end + self.outs.len() / self.queries.heads - 1,
+            SeenPositions::Chosen(chosen) => {
                 assert_eq!(self.outs.len(), self.queries.heads, "positions are chosen for one row");
                 let first = chosen[0] as usize;
                 first..first + chosen.len()
@@ -75,7 +75,7 @@ pub fn rows_together(heads: usize, groups: usize, rows: usize, threads: usize) -
 
 /// A split's part of one query; a buffer to be used again.
 #[derive(Default)]
-pub struct Part {
+pub struct SplitPart {
     query: usize,
     split: usize,
     heads: usize,
@@ -87,10 +87,10 @@ pub struct Part {
 
 thread_local! {
     /// The whole and a part of a query that one thread takes alone.
-    static PARTS: Cell<[Part; 2]> = Cell::default();
+    static PARTS: Cell<[SplitPart; 2]> = Cell::default();
 }
 
-impl Part {
+impl SplitPart {
     /// The state before any key.
     fn start(&mut self, query: usize, split: usize, heads: usize, value: usize) {
         (self.query, self.split, self.heads) = (query, split, heads);
@@ -105,14 +105,14 @@ impl Part {
     }
 }
 
-fn attend_split(query: &Query, shape: Shape, rows: RowsOf, part: &mut Part) {
+fn attend_split(query: &Query, shape: Shape, rows: RowsOf, part: &mut SplitPart) {
     let shape = Shape { heads: part.heads, ..shape };
     let (range, width) = (query.range(), rows.width);
     let (from, to) = ((part.split * SPLIT).max(range.start), ((part.split + 1) * SPLIT).min(range.end));
     let (mut state, gathered) = part.state();
     let first_sees = match query.seen {
-        Positions::Range { end, .. } => end as isize,
-        Positions::Chosen(chosen) => {
+        SeenPositions::Range { end, .. } => end as isize,
+        SeenPositions::Chosen(chosen) => {
             rows.gather(query.pages, &chosen[from - range.start..to - range.start], gathered);
             range.end as isize
         }
@@ -120,8 +120,8 @@ fn attend_split(query: &Query, shape: Shape, rows: RowsOf, part: &mut Part) {
     // Numbers from a position on, and how many positions these are.
     let numbers = |position: usize| {
         let (numbers, count) = match query.seen {
-            Positions::Range { .. } => rows.from(query.pages, position),
-            Positions::Chosen(_) => (gathered.from(position - from, width), to - position),
+            SeenPositions::Range { .. } => rows.from(query.pages, position),
+            SeenPositions::Chosen(_) => (gathered.from(position - from, width), to - position),
         };
         (numbers.skip(query.key_at), numbers.skip(query.value_at), count)
     };
@@ -143,11 +143,11 @@ fn attend_split(query: &Query, shape: Shape, rows: RowsOf, part: &mut Part) {
     }
 }
 
-fn merge(part: &Part, value: usize, into: &mut Part) {
+fn merge(part: &SplitPart, value: usize, into: &mut SplitPart) {
     attend_merge(part.heads, value, (&part.max, &part.sum, &part.acc), &mut into.state().0);
 }
 
-fn finish(total: &mut Part, value: usize, query: &mut Query) {
+fn finish(total: &mut SplitPart, value: usize, query: &mut Query) {
     attend_finish(total.heads, value, &mut total.state().0);
     for (out, acc) in query.outs.iter_mut().zip(total.acc.chunks(value)) {
         out.copy_from_slice(acc);
@@ -155,7 +155,7 @@ fn finish(total: &mut Part, value: usize, query: &mut Query) {
 }
 
 /// Fill every query's `outs`; `parts` are buffers. Heads are those of each query, whatever the shape says.
-pub fn attend_paged(pool: &Pool, queries: &mut [Query], shape: Shape, rows: RowsOf, parts: &mut Vec<Part>) {
+pub fn attend_paged(pool: &Pool, queries: &mut [Query], shape: Shape, rows: RowsOf, parts: &mut Vec<SplitPart>) {
     let value = shape.value;
     if queries.len() >= 4 * pool.threads() || queries.iter().all(|q| q.splits().len() <= 1) {
         pool.each(queries, |query| {
@@ -175,7 +175,7 @@ pub fn attend_paged(pool: &Pool, queries: &mut [Query], shape: Shape, rows: Rows
     let mut count = 0;
     for (query, split) in pieces {
         if parts.len() == count {
-            parts.push(Part::default());
+            parts.push(SplitPart::default());
         }
         parts[count].start(query, split, queries[query].outs.len(), value);
         count += 1;

@@ -7,16 +7,15 @@ use crate::rope::yarn_temperature;
 use crate::tensors::{Depth, Tensors};
 
 /// The keys of a file by their whole names, or those of its architecture without its name before them.
-pub(crate) struct Keys<'a> {
+pub(crate) struct GgufKeys<'a> {
     metadata: &'a Metadata,
     /// The architecture; empty for whole names.
     architecture: &'a str,
 }
 
-impl<'a> Keys<'a> {
-    /// All keys, by their whole names.
-    pub(crate) fn whole(metadata: &'a Metadata) -> Keys<'a> {
-        Keys { metadata, architecture: "" }
+impl<'a> GgufKeys<'a> {
+    pub(crate) fn whole(metadata: &'a Metadata) -> GgufKeys<'a> {
+        GgufKeys { metadata, architecture: "" }
     }
 
     fn get(&self, key: &str) -> Option<&'a Value> {
@@ -31,7 +30,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-impl Settings for Keys<'_> {
+impl ConfigValues for GgufKeys<'_> {
     fn path(&self) -> &Path {
         &self.metadata.path
     }
@@ -54,7 +53,7 @@ impl Settings for Keys<'_> {
 
 pub(crate) fn structure(metadata: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
     let arch = metadata.architecture.as_str();
-    let m = &Keys { metadata, architecture: arch };
+    let m = &GgufKeys { metadata, architecture: arch };
     let named = |family: &&Family| family.gguf.as_ref().is_some_and(|gguf| gguf.name == arch);
     let Some(family) = FAMILIES.iter().find(named) else {
         let mut known: Vec<&str> = Vec::new();
@@ -117,7 +116,7 @@ pub(crate) fn structure(metadata: &Metadata, tensors: &Tensors) -> Result<(Struc
 
 /// Channels of a head (none of latent attention, whose widths have keys of their own) and how many of them rotate.
 fn head_widths(
-    m: &Keys,
+    m: &GgufKeys,
     latent: bool,
     hidden: usize,
     heads: usize,
@@ -145,7 +144,7 @@ fn head_widths(
 
 /// The feed-forward of a layer; `bias` is of a dense block.
 fn feed_forward(
-    m: &Keys,
+    m: &GgufKeys,
     family: &Family,
     tensors: &Tensors,
     layer: usize,
@@ -209,7 +208,7 @@ fn feed_forward(
 }
 
 /// Keys that would change the numbers, and are not read: they may be there with the value that changes nothing.
-fn only_neutral(m: &Keys, family: &Family, context: usize) -> Result<(), CheckpointError> {
+fn only_neutral(m: &GgufKeys, family: &Family, context: usize) -> Result<(), CheckpointError> {
     let unsupported = |key: &str, supported: &str| {
         let what = format!("{key} {}; supported is {supported}", m.shown(key));
         Err(CheckpointError::unsupported(m.path(), what))
@@ -262,7 +261,7 @@ fn only_neutral(m: &Keys, family: &Family, context: usize) -> Result<(), Checkpo
     Ok(())
 }
 
-fn scaling(m: &Keys, tensors: &Tensors, context: usize) -> Result<Scaling, CheckpointError> {
+fn scaling(m: &GgufKeys, tensors: &Tensors, context: usize) -> Result<Scaling, CheckpointError> {
     let factor = "rope.scaling.factor";
     // A factor without a kind is a linear scaling, as in files from before the kind had a key.
     let kind = match text(m, "rope.scaling.type")? {
@@ -304,7 +303,7 @@ fn scaling(m: &Keys, tensors: &Tensors, context: usize) -> Result<Scaling, Check
 }
 
 fn latent_attention(
-    m: &Keys,
+    m: &GgufKeys,
     heads: usize,
     rope_dim: usize,
     theta: f64,
@@ -346,7 +345,7 @@ fn permuted(family: &Family) -> bool {
 }
 
 fn grouped(
-    m: &Keys,
+    m: &GgufKeys,
     family: &Family,
     heads: usize,
     head_dim: usize,

@@ -398,13 +398,11 @@ fn feed_forward(c: &Json, family: &Family, layer: usize) -> Result<FeedForward, 
         ExpertsOf::Qwen => qwen_experts(c, layer)?,
         ExpertsOf::DeepSeek(defaults) => deepseek_experts(c, defaults, layer)?,
     };
-    let activation = if family.gemma { Activation::GeluTanh } else { Activation::Silu };
-    match routed {
-        Some(mixture) => Ok(mixture),
-        None => {
-            Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias, activation }))
-        }
+    if let Some(mixture) = routed {
+        return Ok(mixture);
     }
+    let activation = if family.gemma { Activation::GeluTanh } else { Activation::Silu };
+    Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias, activation }))
 }
 
 fn mixtral_experts(c: &Json) -> Result<FeedForward, CheckpointError> {

@@ -26,19 +26,14 @@ const HEAD_DIM_MAX: usize = 1 << 13;
 const EXPERTS_IN_ALL_MAX: usize = 1 << 18;
 
 /// Sizes that every family has.
-pub struct Sizes {
-    /// Layers.
-    pub layers: usize,
-    /// Stream.
-    pub hidden: usize,
-    /// Vocabulary.
-    pub vocab: usize,
-    /// Context.
-    pub context: usize,
+struct Sizes {
+    layers: usize,
+    hidden: usize,
+    vocab: usize,
+    context: usize,
 }
 
-/// Check the sizes every family has.
-pub fn sizes<S: Settings>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes, CheckpointError> {
+fn sizes<S: ConfigValues>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes, CheckpointError> {
     Ok(Sizes {
         layers: count(s, keys[0], 1, LAYERS_MAX)?,
         hidden: count(s, keys[1], 1, WIDTH_MAX)?,
@@ -78,7 +73,7 @@ pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, Checkp
 }
 
 /// Check an expert layout and make its feed-forward.
-pub fn mixture<S: Settings>(
+pub fn mixture<S: ConfigValues>(
     s: &S,
     experts: usize,
     active: usize,
@@ -131,10 +126,6 @@ pub fn plain_rope(dim: usize, head: usize, theta: f64, scaling: &Scaling, pairin
 
 /// Rope of latent attention: YaRN's correction goes into the score scale (arXiv 2405.04434, section 3.1.4).
 pub fn latent_rope(rope: usize, head: usize, theta: f64, scaling: &Scaling, amplitude: f64, correction: f64) -> Rope {
-    Rope {
-        frequencies: frequencies(rope, theta, scaling),
-        pairing: Pairing::Interleaved,
-        amplitude: amplitude as f32,
-        score_scale: ((head as f64).powf(-0.5) * correction * correction) as f32,
-    }
+    let score_scale = ((head as f64).powf(-0.5) * correction * correction) as f32;
+    Rope { score_scale, ..plain_rope(rope, head, theta, scaling, Pairing::Interleaved, amplitude) }
 }

@@ -6,7 +6,7 @@ use kernels::{Input, Pool, Product, Rows, matmul};
 
 use super::{Buffers, FeedForwardKind, FeedForwardLayer, Routes, gated};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{Parameters, sum, times};
 use crate::weight::{GatedBlock, Weight, prepare};
@@ -39,7 +39,7 @@ impl FeedForwardKind for Dense {
         Parameters { total: all, active: all }
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Dense { hidden, bias, activation } = self;
         fields.size("dense.hidden", *hidden);
         fields.flag("dense.bias", *bias);

@@ -7,7 +7,7 @@ use kernels::{Input, Pool, Product, Rows, matmul};
 use super::{Buffers, FeedForwardKind, FeedForwardLayer, gated};
 use crate::attention::each_row;
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{Parameters, sum, times};
 use crate::tensors::Kind;
@@ -77,7 +77,7 @@ impl FeedForwardKind for Moe {
         Parameters { total: routed(self.experts), active: routed(self.active) }
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Moe { experts, active, hidden, shared_hidden, router } = self;
         fields.size("moe.experts", *experts);
         fields.size("moe.active", *active);
@@ -108,7 +108,7 @@ impl FeedForwardKind for Moe {
     fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError> {
         let Moe { experts, hidden: inner, shared_hidden, ref router, .. } = *self;
         let mixtral = format!("model.layers.{i}.block_sparse_moe");
-        let old_mixtral = names.kind == Kind::Safetensors && names.has(&format!("{mixtral}.gate.weight"));
+        let old_mixtral = names.kind == Kind::Safetensors && names.tensors.has(&format!("{mixtral}.gate.weight"));
         let router_weight = if old_mixtral {
             names.whole(&format!("{mixtral}.gate.weight"), experts, hidden)?
         } else {
@@ -121,7 +121,7 @@ impl FeedForwardKind for Moe {
         let router_bias = router.bias.then(|| names.vector(&bias_name, experts)).transpose()?;
         let stacked = |part: &str, rows, cols| -> Result<Vec<Weight>, CheckpointError> {
             let together = format!("blk.{i}.ffn_{part}_exps.weight");
-            if names.has(&together) || !names.has(&format!("blk.{i}.ffn_{part}.0.weight")) {
+            if names.tensors.has(&together) || !names.tensors.has(&format!("blk.{i}.ffn_{part}.0.weight")) {
                 return names.stack(&together, experts, rows, cols);
             }
             (0..experts).map(|e| names.whole(&format!("blk.{i}.ffn_{part}.{e}.weight"), rows, cols)).collect()
@@ -133,18 +133,14 @@ impl FeedForwardKind for Moe {
                 let blocks = gate.into_iter().zip(up).zip(down);
                 blocks.map(|((gate, up), down)| GatedBlock { gate, up, down }).collect()
             }
-            Kind::Safetensors if old_mixtral => (0..experts)
-                .map(|e| {
-                    Ok(GatedBlock {
-                        gate: names.whole(&format!("{mixtral}.experts.{e}.w1.weight"), inner, hidden)?,
-                        up: names.whole(&format!("{mixtral}.experts.{e}.w3.weight"), inner, hidden)?,
-                        down: names.whole(&format!("{mixtral}.experts.{e}.w2.weight"), hidden, inner)?,
-                    })
-                })
-                .collect::<Result<_, CheckpointError>>()?,
-            Kind::Safetensors => (0..experts)
-                .map(|e| names.block(i, &format!("mlp.experts.{e}"), inner, hidden))
-                .collect::<Result<_, CheckpointError>>()?,
+            Kind::Safetensors => {
+                let part = |e: usize, part: &str| format!("{mixtral}.experts.{e}.{part}.weight");
+                let block = |e: usize| match old_mixtral {
+                    true => names.block_named(["w1", "w3", "w2"].map(|w| part(e, w)), inner, hidden),
+                    false => names.block(i, &format!("mlp.experts.{e}"), inner, hidden),
+                };
+                (0..experts).map(block).collect::<Result<_, _>>()?
+            }
         };
         let shared =
             (shared_hidden > 0).then(|| names.block(i, "mlp.shared_experts", shared_hidden, hidden)).transpose()?;

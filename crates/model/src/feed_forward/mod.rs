@@ -11,7 +11,7 @@ use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
 pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score};
 
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::Parameters;
 use crate::weight::{GatedBlock, Weight};
@@ -46,7 +46,7 @@ pub trait FeedForwardKind: Any {
     /// Parameters beside a stream of `hidden`.
     fn parameters(&self, hidden: usize) -> Parameters;
     /// Everything that the numbers follow from.
-    fn identify(&self, fields: &mut Fields);
+    fn identify(&self, fields: &mut IdentityFields);
     /// For people.
     fn describe(&self) -> String;
     /// A layer of this kind with the tensors of layer `i`.

@@ -1,4 +1,4 @@
-//! Unpacking: one stored block to unsigned quants, scales and minima, and stored numbers to f32. The meaning of every format is here.
+//! Dequantization: one stored block to unsigned quants, scales and minima, and stored numbers to f32. The meaning of every format is here.
 //!
 //! Quantised formats are groups of 16 or 32 weights: `w = scale * (u - OFFSET) - minimum`. All functions are plain Rust,
 //! inlined into the instruction-set files so that each compiles them for its own vectors.
@@ -275,7 +275,7 @@ macro_rules! with_format {
     ($format:expr, $B:ident, $body:expr) => {{
         macro_rules! run {
             ($name:ident) => {{
-                type $B = $crate::blocks::$name;
+                type $B = $crate::dequantize::$name;
                 $body
             }};
         }
