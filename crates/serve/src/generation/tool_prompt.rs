@@ -158,6 +158,7 @@ mod tests {
             parameters: json!({"type": "object"}),
             field: String::new(),
             strict,
+            namespace: None,
         };
         Tools { list: vec![tool], choice, parallel: true, older: false }
     }
