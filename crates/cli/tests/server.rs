@@ -403,3 +403,31 @@ fn special_tokens_in_names_are_text() {
     assert!(times >= 10, "all places are in the prompt, as text: {times} in {said}");
     let _ = std::fs::remove_dir_all(directory);
 }
+
+/// DeepSeek's published templates write calls and never say which tools there are: the server says it. Others take a description to be there.
+#[test]
+fn tools_reach_the_model_whatever_its_template_does_with_them() {
+    let prompt = |name: &str, template: &str| {
+        let directory = with_template(name, template);
+        let server = Server::start(&[directory.to_str().unwrap()]);
+        let function = serde_json::json!({"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}});
+        let request = serde_json::json!({
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi."}],
+            "tools": [{"type": "function", "function": function}],
+        });
+        let answer = server.post("/apply-template", &request.to_string());
+        let _ = std::fs::remove_dir_all(directory);
+        let body: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        body["prompt"].as_str().unwrap_or_else(|| panic!("{answer}")).to_string()
+    };
+    let plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let untold = prompt("untold", &format!("{plain}{{# <｜tool▁call▁begin｜> #}}"));
+    assert!(untold.starts_with("system: Be brief.\n\n## Tools\n") && untold.contains("### weather"), "{untold}");
+    assert!(
+        untold.contains("<｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments<｜tool▁call▁end｜>"),
+        "{untold}"
+    );
+    let loud = "{% for t in tools %}{{ t.function.name + ' - ' + t.function.description }}\n{% endfor %}<tool_call>";
+    let told = prompt("loud", &format!("{loud}{plain}"));
+    assert!(told.starts_with("weather - \n<tool_call>system: Be brief.\nuser: Hi."), "{told}");
+}

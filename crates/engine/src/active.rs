@@ -15,7 +15,7 @@ use crate::scheduler::Chunk;
 /// A request, as the worker has it. Its tokens are the scheduler's.
 pub(crate) struct ActiveRequest {
     /// Tokens of its prompt.
-    prompt: usize,
+    pub prompt: usize,
     tokens_max: usize,
     /// Why it ends when it has as many.
     full: Finish,
@@ -44,7 +44,7 @@ pub(crate) struct ActiveRequest {
     /// Tokens of its prompt that it added to the cache, and the position after the last of them.
     written: (usize, usize),
     /// Positions of its prompt that are in the cache, for whoever watches.
-    progress: Arc<AtomicUsize>,
+    pub progress: Arc<AtomicUsize>,
     /// Its sink wants no more.
     pub left: bool,
     /// What its sink said when it panicked.
@@ -63,9 +63,7 @@ enum Held {
 pub(crate) enum Chosen {
     /// No token was wanted, or it is late.
     Nothing,
-    /// The next token.
     Token(u32),
-    /// The text has ended.
     End(Finish),
 }
 
@@ -101,19 +99,9 @@ impl ActiveRequest {
         (request.prompt, active)
     }
 
-    /// How far its prompt is read, to be watched.
-    pub fn progress(&self) -> &Arc<AtomicUsize> {
-        &self.progress
-    }
-
     /// So many of its positions are computed.
     pub fn computed(&self, positions: usize) {
         self.progress.store(positions.min(self.prompt), Ordering::Relaxed);
-    }
-
-    /// Tokens of its prompt.
-    pub fn prompt(&self) -> usize {
-        self.prompt
     }
 
     /// Whether something of it waits for its constraint.

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 
 use model::mmap::Mapping;
 
+use crate::guide::give_way;
 use crate::identity::{FileHash, NoHash, file_hash};
 use crate::runner::Fingerprint;
 use crate::store::{Fetch, Key, Settings, Statistics, Store};
@@ -27,11 +28,11 @@ pub struct Disk {
 
 /// A cache on disk that comes when it can.
 pub(crate) struct LateStore {
-    shared: Arc<Shared>,
+    shared: Arc<LateStoreState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-struct Shared {
+struct LateStoreState {
     files: Vec<Arc<Mapping>>,
     store: OnceLock<(Store, [u8; 32])>,
     /// The service ends.
@@ -52,10 +53,11 @@ impl LateStore {
     ) -> LateStore {
         let Disk { dir, bytes_max, warn } = disk;
         let (stop, off) = (AtomicBool::new(false), AtomicBool::new(false));
-        let shared = Arc::new(Shared { files, store: OnceLock::new(), stop, off, warn: Arc::from(warn) });
+        let shared = Arc::new(LateStoreState { files, store: OnceLock::new(), stop, off, warn: Arc::from(warn) });
         let theirs = Arc::clone(&shared);
         let hash = move || {
-            give_way();
+            // Those who decode go first.
+            give_way(19);
             match theirs.hashes(dir.join("hashes")) {
                 Ok(hashes) => {
                     let (fingerprint, warn) = (fingerprint.with(&hashes), Arc::clone(&theirs.warn));
@@ -138,15 +140,8 @@ impl LateStore {
     }
 }
 
-impl Shared {
+impl LateStoreState {
     fn hashes(&self, records: PathBuf) -> Result<Vec<FileHash>, NoHash> {
         self.files.iter().map(|file| file_hash(file, &records, &self.stop)).collect()
     }
-}
-
-/// Those who decode go first.
-fn give_way() {
-    // On Linux it is the calling thread alone whose priority this is.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 19);
 }

@@ -21,7 +21,7 @@ use crate::queue::{Queue, QueueFull};
 use crate::request::{Event, EventSink, Request};
 use crate::runner::{Limits, Runner, check};
 use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
-use crate::state::{Shared, State, Statistics};
+use crate::state::{EngineShared, State, Statistics};
 use crate::store::root;
 use crate::worker::work;
 
@@ -52,7 +52,7 @@ pub enum SubmitError {
 pub struct RequestHandle {
     id: Id,
     progress: Arc<AtomicUsize>,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
 }
 
 impl std::fmt::Debug for RequestHandle {
@@ -119,7 +119,7 @@ impl Default for Settings {
 
 /// A model that answers requests.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     limits: Limits,
     vocab: usize,
     experts: Arc<ExpertCounts>,
@@ -138,22 +138,16 @@ impl Engine {
         let (pages, pages_available) = (runner.pages(), runner.pages());
         let state = State {
             queue: Queue::new(waiting, running),
-            arrived: Vec::new(),
-            gone: Vec::new(),
-            ending: false,
-            woken: false,
-            stored: true,
-            fault: None,
             statistics: Statistics { pages, pages_available, ..Statistics::default() },
-            next_id: 0,
+            ..State::default()
         };
         let (state, changed, store) = (Mutex::new(state), Condvar::new(), OnceLock::new());
-        let shared = Arc::new(Shared { state, changed, store, started: Instant::now() });
+        let shared = Arc::new(EngineShared { state, changed, store, started: Instant::now() });
         if let Some(disk) = disk {
             let theirs = Arc::downgrade(&shared);
             let wake = move || {
                 if let Some(shared) = theirs.upgrade() {
-                    shared.lock().stored = false;
+                    shared.lock().unstored = true;
                     shared.wake();
                 }
             };
@@ -209,7 +203,7 @@ impl Engine {
             prompt: Vec::new(),
         };
         let (prompt, active) = ActiveRequest::new(request, self.limits.context, Box::new(sink));
-        let progress = Arc::clone(active.progress());
+        let progress = Arc::clone(&active.progress);
         let mut state = self.shared.lock();
         if let Some(fault) = &state.fault {
             return Err(SubmitError::Stopped(fault.clone()));

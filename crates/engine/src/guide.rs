@@ -27,7 +27,7 @@ pub(crate) struct Guide {
     replies: Receiver<Reply>,
     stop: Box<dyn Fn() + Send>,
     /// Since when somebody waits for the next reply.
-    since: Option<Instant>,
+    pub since: Option<Instant>,
 }
 
 impl Guide {
@@ -75,11 +75,6 @@ impl Guide {
         }
     }
 
-    /// Since when a reply is waited for.
-    pub fn late_since(&self) -> Option<Instant> {
-        self.since
-    }
-
     fn reply(&mut self, patience: Duration) -> Result<Option<Reply>, EngineError> {
         match self.replies.recv_timeout(patience) {
             Ok(Reply::Failed(error)) => Err(error),
@@ -122,7 +117,7 @@ fn obey(
         }
         wake();
         if begun.elapsed() > SLOW && !std::mem::replace(&mut slow, true) {
-            give_way();
+            give_way(10);
         }
         let Ok(token) = chosen.recv() else { return Ok(()) };
         constraint.accept(token)?;
@@ -135,8 +130,10 @@ fn obey(
     }
 }
 
-/// On Linux it is the calling thread alone whose priority this is.
-fn give_way() {
+/// The calling thread gives way to others. On Linux it is that thread alone whose priority this is; elsewhere nothing is done.
+pub(crate) fn give_way(niceness: i32) {
     #[cfg(target_os = "linux")]
-    let _ = rustix::process::setpriority_process(None, 10);
+    let _ = rustix::process::setpriority_process(None, niceness);
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }

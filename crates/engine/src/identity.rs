@@ -109,17 +109,11 @@ fn settle(stamp: &Stamp, stop: &AtomicBool) -> bool {
     }
 }
 
-fn stamp_bytes(stamp: &Stamp) -> [u8; STAMP] {
-    let Stamp { device, inode, length, written, changed } = *stamp;
-    let signed = [written.0, written.1, changed.0, changed.1].map(|n| n as u64);
-    let mut bytes = [0; STAMP];
-    let all = [device, inode, length, signed[0], signed[1], signed[2], signed[3]];
-    bytes.chunks_exact_mut(8).zip(all).for_each(|(to, n)| to.copy_from_slice(&n.to_le_bytes()));
-    bytes
-}
-
 fn record(stamp: &Stamp, hash: &FileHash) -> Vec<u8> {
-    let mut bytes = [&MAGIC[..], &stamp_bytes(stamp), hash].concat();
+    let Stamp { device, inode, length, written, changed } = *stamp;
+    let signed = [written.0, written.1, changed.0, changed.1].map(i64::to_le_bytes);
+    let stamp = [[device, inode, length].map(u64::to_le_bytes).as_flattened(), signed.as_flattened()].concat();
+    let mut bytes = [&MAGIC[..], &stamp, hash].concat();
     let key = blake3::derive_key("Farthing, context cache, version 1: hash of a file", &bytes);
     bytes.extend_from_slice(&key);
     bytes

@@ -7,7 +7,7 @@ use crate::store::Key;
 
 /// One page.
 #[derive(Clone, Debug, Default)]
-struct Slot {
+struct PageSlot {
     /// Requests that read it.
     users: u32,
     /// The block it holds, and the tokens' key before it.
@@ -17,9 +17,9 @@ struct Slot {
 }
 
 /// All pages of a cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PrefixCache {
-    slots: Vec<Slot>,
+    slots: Vec<PageSlot>,
     /// Nobody uses these, and they hold nothing.
     empty: Vec<u32>,
     /// Nobody uses these, but they hold blocks: the longest unused first.
@@ -35,13 +35,9 @@ impl PrefixCache {
     /// So many empty pages.
     pub fn new(count: usize) -> PrefixCache {
         PrefixCache {
-            slots: vec![Slot::default(); count],
+            slots: vec![PageSlot::default(); count],
             empty: (0..count as u32).rev().collect(),
-            idle: BTreeMap::new(),
-            blocks: HashMap::new(),
-            followers: HashMap::new(),
-            clock: 0,
-            evicted: 0,
+            ..PrefixCache::default()
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::scheduler::Id;
 
 /// Requests that were taken and have not ended.
+#[derive(Default)]
 pub struct Queue {
     waiting_max: usize,
     running_max: usize,
@@ -23,7 +24,7 @@ pub struct QueueFull {
 impl Queue {
     /// An empty queue. Places to run that are free let as many more wait: they begin with the next step.
     pub fn new(waiting_max: usize, running_max: usize) -> Queue {
-        Queue { waiting_max, running_max, requests: HashMap::new(), running: 0 }
+        Queue { waiting_max, running_max, ..Queue::default() }
     }
 
     /// Requests that run, and that wait.

@@ -147,7 +147,11 @@ impl Sampler {
 
     /// As `sample`, but one of the `allowed` ids, given as bits (id `i` is bit `i % 32` of word `i / 32`). `None` when none is.
     pub fn sample_of(&mut self, logits: &[f32], history: &[u32], allowed: Option<&[u32]>) -> Option<u32> {
-        if self.sampling.temperature == 0.0 && allowed.is_none() && self.leaves_logits() {
+        if self.sampling.temperature == 0.0
+            && allowed.is_none()
+            && self.sampling.logit_bias.is_empty()
+            && !self.penalizes()
+        {
             return greediest(logits);
         }
         let mut candidates = std::mem::take(&mut self.candidates);
@@ -174,11 +178,10 @@ impl Sampler {
         Some(chosen)
     }
 
-    /// Whether no bias and no penalty changes a logit.
-    fn leaves_logits(&self) -> bool {
+    /// Whether some penalty is on.
+    fn penalizes(&self) -> bool {
         let s = &self.sampling;
-        let penalties = s.repetition_penalty != 1.0 || s.presence_penalty != 0.0 || s.frequency_penalty != 0.0;
-        s.logit_bias.is_empty() && !penalties
+        s.repetition_penalty != 1.0 || s.presence_penalty != 0.0 || s.frequency_penalty != 0.0
     }
 
     /// Bias and penalties.
@@ -189,7 +192,7 @@ impl Sampler {
                 c.1 += bias;
             }
         }
-        if s.repetition_penalty == 1.0 && s.presence_penalty == 0.0 && s.frequency_penalty == 0.0 {
+        if !self.penalizes() {
             return;
         }
         let from = if s.penalty_window == 0 { 0 } else { history.len().saturating_sub(s.penalty_window) };
@@ -223,7 +226,12 @@ impl Sampler {
             let mut order: Vec<usize> = (0..p.len()).collect();
             let off = |i: usize| (-p[i].ln() - entropy).abs();
             order.sort_by(|&a, &b| off(a).total_cmp(&off(b)).then(a.cmp(&b)));
-            let kept = up_to(order.iter().map(|&i| p[i]), s.typical_p);
+            let mut sum = 0.0;
+            let reaches = |&i: &usize| {
+                sum += p[i];
+                sum >= f64::from(s.typical_p)
+            };
+            let kept = order.iter().position(reaches).map_or(order.len(), |last| last + 1);
             let mut left: Vec<_> = order[..kept].iter().map(|&i| candidates[i]).collect();
             left.sort_unstable_by(likelier);
             *candidates = left;
@@ -290,20 +298,6 @@ fn nucleus(candidates: &mut Vec<(u32, f32)>, p: f32) {
         }
         (sorted, first) = (end, first * 8);
     }
-}
-
-/// How many of the first probabilities it takes to reach `p`; one at least, where there is one.
-fn up_to(probabilities: impl Iterator<Item = f64>, p: f32) -> usize {
-    let mut sum = 0.0;
-    let mut count = 0;
-    for q in probabilities {
-        count += 1;
-        sum += q;
-        if sum >= f64::from(p) {
-            break;
-        }
-    }
-    count
 }
 
 /// Log-probability of `token` under the row as the model gave it, and the `most` likeliest ids with theirs, likeliest first.

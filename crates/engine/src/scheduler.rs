@@ -37,7 +37,7 @@ pub struct Bounds {
 }
 
 /// A request that is to be scheduled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewRequest {
     /// Tokens to read.
     pub prompt: Vec<u32>,
@@ -131,8 +131,8 @@ pub struct Block {
     pub end: usize,
 }
 
-#[derive(Clone, Debug)]
-struct Request {
+#[derive(Clone, Debug, Default)]
+struct ScheduledRequest {
     id: Id,
     /// As it came, but for its prompt.
     arrival: NewRequest,
@@ -165,7 +165,7 @@ struct PrefixHit {
     next: Option<Key>,
 }
 
-impl Request {
+impl ScheduledRequest {
     /// Whether its next token is to be chosen.
     fn awaits(&self) -> bool {
         self.computed == self.tokens.len()
@@ -175,6 +175,11 @@ impl Request {
     fn decodes(&self) -> bool {
         self.computed + 1 == self.tokens.len() && self.computed >= self.prompt
     }
+
+    /// Who gives way last: smaller is later. A higher priority, then who came earlier.
+    fn seniority(&self) -> (i16, Id) {
+        (-i16::from(self.arrival.priority), self.id)
+    }
 }
 
 /// The schedule.
@@ -182,9 +187,9 @@ pub struct Scheduler {
     bounds: Bounds,
     pages: PrefixCache,
     /// In order of arrival.
-    waiting: Vec<Request>,
+    waiting: Vec<ScheduledRequest>,
     /// In order of arrival too.
-    running: Vec<Request>,
+    running: Vec<ScheduledRequest>,
     served: HashMap<u64, u64>,
 }
 
@@ -233,18 +238,12 @@ impl Scheduler {
         assert!((1..=self.bounds.context).contains(&new.prompt.len()), "the caller checks prompts");
         self.lift_counter(new.account);
         let tokens = std::mem::take(&mut new.prompt);
-        self.waiting.push(Request {
+        self.waiting.push(ScheduledRequest {
             id,
             prompt: tokens.len(),
             tokens,
             arrival: new,
-            keys: Vec::new(),
-            pages: Vec::new(),
-            computed: 0,
-            published: 0,
-            loading: VecDeque::new(),
-            found: 0,
-            begun: false,
+            ..ScheduledRequest::default()
         });
     }
 
@@ -295,14 +294,14 @@ impl Scheduler {
     }
 
     /// Who goes first: smaller is earlier. Of accounts that were served alike the one that has less running.
-    fn rank(&self, request: &Request) -> (i16, u64, usize, Id) {
+    fn rank(&self, request: &ScheduledRequest) -> (i16, u64, usize, Id) {
         let account = request.arrival.account;
         let served = self.served.get(&account).copied().unwrap_or(0);
         let running = self.running.iter().filter(|r| r.arrival.account == account).count();
         (-i16::from(request.arrival.priority), served, running, request.id)
     }
 
-    fn pages_for(&self, request: &Request) -> usize {
+    fn pages_for(&self, request: &ScheduledRequest) -> usize {
         (request.tokens.len() + 1).min(self.bounds.context).div_ceil(self.bounds.page)
     }
 
@@ -376,8 +375,7 @@ impl Scheduler {
     /// account that has most, if that is more than one.
     fn pick_victim(&self, at: usize) -> Option<Id> {
         let NewRequest { priority, account, .. } = self.waiting[at].arrival;
-        let youngest = |r: &&Request| (-i16::from(r.arrival.priority), r.id);
-        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(youngest);
+        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(|r| r.seniority());
         if lower.is_some() {
             return lower.map(|r| r.id);
         }
@@ -388,7 +386,7 @@ impl Scheduler {
         }
         let most = counts.values().copied().max().filter(|&n| n > 1)?;
         let candidates = self.running.iter().filter(|r| counts[&r.arrival.account] == most);
-        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(youngest).map(|r| r.id)
+        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(|r| r.seniority()).map(|r| r.id)
     }
 
     /// A running request gives back its pages and waits again, in its old order.
@@ -404,7 +402,7 @@ impl Scheduler {
     }
 
     /// A request runs: it shares the blocks that are there.
-    fn begin(&mut self, mut request: Request, found: &PrefixHit, step: &mut Step) {
+    fn begin(&mut self, mut request: ScheduledRequest, found: &PrefixHit, step: &mut Step) {
         let (page_len, total) = (self.bounds.page, request.tokens.len());
         let mut loads = Vec::new();
         // Blocks that are shared first, so that none of them goes while pages are taken.
@@ -454,7 +452,7 @@ impl Scheduler {
         self.running.insert(at, request);
     }
 
-    fn differs_at(&self, request: &Request) -> Option<usize> {
+    fn differs_at(&self, request: &ScheduledRequest) -> Option<usize> {
         let (block, page) = (request.found, self.bounds.page);
         let before = if block == 0 { &request.arrival.root } else { request.keys.get(block - 1)? };
         let rest = request.tokens.get(block * page..)?;
@@ -474,20 +472,19 @@ impl Scheduler {
             if request.pages.len() >= wanted {
                 return true;
             }
-            let own = (-i16::from(request.arrival.priority), id);
-            let youngest = |r: &Request| (-i16::from(r.arrival.priority), r.id);
-            let Some(victim) = self.running.iter().max_by_key(|r| youngest(r)).filter(|r| youngest(r) > own) else {
+            let own = request.seniority();
+            let Some((_, victim)) =
+                self.running.iter().map(ScheduledRequest::seniority).max().filter(|last| *last > own)
+            else {
                 return false;
             };
-            let victim = victim.id;
             self.preempt(victim, step);
         }
     }
 
     /// One token of everyone who waits for nothing else.
     fn decode(&mut self, step: &mut Step) {
-        let mut order: Vec<_> =
-            self.running.iter().filter(|r| r.decodes()).map(|r| (-i16::from(r.arrival.priority), r.id)).collect();
+        let mut order: Vec<_> = self.running.iter().filter(|r| r.decodes()).map(ScheduledRequest::seniority).collect();
         order.sort_unstable();
         for (_, id) in order {
             let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };
@@ -500,7 +497,7 @@ impl Scheduler {
     /// Prompts, and what was generated before a request had to wait again.
     fn read(&mut self, mut budget: usize, step: &mut Step) {
         // One whose next token is still to be chosen has nothing to read.
-        let reads = |r: &&Request| r.loading.is_empty() && !r.decodes() && !r.awaits();
+        let reads = |r: &&ScheduledRequest| r.loading.is_empty() && !r.decodes() && !r.awaits();
         let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
         order.sort_unstable();
         for (_, _, _, id) in order {
@@ -588,7 +585,7 @@ impl Scheduler {
 const WHOLE_CHUNK: usize = 128;
 
 /// Keys of a request's first `blocks` blocks. A block's form follows from its place in the prompt.
-fn extend_keys(bounds: &Bounds, request: &mut Request, blocks: usize) {
+fn extend_keys(bounds: &Bounds, request: &mut ScheduledRequest, blocks: usize) {
     let expanded = bounds.form_block.map_or(0, |block| (request.prompt - 1) / block * block);
     for block in request.keys.len()..blocks {
         let (first, end) = (block * bounds.page, (block + 1) * bounds.page);
@@ -599,20 +596,20 @@ fn extend_keys(bounds: &Bounds, request: &mut Request, blocks: usize) {
 }
 
 /// Keys of the blocks that a request has yet to compute or restore.
-fn collect_pending(bounds: &Bounds, request: &mut Request, pending: &mut HashSet<Key>) {
+fn collect_pending(bounds: &Bounds, request: &mut ScheduledRequest, pending: &mut HashSet<Key>) {
     let whole = request.tokens.len() / bounds.page;
     extend_keys(bounds, request, whole);
     pending.extend(&request.keys[request.published.min(whole)..]);
 }
 
 /// Positions that need no computing: blocks that are there, but for the last token, whose logits are wanted.
-fn set_computed(page: usize, request: &mut Request) {
+fn set_computed(page: usize, request: &mut ScheduledRequest) {
     let blocks = request.loading.front().copied().unwrap_or(request.found);
     request.computed = (blocks * page).min(request.tokens.len() - 1);
 }
 
 /// Blocks that became whole are there for everyone.
-fn publish_blocks(bounds: &Bounds, pages: &mut PrefixCache, request: &mut Request) -> Vec<Block> {
+fn publish_blocks(bounds: &Bounds, pages: &mut PrefixCache, request: &mut ScheduledRequest) -> Vec<Block> {
     let whole = request.computed / bounds.page;
     extend_keys(bounds, request, whole);
     let mut blocks = Vec::new();
@@ -629,7 +626,7 @@ fn publish_blocks(bounds: &Bounds, pages: &mut PrefixCache, request: &mut Reques
 }
 
 /// The pages of a request that no longer runs. Its last blocks go first when room is needed.
-fn release_pages(pages: &mut PrefixCache, request: &mut Request) {
+fn release_pages(pages: &mut PrefixCache, request: &mut ScheduledRequest) {
     request.pages.drain(..).rev().for_each(|page| pages.release(page));
     request.loading.clear();
     (request.computed, request.published, request.found) = (0, 0, 0);

@@ -45,8 +45,8 @@ pub struct Statistics {
 }
 
 /// What the worker and those who submit share.
+#[derive(Default)]
 pub(crate) struct State {
-    /// Who waits and who runs.
     pub queue: Queue,
     /// Requests that came since the worker looked, in order.
     pub arrived: Vec<(Id, NewRequest, ActiveRequest)>,
@@ -55,22 +55,22 @@ pub(crate) struct State {
     pub ending: bool,
     /// Something that the worker waits for is there: blocks from disk, an answer of a constraint.
     pub woken: bool,
-    /// What is in memory was put on disk, when that came into use.
-    pub stored: bool,
+    /// The cache on disk has come into use: what is in memory is still to be put there.
+    pub unstored: bool,
     /// What the engine's thread said when it panicked.
     pub fault: Option<String>,
     pub statistics: Statistics,
     pub next_id: Id,
 }
 
-pub(crate) struct Shared {
+pub(crate) struct EngineShared {
     pub state: Mutex<State>,
     pub changed: Condvar,
     pub store: OnceLock<LateStore>,
     pub started: Instant,
 }
 
-impl Shared {
+impl EngineShared {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,9 +79,5 @@ impl Shared {
     pub fn wake(&self) {
         self.lock().woken = true;
         self.changed.notify_all();
-    }
-
-    pub fn wait(&self, state: MutexGuard<'_, State>, most: Duration) {
-        drop(self.changed.wait_timeout(state, most).unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -14,7 +14,7 @@ use crate::guide::Guide;
 use crate::request::Finish;
 use crate::runner::Runner;
 use crate::scheduler::{Admitted, BlockLoad, Chunk, Id, Scheduler, Step};
-use crate::state::Shared;
+use crate::state::EngineShared;
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
@@ -65,7 +65,7 @@ impl StepTimes {
 struct Worker {
     runner: Runner,
     scheduler: Scheduler,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     requests: HashMap<Id, ActiveRequest>,
     loading: HashMap<Id, Loading>,
     /// Logits of a step.
@@ -81,7 +81,7 @@ struct Worker {
 pub(crate) fn work(
     runner: Runner,
     scheduler: Scheduler,
-    shared: Arc<Shared>,
+    shared: Arc<EngineShared>,
     (step_max, constraint_max): (Duration, Duration),
     fault: Option<Box<dyn Fn(&str) + Send>>,
 ) {
@@ -109,7 +109,7 @@ impl Worker {
                     self.store_blocks(&chunks);
                     self.sample(&chunks);
                 }
-                Err(error) => self.fail(&chunks, &error),
+                Err(error) => chunks.iter().for_each(|chunk| self.finish(chunk.id, Err(error.clone()))),
             }
         }
         true
@@ -132,9 +132,9 @@ impl Worker {
             let until = self.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
             let until = until.min(self.time_to_wait()).max(Duration::from_millis(1));
             let state = self.shared.lock();
-            let news = !state.arrived.is_empty() || !state.gone.is_empty() || state.woken || !state.stored;
+            let news = !state.arrived.is_empty() || !state.gone.is_empty() || state.woken || state.unstored;
             if !news && state.ending == ending {
-                self.shared.wait(state, until);
+                drop(self.shared.changed.wait_timeout(state, until));
             }
         }
     }
@@ -144,7 +144,7 @@ impl Worker {
         let mut state = self.shared.lock();
         let (arrived, gone) = (std::mem::take(&mut state.arrived), std::mem::take(&mut state.gone));
         let woken = std::mem::take(&mut state.woken);
-        let stored = std::mem::replace(&mut state.stored, true);
+        let unstored = std::mem::take(&mut state.unstored);
         let ending = state.ending;
         drop(state);
         for (id, new, request) in arrived {
@@ -152,7 +152,7 @@ impl Worker {
             self.requests.insert(id, request);
         }
         gone.into_iter().for_each(|id| self.cancelled(id));
-        if !stored {
+        if unstored {
             // The cache on disk has come into use: what is in memory goes there too.
             let blocks: Vec<(Key, u32)> = self.scheduler.pages().each_block().collect();
             self.store(&blocks);
@@ -177,7 +177,7 @@ impl Worker {
             }
             let Some((tokens, _)) = self.scheduler.sequence(id) else { continue };
             let outcome = request.resume(tokens);
-            let late = request.guide.as_ref().and_then(Guide::late_since).map(|since| since.elapsed());
+            let late = request.guide.as_ref().and_then(|guide| guide.since).map(|since| since.elapsed());
             match late.filter(|late| *late >= self.constraint_max && matches!(outcome, Ok(Chosen::Nothing))) {
                 Some(late) => outcomes.push((id, Err(EngineError::ConstraintLate { seconds: late.as_secs_f64() }))),
                 None => outcomes.push((id, outcome)),
@@ -189,7 +189,7 @@ impl Worker {
     /// How long the worker can sleep before a constraint has taken too long.
     fn time_to_wait(&self) -> Duration {
         let held = self.requests.iter().filter(|(id, request)| request.is_held() && self.scheduler.awaits(**id));
-        let late = held.filter_map(|(_, request)| request.guide.as_ref()?.late_since());
+        let late = held.filter_map(|(_, request)| request.guide.as_ref()?.since);
         late.map(|since| self.constraint_max.saturating_sub(since.elapsed())).min().unwrap_or(SLEEP)
     }
 
@@ -202,9 +202,7 @@ impl Worker {
             }
         }
         for &id in &step.overdue {
-            if let Some(request) = self.retire(id) {
-                request.end(Finish::Time);
-            }
+            self.finish(id, Ok(Finish::Time));
         }
         for id in &step.preempted {
             self.loading.remove(id);
@@ -252,11 +250,7 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         match request.constraint.take().map(|constraint| Guide::start(constraint, move || shared.wake())).transpose() {
             Ok(guide) => request.guide = guide,
-            Err(error) => {
-                if let Some(request) = self.retire(admitted.id) {
-                    request.fail(error);
-                }
-            }
+            Err(error) => self.finish(admitted.id, Err(error)),
         }
     }
 
@@ -303,7 +297,7 @@ impl Worker {
                 (false, false) => Wanted::None,
             };
             let Chunk { position, len, .. } = *chunk;
-            spans.push(Span { first: tokens.len(), len, position, prompt: request.prompt(), pages, logits });
+            spans.push(Span { first: tokens.len(), len, position, prompt: request.prompt, pages, logits });
             tokens.extend_from_slice(&all[position..position + len]);
         }
         let (runner, logits) = (&mut self.runner, &mut self.logits);
@@ -320,21 +314,12 @@ impl Worker {
         Ok(())
     }
 
-    /// The forward failed: so does every request of it.
-    fn fail(&mut self, chunks: &[Chunk], error: &EngineError) {
-        for chunk in chunks {
-            if let Some(request) = self.retire(chunk.id) {
-                request.fail(error.clone());
-            }
-        }
-    }
-
     /// Blocks that became whole can be found from now on, and go to disk.
     fn store_blocks(&mut self, chunks: &[Chunk]) {
         let (mut blocks, mut read) = (Vec::new(), 0);
         for &Chunk { id, position, len, .. } in chunks {
             let Some(request) = self.requests.get_mut(&id) else { continue };
-            read += request.prompt().saturating_sub(position).min(len);
+            read += request.prompt.saturating_sub(position).min(len);
             request.computed(position + len);
             for block in self.scheduler.computed(id, len) {
                 request.wrote(block.first, block.end);
@@ -388,13 +373,17 @@ impl Worker {
     /// A request goes on with its next token, or ends.
     fn advance(&mut self, id: Id, outcome: Result<Chosen, EngineError>) {
         let Some(request) = self.requests.get(&id) else { return };
-        let finish = match outcome {
-            Err(error) => Err(error),
-            Ok(Chosen::End(finish)) => Ok(finish),
-            Ok(Chosen::Nothing | Chosen::Token(_)) if request.left => Ok(Finish::Cancelled),
-            Ok(Chosen::Nothing) => return,
-            Ok(Chosen::Token(token)) => return self.scheduler.push(id, &[token]),
-        };
+        match outcome {
+            Err(error) => self.finish(id, Err(error)),
+            Ok(Chosen::End(finish)) => self.finish(id, Ok(finish)),
+            Ok(Chosen::Nothing | Chosen::Token(_)) if request.left => self.finish(id, Ok(Finish::Cancelled)),
+            Ok(Chosen::Nothing) => {}
+            Ok(Chosen::Token(token)) => self.scheduler.push(id, &[token]),
+        }
+    }
+
+    /// A request ends, with all that it gave or with an error.
+    fn finish(&mut self, id: Id, finish: Result<Finish, EngineError>) {
         if let Some(request) = self.retire(id) {
             match finish {
                 Ok(finish) => request.end(finish),

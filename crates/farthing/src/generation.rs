@@ -65,7 +65,7 @@ impl Model {
 
     /// A model that was loaded. Requests run one at a time; another one waits.
     pub fn new(loaded: LoadedModel) -> Model {
-        let LoadedModel { runner, tokenizer, template, bos, eos, generation, stops } = loaded;
+        let LoadedModel { runner, tokenizer, template, bos, eos, generation, stops, .. } = loaded;
         let engine = Engine::start(runner, Settings { running: 1, waiting: 1, ..Settings::default() });
         Model { engine, tokenizer, template, bos, eos, stops, sampling: advised_sampling(&generation) }
     }

@@ -194,7 +194,7 @@ impl PlannedModel {
     /// # Errors
     /// Files that cannot be used, or do not belong together.
     pub fn load(self) -> Result<LoadedModel, Error> {
-        let TokenizerParts { tokenizer, template, bos, eos } = tokenizer(&self.checkpoint)?;
+        let TokenizerParts { tokenizer, template, tool_template, bos, eos } = tokenizer(&self.checkpoint)?;
         let path = self.checkpoint.path.display().to_string();
         let vocab = self.checkpoint.structure.vocab;
         if let Some((id, piece)) = tokenizer.largest_id().filter(|(id, _)| *id as usize >= vocab) {
@@ -203,12 +203,15 @@ impl PlannedModel {
             )));
         }
         let template = template_of(&path, template)?;
+        let tool_template = tool_template.map(|source| template_of(&path, Some(source))).transpose()?;
         let generation = self.checkpoint.generation.clone();
+        // Whatever the configuration, the generation configuration and the tokenizer call the end.
         let mut stops = generation.eos.clone();
+        stops.extend(tokenizer.id_of(&eos).filter(|_| !eos.is_empty()));
         stops.extend(turn_ends().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)));
         stops.sort_unstable();
         stops.dedup();
-        Ok(LoadedModel { runner: self.runner()?, tokenizer, template, bos, eos, generation, stops })
+        Ok(LoadedModel { runner: self.runner()?, tokenizer, template, tool_template, bos, eos, generation, stops })
     }
 }
 
@@ -220,6 +223,8 @@ pub struct LoadedModel {
     pub tokenizer: Tokenizer,
     /// Chat template.
     pub template: Box<dyn Render>,
+    /// Chat template of conversations with tools, where the model has another one for them.
+    pub tool_template: Option<Box<dyn Render>>,
     /// Spelling of the token that starts a text.
     pub bos: String,
     /// Spelling of the token that ends one.

@@ -326,6 +326,7 @@ impl Server {
                 engine,
                 tokenizer: Arc::new(m.tokenizer),
                 template: m.template,
+                tool_template: m.tool_template,
                 bos: m.bos,
                 eos: m.eos,
                 defaults,

@@ -56,6 +56,8 @@ pub struct TokenizerParts {
     pub tokenizer: Tokenizer,
     /// Source of the chat template, where there is one.
     pub template: Option<String>,
+    /// Source of the template for conversations with tools, where that is another one.
+    pub tool_template: Option<String>,
     /// Spelling of the token that starts a text; empty where there is none.
     pub bos: String,
     /// Spelling of the token that ends one; empty where there is none.
@@ -67,23 +69,29 @@ pub struct TokenizerParts {
 /// # Errors
 /// Files that are missing or of the wrong form; each is named.
 pub fn tokenizer(checkpoint: &Checkpoint) -> Result<TokenizerParts, Error> {
-    let (tokenizer, mut template, mut bos, mut eos) = match &checkpoint.tokenizer {
+    let (tokenizer, mut templates, mut bos, mut eos) = match &checkpoint.tokenizer {
         TokenizerSource::HuggingFace { tokenizer, config, template } => {
             let read = |path: &Path| model::tensors::read_bounded(path, BESIDE_BYTES_MAX);
             let named = |e: text::TextError| Error::Tokenizer(format!("{}: {e}", tokenizer.display()));
             let parsed = Tokenizer::from_json(&read(tokenizer)?).map_err(named)?;
-            let (own, bos, eos) = match config {
+            let Beside { mut templates, bos, eos, begins } = match config {
                 Some(path) => beside(path, &read(path)?)?,
-                None => Default::default(),
+                None => Beside::default(),
             };
-            let template = match template {
-                Some(path) => {
-                    let not_text = |_| Error::Tokenizer(format!("{}: not UTF-8 text", path.display()));
-                    Some(String::from_utf8(read(path)?).map_err(not_text)?)
-                }
-                None => own,
+            let file = |path: &Path| -> Result<String, Error> {
+                let not_text = |_| Error::Tokenizer(format!("{}: not UTF-8 text", path.display()));
+                String::from_utf8(read(path)?).map_err(not_text)
             };
-            (parsed, template, bos, eos)
+            // Files are newer than what stands in the configuration, and replace it.
+            if let Some(path) = template {
+                templates = Templates { default: Some(file(path)?), with_tools: None };
+            }
+            let named = tokenizer.with_file_name("additional_chat_templates").join("tool_use.jinja");
+            if named.is_file() {
+                templates.with_tools = Some(file(&named)?);
+            }
+            let parsed = if begins { parsed.beginning_with(&bos) } else { parsed };
+            (parsed, templates, bos, eos)
         }
         TokenizerSource::Gguf(keys) => {
             let named = |e: text::TextError| Error::Tokenizer(format!("{}: {e}", checkpoint.path.display()));
@@ -98,7 +106,11 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<TokenizerParts, Error> {
                     )));
                 }
             };
-            (parsed, template, String::new(), String::new())
+            let named = keys.get("tokenizer.chat_template.tool_use").and_then(|value| match value {
+                Value::Text(template) => Some(template.clone()),
+                _ => None,
+            });
+            (parsed, Templates { default: template, with_tools: named }, String::new(), String::new())
         }
         TokenizerSource::None => {
             return Err(Error::Tokenizer(format!(
@@ -114,17 +126,37 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<TokenizerParts, Error> {
     if eos.is_empty() {
         eos = piece(checkpoint.generation.eos.first().copied());
     }
-    if template.as_ref().is_some_and(|t| t.trim().is_empty()) {
-        template = None;
+    for template in [&mut templates.default, &mut templates.with_tools] {
+        template.take_if(|text| text.trim().is_empty());
     }
-    Ok(TokenizerParts { tokenizer, template, bos, eos })
+    let Templates { default: template, with_tools: tool_template } = templates;
+    Ok(TokenizerParts { tokenizer, template, tool_template, bos, eos })
 }
 
 /// Longest file beside the weights.
 const BESIDE_BYTES_MAX: u64 = 128 << 20;
 
-/// What `tokenizer_config.json` says: the template, and the spelling of bos and eos. What is absent or null is empty.
-fn beside(path: &Path, bytes: &[u8]) -> Result<(Option<String>, String, String), Error> {
+/// Sources of chat templates.
+#[derive(Debug, Default, PartialEq)]
+struct Templates {
+    default: Option<String>,
+    /// For conversations with tools.
+    with_tools: Option<String>,
+}
+
+/// What `tokenizer_config.json` says. What is absent or null is empty.
+#[derive(Debug, Default, PartialEq)]
+struct Beside {
+    templates: Templates,
+    /// Spelling of the token that starts a text.
+    bos: String,
+    /// Spelling of the token that ends one.
+    eos: String,
+    /// A text begins with bos even where the tokenizer's own post-processor adds nothing: `add_bos_token`.
+    begins: bool,
+}
+
+fn beside(path: &Path, bytes: &[u8]) -> Result<Beside, Error> {
     let wrong = |what: String| Error::Tokenizer(format!("{}: {what}", path.display()));
     let config: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| wrong(format!("not JSON: {e}")))?;
     if !config.is_object() {
@@ -137,22 +169,33 @@ fn beside(path: &Path, bytes: &[u8]) -> Result<(Option<String>, String, String),
             wrong(format!("{key} is {given}; it must be a text, or an object with the text as content"))
         }),
     };
-    Ok((chosen_template(&config["chat_template"]).map_err(wrong)?, spelled("bos_token")?, spelled("eos_token")?))
+    Ok(Beside {
+        templates: chosen_templates(&config["chat_template"]).map_err(wrong)?,
+        bos: spelled("bos_token")?,
+        eos: spelled("eos_token")?,
+        begins: config["add_bos_token"] == true,
+    })
 }
 
-/// A template, or the one named default of a list, or its first.
-fn chosen_template(value: &serde_json::Value) -> Result<Option<String>, String> {
-    let chosen = match value {
-        serde_json::Value::Null => return Ok(None),
-        serde_json::Value::Array(list) if list.is_empty() => return Ok(None),
-        serde_json::Value::Array(list) => &list.iter().find(|t| t["name"] == "default").unwrap_or(&list[0])["template"],
-        other => other,
-    };
+/// A template, or of a list those that conversations with and without tools use, as `transformers` chooses: `tool_use` and `default`, or
+/// where none is called default the first.
+fn chosen_templates(value: &serde_json::Value) -> Result<Templates, String> {
     let wrong = || {
         let given: String = value.to_string().chars().take(80).collect();
         format!("chat_template is {given}; it must be a text, or a list of objects with name and template")
     };
-    chosen.as_str().map(|template| Some(template.to_string())).ok_or_else(wrong)
+    let list = match value {
+        serde_json::Value::Null => return Ok(Templates::default()),
+        serde_json::Value::Array(list) if list.is_empty() => return Ok(Templates::default()),
+        serde_json::Value::Array(list) => list,
+        other => {
+            return Ok(Templates { default: Some(other.as_str().ok_or_else(wrong)?.to_string()), with_tools: None });
+        }
+    };
+    let named = |name: &str| list.iter().find(|t| t["name"] == name).map(|t| &t["template"]);
+    let text = |t: &serde_json::Value| t.as_str().map(str::to_string).ok_or_else(wrong);
+    let default = text(named("default").unwrap_or(&list[0]["template"]))?;
+    Ok(Templates { default: Some(default), with_tools: named("tool_use").map(text).transpose()? })
 }
 
 #[cfg(test)]
@@ -219,14 +262,16 @@ mod tests {
             let error = of(given).unwrap_err();
             assert!(error.starts_with("c.json: ") && error.contains(said), "{error}");
         }
-        let (template, bos, eos) = of(json!({
+        let given = of(json!({
             "chat_template": [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}],
-            "bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>"
+            "bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>", "add_bos_token": true
         }))
         .unwrap();
-        assert_eq!((template.as_deref(), &*bos, &*eos), (Some("b"), "<s>", "</s>"));
+        assert_eq!((&*given.bos, &*given.eos, given.begins), ("<s>", "</s>", true));
+        assert_eq!((given.templates.default.as_deref(), given.templates.with_tools.as_deref()), (Some("b"), Some("a")));
         let first = of(json!({"chat_template": [{"name": "rag", "template": "a"}], "bos_token": null})).unwrap();
-        assert_eq!(first, (Some("a".to_string()), String::new(), String::new()));
-        assert_eq!(of(json!({"chat_template": []})).unwrap().0, None);
+        let templates = Templates { default: Some("a".to_string()), with_tools: None };
+        assert_eq!(first, Beside { templates, ..Beside::default() });
+        assert_eq!(of(json!({"chat_template": []})).unwrap().templates, Templates::default());
     }
 }

@@ -33,7 +33,7 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// Read the environment: `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_ENDPOINT`,
+    /// Read the environment: `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), `HF_HOME`, `XDG_CACHE_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_ENDPOINT`,
     /// `HF_HUB_OFFLINE`.
     pub fn from_env() -> Result<Settings, HubError> {
         Settings::from_variables(&|variable| std::env::var_os(variable).map(PathBuf::from))
@@ -58,7 +58,8 @@ impl Settings {
             (None, None, Some(user)) => Some(user.join(".cache/huggingface")),
             (None, None, None) => None,
         };
-        let cache = match (path("HF_HUB_CACHE"), &home) {
+        // The older name is read as the library of Hugging Face reads it: after the newer one.
+        let cache = match (path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")), &home) {
             (Some(cache), _) => expand(cache),
             (None, Some(home)) => home.join("hub"),
             (None, None) => {
@@ -111,6 +112,8 @@ mod tests {
         assert_eq!(cache(&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
         assert_eq!(cache(&[("HOME", "/u"), ("XDG_CACHE_HOME", "/x"), ("HF_HOME", "~/h")]), Path::new("/u/h/hub"));
         assert_eq!(cache(&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/h")]), Path::new("/c"));
+        assert_eq!(cache(&[("HUGGINGFACE_HUB_CACHE", "/o"), ("HF_HOME", "/h")]), Path::new("/o"));
+        assert_eq!(cache(&[("HUGGINGFACE_HUB_CACHE", "/o"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
         assert_eq!(cache(&[("HOME", "/u"), ("HF_HUB_CACHE", "")]), Path::new("/u/.cache/huggingface/hub"));
         assert!(settings(&[]).is_err());
     }

@@ -6,9 +6,11 @@
 //! are added in four chains (position mod 4), weighted values in the order of positions.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use crate::scratch::sized;
-use crate::small::{SIX_BYTES, SMALL, eight_lanes, six_lanes};
+use crate::small_quants::{SIX_BYTES, SMALL, SmallQuants};
+use crate::unpack::LINE;
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, Queries};
 
@@ -29,7 +31,7 @@ pub struct Shape {
 pub(crate) const FOUR: usize = 4;
 
 #[derive(Default)]
-struct Scratch {
+struct PageScratch {
     /// `[group][step][query][16]`
     queries: Vec<f32>,
     /// `[block][step][position][16]`
@@ -44,7 +46,7 @@ struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    static SCRATCH: Cell<PageScratch> = Cell::default();
 }
 
 /// One row to place `j` of a block `[step][4][16]`; the last step is filled with zeros.
@@ -73,14 +75,14 @@ fn pack_row<V: Vectors>(isa: V, row: Numbers, j: usize, block: &mut [f32]) {
         }
         // Rows of these are whole blocks.
         Numbers::Eight(x, s) => {
-            for (c, out) in steps.iter_mut().enumerate().take(x.len() / 16) {
-                isa.store(isa.load(&eight_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            for (c, out) in steps.iter_mut().enumerate().take(s.len()) {
+                isa.store(isa.load(&SmallQuants::lanes(x, s, 16 * c)), &mut out[at.clone()]);
             }
             0
         }
         Numbers::Six(x, s) => {
-            for (c, out) in steps.iter_mut().enumerate().take(x.len() / SIX_BYTES) {
-                isa.store(isa.load(&six_lanes(x, s, 16 * c)), &mut out[at.clone()]);
+            for (c, out) in steps.iter_mut().enumerate().take(s.len()) {
+                isa.store(isa.load(&SmallQuants::lanes(x, s, 16 * c)), &mut out[at.clone()]);
             }
             0
         }
@@ -112,27 +114,17 @@ fn pack_block<V: Vectors>(
 pub(crate) fn prefetch_row<V: Vectors>(isa: V, x: Numbers, stride: usize, width: usize, row: usize) {
     let at = row * stride..row * stride + width;
     match x {
-        Numbers::F32(x) => {
-            for line in x.get(at).unwrap_or_default().chunks(16) {
-                isa.prefetch(line);
-            }
-        }
-        Numbers::Bf16(x) => {
-            for line in x.get(at).unwrap_or_default().chunks(32) {
-                isa.prefetch(line);
-            }
-        }
-        Numbers::Eight(x, _) => {
-            for line in x.get(at).unwrap_or_default().chunks(64) {
-                isa.prefetch(line);
-            }
-        }
-        Numbers::Six(x, _) => {
-            let at = at.start / SMALL * SIX_BYTES..at.end / SMALL * SIX_BYTES;
-            for line in x.get(at).unwrap_or_default().chunks(64) {
-                isa.prefetch(line);
-            }
-        }
+        Numbers::F32(x) => prefetch_lines(isa, x, at),
+        Numbers::Bf16(x) => prefetch_lines(isa, x, at),
+        Numbers::Eight(x, _) => prefetch_lines(isa, x, at),
+        Numbers::Six(x, _) => prefetch_lines(isa, x, at.start / SMALL * SIX_BYTES..at.end / SMALL * SIX_BYTES),
+    }
+}
+
+#[inline(always)]
+fn prefetch_lines<V: Vectors, T>(isa: V, x: &[T], at: Range<usize>) {
+    for line in x.get(at).unwrap_or_default().chunks(LINE / size_of::<T>()) {
+        isa.prefetch(line);
     }
 }
 
@@ -408,12 +400,11 @@ pub fn attend<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, 
                 (true, true) if V::MANY_REGISTERS => {
                     values::<V, 4, 4>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                 }
-                (true, true) => {
-                    for c in c..c + 4 {
+                (true, _) => {
+                    for c in c..c + if four { 4 } else { 1 } {
                         values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into);
                     }
                 }
-                (true, false) => values::<V, 4, 1>(isa, p, 0, v, steps, c, &seen, &f[g], value, into),
                 (false, true) => {
                     for a in 0..rows {
                         values::<V, 1, 4>(isa, p, a, v, steps, c, &seen, &f[g], value, into);

@@ -298,6 +298,20 @@ fn sums_of_eight(v: &[Pair; 8]) -> __m256 {
     _mm256_add_ps(_mm256_shuffle_ps::<0x88>(ab, cd), _mm256_shuffle_ps::<0xdd>(ab, cd))
 }
 
+/// Transposes a 4x4 grid of 32-bit words in each 128-bit lane.
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn words(v: [__m256i; 4]) -> [__m256i; 4] {
+    let (ab, cd) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpacklo_epi32(v[2], v[3]));
+    let (ab2, cd2) = (_mm256_unpackhi_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[2], v[3]));
+    [
+        _mm256_unpacklo_epi64(ab, cd),
+        _mm256_unpackhi_epi64(ab, cd),
+        _mm256_unpacklo_epi64(ab2, cd2),
+        _mm256_unpackhi_epi64(ab2, cd2),
+    ]
+}
+
 /// Transposes eight vectors of eight 32-bit numbers.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
@@ -305,12 +319,7 @@ fn transpose_eight(v: &[__m256i; 8]) -> [__m256i; 8] {
     let mut t = *v;
     // t[4i + j], 128-bit lane l: column 4l + j of rows 4i..4i + 4.
     for i in [0, 4] {
-        let (ab, cd) = (_mm256_unpacklo_epi32(v[i], v[i + 1]), _mm256_unpacklo_epi32(v[i + 2], v[i + 3]));
-        let (ab2, cd2) = (_mm256_unpackhi_epi32(v[i], v[i + 1]), _mm256_unpackhi_epi32(v[i + 2], v[i + 3]));
-        t[i] = _mm256_unpacklo_epi64(ab, cd);
-        t[i + 1] = _mm256_unpackhi_epi64(ab, cd);
-        t[i + 2] = _mm256_unpacklo_epi64(ab2, cd2);
-        t[i + 3] = _mm256_unpackhi_epi64(ab2, cd2);
+        [t[i], t[i + 1], t[i + 2], t[i + 3]] = words([v[i], v[i + 1], v[i + 2], v[i + 3]]);
     }
     let mut out = *v;
     for j in 0..4 {

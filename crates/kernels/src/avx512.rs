@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::table::{Table, kernels};
-use crate::vectors::{Vectors, for_features};
+use crate::vectors::{Vectors, array, for_features};
 
 pub(crate) mod lanes;
 mod quantised;
@@ -179,42 +179,15 @@ impl Vectors for Avx512 {
         fn dot_pairs(self, acc: __m512i, a: __m512i, b: __m512i) -> __m512i { _mm512_dpwssd_epi32(acc, a, b) }
         fn transpose(self, v: &mut [__m512i; 16]) { lanes::transpose(v) }
         fn by_four(self, v: [__m512; 4]) -> [__m512; 4] { lanes::by_four(v) }
-        /// A 16x16 transposition of 4-byte pieces.
+        /// A transposition of four bytes each.
         fn interleave(self, u: &[u8], stride: usize, out: &mut [u8]) {
             let (u, out) = (&u[..15 * stride + 64], &mut out[..1024]);
-            // SAFETY: within the slice, whose length was checked; no alignment is asked for.
+            // SAFETY: within the slices, whose lengths were checked; no alignment is asked for.
             unsafe {
-                // Rows 4j..4j+4 to registers whose 128-bit lane l holds columns 4l+c of four rows.
-                let mut quads = [[_mm512_setzero_si512(); 4]; 4];
-                for (j, quad) in quads.iter_mut().enumerate() {
-                    let at = u.as_ptr().add(4 * j * stride);
-                    let (a, b) = (_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(stride).cast()));
-                    let (c, d) =
-                        (_mm512_loadu_si512(at.add(2 * stride).cast()), _mm512_loadu_si512(at.add(3 * stride).cast()));
-                    let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-                    let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-                    *quad = [
-                        _mm512_unpacklo_epi64(ab_low, cd_low),
-                        _mm512_unpackhi_epi64(ab_low, cd_low),
-                        _mm512_unpacklo_epi64(ab_high, cd_high),
-                        _mm512_unpackhi_epi64(ab_high, cd_high),
-                    ];
-                }
-                for c in 0..4 {
-                    let (a, b, d, e) = (quads[0][c], quads[1][c], quads[2][c], quads[3][c]);
-                    let ab_low = _mm512_shuffle_i32x4::<0x44>(a, b);
-                    let ab_high = _mm512_shuffle_i32x4::<0xee>(a, b);
-                    let de_low = _mm512_shuffle_i32x4::<0x44>(d, e);
-                    let de_high = _mm512_shuffle_i32x4::<0xee>(d, e);
-                    let steps = [
-                        _mm512_shuffle_i32x4::<0x88>(ab_low, de_low),
-                        _mm512_shuffle_i32x4::<0xdd>(ab_low, de_low),
-                        _mm512_shuffle_i32x4::<0x88>(ab_high, de_high),
-                        _mm512_shuffle_i32x4::<0xdd>(ab_high, de_high),
-                    ];
-                    for (l, step) in steps.into_iter().enumerate() {
-                        _mm512_storeu_si512(out.as_mut_ptr().add(64 * (4 * l + c)).cast(), step);
-                    }
+                let mut v = array!(16, r, _mm512_loadu_si512(u.as_ptr().add(r * stride).cast()));
+                lanes::transpose(&mut v);
+                for step in 0..16 {
+                    _mm512_storeu_si512(out.as_mut_ptr().add(64 * step).cast(), v[step]);
                 }
             }
         }

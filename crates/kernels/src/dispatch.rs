@@ -57,16 +57,10 @@ pub fn instruction_set() -> &'static str {
 /// A name that this processor does not have.
 pub fn instruction_set_from_env() -> Result<(), String> {
     let Some(wanted) = std::env::var_os("FARTHING_ISA") else { return Ok(()) };
-    let tables = tables();
-    match tables.iter().find(|t| wanted == t.name) {
-        Some(table) => {
-            let _ = CHOSEN.set(table);
-            Ok(())
-        }
-        None => {
-            let names: Vec<_> = tables.iter().map(|t| t.name).collect();
-            let wanted = wanted.to_string_lossy();
-            Err(format!("FARTHING_ISA={wanted}: this processor has {}; set one of them or none", names.join(", ")))
-        }
-    }
+    let Some(table) = tables().into_iter().find(|t| wanted == t.name) else {
+        let (wanted, names) = (wanted.to_string_lossy(), instruction_sets().join(", "));
+        return Err(format!("FARTHING_ISA={wanted}: this processor has {names}; set one of them or none"));
+    };
+    let _ = CHOSEN.set(table);
+    Ok(())
 }

@@ -100,33 +100,3 @@ impl Format {
         !matches!(self, Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3)
     }
 }
-
-/// Run `$body` with `$B` bound to the type that `blocks` has for a quantised `$format`.
-macro_rules! with_format {
-    ($format:expr, $B:ident, $body:expr) => {{
-        macro_rules! run {
-            ($name:ident) => {{
-                type $B = $crate::blocks::$name;
-                $body
-            }};
-        }
-        use $crate::Format;
-        match $format {
-            Format::Q4K => run!(Q4K),
-            Format::Q5K => run!(Q5K),
-            Format::Q6K => run!(Q6K),
-            Format::Q2K => run!(Q2K),
-            Format::Q3K => run!(Q3K),
-            Format::Iq4Xs => run!(Iq4Xs),
-            Format::Q8_0 => run!(Q8_0),
-            Format::Q4_0 => run!(Q4_0),
-            Format::Q4_1 => run!(Q4_1),
-            Format::Q5_0 => run!(Q5_0),
-            Format::Q5_1 => run!(Q5_1),
-            Format::Iq4Nl => run!(Iq4Nl),
-            Format::Mxfp4 => run!(Mxfp4),
-            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => unreachable!("not made of blocks"),
-        }
-    }};
-}
-pub(crate) use with_format;

@@ -26,15 +26,11 @@ pub(crate) trait Lanes<const ROWS: usize>: Copy {
     fn splat_bytes(self, x: u8) -> Self::I {
         self.splat(i32::from_ne_bytes([x; 4]))
     }
-    /// a & b
     fn and(self, a: Self::I, b: Self::I) -> Self::I;
-    /// a | b
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
-    /// a ^ b
     fn xor(self, a: Self::I, b: Self::I) -> Self::I;
     /// a | (b & mask)
     fn or_masked(self, a: Self::I, b: Self::I, mask: Self::I) -> Self::I;
-    /// a + b
     fn add(self, a: Self::I, b: Self::I) -> Self::I;
     /// Each lane left by `by`; zeros come in.
     fn left(self, v: Self::I, by: i32) -> Self::I;
@@ -57,9 +53,7 @@ pub(crate) trait Lanes<const ROWS: usize>: Copy {
     fn as_f(self, v: Self::I) -> Self::F;
     /// The f16 in the low 16 bits of each lane.
     fn low_halves(self, v: Self::I) -> Self::F;
-    /// a * b
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
-    /// -a
     fn negate(self, a: Self::F) -> Self::F;
     /// To an array.
     fn put(self, out: &mut [f32; ROWS], v: Self::F);

@@ -7,19 +7,18 @@
 
 #[doc(hidden)]
 pub mod attend;
+mod attend_fixed;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[doc(hidden)]
-pub mod blocks;
+pub mod dequantize;
 #[doc(hidden)]
 pub mod dispatch;
 mod elements;
-mod fixed;
 mod floats;
 pub mod formats;
-mod gated;
 mod lanes;
 pub mod measure;
 mod operands;
@@ -29,8 +28,9 @@ pub mod pool;
 mod products;
 mod quantize;
 mod scratch;
-mod small;
+mod small_quants;
 mod spin;
+mod swiglu;
 mod table;
 mod unpack;
 #[doc(hidden)]
@@ -41,15 +41,15 @@ use std::ops::Range;
 pub use attend::Shape;
 pub use dispatch::{instruction_set, instruction_set_from_env, instruction_sets};
 pub use formats::Format;
-pub use gated::{Gated, Hidden, gated};
 pub use operands::{Attended, Input, Keys, Matrix, Numbers, Queries, Rows, widen};
 pub use panels::Quantized;
 pub use pool::Pool;
-pub use small::{SIX_BYTES, SMALL, to_eight, to_six};
+pub use small_quants::{SIX_BYTES, SMALL, to_eight, to_six};
+pub use swiglu::{Gated, Hidden, gated};
 
 use dispatch::table;
 use out::{Out, SharedOut};
-use panels::{Selection, with_panels};
+use panels::{RowSelection, with_panels};
 
 /// Keys that one `attend` call may see.
 pub const PAGE_MAX: usize = 64;
@@ -98,11 +98,11 @@ fn checked(w: &Matrix, input: &Input, rows: Rows) -> usize {
 }
 
 /// The panels that the kernels in use take for a product, if they take any.
-fn selection<'a>(w: &Matrix, input: &Input<'a>, rows: Rows<'a>) -> Option<Selection<'a>> {
+fn selection<'a>(w: &Matrix, input: &Input<'a>, rows: Rows<'a>) -> Option<RowSelection<'a>> {
     let wanted = table().panels && w.format.wants_quantized_input() && rows.len(input.rows) > 0;
     // Blocks of 32 columns may end within a chunk of 64.
     let quantized = input.quantized.filter(|_| wanted && w.cols.is_multiple_of(64) && w.cols > 0)?;
-    Some(Selection::new(w.format, quantized, rows))
+    Some(RowSelection::new(w.format, quantized, rows))
 }
 
 /// Weight rows that go to a thread together: whole tiles, of about `bytes`. Two tiles go together where inputs are many.
@@ -209,7 +209,7 @@ pub fn attend(queries: Queries<'_>, shape: Shape, keys: Keys<'_>, state: &mut At
 }
 
 /// As `attend` to page after page, faster and less exact: keys and values are rounded to integers of 14 bits of the largest beside
-/// them, queries to 13 (`fixed` has the details). A row's bits depend on what it sees alone, page by page.
+/// them, queries to 13 (`attend_fixed` has the details). A row's bits depend on what it sees alone, page by page.
 ///
 /// # Panics
 /// When shapes do not agree.
@@ -319,11 +319,11 @@ pub fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// To bfloat16, nearest even.
 pub fn f32_to_bf16(x: &[f32], out: &mut [u16]) {
     assert_eq!(x.len(), out.len());
-    x.iter().zip(out).for_each(|(&x, o)| *o = blocks::f32_to_bf16(x));
+    x.iter().zip(out).for_each(|(&x, o)| *o = dequantize::f32_to_bf16(x));
 }
 
 /// From bfloat16, exact.
 pub fn bf16_to_f32(x: &[u16], out: &mut [f32]) {
     assert_eq!(x.len(), out.len());
-    x.iter().zip(out).for_each(|(&x, o)| *o = blocks::bf16_to_f32(x));
+    x.iter().zip(out).for_each(|(&x, o)| *o = dequantize::bf16_to_f32(x));
 }

@@ -2,7 +2,7 @@
 
 use crate::formats::Format;
 use crate::panels::Quantized;
-use crate::small::{SIX_BYTES, SMALL, eight_lanes, six_lanes};
+use crate::small_quants::{SIX_BYTES, SMALL, SmallQuants};
 
 /// A borrowed weight: `rows x cols`, row-major, blocks of `format`. The bytes may lie at any address.
 #[derive(Clone, Copy)]
@@ -27,10 +27,10 @@ impl<'a> Matrix<'a> {
     /// # Panics
     /// When sizes do not agree.
     pub fn new(format: Format, rows: usize, cols: usize, bytes: &'a [u8]) -> Self {
-        let row = format.row_bytes(cols).expect("a row is a whole number of blocks");
-        assert_eq!(Some(bytes.len()), row.checked_mul(rows), "{format:?} {rows}x{cols}");
         assert!(format != Format::F8E4M3 || rows == 0, "FP8 comes with scales: use with_scales");
-        Matrix { format, rows, cols, bytes, scales: None, scale_row: 0 }
+        let matrix = Matrix { format, rows, cols, bytes, scales: None, scale_row: 0 };
+        matrix.check();
+        matrix
     }
 
     /// An FP8 matrix that starts `scale_row` rows into its tensor.
@@ -178,16 +178,16 @@ impl<'a> Numbers<'a> {
     #[inline(always)]
     pub fn part(self, at: usize, len: usize) -> Numbers<'a> {
         let blocks = at / SMALL..(at + len) / SMALL;
-        let whole = at.is_multiple_of(SMALL) && len.is_multiple_of(SMALL);
+        let whole = || assert!(at.is_multiple_of(SMALL) && len.is_multiple_of(SMALL), "whole blocks");
         match self {
             Numbers::F32(x) => Numbers::F32(&x[at..at + len]),
             Numbers::Bf16(x) => Numbers::Bf16(&x[at..at + len]),
             Numbers::Eight(x, s) => {
-                assert!(whole, "whole blocks");
+                whole();
                 Numbers::Eight(&x[at..at + len], &s[blocks])
             }
             Numbers::Six(x, s) => {
-                assert!(whole, "whole blocks");
+                whole();
                 Numbers::Six(&x[blocks.start * SIX_BYTES..blocks.end * SIX_BYTES], &s[blocks])
             }
         }
@@ -204,16 +204,14 @@ pub fn widen(x: Numbers, out: &mut [f32]) {
     match x {
         Numbers::F32(x) => out.copy_from_slice(&x[..out.len()]),
         Numbers::Bf16(x) => crate::bf16_to_f32(&x[..out.len()], out),
-        Numbers::Eight(x, s) => {
-            for (c, out) in out.chunks_mut(16).enumerate() {
-                out.copy_from_slice(&eight_lanes(x, s, 16 * c)[..out.len()]);
-            }
-        }
-        Numbers::Six(x, s) => {
-            for (c, out) in out.chunks_mut(16).enumerate() {
-                out.copy_from_slice(&six_lanes(x, s, 16 * c)[..out.len()]);
-            }
-        }
+        Numbers::Eight(x, s) => widen_small(x, s, out),
+        Numbers::Six(x, s) => widen_small(x, s, out),
+    }
+}
+
+fn widen_small<Q: SmallQuants>(x: &[Q], scales: &[u16], out: &mut [f32]) {
+    for (c, out) in out.chunks_mut(SMALL).enumerate() {
+        out.copy_from_slice(&Q::lanes(x, scales, SMALL * c)[..out.len()]);
     }
 }
 

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::formats::with_format;
+use crate::dequantize::with_format;
 use crate::scratch::sized;
 use crate::{Format, Pool, Rows};
 
@@ -39,13 +39,11 @@ pub(crate) struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Quants of a block.
     #[inline(always)]
     pub fn block(&self, block: usize) -> &'a [i8] {
         &self.x[BLOCK * block * self.stride..][..BLOCK]
     }
 
-    /// Scale of a block.
     #[inline(always)]
     pub fn scale(&self, block: usize) -> f32 {
         self.scales[block * self.stride]
@@ -127,7 +125,7 @@ pub(crate) const ALONE: usize = 16 << 10;
 
 /// What a weight format asks of its input.
 #[derive(Clone, Copy, PartialEq)]
-struct Kind {
+struct InputKind {
     /// Columns that share a scale of the weight: 16 or 32.
     group: usize,
     /// What is subtracted from unsigned quants of the weight.
@@ -136,17 +134,17 @@ struct Kind {
     weighs: bool,
 }
 
-impl Kind {
-    fn of(format: Format) -> Kind {
-        use crate::blocks::Block;
-        with_format!(format, B, Kind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
+impl InputKind {
+    fn of(format: Format) -> InputKind {
+        use crate::dequantize::Block;
+        with_format!(format, B, InputKind { group: B::GROUP, offset: B::OFFSET, weighs: B::HAS_MIN })
     }
 }
 
 /// Up to `PANEL_ROWS` rows.
 pub struct Panel<'a> {
     rows: usize,
-    kind: Kind,
+    kind: InputKind,
     /// `[block][row][32]`
     x: &'a [i8],
     /// `[block][row]`
@@ -158,27 +156,25 @@ pub struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    /// Rows.
     #[inline(always)]
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Columns.
     pub fn cols(&self) -> usize {
         self.x.len() / self.rows
     }
 
     /// Whether it was made for groups of so many columns, such an offset, and minima or none.
     pub fn suits(&self, group: usize, offset: i32, minima: bool) -> bool {
-        self.kind == Kind { group, offset, weighs: minima }
+        self.kind == InputKind { group, offset, weighs: minima }
     }
 }
 
 /// Where a panel has its rows' numbers for a run of columns that starts a block of 32. What the weight format does not ask for is not to
 /// be read.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct PanelPlace {
     /// Rows of the panel.
     pub rows: usize,
     /// `[block][row][32]`
@@ -191,13 +187,13 @@ pub(crate) struct Place {
     pub weighted: *const f32,
 }
 
-impl Place {
+impl PanelPlace {
     #[inline(always)]
-    pub fn of(panel: &Panel, column: usize) -> Place {
+    pub fn of(panel: &Panel, column: usize) -> PanelPlace {
         let Panel { rows, kind, x, scales, starts, weighted } = panel;
         let (block, group) = (column / BLOCK * rows, column / kind.group * rows);
         assert!(column.is_multiple_of(BLOCK) && block < scales.len());
-        Place {
+        PanelPlace {
             rows: *rows,
             x: x[BLOCK * block..].as_ptr(),
             scales: scales[block..].as_ptr(),
@@ -226,7 +222,7 @@ pub(crate) fn in_turn<'a>(
 /// A panel that is being filled.
 struct Filling<'a> {
     rows: usize,
-    kind: Kind,
+    kind: InputKind,
     /// Rows as they lie, or rows to be gathered.
     x: From<'a>,
     starts: &'a mut [i32],
@@ -289,7 +285,7 @@ impl<'a> Filling<'a> {
 
 /// Room for panels, used again.
 #[derive(Default)]
-struct Room {
+struct PanelBuffers {
     x: Vec<i8>,
     scales: Vec<f32>,
     starts: Vec<i32>,
@@ -297,18 +293,18 @@ struct Room {
 }
 
 thread_local! {
-    static ROOM: Cell<Room> = Cell::default();
+    static ROOM: Cell<PanelBuffers> = Cell::default();
 }
 
 /// Rows of one input that a weight format wants.
 #[derive(Clone, Copy)]
-pub struct Selection<'a> {
+pub struct RowSelection<'a> {
     quantized: &'a Quantized,
     rows: Rows<'a>,
-    kind: Kind,
+    kind: InputKind,
 }
 
-impl<'a> Selection<'a> {
+impl<'a> RowSelection<'a> {
     /// `rows` of `quantized` for a weight of that format.
     pub fn new(format: Format, quantized: &'a Quantized, rows: Rows<'a>) -> Self {
         let rows = match rows {
@@ -316,7 +312,7 @@ impl<'a> Selection<'a> {
             Rows::List(&[one]) => Rows::Range(one as usize, 1),
             other => other,
         };
-        Selection { quantized, rows, kind: Kind::of(format) }
+        RowSelection { quantized, rows, kind: InputKind::of(format) }
     }
 
     fn len(&self) -> usize {
@@ -324,7 +320,7 @@ impl<'a> Selection<'a> {
     }
 
     /// Whether the same panels serve both.
-    fn same(&self, other: &Selection) -> bool {
+    fn same(&self, other: &RowSelection) -> bool {
         let rows = match (self.rows, other.rows) {
             (Rows::Range(a, n), Rows::Range(b, m)) => (a, n) == (b, m),
             (Rows::List(a), Rows::List(b)) => a == b,
@@ -369,11 +365,11 @@ impl<'a> Selection<'a> {
 /// Fill panels for all selections, and run `then` with them: the panels of selection i are `panels[ranges[i]]`.
 pub fn with_panels<T>(
     pool: &Pool,
-    selections: &[Option<Selection>],
+    selections: &[Option<RowSelection>],
     then: impl FnOnce(&[Panel], &[Range<usize>]) -> T,
 ) -> T {
     // Gate and up of a block follow each other and take the same rows.
-    let fresh = |i: usize, s: &Selection| i == 0 || !selections[i - 1].is_some_and(|before| before.same(s));
+    let fresh = |i: usize, s: &RowSelection| i == 0 || !selections[i - 1].is_some_and(|before| before.same(s));
     let (mut gathered, mut groups) = (0, [0usize; 2]);
     for (i, s) in selections.iter().enumerate() {
         if let Some(s) = s.as_ref().filter(|s| fresh(i, s)) {

@@ -29,12 +29,12 @@ const OPEN: usize = 1 << (usize::BITS - 1);
 
 /// A fixed set of threads, the caller included.
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<PoolShared>,
     callers: Mutex<()>,
     workers: Vec<(JoinHandle<()>, Thread)>,
 }
 
-struct Shared {
+struct PoolShared {
     /// Counts jobs, so that workers see a new one.
     epoch: AtomicUsize,
     gate: AtomicUsize,
@@ -82,7 +82,7 @@ impl Share {
     }
 }
 
-impl Shared {
+impl PoolShared {
     /// Claim and run pieces as thread `index` until none is left. A panic is kept for the caller.
     fn work(&self, index: usize, job: Job) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -153,7 +153,7 @@ impl Pool {
     /// `threads` threads in all, at least one: the caller and `threads - 1` workers.
     pub fn new(threads: usize) -> Pool {
         let workers = threads.max(1) - 1;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(PoolShared {
             epoch: AtomicUsize::new(0),
             gate: AtomicUsize::new(0),
             shares: (0..=workers).map(|_| Share(AtomicU64::new(0))).collect(),

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::blocks::{Block, decode_blocks, decode_floats};
-use crate::formats::with_format;
+use crate::dequantize::{Block, decode_blocks, decode_floats, with_format};
 use crate::operands::Sides;
 use crate::panels::Row;
 use crate::scratch::sized;
@@ -22,7 +21,7 @@ const STEP: usize = 256;
 const INTERLEAVE_FROM: usize = 4;
 
 #[derive(Default)]
-pub struct Scratch {
+pub struct ProductScratch {
     quants: Vec<u8>,
     input: Vec<i16>,
     starts: Vec<i32>,
@@ -35,12 +34,18 @@ pub struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    pub static SCRATCH: Cell<Scratch> = Cell::default();
+    pub static SCRATCH: Cell<ProductScratch> = Cell::default();
 }
 
 /// Outputs `range` (rows of the weight) of one product with a block format.
 #[inline(always)]
-pub fn quantised<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+pub fn quantised<V: Vectors, B: Block>(
+    isa: V,
+    x: Sides,
+    range: Range<usize>,
+    out: &mut Out,
+    scratch: &mut ProductScratch,
+) {
     let (w, cols, n) = (x.w, x.w.cols, x.inputs());
     if n < INTERLEAVE_FROM {
         return few_rows::<V, B>(isa, x, range, out, scratch);
@@ -102,7 +107,7 @@ fn unpack_row<B: Block>(bytes: &[u8], r: usize, quants: &mut [u8], s: &mut [f32]
 
 /// As `quantised`, of fewer input rows than pay for an interleaved tile.
 #[inline(always)]
-fn few_rows<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+fn few_rows<V: Vectors, B: Block>(isa: V, x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut ProductScratch) {
     let (Sides { w, rows, .. }, q) = (x, x.quantized());
     let (cols, groups, n) = (w.cols, w.cols / B::GROUP, x.inputs());
     let s = sized(&mut scratch.scales, TILE * groups);
@@ -155,7 +160,7 @@ struct Dots<'a> {
 }
 
 /// Up to 256 columns of a weight row, unpacked.
-struct Step {
+struct UnpackedStep {
     quants: [u8; STEP],
     s: [f32; 16],
     m: [f32; 16],
@@ -165,7 +170,7 @@ struct Step {
 /// are multiplied as soon as they are unpacked.
 #[inline(always)]
 fn row_dots<B: Block>(bytes: &[u8], (input, starts): (&[i16], &[i32]), r: usize, to: &mut Dots) {
-    let mut step = Step { quants: [0; STEP], s: [0.0; 16], m: [0.0; 16] };
+    let mut step = UnpackedStep { quants: [0; STEP], s: [0.0; 16], m: [0.0; 16] };
     let per_block = B::ELEMS / B::GROUP;
     if B::ELEMS == STEP {
         for (b, block) in bytes.chunks_exact(B::BYTES).enumerate() {
@@ -189,7 +194,7 @@ fn row_dots<B: Block>(bytes: &[u8], (input, starts): (&[i16], &[i32]), r: usize,
 /// Groups `first .. first + count` of `row_dots`.
 #[inline(always)]
 fn step_dots<B: Block>(
-    step: &Step,
+    step: &UnpackedStep,
     first: usize,
     count: usize,
     (input, starts): (&[i16], &[i32]),
@@ -303,33 +308,20 @@ pub fn transposed<V: Vectors>(isa: V, w: &Matrix, x: &[f32], range: Range<usize>
             let mut c = 0;
             while c + 64 <= cols {
                 if four && V::MANY_REGISTERS {
-                    transposed_tile::<V, 4, 4>(isa, &part, (r, r - range.start), c, out);
+                    transposed_tile::<V, 4, 4>(isa, &part, (r, r - range.start), c..c + 64, out);
                 } else if four {
                     for c in (c..c + 64).step_by(16) {
-                        transposed_tile::<V, 4, 1>(isa, &part, (r, r - range.start), c, out);
+                        transposed_tile::<V, 4, 1>(isa, &part, (r, r - range.start), c..c + 16, out);
                     }
                 } else {
-                    transposed_tile::<V, 1, 4>(isa, &part, (r, r - range.start), c, out);
+                    transposed_tile::<V, 1, 4>(isa, &part, (r, r - range.start), c..c + 64, out);
                 }
                 c += 64;
             }
             let rows = if four { 4 } else { 1 };
             for r in r..r + rows {
-                let xs = &x[r * w.rows + first..r * w.rows + first + count];
-                let mut c = c;
-                while c < cols {
-                    let lanes = 16.min(cols - c);
-                    let mut acc = [0f32; 16];
-                    if first > 0 {
-                        out.read(r - range.start, c, &mut acc[..lanes]);
-                    }
-                    let mut v = isa.load(&acc);
-                    for (j, &xj) in xs.iter().enumerate() {
-                        v = isa.fma(isa.splat(xj), isa.load(&decoded[j * width + c..j * width + c + 16]), v);
-                    }
-                    isa.store(v, &mut acc);
-                    out.write(r - range.start, c, &acc[..lanes]);
-                    c += lanes;
+                for c in (c..cols).step_by(16) {
+                    transposed_tile::<V, 1, 1>(isa, &part, (r, r - range.start), c..cols.min(c + 16), out);
                 }
             }
             r += rows;
@@ -351,22 +343,24 @@ struct Decoded<'a> {
     all: usize,
 }
 
-/// `P` vectors of columns from `c` on, of `R` rows from r on, rows of `out` from `to` on: decoded rows, whose first is number `first`, are added in order.
+/// `P` vectors of columns, of which those in `columns` are there, of `R` rows from r on, rows of `out` from `to` on: decoded rows, whose
+/// first is number `first`, are added in order.
 #[inline(always)]
 fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
     isa: V,
     x: &Decoded,
     (r, to): (usize, usize),
-    c: usize,
+    columns: Range<usize>,
     out: &mut Out,
 ) {
+    let (c, there) = (columns.start, columns.len());
     let Decoded { rows: decoded, width, first, x, all } = *x;
     let count = decoded.len() / width;
     let xs: [&[f32]; R] = array!(R, a, &x[(r + a) * all + first..][..count]);
     let (mut v, mut lanes) = ([[isa.splat(0.0); P]; R], [0f32; 64]);
     if first > 0 {
         for a in 0..R {
-            out.read(to + a, c, &mut lanes[..16 * P]);
+            out.read(to + a, c, &mut lanes[..there]);
             v[a] = array!(P, p, isa.load(&lanes[16 * p..16 * p + 16]));
         }
     }
@@ -384,11 +378,10 @@ fn transposed_tile<V: Vectors, const R: usize, const P: usize>(
         for p in 0..P {
             isa.store(v[a][p], &mut lanes[16 * p..16 * p + 16]);
         }
-        out.write(to + a, c, &lanes[..16 * P]);
+        out.write(to + a, c, &lanes[..there]);
     }
 }
 
-/// One stored row to f32.
 #[inline(always)]
 pub fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
     let bytes = w.row(row);

@@ -17,12 +17,7 @@ struct Blocks<'a> {
 impl Quantized {
     /// Take `x[rows * cols]`; `cols` is a multiple of 32.
     pub fn quantize(&mut self, pool: &Pool, x: &[f32], rows: usize, cols: usize) {
-        self.quantize_groups(pool, x, [rows], cols);
-    }
-
-    /// Take groups of so many rows, one after the other in `x`.
-    pub fn quantize_groups(&mut self, pool: &Pool, x: &[f32], groups: impl IntoIterator<Item = usize>, cols: usize) {
-        self.shape(groups, cols);
+        self.shape([rows], cols);
         assert_eq!(x.len(), self.rows * cols, "the input's shape");
         let few = self.rows * cols <= ALONE;
         let blocks = cols / BLOCK;
@@ -55,8 +50,8 @@ impl Quantized {
     }
 
     /// Addresses for writers of separate blocks.
-    pub(crate) fn writer(&mut self) -> Writer<'_> {
-        Writer {
+    pub(crate) fn writer(&mut self) -> BlockWriter<'_> {
+        BlockWriter {
             bounds: &self.bounds,
             cols: self.cols,
             x: self.x.as_mut_ptr(),
@@ -67,7 +62,7 @@ impl Quantized {
 }
 
 /// A `Quantized` that several threads write, each its own blocks.
-pub(crate) struct Writer<'a> {
+pub(crate) struct BlockWriter<'a> {
     bounds: &'a [usize],
     cols: usize,
     x: *mut i8,
@@ -76,11 +71,11 @@ pub(crate) struct Writer<'a> {
 }
 
 // SAFETY: a `&mut Quantized` in parts; `block` asks that no two threads write the same block.
-unsafe impl Sync for Writer<'_> {}
+unsafe impl Sync for BlockWriter<'_> {}
 // SAFETY: as above.
-unsafe impl Send for Writer<'_> {}
+unsafe impl Send for BlockWriter<'_> {}
 
-impl Writer<'_> {
+impl BlockWriter<'_> {
     /// Quantise `values[rows][32]` to block `block` of the rows from `first` on, which must be one panel.
     ///
     /// # Safety

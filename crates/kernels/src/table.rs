@@ -31,19 +31,32 @@ pub struct Table {
     pub(crate) spin_f32: unsafe fn(u64) -> f32,
 }
 
+/// Functions that are compiled with features, or with none, each by the call that it makes.
+macro_rules! compiled {
+    ($features:tt) => {};
+    ([$($feature:literal)?] fn $name:ident($($arg:ident: $T:ty),*) $(-> $R:ty)? = $call:expr; $($rest:tt)*) => {
+        $(#[target_feature(enable = $feature)])?
+        fn $name($($arg: $T),*) $(-> $R)? {
+            $call
+        }
+        $crate::table::compiled! { [$($feature)?] $($rest)* }
+    };
+}
+pub(crate) use compiled;
+
 /// A table of kernels over `$isa`, each compiled with `$feature`s.
 macro_rules! kernels {
     ($name:expr, $isa:expr $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
         use $crate::operands::Sides;
         use $crate::panels::Hints;
-        use $crate::products::{SCRATCH, Scratch};
+        use $crate::products::{SCRATCH, ProductScratch};
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use std::ops::Range;
         // A function for each block format: one of all formats takes the compiler minutes. Floats are faster within.
         $(#[target_feature(enable = $feature)])?
         #[inline(never)]
-        fn of_blocks<B: $crate::blocks::Block>(x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut Scratch) {
+        fn of_blocks<B: $crate::dequantize::Block>(x: Sides, range: Range<usize>, out: &mut Out, scratch: &mut ProductScratch) {
             $crate::products::quantised::<_, B>($isa, x, range, out, scratch)
         }
         $(#[target_feature(enable = $feature)])?
@@ -51,63 +64,33 @@ macro_rules! kernels {
             let x = Sides { w, input, rows };
             if w.format.wants_quantized_input() {
                 let mut scratch = SCRATCH.take();
-                $crate::formats::with_format!(w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
+                $crate::dequantize::with_format!(w.format, B, of_blocks::<B>(x, range, out, &mut scratch));
                 SCRATCH.set(scratch);
             } else {
                 $crate::floats::product($isa, x, range, hints.1, out)
             }
         }
-        $(#[target_feature(enable = $feature)])?
-        fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &mut Out) {
-            $crate::products::transposed($isa, w, x, range, out)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) {
-            $crate::products::decode_row(w, row, out)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn quantize(x: &[f32], rows: (usize, usize), q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-            $crate::products::quantize($isa, x, rows, q, scales, sums)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) {
-            $crate::attend::attend($isa, q, shape, keys, state)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn attend_fixed(q: &Queries, shape: Shape, pages: &mut dyn Iterator<Item = Keys>, state: &mut Attended) {
-            $crate::fixed::attend($isa, q, shape, pages, state)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) {
-            $crate::attend::merge($isa, heads, value, from, state)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-            $crate::elements::rms_norm($isa, x, weight, eps, out)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn silu_mul(gate: &mut [f32], up: &[f32]) {
-            $crate::elements::silu_mul($isa, gate, up)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn sigmoid(x: &mut [f32]) {
-            $crate::elements::sigmoid($isa, x)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn softmax(x: &mut [f32]) {
-            $crate::elements::softmax($isa, x)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn add_scaled(out: &mut [f32], x: &[f32], a: f32) {
-            $crate::elements::add_scaled($isa, out, x, a)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn spin_int8(rounds: u64) -> i64 {
-            $crate::spin::spin_int8($isa, rounds)
-        }
-        $(#[target_feature(enable = $feature)])?
-        fn spin_f32(rounds: u64) -> f32 {
-            $crate::spin::spin_f32($isa, rounds)
+        $crate::table::compiled! {
+            [$($feature)?]
+            fn transposed(w: &Matrix, x: &[f32], range: Range<usize>, out: &mut Out) =
+                $crate::products::transposed($isa, w, x, range, out);
+            fn decode_row(w: &Matrix, row: usize, out: &mut [f32]) = $crate::products::decode_row(w, row, out);
+            fn quantize(x: &[f32], rows: (usize, usize), q: &mut [i8], scales: &mut [f32], sums: &mut [i32]) =
+                $crate::products::quantize($isa, x, rows, q, scales, sums);
+            fn attend(q: &Queries, shape: Shape, keys: &Keys, state: &mut Attended) =
+                $crate::attend::attend($isa, q, shape, keys, state);
+            fn attend_fixed(q: &Queries, shape: Shape, pages: &mut dyn Iterator<Item = Keys>, state: &mut Attended) =
+                $crate::attend_fixed::attend($isa, q, shape, pages, state);
+            fn merge(heads: usize, value: usize, from: (&[f32], &[f32], &[f32]), state: &mut Attended) =
+                $crate::attend::merge($isa, heads, value, from, state);
+            fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) =
+                $crate::elements::rms_norm($isa, x, weight, eps, out);
+            fn silu_mul(gate: &mut [f32], up: &[f32]) = $crate::elements::silu_mul($isa, gate, up);
+            fn sigmoid(x: &mut [f32]) = $crate::elements::sigmoid($isa, x);
+            fn softmax(x: &mut [f32]) = $crate::elements::softmax($isa, x);
+            fn add_scaled(out: &mut [f32], x: &[f32], a: f32) = $crate::elements::add_scaled($isa, out, x, a);
+            fn spin_int8(rounds: u64) -> i64 = $crate::spin::spin_int8($isa, rounds);
+            fn spin_f32(rounds: u64) -> f32 = $crate::spin::spin_f32($isa, rounds);
         }
         $crate::table::Table {
             name: $name,

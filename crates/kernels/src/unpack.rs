@@ -1,11 +1,11 @@
 //! Block formats in registers: unsigned quants of 64 columns of as many weight rows as a register has lanes.
 //!
 //! Quants are interleaved by four columns; scales and minima are one vector per group (lane = weight row). A step is up to 256 columns.
-//! Written once over `Lanes`; no products here: those of each instruction set multiply what this file unpacks. `blocks` has the plain
+//! Written once over `Lanes`; no products here: those of each instruction set multiply what this file unpacks. `dequantize` has the plain
 //! definition of every format.
 
 use crate::Matrix;
-use crate::blocks::{self, Block, E2M1, NONLINEAR};
+use crate::dequantize::{self, Block, E2M1, NONLINEAR};
 use crate::lanes::Lanes;
 use crate::vectors::array;
 
@@ -55,7 +55,7 @@ pub(crate) trait Unpack: Block {
 /// A format by its largest quant, the function that unpacks a step's scales, and the body of `interleaved`.
 macro_rules! unpack {
     ($name:ident, $most:expr, $scales:ident, |$isa:ident, $rows:ident, $chunk:ident, $to:pat_param| $interleaved:block) => {
-        impl Unpack for blocks::$name {
+        impl Unpack for dequantize::$name {
             const MOST: i32 = $most;
 
             #[inline(always)]

@@ -5,7 +5,7 @@
 
 use std::mem::transmute;
 
-use crate::blocks;
+use crate::dequantize;
 
 /// `[f(0), f(1), ..]` of numbers that copy. Not `std::array::from_fn`: a closure is compiled without the instruction set of the
 /// kernel that it stands in, and then every vector operation in it is a call.
@@ -172,31 +172,10 @@ pub trait Vectors: Copy + 'static {
     }
 
     /// The largest magnitude in both, as their bits are ordered: NaN above all.
-    #[inline(always)]
-    fn largest(self, a: Self::F, b: Self::F) -> f32 {
-        let mut lanes = [0f32; 32];
-        self.store(a, &mut lanes);
-        self.store(b, &mut lanes[16..]);
-        let mut most = 0;
-        for x in lanes {
-            most = most.max(x.abs().to_bits());
-        }
-        f32::from_bits(most)
-    }
-
+    fn largest(self, a: Self::F, b: Self::F) -> f32;
     /// To the nearest integers within -127..=127, ties to even, those beyond to the last, a NaN to zero; and their sum. Never -128: its
     /// magnitude has no signed byte, which products by signs need.
-    #[inline(always)]
-    fn to_bytes(self, v: Self::F, out: &mut [i8]) -> i32 {
-        let mut lanes = [0f32; 16];
-        self.store(v, &mut lanes);
-        let mut sum = 0;
-        for (x, out) in lanes.iter().zip(&mut out[..16]) {
-            *out = (x.round_ties_even() as i8).max(-127);
-            sum += *out as i32;
-        }
-        sum
-    }
+    fn to_bytes(self, v: Self::F, out: &mut [i8]) -> i32;
 
     /// The sum of all lanes, in the one order: halves are added until one is left.
     #[inline(always)]
@@ -274,13 +253,13 @@ impl Vectors for Scalar {
             map(|i| f32::from_le_bytes([x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]]))
         }
         fn load_bf16_bytes(self, x: &[u8]) -> [f32; 16] {
-            map(|i| blocks::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
+            map(|i| dequantize::bf16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
         }
-        fn load_bf16(self, x: &[u16]) -> [f32; 16] { map(|i| blocks::bf16_to_f32(x[i])) }
+        fn load_bf16(self, x: &[u16]) -> [f32; 16] { map(|i| dequantize::bf16_to_f32(x[i])) }
         fn load_f16_bytes(self, x: &[u8]) -> [f32; 16] {
-            map(|i| blocks::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
+            map(|i| dequantize::f16_to_f32(u16::from_le_bytes([x[2 * i], x[2 * i + 1]])))
         }
-        fn load_e4m3(self, x: &[u8]) -> [f32; 16] { map(|i| blocks::e4m3_to_f32(x[i])) }
+        fn load_e4m3(self, x: &[u8]) -> [f32; 16] { map(|i| dequantize::e4m3_to_f32(x[i])) }
         fn add(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] + b[i]) }
         fn sub(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] - b[i]) }
         fn mul(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] * b[i]) }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 pub use crate::error::CheckpointError;
 use crate::families;
-use crate::families::gguf::{General, structure};
+use crate::families::gguf::{GgufKeys, structure};
 use crate::gguf::{self, FILES_MAX, Metadata};
 use crate::settings::*;
 use crate::structure::Structure;
@@ -102,23 +102,23 @@ impl Checkpoint {
     /// # Errors
     /// An architecture that is not supported, keys that contradict each other.
     pub fn of_gguf(path: &Path, metadata: Metadata, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
-        let general = General { metadata: &metadata };
-        let announced = count_or(&general, "split.count", 0, FILES_MAX)?;
+        let keys = GgufKeys::whole(&metadata);
+        let announced = count_or(&keys, "split.count", 0, FILES_MAX)?;
         if announced > 1 && announced != tensors.files.len() {
             let what = format!(
                 "split.count is {announced}, but the name says {}; keep the names NAME-00001-of-0000N.gguf",
                 tensors.files.len()
             );
-            return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+            return Err(CheckpointError::damaged(path, what));
         }
         let (structure, skipped_layers) = structure(&metadata, &tensors)?;
         let structure = families::consistent(path, structure)?;
         let mut eos = Vec::new();
         for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
-            eos.extend(general.token_id(&format!("tokenizer.ggml.{key}"))?);
+            eos.extend(keys.token_id(&format!("tokenizer.ggml.{key}"))?);
         }
         eos.dedup();
-        let bos = general.token_id("tokenizer.ggml.bos_token_id")?;
+        let bos = keys.token_id("tokenizer.ggml.bos_token_id")?;
         let generation = Generation { eos, bos, ..Generation::default() };
         known_ids(path, &generation, structure.vocab)?;
         let keys: BTreeMap<_, _> = metadata.values.into_iter().filter(|(k, _)| k.starts_with("tokenizer.")).collect();
@@ -179,7 +179,7 @@ const JSON_BYTES_MAX: u64 = 1 << 20;
 
 fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
     let bytes = tensors::read_bounded(path, JSON_BYTES_MAX)?;
-    let damaged = |what| CheckpointError::Damaged { path: path.to_path_buf(), what };
+    let damaged = |what| CheckpointError::damaged(path, what);
     let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))?;
     if json.is_object() { Ok(json) } else { Err(damaged("it must be a JSON object".to_string())) }
 }
@@ -196,7 +196,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
                 path.display(),
                 files.len()
             );
-            return Err(CheckpointError::Damaged { path: file.clone(), what });
+            return Err(CheckpointError::damaged(file, what));
         }
         let read = gguf::read(file, &mut tensors)?;
         metadata.get_or_insert(read);
@@ -220,7 +220,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
                 format!("a directory with {} GGUF files: name one of them, such as {}", ggufs.len(), first.display())
             }
         };
-        return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+        return Err(CheckpointError::damaged(path, what));
     }
     let config = read_json(&config_path)?;
     // What is not supported is said before weights are looked for.
@@ -271,28 +271,30 @@ fn take_generation(path: &Path, generation: &mut Generation, json: &serde_json::
         Some(given) => {
             let ids = given.as_array().map_or(std::slice::from_ref(given), Vec::as_slice);
             let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
-            generation.eos = ids.ok_or_else(|| wrong(&c, "eos_token_id", "a token's id, or a list of them"))?;
+            // Texts end where any of the files says so; the one that is read later is about generation, so its first id is the end.
+            let mut ids = ids.ok_or_else(|| wrong(&c, "eos_token_id", "a token's id, or a list of them"))?;
+            ids.retain(|id| !generation.eos.contains(id));
+            generation.eos.splice(0..0, ids);
         }
     }
     if !c.absent("bos_token_id") {
         let bos = id(&json["bos_token_id"]).ok_or_else(|| wrong(&c, "bos_token_id", "a token's id"))?;
         generation.bos = Some(bos);
     }
-    let number = |key: &str, sound: fn(f64) -> bool, expected: &str| {
+    let number = |to: &mut Option<f32>, key: &str, sound: fn(f64) -> bool, expected: &str| {
         let value = number_or(&c, key, f64::NAN)?;
-        if c.absent(key) {
-            return Ok(None);
+        if !c.absent(key) {
+            *to = Some(value as f32).filter(|_| sound(value));
+            to.ok_or_else(|| wrong(&c, key, expected))?;
         }
-        if sound(value) { Ok(Some(value as f32)) } else { Err(wrong(&c, key, expected)) }
+        Ok(())
     };
-    let temperature = number("temperature", |v| v >= 0.0, "a number from 0 on")?;
-    generation.temperature = temperature.or(generation.temperature);
-    let top_p = number("top_p", |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")?;
-    generation.top_p = top_p.or(generation.top_p);
-    let penalty = number("repetition_penalty", |v| v > 0.0, "a number above 0")?;
-    generation.repetition_penalty = penalty.or(generation.repetition_penalty);
+    number(&mut generation.temperature, "temperature", |v| v >= 0.0, "a number from 0 on")?;
+    number(&mut generation.top_p, "top_p", |v| (0.0..=1.0).contains(&v), "a number from 0 to 1")?;
+    number(&mut generation.repetition_penalty, "repetition_penalty", |v| v > 0.0, "a number above 0")?;
     // -1 is a common spelling of none.
-    let top_k = number("top_k", |v| v.fract() == 0.0 && (-1.0..=1e9).contains(&v), "a whole number")?;
+    let mut top_k = None;
+    number(&mut top_k, "top_k", |v| v.fract() == 0.0 && (-1.0..=1e9).contains(&v), "a whole number")?;
     generation.top_k = top_k.map(|k| k.max(0.0) as usize).or(generation.top_k);
     if !flag_or(&c, "do_sample", true)? {
         generation.temperature = Some(0.0);

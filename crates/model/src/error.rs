@@ -84,6 +84,14 @@ fn and_others(others: usize) -> String {
 }
 
 impl CheckpointError {
+    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        CheckpointError::Damaged { path: path.to_path_buf(), what: what.into() }
+    }
+
+    pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
+        CheckpointError::Unsupported { path: path.to_path_buf(), what: what.into() }
+    }
+
     pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
         CheckpointError::Read { path: path.to_path_buf(), source }
     }

@@ -8,7 +8,7 @@ use kernels::Format;
 
 use crate::error::CheckpointError;
 use crate::mmap::Mapping;
-use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors};
+use crate::tensors::{DIMENSION_MAX, FETCH, Stored, Tensor, Tensors, bytes_of};
 
 /// Limits that no sound file passes.
 const KEYS_MAX: u64 = 1 << 16;
@@ -92,7 +92,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Where a next step is said already.
     fn refused(&self, what: impl Into<String>) -> CheckpointError {
-        CheckpointError::Damaged { path: self.path.to_path_buf(), what: what.into() }
+        CheckpointError::damaged(self.path, what)
     }
 
     fn damaged(&self, what: impl std::fmt::Display) -> CheckpointError {
@@ -128,15 +128,10 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// Text; bytes that are not UTF-8 are replaced (vocabularies of some files hold such).
-    fn text(&mut self) -> Result<String, CheckpointError> {
+    /// Text of at most so many bytes; those that are not UTF-8 are replaced (vocabularies of some files hold such).
+    fn text(&mut self, most: u64) -> Result<String, CheckpointError> {
         let length = self.u64()?;
-        Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
-    }
-
-    fn name(&mut self) -> Result<String, CheckpointError> {
-        let length = self.u64()?;
-        if length > NAME_BYTES_MAX {
+        if length > most {
             return Err(self.damaged(format!("a name of {length} bytes")));
         }
         Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
@@ -152,7 +147,7 @@ impl<'a> Reader<'a> {
             5 => Value::I64(i32::from_le_bytes(self.array()?) as i64),
             6 => Value::F64(f32::from_le_bytes(self.array()?) as f64),
             7 => Value::Bool(self.array::<1>()?[0] != 0),
-            8 => Value::Text(self.text()?),
+            8 => Value::Text(self.text(u64::MAX)?),
             10 => Value::U64(self.u64()?),
             11 => Value::I64(i64::from_le_bytes(self.array()?)),
             12 => Value::F64(f64::from_le_bytes(self.array()?)),
@@ -186,74 +181,37 @@ impl<'a> Reader<'a> {
             return Err(self.damaged(format!("arrays of more than {ELEMENTS_MAX} elements")));
         }
         Ok(match kind {
-            8 => Value::Texts((0..length).map(|_| self.text()).collect::<Result<_, _>>()?),
+            8 => Value::Texts((0..length).map(|_| self.text(u64::MAX)).collect::<Result<_, _>>()?),
             7 => Value::Bools(self.take(length)?.iter().map(|&b| b != 0).collect()),
             6 | 12 => {
-                let mut values = Vec::new();
-                for _ in 0..length {
-                    values.push(self.scalar(kind)?.number().unwrap_or(0.0) as f32);
-                }
-                Value::Floats(values)
+                let float = |value: Value| value.number().unwrap_or(0.0) as f32;
+                Value::Floats((0..length).map(|_| self.scalar(kind).map(float)).collect::<Result<_, _>>()?)
             }
             _ => {
-                let mut values = Vec::new();
-                for _ in 0..length {
-                    values.push(match self.scalar(kind)? {
-                        Value::U64(v) => v as i64,
-                        Value::I64(v) => v,
-                        _ => 0,
-                    });
-                }
-                Value::Integers(values)
+                let integer = |value: Value| match value {
+                    Value::U64(v) => v as i64,
+                    Value::I64(v) => v,
+                    _ => 0,
+                };
+                Value::Integers((0..length).map(|_| self.scalar(kind).map(integer)).collect::<Result<_, _>>()?)
             }
         })
     }
 }
 
+/// Names of tensor types by their numbers, some of which stand for none.
+const TYPES: [&str; 41] = [
+    "F32", "F16", "Q4_0", "Q4_1", "", "", "Q5_0", "Q5_1", "Q8_0", "Q8_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+    "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S", "IQ2_S", "IQ4_XS", "I8", "I16", "I32", "I64",
+    "F64", "IQ1_M", "BF16", "", "", "", "TQ1_0", "TQ2_0", "", "", "", "MXFP4", "NVFP4",
+];
+
 fn format_of(id: u32) -> Stored {
-    use Format::*;
-    let known = [
-        (0, F32),
-        (1, F16),
-        (2, Q4_0),
-        (3, Q4_1),
-        (6, Q5_0),
-        (7, Q5_1),
-        (8, Q8_0),
-        (10, Q2K),
-        (11, Q3K),
-        (12, Q4K),
-        (13, Q5K),
-        (14, Q6K),
-        (20, Iq4Nl),
-        (23, Iq4Xs),
-        (30, Bf16),
-        (39, Mxfp4),
-    ];
-    if let Some((_, format)) = known.iter().find(|(i, _)| *i == id) {
-        return Stored::As(*format);
-    }
-    let name = match id {
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        40 => "NVFP4",
-        _ => return Stored::Unknown(format!("type {id}")),
+    let Some(&name) = TYPES.get(id as usize).filter(|name| !name.is_empty()) else {
+        return Stored::Unknown(format!("type {id}"));
     };
-    Stored::Unknown(name.to_string())
+    let known = Format::ALL.into_iter().find(|format| format.name() == name);
+    known.map_or_else(|| Stored::Unknown(name.to_string()), Stored::As)
 }
 
 /// A value that may be absent, for people.
@@ -266,8 +224,8 @@ pub struct Metadata {
     pub(crate) path: PathBuf,
     /// All keys.
     pub values: BTreeMap<String, Value>,
-    /// The architecture, which its keys begin with.
-    pub(crate) prefix: String,
+    /// Its keys begin with it.
+    pub(crate) architecture: String,
 }
 
 /// Read one file: its metadata, and its tensors into `tensors`.
@@ -288,7 +246,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
     let (tensor_count, key_count) = r.header()?;
     let mut values = BTreeMap::new();
     for _ in 0..key_count {
-        let key = r.name()?;
+        let key = r.text(NAME_BYTES_MAX)?;
         let kind = r.u32()?;
         let value = r.value(kind)?;
         if values.insert(key.clone(), value).is_some() {
@@ -313,7 +271,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             return Err(r.damaged(format!("general.architecture is {}; it must be a text", shown(other))));
         }
     };
-    Ok(Metadata { path: path.to_path_buf(), values, prefix: architecture })
+    Ok(Metadata { path: path.to_path_buf(), values, architecture })
 }
 
 impl Reader<'_> {
@@ -331,7 +289,7 @@ impl Reader<'_> {
         let version = self.u32()?;
         if version != 2 && version != 3 {
             let what = format!("GGUF version {version}; supported are 2 and 3 (little-endian)");
-            return Err(CheckpointError::Unsupported { path: self.path.to_path_buf(), what });
+            return Err(CheckpointError::unsupported(self.path, what));
         }
         let (tensors, keys) = (self.u64()?, self.u64()?);
         if tensors > TENSORS_MAX || keys > KEYS_MAX {
@@ -350,10 +308,7 @@ impl Reader<'_> {
     ) -> Result<(), CheckpointError> {
         let file = tensors.files.len();
         tensors.files.push(Arc::clone(mapping));
-        let mut found = Vec::new();
-        for _ in 0..count {
-            found.push(self.tensor()?);
-        }
+        let found = (0..count).map(|_| self.tensor()).collect::<Result<Vec<_>, _>>()?;
         let start = self.at.next_multiple_of(alignment);
         let mut ranges = Vec::new();
         for (name, stored, shape, offset) in found {
@@ -362,14 +317,9 @@ impl Reader<'_> {
                 return Err(self.damaged(format!("tensor {name} starts at an impossible place")));
             };
             let bytes = match &stored {
-                Stored::As(format) => {
-                    let cols = shape.last().copied().unwrap_or(1);
-                    let rows = shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
-                    let bytes = rows.and_then(|rows| format.row_bytes(cols)?.checked_mul(rows));
-                    bytes.ok_or_else(|| {
-                        self.damaged(format!("tensor {name} of {} cannot have shape {shape:?}", format.name()))
-                    })?
-                }
+                Stored::As(format) => bytes_of(*format, &shape).ok_or_else(|| {
+                    self.damaged(format!("tensor {name} of {} cannot have shape {shape:?}", format.name()))
+                })?,
                 Stored::Unknown(_) => 0,
             };
             ranges.push((offset, bytes, name.clone()));
@@ -386,7 +336,7 @@ impl Reader<'_> {
 
     /// Name, format, shape (outermost first) and offset of one tensor.
     fn tensor(&mut self) -> Result<(String, Stored, Vec<usize>, u64), CheckpointError> {
-        let name = self.name()?;
+        let name = self.text(NAME_BYTES_MAX)?;
         let dimensions = self.u32()?;
         if dimensions > 4 {
             return Err(self.damaged(format!("tensor {name} has {dimensions} dimensions")));
@@ -412,7 +362,7 @@ pub(crate) fn split_files(path: &Path) -> Result<Option<Vec<PathBuf>>, Checkpoin
     let (Ok(total), Ok(_)) = (total.parse::<usize>(), number.parse::<usize>()) else { return Ok(None) };
     if total == 0 || total > FILES_MAX {
         let what = format!("its name says a split of {total} files; from 1 to {FILES_MAX} are read");
-        return Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+        return Err(CheckpointError::damaged(path, what));
     }
     let files = (1..=total).map(|i| path.with_file_name(format!("{base}-{i:05}-of-{total:05}.gguf"))).collect();
     Ok(Some(files))

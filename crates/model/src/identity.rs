@@ -7,9 +7,9 @@
 use crate::rope::{Pairing, Rope};
 
 /// Takes named values.
-pub struct Fields<'a>(pub &'a mut dyn FnMut(&[u8]));
+pub struct IdentityFields<'a>(pub &'a mut dyn FnMut(&[u8]));
 
-impl Fields<'_> {
+impl IdentityFields<'_> {
     /// Names hold no zero byte and values have eight bytes, so no two lists of fields give the same bytes.
     fn number(&mut self, name: &str, value: u64) {
         (self.0)(name.as_bytes());
@@ -17,7 +17,6 @@ impl Fields<'_> {
         (self.0)(&value.to_le_bytes());
     }
 
-    /// A size.
     pub fn size(&mut self, name: &str, value: usize) {
         self.number(name, value as u64);
     }
@@ -39,7 +38,6 @@ impl Fields<'_> {
         }
     }
 
-    /// A rotary embedding.
     pub fn rope(&mut self, rope: &Rope) {
         let Rope { frequencies, pairing, amplitude, score_scale } = rope;
         self.size("rope.frequencies", frequencies.len());

@@ -11,13 +11,13 @@ use crate::tensors::{Depth, Kind, Stored, Tensors};
 use crate::weight::{GatedBlock, Linear, Weight};
 
 /// Tensors by the names that their kind of checkpoint has for them.
-pub(crate) struct Names<'a> {
-    pub tensors: &'a Tensors,
-    pub kind: Kind,
-    pub depth: Depth,
-    pub norm_offset: f32,
+pub struct Names<'a> {
+    pub(crate) tensors: &'a Tensors,
+    pub(crate) kind: Kind,
+    pub(crate) depth: Depth,
+    pub(crate) norm_offset: f32,
     /// Tensors that became weights; `complete` names the others.
-    pub used: RefCell<BTreeSet<String>>,
+    pub(crate) used: RefCell<BTreeSet<String>>,
 }
 
 impl Names<'_> {
@@ -27,10 +27,6 @@ impl Names<'_> {
             used.insert(format!("{name}_scale_inv"));
         }
         used.insert(name.to_string());
-    }
-
-    pub fn has(&self, name: &str) -> bool {
-        self.tensors.has(name)
     }
 
     pub fn whole(&self, name: &str, rows: usize, cols: usize) -> Result<Weight, CheckpointError> {
@@ -45,12 +41,7 @@ impl Names<'_> {
 
     pub fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, CheckpointError> {
         self.note(name);
-        self.tensors.vector(name, len, self.depth)
-    }
-
-    /// A file of the checkpoint, for messages.
-    pub fn file(&self) -> std::path::PathBuf {
-        self.tensors.files.first().map_or_else(Default::default, |f| f.path().to_path_buf())
+        self.tensors.numbers(name, &[len], self.depth)
     }
 
     /// The stored name of a layer's part (by its Hugging Face name), with its ending.
@@ -102,10 +93,13 @@ impl Names<'_> {
         inner: usize,
         hidden: usize,
     ) -> Result<GatedBlock, CheckpointError> {
-        Ok(GatedBlock {
-            gate: self.matrix(layer, &format!("{prefix}.gate_proj"), inner, hidden)?,
-            up: self.matrix(layer, &format!("{prefix}.up_proj"), inner, hidden)?,
-            down: self.matrix(layer, &format!("{prefix}.down_proj"), hidden, inner)?,
-        })
+        let of = |part: &str| self.of(layer, &format!("{prefix}.{part}"), "weight");
+        self.block_named(["gate_proj", "up_proj", "down_proj"].map(of), inner, hidden)
+    }
+
+    pub fn block_named(&self, names: [String; 3], inner: usize, hidden: usize) -> Result<GatedBlock, CheckpointError> {
+        let [gate, up, down] = names;
+        let (gate, up) = (self.whole(&gate, inner, hidden)?, self.whole(&up, inner, hidden)?);
+        Ok(GatedBlock { gate, up, down: self.whole(&down, hidden, inner)? })
     }
 }

@@ -201,15 +201,15 @@ mod guard {
     /// Files mapped at once. The largest published checkpoint has 163.
     const FILES_MAX: usize = 8192;
 
-    struct Slot {
+    struct GuardSlot {
         taken: AtomicBool,
         start: AtomicUsize,
         end: AtomicUsize,
         lost: AtomicBool,
     }
 
-    static SLOTS: [Slot; FILES_MAX] = [const {
-        Slot {
+    static SLOTS: [GuardSlot; FILES_MAX] = [const {
+        GuardSlot {
             taken: AtomicBool::new(false),
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
@@ -226,7 +226,8 @@ mod guard {
         pub fn new(start: usize, len: usize) -> io::Result<Guard> {
             static INSTALLED: Once = Once::new();
             INSTALLED.call_once(install);
-            let free = |s: &Slot| s.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            let free =
+                |s: &GuardSlot| s.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
             let Some(slot) = SLOTS.iter().position(free) else {
                 return Err(io::Error::other(format!("more than {FILES_MAX} files are mapped at once")));
             };

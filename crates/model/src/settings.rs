@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::CheckpointError;
 
 /// A configuration's values.
-pub trait Settings {
+pub trait ConfigValues {
     /// The file, for messages.
     fn path(&self) -> &Path;
     /// A number; `None` where there is none.
@@ -23,7 +23,7 @@ pub trait Settings {
 }
 
 /// The error of a value that cannot be.
-pub fn wrong<S: Settings>(s: &S, key: &str, expected: impl Into<String>) -> CheckpointError {
+pub fn wrong<S: ConfigValues>(s: &S, key: &str, expected: impl Into<String>) -> CheckpointError {
     CheckpointError::Config {
         path: s.path().to_path_buf(),
         key: key.to_string(),
@@ -33,29 +33,29 @@ pub fn wrong<S: Settings>(s: &S, key: &str, expected: impl Into<String>) -> Chec
 }
 
 /// A whole number in `low..=high`.
-pub fn count<S: Settings>(s: &S, key: &str, low: usize, high: usize) -> Result<usize, CheckpointError> {
+pub fn count<S: ConfigValues>(s: &S, key: &str, low: usize, high: usize) -> Result<usize, CheckpointError> {
     let value = s.number(key).filter(|v| v.fract() == 0.0 && *v >= low as f64 && *v <= high as f64);
     value.map(|v| v as usize).ok_or_else(|| wrong(s, key, format!("a whole number from {low} to {high}")))
 }
 
 /// A whole number in `0..=high`, or `default` where the key is absent.
-pub fn count_or<S: Settings>(s: &S, key: &str, default: usize, high: usize) -> Result<usize, CheckpointError> {
+pub fn count_or<S: ConfigValues>(s: &S, key: &str, default: usize, high: usize) -> Result<usize, CheckpointError> {
     if s.absent(key) { Ok(default) } else { count(s, key, 0, high) }
 }
 
 /// A positive finite number.
-pub fn positive<S: Settings>(s: &S, key: &str) -> Result<f64, CheckpointError> {
+pub fn positive<S: ConfigValues>(s: &S, key: &str) -> Result<f64, CheckpointError> {
     let value = s.number(key).filter(|v| v.is_finite() && *v > 0.0);
     value.ok_or_else(|| wrong(s, key, "a number above 0"))
 }
 
 /// A positive finite number, or `default` where the key is absent.
-pub fn positive_or<S: Settings>(s: &S, key: &str, default: f64) -> Result<f64, CheckpointError> {
+pub fn positive_or<S: ConfigValues>(s: &S, key: &str, default: f64) -> Result<f64, CheckpointError> {
     if s.absent(key) { Ok(default) } else { positive(s, key) }
 }
 
 /// A finite number, or `default` where the key is absent.
-pub fn number_or<S: Settings>(s: &S, key: &str, default: f64) -> Result<f64, CheckpointError> {
+pub fn number_or<S: ConfigValues>(s: &S, key: &str, default: f64) -> Result<f64, CheckpointError> {
     if s.absent(key) {
         return Ok(default);
     }
@@ -63,7 +63,7 @@ pub fn number_or<S: Settings>(s: &S, key: &str, default: f64) -> Result<f64, Che
 }
 
 /// A truth value, or `default` where the key is absent.
-pub fn flag_or<S: Settings>(s: &S, key: &str, default: bool) -> Result<bool, CheckpointError> {
+pub fn flag_or<S: ConfigValues>(s: &S, key: &str, default: bool) -> Result<bool, CheckpointError> {
     if s.absent(key) {
         return Ok(default);
     }
@@ -71,7 +71,7 @@ pub fn flag_or<S: Settings>(s: &S, key: &str, default: bool) -> Result<bool, Che
 }
 
 /// A text, where there is one.
-pub fn text<'a, S: Settings>(s: &'a S, key: &str) -> Result<Option<&'a str>, CheckpointError> {
+pub fn text<'a, S: ConfigValues>(s: &'a S, key: &str) -> Result<Option<&'a str>, CheckpointError> {
     if s.absent(key) {
         return Ok(None);
     }
@@ -87,7 +87,7 @@ pub struct Json<'a> {
     pub json: &'a Value,
 }
 
-impl Settings for Json<'_> {
+impl ConfigValues for Json<'_> {
     fn path(&self) -> &Path {
         self.path
     }

@@ -1,10 +1,10 @@
 //! The structure of a model as plain data, parsed once by `families` and checked there; nothing here names a brand.
 
 use crate::cache::{CacheFormat, CacheLayout};
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::parameters::{Parameters, sum, times};
 
-pub use crate::attention::{Attention, AttentionKind, Gqa, Mla};
+pub use crate::attention::{Attention, AttentionKind, Gqa, Heads, Mla};
 pub use crate::feed_forward::{Activation, Dense, FeedForward, FeedForwardKind, GroupScore, Moe, Router, Score};
 pub use crate::rope::{Pairing, Rope};
 
@@ -66,12 +66,6 @@ pub struct Layer {
     pub feed_forward: FeedForward,
 }
 
-fn layer_parameters(layer: &Layer, hidden: usize, norms: usize) -> Parameters {
-    let always = sum(&[layer.attention.parameters(hidden), times(&[norms, hidden])]);
-    let Parameters { total, active } = layer.feed_forward.parameters(hidden);
-    Parameters { total: sum(&[always, total]), active: sum(&[always, active]) }
-}
-
 impl Structure {
     /// Parameters, total and active per token.
     pub fn parameters(&self) -> Parameters {
@@ -81,29 +75,31 @@ impl Structure {
             // A tied table is the output's too: its row is in it.
             active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
         };
-        for layer in &self.layers {
-            let p = layer_parameters(layer, self.hidden, if self.norms.after { 4 } else { 2 });
-            all.total = all.total.saturating_add(p.total);
-            all.active = all.active.saturating_add(p.active);
+        let norms = times(&[if self.norms.after { 4 } else { 2 }, self.hidden]);
+        for Layer { attention, feed_forward } in &self.layers {
+            let attention = attention.parameters(self.hidden);
+            let Parameters { total, active } = feed_forward.parameters(self.hidden);
+            all.total = sum(&[all.total, attention, norms, total]);
+            all.active = sum(&[all.active, attention, norms, active]);
         }
         all
     }
 
     /// Numbers per token that a cache of expanded keys and values for every head would hold.
     pub fn cache_width_multi_head(&self) -> usize {
-        self.layers.iter().map(|l| l.attention.heads() * l.attention.head_cache_width()).sum()
+        self.layers.iter().map(|l| l.attention.heads()).map(|heads| heads.count * heads.cache_width).sum()
     }
 
     /// Numbers per token with grouped queries, eight heads to a key (or one key for all where there are fewer).
     pub fn cache_width_grouped(&self) -> usize {
-        self.layers.iter().map(|l| l.attention.heads().div_ceil(8) * l.attention.head_cache_width()).sum()
+        self.layers.iter().map(|l| l.attention.heads()).map(|heads| heads.count.div_ceil(8) * heads.cache_width).sum()
     }
 
     /// Give `take` all that the numbers of the forward follow from besides the weights.
     pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
         // What it is called and the positions it was made for change no number: rotary frequencies are below.
         let Structure { architecture: _, vocab, hidden, layers, context: _, norm_eps, tied, scales, norms } = self;
-        let fields = &mut Fields(take);
+        let fields = &mut IdentityFields(take);
         fields.size("vocab", *vocab);
         fields.size("hidden", *hidden);
         fields.float("norm_eps", *norm_eps);

@@ -74,10 +74,6 @@ pub(crate) enum Depth {
 /// What is done about a file that is not there or not sound.
 pub(crate) const FETCH: &str = "fetch it again (`farthing pull` does for a model of the hub)";
 
-fn damaged(path: &Path, what: impl Into<String>) -> CheckpointError {
-    CheckpointError::Damaged { path: path.to_path_buf(), what: what.into() }
-}
-
 impl Tensors {
     /// Add a tensor of the file with index `file`, after checking that it lies inside.
     pub(crate) fn add(&mut self, name: String, tensor: Tensor) -> Result<(), CheckpointError> {
@@ -85,35 +81,23 @@ impl Tensors {
         let path = file.path();
         let end = tensor.offset.checked_add(tensor.bytes).filter(|&end| end <= file.bytes().len());
         if end.is_none() {
-            let (at, len) = (tensor.offset, file.bytes().len());
-            let bytes = tensor.bytes;
-            return Err(damaged(
-                path,
-                format!(
-                    "tensor {name} takes {bytes} bytes at {at}, but the file has {len}; it may be cut off: fetch it again"
-                ),
-            ));
+            let (Tensor { offset: at, bytes, .. }, len) = (tensor, file.bytes().len());
+            let what = format!(
+                "tensor {name} takes {bytes} bytes at {at}, but the file has {len}; it may be cut off: fetch it again"
+            );
+            return Err(CheckpointError::damaged(path, what));
         }
-        if let Stored::As(format) = tensor.stored {
-            let cols = tensor.shape.last().copied().unwrap_or(1);
-            let rows = tensor.shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b));
-            let needed = rows.and_then(|rows| format.row_bytes(cols).and_then(|bytes| bytes.checked_mul(rows)));
-            if needed != Some(tensor.bytes) {
-                let what = format!(
-                    "tensor {name} of {} and shape {:?} cannot take {} bytes",
-                    format.name(),
-                    tensor.shape,
-                    tensor.bytes
-                );
-                return Err(damaged(path, what));
-            }
+        if let Stored::As(format) = tensor.stored
+            && bytes_of(format, &tensor.shape) != Some(tensor.bytes)
+        {
+            let (format, Tensor { shape, bytes, .. }) = (format.name(), tensor);
+            let what = format!("tensor {name} of {format} and shape {shape:?} cannot take {bytes} bytes");
+            return Err(CheckpointError::damaged(path, what));
         }
         if let Some(before) = self.by_name.insert(name.clone(), tensor) {
             let other = self.files[before.file].path().display();
-            return Err(damaged(
-                self.files[self.by_name[&name].file].path(),
-                format!("tensor {name} is there twice (also in {other}); {FETCH}"),
-            ));
+            let what = format!("tensor {name} is there twice (also in {other}); {FETCH}");
+            return Err(CheckpointError::damaged(self.files[self.by_name[&name].file].path(), what));
         }
         Ok(())
     }
@@ -132,13 +116,14 @@ impl Tensors {
         pointer(path, bytes)?;
         let announced = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
         if let Some(length) = announced.filter(|&n| n > HEADER_BYTES_MAX) {
-            return Err(damaged(
+            return Err(CheckpointError::damaged(
                 path,
                 format!("not a safetensors file: a header of {length} bytes; at most {HEADER_BYTES_MAX} are read"),
             ));
         }
-        let (header, metadata) = SafeTensors::read_metadata(bytes)
-            .map_err(|e| damaged(path, format!("not a whole safetensors file: {e}; fetch it again")))?;
+        let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| {
+            CheckpointError::damaged(path, format!("not a whole safetensors file: {e}; fetch it again"))
+        })?;
         let start = header + 8;
         self.files.push(Arc::clone(&mapping));
         for (name, info) in metadata.tensors() {
@@ -150,7 +135,7 @@ impl Tensors {
                 other => Stored::Unknown(format!("{other:?}")),
             };
             if let Some(&size) = info.shape.iter().find(|&&n| n > DIMENSION_MAX) {
-                return Err(damaged(path, format!("tensor {name} has a dimension of {size}")));
+                return Err(CheckpointError::damaged(path, format!("tensor {name} has a dimension of {size}")));
             }
             let (from, to) = info.data_offsets;
             let tensor = Tensor {
@@ -179,13 +164,16 @@ impl Tensors {
             files.sort_unstable();
             files.dedup();
             if files.len() > FILES_MAX {
-                return Err(damaged(&index, format!("{} files; at most {FILES_MAX} are read", files.len())));
+                return Err(CheckpointError::damaged(
+                    &index,
+                    format!("{} files; at most {FILES_MAX} are read", files.len()),
+                ));
             }
             for file in files {
                 let file = directory.join(file);
                 if matches!(file.try_exists(), Ok(false)) {
                     let what = format!("not there, but {} names it; {FETCH}", index.display());
-                    return Err(damaged(&file, what));
+                    return Err(CheckpointError::damaged(&file, what));
                 }
                 tensors.add_safetensors(&file)?;
             }
@@ -193,11 +181,11 @@ impl Tensors {
                 let there = tensors.by_name.get(name).and_then(|t| tensors.files[t.file].path().file_name());
                 if there.is_none_or(|f| f != file.as_str()) {
                     let what = format!("tensor {name} should be in {file} and is not: fetch both files again");
-                    return Err(damaged(&index, what));
+                    return Err(CheckpointError::damaged(&index, what));
                 }
             }
         } else {
-            return Err(damaged(directory, without_weights(directory)));
+            return Err(CheckpointError::damaged(directory, without_weights(directory)));
         }
         Ok(tensors)
     }
@@ -207,7 +195,8 @@ impl Tensors {
         self.by_name.get(name).ok_or_else(missing)
     }
 
-    fn any_path(&self) -> PathBuf {
+    /// A file of the checkpoint, for messages.
+    pub(crate) fn any_path(&self) -> PathBuf {
         self.files.first().map_or_else(PathBuf::new, |f| f.path().to_path_buf())
     }
 
@@ -224,10 +213,12 @@ impl Tensors {
             Stored::Unknown(kind) => {
                 let known: Vec<_> = Format::ALL.iter().map(|f| f.name()).collect();
                 let what = format!("tensor {name} is stored as {kind}; supported are {}", known.join(", "));
-                return Err(CheckpointError::Unsupported { path: path.to_path_buf(), what });
+                return Err(CheckpointError::unsupported(path, what));
             }
         };
-        let scales = if format == Format::F8E4M3 { Some(self.scales(name, rows, cols, depth)?) } else { None };
+        // The factors of an FP8 tensor (`X.weight_scale_inv` multiplies, whatever its name says).
+        let factors = || self.numbers(&format!("{name}_scale_inv"), &[rows.div_ceil(128), cols.div_ceil(128)], depth);
+        let scales = (format == Format::F8E4M3).then(factors).transpose()?.map(Arc::from);
         Ok(Weight {
             format,
             rows,
@@ -237,13 +228,6 @@ impl Tensors {
             scales,
             scale_row: 0,
         })
-    }
-
-    /// The factors of an FP8 tensor (`X.weight_scale_inv` multiplies, whatever its name says).
-    fn scales(&self, name: &str, rows: usize, cols: usize, depth: Depth) -> Result<Arc<[f32]>, CheckpointError> {
-        let name = format!("{name}_scale_inv");
-        let (r, c) = (rows.div_ceil(128), cols.div_ceil(128));
-        Ok(self.numbers(&name, &[r, c], depth)?.into())
     }
 
     fn check(&self, name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), CheckpointError> {
@@ -288,18 +272,17 @@ impl Tensors {
         Ok((0..count).map(|i| all.view(i * rows, rows)).collect())
     }
 
-    /// A vector, widened to f32.
-    pub(crate) fn vector(&self, name: &str, len: usize, depth: Depth) -> Result<Vec<f32>, CheckpointError> {
-        self.numbers(name, &[len], depth)
-    }
-
-    fn numbers(&self, name: &str, shape: &[usize], depth: Depth) -> Result<Vec<f32>, CheckpointError> {
+    /// A tensor of this shape, widened to f32.
+    pub(crate) fn numbers(&self, name: &str, shape: &[usize], depth: Depth) -> Result<Vec<f32>, CheckpointError> {
         let tensor = self.find(name)?;
         self.check(name, tensor, shape)?;
         let len = shape.iter().product();
         if tensor.stored == Stored::As(Format::F8E4M3) {
             let path = self.files[tensor.file].path();
-            return Err(damaged(path, format!("tensor {name} is a vector in FP8, which has no factors")));
+            return Err(CheckpointError::damaged(
+                path,
+                format!("tensor {name} is a vector in FP8, which has no factors"),
+            ));
         }
         let weight = self.weight(name, tensor, [1, len], depth)?;
         if depth == Depth::Headers {
@@ -309,7 +292,10 @@ impl Tensors {
         weight.matrix().decode_row(0, &mut out);
         if let Some((at, bad)) = out.iter().enumerate().find(|(_, x)| !x.is_finite()) {
             let path = self.files[tensor.file].path();
-            return Err(damaged(path, format!("tensor {name} holds {bad} at {at}; it is damaged: fetch it again")));
+            return Err(CheckpointError::damaged(
+                path,
+                format!("tensor {name} holds {bad} at {at}; it is damaged: fetch it again"),
+            ));
         }
         Ok(out)
     }
@@ -337,6 +323,12 @@ impl Tensors {
             row.iter().enumerate().find(|(_, x)| !x.is_finite()).map(|(c, &x)| (r, c, x))
         })
     }
+}
+
+/// Bytes of a tensor; `None` where rows are no whole blocks, or the size overflows.
+pub(crate) fn bytes_of(format: Format, shape: &[usize]) -> Option<usize> {
+    let rows = shape.iter().rev().skip(1).try_fold(1usize, |a, &b| a.checked_mul(b))?;
+    format.row_bytes(shape.last().copied().unwrap_or(1))?.checked_mul(rows)
 }
 
 /// What to say of a directory with a configuration and no weights that are read.
@@ -370,9 +362,10 @@ pub(crate) fn names_in(directory: &Path) -> Vec<String> {
 /// What stands in the place of a large file where Git LFS did not bring it.
 pub(crate) fn pointer(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     match bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
-        true => {
-            Err(damaged(path, "a pointer of Git LFS, not the file itself: `git lfs pull` beside it fetches the file"))
-        }
+        true => Err(CheckpointError::damaged(
+            path,
+            "a pointer of Git LFS, not the file itself: `git lfs pull` beside it fetches the file",
+        )),
         false => Ok(()),
     }
 }
@@ -385,13 +378,16 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
     use std::io::Read;
     let about = std::fs::metadata(path).map_err(|e| CheckpointError::read(path, e))?;
     if !about.is_file() {
-        return Err(damaged(path, "not a plain file"));
+        return Err(CheckpointError::damaged(path, "not a plain file"));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| CheckpointError::read(path, e))?;
     file.take(max + 1).read_to_end(&mut bytes).map_err(|e| CheckpointError::read(path, e))?;
     if bytes.len() as u64 > max {
-        return Err(damaged(path, format!("more than {max} bytes, which is more than such a file may have")));
+        return Err(CheckpointError::damaged(
+            path,
+            format!("more than {max} bytes, which is more than such a file may have"),
+        ));
     }
     pointer(path, &bytes)?;
     Ok(bytes)
@@ -403,13 +399,13 @@ pub fn read_bounded(path: &Path, max: u64) -> Result<Vec<u8>, CheckpointError> {
 /// Bytes that are no index.
 pub fn index_places(index: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
     #[derive(serde::Deserialize)]
-    struct Index {
+    struct SafetensorsIndex {
         weight_map: BTreeMap<String, String>,
     }
-    let parsed: Index =
-        serde_json::from_slice(bytes).map_err(|e| damaged(index, format!("not an index of safetensors files: {e}")))?;
+    let parsed: SafetensorsIndex = serde_json::from_slice(bytes)
+        .map_err(|e| CheckpointError::damaged(index, format!("not an index of safetensors files: {e}")))?;
     if parsed.weight_map.is_empty() {
-        return Err(damaged(index, "weight_map names no tensor"));
+        return Err(CheckpointError::damaged(index, "weight_map names no tensor"));
     }
     for (tensor, file) in &parsed.weight_map {
         let mut parts = Path::new(file).components();
@@ -417,7 +413,7 @@ pub fn index_places(index: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Strin
         if !single || file.contains(['/', '\\', '\0']) {
             let file: String = file.chars().take(200).collect();
             let what = format!("weight_map of {tensor} names {file:?}, which is outside the directory");
-            return Err(damaged(index, what));
+            return Err(CheckpointError::damaged(index, what));
         }
     }
     Ok(parsed.weight_map)

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
+use kernels::{Pool, Product, Quantized, Rows, matmul};
 
-use crate::attention::{self, Call, Form};
+use crate::attention::{self, Call, Form, each_row};
 use crate::batch::Batch;
 use crate::cache::Cache;
-use crate::feed_forward::{self, Routes, quantized_wanted};
+use crate::feed_forward::{self, Routes};
 use crate::mmap::Mapping;
 use crate::structure::{Layer, Structure};
-use crate::weight::Weight;
+use crate::weight::prepare;
 use crate::weights::{LayerWeights, Weights};
 
 /// A model: its structure and its weights.
@@ -87,7 +87,7 @@ impl Transformer {
     pub fn new(structure: Structure, weights: Weights) -> Transformer {
         assert_eq!(structure.layers.len(), weights.layers.len());
         let fits = |(layer, weights): (&Layer, &LayerWeights)| {
-            weights.attention.is_of(&layer.attention) && weights.feed_forward.is_of(&layer.feed_forward)
+            weights.attention.is_of(&*layer.attention) && weights.feed_forward.is_of(&*layer.feed_forward)
         };
         assert!(structure.layers.iter().zip(&weights.layers).all(fits), "weights were loaded for this structure");
         let counts = Arc::new(ExpertCounts::new(&structure));
@@ -194,8 +194,7 @@ impl Transformer {
     fn norm(&self, pool: &Pool, x: &[f32], weight: &[f32], out: &mut [f32]) {
         let hidden = self.structure.hidden;
         let mut tasks: Vec<_> = x.chunks(hidden).zip(out.chunks_mut(hidden)).collect();
-        let one = |(x, out): &mut (&[f32], &mut [f32])| kernels::rms_norm(x, weight, self.structure.norm_eps, out);
-        if tasks.len() < 8 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
+        each_row(pool, &mut tasks, |(x, out)| kernels::rms_norm(x, weight, self.structure.norm_eps, out));
     }
 }
 
@@ -211,20 +210,4 @@ fn add(pool: &Pool, stream: &mut [f32], delta: &[f32], hidden: usize) {
     let mut tasks: Vec<_> = stream.chunks_mut(16 * hidden).zip(delta.chunks(16 * hidden)).collect();
     let one = |(x, d): &mut (&mut [f32], &[f32])| kernels::add(x, d);
     if tasks.len() < 2 { tasks.iter_mut().for_each(one) } else { pool.each(&mut tasks, one) }
-}
-
-/// An input for products with `weights`, quantised if any of them wants it.
-fn prepare<'a, 'w>(
-    pool: &Pool,
-    x: &'a [f32],
-    rows: usize,
-    cols: usize,
-    quantized: &'a mut Quantized,
-    weights: impl IntoIterator<Item = &'w Weight>,
-) -> Input<'a> {
-    let wanted = quantized_wanted(weights);
-    if wanted {
-        quantized.quantize(pool, x, rows, cols);
-    }
-    Input { x, rows, cols, quantized: wanted.then_some(&*quantized) }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kernels::formats::Format;
+use kernels::{Input, Pool, Quantized};
 
 use crate::mmap::Mapping;
 
@@ -26,14 +27,13 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Bytes it takes in its file.
-    pub fn byte_len(&self) -> usize {
-        self.rows * self.format.row_bytes(self.cols).expect("checked when the weight was made")
+    fn row_bytes(&self) -> usize {
+        self.format.row_bytes(self.cols).expect("checked when the weight was made")
     }
 
     /// For the kernels.
     pub fn matrix(&self) -> kernels::Matrix<'_> {
-        let bytes = &self.file.bytes()[self.offset..self.offset + self.byte_len()];
+        let bytes = &self.file.bytes()[self.offset..self.offset + self.rows * self.row_bytes()];
         match &self.scales {
             Some(scales) => kernels::Matrix::with_scales(self.rows, self.cols, bytes, scales, self.scale_row),
             None => kernels::Matrix::new(self.format, self.rows, self.cols, bytes),
@@ -43,9 +43,24 @@ impl Weight {
     /// Rows `from..from + rows` of this weight, as a weight.
     pub fn view(&self, from: usize, rows: usize) -> Weight {
         assert!(from + rows <= self.rows);
-        let row_bytes = self.format.row_bytes(self.cols).expect("checked when the weight was made");
-        Weight { rows, offset: self.offset + from * row_bytes, scale_row: self.scale_row + from, ..self.clone() }
+        Weight { rows, offset: self.offset + from * self.row_bytes(), scale_row: self.scale_row + from, ..self.clone() }
     }
+}
+
+/// An input for products with `weights`: rows `x[rows, cols]`, quantised if any of the weights wants that.
+pub(crate) fn prepare<'a, 'w>(
+    pool: &Pool,
+    x: &'a [f32],
+    rows: usize,
+    cols: usize,
+    quantized: &'a mut Quantized,
+    weights: impl IntoIterator<Item = &'w Weight>,
+) -> Input<'a> {
+    let wanted = weights.into_iter().any(|w| w.format.wants_quantized_input());
+    if wanted {
+        quantized.quantize(pool, x, rows, cols);
+    }
+    Input { x, rows, cols, quantized: wanted.then_some(&*quantized) }
 }
 
 /// A matrix and its optional bias.

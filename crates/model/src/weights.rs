@@ -32,11 +32,11 @@ pub struct LayerWeights {
     /// `[hidden]`
     pub attention_norm: Vec<f32>,
     /// Its sizes are the structure's.
-    pub attention: AttentionLayer,
+    pub attention: Box<dyn AttentionLayer>,
     /// `[hidden]`
     pub feed_forward_norm: Vec<f32>,
     /// Its sizes are the structure's.
-    pub feed_forward: FeedForwardLayer,
+    pub feed_forward: Box<dyn FeedForwardLayer>,
     /// Norms of what attention and feed-forward give, `[hidden]` each.
     pub after: Option<[Vec<f32>; 2]>,
 }
@@ -75,11 +75,17 @@ pub(crate) fn load(
         .iter()
         .enumerate()
         .map(|(i, layer)| {
+            let norms_after = || {
+                Ok::<_, CheckpointError>([
+                    names.norm(i, NORMS_AFTER[0], hidden)?,
+                    names.norm(i, NORMS_AFTER[1], hidden)?,
+                ])
+            };
             Ok(LayerWeights {
                 attention_norm: names.norm(i, "input_layernorm", hidden)?,
                 attention: layer.attention.load(&names, i, hidden)?,
                 feed_forward_norm: names.norm(i, before_feed_forward(structure.norms.after), hidden)?,
-                after: structure.norms.after.then(|| after(&names, i, hidden)).transpose()?,
+                after: structure.norms.after.then(norms_after).transpose()?,
                 feed_forward: layer.feed_forward.load(&names, i, hidden)?,
             })
         })
@@ -87,11 +93,6 @@ pub(crate) fn load(
     let final_norm = names.norm_named(final_norm, hidden)?;
     complete(&names, structure, skipped)?;
     Ok(Weights { embedding, layers, final_norm, head, files: tensors.files.clone() })
-}
-
-/// Norms after attention and feed-forward.
-fn after(names: &Names, i: usize, hidden: usize) -> Result<[Vec<f32>; 2], CheckpointError> {
-    Ok([names.norm(i, NORMS_AFTER[0], hidden)?, names.norm(i, NORMS_AFTER[1], hidden)?])
 }
 
 /// Every tensor is used or rightly left alone.

@@ -1,6 +1,6 @@
 //! Attention over chosen positions and over rows that stand for several tokens, beside sums written out in f64.
 
-use farthing_model::attention::paged::{Positions, Query, Widths, attend_paged};
+use farthing_model::attention::paged::{Query, SeenPositions, attend_paged};
 use farthing_model::cache::{Every, RowKind};
 use farthing_model::{Cache, CacheFormat, CacheLayout};
 use kernels::{Pool, Queries};
@@ -59,7 +59,7 @@ fn sequence(shape: &Shape, format: CacheFormat, every: usize, rows: usize, rando
 }
 
 /// Outputs `[queries, heads, value]` of as many queries of one row.
-fn attended(shape: &Shape, sequence: &Sequence, q: &[f32], seen: &[Positions], threads: usize) -> Vec<f32> {
+fn attended(shape: &Shape, sequence: &Sequence, q: &[f32], seen: &[SeenPositions], threads: usize) -> Vec<f32> {
     let mut out = vec![0f32; seen.len() * shape.heads * shape.value];
     let mut outs: Vec<&mut [f32]> = out.chunks_mut(shape.value).collect();
     let mut queries: Vec<Query> = Vec::new();
@@ -75,7 +75,7 @@ fn attended(shape: &Shape, sequence: &Sequence, q: &[f32], seen: &[Positions], t
             value_at,
         });
     }
-    let widths = Widths { key: shape.key, value: shape.value, scale: SCALE };
+    let widths = kernels::Shape { heads: shape.heads, key: shape.key, value: shape.value, scale: SCALE };
     attend_paged(&Pool::new(threads), &mut queries, widths, sequence.cache.rows(0, 1), &mut Vec::new());
     drop(queries);
     out
@@ -129,13 +129,14 @@ fn all_positions_of_a_range_give_the_bits_of_the_range() {
             let q = random.numbers(shape.heads * shape.key);
             for (first, count) in [(0, 1), (0, 64), (0, 700), (37, 500), (100, 1200), (511, 2), (1299, 1)] {
                 let chosen: Vec<u32> = (first..first + count).map(|p| p as u32).collect();
-                let range = Positions::Range { first, end: first + count };
+                let range = SeenPositions::Range { first, end: first + count };
                 let expected = bits(&attended(shape, &sequence, &q, &[range], 1));
                 // One query, whose splits the threads share, and many, of which each has its own.
                 for threads in [1, 3] {
-                    let alone = attended(shape, &sequence, &q, &[Positions::Chosen(&chosen)], threads);
+                    let alone = attended(shape, &sequence, &q, &[SeenPositions::Chosen(&chosen)], threads);
                     assert_eq!(bits(&alone), expected, "{} {format:?} {first} {count}", shape.name);
-                    let many = attended(shape, &sequence, &q.repeat(12), &[Positions::Chosen(&chosen); 12], threads);
+                    let many =
+                        attended(shape, &sequence, &q.repeat(12), &[SeenPositions::Chosen(&chosen); 12], threads);
                     assert_eq!(bits(&many), expected.repeat(12), "{} {format:?} {first} {count}", shape.name);
                 }
             }
@@ -161,7 +162,7 @@ fn chosen_positions_alone_are_seen() {
                     sets.push(set);
                 }
                 let q = random.numbers(5 * shape.heads * shape.key);
-                let seen: Vec<Positions> = sets.iter().map(|set| Positions::Chosen(set)).collect();
+                let seen: Vec<SeenPositions> = sets.iter().map(|set| SeenPositions::Chosen(set)).collect();
                 let out = attended(shape, &sequence, &q, &seen, 3);
                 let (q_len, out_len) = (shape.heads * shape.key, shape.heads * shape.value);
                 for (i, set) in sets.iter().enumerate() {
@@ -190,9 +191,9 @@ fn rows_for_several_tokens_are_seen_by_their_number() {
                 let q = random.numbers(shape.heads * shape.key);
                 let all: Vec<u32> = (5..sequence.rows as u32).collect();
                 let some: Vec<u32> = all.iter().copied().filter(|p| p % 3 == 1).collect();
-                let range = Positions::Range { first: 5, end: sequence.rows };
+                let range = SeenPositions::Range { first: 5, end: sequence.rows };
                 for (seen, positions) in
-                    [(range, &all), (Positions::Chosen(&all), &all), (Positions::Chosen(&some), &some)]
+                    [(range, &all), (SeenPositions::Chosen(&all), &all), (SeenPositions::Chosen(&some), &some)]
                 {
                     let out = attended(shape, &sequence, &q, &[seen], 2);
                     let far = apart(&out, &reference(shape, &sequence, &q, positions));

@@ -3,6 +3,7 @@
 
 mod running;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use farthing_model::Transformer;
@@ -150,8 +151,8 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
     let mut layers = Vec::new();
     for dense in [true, false] {
         let mut linear = |rows, cols| Linear { weight: matrix(rows, cols), bias: None };
-        let attention = match attention.clone() {
-            Attention::Gqa(shape) => AttentionLayer::Gqa(GqaLayer {
+        let attention: Box<dyn AttentionLayer> = match attention.clone() {
+            Attention::Gqa(shape) => Box::new(GqaLayer {
                 shape,
                 q: linear(256, HIDDEN),
                 k: linear(128, HIDDEN),
@@ -160,7 +161,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
                 q_norm: None,
                 k_norm: None,
             }),
-            Attention::Mla(shape) => AttentionLayer::Mla(MlaLayer {
+            Attention::Mla(shape) => Box::new(MlaLayer {
                 shape,
                 q: MlaQuery::Compressed { a: linear(256, HIDDEN), norm: ones(), b: linear(256, 256) },
                 kv_a: linear(288, HIDDEN),
@@ -186,18 +187,12 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             up: matrix(inner, HIDDEN),
             down: matrix(HIDDEN, inner),
         };
-        let feed_forward = if dense {
-            FeedForwardLayer::Dense(DenseLayer { shape: dense_shape(), block: block(512), biases: None })
+        let feed_forward: Box<dyn FeedForwardLayer> = if dense {
+            Box::new(DenseLayer { shape: dense_shape(), block: block(512), biases: None })
         } else {
             let experts = (0..8).map(|_| block(256)).collect();
             let shared = Some(block(512));
-            FeedForwardLayer::Moe(MoeLayer {
-                shape: moe.clone(),
-                router: matrix(8, HIDDEN),
-                router_bias: None,
-                experts,
-                shared,
-            })
+            Box::new(MoeLayer { shape: moe.clone(), router: matrix(8, HIDDEN), router_bias: None, experts, shared })
         };
         layers.push(LayerWeights {
             attention_norm: ones(),
@@ -207,9 +202,9 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
             after: None,
         });
     }
-    if let FeedForwardLayer::Moe(MoeLayer { router, .. }) = &mut layers[1].feed_forward {
-        *router = weight(Format::F32, 8, HIDDEN, 0.0625, random); // as every file has it
-    }
+    let mixture: &mut dyn Any = &mut *layers[1].feed_forward;
+    let MoeLayer { router, .. } = mixture.downcast_mut().expect("a mixture");
+    *router = weight(Format::F32, 8, HIDDEN, 0.0625, random); // as every file has it
     let format = formats[0];
     let weights = Weights {
         files: Vec::new(),
@@ -302,7 +297,8 @@ fn stored_weights_keep_the_laws_of_chunks_and_company() {
 /// Keys as newer GGUF files store them: transposed, a matrix a head.
 fn split(weights: &mut Weights) {
     for layer in &mut weights.layers {
-        let AttentionLayer::Mla(MlaLayer { kv_b, .. }) = &mut layer.attention else { panic!("latent attention") };
+        let attention: &mut dyn Any = &mut *layer.attention;
+        let MlaLayer { kv_b, .. } = attention.downcast_mut().expect("latent attention");
         let MlaExpansion::Joint { k, v } = kv_b else { panic!("joint keys and values") };
         let transposed = |w: &Weight| {
             let mut values = vec![0f32; w.cols];

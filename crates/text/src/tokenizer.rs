@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{ModelWrapper, OffsetType, PreTokenizer};
 
 use crate::TextError;
@@ -256,6 +257,23 @@ impl Tokenizer {
             return Err(TextError::TooLong { bytes: text.len(), max: TEXT_BYTES_MAX });
         }
         ids_of(&self.inner, text, add_special)
+    }
+
+    /// With this token before every text, if nothing is added to texts yet: what `add_bos_token` means to the classes of Llama's tokenizer
+    /// in `transformers` 4, whose files leave it out of the post-processor.
+    pub fn beginning_with(mut self, piece: &str) -> Tokenizer {
+        let adds = ids_of(&self.inner, "", true).is_ok_and(|ids| !ids.is_empty());
+        let fit = !piece.is_empty() && !piece.contains(char::is_whitespace) && !piece.starts_with('$');
+        if let Some(id) = self.id_of(piece).filter(|_| fit && !adds) {
+            let template = TemplateProcessing::builder()
+                .try_single(format!("{piece} $A"))
+                .ok()
+                .and_then(|builder| builder.special_tokens(vec![(piece.to_string(), id)]).build().ok());
+            if let Some(template) = template {
+                self.inner.with_post_processor(Some(template));
+            }
+        }
+        self
     }
 
     /// Escapes the names of special tokens in a text from outside, before a template takes it: they are put behind marks, so that

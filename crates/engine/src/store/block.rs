@@ -54,12 +54,11 @@ impl Header {
 
     /// The page in a file, if that is a whole block of this store and name. Takes memory for one page, and only once the file has its length.
     pub fn read(&self, key: &Key, file: &File) -> Result<Vec<u8>, LookupError> {
-        let metadata = file.metadata().map_err(|_| LookupError::Damaged)?;
-        if !metadata.is_file() || metadata.len() != self.file_bytes() {
+        if !file.metadata().is_ok_and(|about| about.is_file() && about.len() == self.file_bytes()) {
             return Err(LookupError::Damaged);
         }
         // A disk that cannot read what it was given is damage as well.
-        self.decode(key, file).map_err(|_| LookupError::Damaged)?.ok_or(LookupError::Damaged)
+        self.decode(key, file).ok().flatten().ok_or(LookupError::Damaged)
     }
 
     fn decode(&self, key: &Key, mut file: impl Read) -> io::Result<Option<Vec<u8>>> {

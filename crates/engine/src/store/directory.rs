@@ -13,12 +13,11 @@ const NAMES_MAX: usize = 1 << 16;
 /// A file is written within seconds. One that is still unfinished after this time was left behind by a process that is gone.
 const UNFINISHED: Duration = Duration::from_secs(600);
 
-/// The directory of a store.
 pub(super) struct Directory(pub PathBuf);
 
 /// What is in one folder.
 #[derive(Default)]
-pub(super) struct Listing {
+pub(super) struct FolderListing {
     /// Blocks that were known before.
     pub known: BTreeSet<Key>,
     /// Blocks that were not, with the length of their files and the time of their last use.
@@ -33,14 +32,8 @@ impl Directory {
         self.0.join(format!("{byte:02x}"))
     }
 
-    /// The file of a block.
     pub fn file(&self, key: &Key) -> PathBuf {
         self.folder(key.0[0]).join(format!("{key}.unit"))
-    }
-
-    /// The directory exists and nobody else can put files there.
-    pub fn check(&self) -> io::Result<()> {
-        private(&self.0)
     }
 
     /// The folder of all keys that begin with a byte is a folder, not a link to one, and nobody else can put files there.
@@ -50,12 +43,6 @@ impl Directory {
             return Err(refusal(&folder, "is a link, which others may lead elsewhere; remove it"));
         }
         private(&folder)
-    }
-
-    /// Make the directory, and see that it is what it should be.
-    pub fn prepare(&self) -> io::Result<()> {
-        create(&self.0)?;
-        self.check()
     }
 
     /// Make the folder of a key.
@@ -68,9 +55,9 @@ impl Directory {
 
     /// Read the names in a folder. Removes what a killed process or a lost block left behind: unfinished files of long ago, and files too short to
     /// be a block.
-    pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<Listing> {
+    pub fn list(&self, byte: u8, known: impl Fn(&Key) -> bool) -> io::Result<FolderListing> {
         self.check_folder(byte)?;
-        let (mut listing, now) = (Listing::default(), SystemTime::now());
+        let (mut listing, now) = (FolderListing::default(), SystemTime::now());
         for entry in fs::read_dir(self.folder(byte))?.take(NAMES_MAX) {
             let entry = entry?;
             let name = entry.file_name();

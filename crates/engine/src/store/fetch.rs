@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::SystemTime;
 
 use super::directory::nanoseconds;
-use super::{Counter, Key, LookupError, Shared, block};
+use super::{Key, LookupError, StoreState, block};
 
 /// Blocks that are read before anybody takes them.
 const AHEAD: usize = 4;
@@ -52,12 +52,7 @@ fn ended() -> LookupError {
     LookupError::Unreadable(io::Error::other("the thread that reads did not start or has ended"))
 }
 
-/// The other end. It wakes whoever waits also when it goes away, for whatever reason, and then no longer sends: fields are dropped in this order.
-struct Deliver<W: Fn()> {
-    read: SyncSender<Result<Vec<u8>, LookupError>>,
-    wake: Wake<W>,
-}
-
+/// Wakes whoever waits also when the thread ends, for whatever reason.
 struct Wake<W: Fn()>(W);
 
 impl<W: Fn()> Drop for Wake<W> {
@@ -66,15 +61,16 @@ impl<W: Fn()> Drop for Wake<W> {
     }
 }
 
-pub(super) fn start(shared: Arc<Shared>, keys: Vec<Key>, wake: impl Fn() + Send + 'static) -> Fetch {
+pub(super) fn start(shared: Arc<StoreState>, keys: Vec<Key>, wake: impl Fn() + Send + 'static) -> Fetch {
     let (sender, read) = sync_channel(AHEAD);
-    let (left, deliver) = (keys.len(), Deliver { read: sender, wake: Wake(wake) });
+    let (left, wake) = (keys.len(), Wake(wake));
     // Without a thread nothing is sent, and that is a miss.
-    let _ = std::thread::Builder::new().name("cache reader".into()).spawn(move || run(&shared, &keys, &deliver));
+    let _ = std::thread::Builder::new().name("cache reader".into()).spawn(move || run(&shared, &keys, sender, &wake));
     Fetch { read, left }
 }
 
-fn run<W: Fn()>(shared: &Shared, keys: &[Key], deliver: &Deliver<W>) {
+/// The sender is gone when `wake` is called for the last time.
+fn run<W: Fn()>(shared: &StoreState, keys: &[Key], sender: SyncSender<Result<Vec<u8>, LookupError>>, wake: &Wake<W>) {
     let start = nanoseconds(SystemTime::now());
     let mut ahead = None;
     for (at, key) in keys.iter().enumerate() {
@@ -86,10 +82,10 @@ fn run<W: Fn()>(shared: &Shared, keys: &[Key], deliver: &Deliver<W>) {
             forget(shared, key, missed);
             true
         });
-        if deliver.read.send(result).is_err() || missed {
+        if sender.send(result).is_err() || missed {
             return;
         }
-        (deliver.wake.0)();
+        (wake.0)();
     }
 }
 
@@ -98,7 +94,7 @@ pub(super) fn used(start: u64, at: usize) -> u64 {
     start.saturating_sub(at as u64 * 1000)
 }
 
-fn open(shared: &Shared, key: &Key) -> Result<File, LookupError> {
+fn open(shared: &StoreState, key: &Key) -> Result<File, LookupError> {
     if !shared.usable.load(Ordering::Relaxed) || shared.directory.check_folder(key.0[0]).is_err() {
         return Err(LookupError::Absent);
     }
@@ -110,7 +106,7 @@ fn open(shared: &Shared, key: &Key) -> Result<File, LookupError> {
     file
 }
 
-fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, LookupError> {
+fn read(shared: &StoreState, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, LookupError> {
     let page = shared.header.read(key, file)?;
     block::mark(file, used);
     let mut index = shared.index();
@@ -119,14 +115,14 @@ fn read(shared: &Shared, key: &Key, file: &File, used: u64) -> Result<Vec<u8>, L
         index.insert(*key, shared.disk_bytes(), used);
     }
     drop(index);
-    shared.count(Counter::Hits);
+    shared.count(|done| done.hits += 1);
     Ok(page)
 }
 
-fn forget(shared: &Shared, key: &Key, missed: &LookupError) {
-    shared.count(Counter::Misses);
+fn forget(shared: &StoreState, key: &Key, missed: &LookupError) {
+    shared.count(|done| done.misses += 1);
     if matches!(missed, LookupError::Damaged) {
-        shared.count(Counter::Damaged);
+        shared.count(|done| done.damaged += 1);
         shared.directory.remove(key);
     }
     shared.index().remove(key);

@@ -1,13 +1,12 @@
 //! Which blocks are on disk, how large, and which was used longest ago.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 
 use super::Key;
 
 /// What is known of a file.
 #[derive(Clone, Copy)]
-struct Entry {
+struct IndexEntry {
     /// Nanoseconds since 1970.
     used: u64,
     /// What the file takes on disk.
@@ -16,15 +15,14 @@ struct Entry {
 
 /// Blocks in order of key and in order of use. In memory only: the directory is the truth, this is what was last seen of it.
 #[derive(Default)]
-pub(super) struct Index {
-    blocks: BTreeMap<Key, Entry>,
+pub(super) struct StoreIndex {
+    blocks: BTreeMap<Key, IndexEntry>,
     order: BTreeSet<(u64, Key)>,
     // Sizes come from the disk: sums of any of them must fit.
     bytes: u128,
 }
 
-impl Index {
-    /// Blocks known.
+impl StoreIndex {
     pub fn len(&self) -> usize {
         self.blocks.len()
     }
@@ -34,7 +32,6 @@ impl Index {
         self.bytes.try_into().unwrap_or(u64::MAX)
     }
 
-    /// Whether the block is known.
     pub fn contains(&self, key: &Key) -> bool {
         self.blocks.contains_key(key)
     }
@@ -42,7 +39,7 @@ impl Index {
     /// Put a block there, or know better about it.
     pub fn insert(&mut self, key: Key, bytes: u64, used: u64) {
         self.remove(&key);
-        self.blocks.insert(key, Entry { used, bytes });
+        self.blocks.insert(key, IndexEntry { used, bytes });
         self.order.insert((used, key));
         self.bytes += u128::from(bytes);
     }
@@ -73,14 +70,10 @@ impl Index {
 
     /// Blocks whose key begins with a byte.
     pub fn beginning_with(&self, byte: u8) -> BTreeSet<Key> {
-        self.blocks.range(keys_beginning_with(byte)).map(|(key, _)| *key).collect()
+        let (mut first, mut last) = ([0; 32], [255; 32]);
+        (first[0], last[0]) = (byte, byte);
+        self.blocks.range(Key(first)..=Key(last)).map(|(key, _)| *key).collect()
     }
-}
-
-fn keys_beginning_with(byte: u8) -> RangeInclusive<Key> {
-    let (mut first, mut last) = ([0; 32], [255; 32]);
-    (first[0], last[0]) = (byte, byte);
-    Key(first)..=Key(last)
 }
 
 #[cfg(test)]
@@ -92,7 +85,7 @@ mod tests {
         /// Beside a plain list, whatever happens.
         #[test]
         fn the_oldest_comes_first(steps in proptest::collection::vec((0u8..4, 0u8..12, 0u64..50, 0u64..9), 1..300)) {
-            let mut index = Index::default();
+            let mut index = StoreIndex::default();
             let mut plain: Vec<(Key, u64, u64)> = Vec::new();
             for (what, name, used, bytes) in steps {
                 let mut key = Key([name; 32]);
@@ -127,7 +120,7 @@ mod tests {
 
     #[test]
     fn sizes_that_no_disk_has_do_no_harm() {
-        let mut index = Index::default();
+        let mut index = StoreIndex::default();
         index.insert(Key([1; 32]), u64::MAX, 1);
         index.insert(Key([2; 32]), 5, 2);
         assert_eq!(index.bytes(), u64::MAX);

@@ -3,18 +3,14 @@
 use std::fmt;
 
 /// The name of a block. Derive it with [`root`] and [`chain`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub [u8; 32]);
 
 impl Key {
     /// From 64 lower-case hexadecimal digits, as `Display` writes them.
     pub(super) fn parse(text: &str) -> Option<Key> {
         let text = text.as_bytes();
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
+        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase()).map(|d| d as u8);
         let mut key = [0; 32];
         if text.len() != 64 {
             return None;

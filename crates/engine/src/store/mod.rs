@@ -37,7 +37,7 @@ mod queue;
 mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -47,9 +47,9 @@ pub use key::{Key, chain, root};
 use block::Header;
 use directory::Directory;
 pub(crate) use directory::{make_private, private};
-use index::Index;
-use queue::{Job, Queue};
-use writer::Writer;
+use index::StoreIndex;
+use queue::{WriteJob, WriteQueue};
+use writer::StoreWriter;
 
 /// Bytes that may wait to be written: some thousands of tokens that were read at once.
 const QUEUE_BYTES: usize = 128 << 20;
@@ -102,31 +102,22 @@ pub struct Statistics {
     pub evicted: u64,
 }
 
-#[derive(Clone, Copy)]
-enum Counter {
-    Hits,
-    Misses,
-    Written,
-    Dropped,
-    Damaged,
-    Evicted,
-}
-
 /// What the threads of a store share.
-struct Shared {
+struct StoreState {
     directory: Directory,
     header: Header,
     bytes_max: u64,
-    index: Mutex<Index>,
-    queue: Queue,
+    index: Mutex<StoreIndex>,
+    queue: WriteQueue,
     /// Nobody else can put files into the directory, as last seen.
     usable: AtomicBool,
-    counters: [AtomicU64; 6],
+    /// What was done; what is there follows from the index.
+    done: Mutex<Statistics>,
     warn: Box<dyn Fn(&str) + Send + Sync>,
 }
 
-impl Shared {
-    fn index(&self) -> MutexGuard<'_, Index> {
+impl StoreState {
+    fn index(&self) -> MutexGuard<'_, StoreIndex> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,8 +127,8 @@ impl Shared {
         found
     }
 
-    fn count(&self, counter: Counter) {
-        self.counters[counter as usize].fetch_add(1, Ordering::Relaxed);
+    fn count(&self, done: impl FnOnce(&mut Statistics)) {
+        done(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What one block takes.
@@ -153,7 +144,7 @@ fn on_disk(bytes: u64) -> u64 {
 
 /// The cache on disk. Dropping it forgets what waits to be written; [`Store::flush`] before that.
 pub struct Store {
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
 }
 
 impl Store {
@@ -161,17 +152,17 @@ impl Store {
     /// `warn` hears of that, or of a disk that refuses later, at most once an hour: before this returns, or on the writer's thread.
     pub fn open(settings: Settings, warn: impl Fn(&str) + Send + Sync + 'static) -> Store {
         let Settings { dir, bytes_max, fingerprint, block_bytes } = settings;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(StoreState {
             directory: Directory(dir),
             header: Header { fingerprint, block_bytes },
             bytes_max,
             index: Mutex::default(),
-            queue: Queue::new(QUEUE_BYTES),
+            queue: WriteQueue::new(QUEUE_BYTES),
             usable: AtomicBool::new(false),
-            counters: Default::default(),
+            done: Mutex::default(),
             warn: Box::new(warn),
         });
-        let writer = Writer::new(shared.clone());
+        let writer = StoreWriter::new(shared.clone());
         if let Err(error) = std::thread::Builder::new().name("cache writer".into()).spawn(move || writer.run()) {
             (shared.warn)(&format!("nothing is added to the context cache on disk: no thread for it: {error}"));
         }
@@ -192,8 +183,10 @@ impl Store {
         assert_eq!(bytes.len(), self.shared.header.block_bytes, "the length of a block");
         if self.contains(&key) {
             self.touch(&[key]);
-        } else if self.shared.disk_bytes() > self.shared.bytes_max || !self.shared.queue.push(Job::Write(key, bytes)) {
-            self.shared.count(Counter::Dropped);
+        } else if self.shared.disk_bytes() > self.shared.bytes_max
+            || !self.shared.queue.push(WriteJob::Write(key, bytes))
+        {
+            self.shared.count(|done| done.dropped += 1);
         }
     }
 
@@ -212,25 +205,16 @@ impl Store {
         drop(index);
         if !known.is_empty() {
             // Without room in the queue this process knows it, and others do not.
-            self.shared.queue.push(Job::Touch(known));
+            self.shared.queue.push(WriteJob::Touch(known));
         }
     }
 
     /// What is there, and what was done.
     pub fn statistics(&self) -> Statistics {
-        let [hits, misses, written, dropped, damaged, evicted] =
-            std::array::from_fn(|at| self.shared.counters[at].load(Ordering::Relaxed));
         let index = self.shared.index();
-        Statistics {
-            blocks: index.len() as u64,
-            bytes: index.bytes(),
-            hits,
-            misses,
-            written,
-            dropped,
-            damaged,
-            evicted,
-        }
+        let (blocks, bytes) = (index.len() as u64, index.bytes());
+        drop(index);
+        Statistics { blocks, bytes, ..*self.shared.done.lock().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Wait until all that was put is written or dropped. The operating system has it then; that it lies on the disk is another matter.

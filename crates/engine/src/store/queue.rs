@@ -7,25 +7,24 @@ use std::time::Duration;
 use super::Key;
 
 /// Something to do for the writer.
-pub(super) enum Job {
-    /// Write a block.
+pub(super) enum WriteJob {
     Write(Key, Vec<u8>),
     /// Blocks were used at these times, in nanoseconds since 1970.
     Touch(Vec<(Key, u64)>),
 }
 
-impl Job {
+impl WriteJob {
     fn bytes(&self) -> usize {
         match self {
-            Job::Write(_, page) => page.len(),
-            Job::Touch(blocks) => size_of_val(&blocks[..]),
+            WriteJob::Write(_, page) => page.len(),
+            WriteJob::Touch(blocks) => size_of_val(&blocks[..]),
         }
     }
 }
 
 /// What the writer finds.
 pub(super) enum Next {
-    Job(Job),
+    WriteJob(WriteJob),
     /// Nothing for the time it waited.
     Idle,
     /// There will be nothing any more.
@@ -33,32 +32,32 @@ pub(super) enum Next {
 }
 
 #[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
+struct QueueState {
+    jobs: VecDeque<WriteJob>,
     bytes: usize,
     busy: bool,
     closed: bool,
 }
 
 /// Between those who put and the one who writes.
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct WriteQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
     bytes_max: usize,
 }
 
-impl Queue {
+impl WriteQueue {
     /// With room for `bytes_max`, and always for one job.
-    pub fn new(bytes_max: usize) -> Queue {
-        Queue { state: Mutex::default(), changed: Condvar::new(), bytes_max }
+    pub fn new(bytes_max: usize) -> WriteQueue {
+        WriteQueue { state: Mutex::default(), changed: Condvar::new(), bytes_max }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there was room.
-    pub fn push(&self, job: Job) -> bool {
+    pub fn push(&self, job: WriteJob) -> bool {
         let mut state = self.state();
         let bytes = state.bytes + job.bytes();
         if state.closed || bytes > self.bytes_max && !state.jobs.is_empty() {
@@ -84,7 +83,7 @@ impl Queue {
         let Some(job) = state.jobs.pop_front() else { return Next::Idle };
         state.bytes -= job.bytes();
         state.busy = true;
-        Next::Job(job)
+        Next::WriteJob(job)
     }
 
     /// Wait until all that was pushed is done, or never will be.
@@ -98,7 +97,7 @@ impl Queue {
     /// Nothing more is taken; what waits is forgotten.
     pub fn close(&self) {
         let mut state = self.state();
-        *state = State { closed: true, ..State::default() };
+        *state = QueueState { closed: true, ..QueueState::default() };
         self.changed.notify_all();
     }
 }
@@ -109,14 +108,17 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_a_closed_one_forgets() {
-        let queue = Queue::new(100);
-        let write = |bytes| Job::Write(Key([0; 32]), vec![0; bytes]);
+        let queue = WriteQueue::new(100);
+        let write = |bytes| WriteJob::Write(Key([0; 32]), vec![0; bytes]);
         assert!(queue.push(write(1000)), "one job has room, whatever its size");
         assert!(!queue.push(write(1)));
-        assert!(matches!(queue.next(Duration::ZERO), Next::Job(Job::Write(_, page)) if page.len() == 1000));
-        assert!(queue.push(write(60)) && queue.push(write(40)) && !queue.push(Job::Touch(vec![(Key([1; 32]), 1)])));
+        assert!(matches!(queue.next(Duration::ZERO), Next::WriteJob(WriteJob::Write(_, page)) if page.len() == 1000));
         assert!(
-            matches!(queue.next(Duration::ZERO), Next::Job(_)) && matches!(queue.next(Duration::ZERO), Next::Job(_))
+            queue.push(write(60)) && queue.push(write(40)) && !queue.push(WriteJob::Touch(vec![(Key([1; 32]), 1)]))
+        );
+        assert!(
+            matches!(queue.next(Duration::ZERO), Next::WriteJob(_))
+                && matches!(queue.next(Duration::ZERO), Next::WriteJob(_))
         );
         assert!(matches!(queue.next(Duration::ZERO), Next::Idle));
         assert!(queue.push(write(1)));

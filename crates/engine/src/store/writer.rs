@@ -7,9 +7,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::directory::{Listing, nanoseconds};
-use super::queue::{Job, Next};
-use super::{Counter, Key, Shared, block};
+use super::directory::{FolderListing, make_private, nanoseconds, private};
+use super::queue::{Next, WriteJob};
+use super::{Key, StoreState, block};
 
 /// How often the directory is looked at.
 const SCAN: Duration = Duration::from_secs(2);
@@ -22,8 +22,8 @@ const COARSE: Duration = Duration::from_secs(3);
 /// Blocks that are remembered, so that memory has a bound whatever is in the directory.
 const BLOCKS_MAX: usize = 1 << 20;
 
-pub(super) struct Writer {
-    shared: Arc<Shared>,
+pub(super) struct StoreWriter {
+    shared: Arc<StoreState>,
     /// When each folder had last changed as it was last read.
     folders: Vec<Option<SystemTime>>,
     scanned: Instant,
@@ -36,14 +36,14 @@ pub(super) struct Writer {
     count: u64,
 }
 
-impl Writer {
+impl StoreWriter {
     /// Looks at the directory before it returns.
-    pub fn new(shared: Arc<Shared>) -> Writer {
+    pub fn new(shared: Arc<StoreState>) -> StoreWriter {
         let number = RandomState::new().hash_one(std::process::id());
         let (folders, scanned) = (vec![None; 256], Instant::now());
         let mut writer =
-            Writer { shared, folders, scanned, unscanned: 0, paused: None, warned: None, number, count: 0 };
-        if let Err(error) = writer.shared.directory.prepare() {
+            StoreWriter { shared, folders, scanned, unscanned: 0, paused: None, warned: None, number, count: 0 };
+        if let Err(error) = make_private(&writer.shared.directory.0) {
             writer.refused(&error);
         }
         writer.scan();
@@ -63,8 +63,8 @@ impl Writer {
             match next {
                 Next::Closed => return,
                 Next::Idle => {}
-                Next::Job(Job::Touch(blocks)) => self.touch(&blocks),
-                Next::Job(Job::Write(key, page)) => self.write(key, &page),
+                Next::WriteJob(WriteJob::Touch(blocks)) => self.touch(&blocks),
+                Next::WriteJob(WriteJob::Write(key, page)) => self.write(key, &page),
             }
         }
     }
@@ -85,7 +85,7 @@ impl Writer {
             return;
         }
         if self.paused.is_some_and(|paused| paused.elapsed() < PAUSE) {
-            return self.shared.count(Counter::Dropped);
+            return self.shared.count(|done| done.dropped += 1);
         }
         self.paused = None;
         let used = nanoseconds(SystemTime::now());
@@ -93,10 +93,10 @@ impl Writer {
             Ok(()) => {
                 self.shared.index().insert(key, self.shared.disk_bytes(), used);
                 self.unscanned += self.shared.disk_bytes();
-                self.shared.count(Counter::Written);
+                self.shared.count(|done| done.written += 1);
             }
             Err(error) => {
-                self.shared.count(Counter::Dropped);
+                self.shared.count(|done| done.dropped += 1);
                 // A directory in the place of one block is no fault of the disk.
                 if !self.shared.directory.file(&key).is_dir() {
                     self.refused(&error);
@@ -106,8 +106,8 @@ impl Writer {
     }
 
     fn write_file(&mut self, key: &Key, page: &[u8], used: u64) -> io::Result<()> {
-        let Shared { directory, header, .. } = &*self.shared;
-        self.shared.checked(directory.prepare())?;
+        let StoreState { directory, header, .. } = &*self.shared;
+        self.shared.checked(make_private(&directory.0))?;
         self.make_room(self.shared.disk_bytes())?;
         self.count += 1;
         let unfinished =
@@ -149,7 +149,7 @@ impl Writer {
                 }
                 if metadata.is_file() {
                     match fs::remove_file(&path) {
-                        Ok(()) => self.shared.count(Counter::Evicted),
+                        Ok(()) => self.shared.count(|done| done.evicted += 1),
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                         Err(error) => return Err(error),
                     }
@@ -162,7 +162,7 @@ impl Writer {
     /// Bring the index up to what is in the directory. Folders that did not change are not read.
     fn scan(&mut self) {
         (self.scanned, self.unscanned) = (Instant::now(), 0);
-        let usable = self.shared.checked(self.shared.directory.check()).is_ok();
+        let usable = self.shared.checked(private(&self.shared.directory.0)).is_ok();
         for byte in 0..=255 {
             let changed =
                 fs::metadata(self.shared.directory.folder(byte)).and_then(|m| m.modified()).ok().filter(|_| usable);
@@ -177,14 +177,14 @@ impl Writer {
 }
 
 /// Whether the folder must be read again even if it does not change.
-fn scan_folder(shared: &Shared, byte: u8, exists: bool) -> bool {
+fn scan_folder(shared: &StoreState, byte: u8, exists: bool) -> bool {
     let known: BTreeSet<Key> = shared.index().beginning_with(byte);
     let listed = exists.then(|| shared.directory.list(byte, |key| known.contains(key)));
     // Blocks that cannot be listed cannot be counted: they are unknown until they can.
     let (listing, failed) = match listed {
         Some(Ok(listing)) => (listing, false),
-        Some(Err(_)) => (Listing::default(), true),
-        None => (Listing::default(), false),
+        Some(Err(_)) => (FolderListing::default(), true),
+        None => (FolderListing::default(), false),
     };
     let mut index = shared.index();
     for key in known.difference(&listing.known) {
@@ -198,7 +198,7 @@ fn scan_folder(shared: &Shared, byte: u8, exists: bool) -> bool {
     failed || listing.unfinished
 }
 
-impl Drop for Writer {
+impl Drop for StoreWriter {
     fn drop(&mut self) {
         self.shared.queue.close();
     }

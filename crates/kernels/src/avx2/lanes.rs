@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::words;
 use crate::lanes::Lanes;
 use crate::vectors::{array, for_features};
 
@@ -34,19 +35,11 @@ impl Lanes<8> for Eight {
         // SAFETY: the bytes are there, as the caller says; `self` is the proof that the set is.
         unsafe {
             // Rows r and 4 + r side by side, then a grid of four by four words turned in each half.
-            let v: [__m256i; 4] = array!(4, r, {
+            words(array!(4, r, {
                 let low = _mm_loadu_si128(rows[r].add(offset).cast());
                 let high = _mm_loadu_si128(rows[4 + r].add(offset).cast());
                 _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
-            });
-            let (ab, cd) = (_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpacklo_epi32(v[2], v[3]));
-            let (ab2, cd2) = (_mm256_unpackhi_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[2], v[3]));
-            [
-                _mm256_unpacklo_epi64(ab, cd),
-                _mm256_unpackhi_epi64(ab, cd),
-                _mm256_unpacklo_epi64(ab2, cd2),
-                _mm256_unpackhi_epi64(ab2, cd2),
-            ]
+            }))
         }
     }
 

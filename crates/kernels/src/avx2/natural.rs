@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::blocks::{self, E2M1, NONLINEAR};
+use crate::dequantize::{self, E2M1, NONLINEAR};
 use crate::unpack::Unpack;
 
 /// A format whose quants are unpacked along the row.
@@ -72,7 +72,7 @@ fn look_up(table: &[u8; 16], v: __m256i) -> __m256i {
 
 macro_rules! natural {
     ($($format:ident: |$step:ident, $j:ident| $quants:expr;)*) => {$(
-        impl Natural for blocks::$format {
+        impl Natural for dequantize::$format {
             #[target_feature(enable = "avx2")]
             #[inline]
             unsafe fn quants($step: *const u8, $j: usize) -> __m256i {

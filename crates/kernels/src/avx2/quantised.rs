@@ -12,8 +12,8 @@ use std::ops::Range;
 
 use super::lanes::{Eight, load};
 use super::single;
-use crate::formats::with_format;
-use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
+use crate::dequantize::with_format;
+use crate::panels::{Hints, PANEL_ROWS, Panel, PanelPlace, in_turn};
 use crate::unpack::{self, LINE, STEP, Starts, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
 
@@ -23,7 +23,6 @@ const LANES: usize = 8;
 /// Weight rows of a tile.
 const TILE: usize = 2 * LANES;
 
-/// Scales and minima of a step.
 type Grid = unpack::Grid<LANES>;
 
 /// Sums of one input row with a tile.
@@ -42,7 +41,7 @@ struct Unpacked {
 
 /// Room for all that a product works on.
 #[repr(align(64))]
-struct Room {
+struct TileBuffers {
     unpacked: Unpacked,
     sums: [Sums; PANEL_ROWS],
 }
@@ -50,17 +49,8 @@ struct Room {
 /// How many products of four columns may be added in 16 bits: two bytes of at most 128 a sum.
 const fn run<B: Unpack>() -> usize {
     let most = if B::EIGHT_BITS { 15 } else { B::MOST as usize };
-    let (fit, steps) = ((1 << 15) / (2 * 128 * most), B::GROUP / 4);
     // A power of two divides the group.
-    let fit = if fit >= 8 {
-        8
-    } else if fit >= 4 {
-        4
-    } else if fit >= 2 {
-        2
-    } else {
-        1
-    };
+    let (fit, steps) = (1 << ((1usize << 15) / (2 * 128 * most)).ilog2(), B::GROUP / 4);
     if fit < steps { fit } else { steps }
 }
 
@@ -97,7 +87,7 @@ fn by_panel<B: Unpack>(w: &Matrix, range: Range<usize>, (panel, ahead): (&Panel,
     assert!(panel.suits(B::GROUP, B::OFFSET, B::HAS_MIN));
     let n = panel.rows();
     assert!(n <= PANEL_ROWS);
-    let mut room = MaybeUninit::<Room>::uninit();
+    let mut room = MaybeUninit::<TileBuffers>::uninit();
     // SAFETY: what `Unpacked` holds may be any bits, and is written before it is read; the first n rows of sums are zeroed before they are
     // lent. Clearing all of it for one row would cost more than the row.
     let (u, sums) = unsafe {
@@ -150,7 +140,7 @@ unsafe fn tile<B: Unpack>(
             unsafe { step::<B>(at, chunks, &mut next, t, u) };
             advance(at, B::STEP_BYTES);
         }
-        let (place, groups, n) = (Place::of(panel, k), chunks * 64 / B::GROUP, sums.len());
+        let (place, groups, n) = (PanelPlace::of(panel, k), chunks * 64 / B::GROUP, sums.len());
         let mut row = 0;
         for part in 0..n.div_ceil(many::<B>()) {
             // Three rows and three rather than four and two.
@@ -206,7 +196,13 @@ unsafe fn step<B: Unpack>(at: &Starts<LANES>, chunks: usize, next: &mut *const u
 /// `place` has these groups and rows, and `sums` the rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline(never)]
-unsafe fn rows<B: Unpack, const R: usize>(u: &Unpacked, groups: usize, place: Place, row: usize, sums: &mut [Sums]) {
+unsafe fn rows<B: Unpack, const R: usize>(
+    u: &Unpacked,
+    groups: usize,
+    place: PanelPlace,
+    row: usize,
+    sums: &mut [Sums],
+) {
     // A number that the compiler does not know: it would unroll the run, then add its products in trees that no register file holds.
     let steps = std::hint::black_box(run::<B>());
     let sums: &mut [Sums] = &mut sums[row..row + R];

@@ -11,7 +11,8 @@ use std::sync::LazyLock;
 
 use super::lanes::{Eight, load};
 use super::natural::Natural;
-use crate::panels::{Panel, Place};
+use super::transpose_eight;
+use crate::panels::{Panel, PanelPlace};
 use crate::unpack::{self, LINE, STEP, Unpack, advance};
 use crate::vectors::array;
 use crate::{Matrix, Out};
@@ -65,7 +66,7 @@ pub(crate) fn product<B: Natural>(
         let mut acc = _mm256_setzero_ps();
         for from in (0..w.cols).step_by(STEPS * STEP) {
             let cols = (STEPS * STEP).min(w.cols - from);
-            let place = Place::of(panel, from);
+            let place = PanelPlace::of(panel, from);
             let mut next = if asked < all {
                 base.wrapping_add(range.start * stride + asked)
             } else if ahead.is_empty() {
@@ -205,7 +206,7 @@ unsafe fn across<B: Natural>(
     at: &mut unpack::Starts<LANES>,
     count: usize,
     cols: usize,
-    place: Place,
+    place: PanelPlace,
     dots: *const [Dots; LANES],
     mut acc: __m256,
 ) -> __m256 {
@@ -234,7 +235,7 @@ unsafe fn across<B: Natural>(
 unsafe fn across_step<B: Natural, const C: usize>(
     at: &unpack::Starts<LANES>,
     count: usize,
-    (place, i): (Place, usize),
+    (place, i): (PanelPlace, usize),
     dots: &[Dots; LANES],
     mut acc: __m256,
 ) -> __m256 {
@@ -249,7 +250,7 @@ unsafe fn across_step<B: Natural, const C: usize>(
             let _ = B::interleaved(Eight::proof(), at, c, grid);
         }
         for half in 0..STEP / B::GROUP / 8 {
-            let lanes = turned(array!(8, r, dots[r.min(count - 1)][half]));
+            let lanes = transpose_eight(&array!(8, r, dots[r.min(count - 1)][half]));
             for g in 0..(C * 64 / B::GROUP - 8 * half).min(8) {
                 // Of eight groups of sixteen the first halves of 32 columns come first.
                 let mut dot = lanes[if B::GROUP == 16 { g / 2 + 4 * (g % 2) } else { g }];
@@ -267,23 +268,4 @@ unsafe fn across_step<B: Natural, const C: usize>(
         }
     }
     acc
-}
-
-/// Eight by eight 32-bit words turned.
-#[target_feature(enable = "avx2")]
-#[inline]
-fn turned(v: [__m256i; 8]) -> [__m256i; 8] {
-    let pairs: [__m256i; 8] = array!(8, j, {
-        let (a, b) = (v[j / 2 * 2 % 8], v[(j / 2 * 2 + 1) % 8]);
-        if j % 2 == 0 { _mm256_unpacklo_epi32(a, b) } else { _mm256_unpackhi_epi32(a, b) }
-    });
-    // Words 0, 1, 2, 3 of rows 0 to 3, then of rows 4 to 7; in the high halves words 4 to 7.
-    let fours: [__m256i; 8] = array!(8, j, {
-        let (a, b) = (pairs[4 * (j / 4) + j % 4 / 2], pairs[4 * (j / 4) + j % 4 / 2 + 2]);
-        if j % 2 == 0 { _mm256_unpacklo_epi64(a, b) } else { _mm256_unpackhi_epi64(a, b) }
-    });
-    array!(8, j, {
-        let (a, b) = (fours[j % 4], fours[4 + j % 4]);
-        if j < 4 { _mm256_permute2x128_si256::<0x20>(a, b) } else { _mm256_permute2x128_si256::<0x31>(a, b) }
-    })
 }

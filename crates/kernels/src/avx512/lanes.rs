@@ -12,10 +12,8 @@ use crate::vectors::{array, for_features};
 pub(super) fn transpose(v: &mut [__m512i; 16]) {
     let mut t = *v;
     for i in 0..4 {
-        let w = words([v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]]);
-        for j in 0..4 {
-            t[4 * i + j] = w[j];
-        }
+        [t[4 * i], t[4 * i + 1], t[4 * i + 2], t[4 * i + 3]] =
+            words([v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]]);
     }
     // t[4i + j], 128-bit lane l = element 4l + j of rows 4i..4i+4
     for j in 0..4 {

@@ -10,15 +10,14 @@ use std::ops::Range;
 
 use super::lanes::Sixteen;
 use crate::avx2::single;
-use crate::formats::with_format;
-use crate::panels::{Hints, PANEL_ROWS, Panel, Place, in_turn};
+use crate::dequantize::with_format;
+use crate::panels::{Hints, PANEL_ROWS, Panel, PanelPlace, in_turn};
 use crate::unpack::{self, LINE, STEP, Unpack, advance, starts};
 use crate::{Input, Matrix, Out, Rows};
 
 /// Weight rows treated together: one lane each.
 const LANES: usize = 16;
 
-/// Scales and minima of a step.
 type Grid = unpack::Grid<LANES>;
 
 const ZERO: Grid = Grid { scales: [[0.0; LANES]; 16], minima: [[0.0; LANES]; 16] };
@@ -128,7 +127,7 @@ unsafe fn one_tile<B: Unpack>(
             // SAFETY: the 64 columns of chunk `c` are within each row.
             let v = unsafe { B::interleaved(Sixteen::proof(), &at, c, &mut grid) };
             let (s, m) = (&grid.scales[c * per_chunk..][..per_chunk], &grid.minima[c * per_chunk..][..per_chunk]);
-            let place = Place::of(panel, k + 64 * c);
+            let place = PanelPlace::of(panel, k + 64 * c);
             // SAFETY: the panel has 64 columns from there on, and `sums` its rows.
             unsafe {
                 let (mut row, n) = (0, sums.len());
@@ -190,7 +189,7 @@ unsafe fn two_tiles<B: Unpack>(
                 }
             }
         }
-        let (place, groups) = (Place::of(panel, k), chunks * 64 / B::GROUP);
+        let (place, groups) = (PanelPlace::of(panel, k), chunks * 64 / B::GROUP);
         let (mut row, n) = (0, sums.len());
         // SAFETY: the panel has `chunks * 64` columns from `k` on, and `sums` its rows.
         unsafe {
@@ -223,7 +222,7 @@ unsafe fn two_tiles<B: Unpack>(
 unsafe fn many<B: Unpack, const R: usize>(
     u: &Unpacked,
     groups: usize,
-    place: Place,
+    place: PanelPlace,
     row: usize,
     sums: &mut [[[f32; LANES]; 2]],
 ) {
@@ -285,7 +284,7 @@ unsafe fn chunk<B: Unpack, const R: usize>(
     v: &[__m512i; 16],
     s: &[[f32; LANES]],
     m: &[[f32; LANES]],
-    place: Place,
+    place: PanelPlace,
     row: usize,
     sums: &mut [[[f32; LANES]; 2]],
 ) {
@@ -317,7 +316,7 @@ unsafe fn group<B: Unpack, const R: usize, const J: usize>(
     v: &[__m512i; 16],
     s: &[f32; LANES],
     m: &[f32; LANES],
-    place: Place,
+    place: PanelPlace,
     row: usize,
     acc: &mut [__m512; R],
 ) {

@@ -1,12 +1,14 @@
 //! Grouped-query attention (arXiv 2305.13245) over cached keys and values, with norms, biases and windows where a model has them.
 
-use kernels::Queries;
+use std::any::Any;
 
-use super::paged::{Positions, Query, Widths, attend_paged, rows_together};
-use super::{Attend, AttentionKind, Buffers, Call, each_row, places, project_input, sized};
+use kernels::{Queries, Shape};
+
+use super::paged::{Query, SeenPositions, attend_paged, rows_together};
+use super::{AttentionKind, AttentionLayer, Buffers, Call, Heads, each_row, places, project_input, sized};
 use crate::cache::{Cache, CacheFormat, RowKind};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{sum, times};
 use crate::rope::Rope;
@@ -36,25 +38,13 @@ pub struct Gqa {
 }
 
 impl AttentionKind for Gqa {
-    fn heads(&self) -> usize {
-        self.heads
-    }
-
-    fn head_widths(&self) -> Vec<usize> {
-        vec![self.head_dim]
-    }
-
-    fn rope(&self) -> &Rope {
-        &self.rope
+    fn heads(&self) -> Heads<'_> {
+        Heads { count: self.heads, widths: vec![self.head_dim], cache_width: 2 * self.head_dim, rope: &self.rope }
     }
 
     /// A key and a value of every head.
     fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
         vec![RowKind::each_token(2 * self.kv_heads * self.head_dim, self.head_dim, format)]
-    }
-
-    fn head_cache_width(&self) -> usize {
-        2 * self.head_dim
     }
 
     fn parameters(&self, hidden: usize) -> u64 {
@@ -67,7 +57,7 @@ impl AttentionKind for Gqa {
         ])
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, window, rope, rotates } = self;
         fields.size("gqa.heads", *heads);
         fields.size("gqa.kv_heads", *kv_heads);
@@ -89,13 +79,11 @@ impl AttentionKind for Gqa {
         text.push_str(if self.rotates { "" } else { ", no rotary embedding" });
         self.window.map_or(text.clone(), |w| format!("{text}, window {w}"))
     }
-}
 
-impl Gqa {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<GqaLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn AttentionLayer>, CheckpointError> {
         let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, .. } = *self;
         let norm = |part| qk_norm.then(|| names.norm(i, part, head_dim)).transpose();
-        Ok(GqaLayer {
+        Ok(Box::new(GqaLayer {
             shape: self.clone(),
             q: names.linear(i, "self_attn.q_proj", heads * head_dim, hidden, qkv_bias)?,
             k: names.linear(i, "self_attn.k_proj", kv_heads * head_dim, hidden, qkv_bias)?,
@@ -103,7 +91,7 @@ impl Gqa {
             out: names.linear(i, "self_attn.o_proj", hidden, heads * head_dim, out_bias)?,
             q_norm: norm("self_attn.q_norm")?,
             k_norm: norm("self_attn.k_norm")?,
-        })
+        }))
     }
 }
 
@@ -125,7 +113,11 @@ pub struct GqaLayer {
     pub k_norm: Option<Vec<f32>>,
 }
 
-impl Attend for GqaLayer {
+impl AttentionLayer for GqaLayer {
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
+    }
+
     fn inputs(&self) -> Vec<&Weight> {
         vec![&self.q.weight, &self.k.weight, &self.v.weight]
     }
@@ -189,7 +181,7 @@ impl Attend for GqaLayer {
                         queries: Queries { q: &qs[at(0) * d..], heads: group, stride: heads * d },
                         outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                         pages: span.pages,
-                        seen: Positions::Range {
+                        seen: SeenPositions::Range {
                             first: window.map_or(0, |w| (position + 1).saturating_sub(w)),
                             end: position + 1,
                         },
@@ -200,7 +192,7 @@ impl Attend for GqaLayer {
                 i += count;
             }
         }
-        let widths = Widths { key: d, value: d, scale: rope.score_scale };
-        attend_paged(call.pool, &mut queries, widths, cache.rows(call.layer, 0), parts);
+        let shape = Shape { heads, key: d, value: d, scale: rope.score_scale };
+        attend_paged(call.pool, &mut queries, shape, cache.rows(call.layer, 0), parts);
     }
 }

@@ -4,18 +4,19 @@
 //! latents, page by page, for less arithmetic per pair. Which one a token gets follows from its place in its prompt alone; whether it is
 //! computed in f32 or in fixed point from the cache's format.
 
+use std::any::Any;
+
 use kernels::{
-    Attended, Input, Keys, Numbers, Pool, Product, Quantized, Queries, Rows, Shape, Transposed, attend_fixed, matmul,
+    Attended, Keys, Numbers, Pool, Product, Quantized, Queries, Rows, Shape, Transposed, attend_fixed, matmul,
     matmul_transposed,
 };
 
 use super::mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
-use super::paged::{Part, Positions, Query, SPLIT, Widths, attend_paged, rows_together};
-use super::{Attend, Call, Form, each_row, places, project, project_input, sized};
+use super::paged::{Query, SPLIT, SeenPositions, SplitPart, attend_paged, rows_together};
+use super::{AttentionLayer, Call, Form, each_row, places, project, project_input, sized};
 use crate::batch::Span;
 use crate::cache::{Cache, PAGE, RowsOf};
-use crate::feed_forward::quantized_wanted;
-use crate::weight::{Linear, Weight};
+use crate::weight::{Linear, Weight, prepare};
 
 /// Pages expanded at a time.
 const EXPANDED_PAGES: usize = 4;
@@ -77,39 +78,21 @@ struct Expanded {
     values: Vec<f32>,
 }
 
-#[derive(Clone, Copy)]
-struct Sizes {
-    heads: usize,
-    kv_rank: usize,
-    nope: usize,
-    rope: usize,
-    value: usize,
-    scale: f32,
-}
-
-impl Sizes {
-    /// Width of a query's head.
-    fn head(self) -> usize {
-        self.nope + self.rope
-    }
-
-    /// Width of a row of the cache, and of an absorbed query's head.
-    fn entry(self) -> usize {
-        self.kv_rank + self.rope
-    }
-}
-
 /// A layer as both forms see it, once its entries are in the cache.
-struct Layer<'a> {
+struct LatentLayer<'a> {
     pool: &'a Pool,
-    sizes: Sizes,
+    shape: &'a Mla,
     kv_b: &'a MlaExpansion,
     /// Queries of all rows, rotated: `[rows, heads, nope + rope]`.
     qs: &'a [f32],
     cached: RowsOf<'a>,
 }
 
-impl Attend for MlaLayer {
+impl AttentionLayer for MlaLayer {
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
+    }
+
     fn inputs(&self) -> Vec<&Weight> {
         let (MlaQuery::Direct(first) | MlaQuery::Compressed { a: first, .. }) = &self.q;
         vec![&first.weight, &self.kv_a.weight]
@@ -131,71 +114,61 @@ impl Attend for MlaLayer {
     }
 
     fn attend(&self, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
-        attend(self, call, cache, buffers);
-    }
-}
-
-/// Heads' outputs `[rows, heads * value]` to `buffers.mixed`.
-fn attend(layer: &MlaLayer, call: &Call, cache: &mut Cache, buffers: &mut super::Buffers) {
-    let MlaLayer { shape, q, kv_a, kv_a_norm, kv_b, .. } = layer;
-    let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, latent_eps, ref rope, .. } = *shape;
-    let pool = call.pool;
-    let sizes = Sizes { heads, kv_rank, nope: nope_dim, rope: rope_dim, value: value_dim, scale: rope.score_scale };
-    let super::Buffers { angles, quantized, parts, queries: qs, mixed, latent: buffers, .. } = buffers;
-    let (n, width, all_heads) = (call.input.rows, sizes.entry(), sizes.heads * sizes.head());
-    let [entries, cached] = &mut buffers.entries;
-    let (entries, cached) = (sized(entries, n * width), sized(cached, n * width));
-    let qs = sized(qs, n * all_heads);
-    match q {
-        MlaQuery::Direct(q) => project_input(pool, &mut [(q, &mut *qs), (kv_a, &mut *entries)], call.input),
-        MlaQuery::Compressed { a, norm, b } => {
-            let rank = norm.len();
-            let [low, normed] = &mut buffers.low;
-            let (low, normed) = (sized(low, n * rank), sized(normed, n * rank));
-            project_input(pool, &mut [(a, &mut *low), (kv_a, &mut *entries)], call.input);
-            let mut rows: Vec<_> = low.chunks(rank).zip(normed.chunks_mut(rank)).collect();
-            each_row(pool, &mut rows, |(x, out)| kernels::rms_norm(x, norm, latent_eps, out));
-            project(pool, &mut [(b, &mut *qs)], normed, n, quantized);
+        let MlaLayer { shape, q, kv_a, kv_a_norm, kv_b, .. } = self;
+        let Mla { heads, kv_rank, nope_dim, value_dim, latent_eps, ref rope, .. } = *shape;
+        let pool = call.pool;
+        let super::Buffers { angles, quantized, parts, queries: qs, mixed, latent: buffers, .. } = buffers;
+        let (n, width, all_heads) = (call.input.rows, shape.entry_width(), heads * shape.query_width());
+        let [entries, cached] = &mut buffers.entries;
+        let (entries, cached) = (sized(entries, n * width), sized(cached, n * width));
+        let qs = sized(qs, n * all_heads);
+        match q {
+            MlaQuery::Direct(q) => project_input(pool, &mut [(q, &mut *qs), (kv_a, &mut *entries)], call.input),
+            MlaQuery::Compressed { a, norm, b } => {
+                let rank = norm.len();
+                let [low, normed] = &mut buffers.low;
+                let (low, normed) = (sized(low, n * rank), sized(normed, n * rank));
+                project_input(pool, &mut [(a, &mut *low), (kv_a, &mut *entries)], call.input);
+                let mut rows: Vec<_> = low.chunks(rank).zip(normed.chunks_mut(rank)).collect();
+                each_row(pool, &mut rows, |(x, out)| kernels::rms_norm(x, norm, latent_eps, out));
+                project(pool, &mut [(b, &mut *qs)], normed, n, quantized);
+            }
         }
-    }
-    angles.update(rope, call.batch);
-    let by_row = entries.chunks(width).zip(cached.chunks_mut(width)).zip(qs.chunks_mut(all_heads));
-    let places = places(call.batch, cache.layout().page());
-    let mut rows: Vec<_> = by_row.zip(cache.rows_mut(call.layer, 0, &places)).enumerate().collect();
-    each_row(pool, &mut rows, |(row, (((entry, cached), q), place))| {
-        let (latent, rotary) = entry.split_at(sizes.kv_rank);
-        kernels::rms_norm(latent, kv_a_norm, latent_eps, &mut cached[..sizes.kv_rank]);
-        cached[sizes.kv_rank..].copy_from_slice(rotary);
-        angles.rotate(*row, rope.pairing, &mut cached[sizes.kv_rank..]);
-        place.write(0, cached);
-        for q in q.chunks_mut(sizes.head()) {
-            angles.rotate(*row, rope.pairing, &mut q[sizes.nope..]);
+        angles.update(rope, call.batch);
+        let by_row = entries.chunks(width).zip(cached.chunks_mut(width)).zip(qs.chunks_mut(all_heads));
+        let places = places(call.batch, cache.layout().page());
+        let mut rows: Vec<_> = by_row.zip(cache.rows_mut(call.layer, 0, &places)).enumerate().collect();
+        each_row(pool, &mut rows, |(row, (((entry, cached), q), place))| {
+            let (latent, rotary) = entry.split_at(kv_rank);
+            kernels::rms_norm(latent, kv_a_norm, latent_eps, &mut cached[..kv_rank]);
+            cached[kv_rank..].copy_from_slice(rotary);
+            angles.rotate(*row, rope.pairing, &mut cached[kv_rank..]);
+            place.write(0, cached);
+            for q in q.chunks_mut(shape.query_width()) {
+                angles.rotate(*row, rope.pairing, &mut q[nope_dim..]);
+            }
+        });
+        drop(rows);
+        let mixed = sized(mixed, n * heads * value_dim);
+        let layer = LatentLayer { pool, shape, kv_b, qs, cached: cache.rows(call.layer, 0) };
+        let mut absorbed = Vec::new();
+        for span in call.batch.spans {
+            let split = expanded_rows(span, call.form);
+            if split > 0 {
+                layer.expanded(span, split, &mut buffers.expanded, quantized, mixed);
+            }
+            absorbed.extend((split..span.len).map(|i| (span.first + i, span, span.position + i)));
         }
-    });
-    drop(rows);
-    let mixed = sized(mixed, n * sizes.heads * sizes.value);
-    let layer = Layer { pool, sizes, kv_b, qs, cached: cache.rows(call.layer, 0) };
-    let mut absorbed = Vec::new();
-    for span in call.batch.spans {
-        let split = expanded_rows(span, call.form);
-        if split > 0 {
-            layer.expanded(span, split, &mut buffers.expanded, quantized, mixed);
+        if !absorbed.is_empty() {
+            layer.absorbed(&absorbed, &mut buffers.absorbed, parts, quantized, mixed);
         }
-        absorbed.extend((split..span.len).map(|i| (span.first + i, span, span.position + i)));
-    }
-    if !absorbed.is_empty() {
-        layer.absorbed(&absorbed, &mut buffers.absorbed, parts, quantized, mixed);
     }
 }
 
 /// One product a head: `x[heads][n][cols]` to `out[heads][n][rows]`.
 fn per_head(pool: &Pool, weights: &[Weight], x: &[f32], n: usize, quantized: &mut Quantized, out: &mut [f32]) {
     let (heads, rows, cols) = (weights.len(), weights[0].rows, weights[0].cols);
-    let wanted = quantized_wanted(weights);
-    if wanted {
-        quantized.quantize(pool, x, heads * n, cols);
-    }
-    let input = Input { x, rows: heads * n, cols, quantized: wanted.then_some(&*quantized) };
+    let input = prepare(pool, x, heads * n, cols, quantized, weights);
     let mut products: Vec<_> = weights
         .iter()
         .zip(out.chunks_mut(n * rows))
@@ -222,18 +195,18 @@ fn per_head_transposed<'x>(
     matmul_transposed(pool, &mut products);
 }
 
-impl Layer<'_> {
+impl LatentLayer<'_> {
     /// Rows of any spans, with their positions: queries in latent space against the cache.
     fn absorbed(
         &self,
         rows: &[(usize, &Span, usize)],
         buffers: &mut Absorbed,
-        parts: &mut Vec<Part>,
+        parts: &mut Vec<SplitPart>,
         quantized: &mut Quantized,
         mixed: &mut [f32],
     ) {
-        let Sizes { heads, kv_rank, nope, value, .. } = self.sizes;
-        let (n, head, key) = (rows.len(), self.sizes.head(), self.sizes.entry());
+        let Mla { heads, kv_rank, nope_dim: nope, value_dim: value, .. } = *self.shape;
+        let (n, head, key) = (rows.len(), self.shape.query_width(), self.shape.entry_width());
         let q_of = |row: usize, h: usize| &self.qs[(row * heads + h) * head..(row * heads + h + 1) * head];
         let q_nope = sized(&mut buffers.nope, heads * n * nope);
         for (at, out) in q_nope.chunks_mut(nope).enumerate() {
@@ -272,8 +245,9 @@ impl Layer<'_> {
     }
 
     /// Absorbed queries `q[rows][heads]` to mixed latents `out[heads][rows]`.
-    fn attend_latents(&self, rows: &[(usize, &Span, usize)], q: &[f32], out: &mut [f32], parts: &mut Vec<Part>) {
-        let (Sizes { heads, kv_rank, scale, .. }, key) = (self.sizes, self.sizes.entry());
+    fn attend_latents(&self, rows: &[(usize, &Span, usize)], q: &[f32], out: &mut [f32], parts: &mut Vec<SplitPart>) {
+        let Mla { heads, kv_rank, ref rope, .. } = *self.shape;
+        let key = self.shape.entry_width();
         let (n, threads) = (rows.len(), self.pool.threads());
         let mut outs: Vec<_> = out.chunks_mut(kv_rank).map(Some).collect();
         let together = rows_together(heads, 1, n, threads);
@@ -292,20 +266,20 @@ impl Layer<'_> {
                     queries: Queries { q: &q[(i * heads + first) * key..], heads: part, stride: heads * key },
                     outs: places.map(|place| outs[place].take().expect("every place once")).collect(),
                     pages: span.pages,
-                    seen: Positions::Range { first: 0, end: position + 1 },
+                    seen: SeenPositions::Range { first: 0, end: position + 1 },
                     key_at: 0,
                     value_at: 0,
                 });
             }
             i += count;
         }
-        let widths = Widths { key, value: kv_rank, scale };
-        attend_paged(self.pool, &mut queries, widths, self.cached, parts);
+        let shape = Shape { heads, key, value: kv_rank, scale: rope.score_scale };
+        attend_paged(self.pool, &mut queries, shape, self.cached, parts);
     }
 
     /// The first `n` rows of a span: keys and values rebuilt, some pages at a time.
     fn expanded(&self, span: &Span, n: usize, buffers: &mut Expanded, quantized: &mut Quantized, mixed: &mut [f32]) {
-        let Sizes { heads, value, .. } = self.sizes;
+        let Mla { heads, value_dim: value, .. } = *self.shape;
         sized(&mut buffers.max, heads * n).fill(f32::NEG_INFINITY);
         sized(&mut buffers.sum, heads * n).fill(0.0);
         sized(&mut buffers.acc, heads * n * value);
@@ -332,8 +306,8 @@ impl Layer<'_> {
 
     /// Keys and values of all heads at `count` positions from `from` on.
     fn rebuild(&self, span: &Span, from: usize, count: usize, buffers: &mut Expanded, quantized: &mut Quantized) {
-        let (Sizes { heads, kv_rank, nope, rope, value, .. }, pool) = (self.sizes, self.pool);
-        let head = self.sizes.head();
+        let Mla { heads, kv_rank, nope_dim: nope, rope_dim: rope, value_dim: value, .. } = *self.shape;
+        let (pool, head) = (self.pool, self.shape.query_width());
         let latents = sized(&mut buffers.latents, count * kv_rank);
         let rotary = sized(&mut buffers.rotary, count * rope);
         let mut rows: Vec<_> = latents.chunks_mut(kv_rank).zip(rotary.chunks_mut(rope)).enumerate().collect();
@@ -352,11 +326,7 @@ impl Layer<'_> {
                 (None, v)
             }
         };
-        let wanted = quantized_wanted(ks.into_iter().flatten().chain(vs));
-        if wanted {
-            quantized.quantize(pool, latents, count, kv_rank);
-        }
-        let input = Input { x: latents, rows: count, cols: kv_rank, quantized: wanted.then_some(&*quantized) };
+        let input = prepare(pool, latents, count, kv_rank, quantized, ks.into_iter().flatten().chain(vs));
         let v = sized(&mut buffers.values, heads * count * value);
         let mut products: Vec<Product> = Vec::new();
         for (w, out) in vs.iter().zip(v.chunks_mut(count * value)) {
@@ -379,7 +349,8 @@ impl Layer<'_> {
 
     /// The first `n` rows of a span to the rebuilt positions.
     fn attend_rebuilt(&self, span: &Span, n: usize, from: usize, count: usize, buffers: &mut Expanded) {
-        let (Sizes { heads, value, scale, .. }, head) = (self.sizes, self.sizes.head());
+        let Mla { heads, value_dim: value, ref rope, .. } = *self.shape;
+        let (head, scale) = (self.shape.query_width(), rope.score_scale);
         let fixed = !self.cached.is_exact();
         let Expanded { max, sum, acc, keys: k, values: v, .. } = buffers;
         let (max, sum, acc) = (&mut max[..heads * n], &mut sum[..heads * n], &mut acc[..heads * n * value]);

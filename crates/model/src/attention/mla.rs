@@ -2,10 +2,10 @@
 
 use kernels::Format;
 
-use super::AttentionKind;
+use super::{AttentionKind, AttentionLayer, Heads};
 use crate::cache::{CacheFormat, RowKind, common};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{sum, times};
 use crate::rope::Rope;
@@ -39,25 +39,14 @@ pub struct Mla {
 }
 
 impl AttentionKind for Mla {
-    fn heads(&self) -> usize {
-        self.heads
-    }
-
-    fn head_widths(&self) -> Vec<usize> {
-        vec![self.nope_dim, self.rope_dim, self.value_dim]
-    }
-
-    fn rope(&self) -> &Rope {
-        &self.rope
+    fn heads(&self) -> Heads<'_> {
+        let widths = vec![self.nope_dim, self.rope_dim, self.value_dim];
+        Heads { count: self.heads, cache_width: widths.iter().sum(), widths, rope: &self.rope }
     }
 
     /// A latent and its rotary key.
     fn cache(&self, format: CacheFormat) -> Vec<RowKind> {
         vec![RowKind::each_token(self.kv_rank + self.rope_dim, common(self.kv_rank, self.rope_dim), format)]
-    }
-
-    fn head_cache_width(&self) -> usize {
-        self.nope_dim + self.rope_dim + self.value_dim
     }
 
     fn prompt_block(&self) -> Option<usize> {
@@ -79,7 +68,7 @@ impl AttentionKind for Mla {
         ])
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, latent_eps, rope } = self;
         fields.size("mla.heads", *heads);
         fields.optional("mla.q_rank", *q_rank);
@@ -99,10 +88,8 @@ impl AttentionKind for Mla {
             "MLA, {heads} heads of {nope_dim} + {rope_dim} rotary (values {value_dim}), latent {kv_rank}, queries {q}"
         )
     }
-}
 
-impl Mla {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<MlaLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn AttentionLayer>, CheckpointError> {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, .. } = *self;
         let q_rows = heads * (nope_dim + rope_dim);
         let q = match q_rank {
@@ -116,10 +103,10 @@ impl Mla {
         let (split_k, split_v) = (format!("blk.{i}.attn_k_b.weight"), format!("blk.{i}.attn_v_b.weight"));
         let head = nope_dim + value_dim;
         let joint = || names.matrix(i, "self_attn.kv_b_proj", heads * head, kv_rank);
-        let kv_b = if names.kind == Kind::Gguf && names.has(&split_k) {
+        let kv_b = if names.kind == Kind::Gguf && names.tensors.has(&split_k) {
             let k_transposed = names.stack(&split_k, heads, kv_rank, nope_dim)?;
             let v = names.stack(&split_v, heads, value_dim, kv_rank)?;
-            if names.has(&format!("blk.{i}.attn_kv_b.weight")) {
+            if names.tensors.has(&format!("blk.{i}.attn_kv_b.weight")) {
                 let joint = joint()?;
                 if names.depth == Depth::Numbers {
                     same_expansion(names, i, &joint, &k_transposed, &v)?;
@@ -133,14 +120,26 @@ impl Mla {
                 v: (0..heads).map(|h| joint.view(h * head + nope_dim, value_dim)).collect(),
             }
         };
-        Ok(MlaLayer {
+        Ok(Box::new(MlaLayer {
             shape: self.clone(),
             q,
             kv_a: names.linear(i, "self_attn.kv_a_proj_with_mqa", kv_rank + rope_dim, hidden, bias)?,
             kv_a_norm: names.norm(i, "self_attn.kv_a_layernorm", kv_rank)?,
             kv_b,
             out: names.linear(i, "self_attn.o_proj", hidden, heads * value_dim, bias)?,
-        })
+        }))
+    }
+}
+
+impl Mla {
+    /// Width of a query's head, and of a key that is rebuilt.
+    pub(super) fn query_width(&self) -> usize {
+        self.nope_dim + self.rope_dim
+    }
+
+    /// Width of a row of the cache, and of an absorbed query's head.
+    pub(super) fn entry_width(&self) -> usize {
+        self.kv_rank + self.rope_dim
     }
 }
 
@@ -232,7 +231,7 @@ fn same_expansion(
                 "tensors blk.{layer}.attn_kv_b.weight and blk.{layer}.{part}.weight are two forms of the same numbers, and they differ; \
                 one of them is of another model: take another checkpoint"
             );
-            return Err(CheckpointError::Damaged { path: names.file(), what });
+            return Err(CheckpointError::damaged(&names.tensors.any_path(), what));
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ mod latent;
 mod mla;
 pub mod paged;
 
+use std::any::Any;
 use std::ops::Deref;
 
 pub use grouped::{Gqa, GqaLayer};
@@ -12,27 +13,27 @@ use kernels::{Input, Pool, Product, Quantized, Rows, matmul};
 pub use mla::BLOCK as FORM_BLOCK;
 pub use mla::{Mla, MlaExpansion, MlaLayer, MlaQuery};
 
+use crate::batch::{Batch, Span};
+use crate::cache::{Cache, CacheFormat, RowKind};
+use crate::error::CheckpointError;
+use crate::identity::IdentityFields;
+use crate::loader::Names;
+use crate::rope::{Pairing, Rope};
+use crate::weight::{Linear, Weight, prepare};
+use paged::SplitPart;
+
 /// Leading tokens of a prompt that latent attention expands: the whole blocks before its last token. The last one never is, so that a
 /// prompt that is found in a cache costs one absorbed token, not the expansion of all before it.
 pub fn expanded_prompt(prompt: usize) -> usize {
     prompt.saturating_sub(1) / FORM_BLOCK * FORM_BLOCK
 }
 
-use crate::batch::{Batch, Span};
-use crate::cache::{Cache, CacheFormat, RowKind};
-use crate::error::CheckpointError;
-use crate::identity::Fields;
-use crate::loader::Names;
-use crate::rope::{Pairing, Rope};
-use crate::weight::{Linear, Weight};
-use paged::Part;
-
 /// Buffers used again from layer to layer. They only grow, and what they held is overwritten, not cleared.
 #[derive(Default)]
 pub struct Buffers {
     angles: Angles,
     quantized: Quantized,
-    parts: Vec<Part>,
+    parts: Vec<SplitPart>,
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
@@ -50,7 +51,7 @@ fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 }
 
 /// Run `f` on every row, on all threads where there are many.
-fn each_row<T: Send>(pool: &Pool, rows: &mut [T], f: impl Fn(&mut T) + Sync) {
+pub(crate) fn each_row<T: Send>(pool: &Pool, rows: &mut [T], f: impl Fn(&mut T) + Sync) {
     if rows.len() < 8 { rows.iter_mut().for_each(f) } else { pool.each(rows, f) }
 }
 
@@ -124,26 +125,24 @@ pub enum Attention {
     Mla(Mla),
 }
 
-/// A layer of attention: its sizes and its weights.
-pub enum AttentionLayer {
-    /// Grouped-query.
-    Gqa(GqaLayer),
-    /// Multi-head latent.
-    Mla(MlaLayer),
+/// Query heads of a kind of attention.
+pub struct Heads<'a> {
+    /// How many.
+    pub count: usize,
+    /// Widths of the parts of one.
+    pub widths: Vec<usize>,
+    /// Numbers that the key and value of one would take in a cache.
+    pub cache_width: usize,
+    /// Their rotary embedding.
+    pub rope: &'a Rope,
 }
 
 /// What others need to know of a kind of attention. Sizes may come from a file: none of this may overflow or be slow.
-pub trait AttentionKind {
-    /// Query heads.
-    fn heads(&self) -> usize;
-    /// Widths of the parts of a head.
-    fn head_widths(&self) -> Vec<usize>;
-    /// Its rotary embedding.
-    fn rope(&self) -> &Rope;
+pub trait AttentionKind: Any {
+    /// Its query heads.
+    fn heads(&self) -> Heads<'_>;
     /// What the cache keeps of a layer.
     fn cache(&self, format: CacheFormat) -> Vec<RowKind>;
-    /// Numbers that a head's own key and value would take.
-    fn head_cache_width(&self) -> usize;
     /// Aligned blocks of so many prompt positions are computed in a form of their own.
     fn prompt_block(&self) -> Option<usize> {
         None
@@ -151,13 +150,20 @@ pub trait AttentionKind {
     /// Parameters beside a stream of `hidden`.
     fn parameters(&self, hidden: usize) -> u64;
     /// Everything that the numbers follow from.
-    fn identify(&self, fields: &mut Fields);
+    fn identify(&self, fields: &mut IdentityFields);
     /// For people.
     fn describe(&self) -> String;
+    /// A layer of this kind with the tensors of layer `i`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or cannot be.
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn AttentionLayer>, CheckpointError>;
 }
 
-/// What a layer of attention does.
-pub trait Attend {
+/// A layer of attention: its sizes and its weights.
+pub trait AttentionLayer: Any + Send + Sync {
+    /// Whether it has the sizes of this kind.
+    fn is_of(&self, kind: &dyn Any) -> bool;
     /// Weights that multiply the layer's input.
     fn inputs(&self) -> Vec<&Weight>;
     /// The projection back to the stream.
@@ -179,50 +185,11 @@ impl Deref for Attention {
     }
 }
 
-impl Attention {
-    /// A layer of this kind with the tensors of layer `i`.
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<AttentionLayer, CheckpointError> {
-        Ok(match self {
-            Attention::Gqa(shape) => AttentionLayer::Gqa(shape.load(names, i, hidden)?),
-            Attention::Mla(shape) => AttentionLayer::Mla(shape.load(names, i, hidden)?),
-        })
-    }
-}
-
-impl AttentionLayer {
-    fn layer(&self) -> &dyn Attend {
-        match self {
-            AttentionLayer::Gqa(layer) => layer,
-            AttentionLayer::Mla(layer) => layer,
-        }
-    }
-
-    /// Every matrix.
-    pub fn matrices(&mut self) -> Vec<&mut Weight> {
-        match self {
-            AttentionLayer::Gqa(layer) => layer.matrices(),
-            AttentionLayer::Mla(layer) => layer.matrices(),
-        }
-    }
-
-    /// Whether it has these sizes.
-    pub fn is_of(&self, kind: &Attention) -> bool {
-        match (self, kind) {
-            (AttentionLayer::Gqa(layer), Attention::Gqa(shape)) => layer.shape == *shape,
-            (AttentionLayer::Mla(layer), Attention::Mla(shape)) => layer.shape == *shape,
-            _ => false,
-        }
-    }
-
-    /// Weights that multiply the layer's input.
-    pub fn inputs(&self) -> Vec<&Weight> {
-        self.layer().inputs()
-    }
-
+impl dyn AttentionLayer {
     /// `out[rows, hidden]`; keys and values, or latents, of all rows are written to the cache first.
     pub fn forward(&self, call: &Call, cache: &mut Cache, buffers: &mut Buffers, out: &mut [f32]) {
-        self.layer().attend(call, cache, buffers);
-        let last = self.layer().out();
+        self.attend(call, cache, buffers);
+        let last = self.out();
         let Buffers { mixed, quantized, .. } = buffers;
         let rows = call.input.rows;
         project(call.pool, &mut [(last, &mut *out)], &mixed[..rows * last.weight.cols], rows, quantized);
@@ -232,11 +199,8 @@ impl AttentionLayer {
 /// `out = W x + b` for several projections of one input.
 fn project(pool: &Pool, to: &mut [(&Linear, &mut [f32])], x: &[f32], rows: usize, quantized: &mut Quantized) {
     let cols = to[0].0.weight.cols;
-    let wanted = crate::feed_forward::quantized_wanted(to.iter().map(|(l, _)| &l.weight));
-    if wanted {
-        quantized.quantize(pool, x, rows, cols);
-    }
-    project_input(pool, to, Input { x, rows, cols, quantized: wanted.then_some(&*quantized) });
+    let input = prepare(pool, x, rows, cols, quantized, to.iter().map(|(l, _)| &l.weight));
+    project_input(pool, to, input);
 }
 
 /// As `project`, from an input made before.

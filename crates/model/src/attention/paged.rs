@@ -16,7 +16,7 @@ const TOGETHER: usize = 128;
 
 /// What a query sees of its sequence: rows of the cache by number, which are positions where every token has a row.
 #[derive(Clone, Copy)]
-pub enum Positions<'a> {
+pub enum SeenPositions<'a> {
     /// All from `first` to before `end`; each further row of the query sees one more.
     Range {
         /// The first.
@@ -41,7 +41,7 @@ pub struct Query<'a> {
     /// The sequence's pages.
     pub pages: &'a [u32],
     /// What it sees; at least one position.
-    pub seen: Positions<'a>,
+    pub seen: SeenPositions<'a>,
     /// Where in a cache row the key starts.
     pub key_at: usize,
     /// Where in a cache row the value starts.
@@ -52,8 +52,8 @@ impl Query<'_> {
     /// Positions that any row sees; of chosen ones, those that they stand side by side at.
     fn range(&self) -> Range<usize> {
         match self.seen {
-            Positions::Range { first, end } => first..end + self.outs.len() / self.queries.heads - 1,
-            Positions::Chosen(chosen) => {
+            SeenPositions::Range { first, end } => first..end + self.outs.len() / self.queries.heads - 1,
+            SeenPositions::Chosen(chosen) => {
                 assert_eq!(self.outs.len(), self.queries.heads, "positions are chosen for one row");
                 let first = chosen[0] as usize;
                 first..first + chosen.len()
@@ -67,23 +67,6 @@ impl Query<'_> {
     }
 }
 
-/// Widths and the factor on scores that all queries share.
-#[derive(Clone, Copy)]
-pub struct Widths {
-    /// Of a key.
-    pub key: usize,
-    /// Of a value.
-    pub value: usize,
-    /// On scores before the softmax.
-    pub scale: f32,
-}
-
-impl Widths {
-    fn of(self, heads: usize) -> Shape {
-        Shape { heads, key: self.key, value: self.value, scale: self.scale }
-    }
-}
-
 /// How many of `rows` rows, each of `groups` times `heads` query heads, run together: enough that packing a page is little work,
 /// few enough that all threads have some. Nobody's bits depend on it.
 pub fn rows_together(heads: usize, groups: usize, rows: usize, threads: usize) -> usize {
@@ -92,7 +75,7 @@ pub fn rows_together(heads: usize, groups: usize, rows: usize, threads: usize) -
 
 /// A split's part of one query; a buffer to be used again.
 #[derive(Default)]
-pub struct Part {
+pub struct SplitPart {
     query: usize,
     split: usize,
     heads: usize,
@@ -104,10 +87,10 @@ pub struct Part {
 
 thread_local! {
     /// The whole and a part of a query that one thread takes alone.
-    static PARTS: Cell<[Part; 2]> = Cell::default();
+    static PARTS: Cell<[SplitPart; 2]> = Cell::default();
 }
 
-impl Part {
+impl SplitPart {
     /// The state before any key.
     fn start(&mut self, query: usize, split: usize, heads: usize, value: usize) {
         (self.query, self.split, self.heads) = (query, split, heads);
@@ -122,14 +105,14 @@ impl Part {
     }
 }
 
-fn attend_split(query: &Query, widths: Widths, rows: RowsOf, part: &mut Part) {
-    let shape = widths.of(part.heads);
+fn attend_split(query: &Query, shape: Shape, rows: RowsOf, part: &mut SplitPart) {
+    let shape = Shape { heads: part.heads, ..shape };
     let (range, width) = (query.range(), rows.width);
     let (from, to) = ((part.split * SPLIT).max(range.start), ((part.split + 1) * SPLIT).min(range.end));
     let (mut state, gathered) = part.state();
     let first_sees = match query.seen {
-        Positions::Range { end, .. } => end as isize,
-        Positions::Chosen(chosen) => {
+        SeenPositions::Range { end, .. } => end as isize,
+        SeenPositions::Chosen(chosen) => {
             rows.gather(query.pages, &chosen[from - range.start..to - range.start], gathered);
             range.end as isize
         }
@@ -137,8 +120,8 @@ fn attend_split(query: &Query, widths: Widths, rows: RowsOf, part: &mut Part) {
     // Numbers from a position on, and how many positions these are.
     let numbers = |position: usize| {
         let (numbers, count) = match query.seen {
-            Positions::Range { .. } => rows.from(query.pages, position),
-            Positions::Chosen(_) => (gathered.from(position - from, width), to - position),
+            SeenPositions::Range { .. } => rows.from(query.pages, position),
+            SeenPositions::Chosen(_) => (gathered.from(position - from, width), to - position),
         };
         (numbers.skip(query.key_at), numbers.skip(query.value_at), count)
     };
@@ -160,27 +143,27 @@ fn attend_split(query: &Query, widths: Widths, rows: RowsOf, part: &mut Part) {
     }
 }
 
-fn merge(part: &Part, value: usize, into: &mut Part) {
+fn merge(part: &SplitPart, value: usize, into: &mut SplitPart) {
     attend_merge(part.heads, value, (&part.max, &part.sum, &part.acc), &mut into.state().0);
 }
 
-fn finish(total: &mut Part, value: usize, query: &mut Query) {
+fn finish(total: &mut SplitPart, value: usize, query: &mut Query) {
     attend_finish(total.heads, value, &mut total.state().0);
     for (out, acc) in query.outs.iter_mut().zip(total.acc.chunks(value)) {
         out.copy_from_slice(acc);
     }
 }
 
-/// Fill every query's `outs`; `parts` are buffers.
-pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, rows: RowsOf, parts: &mut Vec<Part>) {
-    let value = widths.value;
+/// Fill every query's `outs`; `parts` are buffers. Heads are those of each query, whatever the shape says.
+pub fn attend_paged(pool: &Pool, queries: &mut [Query], shape: Shape, rows: RowsOf, parts: &mut Vec<SplitPart>) {
+    let value = shape.value;
     if queries.len() >= 4 * pool.threads() || queries.iter().all(|q| q.splits().len() <= 1) {
         pool.each(queries, |query| {
             let [mut total, mut part] = PARTS.take();
             total.start(0, 0, query.outs.len(), value);
             for split in query.splits() {
                 part.start(0, split, query.outs.len(), value);
-                attend_split(query, widths, rows, &mut part);
+                attend_split(query, shape, rows, &mut part);
                 merge(&part, value, &mut total);
             }
             finish(&mut total, value, query);
@@ -192,7 +175,7 @@ pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, rows: Ro
     let mut count = 0;
     for (query, split) in pieces {
         if parts.len() == count {
-            parts.push(Part::default());
+            parts.push(SplitPart::default());
         }
         parts[count].start(query, split, queries[query].outs.len(), value);
         count += 1;
@@ -200,7 +183,7 @@ pub fn attend_paged(pool: &Pool, queries: &mut [Query], widths: Widths, rows: Ro
     let parts = &mut parts[..count];
     {
         let queries = &*queries;
-        pool.each(parts, |part| attend_split(&queries[part.query], widths, rows, part));
+        pool.each(parts, |part| attend_split(&queries[part.query], shape, rows, part));
     }
     let mut parts = parts.iter().peekable();
     let [mut total, unused] = PARTS.take();

@@ -8,11 +8,11 @@ use kernels::Numbers;
 pub(crate) use layout::common;
 pub use layout::{CacheFormat, CacheLayout, Every, PAGE, RowKind};
 pub use numbers::NumbersMut;
-use numbers::{Store, to_bytes};
+use numbers::{NumberStore, to_bytes};
 
 /// Where the rows of one kind lie.
 #[derive(Clone, Copy)]
-struct Place {
+struct RowsPlace {
     /// Index of their format's store.
     store: usize,
     /// Number of a page's part at which they begin.
@@ -23,7 +23,7 @@ struct Place {
 
 /// Numbers of all pages in one format, page after page: in each the layers' rows, kind after kind.
 struct Pages {
-    store: Store,
+    store: NumberStore,
     page_len: usize,
 }
 
@@ -34,7 +34,7 @@ pub struct Cache {
     /// One for each format that some row has, in the order of `CacheFormat::ALL`.
     stores: Vec<Pages>,
     /// Of each layer its kinds of rows.
-    layers: Vec<Vec<Place>>,
+    layers: Vec<Vec<RowsPlace>>,
 }
 
 impl Cache {
@@ -52,12 +52,12 @@ impl Cache {
             let store = formats.iter().position(|f| *f == rows.format).expect("its store was made");
             let (rows_of_page, start) = (layout.rows_of_page(rows), page_lens[store]);
             page_lens[store] += rows_of_page * rows.width;
-            Place { store, start, width: rows.width, rows_of_page }
+            RowsPlace { store, start, width: rows.width, rows_of_page }
         };
         let layers = layout.layers().iter().map(|layer| layer.iter().map(&mut place).collect()).collect();
         let mut stores = Vec::new();
         for (&format, page_len) in formats.iter().zip(page_lens) {
-            let mut store = Store::new(format, pages * page_len);
+            let mut store = NumberStore::new(format, pages * page_len);
             store.prefer_large_pages();
             stores.push(Pages { store, page_len });
         }
@@ -79,7 +79,7 @@ impl Cache {
     /// # Panics
     /// When a row comes twice.
     pub fn rows_mut(&mut self, layer: usize, kind: usize, rows: &[(u32, usize)]) -> Vec<NumbersMut<'_>> {
-        let Place { store, start, width, rows_of_page } = self.layers[layer][kind];
+        let RowsPlace { store, start, width, rows_of_page } = self.layers[layer][kind];
         let Pages { store, page_len } = &mut self.stores[store];
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|&i| rows[i]);
@@ -100,7 +100,7 @@ impl Cache {
 
     /// Rows of kind `kind` of a layer, to be read.
     pub fn rows(&self, layer: usize, kind: usize) -> RowsOf<'_> {
-        let Place { store, start, width, rows_of_page } = self.layers[layer][kind];
+        let RowsPlace { store, start, width, rows_of_page } = self.layers[layer][kind];
         let Pages { store, page_len } = &self.stores[store];
         RowsOf { numbers: store.numbers(), page_len: *page_len, start, rows_of_page, width }
     }
@@ -148,11 +148,11 @@ pub struct RowsOf<'a> {
 }
 
 /// Rows that were gathered; a buffer to be used again.
-pub struct Gathered(Store);
+pub struct Gathered(NumberStore);
 
 impl Default for Gathered {
     fn default() -> Gathered {
-        Gathered(Store::F32(Vec::new()))
+        Gathered(NumberStore::F32(Vec::new()))
     }
 }
 
@@ -175,7 +175,7 @@ impl<'a> RowsOf<'a> {
     pub fn gather(&self, pages: &[u32], rows: &[u32], to: &mut Gathered) {
         let (format, numbers) = (CacheFormat::of(&self.numbers), rows.len() * self.width);
         if CacheFormat::of(&to.0.numbers()) != format || to.0.numbers().len() < numbers {
-            to.0 = Store::new(format, numbers);
+            to.0 = NumberStore::new(format, numbers);
         }
         let mut rest = to.0.numbers_mut();
         for &row in rows {
@@ -237,7 +237,7 @@ mod tests {
             let Numbers::F32(numbers) = row(&cache, 1, 0, page, slot) else { panic!("as it was made") };
             assert_eq!(numbers, [i as f32 + 1.0; 4]);
         }
-        let Store::F32(store) = &cache.stores[0].store else { panic!("as it was made") };
+        let NumberStore::F32(store) = &cache.stores[0].store else { panic!("as it was made") };
         assert_eq!(store.iter().filter(|&&x| x != 0.0).count(), 4 * places.len());
     }
 

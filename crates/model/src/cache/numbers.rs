@@ -5,52 +5,50 @@ use kernels::{Numbers, SIX_BYTES, SMALL};
 use super::layout::CacheFormat;
 
 /// Numbers in one format.
-pub(super) enum Store {
+pub(super) enum NumberStore {
     F32(Vec<f32>),
     Bf16(Vec<u16>),
     Eight(Vec<i8>, Vec<u16>),
     Six(Vec<u8>, Vec<u16>),
 }
 
-impl Store {
+impl NumberStore {
     /// So many zeros. Memory is touched only as they are written.
-    pub fn new(format: CacheFormat, numbers: usize) -> Store {
+    pub fn new(format: CacheFormat, numbers: usize) -> NumberStore {
         let blocks = numbers / SMALL;
         match format {
-            CacheFormat::F32 => Store::F32(vec![0.0; numbers]),
-            CacheFormat::Bf16 => Store::Bf16(vec![0; numbers]),
-            CacheFormat::Eight => Store::Eight(vec![0; numbers], vec![0; blocks]),
-            CacheFormat::Six => Store::Six(vec![0; blocks * SIX_BYTES], vec![0; blocks]),
+            CacheFormat::F32 => NumberStore::F32(vec![0.0; numbers]),
+            CacheFormat::Bf16 => NumberStore::Bf16(vec![0; numbers]),
+            CacheFormat::Eight => NumberStore::Eight(vec![0; numbers], vec![0; blocks]),
+            CacheFormat::Six => NumberStore::Six(vec![0; blocks * SIX_BYTES], vec![0; blocks]),
         }
     }
 
     /// In large pages of the system's, where it has them.
     pub fn prefer_large_pages(&mut self) {
         match self {
-            Store::F32(x) => crate::mmap::prefer_large_pages(x),
-            Store::Bf16(x) => crate::mmap::prefer_large_pages(x),
-            Store::Eight(x, _) => crate::mmap::prefer_large_pages(x),
-            Store::Six(x, _) => crate::mmap::prefer_large_pages(x),
+            NumberStore::F32(x) => crate::mmap::prefer_large_pages(x),
+            NumberStore::Bf16(x) => crate::mmap::prefer_large_pages(x),
+            NumberStore::Eight(x, _) => crate::mmap::prefer_large_pages(x),
+            NumberStore::Six(x, _) => crate::mmap::prefer_large_pages(x),
         }
     }
 
-    /// All of them.
     pub fn numbers(&self) -> Numbers<'_> {
         match self {
-            Store::F32(x) => Numbers::F32(x),
-            Store::Bf16(x) => Numbers::Bf16(x),
-            Store::Eight(x, scales) => Numbers::Eight(x, scales),
-            Store::Six(x, scales) => Numbers::Six(x, scales),
+            NumberStore::F32(x) => Numbers::F32(x),
+            NumberStore::Bf16(x) => Numbers::Bf16(x),
+            NumberStore::Eight(x, scales) => Numbers::Eight(x, scales),
+            NumberStore::Six(x, scales) => Numbers::Six(x, scales),
         }
     }
 
-    /// All of them, to be written.
     pub fn numbers_mut(&mut self) -> NumbersMut<'_> {
         match self {
-            Store::F32(x) => NumbersMut::F32(x),
-            Store::Bf16(x) => NumbersMut::Bf16(x),
-            Store::Eight(x, scales) => NumbersMut::Eight(x, scales),
-            Store::Six(x, scales) => NumbersMut::Six(x, scales),
+            NumberStore::F32(x) => NumbersMut::F32(x),
+            NumberStore::Bf16(x) => NumbersMut::Bf16(x),
+            NumberStore::Eight(x, scales) => NumbersMut::Eight(x, scales),
+            NumberStore::Six(x, scales) => NumbersMut::Six(x, scales),
         }
     }
 }

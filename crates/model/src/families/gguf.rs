@@ -1,82 +1,59 @@
 //! The keys of GGUF files to `Structure`: what a key may be, and what an absent one means.
 
-use std::path::Path;
-
 use super::rows::{AttentionOf, ExpertsOf, FAMILIES, Family, Gguf};
-use crate::error::CheckpointError;
-use crate::families;
+use super::*;
 use crate::gguf::{Metadata, Value, shown};
-use crate::rope::{Scaling, yarn_temperature};
-use crate::settings::*;
-use crate::structure::*;
+use crate::rope::yarn_temperature;
 use crate::tensors::{Depth, Tensors};
 
-impl Metadata {
-    fn under_prefix(&self, key: &str) -> Option<&Value> {
-        self.values.get(&format!("{}.{key}", self.prefix))
-    }
+/// The keys of a file by their whole names, or those of its architecture without its name before them.
+pub(crate) struct GgufKeys<'a> {
+    metadata: &'a Metadata,
+    /// The architecture; empty for whole names.
+    architecture: &'a str,
 }
 
-/// The architecture's keys, without its name before them.
-impl Settings for Metadata {
-    fn path(&self) -> &Path {
-        &self.path
+impl<'a> GgufKeys<'a> {
+    pub(crate) fn whole(metadata: &'a Metadata) -> GgufKeys<'a> {
+        GgufKeys { metadata, architecture: "" }
     }
-    fn number(&self, key: &str) -> Option<f64> {
-        self.under_prefix(key).and_then(Value::number)
-    }
-    fn boolean(&self, key: &str) -> Option<bool> {
-        self.under_prefix(key).and_then(Value::boolean)
-    }
-    fn text(&self, key: &str) -> Option<&str> {
-        self.under_prefix(key).and_then(Value::text)
-    }
-    fn absent(&self, key: &str) -> bool {
-        self.under_prefix(key).is_none()
-    }
-    fn shown(&self, key: &str) -> String {
-        shown(self.under_prefix(key))
-    }
-}
 
-/// All keys by their whole names.
-pub(crate) struct General<'a> {
-    pub(crate) metadata: &'a Metadata,
-}
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        let values = &self.metadata.values;
+        if self.architecture.is_empty() { values.get(key) } else { values.get(&format!("{}.{key}", self.architecture)) }
+    }
 
-impl Settings for General<'_> {
-    fn path(&self) -> &Path {
-        &self.metadata.path
-    }
-    fn number(&self, key: &str) -> Option<f64> {
-        self.metadata.values.get(key).and_then(Value::number)
-    }
-    fn boolean(&self, key: &str) -> Option<bool> {
-        self.metadata.values.get(key).and_then(Value::boolean)
-    }
-    fn text(&self, key: &str) -> Option<&str> {
-        self.metadata.values.get(key).and_then(Value::text)
-    }
-    fn absent(&self, key: &str) -> bool {
-        !self.metadata.values.contains_key(key)
-    }
-    fn shown(&self, key: &str) -> String {
-        shown(self.metadata.values.get(key))
-    }
-}
-
-impl General<'_> {
     /// A token's id, where there is one.
     pub(crate) fn token_id(&self, key: &str) -> Result<Option<u32>, CheckpointError> {
-        let Some(value) = self.metadata.values.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else { return Ok(None) };
         value.token_id().ok_or_else(|| wrong(self, key, "a token's id, or -1 for none"))
     }
 }
 
-pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
-    let width = families::width_max();
-    let unsupported = |what: String| CheckpointError::Unsupported { path: m.path.clone(), what };
-    let arch = m.prefix.as_str();
+impl ConfigValues for GgufKeys<'_> {
+    fn path(&self) -> &Path {
+        &self.metadata.path
+    }
+    fn number(&self, key: &str) -> Option<f64> {
+        self.get(key).and_then(Value::number)
+    }
+    fn boolean(&self, key: &str) -> Option<bool> {
+        self.get(key).and_then(Value::boolean)
+    }
+    fn text(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Value::text)
+    }
+    fn absent(&self, key: &str) -> bool {
+        self.get(key).is_none()
+    }
+    fn shown(&self, key: &str) -> String {
+        shown(self.get(key))
+    }
+}
+
+pub(crate) fn structure(metadata: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
+    let arch = metadata.architecture.as_str();
+    let m = &GgufKeys { metadata, architecture: arch };
     let named = |family: &&Family| family.gguf.as_ref().is_some_and(|gguf| gguf.name == arch);
     let Some(family) = FAMILIES.iter().find(named) else {
         let mut known: Vec<&str> = Vec::new();
@@ -85,17 +62,18 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
                 known.push(name);
             }
         }
-        return Err(unsupported(format!("GGUF architecture {arch:?}; supported are {}", known.join(", "))));
+        let what = format!("GGUF architecture {arch:?}; supported are {}", known.join(", "));
+        return Err(CheckpointError::unsupported(m.path(), what));
     };
     let Some(embedding) = tensors.by_name.get("token_embd.weight") else {
-        return Err(CheckpointError::Missing { path: m.path.clone(), tensor: "token_embd.weight".to_string() });
+        return Err(CheckpointError::Missing { path: metadata.path.clone(), tensor: "token_embd.weight".to_string() });
     };
     let vocab = embedding.shape.first().copied().unwrap_or(0);
-    let s = families::sizes(m, ["block_count", "embedding_length", "context_length"], vocab)?;
+    let s = sizes(m, ["block_count", "embedding_length", "context_length"], vocab)?;
     let skipped = count_or(m, "nextn_predict_layers", 0, s.layers)?;
     let layers = s.layers - skipped;
-    let heads = count(m, "attention.head_count", 1, width)?;
-    let experts = count_or(m, "expert_count", 0, 1 << 14)?;
+    let heads = count(m, "attention.head_count", 1, WIDTH_MAX)?;
+    let experts = count_or(m, "expert_count", 0, EXPERTS_MAX)?;
     let theta = positive_or(m, "rope.freq_base", 10_000.0)?;
     let scaling = scaling(m, tensors, s.context)?;
     only_neutral(m, family, s.context)?;
@@ -138,47 +116,44 @@ pub(crate) fn structure(m: &Metadata, tensors: &Tensors) -> Result<(Structure, u
 
 /// Channels of a head (none of latent attention, whose widths have keys of their own) and how many of them rotate.
 fn head_widths(
-    m: &Metadata,
+    m: &GgufKeys,
     latent: bool,
     hidden: usize,
     heads: usize,
     scaling: &Scaling,
 ) -> Result<(usize, usize), CheckpointError> {
-    let most = families::head_dim_max();
     let (head_dim, rope_dim) = if latent {
-        (0, count(m, "rope.dimension_count", 2, most)?)
+        (0, count(m, "rope.dimension_count", 2, HEAD_DIM_MAX)?)
     } else {
         let default = if hidden.is_multiple_of(heads) { hidden / heads } else { 0 };
-        let head = count_or(m, "attention.key_length", default, most)?;
-        (head, count_or(m, "rope.dimension_count", head, most)?)
+        let head = count_or(m, "attention.key_length", default, HEAD_DIM_MAX)?;
+        (head, count_or(m, "rope.dimension_count", head, HEAD_DIM_MAX)?)
     };
     let rope_sound = rope_dim >= 2 && rope_dim.is_multiple_of(2);
     if !rope_sound || (!latent && head_dim != rope_dim) {
-        let what = format!("{rope_dim} rotated of {head_dim} channels");
-        return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+        return Err(CheckpointError::unsupported(m.path(), format!("{rope_dim} rotated of {head_dim} channels")));
     }
     if let Scaling::Factors(factors) = scaling
         && (factors.len() != rope_dim / 2 || factors.iter().any(|f| !f.is_finite() || *f <= 0.0))
     {
         let what = format!("rope_freqs.weight does not hold {} positive factors", rope_dim / 2);
-        return Err(CheckpointError::Damaged { path: m.path.clone(), what });
+        return Err(CheckpointError::damaged(m.path(), what));
     }
     Ok((head_dim, rope_dim))
 }
 
 /// The feed-forward of a layer; `bias` is of a dense block.
 fn feed_forward(
-    m: &Metadata,
+    m: &GgufKeys,
     family: &Family,
     tensors: &Tensors,
     layer: usize,
     experts: usize,
     bias: bool,
 ) -> Result<FeedForward, CheckpointError> {
-    let width = families::width_max();
-    if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, 1024)? {
+    if experts == 0 || layer < count_or(m, "leading_dense_block_count", 0, LAYERS_MAX)? {
         return Ok(FeedForward::Dense(Dense {
-            hidden: count(m, "feed_forward_length", 1, width)?,
+            hidden: count(m, "feed_forward_length", 1, WIDTH_MAX)?,
             bias,
             activation: Activation::Silu,
         }));
@@ -187,10 +162,10 @@ fn feed_forward(
         true => "feed_forward_length",
         false => "expert_feed_forward_length",
     };
-    let inner = count(m, inner, 1, width)?;
+    let inner = count(m, inner, 1, WIDTH_MAX)?;
     let active = count(m, "expert_used_count", 1, experts)?;
     if !matches!(family.experts, ExpertsOf::DeepSeek(_)) {
-        return families::mixture(m, experts, active, inner, 0, families::softmax_router(true));
+        return mixture(m, experts, active, inner, 0, softmax_router(true));
     }
     let bias = tensors.has(&format!("blk.{layer}.exp_probs_b.bias"));
     let gating = "expert_gating_func";
@@ -201,7 +176,7 @@ fn feed_forward(
         2 => Score::Sigmoid,
         other => {
             let what = format!("expert_gating_func {other}; supported are 1 (softmax) and 2 (sigmoid)");
-            return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+            return Err(CheckpointError::unsupported(m.path(), what));
         }
     };
     // Routers with sigmoid scores differ in these, and nothing else in a file tells them: no value is assumed.
@@ -228,15 +203,15 @@ fn feed_forward(
     };
     let group_score = if score == Score::Sigmoid { GroupScore::TopTwo } else { GroupScore::Max };
     let router = Router { score, groups, groups_active, group_score, bias, normalize, scale };
-    let shared = count_or(m, "expert_shared_count", 0, 1 << 14)?;
-    families::mixture(m, experts, active, inner, shared * inner, router)
+    let shared = count_or(m, "expert_shared_count", 0, EXPERTS_MAX)?;
+    mixture(m, experts, active, inner, shared * inner, router)
 }
 
 /// Keys that would change the numbers, and are not read: they may be there with the value that changes nothing.
-fn only_neutral(m: &Metadata, family: &Family, context: usize) -> Result<(), CheckpointError> {
+fn only_neutral(m: &GgufKeys, family: &Family, context: usize) -> Result<(), CheckpointError> {
     let unsupported = |key: &str, supported: &str| {
         let what = format!("{key} {}; supported is {supported}", m.shown(key));
-        Err(CheckpointError::Unsupported { path: m.path.clone(), what })
+        Err(CheckpointError::unsupported(m.path(), what))
     };
     let factors = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_ext_factor"];
     if let Some(key) = factors.into_iter().find(|key| !m.absent(key) && m.number(key) != Some(1.0)) {
@@ -257,11 +232,10 @@ fn only_neutral(m: &Metadata, family: &Family, context: usize) -> Result<(), Che
     if !flag_or(m, "attention.causal", true)? {
         return unsupported("attention.causal", "true");
     }
-    let arch = m.prefix.as_str();
+    let arch = m.architecture;
     // What only DeepSeek's routers have.
     if !matches!(family.experts, ExpertsOf::DeepSeek(_)) {
-        let most = 1 << 14;
-        if count_or(m, "expert_gating_func", 0, most)? > 1 {
+        if count_or(m, "expert_gating_func", 0, EXPERTS_MAX)? > 1 {
             return unsupported("expert_gating_func", &format!("1 (softmax) of architecture {arch}"));
         }
         if !flag_or(m, "expert_weights_norm", true)? {
@@ -271,7 +245,7 @@ fn only_neutral(m: &Metadata, family: &Family, context: usize) -> Result<(), Che
             return unsupported("expert_weights_scale", &format!("1 of architecture {arch}"));
         }
         for (key, neutral) in [("expert_shared_count", 0), ("expert_group_count", 1)] {
-            if count_or(m, key, 0, most)? > neutral {
+            if count_or(m, key, 0, EXPERTS_MAX)? > neutral {
                 return unsupported(key, &format!("{neutral} of architecture {arch}"));
             }
         }
@@ -287,7 +261,7 @@ fn only_neutral(m: &Metadata, family: &Family, context: usize) -> Result<(), Che
     Ok(())
 }
 
-fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, CheckpointError> {
+fn scaling(m: &GgufKeys, tensors: &Tensors, context: usize) -> Result<Scaling, CheckpointError> {
     let factor = "rope.scaling.factor";
     // A factor without a kind is a linear scaling, as in files from before the kind had a key.
     let kind = match text(m, "rope.scaling.type")? {
@@ -300,13 +274,13 @@ fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, C
     let stored = tensors.by_name.get("rope_freqs.weight");
     if stored.is_some() && kind != "none" {
         let what = format!("rope_freqs.weight together with rope scaling {kind:?}");
-        return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+        return Err(CheckpointError::unsupported(m.path(), what));
     }
     Ok(match kind {
         "none" => match stored {
             Some(t) => {
-                let length = t.shape.first().copied().unwrap_or(0).min(families::head_dim_max());
-                Scaling::Factors(tensors.vector("rope_freqs.weight", length, Depth::Numbers)?)
+                let length = t.shape.first().copied().unwrap_or(0).min(HEAD_DIM_MAX);
+                Scaling::Factors(tensors.numbers("rope_freqs.weight", &[length], Depth::Numbers)?)
             }
             None => Scaling::None,
         },
@@ -323,28 +297,29 @@ fn scaling(m: &Metadata, tensors: &Tensors, context: usize) -> Result<Scaling, C
         other => {
             let other: String = other.chars().take(80).collect();
             let what = format!("rope scaling {other:?}; supported are none, linear, yarn");
-            return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+            return Err(CheckpointError::unsupported(m.path(), what));
         }
     })
 }
 
 fn latent_attention(
-    m: &Metadata,
+    m: &GgufKeys,
     heads: usize,
     rope_dim: usize,
     theta: f64,
     scaling: &Scaling,
 ) -> Result<Attention, CheckpointError> {
-    let (width, head_max) = (families::width_max(), families::head_dim_max());
     // New files call the widths of a head `*_mla`, and the cache's `key_length`; old files have only the head's.
     let (key, value) = if !m.absent("attention.key_length_mla") {
-        (count(m, "attention.key_length_mla", 1, head_max)?, count(m, "attention.value_length_mla", 1, head_max)?)
+        (
+            count(m, "attention.key_length_mla", 1, HEAD_DIM_MAX)?,
+            count(m, "attention.value_length_mla", 1, HEAD_DIM_MAX)?,
+        )
     } else {
-        (count(m, "attention.key_length", 1, head_max)?, count(m, "attention.value_length", 1, head_max)?)
+        (count(m, "attention.key_length", 1, HEAD_DIM_MAX)?, count(m, "attention.value_length", 1, HEAD_DIM_MAX)?)
     };
     if key <= rope_dim {
-        let what = format!("a head of {key} channels with {rope_dim} rotated");
-        return Err(CheckpointError::Damaged { path: m.path.clone(), what });
+        return Err(CheckpointError::damaged(m.path(), format!("a head of {key} channels with {rope_dim} rotated")));
     }
     // The key holds 0.1 mscale_all_dim; without it there is no correction. mscale is taken to be equal: the amplitude is 1.
     let multiplier = number_or(m, "rope.scaling.yarn_log_multiplier", 0.0)?;
@@ -354,14 +329,14 @@ fn latent_attention(
     };
     Ok(Attention::Mla(Mla {
         heads,
-        q_rank: Some(count_or(m, "attention.q_lora_rank", 0, width)?).filter(|&r| r > 0),
-        kv_rank: count(m, "attention.kv_lora_rank", 1, width)?,
+        q_rank: Some(count_or(m, "attention.q_lora_rank", 0, WIDTH_MAX)?).filter(|&r| r > 0),
+        kv_rank: count(m, "attention.kv_lora_rank", 1, WIDTH_MAX)?,
         nope_dim: key - rope_dim,
         rope_dim,
         value_dim: value,
         bias: false,
         latent_eps: 1e-6,
-        rope: families::latent_rope(rope_dim, key, theta, scaling, 1.0, correction),
+        rope: latent_rope(rope_dim, key, theta, scaling, 1.0, correction),
     }))
 }
 
@@ -370,7 +345,7 @@ fn permuted(family: &Family) -> bool {
 }
 
 fn grouped(
-    m: &Metadata,
+    m: &GgufKeys,
     family: &Family,
     heads: usize,
     head_dim: usize,
@@ -380,15 +355,15 @@ fn grouped(
     let kv_heads = count_or(m, "attention.head_count_kv", heads, heads)?;
     if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
         let what = format!("{heads} heads over {kv_heads} key/value heads cannot be");
-        return Err(CheckpointError::Damaged { path: m.path.clone(), what });
+        return Err(CheckpointError::damaged(m.path(), what));
     }
     let temperature = match scaling {
         Scaling::Yarn { factor, .. } => yarn_temperature(*factor, 1.0),
         _ => 1.0,
     };
     let AttentionOf::Grouped { qk_norm, qkv_bias, .. } = family.attention else {
-        let what = format!("grouped-query attention of architecture {}", m.prefix);
-        return Err(CheckpointError::Unsupported { path: m.path.clone(), what });
+        let what = format!("grouped-query attention of architecture {}", m.architecture);
+        return Err(CheckpointError::unsupported(m.path(), what));
     };
     let pairing = if permuted(family) { Pairing::Interleaved } else { Pairing::Halves };
     Ok(Attention::Gqa(Gqa {
@@ -401,6 +376,6 @@ fn grouped(
         out_bias: false,
         window: Some(count_or(m, "attention.sliding_window", 0, usize::MAX >> 12)?)
             .filter(|&w| w > 0 && permuted(family)),
-        rope: families::plain_rope(head_dim, head_dim, theta, scaling, pairing, temperature),
+        rope: plain_rope(head_dim, head_dim, theta, scaling, pairing, temperature),
     }))
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::rope::yarn_temperature;
 
 fn unsupported(c: &Json, what: String) -> CheckpointError {
-    CheckpointError::Unsupported { path: c.path.to_path_buf(), what }
+    CheckpointError::unsupported(c.path, what)
 }
 
 /// Theta, scaling, and the scaling's own settings, in either style (`rope_theta` + `rope_scaling`, or `rope_parameters`).
@@ -398,13 +398,11 @@ fn feed_forward(c: &Json, family: &Family, layer: usize) -> Result<FeedForward, 
         ExpertsOf::Qwen => qwen_experts(c, layer)?,
         ExpertsOf::DeepSeek(defaults) => deepseek_experts(c, defaults, layer)?,
     };
-    let activation = if family.gemma { Activation::GeluTanh } else { Activation::Silu };
-    match routed {
-        Some(mixture) => Ok(mixture),
-        None => {
-            Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias, activation }))
-        }
+    if let Some(mixture) = routed {
+        return Ok(mixture);
     }
+    let activation = if family.gemma { Activation::GeluTanh } else { Activation::Silu };
+    Ok(FeedForward::Dense(Dense { hidden: count(c, "intermediate_size", 1, WIDTH_MAX)?, bias, activation }))
 }
 
 fn mixtral_experts(c: &Json) -> Result<FeedForward, CheckpointError> {

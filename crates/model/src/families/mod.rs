@@ -26,19 +26,14 @@ const HEAD_DIM_MAX: usize = 1 << 13;
 const EXPERTS_IN_ALL_MAX: usize = 1 << 18;
 
 /// Sizes that every family has.
-pub struct Sizes {
-    /// Layers.
-    pub layers: usize,
-    /// Stream.
-    pub hidden: usize,
-    /// Vocabulary.
-    pub vocab: usize,
-    /// Context.
-    pub context: usize,
+struct Sizes {
+    layers: usize,
+    hidden: usize,
+    vocab: usize,
+    context: usize,
 }
 
-/// Check the sizes every family has.
-pub fn sizes<S: Settings>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes, CheckpointError> {
+fn sizes<S: ConfigValues>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes, CheckpointError> {
     Ok(Sizes {
         layers: count(s, keys[0], 1, LAYERS_MAX)?,
         hidden: count(s, keys[1], 1, WIDTH_MAX)?,
@@ -47,23 +42,13 @@ pub fn sizes<S: Settings>(s: &S, keys: [&str; 3], vocab: usize) -> Result<Sizes,
     })
 }
 
-/// Largest width of anything.
-pub const fn width_max() -> usize {
-    WIDTH_MAX
-}
-
-/// Largest width of a head.
-pub const fn head_dim_max() -> usize {
-    HEAD_DIM_MAX
-}
-
 /// Check what no single key shows: widths of heads, rotations that are numbers, and the sum of experts.
 pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, CheckpointError> {
-    let refuse = |what: String| Err(CheckpointError::Damaged { path: path.to_path_buf(), what });
+    let refuse = |what: String| Err(CheckpointError::damaged(path, what));
     let mut experts_in_all = 0usize;
     for (i, layer) in structure.layers.iter().enumerate() {
         let Layer { attention, feed_forward } = layer;
-        let (heads, widths, rope) = (attention.heads(), attention.head_widths(), attention.rope());
+        let Heads { count: heads, widths, rope, .. } = attention.heads();
         if heads > HEADS_MAX {
             return refuse(format!("{heads} heads in layer {i}; at most {HEADS_MAX} are possible"));
         }
@@ -88,7 +73,7 @@ pub fn consistent(path: &Path, structure: Structure) -> Result<Structure, Checkp
 }
 
 /// Check an expert layout and make its feed-forward.
-pub fn mixture<S: Settings>(
+pub fn mixture<S: ConfigValues>(
     s: &S,
     experts: usize,
     active: usize,
@@ -96,7 +81,7 @@ pub fn mixture<S: Settings>(
     shared_hidden: usize,
     router: Router,
 ) -> Result<FeedForward, CheckpointError> {
-    let contradiction = |what: String| CheckpointError::Damaged { path: s.path().to_path_buf(), what };
+    let contradiction = |what: String| CheckpointError::damaged(s.path(), what);
     if experts > EXPERTS_MAX || active == 0 || active > experts {
         return Err(contradiction(format!("{active} active of {experts} experts cannot be")));
     }
@@ -141,10 +126,6 @@ pub fn plain_rope(dim: usize, head: usize, theta: f64, scaling: &Scaling, pairin
 
 /// Rope of latent attention: YaRN's correction goes into the score scale (arXiv 2405.04434, section 3.1.4).
 pub fn latent_rope(rope: usize, head: usize, theta: f64, scaling: &Scaling, amplitude: f64, correction: f64) -> Rope {
-    Rope {
-        frequencies: frequencies(rope, theta, scaling),
-        pairing: Pairing::Interleaved,
-        amplitude: amplitude as f32,
-        score_scale: ((head as f64).powf(-0.5) * correction * correction) as f32,
-    }
+    let score_scale = ((head as f64).powf(-0.5) * correction * correction) as f32;
+    Rope { score_scale, ..plain_rope(rope, head, theta, scaling, Pairing::Interleaved, amplitude) }
 }

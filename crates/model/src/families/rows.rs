@@ -2,15 +2,12 @@
 
 use AttentionOf::{Grouped, Latent};
 
-/// A family of models.
 pub struct Family {
     /// `model_type` of a Hugging Face configuration.
     pub hf: &'static str,
     /// `general.architecture` of its GGUF files, where they are read. Several families may share one.
     pub gguf: Option<Gguf>,
-    /// Its attention.
     pub attention: AttentionOf,
-    /// Its mixtures.
     pub experts: ExpertsOf,
     /// Whether `mlp_bias` may be true.
     pub mlp_bias: bool,
@@ -24,34 +21,27 @@ pub struct Family {
     pub tied: bool,
     /// Base of the rotary embedding.
     pub theta: f64,
-    /// Epsilon of the norms.
     pub norm_eps: f64,
 }
 
 /// What GGUF files of an architecture are like.
 pub struct Gguf {
-    /// Its name.
     pub name: &'static str,
     /// Rows of q and k are permuted, so that neighbours are pairs; and a window is of all layers.
     pub permuted: bool,
 }
 
-/// Attention of a family.
 pub enum AttentionOf {
-    /// Grouped-query.
     Grouped {
         /// Key/value heads; `None`: as many as heads.
         kv_heads: Option<usize>,
         /// Width of a head; `None`: the stream's share.
         head_dim: Option<usize>,
-        /// Norms on q and k.
         qk_norm: bool,
         /// q, k and v always have biases, the output never; else `attention_bias` tells of all four.
         qkv_bias: bool,
-        /// Which layers have windows.
         windows: Windows,
     },
-    /// Multi-head latent.
     Latent {
         /// Rank of the query compression; 0: none.
         q_rank: usize,
@@ -71,22 +61,18 @@ pub enum Windows {
     ButEach(usize),
     /// Where `use_sliding_window` asks for them: from layer `max_window_layers` on, which is `first` by default.
     Asked {
-        /// First layer.
         first: usize,
         /// Whether `layer_types` decides where it is given.
         listed: bool,
     },
 }
 
-/// Mixtures of a family.
 pub enum ExpertsOf {
     /// None.
     Dense,
     /// Mixtral's keys: every layer.
     Mixtral,
-    /// Qwen 3's keys.
     Qwen,
-    /// DeepSeek's keys.
     DeepSeek(DeepSeekMoe),
 }
 
@@ -94,9 +80,7 @@ pub enum ExpertsOf {
 pub struct DeepSeekMoe {
     /// Leading layers without a mixture.
     pub dense_layers: usize,
-    /// Routed experts.
     pub experts: usize,
-    /// Shared experts.
     pub shared: usize,
     /// Experts per token; `None`: it must be given.
     pub active: Option<usize>,

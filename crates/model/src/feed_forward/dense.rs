@@ -1,13 +1,15 @@
 //! One gated block for every token.
 
+use std::any::Any;
+
 use kernels::{Input, Pool, Product, Rows, matmul};
 
-use super::{Buffers, FeedForwardKind, gated};
+use super::{Buffers, FeedForwardKind, FeedForwardLayer, Routes, gated};
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{Parameters, sum, times};
-use crate::weight::GatedBlock;
+use crate::weight::{GatedBlock, Weight, prepare};
 
 /// One block for every token.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +39,7 @@ impl FeedForwardKind for Dense {
         Parameters { total: all, active: all }
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Dense { hidden, bias, activation } = self;
         fields.size("dense.hidden", *hidden);
         fields.flag("dense.bias", *bias);
@@ -48,10 +50,8 @@ impl FeedForwardKind for Dense {
         let activation = if self.activation == Activation::Silu { "" } else { ", GELU" };
         format!("dense {}{}{activation}", self.hidden, if self.bias { ", biases" } else { "" })
     }
-}
 
-impl Dense {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<DenseLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError> {
         let biases = || {
             Ok::<_, CheckpointError>(BlockBiases {
                 gate: names.bias(i, "mlp.gate_proj", self.hidden)?,
@@ -60,7 +60,7 @@ impl Dense {
             })
         };
         let block = names.block(i, "mlp", self.hidden, hidden)?;
-        Ok(DenseLayer { shape: self.clone(), block, biases: self.bias.then(biases).transpose()? })
+        Ok(Box::new(DenseLayer { shape: self.clone(), block, biases: self.bias.then(biases).transpose()? }))
     }
 }
 
@@ -84,16 +84,32 @@ pub struct BlockBiases {
     pub down: Vec<f32>,
 }
 
-impl DenseLayer {
-    /// `out[rows, hidden] = block(x[rows, hidden])`
-    pub fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
-        if self.biases.is_some() || self.shape.activation != Activation::Silu {
-            return self.in_halves(pool, input, buffers, out);
-        }
-        gated(pool, &[(&self.block, Rows::All, input.rows)], input, buffers);
-        out.copy_from_slice(&buffers.down[..out.len()]);
+impl FeedForwardLayer for DenseLayer {
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
     }
 
+    fn inputs(&self) -> Vec<&Weight> {
+        vec![&self.block.gate, &self.block.up]
+    }
+
+    fn matrices(&mut self) -> Vec<&mut Weight> {
+        self.block.matrices().into()
+    }
+
+    /// `out[rows, hidden] = block(x[rows, hidden])`
+    fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Option<Routes> {
+        if self.biases.is_some() || self.shape.activation != Activation::Silu {
+            self.in_halves(pool, input, buffers, out);
+        } else {
+            gated(pool, &[(&self.block, Rows::All, input.rows)], input, buffers);
+            out.copy_from_slice(&buffers.down[..out.len()]);
+        }
+        None
+    }
+}
+
+impl DenseLayer {
     /// What the fused kernel has no place for: the halves are made one after the other.
     fn in_halves(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) {
         let DenseLayer { shape, block, biases } = self;
@@ -118,11 +134,7 @@ impl DenseLayer {
             }
         });
         drop(tasks);
-        let wanted = block.down.format.wants_quantized_input();
-        if wanted {
-            quantized.quantize(pool, gate, rows, inner);
-        }
-        let input = Input { x: gate, rows, cols: inner, quantized: wanted.then_some(&*quantized) };
+        let input = prepare(pool, gate, rows, inner, quantized, [&block.down]);
         matmul(pool, &mut [Product { weight: block.down.matrix(), input, rows: Rows::All, out: &mut *out }]);
         if let Some(biases) = biases {
             out.chunks_mut(biases.down.len()).for_each(|row| kernels::add(row, &biases.down));

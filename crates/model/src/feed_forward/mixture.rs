@@ -1,10 +1,13 @@
 //! A mixture of gated blocks behind a router, and an always-active shared block (DeepSeekMoE, arXiv 2401.06066).
 
+use std::any::Any;
+
 use kernels::{Input, Pool, Product, Rows, matmul};
 
-use super::{Buffers, FeedForwardKind, gated};
+use super::{Buffers, FeedForwardKind, FeedForwardLayer, gated};
+use crate::attention::each_row;
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::{Parameters, sum, times};
 use crate::tensors::Kind;
@@ -74,7 +77,7 @@ impl FeedForwardKind for Moe {
         Parameters { total: routed(self.experts), active: routed(self.active) }
     }
 
-    fn identify(&self, fields: &mut Fields) {
+    fn identify(&self, fields: &mut IdentityFields) {
         let Moe { experts, active, hidden, shared_hidden, router } = self;
         fields.size("moe.experts", *experts);
         fields.size("moe.active", *active);
@@ -101,13 +104,11 @@ impl FeedForwardKind for Moe {
         let shared = if *shared_hidden > 0 { format!(" + shared {shared_hidden}") } else { String::new() };
         format!("{active} of {experts} experts of {hidden}{shared} ({score}{groups})")
     }
-}
 
-impl Moe {
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<MoeLayer, CheckpointError> {
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError> {
         let Moe { experts, hidden: inner, shared_hidden, ref router, .. } = *self;
         let mixtral = format!("model.layers.{i}.block_sparse_moe");
-        let old_mixtral = names.kind == Kind::Safetensors && names.has(&format!("{mixtral}.gate.weight"));
+        let old_mixtral = names.kind == Kind::Safetensors && names.tensors.has(&format!("{mixtral}.gate.weight"));
         let router_weight = if old_mixtral {
             names.whole(&format!("{mixtral}.gate.weight"), experts, hidden)?
         } else {
@@ -120,7 +121,7 @@ impl Moe {
         let router_bias = router.bias.then(|| names.vector(&bias_name, experts)).transpose()?;
         let stacked = |part: &str, rows, cols| -> Result<Vec<Weight>, CheckpointError> {
             let together = format!("blk.{i}.ffn_{part}_exps.weight");
-            if names.has(&together) || !names.has(&format!("blk.{i}.ffn_{part}.0.weight")) {
+            if names.tensors.has(&together) || !names.tensors.has(&format!("blk.{i}.ffn_{part}.0.weight")) {
                 return names.stack(&together, experts, rows, cols);
             }
             (0..experts).map(|e| names.whole(&format!("blk.{i}.ffn_{part}.{e}.weight"), rows, cols)).collect()
@@ -132,22 +133,18 @@ impl Moe {
                 let blocks = gate.into_iter().zip(up).zip(down);
                 blocks.map(|((gate, up), down)| GatedBlock { gate, up, down }).collect()
             }
-            Kind::Safetensors if old_mixtral => (0..experts)
-                .map(|e| {
-                    Ok(GatedBlock {
-                        gate: names.whole(&format!("{mixtral}.experts.{e}.w1.weight"), inner, hidden)?,
-                        up: names.whole(&format!("{mixtral}.experts.{e}.w3.weight"), inner, hidden)?,
-                        down: names.whole(&format!("{mixtral}.experts.{e}.w2.weight"), hidden, inner)?,
-                    })
-                })
-                .collect::<Result<_, CheckpointError>>()?,
-            Kind::Safetensors => (0..experts)
-                .map(|e| names.block(i, &format!("mlp.experts.{e}"), inner, hidden))
-                .collect::<Result<_, CheckpointError>>()?,
+            Kind::Safetensors => {
+                let part = |e: usize, part: &str| format!("{mixtral}.experts.{e}.{part}.weight");
+                let block = |e: usize| match old_mixtral {
+                    true => names.block_named(["w1", "w3", "w2"].map(|w| part(e, w)), inner, hidden),
+                    false => names.block(i, &format!("mlp.experts.{e}"), inner, hidden),
+                };
+                (0..experts).map(block).collect::<Result<_, _>>()?
+            }
         };
         let shared =
             (shared_hidden > 0).then(|| names.block(i, "mlp.shared_experts", shared_hidden, hidden)).transpose()?;
-        Ok(MoeLayer { shape: self.clone(), router: router_weight, router_bias, experts: blocks, shared })
+        Ok(Box::new(MoeLayer { shape: self.clone(), router: router_weight, router_bias, experts: blocks, shared }))
     }
 }
 
@@ -174,9 +171,23 @@ pub struct Routes {
     pub weights: Vec<f32>,
 }
 
-impl MoeLayer {
+impl FeedForwardLayer for MoeLayer {
+    fn is_of(&self, kind: &dyn Any) -> bool {
+        kind.downcast_ref() == Some(&self.shape)
+    }
+
+    fn inputs(&self) -> Vec<&Weight> {
+        let blocks = self.experts.iter().chain(&self.shared).flat_map(|b| [&b.gate, &b.up]);
+        std::iter::once(&self.router).chain(blocks).collect()
+    }
+
+    fn matrices(&mut self) -> Vec<&mut Weight> {
+        let blocks = self.experts.iter_mut().chain(&mut self.shared).flat_map(GatedBlock::matrices);
+        std::iter::once(&mut self.router).chain(blocks).collect()
+    }
+
     /// `out = sum of the chosen experts' outputs, weighted, in ascending order of expert; then the shared block's`
-    pub fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Routes {
+    fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Option<Routes> {
         let MoeLayer { shape, experts, shared, .. } = self;
         let active = shape.active;
         let (rows, hidden) = (input.rows, input.cols);
@@ -212,7 +223,7 @@ impl MoeLayer {
         }
         let down = &buffers.down;
         let mut sums: Vec<_> = out.chunks_mut(hidden).zip(places.chunks(active)).enumerate().collect();
-        let sum = |(row, (out, places)): &mut (usize, (&mut [f32], &[(usize, f32)]))| {
+        each_row(pool, &mut sums, |(row, (out, places))| {
             out.fill(0.0);
             for &(at, weight) in *places {
                 kernels::add_scaled(out, &down[at..at + hidden], weight);
@@ -220,14 +231,9 @@ impl MoeLayer {
             if shared.is_some() {
                 kernels::add(out, &down[at + *row * hidden..at + (*row + 1) * hidden]);
             }
-        };
-        if rows < 8 {
-            sums.iter_mut().for_each(sum)
-        } else {
-            pool.each(&mut sums, sum)
-        }
+        });
         drop(sums);
-        routes
+        Some(routes)
     }
 }
 

@@ -3,6 +3,7 @@
 mod dense;
 mod mixture;
 
+use std::any::Any;
 use std::ops::Deref;
 
 pub use dense::{Activation, BlockBiases, Dense, DenseLayer};
@@ -10,7 +11,7 @@ use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
 pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score};
 
 use crate::error::CheckpointError;
-use crate::identity::Fields;
+use crate::identity::IdentityFields;
 use crate::loader::Names;
 use crate::parameters::Parameters;
 use crate::weight::{GatedBlock, Weight};
@@ -25,15 +26,19 @@ pub enum FeedForward {
 }
 
 /// A layer of feed-forward: its sizes and its weights.
-pub enum FeedForwardLayer {
-    /// One block.
-    Dense(DenseLayer),
-    /// Routed and shared ones.
-    Moe(MoeLayer),
+pub trait FeedForwardLayer: Any + Send + Sync {
+    /// Whether it has the sizes of this kind.
+    fn is_of(&self, kind: &dyn Any) -> bool;
+    /// Weights that multiply the layer's input.
+    fn inputs(&self) -> Vec<&Weight>;
+    /// Every matrix.
+    fn matrices(&mut self) -> Vec<&mut Weight>;
+    /// `out[rows, hidden]`, and the experts that were chosen where there are any.
+    fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Option<Routes>;
 }
 
 /// What others need to know of a kind of feed-forward. Sizes may come from a file: none of this may overflow or be slow.
-pub trait FeedForwardKind {
+pub trait FeedForwardKind: Any {
     /// Routed experts, and how many a token chooses; `None` without a router.
     fn experts(&self) -> Option<(usize, usize)> {
         None
@@ -41,9 +46,14 @@ pub trait FeedForwardKind {
     /// Parameters beside a stream of `hidden`.
     fn parameters(&self, hidden: usize) -> Parameters;
     /// Everything that the numbers follow from.
-    fn identify(&self, fields: &mut Fields);
+    fn identify(&self, fields: &mut IdentityFields);
     /// For people.
     fn describe(&self) -> String;
+    /// A layer of this kind with the tensors of layer `i`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or cannot be.
+    fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<Box<dyn FeedForwardLayer>, CheckpointError>;
 }
 
 impl Deref for FeedForward {
@@ -57,60 +67,6 @@ impl Deref for FeedForward {
     }
 }
 
-impl FeedForward {
-    /// A layer of this kind with the tensors of layer `i`.
-    pub(crate) fn load(&self, names: &Names, i: usize, hidden: usize) -> Result<FeedForwardLayer, CheckpointError> {
-        Ok(match self {
-            FeedForward::Dense(block) => FeedForwardLayer::Dense(block.load(names, i, hidden)?),
-            FeedForward::Moe(block) => FeedForwardLayer::Moe(block.load(names, i, hidden)?),
-        })
-    }
-}
-
-impl FeedForwardLayer {
-    /// `out[rows, hidden]`, and the experts that were chosen where there are any.
-    pub fn forward(&self, pool: &Pool, input: Input, buffers: &mut Buffers, out: &mut [f32]) -> Option<Routes> {
-        match self {
-            FeedForwardLayer::Dense(layer) => {
-                layer.forward(pool, input, buffers, out);
-                None
-            }
-            FeedForwardLayer::Moe(layer) => Some(layer.forward(pool, input, buffers, out)),
-        }
-    }
-
-    /// Whether it has these sizes.
-    pub fn is_of(&self, kind: &FeedForward) -> bool {
-        match (self, kind) {
-            (FeedForwardLayer::Dense(layer), FeedForward::Dense(shape)) => layer.shape == *shape,
-            (FeedForwardLayer::Moe(layer), FeedForward::Moe(shape)) => layer.shape == *shape,
-            _ => false,
-        }
-    }
-
-    /// Weights that multiply the layer's input.
-    pub fn inputs(&self) -> Vec<&Weight> {
-        match self {
-            FeedForwardLayer::Dense(layer) => vec![&layer.block.gate, &layer.block.up],
-            FeedForwardLayer::Moe(layer) => {
-                let blocks = layer.experts.iter().chain(&layer.shared).flat_map(|b| [&b.gate, &b.up]);
-                std::iter::once(&layer.router).chain(blocks).collect()
-            }
-        }
-    }
-
-    /// Every matrix.
-    pub fn matrices(&mut self) -> Vec<&mut Weight> {
-        match self {
-            FeedForwardLayer::Dense(layer) => layer.block.matrices().into(),
-            FeedForwardLayer::Moe(layer) => {
-                let blocks = layer.experts.iter_mut().chain(&mut layer.shared).flat_map(GatedBlock::matrices);
-                std::iter::once(&mut layer.router).chain(blocks).collect()
-            }
-        }
-    }
-}
-
 /// Buffers used again from layer to layer.
 #[derive(Default)]
 pub struct Buffers {
@@ -120,11 +76,6 @@ pub struct Buffers {
     gate: Vec<f32>,
     up: Vec<f32>,
     quantized: Quantized,
-}
-
-/// Whether any of these weights takes quantised input.
-pub(crate) fn quantized_wanted<'a>(weights: impl IntoIterator<Item = &'a Weight>) -> bool {
-    weights.into_iter().any(|w| w.format.wants_quantized_input())
 }
 
 /// All blocks on their rows at once; the outputs lie one after the other in `buffers.down`.

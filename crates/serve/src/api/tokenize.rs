@@ -18,7 +18,7 @@ use crate::api::{messages, tools};
 use crate::error::{ApiError, Dialect, id_of};
 use crate::generation::prepared::Conversation;
 use crate::generation::served_model::ServedModel;
-use crate::generation::tool_prompt::ToolPrompt;
+use crate::generation::tool_prompt::{ToolPrompt, enabled};
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
 use crate::request::{GenerateRequest, Params, RequestInput, ResponseFormat};
@@ -165,7 +165,8 @@ fn rendered(served: &ServedModel, request: GenerateRequest, slot: &WorkSlot) -> 
     let GenerateRequest { input, tools, template: variables, .. } = request;
     let RequestInput::Conversation { messages, continues } = input else { return Ok(Vec::new()) };
     let conversation = Conversation { messages, continues, tools: &tools, variables };
-    let (text, _) = conversation.render(served, &ToolPrompt::new(served.format, &tools), slot)?;
+    let chat = served.chat_template(enabled(&tools));
+    let (text, _) = conversation.render(served, &ToolPrompt::new(chat.format, chat.takes_tools, &tools), slot)?;
     fits(served, &text)?;
     Ok(served.tokenizer.encode_prompt_within(&text, counted(&|| slot.cancelled()))?)
 }

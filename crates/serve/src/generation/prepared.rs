@@ -18,7 +18,7 @@ use crate::generation::fim;
 use crate::generation::output::{Echo, OutputDecoder, OutputOptions, TaggedEvent};
 use crate::generation::reasoning_budget::ReasoningBudget;
 use crate::generation::served_model::{ConstraintFields, GrammarConstraint, ServedModel};
-use crate::generation::tool_prompt::ToolPrompt;
+use crate::generation::tool_prompt::{ToolPrompt, enabled};
 use crate::http::work_slots::WorkSlot;
 use crate::request::{GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 
@@ -73,14 +73,15 @@ impl PreparedRequest {
         let left = || slot.cancelled();
         let within = Within { tokens_max: served.engine.limits().context, left: &left };
         let GenerateRequest { input, tools, template, response_format, format_field, params, .. } = request;
-        let tool_prompt = ToolPrompt::new(served.format, &tools);
+        let chat = served.chat_template(enabled(&tools));
+        let tool_prompt = ToolPrompt::new(chat.format, chat.takes_tools, &tools);
         let constraint = tool_prompt.constraint(&tools, &response_format)?;
         let (prompts, trim, reply) = match input {
             RequestInput::Conversation { messages, continues } => {
                 let conversation = Conversation { messages, continues, tools: &tools, variables: template };
                 let (text, trim) = conversation.render(served, &tool_prompt, slot)?;
                 let format = tool_prompt.format;
-                let options = Options { reasoning_opened: served.format.opened_by(&text), tools: tool_prompt.enabled };
+                let options = Options { reasoning_opened: chat.format.opened_by(&text), tools: tool_prompt.enabled };
                 // Text that a pattern or a grammar asks for is as that says.
                 let exact = matches!(
                     response_format,
@@ -115,10 +116,8 @@ impl PreparedRequest {
                 return Err(ApiError::from(&EngineError::TooLong { tokens, over: tokens - context, context }));
             }
         }
-        let closing = match (params.thinking_max, served.format.reasons()) {
-            (Some(_), true) => {
-                served.tokenizer.encode(&served.format.reasoning_end(served.template.source()), false)?
-            }
+        let closing = match (params.thinking_max, chat.format.reasons()) {
+            (Some(_), true) => served.tokenizer.encode(&chat.format.reasoning_end(chat.render.source()), false)?,
             _ => Vec::new(),
         };
         let salt = user_salt(ctx.salt, params.user.as_deref());
@@ -252,13 +251,20 @@ impl Conversation<'_> {
         let mut messages = for_template(&tool_prompt.format, messages);
         // Only now: strings inside arguments appear when these are parsed.
         messages.iter_mut().for_each(|m| escape(served, m));
+        tool_prompt.tell_untold_tools(tools, &mut messages, &|value| escape(served, value));
+        let chat = served.chat_template(tool_prompt.enabled);
         let mut tools = tool_prompt.template_tools(tools);
         tools.iter_mut().for_each(|tools| escape(served, tools));
         escape_members(served, &mut extra);
         let (bos_token, eos_token) = (served.bos.clone(), served.eos.clone());
         let mut context = Context { add_generation_prompt: true, bos_token, eos_token, tools, extra };
         let render = |messages: &[Value], context: &Context| {
-            slot.released_while(|| served.template.render(messages, context, &|| slot.cancelled()))
+            let once = |context: &Context| chat.render.render(messages, context, &|| slot.cancelled());
+            slot.released_while(|| match (once(context), described(context)) {
+                // Some templates take a description to be there.
+                (Err(TextError::Template(_)), Some(described)) => once(&described),
+                (outcome, _) => outcome,
+            })
         };
         let last = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default();
         let begun = last.trim().to_string();
@@ -281,6 +287,19 @@ impl Conversation<'_> {
             }
         }
     }
+}
+
+/// The context with an empty description for each tool that has none; `None` where all have one.
+fn described(context: &Context) -> Option<Context> {
+    let mut context = context.clone();
+    let lacking = |tool: &&mut Value| tool["function"].is_object() && tool["function"]["description"].is_null();
+    let tools = context.tools.as_mut()?.as_array_mut()?;
+    let lacking: Vec<&mut Value> = tools.iter_mut().filter(lacking).collect();
+    if lacking.is_empty() {
+        return None;
+    }
+    lacking.into_iter().for_each(|tool| tool["function"]["description"] = "".into());
+    Some(context)
 }
 
 /// Tokenizes a prompt of `/v1/completions`.

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use axum::http::StatusCode;
 use engine::{Engine, Sampling};
+use serde_json::{Map, Value, json};
 use text::Tokenizer;
-use text::chat::Render;
+use text::chat::{Context, Message, Render};
 use text::grammar::{Constraint, GrammarError, Grammars, Matcher, Trial};
 use text::reply::Format;
 
@@ -42,6 +43,8 @@ pub struct ModelParts {
     pub tokenizer: Arc<Tokenizer>,
     /// The model's chat template.
     pub template: Box<dyn Render>,
+    /// The chat template for conversations with tools, if the model has another one for them.
+    pub tool_template: Option<Box<dyn Render>>,
     /// Text of the beginning-of-text token.
     pub bos: String,
     /// Text of the end-of-text token.
@@ -59,6 +62,10 @@ pub struct ServedModel {
     served: ModelParts,
     /// Format of its reasoning and tool calls.
     pub format: Format,
+    /// Whether the chat template tells the model of tools.
+    takes_tools: bool,
+    /// The same two of the template for conversations with tools.
+    with_tools: Option<(Format, bool)>,
     /// Tables for grammars, slow to build: built by the first request that needs them.
     grammars: OnceLock<Result<Grammars, String>>,
 }
@@ -74,8 +81,23 @@ impl Deref for ServedModel {
 impl ServedModel {
     /// Derives the reply format from the chat template.
     pub fn new(served: ModelParts) -> ServedModel {
-        let format = Format::of_template(served.template.source());
-        ServedModel { served, format, grammars: OnceLock::new() }
+        let about = |template: &dyn Render| {
+            let format = Format::of_template(template.source());
+            (format, format.calls() && takes_tools(template, &served.bos, &served.eos))
+        };
+        let (format, takes_tools) = about(&*served.template);
+        let with_tools = served.tool_template.as_deref().map(about);
+        ServedModel { served, format, takes_tools, with_tools, grammars: OnceLock::new() }
+    }
+
+    /// The template of a conversation, by whether there are tools in it.
+    pub fn chat_template(&self, tools: bool) -> ChatTemplate<'_> {
+        match (&self.served.tool_template, self.with_tools) {
+            (Some(render), Some((format, takes_tools))) if tools => {
+                ChatTemplate { render: &**render, format, takes_tools }
+            }
+            _ => ChatTemplate { render: &*self.served.template, format: self.format, takes_tools: self.takes_tools },
+        }
     }
 
     /// Compiles a constraint that applies after `marker`, or from the start.
@@ -122,6 +144,34 @@ impl ServedModel {
         // Not stoppable, and it need not be: the same work, by the same count of steps, has just ended in time in the trial, except for
         // the first mask, whose steps are limited too.
         grammars.compile_after(marker, &trial.constraint).map_err(refused)
+    }
+}
+
+/// A chat template with what it is known to do.
+#[derive(Clone, Copy)]
+pub struct ChatTemplate<'a> {
+    pub render: &'a dyn Render,
+    /// Format of reasoning and tool calls.
+    pub format: Format,
+    /// It tells the model of tools.
+    pub takes_tools: bool,
+}
+
+/// Whether a template looks at `tools`: a prompt with one differs from a prompt with none. Some templates write calls and results, and never
+/// say what can be called (DeepSeek V3.1's).
+fn takes_tools(template: &dyn Render, bos: &str, eos: &str) -> bool {
+    let messages = [Message::user("hello").into_json(false)];
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "description": "City"}}});
+    let function = json!({"name": "probe", "description": "Nothing.", "parameters": parameters});
+    let render = |tools: Option<Value>| {
+        let (bos_token, eos_token) = (bos.to_string(), eos.to_string());
+        let context = Context { add_generation_prompt: true, bos_token, eos_token, tools, extra: Map::new() };
+        template.render(&messages, &context, &|| false)
+    };
+    match (render(None), render(Some(json!([{"type": "function", "function": function}])))) {
+        (Ok(without), Ok(with)) => without != with,
+        // It does look, and takes another form of them, or another conversation.
+        _ => template.source().contains("tools"),
     }
 }
 

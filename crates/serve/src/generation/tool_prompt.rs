@@ -1,6 +1,6 @@
 //! Tool calls in the prompt: how tools are described, which syntax the reply must use, and the plain-text fallback for templates without tools.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use text::chat::{Message, Role};
 use text::grammar::{self, CallBody, CallSyntax};
 use text::reply::Format;
@@ -13,16 +13,25 @@ pub struct ToolPrompt {
     pub format: Format,
     /// Tools and calls are described in plain text.
     template_lacks_tools: bool,
+    /// The template writes calls and results, but not which tools there are.
+    untold: bool,
     /// There are tools, and they may be called.
     pub enabled: bool,
 }
 
+/// Whether there are tools that may be called.
+pub fn enabled(tools: &Tools) -> bool {
+    !tools.list.is_empty() && tools.choice != ToolChoice::None
+}
+
 impl ToolPrompt {
-    pub fn new(format: Format, tools: &Tools) -> ToolPrompt {
-        let enabled = !tools.list.is_empty() && tools.choice != ToolChoice::None;
+    /// `takes_tools`: the template tells the model of tools.
+    pub fn new(format: Format, takes_tools: bool, tools: &Tools) -> ToolPrompt {
+        let enabled = enabled(tools);
         let template_lacks_tools = !format.calls();
+        let tells = template_lacks_tools || takes_tools;
         let format = if template_lacks_tools && enabled { Format::fallback() } else { format };
-        ToolPrompt { format, template_lacks_tools, enabled }
+        ToolPrompt { format, template_lacks_tools, untold: enabled && !tells, enabled }
     }
 
     /// Tools for the template, if it supports them.
@@ -45,6 +54,34 @@ impl ToolPrompt {
                 }
                 None => messages.insert(0, Message::new(Role::System, tool_description)),
             }
+        }
+    }
+
+    /// Tells the model of its tools in the system message, in the words of DeepSeek's model cards and with the markers of this format, where the
+    /// template says nothing of them. `escape` makes the client's own texts harmless; the markers stay what they are.
+    pub fn tell_untold_tools(&self, tools: &Tools, messages: &mut Vec<Value>, escape: &dyn Fn(&mut Value)) {
+        let Some(syntax) = self.format.syntax().filter(|_| self.untold) else { return };
+        let mut text = String::from("## Tools\nYou have access to the following tools:\n");
+        for tool in &tools.list {
+            let mut said =
+                json!([tool.name, tool.description.as_deref().unwrap_or_default(), tool.parameters.to_string()]);
+            escape(&mut said);
+            let part = |i: usize| said[i].as_str().unwrap_or_default();
+            text.push_str(&format!("\n### {}\nDescription: {}\n\nParameters: {}\n", part(0), part(1), part(2)));
+        }
+        let (open, begin, middle, end, close) = (syntax.open, syntax.begin, syntax.middle, syntax.end, syntax.close);
+        text.push_str(&format!(
+            "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n\
+             {open}{begin}tool_call_name{middle}tool_call_arguments{end}{close}\n\n\
+             Where:\n\n- `tool_call_name` must be an exact match to one of the available tools\n\
+             - `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n"
+        ));
+        match messages.first_mut().filter(|m| m["role"] == "system") {
+            Some(system) => {
+                let before = system["content"].as_str().unwrap_or_default();
+                system["content"] = format!("{before}\n\n{text}").trim_start().into();
+            }
+            None => messages.insert(0, json!({"role": "system", "content": text})),
         }
     }
 
@@ -146,7 +183,6 @@ fn to_plain_text(message: &mut Message) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
     use text::chat::ToolCall;
 
     use super::*;
@@ -164,7 +200,7 @@ mod tests {
     }
 
     fn of(name: &str, tools: &Tools) -> ToolPrompt {
-        ToolPrompt::new(Format::by_name(name).unwrap(), tools)
+        ToolPrompt::new(Format::by_name(name).unwrap(), true, tools)
     }
 
     #[test]
@@ -184,6 +220,32 @@ mod tests {
         let said = "<tool_call>\n{\"name\": \"go\", \"arguments\": {\"a\": 1}}\n</tool_call>";
         assert_eq!(messages[2], Message::new(Role::Assistant, said));
         assert_eq!(messages[3], Message::new(Role::User, "<tool_response>\nGone.\n</tool_response>"));
+    }
+
+    #[test]
+    fn tools_that_a_template_keeps_to_itself_are_told_in_the_familys_own_form() {
+        let tools = tools(ToolChoice::Auto, false);
+        let format = Format::by_name("deepseek-v3.1").unwrap();
+        let tell = |takes_tools: bool, mut messages: Vec<Value>| {
+            let escape = |value: &mut Value| {
+                value
+                    .as_array_mut()
+                    .unwrap()
+                    .iter_mut()
+                    .for_each(|text| *text = format!("~{}", text.as_str().unwrap()).into());
+            };
+            ToolPrompt::new(format, takes_tools, &tools).tell_untold_tools(&tools, &mut messages, &escape);
+            messages
+        };
+        let asked = || json!({"role": "user", "content": "Go."});
+        assert_eq!(tell(true, vec![asked()]), [asked()]);
+        let told = tell(false, vec![asked()]);
+        let system = told[0]["content"].as_str().unwrap();
+        assert!(system.starts_with("## Tools\nYou have") && system.contains("### ~go\nDescription: ~\n"), "{system}");
+        let form = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>tool_call_name<｜tool▁sep｜>tool_call_arguments<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+        assert!(system.contains(form), "{system}");
+        let told = tell(false, vec![json!({"role": "system", "content": "Be brief."}), asked()]);
+        assert!(told.len() == 2 && told[0]["content"].as_str().unwrap().starts_with("Be brief.\n\n## Tools"));
     }
 
     #[test]

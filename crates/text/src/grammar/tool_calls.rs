@@ -199,6 +199,33 @@ fn optional(opening: &[Piece], body: &CallBody) -> String {
     }
 }
 
+/// A schema of arguments, which are one JSON object whatever it says: published tools leave out the type, or give other types beside it.
+fn of_object(parameters: &Value) -> Value {
+    let object = json!({"type": "object"});
+    let Some(schema) = parameters.as_object() else { return object };
+    let mut schema = schema.clone();
+    match schema.get("type") {
+        Some(Value::String(one)) if one == "object" => {}
+        Some(Value::Array(several)) if several.iter().any(|one| one == "object") => {
+            schema.insert("type".to_string(), "object".into());
+        }
+        None if ["$ref", "allOf", "anyOf", "oneOf", "enum", "const"].iter().all(|key| !schema.contains_key(*key)) => {
+            schema.insert("type".to_string(), "object".into());
+        }
+        _ => {
+            let mut both = serde_json::Map::new();
+            for definitions in ["$defs", "definitions"] {
+                if let Some(defined) = schema.remove(definitions) {
+                    both.insert(definitions.to_string(), defined);
+                }
+            }
+            both.insert("allOf".to_string(), json!([schema, object]));
+            return both.into();
+        }
+    }
+    schema.into()
+}
+
 /// The JSON of a tool's arguments.
 fn arguments(
     grammars: &Grammars,
@@ -211,7 +238,12 @@ fn arguments(
     if tool.parameters.is_null() {
         return Ok(anything());
     }
-    let screened = match schema::screen(&tool.parameters, tool.strict) {
+    if let Some(other) = tool.parameters["type"].as_str().filter(|&other| other != "object" && tool.strict) {
+        let reason = format!("it is {other:?}; the arguments of a call are one JSON object");
+        return Err(GrammarError::invalid("#/type", reason).of_tool(&tool.name));
+    }
+    let parameters = of_object(&tool.parameters);
+    let screened = match schema::screen(&parameters, tool.strict) {
         Ok(screened) => screened,
         Err(error) if tool.strict => return Err(error.of_tool(&tool.name)),
         Err(error) => {
@@ -225,7 +257,7 @@ fn arguments(
     if !tool.strict
         && let Err(refused) = grammars.parser(vec![grammar.clone()])?
     {
-        let part = grammars.empty_schema(&tool.parameters, &screened, false);
+        let part = grammars.empty_schema(&parameters, &screened, false);
         let said = part.map_or_else(|| one_line(&refused.to_string()), |part| part.to_string());
         warnings.push(format!("tool {}: any arguments are taken ({said})", tool.name));
         return Ok(anything());

@@ -208,3 +208,52 @@ fn calls_that_cannot_be_are_refused() {
     assert_eq!(matcher.warnings().len(), 2, "{:?}", matcher.warnings());
     assert!(matcher.warnings().iter().any(|w| w.starts_with("tool g: any arguments")));
 }
+
+/// Published tools leave out the type, or give other types beside it: what is generated is an object all the same.
+#[test]
+fn arguments_are_an_object_whatever_their_schema_leaves_open() {
+    let (tokenizer, grammars) = bundled();
+    let syntax = CallSyntax {
+        begin: String::new(),
+        before_call: "call ".to_string(),
+        body: CallBody::NameThenArguments(" with ".to_string()),
+        after_call: ";".to_string(),
+        between: String::new(),
+        end: String::new(),
+    };
+    let open = "call f with ";
+    for (parameters, strict, object) in [
+        (json!({}), false, "{}"),
+        (json!({"properties": {"a": {"type": "integer"}}}), false, "{\"a\":1"),
+        (json!({"type": ["object", "null"], "properties": {"a": {"type": "integer"}}}), false, "{\"a\":1"),
+        (json!({"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}), false, "{\"x\":1"),
+        (json!({"enum": ["x"]}), false, "{\"x\":1"),
+        (
+            json!({"$ref": "#/$defs/o", "$defs": {"o": {"type": "object", "properties": {"a": {"type": "integer"}}}}}),
+            false,
+            "{\"a\":1",
+        ),
+    ] {
+        let tool = Tool { name: "f".to_string(), parameters: parameters.clone(), strict };
+        let calls = Constraint::Calls {
+            tools: vec![tool],
+            required: true,
+            one_only: true,
+            named: None,
+            syntax: syntax.clone(),
+        };
+        let begin = || {
+            let mut matcher = grammars.compile(&calls).unwrap();
+            follow(&mut matcher, &tokenizer, open);
+            matcher
+        };
+        follow(&mut begin(), &tokenizer, object);
+        for other in ["5", "n", "\"", "["] {
+            assert!(!may(&mut begin(), &tokenizer, other), "{parameters}: {other}");
+        }
+    }
+    let impossible = Tool { name: "f".to_string(), parameters: json!({"type": "integer"}), strict: true };
+    let calls = Constraint::Calls { tools: vec![impossible], required: true, one_only: true, named: None, syntax };
+    let said = grammars.compile(&calls).map(|_| ()).unwrap_err().to_string();
+    assert!(said.starts_with("tool f: "), "{said}");
+}

@@ -54,26 +54,41 @@ pub fn to_six(x: &[f32], bytes: &mut [u8], scales: &mut [u16]) {
     }
 }
 
-/// Sixteen of eight bits, from number `at` on (a multiple of 16).
-#[inline(always)]
-pub(crate) fn eight_lanes(quants: &[i8], scales: &[u16], at: usize) -> [f32; 16] {
-    let (quants, scale) = (&quants[at..at + 16], wide(scales[at / SMALL]));
-    let mut lanes = [0f32; 16];
-    for i in 0..16 {
-        lanes[i] = f32::from(quants[i]) * scale;
-    }
-    lanes
+/// Quants of 8 bits, or bytes of packed quants of 6 bits.
+pub(crate) trait SmallQuants: Sized {
+    /// A bound on the magnitudes of quants.
+    const MOST: f32;
+
+    /// Sixteen numbers, from number `at` on (a multiple of 16).
+    fn lanes(quants: &[Self], scales: &[u16], at: usize) -> [f32; 16];
 }
 
-/// Sixteen of six bits, from number `at` on (a multiple of 16).
-#[inline(always)]
-pub(crate) fn six_lanes(bytes: &[u8], scales: &[u16], at: usize) -> [f32; 16] {
-    let (block, scale) = (&bytes[at / SMALL * SIX_BYTES..][..SIX_BYTES], wide(scales[at / SMALL]));
-    let mut lanes = [0f32; 16];
-    for i in 0..16 {
-        let four = (block[i % 8] >> (i / 8 * 4)) & 15;
-        let two = (block[8 + i % 4] >> (i / 4 * 2)) & 3;
-        lanes[i] = f32::from((four | two << 4) as i8 - 32) * scale;
+impl SmallQuants for i8 {
+    const MOST: f32 = 128.0;
+
+    #[inline(always)]
+    fn lanes(quants: &[i8], scales: &[u16], at: usize) -> [f32; 16] {
+        let (quants, scale) = (&quants[at..at + 16], wide(scales[at / SMALL]));
+        let mut lanes = [0f32; 16];
+        for i in 0..16 {
+            lanes[i] = f32::from(quants[i]) * scale;
+        }
+        lanes
     }
-    lanes
+}
+
+impl SmallQuants for u8 {
+    const MOST: f32 = 32.0;
+
+    #[inline(always)]
+    fn lanes(bytes: &[u8], scales: &[u16], at: usize) -> [f32; 16] {
+        let (block, scale) = (&bytes[at / SMALL * SIX_BYTES..][..SIX_BYTES], wide(scales[at / SMALL]));
+        let mut lanes = [0f32; 16];
+        for i in 0..16 {
+            let four = (block[i % 8] >> (i / 8 * 4)) & 15;
+            let two = (block[8 + i % 4] >> (i / 4 * 2)) & 3;
+            lanes[i] = f32::from((four | two << 4) as i8 - 32) * scale;
+        }
+        lanes
+    }
 }

@@ -15,7 +15,7 @@ use std::cell::Cell;
 
 use crate::attend::{FOUR, Shape, enter, merge_vector, prefetch_row, seen_by_group, soften, within_keys};
 use crate::scratch::room;
-use crate::small::{SMALL, eight_lanes, six_lanes};
+use crate::small_quants::{SMALL, SmallQuants};
 use crate::vectors::{Vectors, array};
 use crate::{Attended, Keys, Numbers, PAGE_MAX, Queries};
 
@@ -44,7 +44,7 @@ const TINY: f32 = 1e-34;
 
 /// Neighbours in a key that share a scale at a position.
 #[derive(Clone, Copy, Default)]
-struct Part {
+struct ScaledPart {
     from: usize,
     len: usize,
     /// Its first chunk and its first block.
@@ -52,7 +52,7 @@ struct Part {
     block: usize,
 }
 
-impl Part {
+impl ScaledPart {
     fn chunks(self) -> usize {
         self.len.div_ceil(CHUNK)
     }
@@ -63,8 +63,8 @@ impl Part {
 }
 
 #[derive(Default)]
-struct Scratch {
-    parts: Vec<Part>,
+struct FixedScratch {
+    parts: Vec<ScaledPart>,
     /// `[query][chunk][16]` pairs
     queries: Vec<[i32; 16]>,
     /// `[query][block]`
@@ -88,7 +88,7 @@ struct Scratch {
 
 thread_local! {
     // Taken out while in use: a closure around a kernel would be compiled without its instruction set.
-    static SCRATCH: Cell<Scratch> = Cell::default();
+    static SCRATCH: Cell<FixedScratch> = Cell::default();
 }
 
 /// Numbers in one of their formats.
@@ -145,39 +145,20 @@ impl Source for &[u16] {
     }
 }
 
-/// The largest of scales times the largest quant.
-#[inline(always)]
-fn bound(scales: &[u16], most: f32) -> u32 {
-    (f32::from_bits(scales.largest(0, scales.len())) * most).to_bits()
-}
-
-impl Source for (&[i8], &[u16]) {
+impl<Q: SmallQuants> Source for (&[Q], &[u16]) {
     #[inline(always)]
     fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
-        [isa.load(&eight_lanes(self.0, self.1, at)), isa.load(&eight_lanes(self.0, self.1, at + SMALL))]
+        [isa.load(&Q::lanes(self.0, self.1, at)), isa.load(&Q::lanes(self.0, self.1, at + SMALL))]
     }
     #[inline(always)]
     fn rest<V: Vectors>(self, isa: V, at: usize, _: usize) -> [V::F; 2] {
-        [isa.load(&eight_lanes(self.0, self.1, at)), isa.splat(0.0)]
+        [isa.load(&Q::lanes(self.0, self.1, at)), isa.splat(0.0)]
     }
+    /// The largest of scales times the largest quant.
     #[inline(always)]
     fn largest(self, from: usize, len: usize) -> u32 {
-        bound(&self.1[from / SMALL..(from + len) / SMALL], 128.0)
-    }
-}
-
-impl Source for (&[u8], &[u16]) {
-    #[inline(always)]
-    fn whole<V: Vectors>(self, isa: V, at: usize) -> [V::F; 2] {
-        [isa.load(&six_lanes(self.0, self.1, at)), isa.load(&six_lanes(self.0, self.1, at + SMALL))]
-    }
-    #[inline(always)]
-    fn rest<V: Vectors>(self, isa: V, at: usize, _: usize) -> [V::F; 2] {
-        [isa.load(&six_lanes(self.0, self.1, at)), isa.splat(0.0)]
-    }
-    #[inline(always)]
-    fn largest(self, from: usize, len: usize) -> u32 {
-        bound(&self.1[from / SMALL..(from + len) / SMALL], 32.0)
+        let scales = &self.1[from / SMALL..(from + len) / SMALL];
+        (f32::from_bits(scales.largest(0, scales.len())) * Q::MOST).to_bits()
     }
 }
 
@@ -196,9 +177,9 @@ fn round<V: Vectors>(isa: V, x: [V::F; 2], inverse: V::F) -> V::I {
     isa.pack(isa.to_i(isa.mul(x[0], inverse)), isa.to_i(isa.mul(x[1], inverse)))
 }
 
-fn fill_parts(parts: &mut Vec<Part>, shape: Shape, within: bool) {
+fn fill_parts(parts: &mut Vec<ScaledPart>, shape: Shape, within: bool) {
     parts.clear();
-    let mut next = Part::default();
+    let mut next = ScaledPart::default();
     while next.from < shape.key {
         let most = if !within {
             PART
@@ -210,18 +191,18 @@ fn fill_parts(parts: &mut Vec<Part>, shape: Shape, within: bool) {
         next.len = most.min(shape.key - next.from);
         parts.push(next);
         let (chunk, block) = (next.chunk + next.chunks(), next.block + next.blocks());
-        next = Part { from: next.from + next.len, len: 0, chunk, block };
+        next = ScaledPart { from: next.from + next.len, len: 0, chunk, block };
     }
 }
 
 /// Chunks and blocks of a key.
-fn sizes(parts: &[Part]) -> (usize, usize) {
+fn sizes(parts: &[ScaledPart]) -> (usize, usize) {
     parts.last().map_or((0, 0), |p| (p.chunk + p.chunks(), p.block + p.blocks()))
 }
 
 /// One query to pairs, and its blocks' scales.
 #[inline(always)]
-fn pack_query<V: Vectors>(isa: V, q: &[f32], parts: &[Part], out: &mut [[i32; 16]], scales: &mut [f32]) {
+fn pack_query<V: Vectors>(isa: V, q: &[f32], parts: &[ScaledPart], out: &mut [[i32; 16]], scales: &mut [f32]) {
     for part in parts {
         for block in 0..part.blocks() {
             let at = BLOCK * CHUNK * block;
@@ -238,18 +219,18 @@ fn pack_query<V: Vectors>(isa: V, q: &[f32], parts: &[Part], out: &mut [[i32; 16
 
 /// Rows of a page in one format.
 #[derive(Clone, Copy)]
-struct Stored<'a, S> {
+struct StoredRows<'a, S> {
     x: S,
     stride: usize,
     count: usize,
-    parts: &'a [Part],
+    parts: &'a [ScaledPart],
 }
 
 /// Sixteen positions, from vector `g` on, to integers `[chunk][position][16 pairs]` and their scales.
 #[inline(always)]
 fn round_rows<V: Vectors, S: Source>(
     isa: V,
-    Stored { x, stride, count, parts }: Stored<S>,
+    StoredRows { x, stride, count, parts }: StoredRows<S>,
     g: usize,
     rows: &mut [[[i32; 16]; LANES]],
     scales: &mut [[f32; PAGE_MAX]],
@@ -307,7 +288,7 @@ fn turn_rows<V: Vectors>(isa: V, rows: &[[[i32; 16]; LANES]], g: usize, vectors:
 #[inline(always)]
 fn pack<V: Vectors, S: Source>(
     isa: V,
-    from: Stored<S>,
+    from: StoredRows<S>,
     rows: &mut [[[i32; 16]; LANES]],
     scales: &mut [[f32; PAGE_MAX]],
     (keys, values): (&mut [[[i32; 16]; 16]], &mut [[[i32; CHUNK]; PAIRS]]),
@@ -503,7 +484,7 @@ pub fn attend<V: Vectors>(
 
 /// Scores to weights, and what of each query's state stays.
 #[inline(always)]
-fn weigh_page<V: Vectors>(isa: V, shape: Shape, within: bool, s: &mut Scratch, state: &mut Attended) {
+fn weigh_page<V: Vectors>(isa: V, shape: Shape, within: bool, s: &mut FixedScratch, state: &mut Attended) {
     let groups = shape.heads.div_ceil(FOUR);
     let value_scales = if within { &s.key_scales[0] } else { &s.value_scales[0] };
     let mut scales = [0f32; FOUR * PAGE_MAX];
@@ -525,7 +506,7 @@ fn weigh_page<V: Vectors>(isa: V, shape: Shape, within: bool, s: &mut Scratch, s
 
 /// Weighted values of all groups, a few chunks of the values at a time.
 #[inline(always)]
-fn value_page<V: Vectors>(isa: V, shape: Shape, s: &Scratch, state: &mut Attended) {
+fn value_page<V: Vectors>(isa: V, shape: Shape, s: &FixedScratch, state: &mut Attended) {
     let Shape { heads, value: width, .. } = shape;
     let chunks = width.div_ceil(CHUNK);
     let mut c = 0;
@@ -550,9 +531,8 @@ fn value_page<V: Vectors>(isa: V, shape: Shape, s: &Scratch, state: &mut Attende
     }
 }
 
-/// Keys and values of the page to integers.
 #[inline(always)]
-fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
+fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mut FixedScratch) {
     let (parts, count) = (&s.parts[..], keys.count);
     let ((chunks, _), value_chunks) = (sizes(parts), shape.value.div_ceil(CHUNK));
     let rows = room(&mut s.rows, chunks.max(value_chunks), [[0; 16]; LANES]);
@@ -565,23 +545,22 @@ fn pack_page<V: Vectors>(isa: V, shape: Shape, keys: &Keys, within: bool, s: &mu
         ($numbers:expr, $stride:expr, $parts:expr, $scales:expr, $to:expr) => {{
             let (stride, parts) = ($stride, $parts);
             match $numbers {
-                Numbers::F32(x) => pack(isa, Stored { x, stride, count, parts }, rows, $scales, $to),
-                Numbers::Bf16(x) => pack(isa, Stored { x, stride, count, parts }, rows, $scales, $to),
-                Numbers::Eight(x, s) => pack(isa, Stored { x: (x, s), stride, count, parts }, rows, $scales, $to),
-                Numbers::Six(x, s) => pack(isa, Stored { x: (x, s), stride, count, parts }, rows, $scales, $to),
+                Numbers::F32(x) => pack(isa, StoredRows { x, stride, count, parts }, rows, $scales, $to),
+                Numbers::Bf16(x) => pack(isa, StoredRows { x, stride, count, parts }, rows, $scales, $to),
+                Numbers::Eight(x, s) => pack(isa, StoredRows { x: (x, s), stride, count, parts }, rows, $scales, $to),
+                Numbers::Six(x, s) => pack(isa, StoredRows { x: (x, s), stride, count, parts }, rows, $scales, $to),
             }
         }};
     }
     pack!(keys.keys, keys.key_stride, parts, k_scales, (k, if within { &mut *v } else { &mut [][..] }));
     if !within && shape.value > 0 {
-        let part = [Part { len: shape.value, ..Part::default() }];
+        let part = [ScaledPart { len: shape.value, ..ScaledPart::default() }];
         pack!(keys.values, keys.value_stride, &part, v_scales, (&mut [], v));
     }
 }
 
-/// Queries to integers.
 #[inline(always)]
-fn pack_queries<V: Vectors>(isa: V, queries: &Queries, shape: Shape, s: &mut Scratch) {
+fn pack_queries<V: Vectors>(isa: V, queries: &Queries, shape: Shape, s: &mut FixedScratch) {
     let (chunks, blocks) = sizes(&s.parts);
     let padded = shape.heads.next_multiple_of(FOUR);
     let q = room(&mut s.queries, padded * chunks, [0; 16]);
@@ -595,7 +574,7 @@ fn pack_queries<V: Vectors>(isa: V, queries: &Queries, shape: Shape, s: &mut Scr
 /// All scores of the page, a block of keys with all groups at a time, so that it is read from the nearest cache. Every step asks for
 /// its share of the next page.
 #[inline(always)]
-fn score_page<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, within: bool, s: &mut Scratch) {
+fn score_page<V: Vectors>(isa: V, queries: &Queries, shape: Shape, keys: &Keys, within: bool, s: &mut FixedScratch) {
     let Shape { heads, key, value, .. } = shape;
     let groups = heads.div_ceil(FOUR);
     for (g, group) in room(&mut s.groups, groups, Default::default()).iter_mut().enumerate() {

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::dispatch::table;
 use crate::panels::{BLOCK, Panel, split, with_panels};
-use crate::quantize::Writer;
+use crate::quantize::BlockWriter;
 use crate::scratch::sized;
 use crate::{Input, Matrix, Out, PIECE_BYTES, Pool, Quantized, Rows, SharedOut, checked, rows_a_piece, selection};
 
@@ -42,7 +42,7 @@ impl Hidden {
         if in_bytes {
             self.quantized.shape(rows.iter().copied(), width);
         } else {
-            self.floats.resize((self.rows * width).max(self.floats.len()), 0.0);
+            sized(&mut self.floats, self.rows * width);
         }
     }
 
@@ -62,7 +62,7 @@ impl Hidden {
 }
 
 enum Target<'a> {
-    Bytes(Writer<'a>),
+    Bytes(BlockWriter<'a>),
     Floats(SharedOut<'a>),
 }
 
@@ -74,7 +74,7 @@ thread_local! {
 }
 
 /// A block, and where its rows go.
-struct Part<'a, 'b> {
+struct BlockRows<'a, 'b> {
     block: &'b Gated<'a>,
     /// Rows.
     n: usize,
@@ -106,7 +106,7 @@ pub fn gated(pool: &Pool, blocks: &[Gated], hidden: &mut [Hidden]) {
             let step = rows_a_piece((gate.bytes.len() + up.bytes.len()) / width, piece);
             pieces.extend((0..width).step_by(step).map(|from| (parts.len(), from..(from + step).min(width))));
         }
-        parts.push(Part { block, n, first: filled[*to] });
+        parts.push(BlockRows { block, n, first: filled[*to] });
         filled[*to] += n;
     }
     assert!(hidden.iter().zip(&filled).all(|(hidden, &rows)| hidden.rows == rows), "the buffers' rows");
@@ -125,7 +125,7 @@ pub fn gated(pool: &Pool, blocks: &[Gated], hidden: &mut [Hidden]) {
 }
 
 /// Columns `range` of one block.
-fn columns(part: &Part, range: Range<usize>, panels: [&[Panel]; 2], ahead: &[u8], target: &Target) {
+fn columns(part: &BlockRows, range: Range<usize>, panels: [&[Panel]; 2], ahead: &[u8], target: &Target) {
     let (Gated { gate, up, input, rows, .. }, n) = (part.block, part.n);
     let mut scratch = SCRATCH.take();
     // Of many rows, what passes between the halves stays in a near cache; with one, each weight is read in one stream.

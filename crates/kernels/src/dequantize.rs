@@ -1,4 +1,4 @@
-//! Unpacking: one stored block to unsigned quants, scales and minima, and stored numbers to f32. The meaning of every format is here.
+//! Dequantization: one stored block to unsigned quants, scales and minima, and stored numbers to f32. The meaning of every format is here.
 //!
 //! Quantised formats are groups of 16 or 32 weights: `w = scale * (u - OFFSET) - minimum`. All functions are plain Rust,
 //! inlined into the instruction-set files so that each compiles them for its own vectors.
@@ -127,21 +127,16 @@ fn table(qs: &[u8], values: &[u8; 16], u: &mut [u8]) {
     }
 }
 
-/// The 6-bit scale and minimum of group `j` in the 12 packed bytes of Q4_K and Q5_K.
-#[inline(always)]
-fn scale_and_min(packed: &[u8], j: usize) -> (u8, u8) {
-    if j < 4 {
-        (packed[j] & 63, packed[j + 4] & 63)
-    } else {
-        ((packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4), (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4))
-    }
-}
-
+/// The 6-bit scales and minima in the first 16 bytes of Q4_K and Q5_K.
 #[inline(always)]
 fn k_scales(bytes: &[u8], s: &mut [f32], m: &mut [f32]) {
-    let (d, dmin) = (f16_at(bytes, 0), f16_at(bytes, 2));
+    let (d, dmin, packed) = (f16_at(bytes, 0), f16_at(bytes, 2), &bytes[4..16]);
     for j in 0..8 {
-        let (scale, min) = scale_and_min(&bytes[4..16], j);
+        let (scale, min) = if j < 4 {
+            (packed[j] & 63, packed[j + 4] & 63)
+        } else {
+            ((packed[j + 4] & 15) | ((packed[j - 4] >> 6) << 4), (packed[j + 4] >> 4) | ((packed[j] >> 6) << 4))
+        };
         s[j] = d * scale as f32;
         m[j] = dmin * min as f32;
     }
@@ -274,6 +269,36 @@ block!(Mxfp4, Mxfp4, 32, 12, false, |bytes, u, s, m| {
     s[0] = f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (e - 1) << 23 });
     table(&bytes[1..17], &E2M1, u);
 });
+
+/// Run `$body` with `$B` bound to the type of a quantised `$format`.
+macro_rules! with_format {
+    ($format:expr, $B:ident, $body:expr) => {{
+        macro_rules! run {
+            ($name:ident) => {{
+                type $B = $crate::dequantize::$name;
+                $body
+            }};
+        }
+        use $crate::Format;
+        match $format {
+            Format::Q4K => run!(Q4K),
+            Format::Q5K => run!(Q5K),
+            Format::Q6K => run!(Q6K),
+            Format::Q2K => run!(Q2K),
+            Format::Q3K => run!(Q3K),
+            Format::Iq4Xs => run!(Iq4Xs),
+            Format::Q8_0 => run!(Q8_0),
+            Format::Q4_0 => run!(Q4_0),
+            Format::Q4_1 => run!(Q4_1),
+            Format::Q5_0 => run!(Q5_0),
+            Format::Q5_1 => run!(Q5_1),
+            Format::Iq4Nl => run!(Iq4Nl),
+            Format::Mxfp4 => run!(Mxfp4),
+            Format::F32 | Format::F16 | Format::Bf16 | Format::F8E4M3 => unreachable!("not made of blocks"),
+        }
+    }};
+}
+pub(crate) use with_format;
 
 /// A whole quantised row to f32.
 #[inline(always)]
