@@ -270,6 +270,8 @@ fn errors_about_schemas_name_their_field() {
         ),
         ("/v1/chat/completions", chat(), json!({"structured_outputs": {"json": broken}}), "structured_outputs.json"),
         ("/v1/chat/completions", chat(), json!({"structured_outputs": {"regex": "("}}), "structured_outputs.regex"),
+        ("/v1/chat/completions", chat(), json!({"guided_json": broken}), "guided_json"),
+        ("/v1/chat/completions", chat(), json!({"regex": "("}), "regex"),
         (
             "/v1/completions",
             json!({"prompt": "a"}),
@@ -323,6 +325,49 @@ fn errors_about_schemas_name_their_field() {
         assert!(error["message"].as_str().unwrap().starts_with(&format!("{field}: ")), "{field}: {refused}");
         assert!(path == "/v1/messages" || error["param"] == field, "{field}: {refused}");
     }
+}
+
+/// White space included.
+#[test]
+fn constraints_of_other_servers_hold() {
+    let server = Server::start(&[]);
+    for (field, value, answer) in [
+        ("guided_choice", json!([" maybe"]), " maybe"),
+        ("guided_regex", json!("\\n(42|42)"), "\n42"),
+        ("grammar", json!("start: \"four\""), "four"),
+        ("guided_json", json!({"const": 7}), "7"),
+        ("json_schema", json!("{\"enum\": [true]}"), "true"),
+    ] {
+        let body = with(chat(), json!({ (field): value, "max_tokens": 20 }));
+        let got = fine(&server, "/v1/chat/completions", body);
+        assert_eq!(got["choices"][0]["message"]["content"], answer, "{field}");
+    }
+}
+
+/// As Codex and Claude Code send them.
+#[test]
+fn a_request_is_served_without_tools_that_cannot_be_called() {
+    let server = Server::start(&["--cors-origin", "*"]);
+    let inner = json!({"type": "function", "name": "find", "parameters": {"type": "object", "properties": {}}});
+    let tools = json!([{"type": "web_search"}, {"type": "custom", "name": "a, b\u{e9}"},
+        {"type": "namespace", "name": "mcp__files", "tools": [inner]}]);
+    let body =
+        json!({"input": "Hi", "max_output_tokens": 200, "tools": tools, "tool_choice": "required", "temperature": 0});
+    let answer = server.post("/v1/responses", &body.to_string());
+    let (status, whole) = answered(&answer);
+    assert_eq!(status, 200, "{whole}");
+    assert!(answer.contains("x-tools-ignored: web_search, custom:a? b?\r\n"), "{answer}");
+    let call = &whole["output"][0];
+    assert_eq!((&call["namespace"], &call["name"]), (&json!("mcp__files"), &json!("find")), "{whole}");
+    let streamed = events(&server.post("/v1/responses", &with(body, json!({"stream": true})).to_string()));
+    let items: Vec<&Value> = streamed.iter().filter(|event| event["type"] == "response.output_item.done").collect();
+    assert_eq!((&items[0]["item"]["namespace"], &items[0]["item"]["name"]), (&json!("mcp__files"), &json!("find")));
+    let search = json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]});
+    assert!(
+        server
+            .post("/v1/messages", &with(chat(), search).to_string())
+            .contains("x-tools-ignored: web_search_20250305:web_search\r\n")
+    );
 }
 
 /// What cannot fit is refused before it is encoded, at every route that reads texts.

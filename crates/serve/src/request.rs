@@ -66,6 +66,8 @@ pub struct Tool {
     pub field: String,
     /// Arguments must match the schema.
     pub strict: bool,
+    /// The namespace that it was given in, and its name there; `name` has both.
+    pub namespace: Option<(String, String)>,
 }
 
 impl Tool {
@@ -169,6 +171,8 @@ pub struct Params {
     pub priority: i8,
     /// Names of fields that were ignored.
     pub unknown: Vec<String>,
+    /// Tools and items that were left out, by their types.
+    pub ignored: Vec<String>,
 }
 
 impl Params {
@@ -188,6 +192,7 @@ impl Params {
             user: None,
             priority: 0,
             unknown: Vec::new(),
+            ignored: Vec::new(),
         }
     }
 }

@@ -70,6 +70,7 @@ for base in (BASE, BASE + "/anthropic"):
     refused(anthropic.BadRequestError, "temperature is 3", extra_body={"temperature": 3})
     refused(anthropic.NotFoundError, "model is \"other\"", model="other")
     refused(anthropic.BadRequestError, "prompt is too long: ", messages=[{"role": "user", "content": "cat " * 5000}])
-    refused(anthropic.BadRequestError, "tools[0].type", tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    refused(anthropic.BadRequestError, "tool_choice", tools=[search], tool_choice={"type": "tool", "name": "web_search"})
 
 print("anthropic for Python", anthropic.__version__, "is content")

@@ -54,6 +54,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
         "prediction",
     ]);
     params.unknown = fields.unknown();
+    params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
 }
@@ -151,6 +152,7 @@ fn one_message(message: &Field) -> Result<Message, ApiError> {
     let content = message.get("content");
     let text = match content.value {
         Value::Null if absent => refusal.unwrap_or_default().to_string(),
+        _ if role == Role::Tool => CONTENT.result(&content)?,
         _ => CONTENT.text(&content)?,
     };
     Ok(Message { role, content: Some(text), name, tool_call_id, tool_calls, reasoning_content })

@@ -9,6 +9,9 @@ use crate::generation::served_model::ServedModel;
 
 /// Most characters of a value that an error quotes.
 const SHOWN_MAX: usize = 100;
+/// Most names that are recorded of what a request is served without.
+const IGNORED_MAX: usize = 32;
+const IGNORED_CHARS_MAX: usize = 64;
 
 /// What the model determines about a request.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +124,31 @@ impl TextForm {
         }
     }
 
+    /// The text of a tool's result. Media, which no model here reads, become a note, so that the conversation goes on.
+    pub fn result(&self, field: &Field) -> Result<String, ApiError> {
+        match field.value {
+            Value::Array(_) => field.items().map(|part| self.part_of_result(&part)).collect(),
+            _ => self.text(field),
+        }
+    }
+
+    fn part_of_result(&self, part: &Field) -> Result<String, ApiError> {
+        let Some(kind) = part.kind().filter(|kind| self.parts.iter().all(|(known, _)| known != kind)) else {
+            return self.part(part).map(str::to_string);
+        };
+        // The text of a document, a search result or an embedded resource.
+        let plain = part.get("source").value["type"] == "text";
+        let text = if plain { part.value.pointer("/source/data") } else { part.value.get("text") };
+        let resource = part.value.pointer("/resource/text");
+        if let Some(text) = text.or(resource).and_then(Value::as_str) {
+            return Ok(text.to_string());
+        }
+        if part.get("content").value.is_array() {
+            return part.get("content").items().map(|inner| self.part(&inner)).collect();
+        }
+        Ok(note(kind))
+    }
+
     pub fn part<'v>(&self, part: &Field<'v>) -> Result<&'v str, ApiError> {
         match self.parts.iter().find(|(kind, _)| part.kind() == Some(kind)) {
             Some((_, key)) => part.get(key).string(),
@@ -129,12 +157,21 @@ impl TextForm {
     }
 }
 
+/// What stands in the place of a part that is not text.
+pub(super) fn note(kind: &str) -> String {
+    let known = ["image", "screenshot", "audio", "video", "document", "file"];
+    let what = known.into_iter().find(|word| kind.contains(word)).unwrap_or("attachment");
+    format!("[{what} left out: this model reads text only]")
+}
+
 /// The fields of a body. Taking a field removes it; `null` counts as absent.
 #[derive(Debug)]
 pub struct Fields {
     map: Map<String, Value>,
     /// Keys that were looked up, for a test that compares them with the API's description.
     pub(super) taken: Vec<&'static str>,
+    /// Tools and items that were left out of the request, by their types.
+    ignored: Vec<String>,
 }
 
 impl Fields {
@@ -158,7 +195,7 @@ impl Fields {
             }
         })?;
         match value {
-            Value::Object(map) => Ok(Fields { map, taken: Vec::new() }),
+            Value::Object(map) => Ok(Fields { map, taken: Vec::new(), ignored: Vec::new() }),
             other => {
                 let message = format!("the body is {}; it must be a JSON object", shown(&other));
                 Err(ApiError::bad("invalid_json", message))
@@ -223,6 +260,19 @@ impl Fields {
     /// Fields that do not affect the answer: accepted with any value.
     pub(super) fn about(&mut self, keys: &[&'static str]) {
         keys.iter().for_each(|key| drop(self.take(key)));
+    }
+
+    /// Records what is left out of the request: a tool that cannot be called here, or an item of one.
+    pub(super) fn ignore(&mut self, what: &str) {
+        let what: String = what.chars().take(IGNORED_CHARS_MAX).collect();
+        if self.ignored.len() < IGNORED_MAX && !self.ignored.contains(&what) {
+            self.ignored.push(what);
+        }
+    }
+
+    /// What was left out.
+    pub(super) fn ignored(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.ignored)
     }
 
     /// Names of fields that were not taken.

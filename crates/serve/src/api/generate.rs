@@ -22,9 +22,9 @@ use crate::generation::in_flight::InFlight;
 use crate::generation::model_pool::requested_model;
 use crate::generation::prepared::{PreparedRequest, RequestContext};
 use crate::generation::served_model::ServedModel;
-use crate::http::access_log::RequestLog;
+use crate::http::access_log::{RequestLog, plain};
 use crate::http::api_keys::Account;
-use crate::http::middleware::SCHEMA_NOT_KEPT;
+use crate::http::middleware::{SCHEMA_NOT_KEPT, TOOLS_IGNORED};
 use crate::http::request_body::{RequestBody, in_slot, read_json};
 use crate::http::response_body;
 use crate::ids::fresh_id;
@@ -75,7 +75,7 @@ impl Endpoint {
                 Box::new(ChatWriter { head, log_probabilities, include_usage, older: request.tools.older })
             }
             Endpoint::Completion => Box::new(CompletionWriter { head, log_probabilities, include_usage }),
-            Endpoint::Responses => Box::new(ResponsesWriter::new(head, log_probabilities, request.repeated.clone())),
+            Endpoint::Responses => Box::new(ResponsesWriter::new(head, request)),
             Endpoint::Messages => Box::new(MessagesWriter::new(head)),
         }
     }
@@ -170,9 +170,10 @@ async fn answer(
     log: &RequestLog,
 ) -> Result<Response, ApiError> {
     let (prepared, writer) = prepare(state, request, endpoint).await?;
-    log.update(|f| f.unknown = prepared.params.unknown.clone());
+    log.update(|f| (f.unknown, f.ignored) = (prepared.params.unknown.clone(), prepared.params.ignored.clone()));
     let (stream, prompt_tokens, warnings) =
         (prepared.params.stream, prepared.prompt_tokens(), warnings(prepared.schema_warnings()));
+    let ignored = ignored(&prepared.params.ignored);
     let in_flight = InFlight::start(Arc::clone(state), prepared, log.clone())?;
     // A rejected request counts no tokens.
     log.update(|f| f.prompt_tokens = Some(prompt_tokens));
@@ -194,7 +195,7 @@ async fn answer(
             }
         }
     };
-    response.headers_mut().extend(warnings);
+    response.headers_mut().extend(warnings.into_iter().chain(ignored));
     Ok(response)
 }
 
@@ -216,6 +217,12 @@ fn warnings(lines: &[String]) -> Option<(HeaderName, HeaderValue)> {
     }
     let value = HeaderValue::try_from(text + "]").ok()?;
     (!lines.is_empty() && value != "]").then_some((SCHEMA_NOT_KEPT, value))
+}
+
+/// The header of tools and items that were left out.
+fn ignored(names: &[String]) -> Option<(HeaderName, HeaderValue)> {
+    let names: Vec<String> = names.iter().map(|name| plain(name, 60).replace(',', "?")).collect();
+    (!names.is_empty()).then(|| Some((TOOLS_IGNORED, HeaderValue::try_from(names.join(", ")).ok()?))).flatten()
 }
 
 /// The whole response. Dropping it cancels the request.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::message_list;
-use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty};
+use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty, wrong};
 use crate::api::params::{effort, params, think, thinking_max, tokens, variables};
 use crate::api::response::{ResponseInfo, ResponseWriter, named};
 use crate::api::{response_format, tools};
@@ -27,11 +27,18 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     let mut params = Params { tokens_max, thinking_max, ..params };
     let tools = tools_of(fields)?;
     let (response_format, format_field) = output(fields, &mut template)?;
-    fields.unused("mcp_servers", empty, "call tools by their schema")?;
+    match fields.take("mcp_servers") {
+        Some(Value::Array(servers)) if !servers.is_empty() => fields.ignore("mcp_servers"),
+        Some(other) if !empty(&other) => {
+            return Err(wrong("mcp_servers", &other, "an array; servers in it are left out"));
+        }
+        _ => {}
+    }
     fields.unused("container", |_| false, "nothing is run here: leave it out")?;
     // `metadata.user_id` names a session too, so it does not separate caches (nor does it in the API).
     fields.about(&["metadata", "cache_control", "context_management", "betas", "inference_geo", "speed"]);
     params.unknown = fields.unknown();
+    params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
 }
@@ -72,12 +79,12 @@ fn output(fields: &mut Fields, template: &mut Map<String, Value>) -> Result<resp
     Ok((ResponseFormat::Schema { schema: response_format::schema(&field)?, strict: false }, field.path))
 }
 
-fn one_tool(tool: &Field) -> Result<Tool, ApiError> {
-    let kind = tool.get("type");
-    if !kind.value.is_null() && *kind.value != "custom" {
-        return Err(kind.unsupported("only tools with an input_schema are called"));
+/// A tool with an `input_schema`. Those of other types run on Anthropic's servers or have schemas that its models know.
+fn one_tool(tool: &Field) -> Result<Option<Tool>, ApiError> {
+    match tool.get("type").text()? {
+        None | Some("custom") => tools::function(tool, "input_schema").map(Some),
+        Some(_) => Ok(None),
     }
-    tools::function(tool, "input_schema")
 }
 
 fn tools_of(fields: &mut Fields) -> Result<Tools, ApiError> {
@@ -109,7 +116,7 @@ fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), ApiError> {
         let content = message.get("content");
         match message.get("role").value.as_str() {
             Some("user") => user(&content, &mut messages)?,
-            Some("assistant") => messages.push(assistant(&content)?),
+            Some("assistant") => messages.push(assistant(&content, fields)?),
             Some("system") => messages.push(Message::new(Role::System, TEXT.text(&content)?)),
             _ if !message.value.is_object() => return Err(message.wrong("an object with role and content")),
             _ => return Err(message.get("role").wrong("user or assistant")),
@@ -145,7 +152,7 @@ fn user(content: &Field, messages: &mut Vec<Message>) -> Result<(), ApiError> {
         }
         let id = block.get("tool_use_id").string()?.to_string();
         let result = block.get("content");
-        let result = if result.value.is_null() { String::new() } else { TEXT.text(&result)? };
+        let result = if result.value.is_null() { String::new() } else { TEXT.result(&result)? };
         messages.push(Message { tool_call_id: Some(id), ..Message::new(Role::Tool, result) });
     }
     if any {
@@ -155,7 +162,7 @@ fn user(content: &Field, messages: &mut Vec<Message>) -> Result<(), ApiError> {
 }
 
 /// An assistant message: thinking, text and calls.
-fn assistant(content: &Field) -> Result<Message, ApiError> {
+fn assistant(content: &Field, fields: &mut Fields) -> Result<Message, ApiError> {
     if !content.value.is_array() {
         return Ok(Message::new(Role::Assistant, TEXT.text(content)?));
     }
@@ -165,6 +172,8 @@ fn assistant(content: &Field) -> Result<Message, ApiError> {
             Some("thinking") => thought.push_str(block.get("thinking").string()?),
             // Encrypted by its author.
             Some("redacted_thinking") => {}
+            // Of tools that ran on Anthropic's servers: `server_tool_use`, `web_search_tool_result`, `mcp_tool_use`.
+            Some(kind) if kind.ends_with("_tool_use") || kind.ends_with("_tool_result") => fields.ignore(kind),
             Some("tool_use") => {
                 let input = block.get("input");
                 if !input.value.is_object() {

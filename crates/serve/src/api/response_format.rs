@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::api::fields::{Field, Fields, wrong};
+use crate::api::json;
 use crate::error::ApiError;
 use crate::request::ResponseFormat;
 
@@ -16,16 +17,69 @@ const ALLOWED: &str = "{\"type\": \"text\"}, {\"type\": \"json_object\"} or \
 /// A response format, and the path of the field that gave it.
 pub type FormatField = (ResponseFormat, String);
 
-/// Parses OpenAI's `response_format` or vLLM's `structured_outputs`.
+/// Parses OpenAI's `response_format`, vLLM's `structured_outputs`, or a field that another server has for a constraint.
 pub fn parse(fields: &mut Fields) -> Result<FormatField, ApiError> {
-    let shaped = openai(fields)?;
-    let Some(map) = fields.object("structured_outputs", "an object such as {\"regex\": ...}")? else {
-        return Ok(shaped);
+    let mut found = openai(fields)?;
+    let mut add = |parsed: FormatField, value: &Value| {
+        if found.0 != ResponseFormat::Text {
+            let field = parsed.1.split('.').next().unwrap_or_default();
+            return Err(wrong(field, value, &format!("absent where {} is given", found.1)));
+        }
+        found = parsed;
+        Ok(())
     };
-    if shaped.0 != ResponseFormat::Text {
-        return Err(wrong("structured_outputs", &Value::Object(map), "absent where response_format is given"));
+    if let Some(map) = fields.object("structured_outputs", "an object such as {\"regex\": ...}")? {
+        add(structured(&map)?, &Value::Object(map))?;
     }
-    structured(&map)
+    for (key, read) in OTHERS {
+        if let Some(value) = fields.take(key) {
+            add((read(&Field::new(key, &value))?, key.to_string()), &value)?;
+        }
+    }
+    Ok(found)
+}
+
+type Read = fn(&Field) -> Result<ResponseFormat, ApiError>;
+
+/// vLLM's older fields, llama.cpp's `json_schema` and `grammar`, SGLang's `json_schema`, `regex` and `ebnf`.
+const OTHERS: [(&str, Read); 8] = [
+    ("guided_json", json_schema),
+    ("guided_regex", regex),
+    ("guided_choice", choice),
+    ("guided_grammar", grammar),
+    ("json_schema", json_schema),
+    ("regex", regex),
+    ("grammar", grammar),
+    ("ebnf", grammar),
+];
+
+/// A schema, or the text of one.
+fn json_schema(field: &Field) -> Result<ResponseFormat, ApiError> {
+    let Some(text) = field.value.as_str() else {
+        return Ok(ResponseFormat::Schema { schema: schema(field)?, strict: false });
+    };
+    let value = json::parse(text.as_bytes()).map_err(|_| field.wrong("a JSON schema: an object, or its text"))?;
+    Ok(ResponseFormat::Schema { schema: schema(&Field::new(field.path.clone(), &value))?, strict: false })
+}
+
+fn regex(field: &Field) -> Result<ResponseFormat, ApiError> {
+    field.string().map(|text| ResponseFormat::Regex(text.to_string()))
+}
+
+fn choice(field: &Field) -> Result<ResponseFormat, ApiError> {
+    let list = field.value.as_array().filter(|l| !l.is_empty());
+    let texts = list.and_then(|l| l.iter().map(|v| v.as_str().map(str::to_string)).collect());
+    texts.map(ResponseFormat::Choice).ok_or_else(|| field.wrong("an array of strings"))
+}
+
+/// A grammar in Lark. Those in GBNF and EBNF cannot be enforced.
+fn grammar(field: &Field) -> Result<ResponseFormat, ApiError> {
+    let text = field.string()?;
+    if text.contains("::=") {
+        let message = format!("{} is a grammar in GBNF or EBNF, which is not supported; write it in Lark", field.path);
+        return Err(ApiError::bad("unsupported_field", message).of(field.path.clone()));
+    }
+    Ok(ResponseFormat::Grammar(text.to_string()))
 }
 
 fn openai(fields: &mut Fields) -> Result<FormatField, ApiError> {
@@ -35,6 +89,11 @@ fn openai(fields: &mut Fields) -> Result<FormatField, ApiError> {
     let format = Field::new("response_format", &map);
     match format.kind() {
         Some("text") => plain(ResponseFormat::Text),
+        // llama.cpp and others take a schema beside it.
+        Some("json_object") if !format.get("schema").value.is_null() => {
+            let field = format.get("schema");
+            Ok((json_schema(&field)?, field.path))
+        }
         Some("json_object") => plain(ResponseFormat::Object),
         Some("json_schema") => {
             let named = format.get("json_schema");
@@ -66,17 +125,12 @@ fn structured(map: &Map<String, Value>) -> Result<FormatField, ApiError> {
     let whole = || wrong("structured_outputs", &Value::Object(map.clone()), ALLOWED);
     let [(key, value)] = given[..] else { return Err(whole()) };
     let field = Field::new(format!("structured_outputs.{}", key.chars().take(64).collect::<String>()), value);
-    let text = || field.string().map(str::to_string);
     let response_format = match key.as_str() {
-        "json" => Ok(ResponseFormat::Schema { schema: schema(&field)?, strict: false }),
+        "json" => json_schema(&field),
         "json_object" if *value == true => Ok(ResponseFormat::Object),
-        "regex" => text().map(ResponseFormat::Regex),
-        "grammar" => text().map(ResponseFormat::Grammar),
-        "choice" => {
-            let list = value.as_array().filter(|l| !l.is_empty());
-            let texts = list.and_then(|l| l.iter().map(|v| v.as_str().map(str::to_string)).collect());
-            texts.map(ResponseFormat::Choice).ok_or_else(|| field.wrong("an array of strings"))
-        }
+        "regex" => regex(&field),
+        "grammar" => grammar(&field),
+        "choice" => choice(&field),
         _ => Err(whole()),
     };
     Ok((response_format?, field.path))

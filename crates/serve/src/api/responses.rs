@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::MESSAGES_MAX;
-use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, wrong};
+use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, note, wrong};
 use crate::api::params::{TOP_MAX, effort, params, thinking_max, tokens, variables};
 use crate::api::response::{ResponseInfo, ResponseWriter, named, scores};
 use crate::api::{response_format, tools};
@@ -45,7 +45,8 @@ fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> 
     }
     for tool in map.get_mut("tools").and_then(Value::as_array_mut).into_iter().flatten() {
         for key in ["parameters", "strict"] {
-            if let Some(map) = tool.as_object_mut() {
+            if let Some(map) = tool.as_object_mut().filter(|map| map.get("type").is_some_and(|kind| kind == "function"))
+            {
                 map.entry(key).or_insert(Value::Null);
             }
         }
@@ -90,6 +91,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     }
     fields.about(&["store", "prompt_cache_retention"]);
     params.unknown = fields.unknown();
+    params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues: false };
     Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated })
 }
@@ -115,19 +117,19 @@ fn logprobs(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     Ok((included || top.is_some_and(|n| n > 0)).then(|| top.unwrap_or(0) as usize))
 }
 
-fn one_tool(tool: &Field) -> Result<Tool, ApiError> {
-    if tool.kind() != Some("function") {
-        return Err(tool.get("type").unsupported("only tools of type \"function\" are called"));
-    }
-    tools::function(tool, "parameters")
+fn one_tool(tool: &Field) -> Result<Option<Tool>, ApiError> {
+    if tools::is_function(tool)? { tools::function(tool, "parameters").map(Some) } else { Ok(None) }
 }
 
 fn tools_of(fields: &mut Fields) -> Result<Tools, ApiError> {
-    let list = tools::list(fields, one_tool)?;
+    let mut list = tools::list(fields, one_tool)?;
     let parallel = fields.flag("parallel_tool_calls")?.unwrap_or(true);
     let choice = match fields.take("tool_choice") {
         None => ToolChoice::Auto,
-        Some(value) => tools::choice(&value, |v| v.get("name").and_then(Value::as_str))?,
+        Some(value) => match tools::allowed_tools(&value, &mut list)? {
+            Some(choice) => choice,
+            None => tools::choice(&value, |v| v.get("name").and_then(Value::as_str))?,
+        },
     };
     let choice = tools::checked("tool_choice", &list, choice)?;
     Ok(Tools { list, choice, parallel, older: false })
@@ -160,9 +162,13 @@ fn input(fields: &mut Fields, messages: &mut Vec<Message>) -> Result<(), ApiErro
     if items.value.as_array().is_none_or(|list| list.is_empty() || list.len() > MESSAGES_MAX) {
         return Err(items.wrong(&format!("a string, or an array of 1 to {MESSAGES_MAX} items")));
     }
-    let mut thought = String::new();
+    let mut said = Said { messages: std::mem::take(messages), ..Said::default() };
     for item in items.items() {
-        one_item(&item, messages, &mut thought)?;
+        one_item(&item, &mut said, fields)?;
+    }
+    *messages = said.messages;
+    if messages.is_empty() {
+        return Err(items.wrong("items with a message among them"));
     }
     Ok(())
 }
@@ -173,13 +179,39 @@ const TEXT: TextForm = TextForm {
     instead: "only parts of text are read",
 };
 
-fn one_item(item: &Field, messages: &mut Vec<Message>, thought: &mut String) -> Result<(), ApiError> {
+/// What is said so far, and reasoning that belongs to the message that comes next.
+#[derive(Default)]
+struct Said {
+    messages: Vec<Message>,
+    thought: String,
+}
+
+impl Said {
+    fn reasoning(&mut self) -> Option<String> {
+        (!self.thought.is_empty()).then(|| std::mem::take(&mut self.thought))
+    }
+
+    fn call(&mut self, call: ToolCall) {
+        let reasoning_content = self.reasoning();
+        match self.messages.last_mut().filter(|m| reasoning_content.is_none() && m.role == Role::Assistant) {
+            Some(message) => message.tool_calls.push(call),
+            None => {
+                let message = Message::new(Role::Assistant, "");
+                self.messages.push(Message { tool_calls: vec![call], reasoning_content, ..message });
+            }
+        }
+    }
+
+    fn result(&mut self, id: String, text: String) {
+        self.messages.push(Message { tool_call_id: Some(id), ..Message::new(Role::Tool, text) });
+    }
+}
+
+fn one_item(item: &Field, said: &mut Said, fields: &mut Fields) -> Result<(), ApiError> {
     if !item.value.is_object() {
         return Err(item.wrong("an object"));
     }
     let string = |key: &str| item.get(key).string().map(str::to_string);
-    // Reasoning belongs to the message that comes next.
-    let mut reasoning = || (!thought.is_empty()).then(|| std::mem::take(thought));
     match item.get("type").text()?.unwrap_or("message") {
         "message" => {
             let role = match item.get("role").value.as_str() {
@@ -189,39 +221,98 @@ fn one_item(item: &Field, messages: &mut Vec<Message>, thought: &mut String) -> 
                 _ => return Err(item.get("role").wrong("user, assistant, system or developer")),
             };
             let message = Message::new(role, TEXT.text(&item.get("content"))?);
-            let reasoning_content = if role == Role::Assistant { reasoning() } else { None };
-            messages.push(Message { reasoning_content, ..message });
+            let reasoning_content = if role == Role::Assistant { said.reasoning() } else { None };
+            said.messages.push(Message { reasoning_content, ..message });
         }
         "function_call" => {
-            let call = ToolCall { id: string("call_id")?, name: string("name")?, arguments: string("arguments")? };
-            let reasoning_content = reasoning();
-            match messages.last_mut().filter(|m| reasoning_content.is_none() && m.role == Role::Assistant) {
-                Some(message) => message.tool_calls.push(call),
-                None => {
-                    let message = Message::new(Role::Assistant, "");
-                    messages.push(Message { tool_calls: vec![call], reasoning_content, ..message });
-                }
-            }
+            let name = match item.get("namespace").text()? {
+                Some(namespace) => tools::qualified(namespace, item.get("name").string()?),
+                None => string("name")?,
+            };
+            said.call(ToolCall { id: string("call_id")?, name, arguments: string("arguments")? });
         }
-        "function_call_output" => {
-            let output = TEXT.text(&item.get("output"))?;
-            messages.push(Message { tool_call_id: Some(string("call_id")?), ..Message::new(Role::Tool, output) });
-        }
+        "function_call_output" => said.result(string("call_id")?, TEXT.result(&item.get("output"))?),
         "reasoning" => {
             for key in ["content", "summary"] {
                 let texts = item.value[key].as_array().into_iter().flatten();
-                texts.filter_map(|t| t["text"].as_str()).for_each(|t| thought.push_str(t));
-                if !thought.is_empty() {
+                texts.filter_map(|t| t["text"].as_str()).for_each(|t| said.thought.push_str(t));
+                if !said.thought.is_empty() {
                     break;
                 }
             }
         }
+        "item_reference" => {
+            let instead =
+                "it is not kept here (any more): send the item itself; clients send whole items with store: false";
+            return Err(item.get("id").unsupported(instead));
+        }
+        kind if of_another_tool(kind) => another_tool(item, kind, said, fields)?,
         _ => {
-            let instead = "there are message, function_call, function_call_output and reasoning";
+            let instead = "there are message, function_call, function_call_output, reasoning and items of other tools";
             return Err(item.get("type").unsupported(instead));
         }
     }
     Ok(())
+}
+
+/// Whether an item belongs to a tool that cannot be called here, or to a service of OpenAI's.
+fn of_another_tool(kind: &str) -> bool {
+    const OTHERS: [&str; 3] = ["compaction", "compaction_summary", "ghost_snapshot"];
+    kind.ends_with("_call") || kind.ends_with("_output") || kind.starts_with("mcp_") || OTHERS.contains(&kind)
+}
+
+/// Calls with an id and their results stay a call and its result, other results become a note, and the rest is left out.
+fn another_tool(item: &Field, kind: &str, said: &mut Said, fields: &mut Fields) -> Result<(), ApiError> {
+    let id = |key: &str| item.get(key).value.as_str().map(str::to_string);
+    let call_id = id("call_id").or_else(|| id("id").filter(|_| kind == "mcp_call" || kind.ends_with("_output")));
+    let results: Vec<String> = ["output", "outputs", "results", "error"]
+        .into_iter()
+        .filter_map(|key| result_text(item.get(key).value))
+        .collect();
+    let results = results.join("\n");
+    let Some(call_id) = call_id.filter(|_| kind.ends_with("_call") || kind.ends_with("_output")) else {
+        match results.is_empty() {
+            true => fields.ignore(kind),
+            false => said.messages.push(Message::new(Role::Assistant, format!("[{kind}: {results}]"))),
+        }
+        return Ok(());
+    };
+    if kind.ends_with("_output") {
+        said.result(call_id, results);
+        return Ok(());
+    }
+    let given = ["arguments", "input", "action", "operation", "actions"].into_iter().find_map(|key| {
+        let value = item.get(key).value;
+        (!value.is_null()).then(|| match (key, value.as_str()) {
+            ("arguments", Some(text)) => text.to_string(),
+            _ => json!({ (key): value }).to_string(),
+        })
+    });
+    let name = id("name").unwrap_or_else(|| kind.trim_end_matches("_call").to_string());
+    said.call(ToolCall { id: call_id.clone(), name, arguments: given.unwrap_or_else(|| "{}".to_string()) });
+    if kind == "mcp_call" {
+        said.result(call_id, results);
+    }
+    Ok(())
+}
+
+/// The text of a result of any form; a note for what has none.
+fn result_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => (!text.is_empty()).then(|| text.clone()),
+        Value::Array(parts) => {
+            let texts: Vec<String> = parts.iter().filter_map(result_text).collect();
+            (!texts.is_empty()).then(|| texts.join("\n"))
+        }
+        Value::Object(map) => {
+            let texts = ["text", "stdout", "stderr", "logs", "content", "output", "message"];
+            let texts: Vec<&str> =
+                texts.into_iter().filter_map(|key| map.get(key)?.as_str()).filter(|text| !text.is_empty()).collect();
+            let kind = map.get("type").and_then(Value::as_str);
+            if texts.is_empty() { kind.map(note) } else { Some(texts.join("\n")) }
+        }
+        _ => None,
+    }
 }
 
 enum OpenItem {
@@ -234,6 +325,8 @@ pub(crate) struct ResponsesWriter {
     head: ResponseInfo,
     log_probabilities: bool,
     repeated: Map<String, Value>,
+    /// Functions that were given in namespaces.
+    namespaced: Vec<Tool>,
     /// Number of events written.
     number: usize,
     /// Complete items.
@@ -268,15 +361,23 @@ fn message_item(id: &str, content: Vec<Value>, status: &str) -> Value {
     json!({"id": id, "type": "message", "role": "assistant", "content": content, "status": status})
 }
 
-fn call_item(id: &str, call: &ToolCall, status: &str) -> Value {
+fn call_item(id: &str, call: &ToolCall, status: &str, namespaced: &[Tool]) -> Value {
     let ToolCall { id: call_id, name, arguments } = call;
-    json!({"id": id, "type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, "status": status})
+    let mut item = json!({"id": id, "type": "function_call", "call_id": call_id, "name": name, "arguments": arguments, "status": status});
+    let tool = namespaced.iter().find(|tool| tool.name == *name);
+    if let Some((namespace, inner)) = tool.and_then(|tool| tool.namespace.as_ref()) {
+        (item["namespace"], item["name"]) = (namespace.as_str().into(), inner.as_str().into());
+    }
+    item
 }
 
 impl ResponsesWriter {
-    pub fn new(head: ResponseInfo, log_probabilities: bool, repeated: Map<String, Value>) -> ResponsesWriter {
+    pub fn new(head: ResponseInfo, request: &GenerateRequest) -> ResponsesWriter {
         let (output, open, finish) = (Vec::new(), None, FinishReason::Stop);
-        ResponsesWriter { head, log_probabilities, repeated, number: 0, output, open, finish }
+        let log_probabilities = request.params.log_probabilities.is_some();
+        let repeated = request.repeated.clone();
+        let namespaced = request.tools.list.iter().filter(|tool| tool.namespace.is_some()).cloned().collect();
+        ResponsesWriter { head, log_probabilities, repeated, namespaced, number: 0, output, open, finish }
     }
 
     fn scores(&self, scored: &[TokenLogprob]) -> Vec<Value> {
@@ -351,9 +452,10 @@ impl ResponsesWriter {
                 message_item(&id, vec![part], status)
             }
             OpenItem::Call { id, call } => {
-                let done = json!({"name": call.name, "arguments": call.arguments});
+                let item = call_item(&id, &call, status, &self.namespaced);
+                let done = json!({"name": item["name"], "arguments": call.arguments});
                 events.push(self.inside("response.function_call_arguments.done", &id, done));
-                call_item(&id, &call, status)
+                item
             }
         };
         let index = self.output.len();
@@ -412,7 +514,7 @@ impl ResponseWriter for ResponsesWriter {
                 self.close(&mut events, "completed");
                 let id = fresh_id("fc_");
                 let call = ToolCall { id: call_id.clone(), name: name.clone(), arguments: String::new() };
-                events.push(self.added(call_item(&id, &call, "in_progress")));
+                events.push(self.added(call_item(&id, &call, "in_progress", &self.namespaced)));
                 self.open = Some(OpenItem::Call { id, call });
             }
             OutputEvent::Arguments { text, .. } => {
@@ -453,7 +555,7 @@ impl ResponseWriter for ResponsesWriter {
             let part = text_part(&whole.text, self.scores(&whole.scored));
             self.output.push(message_item(&fresh_id("msg_"), vec![part], status));
         }
-        self.output.extend(whole.calls.iter().map(|c| call_item(&fresh_id("fc_"), c, status)));
+        self.output.extend(whole.calls.iter().map(|c| call_item(&fresh_id("fc_"), c, status, &self.namespaced)));
         self.response(status, Value::Null, usage(total))
     }
 }

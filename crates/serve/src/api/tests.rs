@@ -7,6 +7,7 @@ use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
 use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, responses};
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
+mod agents;
 mod edges;
 mod streams;
 
@@ -96,7 +97,9 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
             "only parts of type \"text\"",
         ),
         (json!({"tools": [{"type": "function"}]}), "tools[0].function", "an object with a name"),
-        (json!({"tools": [{"type": "custom"}]}), "tools[0].type", "only tools of type"),
+        (json!({"tools": [{"name": "a"}]}), "tools[0].type", "tools of other types are left out"),
+        (json!({"tools": [{"type": "custom"}], "tool_choice": {"type": "custom"}}), "tool_choice", "only functions"),
+        (json!({"tools": [{"type": "web_search"}], "tool_choice": "required"}), "tool_choice", "without tools"),
         (json!({"tools": [{"type": "function", "function": {"name": "a b"}}]}), "tools[0].function.name", "is \"a b\""),
         (json!({"tools": [tool("a"), tool("a")]}), "tools[1].function.name", "that no other tool has"),
         (json!({"tool_choice": "required"}), "tool_choice", "none or auto without tools"),
@@ -355,7 +358,14 @@ fn messages_become_the_same_conversation() {
         (json!({"system": 5}), "system"),
         (json!({"max_tokens": 0}), "max_tokens"),
         (json!({"stop_sequences": 5}), "stop_sequences"),
-        (json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}), "tools[0].type"),
+        (
+            json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}], "tool_choice": {"type": "tool", "name": "web_search"}}),
+            "tool_choice",
+        ),
+        (
+            json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}], "tool_choice": {"type": "any"}}),
+            "tool_choice",
+        ),
         (json!({"tool_choice": "any"}), "tool_choice"),
         (json!({"thinking": {"type": "enabled", "budget_tokens": 0}}), "thinking.budget_tokens"),
         (json!({"thinking": {"type": "enabled", "budget_tokens": 9}}), "thinking.budget_tokens"),
@@ -404,14 +414,17 @@ fn items_become_the_same_conversation() {
     assert_eq!((&r["store"], &r["previous_response_id"]), (&json!(false), &Value::Null));
     for (changes, param) in [
         (json!({"input": null}), "input"),
-        (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0].type"),
+        (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0].id"),
+        (json!({"input": [{"type": "web_search_call", "id": "x"}]}), "input"),
+        (json!({"input": [{"type": "mesage", "id": "x"}]}), "input[0].type"),
         (json!({"input": [{"role": "king", "content": "x"}]}), "input[0].role"),
         (json!({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}), "input[0].content[0].type"),
         (json!({"previous_response_id": "resp_1"}), "previous_response_id"),
         (json!({"conversation": "c"}), "conversation"),
         (json!({"background": true}), "background"),
         (json!({"truncation": "auto"}), "truncation"),
-        (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
+        (json!({"tools": [{"type": "web_search"}], "tool_choice": {"type": "web_search"}}), "tool_choice"),
+        (json!({"tools": [{"type": "web_search"}], "tool_choice": "required"}), "tool_choice"),
         (json!({"text": {"format": {"type": "grammar"}}}), "text.format"),
         (json!({"metadata": 5}), "metadata"),
         (json!({"include": "all"}), "include"),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use text::chat::ToolCall;
 
-use crate::api::fields::{Field, Fields, wrong};
+use crate::api::fields::{Field, Fields, unsupported, wrong};
 use crate::api::response_format::schema;
 use crate::error::ApiError;
 use crate::request::{Tool, ToolChoice, Tools};
@@ -29,7 +29,7 @@ pub fn function(field: &Field, parameters: &str) -> Result<Tool, ApiError> {
         Value::Object(_) => schema(&field)?,
         _ => return Err(field.wrong("a JSON schema: an object")),
     };
-    Ok(Tool { name, description, parameters, field: field.path, strict })
+    Ok(Tool { name, description, parameters, field: field.path, strict, namespace: None })
 }
 
 fn tool_name(field: &Field) -> Result<String, ApiError> {
@@ -37,11 +37,16 @@ fn tool_name(field: &Field) -> Result<String, ApiError> {
     name.map(str::to_string).ok_or_else(|| field.wrong(NAME))
 }
 
-/// A list of tools with unique names, each parsed by `one`.
-pub fn list(fields: &mut Fields, one: impl Fn(&Field) -> Result<Tool, ApiError>) -> Result<Vec<Tool>, ApiError> {
+/// The functions among the tools, with unique names, each parsed by `one`; those of namespaces are told by both names. Other
+/// tools cannot be called here (`one` gives nothing): the request is served without them.
+pub fn list(
+    fields: &mut Fields,
+    one: impl Fn(&Field) -> Result<Option<Tool>, ApiError>,
+) -> Result<Vec<Tool>, ApiError> {
     let items = fields.take("tools").unwrap_or_else(|| json!([]));
     let items = Field::new("tools", &items);
-    if items.value.as_array().is_none_or(|items| items.len() > TOOLS_MAX) {
+    let inside = |item: &Field| if item.kind() == Some(NAMESPACE) { item.get("tools").items().count() } else { 1 };
+    if items.value.as_array().is_none_or(|_| items.items().map(|item| inside(&item)).sum::<usize>() > TOOLS_MAX) {
         return Err(items.wrong(&format!("an array of at most {TOOLS_MAX} tools")));
     }
     let mut tools: Vec<Tool> = Vec::new();
@@ -49,24 +54,78 @@ pub fn list(fields: &mut Fields, one: impl Fn(&Field) -> Result<Tool, ApiError>)
         if !item.value.is_object() {
             return Err(item.wrong("an object"));
         }
-        let tool = one(&item)?;
-        if tools.iter().any(|t| t.name == tool.name) {
-            let nested = if item.value["function"].is_object() { ".function" } else { "" };
-            let param = format!("{}{nested}.name", item.path);
-            return Err(wrong(&param, &tool.name.into(), "a name that no other tool has"));
+        if item.kind() != Some(NAMESPACE) {
+            add(&mut tools, &item, None, fields, &one)?;
+            continue;
         }
-        tools.push(tool);
+        let namespace = tool_name(&item.get("name"))?;
+        for inner in item.get("tools").items() {
+            if !inner.value.is_object() {
+                return Err(inner.wrong("an object"));
+            }
+            add(&mut tools, &inner, Some(&namespace), fields, &one)?;
+        }
     }
     Ok(tools)
 }
 
+const NAMESPACE: &str = "namespace";
+
+fn add(
+    tools: &mut Vec<Tool>,
+    item: &Field,
+    namespace: Option<&str>,
+    fields: &mut Fields,
+    one: impl Fn(&Field) -> Result<Option<Tool>, ApiError>,
+) -> Result<(), ApiError> {
+    let parsed = if namespace.is_some() && item.kind() == Some(NAMESPACE) { None } else { one(item)? };
+    let Some(mut tool) = parsed else {
+        let kind = item.kind().unwrap_or_default();
+        let name = item.get("name").value.as_str().filter(|name| *name != kind);
+        fields.ignore(&name.map_or_else(|| kind.to_string(), |name| format!("{kind}:{name}")));
+        return Ok(());
+    };
+    let nested = if item.value["function"].is_object() { ".function" } else { "" };
+    let param = format!("{}{nested}.name", item.path);
+    if let Some(namespace) = namespace {
+        let whole = qualified(namespace, &tool.name);
+        if !is_name(&whole) {
+            return Err(wrong(&param, &whole.into(), NAME));
+        }
+        tool.namespace = Some((namespace.to_string(), std::mem::replace(&mut tool.name, whole)));
+    }
+    if tools.iter().any(|t| t.name == tool.name) {
+        return Err(wrong(&param, &tool.name.into(), "a name that no other tool has"));
+    }
+    tools.push(tool);
+    Ok(())
+}
+
+/// The one name by which a model knows a function of a namespace.
+pub fn qualified(namespace: &str, name: &str) -> String {
+    let between = if namespace.ends_with(['_', '.', '-', ':']) { "" } else { "__" };
+    format!("{namespace}{between}{name}")
+}
+
 /// A tool of `/v1/chat/completions`.
-fn nested(tool: &Field) -> Result<Tool, ApiError> {
-    if tool.kind() != Some("function") {
-        return Err(tool.get("type").unsupported("only tools of type \"function\" are called"));
+fn nested(tool: &Field) -> Result<Option<Tool>, ApiError> {
+    if !is_function(tool)? {
+        return Ok(None);
     }
     let inner = tool.get("function");
-    if inner.value.is_object() { function(&inner, "parameters") } else { Err(inner.wrong("an object with a name")) }
+    if inner.value.is_object() {
+        function(&inner, "parameters").map(Some)
+    } else {
+        Err(inner.wrong("an object with a name"))
+    }
+}
+
+/// Whether a tool of OpenAI's is a function.
+pub fn is_function(tool: &Field) -> Result<bool, ApiError> {
+    match tool.kind() {
+        Some(kind) => Ok(kind == "function"),
+        None => Err(tool.get("type").wrong("function; tools of other types are left out")),
+    }
 }
 
 /// Checks that a required call is possible.
@@ -93,12 +152,13 @@ pub fn choice<'v>(value: &'v Value, name: impl Fn(&'v Value) -> Option<&'v str>)
             Some(name) => Ok(ToolChoice::Named(name.to_string())),
             None => Err(wrong("tool_choice", value, CHOICE)),
         },
+        (None, Some(_)) => Err(unsupported("tool_choice", value, "only functions can be called here")),
         _ => Err(wrong("tool_choice", value, CHOICE)),
     }
 }
 
 /// `allowed_tools`: removes all other tools.
-fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoice>, ApiError> {
+pub fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoice>, ApiError> {
     if value.get("type").and_then(Value::as_str) != Some("allowed_tools") {
         return Ok(None);
     }
@@ -107,7 +167,9 @@ fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoic
     let bad = || wrong("tool_choice.allowed_tools", inner, ALLOWED);
     let names = inner.get("tools").and_then(Value::as_array).ok_or_else(bad)?;
     let name = |v: &Value| v.pointer("/function/name").or(v.get("name")).and_then(Value::as_str).map(str::to_string);
-    let names: Vec<String> = names.iter().map(name).collect::<Option<_>>().ok_or_else(bad)?;
+    // Others are left out of the tools too.
+    let functions = names.iter().filter(|v| v.get("type").is_none_or(|kind| kind == "function"));
+    let names: Vec<String> = functions.map(name).collect::<Option<_>>().ok_or_else(bad)?;
     let choice = match inner.get("mode").and_then(Value::as_str) {
         Some("auto") => ToolChoice::Auto,
         Some("required") => ToolChoice::Required,
@@ -117,6 +179,7 @@ fn allowed_tools(value: &Value, list: &mut Vec<Tool>) -> Result<Option<ToolChoic
         checked("tool_choice.allowed_tools", list, ToolChoice::Named(name.clone()))?;
     }
     list.retain(|t| names.contains(&t.name));
+    let choice = checked("tool_choice.allowed_tools", list, choice)?;
     Ok(Some(choice))
 }
 

@@ -20,7 +20,7 @@ use crate::generation::reasoning_budget::ReasoningBudget;
 use crate::generation::served_model::{ConstraintFields, GrammarConstraint, ServedModel};
 use crate::generation::tool_prompt::{ToolPrompt, enabled};
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Params, Prompt, RequestInput, Tools};
+use crate::request::{GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 
 /// Per-request context that is not in the body: account, cache salt, timeouts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,6 +82,12 @@ impl PreparedRequest {
                 let (text, trim) = conversation.render(served, &tool_prompt, slot)?;
                 let format = tool_prompt.format;
                 let options = Options { reasoning_opened: chat.format.opened_by(&text), tools: tool_prompt.enabled };
+                // Text that a pattern or a grammar asks for is as that says.
+                let exact = matches!(
+                    response_format,
+                    ResponseFormat::Regex(_) | ResponseFormat::Choice(_) | ResponseFormat::Grammar(_)
+                );
+                let trim = trim && (!exact || options.reasoning_opened);
                 let reply = (format.reasons() || tool_prompt.enabled).then_some((format, options));
                 let ids = served.tokenizer.encode_prompt_within(&text, within)?;
                 (vec![TokenizedPrompt { ids, echo: None }], trim, reply)

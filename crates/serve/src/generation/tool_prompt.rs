@@ -194,6 +194,7 @@ mod tests {
             parameters: json!({"type": "object"}),
             field: String::new(),
             strict,
+            namespace: None,
         };
         Tools { list: vec![tool], choice, parallel: true, older: false }
     }

@@ -64,4 +64,6 @@ pub struct RequestStats {
     pub error: Option<&'static str>,
     /// Names of fields that were ignored, logged at the level `debug`.
     pub unknown: Vec<String>,
+    /// Tools and items that were left out.
+    pub ignored: Vec<String>,
 }

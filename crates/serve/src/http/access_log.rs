@@ -110,6 +110,10 @@ fn write(entry: &LogEntry, total: Duration) {
     } else {
         line!(info);
     }
+    if !entry.stats.ignored.is_empty() {
+        let names: Vec<String> = entry.stats.ignored.iter().map(|n| plain(n, 60)).collect();
+        tracing::info!(target: "farthing", id = entry.id, tools = names.join(", "), "tools that cannot be called here were left out");
+    }
     if !entry.stats.unknown.is_empty() {
         let names: Vec<String> = entry.stats.unknown.iter().take(20).map(|n| plain(n, 60)).collect();
         tracing::debug!(target: "farthing", id = entry.id, fields = names.join(", "), "fields were not known");

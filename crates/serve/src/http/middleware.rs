@@ -25,6 +25,9 @@ use crate::state::AppState;
 /// Header that lists schema keywords which are not enforced.
 pub(crate) const SCHEMA_NOT_KEPT: HeaderName = HeaderName::from_static("x-schema-not-kept");
 
+/// Header that names the tools and items which a request was served without.
+pub(crate) const TOOLS_IGNORED: HeaderName = HeaderName::from_static("x-tools-ignored");
+
 /// Most bytes of a client's request id that is adopted.
 const ID_BYTES_MAX: usize = 128;
 
@@ -48,7 +51,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     } else {
         AllowOrigin::list(origins.iter().map(|o| o.0.clone()))
     };
-    let exposed = [X_REQUEST_ID, header::RETRY_AFTER, SCHEMA_NOT_KEPT];
+    let exposed = [X_REQUEST_ID, header::RETRY_AFTER, SCHEMA_NOT_KEPT, TOOLS_IGNORED];
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods(AllowMethods::list([Method::GET, Method::POST]))

@@ -182,7 +182,9 @@ fn messages() {
 
 #[test]
 fn responses() {
-    let make = || ResponsesWriter::new(head(), true, Map::new());
+    let mut request = super::responded(json!({"include": ["message.output_text.logprobs"]})).unwrap();
+    request.repeated = Map::new();
+    let make = || ResponsesWriter::new(head(), &request);
     let events = streamed(&mut make());
     let mut items: Vec<Value> = Vec::new();
     for (number, (name, event)) in events.iter().enumerate() {
