@@ -166,6 +166,16 @@ impl Fields {
         }
     }
 
+    /// The fields of an object inside a body.
+    pub(super) fn of(map: Map<String, Value>) -> Fields {
+        Fields { map, taken: Vec::new() }
+    }
+
+    /// Whether a field is absent, null, or an empty string or array.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        self.map.get(key).is_none_or(|v| v.is_null() || *v == "" || v.as_array().is_some_and(Vec::is_empty))
+    }
+
     pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
         self.taken.push(key);
         self.map.shift_remove(key).filter(|v| !v.is_null())
