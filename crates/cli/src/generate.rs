@@ -134,6 +134,8 @@ fn generated(a: &Arguments, prompt: &str, give: &mut dyn FnMut(&str) -> Outcome)
 }
 
 pub fn run(a: Arguments) -> Outcome {
+    // Before anything is loaded.
+    a.choose.check()?;
     let prompt = a.prompt.clone().map_or_else(typed, Ok)?;
     if prompt.is_empty() {
         return Err(Failure::usage("the prompt is empty; give text with -p or on stdin"));

@@ -38,6 +38,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// Run language models of the DeepSeek and Llama structures on one ordinary machine.
 #[derive(Parser)]
 #[command(
+    name = "farthing",
     version,
     arg_required_else_help = true,
     after_help = "Start with `farthing chat` (a small model is built in) or `farthing doctor`. `farthing --help` says more.",

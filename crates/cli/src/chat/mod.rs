@@ -253,6 +253,8 @@ impl Chat<'_> {
 }
 
 pub fn run(a: Arguments) -> Outcome {
+    // Before anything is loaded.
+    a.choose.check()?;
     let (model, sampling) = open(&a, a.model.as_deref().or(a.also.as_deref()))?;
     let stop = text::families::user_marks().map(str::to_string).collect();
     let options = GenerateOptions { sampling, max_tokens: a.max_tokens, stop };

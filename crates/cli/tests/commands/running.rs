@@ -237,6 +237,7 @@ fn doctor_measures_this_machine() {
 
 #[test]
 fn help_teaches() {
+    assert_eq!(succeed(&["--version"], ""), format!("farthing {}\n", env!("CARGO_PKG_VERSION")));
     let long = succeed(&["--help"], "");
     for part in ["The first hour:", "org/name:Q4_K_M", "Exit codes: 0 done", "HF_HOME", "FARTHING_ISA"] {
         assert!(long.contains(part), "{long}");
