@@ -70,7 +70,8 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let content = read_json(&state, &head, content).await?;
         let mut fields = Fields::parse(&content.bytes)?;
         let (model, older) = (fields.text("model")?, fields.text("name")?);
-        let (model, _) = state.models.describe(model.or(older).as_deref())?;
+        let missing = || ApiError::bad("invalid_value", "model is missing; give {\"model\": \"NAME\"}").of("model");
+        let (model, _) = state.models.describe(Some(&model.or(older).ok_or_else(missing)?))?;
         let loaded = state.models.loaded().into_iter().find(|(name, _)| *name == model.name);
         let template = loaded.as_ref().map(|(_, served)| served.template.source());
         let thinks = loaded.as_ref().is_some_and(|(_, served)| served.format.reasons());
