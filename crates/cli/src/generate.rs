@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::answering::follow;
 use crate::arguments::{LoadArguments, ModelArgument, SamplingArguments};
-use crate::terminal::{catch_interrupts, put, read_text, say, several};
+use crate::terminal::{catch_interrupts, harmless, put, read_text, say, several};
 use crate::{Failure, Outcome};
 
 /// Continue a text
@@ -140,8 +140,12 @@ pub fn run(a: Arguments) -> Outcome {
     if prompt.is_empty() {
         return Err(Failure::usage("the prompt is empty; give text with -p or on stdin"));
     }
-    let silent = a.json;
-    let made = generated(&a, &prompt, &mut |piece| if silent || piece.is_empty() { Ok(()) } else { put(piece) })?;
+    let (silent, terminal) = (a.json, std::io::stdout().is_terminal());
+    let made = generated(&a, &prompt, &mut |piece| match piece {
+        _ if silent || piece.is_empty() => Ok(()),
+        _ if terminal => put(&harmless(piece)),
+        _ => put(piece),
+    })?;
     if a.json {
         put(&format!("{}\n", made.json()))?;
     } else {

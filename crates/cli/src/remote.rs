@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::StatusCode;
 
-use crate::terminal::{bytes, put, say};
+use crate::terminal::{bytes, harmless, put, say};
 use crate::{Failure, Outcome};
 
 /// Bytes of an answer.
@@ -103,7 +103,7 @@ pub fn list(a: List) -> Outcome {
     if a.json {
         return put(&format!("{models}\n"));
     }
-    let text = |model: &Value, field: &str| model[field].as_str().unwrap_or("?").to_string();
+    let text = |model: &Value, field: &str| harmless(model[field].as_str().unwrap_or("?"));
     let rows = models.as_array().map(Vec::as_slice).unwrap_or_default();
     let width = rows.iter().map(|model| text(model, "id").chars().count()).max().unwrap_or(0);
     let line = |model: &Value| {

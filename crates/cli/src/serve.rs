@@ -110,7 +110,7 @@ pub struct Arguments {
     /// Share cached prompts between all keys: faster, but timing tells one client what another asked
     #[arg(long)]
     shared_cache: bool,
-    /// File of administrators' keys, one a line: only they see in /metrics which experts were chosen
+    /// File of administrators' keys, one a line: they load and unload models, and see in /metrics which experts were chosen
     #[arg(long, value_name = "FILE")]
     admin_key_file: Option<PathBuf>,
     /// Show /metrics without a key

@@ -214,11 +214,12 @@ impl Wrap {
         Wrap { columns: terminal.then(columns).flatten(), column: 0, word: String::new(), wide: 0 }
     }
 
-    /// Write what is whole.
+    /// Write what is whole. Control characters of a model are not for the terminal to obey.
     pub fn put(&mut self, text: &str) -> Result<(), Failure> {
         if self.columns.is_none() {
             return put(text);
         }
+        let text = &harmless(text);
         // The window may have been resized.
         self.columns = columns().or(self.columns);
         let out = self.wrapped(text);
@@ -285,6 +286,11 @@ impl Wrap {
     }
 }
 
+/// A text from outside for a terminal: control characters but for line breaks and tabs are replaced.
+pub fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c }).collect()
+}
+
 /// Columns of the terminal.
 fn columns() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
@@ -300,6 +306,12 @@ mod tests {
         let mut out: String = pieces.iter().map(|p| wrap.wrapped(p)).collect();
         wrap.flush(&mut out);
         out
+    }
+
+    #[test]
+    fn a_terminal_obeys_no_model() {
+        assert_eq!(harmless("a\u{1b}[2J\tb\n\u{7}\0\u{9b}"), "a\u{fffd}[2J\tb\n\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(wrapped(20, &["plain"]), "plain");
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub enum Dialect {
     /// DeepSeek's paths: OpenAI's API, but an invalid value is a 422.
     DeepSeek,
     Anthropic,
+    /// Ollama's paths, under `/api`.
+    Ollama,
 }
 
 impl Dialect {
@@ -25,6 +27,7 @@ impl Dialect {
         let mut parts = path.split('/').filter(|p| !p.is_empty());
         match parts.next() {
             Some("anthropic") => Dialect::Anthropic,
+            Some("api") => Dialect::Ollama,
             Some("v1") if parts.next() == Some("messages") => Dialect::Anthropic,
             Some("chat" | "completions" | "beta") => Dialect::DeepSeek,
             _ => Dialect::OpenAi,
@@ -106,6 +109,7 @@ impl ApiError {
                 let ApiError { code, param, message, .. } = self;
                 json!({"error": {"message": message, "type": self.kind(), "param": param, "code": code}})
             }
+            Dialect::Ollama => json!({ "error": self.message }),
             Dialect::Anthropic => {
                 let message = match self.over {
                     Some((tokens, context)) => format!("prompt is too long: {tokens} tokens > {context} maximum"),
@@ -221,6 +225,9 @@ mod tests {
         for path in ["/", "/v1/chat/completions", "/v1/models/messages-7b", "/v1/responses", "/metrics", "/tokenize"] {
             assert_eq!(Dialect::of(path), Dialect::OpenAi, "{path}");
         }
+        for path in ["/api/chat", "/api/tags"] {
+            assert_eq!(Dialect::of(path), Dialect::Ollama, "{path}");
+        }
         for path in ["/chat/completions", "/beta/completions", "/beta/v1/chat/completions"] {
             assert_eq!(Dialect::of(path), Dialect::DeepSeek, "{path}");
         }
@@ -235,6 +242,7 @@ mod tests {
         assert_eq!(theirs, wanted);
         let status = |dialect| problem.respond(dialect, None).status().as_u16();
         assert_eq!((status(Dialect::OpenAi), status(Dialect::DeepSeek), status(Dialect::Anthropic)), (400, 422, 400));
+        assert_eq!(problem.json(Dialect::Ollama, None), json!({"error": "n is 0"}));
         // Agents know a prompt that is too long by these words.
         let long = ApiError::too_long(6004, 2048, "");
         assert_eq!(

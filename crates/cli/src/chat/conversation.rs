@@ -28,11 +28,17 @@ struct SavedMessage {
 pub fn write(file: &Path, messages: &[Message]) -> std::io::Result<()> {
     let messages: Value = messages.iter().map(|m| m.clone().into_json(false)).collect();
     let json = serde_json::to_string_pretty(&json!({ "messages": messages }))?;
-    if let Some(directory) = file.parent().filter(|d| !d.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)?;
-    }
     let mut options = std::fs::File::options();
     options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all((json + "\n").as_bytes())
+}
+
+/// Write a conversation where a person said; a file that holds something else stays.
+pub fn save(file: &Path, messages: &[Message]) -> Result<(), Failure> {
+    let failed = |why: String| Failure::failed(format!("{}: {why}", file.display()));
+    if file.exists() && read(file).is_err() {
+        return Err(failed("it is there and holds no conversation; give another name".to_string()));
+    }
+    write(file, messages).map_err(|e| failed(format!("{e}; give a file in a directory that is there")))
 }
 
 /// Read what `write` wrote.
@@ -57,10 +63,16 @@ mod tests {
     #[test]
     fn a_conversation_comes_back_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("new/chat.json");
+        let file = directory.path().join("chat.json");
         let messages = vec![Message::system("Be brief."), Message::user("two\nlines"), Message::assistant("\u{4f60}")];
         write(&file, &messages).unwrap();
         assert_eq!(read(&file).unwrap(), messages);
+        save(&file, &messages).unwrap();
+        let other = directory.path().join("precious.txt");
+        std::fs::write(&other, "mine").unwrap();
+        assert!(save(&other, &messages).unwrap_err().to_string().contains("holds no conversation"));
+        assert_eq!(std::fs::read(&other).unwrap(), b"mine");
+        assert!(save(&directory.path().join("none/a.json"), &messages).is_err());
         for (text, why) in [
             ("[]", "invalid length"),
             ("{\"messages\": 7}", "invalid type"),

@@ -16,7 +16,7 @@ use lines::Lines;
 use crate::answering::follow;
 use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::generate::{reason, statistics};
-use crate::terminal::{Wrap, catch_interrupts_of_answers, interrupted, put, say, several};
+use crate::terminal::{Wrap, catch_interrupts_of_answers, harmless, interrupted, put, say, several};
 use crate::{Failure, Outcome};
 
 /// Talk with a model
@@ -212,7 +212,7 @@ impl Chat<'_> {
             Input::Retry | Input::Edit(_) if self.messages.iter().all(|m| m.role != Role::User) => {
                 say("(there is no message yet)");
             }
-            Input::Edit(None) if !self.piped => next = self.take_back().unwrap_or_default(),
+            Input::Edit(None) if !self.piped => next = harmless(&self.take_back().unwrap_or_default()),
             Input::Retry | Input::Edit(_) => {
                 let last = self.take_back().unwrap_or_default();
                 let text = if let Input::Edit(Some(text)) = input { text.to_string() } else { last };
@@ -228,9 +228,9 @@ impl Chat<'_> {
                 Ok(()) => say(&format!("({name} is {value})")),
                 Err(message) => say(&format!("({message})")),
             },
-            Input::Save(file) => match conversation::write(Path::new(file), &self.messages) {
+            Input::Save(file) => match conversation::save(Path::new(file), &self.messages) {
                 Ok(()) => say(&format!("(wrote {file})")),
-                Err(e) => say(&format!("({file}: {e})")),
+                Err(failure) => say(&format!("({failure})")),
             },
             Input::Load(file) => {
                 if let Err(failure) = self.load(Path::new(file)) {

@@ -1,12 +1,11 @@
 //! `/v1/chat/completions`: the dialect of OpenAI's and DeepSeek's clients.
 
-use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty, unsupported, wrong};
 use crate::api::params::{CHOICES_MAX, TOP_MAX, params, thinking_max, tokens, variables};
-use crate::api::response::{ResponseInfo, ResponseWriter, event, openai_closing, scores};
+use crate::api::response::{Event, ResponseInfo, ResponseWriter, event, openai_closing, scores};
 use crate::api::{response_format, tools};
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
@@ -114,7 +113,7 @@ const CONTENT: TextForm = TextForm {
     instead: "only parts of type \"text\" are read",
 };
 
-fn one_message(message: &Field) -> Result<Message, ApiError> {
+pub(super) fn one_message(message: &Field) -> Result<Message, ApiError> {
     if !message.value.is_object() {
         return Err(message.wrong("an object with role and content"));
     }

@@ -1,11 +1,10 @@
 //! `/v1/completions`: texts or token ids and their continuations, with echo, suffix and several answers.
 
-use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 
 use crate::api::fields::{Fields, ModelDefaults, unsupported, whole, wrong};
 use crate::api::params::{CHOICES_MAX, TOP_MAX, params, tokens};
-use crate::api::response::{ResponseInfo, ResponseWriter, event, finite, openai_closing};
+use crate::api::response::{Event, ResponseInfo, ResponseWriter, event, finite, openai_closing};
 use crate::api::response_format;
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};

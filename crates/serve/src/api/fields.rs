@@ -44,7 +44,7 @@ pub(super) fn shown(value: &Value) -> String {
     text
 }
 
-pub(super) fn wrong(param: &str, value: &Value, allowed: &str) -> ApiError {
+pub(crate) fn wrong(param: &str, value: &Value, allowed: &str) -> ApiError {
     ApiError::bad("invalid_value", format!("{param} is {}; it must be {allowed}", shown(value))).of(param)
 }
 
@@ -203,7 +203,17 @@ impl Fields {
         }
     }
 
-    pub(super) fn take(&mut self, key: &'static str) -> Option<Value> {
+    /// The fields of an object inside a body.
+    pub(super) fn of(map: Map<String, Value>) -> Fields {
+        Fields { map, taken: Vec::new(), ignored: Vec::new() }
+    }
+
+    /// Whether a field is absent, null, or an empty string or array.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        self.map.get(key).is_none_or(|v| v.is_null() || *v == "" || v.as_array().is_some_and(Vec::is_empty))
+    }
+
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Value> {
         self.taken.push(key);
         self.map.shift_remove(key).filter(|v| !v.is_null())
     }

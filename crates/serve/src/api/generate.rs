@@ -1,7 +1,7 @@
 //! The handler of the endpoints that generate text, from the body's bytes to the response, the same for all dialects.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -14,9 +14,10 @@ use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
 use crate::api::fields::{Fields, ModelDefaults};
 use crate::api::messages::MessagesWriter;
+use crate::api::ollama::{Form, OllamaWriter};
 use crate::api::response::{ResponseInfo, ResponseWriter};
 use crate::api::responses::ResponsesWriter;
-use crate::api::{chat, completions, messages, responses};
+use crate::api::{chat, completions, messages, ollama, responses};
 use crate::error::{ApiError, Dialect};
 use crate::generation::in_flight::InFlight;
 use crate::generation::model_pool::requested_model;
@@ -45,6 +46,8 @@ pub enum Endpoint {
     Responses,
     /// `/v1/messages`
     Messages,
+    /// `/api/chat` and `/api/generate`
+    Ollama(Form),
 }
 
 impl Endpoint {
@@ -54,6 +57,8 @@ impl Endpoint {
             Endpoint::Completion => completions::parse(fields, model),
             Endpoint::Responses => responses::parse(fields, model),
             Endpoint::Messages => messages::parse(fields, model),
+            Endpoint::Ollama(Form::Chat) => ollama::parse_chat(fields, model),
+            Endpoint::Ollama(Form::Generate) => ollama::parse_generate(fields, model),
         }
     }
 
@@ -63,10 +68,16 @@ impl Endpoint {
             Endpoint::Completion => "cmpl-",
             Endpoint::Responses => "resp_",
             Endpoint::Messages => "msg_",
+            Endpoint::Ollama(_) => "",
         }
     }
 
-    fn writer(self, served: &ServedModel, request: &GenerateRequest) -> Box<dyn ResponseWriter> {
+    fn writer(
+        self,
+        served: &ServedModel,
+        request: &GenerateRequest,
+        times: (Instant, Duration),
+    ) -> Box<dyn ResponseWriter> {
         let head = ResponseInfo { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
         let (w, log_probabilities) = (&request.params, request.params.log_probabilities.is_some());
         let include_usage = w.include_usage;
@@ -77,11 +88,13 @@ impl Endpoint {
             Endpoint::Completion => Box::new(CompletionWriter { head, log_probabilities, include_usage }),
             Endpoint::Responses => Box::new(ResponsesWriter::new(head, request)),
             Endpoint::Messages => Box::new(MessagesWriter::new(head)),
+            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, times)),
         }
     }
 }
 
-fn now() -> u64 {
+/// Seconds since 1970.
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
@@ -144,20 +157,30 @@ pub async fn complete(state: Arc<AppState>, request: Request, endpoint: Endpoint
     }
 }
 
-async fn prepare(
-    state: &Arc<AppState>,
-    request: Request,
-    endpoint: Endpoint,
-) -> Result<(PreparedRequest, Box<dyn ResponseWriter>), ApiError> {
+/// A request that was read.
+enum Ready {
+    Generate(Box<PreparedRequest>, Box<dyn ResponseWriter>),
+    /// It only loads the model, and this is the answer.
+    Loaded(Value),
+}
+
+async fn prepare(state: &Arc<AppState>, request: Request, endpoint: Endpoint) -> Result<Ready, ApiError> {
     let (head, content) = request.into_parts();
     let context = context(state, &head)?;
+    let begun = Instant::now();
     let (content, served) = receive(state, &head, content).await?;
+    let times = (begun, begun.elapsed());
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
+        if let Endpoint::Ollama(form) = endpoint
+            && let Some(loaded) = form.loads(&mut fields, &served.name, times)?
+        {
+            return Ok(Ready::Loaded(loaded));
+        }
         let request = endpoint.validate(&mut fields, ModelDefaults::of(&served))?;
-        let writer = endpoint.writer(&served, &request);
+        let writer = endpoint.writer(&served, &request, times);
         let prepared = PreparedRequest::new(&served, request, context, slot)?;
-        Ok((prepared, writer))
+        Ok(Ready::Generate(Box::new(prepared), writer))
     })
     .await
 }
@@ -169,7 +192,10 @@ async fn answer(
     (dialect, id): (Dialect, &str),
     log: &RequestLog,
 ) -> Result<Response, ApiError> {
-    let (prepared, writer) = prepare(state, request, endpoint).await?;
+    let (prepared, writer) = match prepare(state, request, endpoint).await? {
+        Ready::Generate(prepared, writer) => (*prepared, writer),
+        Ready::Loaded(answer) => return Ok(axum::Json(answer).into_response()),
+    };
     log.update(|f| (f.unknown, f.ignored) = (prepared.params.unknown.clone(), prepared.params.ignored.clone()));
     let (stream, prompt_tokens, warnings) =
         (prepared.params.stream, prepared.prompt_tokens(), warnings(prepared.schema_warnings()));

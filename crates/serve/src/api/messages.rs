@@ -1,13 +1,12 @@
 //! `/v1/messages`: the dialect of Anthropic's clients, with blocks of thinking, text and tool use.
 
-use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::message_list;
 use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty, wrong};
 use crate::api::params::{effort, params, think, thinking_max, tokens, variables};
-use crate::api::response::{ResponseInfo, ResponseWriter, named};
+use crate::api::response::{Event, ResponseInfo, ResponseWriter, named};
 use crate::api::{response_format, tools};
 use crate::error::{ApiError, Dialect};
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent};

@@ -1,4 +1,4 @@
-//! The APIs of OpenAI, DeepSeek and Anthropic: a file a dialect parses its requests and writes its responses
+//! The APIs of OpenAI, DeepSeek, Anthropic and Ollama: a file a dialect parses its requests and writes its responses
 
 pub mod chat;
 pub mod completions;
@@ -6,6 +6,8 @@ pub(crate) mod fields;
 pub(crate) mod generate;
 mod json;
 pub mod messages;
+pub mod ollama;
+pub(crate) mod ollama_models;
 mod params;
 pub(crate) mod response;
 mod response_format;

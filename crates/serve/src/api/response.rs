@@ -1,6 +1,5 @@
 //! Writing responses: output events to server-sent events, or whole choices to one JSON object.
 
-use axum::response::sse::Event;
 use serde_json::{Value, json};
 
 use crate::error::{ApiError, Dialect};
@@ -30,8 +29,19 @@ impl ResponseInfo {
     }
 }
 
+/// A piece of a streamed response: a server-sent event, or a line of JSON.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub name: Option<String>,
+    pub data: String,
+}
+
 /// Writer of a dialect's responses, streamed or whole.
 pub trait ResponseWriter: Send {
+    /// Whether a stream is newline-delimited JSON instead of server-sent events.
+    fn lines(&self) -> bool {
+        false
+    }
     /// Events before any output.
     fn opening(&mut self) -> Vec<Event> {
         Vec::new()
@@ -50,12 +60,12 @@ pub trait ResponseWriter: Send {
 
 /// An event without a name.
 pub fn event(value: &Value) -> Event {
-    Event::default().data(value.to_string())
+    Event { name: None, data: value.to_string() }
 }
 
 /// An event named by its `type`.
 pub fn named(value: &Value) -> Event {
-    Event::default().event(value["type"].as_str().unwrap_or_default()).data(value.to_string())
+    Event { name: Some(value["type"].as_str().unwrap_or_default().to_string()), data: value.to_string() }
 }
 
 /// The end of an OpenAI stream: a usage chunk if asked for, and `[DONE]`.
@@ -64,7 +74,7 @@ pub fn openai_closing(chunk: Option<Value>, usage: &Usage) -> Vec<Event> {
         chunk["usage"] = usage.json();
         event(&chunk)
     });
-    last.into_iter().chain([Event::default().data("[DONE]")]).collect()
+    last.into_iter().chain([Event { name: None, data: "[DONE]".to_string() }]).collect()
 }
 
 /// Log-probability as JSON, which has no infinity: OpenAI's lowest value instead.

@@ -1,13 +1,12 @@
 //! `/v1/responses`: items of OpenAI's newer API. Nothing is stored: each request brings its whole history.
 
-use axum::response::sse::Event;
 use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::MESSAGES_MAX;
 use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, note, wrong};
 use crate::api::params::{TOP_MAX, effort, params, thinking_max, tokens, variables};
-use crate::api::response::{ResponseInfo, ResponseWriter, named, scores};
+use crate::api::response::{Event, ResponseInfo, ResponseWriter, named, scores};
 use crate::api::{response_format, tools};
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};

@@ -4,11 +4,12 @@ use engine::Sampling;
 use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
-use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, responses};
+use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, ollama, responses};
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
 mod agents;
 mod edges;
+mod ollama_requests;
 mod streams;
 
 type Validate = fn(&mut Fields, ModelDefaults<'_>) -> Result<GenerateRequest, ApiError>;
@@ -616,6 +617,8 @@ fn every_field_is_described() {
         ("Completion", "", &request(completions::parse)),
         ("Responses", "prompt", &request(responses::parse)),
         ("Messages", "", &request(messages::parse)),
+        ("OllamaChat", "", &request(ollama::parse_chat)),
+        ("OllamaGenerate", "", &request(ollama::parse_generate)),
         ("Tokenize", "prompt", &|fields| drop(parse_tokenize(fields, model).unwrap())),
         ("Detokenize", "", &|fields| drop(parse_detokenize(fields, model, 9).unwrap())),
     ] {

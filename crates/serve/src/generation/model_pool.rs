@@ -142,7 +142,12 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     fn place(&self, name: Option<&str>) -> Result<usize, ModelUnavailable> {
         let Some(name) = name else { return Ok(0) };
         let entries = self.entries.lock();
-        let named = |e: &PooledModel<M>| e.description.name == name || e.description.aliases.iter().any(|a| a == name);
+        let called = |e: &PooledModel<M>, name: &str| {
+            e.description.name == name || e.description.aliases.iter().any(|alias| alias == name)
+        };
+        // Ollama's clients add its default tag.
+        let untagged = name.strip_suffix(":latest").unwrap_or(name);
+        let named = |e: &PooledModel<M>| called(e, name) || called(e, untagged);
         let only = (self.any_name && entries.len() == 1).then_some(0);
         entries.iter().position(named).or(only).ok_or_else(|| {
             let known: Vec<String> = entries.iter().take(20).map(|e| format!("{:?}", e.description.name)).collect();

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header;
-use axum::response::sse::{KeepAlive, Sse};
+use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use futures_util::stream::unfold;
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::api::response::ResponseWriter;
+use crate::api::response::{Event, ResponseWriter};
 use crate::generation::in_flight::InFlight;
 
 /// Longest silence of a body; then a sign that the request is still being worked on is sent.
@@ -20,11 +21,12 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A response that streams a request's output. Dropping it (the client left) drops the request's handles, which cancels it.
 pub fn stream(in_flight: InFlight, mut writer: Box<dyn ResponseWriter>) -> Response {
+    let lines = writer.lines();
     let ready = VecDeque::from(writer.opening());
     let events = unfold((Some(in_flight), writer, ready), |(mut in_flight, mut writer, mut ready)| async {
         loop {
             if let Some(event) = ready.pop_front() {
-                return Some((Ok::<_, Infallible>(event), (in_flight, writer, ready)));
+                return Some((event, (in_flight, writer, ready)));
             }
             let running = in_flight.as_mut()?;
             match running.next().await {
@@ -40,7 +42,18 @@ pub fn stream(in_flight: InFlight, mut writer: Box<dyn ResponseWriter>) -> Respo
             }
         }
     });
+    if lines {
+        let line = |event: Event| Ok::<_, Infallible>(Bytes::from(event.data + "\n"));
+        return ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(events.map(line))).into_response();
+    }
+    let events = events.map(|event| Ok::<_, Infallible>(sse(event)));
     Sse::new(events).keep_alive(KeepAlive::new().interval(INTERVAL).text("keep-alive")).into_response()
+}
+
+/// A server-sent event.
+pub fn sse(event: Event) -> sse::Event {
+    let named = event.name.map_or_else(sse::Event::default, |name| sse::Event::default().event(name));
+    named.data(event.data)
 }
 
 /// A response of JSON that takes long to compute: blank lines show meanwhile that the request is being worked on.

@@ -8,13 +8,15 @@ use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use serde_json::{Value, json};
 
+use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
-use crate::api::tokenize;
+use crate::api::ollama::Form;
+use crate::api::{ollama_models, tokenize};
 use crate::error::{ApiError, Dialect, id_of};
-use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable, requested_model};
+use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 
@@ -42,6 +44,16 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/v1/embeddings", post(embeddings)),
         ("POST", "/v1/messages", messages()),
         ("POST", "/v1/messages/count_tokens", post(tokenize::count)),
+        ("POST", "/api/chat", asked(Endpoint::Ollama(Form::Chat))),
+        ("POST", "/api/generate", asked(Endpoint::Ollama(Form::Generate))),
+        ("GET", "/api/tags", get(ollama_models::tags)),
+        ("POST", "/api/show", post(ollama_models::show)),
+        ("GET", "/api/ps", get(ollama_models::ps)),
+        ("GET", "/api/version", get(ollama_models::version)),
+        ("POST", "/api/embed", post(embeddings)),
+        ("POST", "/api/embeddings", post(embeddings)),
+        ("POST", "/api/pull", post(ollama_models::unmanaged)),
+        ("DELETE", "/api/delete", delete(ollama_models::unmanaged)),
         // DeepSeek's base URLs.
         ("GET", "/models", get(models)),
         ("GET", "/models/{id}", get(model)),
@@ -124,7 +136,7 @@ async fn wrong_method(request: Request) -> Response {
     refused(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message), &head)
 }
 
-fn refused(error: ApiError, head: &Parts) -> Response {
+pub(crate) fn refused(error: ApiError, head: &Parts) -> Response {
     error.logged(head).respond(Dialect::of(head.uri.path()), id_of(head).as_deref())
 }
 
@@ -155,8 +167,11 @@ async fn administered(state: &AppState, head: &Parts, content: Body) -> Result<S
         return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message));
     }
     let content = read_json(state, head, content).await?;
-    requested_model(&content.bytes)
-        .ok_or_else(|| ApiError::bad("invalid_value", "model is missing; give {\"model\": \"NAME\"}").of("model"))
+    let mut fields = Fields::parse(&content.bytes)?;
+    match fields.take("model") {
+        Some(Value::String(name)) => Ok(name),
+        given => Err(wrong("model", &given.unwrap_or(Value::Null), "the id of a model")),
+    }
 }
 
 async fn load(State(state): State<Arc<AppState>>, request: Request) -> Response {
@@ -270,7 +285,7 @@ mod tests {
                     ("post", "/models/load" | "/models/unload") => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
                     }
-                    ("post", "/v1/embeddings") => {
+                    ("post", "/v1/embeddings" | "/api/embed" | "/api/embeddings" | "/api/pull") | ("delete", _) => {
                         &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
                     ("post", _) => {

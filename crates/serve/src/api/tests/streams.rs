@@ -14,10 +14,12 @@ use serde_json::{Map, Value, json};
 use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
 use crate::api::messages::MessagesWriter;
-use crate::api::response::{ResponseInfo, ResponseWriter};
+use crate::api::ollama::{Form, OllamaWriter};
+use crate::api::response::{self, ResponseInfo, ResponseWriter};
 use crate::api::responses::ResponsesWriter;
 use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
+use crate::http::response_body::sse;
 
 fn head() -> ResponseInfo {
     ResponseInfo { id: "x".to_string(), created: 7, model: "m".to_string() }
@@ -61,8 +63,8 @@ impl Stream for Ready {
 }
 
 /// Events as they go out.
-fn written(events: Vec<Event>) -> String {
-    let body = Sse::new(Ready(events.into_iter())).into_response().into_body();
+fn written(events: Vec<response::Event>) -> String {
+    let body = Sse::new(Ready(events.into_iter().map(sse).collect::<Vec<_>>().into_iter())).into_response().into_body();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let bytes = runtime.block_on(axum::body::to_bytes(body, 1 << 20)).unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
@@ -232,4 +234,41 @@ fn a_message_begins_before_it_ends() {
     let text = written(events);
     let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(names, ["message_start", "ping", "message_delta", "message_stop"]);
+}
+
+#[test]
+fn ollama() {
+    let make = |form| OllamaWriter::new(form, "m".to_string(), (std::time::Instant::now(), Duration::from_nanos(5)));
+    let numbers = |last: &Value| {
+        assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("stop")));
+        assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&json!(9), &json!(5)));
+        assert_eq!((&last["prompt_eval_duration"], &last["load_duration"]), (&json!(0), &json!(5)));
+        assert!(last["total_duration"].is_u64() && last["created_at"].as_str().unwrap().ends_with('Z'), "{last}");
+    };
+    for (form, holder) in [(Form::Chat, "/message"), (Form::Generate, "")] {
+        let text_of = if form == Form::Chat { "content" } else { "response" };
+        let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Value::Null);
+        let lines = streamed(&mut make(form));
+        let (last, parts) = lines.split_last().unwrap();
+        for (name, part) in parts {
+            assert!(name.is_none() && part["done"] == false && part["model"] == "m", "{part}");
+            let held = part.pointer(holder).unwrap();
+            text += held[text_of].as_str().unwrap();
+            thinking += held["thinking"].as_str().unwrap_or_default();
+            if let Some(all) = held.get("tool_calls") {
+                calls = all.clone();
+            }
+        }
+        let whole = whole(&mut make(form));
+        numbers(&last.1);
+        numbers(&whole);
+        let held = whole.pointer(holder).unwrap();
+        assert_eq!((&held[text_of], &held["thinking"]), (&json!(text), &json!(thinking)));
+        assert_eq!((text.as_str(), thinking.as_str(), &held["tool_calls"]), ("I go.", "Hm, so.", &calls));
+        assert_eq!(calls[0]["function"], json!({"index": 0, "name": "go", "arguments": {"a": 1}}));
+    }
+    // A call that was cut off is left out.
+    let call = text::chat::ToolCall { id: "c".to_string(), name: "go".to_string(), arguments: "{\"a".to_string() };
+    let cut = ChoiceOutput { calls: vec![call], ..ChoiceOutput::default() };
+    assert!(make(Form::Chat).whole(&[cut], &USAGE)["message"].get("tool_calls").is_none());
 }

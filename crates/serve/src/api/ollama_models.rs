@@ -1,0 +1,101 @@
+//! Ollama's routes about models: `/api/tags`, `/api/show`, `/api/ps`, `/api/version`
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::api::fields::Fields;
+use crate::api::tokenize;
+use crate::error::ApiError;
+use crate::generation::model_pool::{LoadState, ModelDescription};
+use crate::http::request_body::read_json;
+use crate::http::routes::refused;
+use crate::state::AppState;
+
+/// The version of Ollama whose API this is. Clients refuse one that is too old for them.
+const VERSION: &str = "0.12.0";
+
+fn details() -> Value {
+    json!({
+        "parent_model": "", "format": "gguf", "family": "", "families": [],
+        "parameter_size": "", "quantization_level": "",
+    })
+}
+
+fn described(model: &ModelDescription) -> Value {
+    let digest = Sha256::new().chain_update(&model.name).chain_update(model.bytes.to_le_bytes()).finalize();
+    json!({
+        "name": model.name,
+        "model": model.name,
+        "modified_at": tokenize::date(model.created),
+        "size": model.bytes,
+        // Of its name and size: clients tell models by it, and print its beginning.
+        "digest": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "details": details(),
+    })
+}
+
+/// `GET /api/tags`
+pub async fn tags(State(state): State<Arc<AppState>>) -> Response {
+    let models: Vec<Value> = state.models.list().iter().map(|(model, _)| described(model)).collect();
+    axum::Json(json!({ "models": models })).into_response()
+}
+
+/// `GET /api/ps`
+pub async fn ps(State(state): State<Arc<AppState>>) -> Response {
+    let ready = |(model, phase): &(ModelDescription, LoadState)| {
+        let mut entry = described(model);
+        entry["size_vram"] = 0.into();
+        entry["context_length"] = model.context.into();
+        // Not known: it stays until others need the room.
+        entry["expires_at"] = "9999-12-31T23:59:59Z".into();
+        (*phase == LoadState::Ready).then_some(entry)
+    };
+    let models: Vec<Value> = state.models.list().iter().filter_map(ready).collect();
+    axum::Json(json!({ "models": models })).into_response()
+}
+
+/// `GET /api/version`
+pub async fn version() -> Response {
+    axum::Json(json!({"version": VERSION, "farthing": env!("CARGO_PKG_VERSION")})).into_response()
+}
+
+/// `POST /api/show`. It loads nothing: a model that is not in memory has no template here.
+pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, content) = request.into_parts();
+    let outcome = async {
+        let content = read_json(&state, &head, content).await?;
+        let mut fields = Fields::parse(&content.bytes)?;
+        let (model, older) = (fields.text("model")?, fields.text("name")?);
+        let missing = || ApiError::bad("invalid_value", "model is missing; give {\"model\": \"NAME\"}").of("model");
+        let (model, _) = state.models.describe(Some(&model.or(older).ok_or_else(missing)?))?;
+        let loaded = state.models.loaded().into_iter().find(|(name, _)| *name == model.name);
+        let template = loaded.as_ref().map(|(_, served)| served.template.source());
+        let thinks = loaded.as_ref().is_some_and(|(_, served)| served.format.reasons());
+        // Tools are told to every model, by its template or in words.
+        let capabilities: Vec<&str> = ["completion", "tools"].into_iter().chain(thinks.then_some("thinking")).collect();
+        Ok::<Value, ApiError>(json!({
+            "modelfile": format!("FROM {}\n", model.name),
+            "parameters": "",
+            "template": template.unwrap_or_default(),
+            "details": details(),
+            "model_info": {"general.architecture": "farthing", "farthing.context_length": model.context},
+            "capabilities": capabilities,
+            "modified_at": tokenize::date(model.created),
+        }))
+    };
+    match outcome.await {
+        Ok(answer) => axum::Json(answer).into_response(),
+        Err(error) => refused(error, &head),
+    }
+}
+
+/// `POST /api/pull` and `DELETE /api/delete`: the models are those that the server was started with.
+pub async fn unmanaged(request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let message = "models are not downloaded or deleted here; use the commands farthing pull and farthing rm";
+    refused(ApiError::bad("models_unmanaged", message), &head)
+}
