@@ -152,6 +152,11 @@ impl ApiError {
     }
 }
 
+/// The response of a refused request, in the dialect of its path.
+pub(crate) fn refused(error: ApiError, head: &Parts) -> Response {
+    error.logged(head).respond(Dialect::of(head.uri.path()), id_of(head).as_deref())
+}
+
 /// The id that the middleware gave to a request.
 pub fn id_of(head: &Parts) -> Option<String> {
     head.extensions.get::<RequestLog>().map(RequestLog::id)

@@ -1,7 +1,7 @@
 //! The handler of the endpoints that generate text, from the body's bytes to the response, the same for all dialects.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -31,6 +31,7 @@ use crate::http::response_body;
 use crate::ids::fresh_id;
 use crate::request::GenerateRequest;
 use crate::state::AppState;
+use crate::words::now;
 
 /// Longest wait of an unstreamed response for its status; after it, errors can only be told in the body.
 const JSON_DELAY_MAX: Duration = Duration::from_secs(15);
@@ -91,11 +92,6 @@ impl Endpoint {
             Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, times)),
         }
     }
-}
-
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// The context of a request: its account, and its timeouts from `x-request-timeout` within the server's limits.

@@ -7,15 +7,15 @@ use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::{message_list, one_message};
 use crate::api::fields::{Field, Fields, ModelDefaults, empty, unsupported, whole, wrong};
-use crate::api::generate::now;
 use crate::api::params::{effort, params, think};
 use crate::api::response::{Event, ResponseWriter, event};
 use crate::api::response_format::{FormatField, schema};
-use crate::api::{tokenize, tools};
+use crate::api::tools;
 use crate::error::{ApiError, Dialect};
 use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent};
 use crate::generation::usage::Usage;
 use crate::request::{GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
+use crate::words::{date, now};
 
 /// What an answer is in: a message, or a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Form {
 
     /// A part of an answer, not the last one.
     fn part(self, model: &str, text: &str, thinking: &str, calls: &[ToolCall]) -> Value {
-        let mut part = json!({"model": model, "created_at": tokenize::date(now())});
+        let mut part = json!({"model": model, "created_at": date(now())});
         let holder = match self {
             Form::Chat => {
                 part["message"] = json!({"role": "assistant", "content": text});

@@ -8,12 +8,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::api::fields::Fields;
-use crate::api::tokenize;
-use crate::error::ApiError;
+use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription};
 use crate::http::request_body::read_json;
-use crate::http::routes::refused;
 use crate::state::AppState;
+use crate::words::date;
 
 /// The version of Ollama whose API this is. Clients refuse one that is too old for them.
 const VERSION: &str = "0.12.0";
@@ -30,7 +29,7 @@ fn described(model: &ModelDescription) -> Value {
     json!({
         "name": model.name,
         "model": model.name,
-        "modified_at": tokenize::date(model.created),
+        "modified_at": date(model.created),
         "size": model.bytes,
         // Of its name and size: clients tell models by it, and print its beginning.
         "digest": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
@@ -84,7 +83,7 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
             "details": details(),
             "model_info": {"general.architecture": "farthing", "farthing.context_length": model.context},
             "capabilities": capabilities,
-            "modified_at": tokenize::date(model.created),
+            "modified_at": date(model.created),
         }))
     };
     match outcome.await {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, SecondsFormat};
 use serde_json::{Map, Value, json};
 use text::tokenizer::Within;
 use text::{Detokenizer, TextError};
@@ -283,27 +282,4 @@ pub async fn info(State(state): State<Arc<AppState>>) -> Response {
         "chat_template": served.template.source(),
     });
     axum::Json(info).into_response()
-}
-
-/// RFC 3339 date of seconds since 1970.
-pub fn date(seconds: u64) -> String {
-    let date = i64::try_from(seconds).ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-    date.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date;
-
-    #[test]
-    fn dates() {
-        for (seconds, said) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (4_102_444_800, "2100-01-01T00:00:00Z"),
-        ] {
-            assert_eq!(date(seconds), said);
-        }
-    }
 }

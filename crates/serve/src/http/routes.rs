@@ -15,10 +15,11 @@ use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
 use crate::api::{ollama_models, tokenize};
-use crate::error::{ApiError, Dialect, id_of};
+use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::request_body::read_json;
 use crate::state::AppState;
+use crate::words::date;
 
 type Route = MethodRouter<Arc<AppState>>;
 
@@ -136,10 +137,6 @@ async fn wrong_method(request: Request) -> Response {
     refused(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message), &head)
 }
 
-pub(crate) fn refused(error: ApiError, head: &Parts) -> Response {
-    error.logged(head).respond(Dialect::of(head.uri.path()), id_of(head).as_deref())
-}
-
 async fn health(State(state): State<Arc<AppState>>) -> Response {
     match state.fault() {
         None => axum::Json(json!({"status": "ok"})).into_response(),
@@ -226,7 +223,7 @@ fn described((model, phase): &(ModelDescription, LoadState), id: &str) -> Value 
         "state": phase,
         "type": "model",
         "display_name": id,
-        "created_at": tokenize::date(model.created),
+        "created_at": date(model.created),
         "lifecycle": "active",
         "max_input_tokens": model.context,
     })
@@ -270,6 +267,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::error::Dialect;
 
     /// The description names every route, and nothing else.
     #[test]
