@@ -169,7 +169,7 @@ async fn prepare(state: &Arc<AppState>, request: Request, endpoint: Endpoint) ->
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
         if let Endpoint::Ollama(form) = endpoint
-            && let Some(loaded) = form.loads(&mut fields, &served.name, times)?
+            && let Some(loaded) = form.loads(&mut fields, (&served.name, ModelDefaults::of(&served)), times)?
         {
             return Ok(Ready::Loaded(loaded));
         }

@@ -31,7 +31,7 @@ impl Form {
     pub(super) fn loads(
         self,
         fields: &mut Fields,
-        model: &str,
+        (model, defaults): (&str, ModelDefaults<'_>),
         (begun, loaded): (Instant, Duration),
     ) -> Result<Option<Value>, ApiError> {
         let none = match self {
@@ -41,7 +41,16 @@ impl Form {
         if !none {
             return Ok(None);
         }
-        fields.text("model")?;
+        // What else is there is held to the same rules.
+        match self {
+            Form::Chat => {
+                fields.take("messages");
+                let input = RequestInput::Conversation { messages: Vec::new(), continues: false };
+                let tools = tools::openai(fields)?;
+                request(fields, defaults, input, tools)?;
+            }
+            Form::Generate => drop(parse_generate(fields, defaults)?),
+        }
         let mut answer = self.part(model, "", "", &[]);
         answer["done"] = true.into();
         answer["done_reason"] = "load".into();
