@@ -114,7 +114,7 @@ impl AppState {
         loop {
             tokio::time::sleep((idle / 4).clamp(Duration::from_millis(100), Duration::from_secs(10))).await;
             for (name, model) in self.models.unload_idle(idle) {
-                tracing::info!(target: "farthing", model = name, "put away: nobody used it");
+                tracing::info!(target: "farthing", model = name, "unloaded after its idle timeout");
                 // Dropping joins the engine's thread.
                 let _ = tokio::task::spawn_blocking(move || drop(model)).await;
             }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -61,8 +61,8 @@ fn a_text_that_was_stopped_is_not_done() {
     assert!(said.contains("2000 tokens in "), "{said}");
 }
 
-#[test]
-fn a_conversation_that_waits_ends_by_sigterm() {
+/// How a conversation ends that waits at a pipe for its next message and gets a signal.
+fn waiting_ends_by(signal: &str) -> ExitStatus {
     let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_farthing")).arg("chat").arg(bundled()));
     // Held open to the end: the end of its input would end it too.
     let mut stdin = child.stdin.take().unwrap();
@@ -71,31 +71,24 @@ fn a_conversation_that_waits_ends_by_sigterm() {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    send("-TERM", &child);
+    send(signal, &child);
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    child.wait().unwrap()
+}
+
+#[test]
+fn a_conversation_that_waits_ends_by_sigterm() {
+    assert_eq!(waiting_ends_by("-TERM").signal(), Some(15));
 }
 
 /// Between answers there is nothing to finish: one ctrl-c is enough.
 #[test]
 fn a_conversation_that_waits_at_a_pipe_ends_by_ctrl_c() {
-    let mut child = spawn(Command::new(env!("CARGO_BIN_EXE_farthing")).arg("chat").arg(bundled()));
-    let mut stdin = child.stdin.take().unwrap();
-    writeln!(stdin, "Hello").unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    send("-INT", &child);
-    let started = Instant::now();
-    while child.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(30) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.kill().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(waiting_ends_by("-INT").code(), Some(130));
 }
 
 /// Through a pipe nobody is there to go on.

@@ -1,7 +1,7 @@
 //! The models of a server under one memory budget: loaded on demand, unloaded when others need the memory or they were idle.
 //!
 //! What a model is and how it is loaded comes from outside: descriptions and a loader. A model that is held (by a request that
-//! runs) is never put away.
+//! runs) is never unloaded.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
         self.entries.lock().iter().map(|e| (e.description.clone(), phase(e))).collect()
     }
 
-    /// Those in memory, without counting it as use. Let go of them soon: what is held is not put away.
+    /// Those in memory, without counting it as use. Let go of them soon: what is held is not unloaded.
     pub fn loaded(&self) -> Vec<(String, Arc<M>)> {
         let entries = self.entries.lock();
         entries.iter().filter_map(|e| Some((e.description.name.clone(), Arc::clone(e.ready.as_ref()?)))).collect()
