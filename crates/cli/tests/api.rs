@@ -93,6 +93,8 @@ fn every_route_answers() {
     assert_eq!(described["openapi"], "3.1.0");
     let (status, none) = asked(&server, "/v1/embeddings", &json!({"input": "x"}));
     assert_eq!((status, &none["error"]["code"]), (400, &json!("embeddings_unsupported")));
+    let (status, none) = asked(&server, "/v1/rerank", &json!({"query": "x", "documents": ["x"]}));
+    assert_eq!((status, &none["error"]["code"]), (400, &json!("rerank_unsupported")));
 }
 
 /// Bodies that cannot be, at every route: a 4xx in the shape of its dialect, and nothing else.

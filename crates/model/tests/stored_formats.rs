@@ -209,7 +209,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
     let weights = Weights {
         files: Vec::new(),
         embedding: weight(format, VOCAB, HIDDEN, 1.0, random),
-        head: weight(format, VOCAB, HIDDEN, 0.15, random),
+        head: Some(weight(format, VOCAB, HIDDEN, 0.15, random)),
         layers,
         final_norm: ones(),
     };
@@ -224,7 +224,7 @@ fn built(kind: Kind, formats: &[Format], random: &mut Random) -> (Structure, Wei
         layers,
         context: 4096,
         norm_eps: 1e-6,
-        tied: false,
+        head: Head::Own,
         scales: Scales::default(),
         norms: Norms::default(),
     };

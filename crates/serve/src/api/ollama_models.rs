@@ -76,7 +76,10 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let template = loaded.as_ref().map(|(_, served)| served.template.source());
         let thinks = loaded.as_ref().is_some_and(|(_, served)| served.format.reasons());
         // Tools are told to every model, by its template or in words.
-        let capabilities: Vec<&str> = ["completion", "tools"].into_iter().chain(thinks.then_some("thinking")).collect();
+        let capabilities: Vec<&str> = match model.capability {
+            "completion" => ["completion", "tools"].into_iter().chain(thinks.then_some("thinking")).collect(),
+            other => vec![other],
+        };
         Ok::<Value, ApiError>(json!({
             "modelfile": format!("FROM {}\n", model.name),
             "parameters": "",

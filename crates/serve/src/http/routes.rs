@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
-use crate::api::{ollama_models, tokenize};
+use crate::api::{embeddings, ollama_models, rerank, tokenize};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::request_body::read_json;
@@ -28,6 +28,9 @@ type Route = MethodRouter<Arc<AppState>>;
 pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let asked = |kind: Endpoint| {
         post(move |State(state): State<Arc<AppState>>, request: Request| complete(state, request, kind))
+    };
+    let embeds = |form: embeddings::Form| {
+        post(move |State(state): State<Arc<AppState>>, request: Request| embeddings::embed(state, request, form))
     };
     let chat = || asked(Endpoint::Chat);
     let completion = || asked(Endpoint::Completion);
@@ -43,7 +46,9 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/v1/chat/completions", chat()),
         ("POST", "/v1/completions", completion()),
         ("POST", "/v1/responses", responses()),
-        ("POST", "/v1/embeddings", post(embeddings)),
+        ("POST", "/v1/embeddings", embeds(embeddings::Form::OpenAi)),
+        ("POST", "/v1/rerank", post(rerank::rerank)),
+        ("POST", "/rerank", post(rerank::rerank)),
         ("POST", "/v1/messages", messages()),
         ("POST", "/v1/messages/count_tokens", post(tokenize::count)),
         ("POST", "/api/chat", asked(Endpoint::Ollama(Form::Chat))),
@@ -52,8 +57,8 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/api/show", post(ollama_models::show)),
         ("GET", "/api/ps", get(ollama_models::ps)),
         ("GET", "/api/version", get(ollama_models::version)),
-        ("POST", "/api/embed", post(embeddings)),
-        ("POST", "/api/embeddings", post(embeddings)),
+        ("POST", "/api/embed", embeds(embeddings::Form::Ollama)),
+        ("POST", "/api/embeddings", embeds(embeddings::Form::OllamaOne)),
         ("POST", "/api/pull", post(ollama_models::unmanaged)),
         ("DELETE", "/api/delete", delete(ollama_models::unmanaged)),
         // DeepSeek's base URLs.
@@ -258,19 +263,6 @@ async fn model(
     }
 }
 
-async fn embeddings(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let (head, content) = request.into_parts();
-    let error = match read_json(&state, &head, content).await {
-        Ok(_) => {
-            let message =
-                "this server has no model for embeddings; it answers at /v1/chat/completions and /v1/completions";
-            ApiError::bad("embeddings_unsupported", message)
-        }
-        Err(error) => error,
-    };
-    refused(error, &head)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -292,7 +284,7 @@ mod tests {
                     ("post", "/models/load" | "/models/unload") => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
                     }
-                    ("post", "/v1/embeddings" | "/api/embed" | "/api/embeddings" | "/api/pull") | ("delete", _) => {
+                    ("post", "/api/pull") | ("delete", _) => {
                         &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
                     ("post", _) => {
