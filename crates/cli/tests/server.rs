@@ -174,11 +174,12 @@ fn children(server: &Server) -> Vec<u32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Templates of a stranger's model: one that never ends, one that eats memory, one that is fine. The server outlives them, and others
+/// Templates of a stranger's model: one that never ends, one that eats memory, one whose value holds itself, one that is fine. The server outlives them, and others
 /// are served meanwhile.
 #[test]
 fn templates_that_do_not_end_are_ended() {
     let template = "{% if messages[0].content == 'time' %}{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}\
+        {% elif messages[0].content == 'itself' %}{% set n = namespace() %}{% set n.x = n %}{{ n }}\
         {% elif messages[0].content == 'memory' %}{{ (['x' * 1000000] * 100000)|join|length }}{% elif messages[0].content == 'no' %}{{ raise_exception('not so') }}\
         {% else %}{{ bos_token }}{{ messages[0].content }}{% endif %}";
     let directory = with_template("template", template);
@@ -188,6 +189,9 @@ fn templates_that_do_not_end_are_ended() {
     assert!(ask("Once upon").contains("200 OK"));
     let memory = ask("memory");
     assert!(memory.contains("400 Bad Request") && memory.contains("more than 1024 MiB of memory"), "{memory}");
+    assert!(ask("Once upon").contains("200 OK"));
+    let itself = ask("itself");
+    assert!(itself.contains("400 Bad Request") && itself.contains("stack overflow"), "{itself}");
     assert!(ask("Once upon").contains("200 OK"));
     let refused = ask("no");
     assert!(refused.contains("400 Bad Request") && refused.contains("chat template: not so (line 1)"), "{refused}");
