@@ -388,7 +388,8 @@ fn texts_that_cannot_fit_cost_nothing() {
     ] {
         let (status, refused) = asked(&server, path, &body);
         let message = refused["error"]["message"].as_str().unwrap();
-        let before = if path.contains("messages") { "prompt is too long: " } else { "but the prompt has at least " };
+        let before =
+            if path.contains("messages") { "prompt is too long: " } else { "the prompt is too long: it has at least " };
         let least =
             message.split_once(before).and_then(|(_, rest)| rest.split([' ', ',']).next()?.parse::<usize>().ok());
         let least = least.unwrap_or_else(|| panic!("{path}: {status} {message}"));

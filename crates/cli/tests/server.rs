@@ -32,6 +32,7 @@ fn every_refusal_is_json_with_its_status() {
     );
     refused(server.get("/v1/chat/completions"), "405", "does not take GET, it takes POST");
     refused(server.get("/v1/models/a/b"), "404", "model is \"a/b\"");
+    refused(server.get("/v1/models/%ff"), "400", "/v1/models/%ff is not UTF-8");
     refused(server.post("/v1/completions", "{"), "400", "not JSON");
     refused(server.post("/v1/completions", &"[".repeat(100_000)), "400", "not JSON");
     refused(server.post("/v1/completions", r#"{"prompt": ""}"#.replace("\"\"", "[]").as_str()), "400", "prompt is []");

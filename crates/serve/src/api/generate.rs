@@ -89,7 +89,7 @@ impl Endpoint {
             Endpoint::Completion => Box::new(CompletionWriter { head, log_probabilities, include_usage }),
             Endpoint::Responses => Box::new(ResponsesWriter::new(head, request)),
             Endpoint::Messages => Box::new(MessagesWriter::new(head)),
-            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, times)),
+            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, log_probabilities, times)),
         }
     }
 }

@@ -14,8 +14,9 @@ use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
 
-/// The version of Ollama whose API this is. Clients refuse one that is too old for them.
-const VERSION: &str = "0.12.0";
+/// The version of Ollama whose API this is, and that has `/v1/responses` and `/v1/messages` too. Clients refuse one that is too
+/// old for them (Codex below 0.13.4).
+const VERSION: &str = "0.14.0";
 
 fn details() -> Value {
     json!({

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
@@ -246,8 +247,16 @@ async fn models(State(state): State<Arc<AppState>>) -> Response {
     axum::Json(list).into_response()
 }
 
-async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>, request: Request) -> Response {
+async fn model(
+    State(state): State<Arc<AppState>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
     let (head, _) = request.into_parts();
+    let Ok(Path(id)) = id else {
+        let message = format!("{} is not UTF-8 where it is percent-encoded; send the id of a model", shown(&head.uri));
+        return refused(ApiError::bad("invalid_path", message), &head);
+    };
     match state.models.describe(Some(&id)) {
         Ok(model) => axum::Json(described(&model, &id)).into_response(),
         Err(error) => refused(error.into(), &head),
@@ -279,8 +288,9 @@ mod tests {
                         &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
                     ("post", _) => {
-                        &["200", "400", "401", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
+                        &["200", "400", "401", "403", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
+                    (_, path) if path.ends_with("{id}") => &["200", "400", "401", "403", "404", "405", "421", "501"],
                     _ => &["200", "401", "405", "421", "501"],
                 };
                 for status in needed {
