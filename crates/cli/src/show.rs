@@ -86,6 +86,9 @@ fn lines(model: &str, r: &ModelReport, remote: Option<&Remote>) -> Vec<String> {
             if r.tied { ", output tied to the embedding" } else { "" }
         ),
     ];
+    if r.purpose != "text" {
+        lines.insert(1, format!("purpose     {}", r.purpose));
+    }
     lines.extend(r.layer_kinds.iter().map(|l| format!("            {l}")));
     if r.skipped_layers > 0 {
         let layers = several(r.skipped_layers, "layer");

@@ -354,7 +354,7 @@ fn what_would_tell_accounts_of_each_other_needs_an_administrators_key() {
     assert!(shown(&own) && !detailed(&own) && shown(&admin) && detailed(&admin), "{own}\n{admin}");
     assert!(metrics(&server, "x-api-key: none").starts_with("HTTP/1.1 401"));
     let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: sk-admin", SMALL));
-    assert!(asked.starts_with("HTTP/1.1 401"), "it is no account: {asked}");
+    assert!(asked.starts_with("HTTP/1.1 403") && asked.contains("send an API key"), "it is no account: {asked}");
     assert_eq!(body(&server.get("/ready")), json!({"status": "ready"}));
     let server = Server::start(&["--api-key", SECRET, "--open-metrics"]);
     let (open, own) = (metrics(&server, "a: b"), metrics(&server, &format!("x-api-key: {SECRET}")));
@@ -397,7 +397,7 @@ fn a_running_server_lists_loads_and_unloads_its_models() {
     assert!(said(&nowhere).contains("give it with --url"), "{}", said(&nowhere));
     // An administrator's key is no account.
     let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: admin-1", SMALL));
-    assert!(asked.starts_with("HTTP/1.1 401"), "{asked}");
+    assert!(asked.starts_with("HTTP/1.1 403"), "{asked}");
     // A browser is told that it is at the right place, and no names.
     let root = server.get("/");
     assert!(root.contains("is running") && root.contains("text/plain") && !root.contains("tiny"), "{root}");

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use engine::{Disk, Engine, Sampling, Settings};
 use model::Checkpoint;
 use model::cache::PAGE;
+use model::checkpoint::Purpose;
 use model::plan::MemoryPlan;
 use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use serve::http::hosts::Hosts;
@@ -204,8 +205,13 @@ impl Server {
             let planned = PlannedModel::new(checkpoint, &load)?;
             let (bytes, context) = (planned.plan.total(), planned.plan.context);
             available = available.or(planned.plan.available);
-            let description =
-                ModelDescription { name: name.clone(), aliases: aliases.clone(), bytes, context, created };
+            let capability = match planned.checkpoint.purpose {
+                Purpose::Generate => "completion",
+                Purpose::Embed(_) => "embedding",
+                Purpose::Rank(_) => "rerank",
+            };
+            let (name, aliases) = (name.clone(), aliases.clone());
+            let description = ModelDescription { name, aliases, bytes, context, capability, created };
             let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
             candidates.push(Candidate { path, load, description, threads, cached, plan });
         }
@@ -306,12 +312,14 @@ impl Server {
             let (name, path, options) = known.iter().find(|(name, ..)| *name == wanted.name).ok_or("no such model")?;
             let loaded = PlannedModel::open(path, options).and_then(PlannedModel::fitting);
             let m = loaded.and_then(PlannedModel::load).map_err(|e| e.to_string())?;
-            let vocab = m.runner.model().structure.vocab;
+            let (vocab, width) = (m.runner.model().structure.vocab, m.runner.model().structure.hidden);
             let defaults = sampling(advised_sampling(&m.generation));
             defaults.validate(vocab).map_err(|e| e.to_string())?;
             tracing::info!(target: "farthing", model = name, "loaded");
             let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
-            let disk = disk.clone().map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
+            // Texts that are embedded or scored are rarely read again.
+            let disk = disk.clone().filter(|_| m.purpose == Purpose::Generate);
+            let disk = disk.map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
             let (model, faults) = (name.clone(), faults.clone());
             let fault = move |said: &str| {
                 tracing::error!(target: "farthing", model, "the engine has stopped after a fault inside, which please report: {said}");
@@ -324,6 +332,8 @@ impl Server {
             Ok(ServedModel::new(ModelParts {
                 name: name.clone(),
                 engine,
+                purpose: m.purpose,
+                width,
                 tokenizer: Arc::new(m.tokenizer),
                 template: m.template,
                 tool_template: m.tool_template,

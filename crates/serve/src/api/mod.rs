@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 pub(crate) mod fields;
 pub(crate) mod generate;
 mod json;
@@ -9,6 +10,7 @@ pub mod messages;
 pub mod ollama;
 pub(crate) mod ollama_models;
 mod params;
+pub mod rerank;
 pub(crate) mod response;
 mod response_format;
 pub mod responses;

@@ -4,7 +4,7 @@ use engine::Sampling;
 use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
-use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, ollama, responses};
+use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, embeddings, messages, ollama, rerank, responses};
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
 mod agents;
@@ -604,7 +604,8 @@ fn every_field_is_described() {
     let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: 100 };
-    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1]});
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1],
+        "query": "Hi", "documents": ["Hi"]});
     let taken = |mut body: Value, absent: &str, validate: &dyn Fn(&mut Fields)| {
         body.as_object_mut().unwrap().remove(absent);
         let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
@@ -620,6 +621,10 @@ fn every_field_is_described() {
         ("OllamaChat", "", &request(ollama::parse_chat)),
         ("OllamaGenerate", "", &request(ollama::parse_generate)),
         ("Tokenize", "prompt", &|fields| drop(parse_tokenize(fields, model).unwrap())),
+        ("Embeddings", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::OpenAi, model).unwrap())),
+        ("OllamaEmbed", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::Ollama, model).unwrap())),
+        ("OllamaEmbedOne", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::OllamaOne, model).unwrap())),
+        ("Rerank", "", &|fields| drop(rerank::parse(fields).unwrap())),
         ("Detokenize", "", &|fields| drop(parse_detokenize(fields, model, 9).unwrap())),
     ] {
         let properties = described["components"]["schemas"][schema]["properties"].as_object().unwrap();

@@ -5,6 +5,7 @@ pub(crate) mod fim;
 pub(crate) mod in_flight;
 pub mod model_pool;
 pub(crate) mod output;
+pub(crate) mod pooled;
 pub(crate) mod prepared;
 pub(crate) mod reasoning_budget;
 pub(crate) mod retry_after;

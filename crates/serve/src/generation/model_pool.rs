@@ -23,6 +23,8 @@ pub struct ModelDescription {
     pub bytes: u64,
     /// Tokens of its context.
     pub context: usize,
+    /// What it is for: `completion`, `embedding` or `rerank`.
+    pub capability: &'static str,
     /// Seconds since 1970, for `created` in lists.
     pub created: u64,
 }
@@ -318,6 +320,7 @@ mod tests {
             aliases: vec![format!("{name}-alias")],
             bytes,
             context: 8,
+            capability: "completion",
             created: 0,
         };
         let (events, at_once) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
@@ -447,6 +450,7 @@ mod tests {
                 aliases: vec!["alias".to_string()],
                 bytes: 1,
                 context: 8,
+                capability: "completion",
                 created: 0,
             };
             let loader: Loader<()> = Box::new(|_| Ok(()));

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use axum::http::StatusCode;
-use engine::{Engine, Sampling};
+use engine::{Engine, Purpose, Sampling};
 use serde_json::{Map, Value, json};
 use text::Tokenizer;
 use text::chat::{Context, Message, Render};
@@ -39,6 +39,10 @@ pub struct ModelParts {
     pub name: String,
     /// The engine that runs it.
     pub engine: Engine,
+    /// What the model is for.
+    pub purpose: Purpose,
+    /// Numbers of a hidden state, and so of an embedding.
+    pub width: usize,
     /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// The model's chat template.
