@@ -2,6 +2,7 @@
 
 mod started;
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -390,6 +391,8 @@ fn a_running_server_lists_loads_and_unloads_its_models() {
         let text = String::from_utf8(command(&["ps", "--key", SECRET]).stdout).unwrap();
         assert_eq!(text.contains("absent"), wanted.ends_with("unloaded"), "{args:?}: {text}");
     }
+    let plain = farthing(&["ps", "--key", SECRET, "--url", &server.address.to_string()]);
+    assert!(String::from_utf8_lossy(&plain.stdout).contains("tiny"), "{}", said(&plain));
     let nowhere = farthing(&["ps", "--url", "http://127.0.0.1:9"]);
     assert!(said(&nowhere).contains("give it with --url"), "{}", said(&nowhere));
     // An administrator's key is no account.
@@ -398,6 +401,26 @@ fn a_running_server_lists_loads_and_unloads_its_models() {
     // A browser is told that it is at the right place, and no names.
     let root = server.get("/");
     assert!(root.contains("is running") && root.contains("text/plain") && !root.contains("tiny"), "{root}");
+}
+
+#[test]
+fn another_programs_server_is_told_apart() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let body = r#"{"data": [{"id": "x"}]}"#;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    for args in [&["ps"][..], &["load", "x"], &["stop", "x"]] {
+        let output = farthing(&[args, &["--url", &address]].concat());
+        assert!(said(&output).contains("this is not a Farthing server"), "{args:?}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
 }
 
 #[test]
