@@ -122,6 +122,7 @@ pub struct Engine {
     shared: Arc<EngineShared>,
     limits: Limits,
     vocab: usize,
+    running_max: usize,
     experts: Arc<ExpertCounts>,
     worker: Option<JoinHandle<()>>,
 }
@@ -156,7 +157,7 @@ impl Engine {
         }
         let theirs = Arc::clone(&shared);
         let worker = std::thread::spawn(move || work(runner, scheduler, theirs, (step, constraint), fault));
-        Engine { shared, limits, vocab, experts, worker: Some(worker) }
+        Engine { shared, limits, vocab, running_max: running, experts, worker: Some(worker) }
     }
 
     /// Bounds of a request.
@@ -167,6 +168,11 @@ impl Engine {
     /// Tokens of the vocabulary.
     pub fn vocab(&self) -> usize {
         self.vocab
+    }
+
+    /// Requests that run at once.
+    pub fn running_max(&self) -> usize {
+        self.running_max
     }
 
     /// How many requests run, and how many wait.

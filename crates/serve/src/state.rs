@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::api::kept_items::KeptItems;
 use crate::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use crate::generation::retry_after::RequestTimes;
 use crate::generation::served_model::ServedModel;
@@ -58,6 +59,7 @@ pub struct AppState {
     /// Bound on requests parsed and rendered at once: each may take many times its bytes.
     pub(crate) work_slots: Arc<WorkSlots>,
     pub(crate) request_times: Arc<RequestTimes>,
+    pub(crate) kept_items: Arc<KeptItems>,
     /// The first model was loaded once.
     started: AtomicBool,
 }
@@ -73,6 +75,7 @@ impl AppState {
             body_budget: BodyBudget::new(limits.bodies_bytes),
             work_slots: Arc::default(),
             request_times: Arc::default(),
+            kept_items: Arc::default(),
             started: AtomicBool::new(false),
         })
     }

@@ -9,7 +9,7 @@ use crate::api::response_format;
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Params, Prompt, RequestInput, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, Tools};
 
 /// Most prompts of one request, and most answers in all.
 const PROMPTS_MAX: usize = 256;
@@ -39,7 +39,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     let (response_format, format_field) = response_format::parse(fields)?;
     fields.about(&["user", "metadata"]);
     params.unknown = fields.unknown();
-    let input = RequestInput::Prompts { prompts, suffix, echo };
+    let input = RequestInput::Prompts { prompts, gap: suffix.map(Gap::before), echo };
     Ok(GenerateRequest {
         input,
         tools: Tools::default(),
@@ -48,6 +48,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
         format_field,
         params,
         repeated: Map::new(),
+        stored: false,
     })
 }
 
@@ -74,7 +75,8 @@ fn several(fields: &mut Fields, params: &mut Params, prompts: usize) -> Result<(
 
 const ALLOWED: &str = "a string, an array of token ids, or an array of these";
 
-fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
+/// One prompt, or several.
+pub(crate) fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
     match value {
         // What the first item is, the others must be.
         Value::Array(items) if items.first().is_some_and(|v| v.is_string() || v.is_array()) => {

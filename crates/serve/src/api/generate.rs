@@ -13,11 +13,13 @@ use serde_json::Value;
 use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
 use crate::api::fields::{Fields, ModelDefaults};
+use crate::api::kept_items::KeptItems;
+use crate::api::llama_cpp::LlamaCppWriter;
 use crate::api::messages::MessagesWriter;
 use crate::api::ollama::{Form, OllamaWriter};
 use crate::api::response::{ResponseInfo, ResponseWriter};
 use crate::api::responses::ResponsesWriter;
-use crate::api::{chat, completions, messages, ollama, responses};
+use crate::api::{chat, completions, llama_cpp, messages, ollama, responses};
 use crate::error::{ApiError, Dialect};
 use crate::generation::in_flight::InFlight;
 use crate::generation::model_pool::requested_model;
@@ -49,6 +51,10 @@ pub enum Endpoint {
     Messages,
     /// `/api/chat` and `/api/generate`
     Ollama(Form),
+    /// llama.cpp's `/completion`
+    LlamaCompletion,
+    /// llama.cpp's `/infill`
+    Infill,
 }
 
 impl Endpoint {
@@ -60,6 +66,8 @@ impl Endpoint {
             Endpoint::Messages => messages::parse(fields, model),
             Endpoint::Ollama(Form::Chat) => ollama::parse_chat(fields, model),
             Endpoint::Ollama(Form::Generate) => ollama::parse_generate(fields, model),
+            Endpoint::LlamaCompletion => llama_cpp::parse_completion(fields, model),
+            Endpoint::Infill => llama_cpp::parse_infill(fields, model),
         }
     }
 
@@ -69,7 +77,7 @@ impl Endpoint {
             Endpoint::Completion => "cmpl-",
             Endpoint::Responses => "resp_",
             Endpoint::Messages => "msg_",
-            Endpoint::Ollama(_) => "",
+            Endpoint::Ollama(_) | Endpoint::LlamaCompletion | Endpoint::Infill => "",
         }
     }
 
@@ -78,6 +86,7 @@ impl Endpoint {
         served: &ServedModel,
         request: &GenerateRequest,
         times: (Instant, Duration),
+        kept: (Arc<KeptItems>, u64),
     ) -> Box<dyn ResponseWriter> {
         let head = ResponseInfo { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
         let (w, log_probabilities) = (&request.params, request.params.log_probabilities.is_some());
@@ -87,9 +96,13 @@ impl Endpoint {
                 Box::new(ChatWriter { head, log_probabilities, include_usage, older: request.tools.older })
             }
             Endpoint::Completion => Box::new(CompletionWriter { head, log_probabilities, include_usage }),
-            Endpoint::Responses => Box::new(ResponsesWriter::new(head, request)),
+            Endpoint::Responses => Box::new(ResponsesWriter::new(head, request, kept)),
             Endpoint::Messages => Box::new(MessagesWriter::new(head)),
             Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, times)),
+            Endpoint::LlamaCompletion | Endpoint::Infill => {
+                let repeated = request.repeated.clone();
+                Box::new(LlamaCppWriter { model: head.model, log_probabilities, repeated })
+            }
         }
     }
 }
@@ -165,16 +178,19 @@ async fn prepare(state: &Arc<AppState>, request: Request, endpoint: Endpoint) ->
     let context = context(state, &head)?;
     let begun = Instant::now();
     let (content, served) = receive(state, &head, content).await?;
-    let times = (begun, begun.elapsed());
+    let (times, kept_items) = ((begun, begun.elapsed()), Arc::clone(&state.kept_items));
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
+        if endpoint == Endpoint::Responses {
+            kept_items.resolve(context.account, &mut fields)?;
+        }
         if let Endpoint::Ollama(form) = endpoint
             && let Some(loaded) = form.loads(&mut fields, (&served.name, ModelDefaults::of(&served)), times)?
         {
             return Ok(Ready::Loaded(loaded));
         }
         let request = endpoint.validate(&mut fields, ModelDefaults::of(&served))?;
-        let writer = endpoint.writer(&served, &request, times);
+        let writer = endpoint.writer(&served, &request, times, (kept_items, context.account));
         let prepared = PreparedRequest::new(&served, request, context, slot)?;
         Ok(Ready::Generate(Box::new(prepared), writer))
     })

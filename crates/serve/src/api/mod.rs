@@ -5,6 +5,8 @@ pub mod completions;
 pub(crate) mod fields;
 pub(crate) mod generate;
 mod json;
+pub(crate) mod kept_items;
+pub(crate) mod llama_cpp;
 pub mod messages;
 pub mod ollama;
 pub(crate) mod ollama_models;

@@ -4,7 +4,7 @@ use engine::Sampling;
 use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
-use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, ollama, responses};
+use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, llama_cpp, messages, ollama, responses};
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
 mod agents;
@@ -264,7 +264,7 @@ fn prompts_of_all_kinds() {
     let plain = completed(json!({"prompt": ["a", "b"], "logprobs": 0, "suffix": "c"})).unwrap();
     assert_eq!(prompts(&plain), [Prompt::Text("a".to_string()), Prompt::Text("b".to_string())]);
     assert_eq!((plain.params.log_probabilities, plain.params.tokens_max), (Some(0), Some(16)));
-    assert!(matches!(&plain.input, RequestInput::Prompts { suffix: Some(s), echo: false, .. } if s == "c"));
+    assert!(matches!(&plain.input, RequestInput::Prompts { gap: Some(gap), echo: false, .. } if gap.suffix == "c"));
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn items_become_the_same_conversation() {
     assert_eq!((&r["store"], &r["previous_response_id"]), (&json!(false), &Value::Null));
     for (changes, param) in [
         (json!({"input": null}), "input"),
-        (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0].id"),
+        (json!({"store": "yes"}), "store"),
         (json!({"input": [{"type": "web_search_call", "id": "x"}]}), "input"),
         (json!({"input": [{"type": "mesage", "id": "x"}]}), "input[0].type"),
         (json!({"input": [{"role": "king", "content": "x"}]}), "input[0].role"),
@@ -604,7 +604,8 @@ fn every_field_is_described() {
     let described: Value = serde_json::from_str(crate::OPENAPI).unwrap();
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: 100 };
-    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1]});
+    let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1],
+        "input_prefix": "a", "input_suffix": "b"});
     let taken = |mut body: Value, absent: &str, validate: &dyn Fn(&mut Fields)| {
         body.as_object_mut().unwrap().remove(absent);
         let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
@@ -619,6 +620,8 @@ fn every_field_is_described() {
         ("Messages", "", &request(messages::parse)),
         ("OllamaChat", "", &request(ollama::parse_chat)),
         ("OllamaGenerate", "", &request(ollama::parse_generate)),
+        ("LlamaCompletion", "", &request(llama_cpp::parse_completion)),
+        ("Infill", "", &request(llama_cpp::parse_infill)),
         ("Tokenize", "prompt", &|fields| drop(parse_tokenize(fields, model).unwrap())),
         ("Detokenize", "", &|fields| drop(parse_detokenize(fields, model, 9).unwrap())),
     ] {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
-use crate::api::{ollama_models, tokenize};
+use crate::api::{llama_cpp, ollama_models, tokenize};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::request_body::read_json;
@@ -77,6 +77,9 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/detokenize", post(tokenize::detokenize)),
         ("POST", "/apply-template", post(tokenize::apply)),
         ("GET", "/tokenizer_info", get(tokenize::info)),
+        ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
+        ("POST", "/infill", asked(Endpoint::Infill)),
+        ("GET", "/props", get(llama_cpp::props)),
     ]
 }
 
