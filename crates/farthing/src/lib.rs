@@ -25,6 +25,7 @@ mod error;
 mod generation;
 pub mod inspect;
 mod isolation;
+mod library;
 pub mod loading;
 pub mod machine;
 pub mod names;

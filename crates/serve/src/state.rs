@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::api::kept_items::KeptItems;
+use crate::generation::model_library::ModelLibrary;
 use crate::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use crate::generation::retry_after::RequestTimes;
 use crate::generation::served_model::ServedModel;
@@ -53,6 +54,8 @@ pub struct AppState {
     pub models: Arc<ModelPool<ServedModel>>,
     /// Prometheus metrics.
     pub metrics: Arc<Metrics>,
+    /// Where further models come from.
+    pub(crate) library: Option<Arc<dyn ModelLibrary>>,
     pub(crate) admission: Admission,
     pub(crate) limits: ServerLimits,
     pub(crate) body_budget: Arc<BodyBudget>,
@@ -66,9 +69,15 @@ pub struct AppState {
 
 impl AppState {
     /// State with no model loaded yet.
-    pub fn new(limits: ServerLimits, access: Access, models: Arc<ModelPool<ServedModel>>) -> Arc<AppState> {
+    pub fn new(
+        limits: ServerLimits,
+        access: Access,
+        models: Arc<ModelPool<ServedModel>>,
+        library: Option<Arc<dyn ModelLibrary>>,
+    ) -> Arc<AppState> {
         Arc::new(AppState {
             models,
+            library,
             metrics: Arc::default(),
             admission: Admission::new(access),
             limits,

@@ -152,7 +152,7 @@ pub async fn complete(state: Arc<AppState>, request: Request, endpoint: Endpoint
         return ApiError::fault("a request without a record").respond(dialect, None);
     };
     let id = log.id();
-    match answer(&state, request, endpoint, (dialect, &id), &log).await {
+    match answer(&state, request, endpoint, dialect, &log).await {
         Ok(mut response) => {
             if let Some(Ok(id)) = (dialect == Dialect::Anthropic).then(|| HeaderValue::from_str(&id)) {
                 response.headers_mut().insert(HeaderName::from_static("request-id"), id);
@@ -201,7 +201,7 @@ async fn answer(
     state: &Arc<AppState>,
     request: Request,
     endpoint: Endpoint,
-    (dialect, id): (Dialect, &str),
+    dialect: Dialect,
     log: &RequestLog,
 ) -> Result<Response, ApiError> {
     let (prepared, writer) = match prepare(state, request, endpoint).await? {
@@ -218,23 +218,34 @@ async fn answer(
     let mut response = if stream {
         response_body::stream(in_flight, writer)
     } else {
-        let mut whole = Box::pin(collect(in_flight, writer));
-        match tokio::time::timeout(JSON_DELAY_MAX, whole.as_mut()).await {
-            Ok(outcome) => axum::Json(outcome?).into_response(),
-            // Errors can only be told in the body from now on.
-            Err(_) => {
-                let (id, log) = (id.to_string(), log.clone());
-                response_body::slow_json(async move {
-                    whole.await.unwrap_or_else(|error| {
-                        log.update(|f| f.error = Some(error.code));
-                        error.json(dialect, Some(&id))
-                    })
-                })
-            }
-        }
+        json_in_time(collect(in_flight, writer), dialect, Some(log.clone())).await?
     };
     response.headers_mut().extend(warnings.into_iter().chain(ignored));
     Ok(response)
+}
+
+/// A response that is not streamed. One that takes long begins with blank lines, and its errors are in its body.
+///
+/// # Errors
+/// What fails soon enough for a status.
+pub async fn json_in_time(
+    whole: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
+    dialect: Dialect,
+    log: Option<RequestLog>,
+) -> Result<Response, ApiError> {
+    let mut whole = Box::pin(whole);
+    if let Ok(outcome) = tokio::time::timeout(JSON_DELAY_MAX, whole.as_mut()).await {
+        return Ok(axum::Json(outcome?).into_response());
+    }
+    Ok(response_body::slow_json(async move {
+        whole.await.unwrap_or_else(|error| {
+            let id = log.map(|log| {
+                log.update(|f| f.error = Some(error.code));
+                log.id()
+            });
+            error.json(dialect, id.as_deref())
+        })
+    }))
 }
 
 /// The header of schema warnings: a JSON array in ASCII.

@@ -149,7 +149,8 @@ mod tests {
         assert_eq!((&input[0], &input[1]["role"]), (&item("a", "one"), &json!("user")), "the type may be left out");
         kept.keep(2, &[item("c", "")], now + KEPT + Duration::from_secs(1));
         assert!(resolved(&kept, 1, &["a"]).is_err(), "an hour is over");
-        assert_eq!((kept.0.lock().by_id.len(), kept.0.lock().bytes), (1, item("c", "").to_string().len() + ITEM_BYTES));
+        let accounts = kept.0.lock();
+        assert_eq!((accounts.by_id.len(), accounts.bytes), (1, item("c", "").to_string().len() + ITEM_BYTES));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(crate) mod kept_items;
 pub(crate) mod llama_cpp;
 pub mod messages;
 pub mod ollama;
+pub(crate) mod ollama_library;
 pub(crate) mod ollama_models;
 mod params;
 pub(crate) mod response;

@@ -139,8 +139,8 @@ mod tests {
         // The last file fits, the first does not.
         let some = made(64, "a", 20);
         assert_eq!(some.iter().filter(|&&id| id == 14).count(), 3, "{some:?}");
-        let one = made(34, "a", 0);
-        assert!(one.len() <= 34 && one.iter().filter(|&&id| id == 14).count() == 2, "{one:?}");
+        let one = made(20, "a", 0);
+        assert!(one.len() <= 20 && one.iter().filter(|&&id| id == 14).count() == 2, "{one:?}");
         // At least half of the context is for the prompt.
         assert_eq!(made(18, "a", usize::MAX), [10, 0, 11, 1, 1, 1, 12, 0]);
     }
