@@ -93,6 +93,8 @@ fn every_route_answers() {
     assert_eq!(described["openapi"], "3.1.0");
     let (status, none) = asked(&server, "/v1/embeddings", &json!({"input": "x"}));
     assert_eq!((status, &none["error"]["code"]), (400, &json!("embeddings_unsupported")));
+    let (status, none) = asked(&server, "/v1/rerank", &json!({"query": "x", "documents": ["x"]}));
+    assert_eq!((status, &none["error"]["code"]), (400, &json!("rerank_unsupported")));
 }
 
 /// Bodies that cannot be, at every route: a 4xx in the shape of its dialect, and nothing else.
@@ -525,7 +527,8 @@ fn texts_that_cannot_fit_cost_nothing() {
     ] {
         let (status, refused) = asked(&server, path, &body);
         let message = refused["error"]["message"].as_str().unwrap();
-        let before = if path.contains("messages") { "prompt is too long: " } else { "but the prompt has at least " };
+        let before =
+            if path.contains("messages") { "prompt is too long: " } else { "the prompt is too long: it has at least " };
         let least =
             message.split_once(before).and_then(|(_, rest)| rest.split([' ', ',']).next()?.parse::<usize>().ok());
         let least = least.unwrap_or_else(|| panic!("{path}: {status} {message}"));

@@ -113,6 +113,38 @@ fn a_name_is_shown_fetched_run_listed_and_removed() {
 }
 
 #[test]
+fn names_of_well_known_models_are_understood_and_told() {
+    let file = std::fs::read(root().join("crates/model/tests/data/stories260K/model-q8_0.gguf")).unwrap();
+    let repository = Repository::new(vec![("Qwen3-0.6B-Q8_0.gguf", file)]);
+    let server = Server::start(move |request| {
+        let mut request = request.clone();
+        request.path = request.path.replace("Qwen/Qwen3-0.6B-GGUF", "org/model");
+        repository.answer(&request)
+    });
+    let machine = Machine::new(&server.url());
+    let empty = machine.json(&["models", "--json"]);
+    assert_eq!(empty["pulled"], serde_json::json!([]));
+    let first = &empty["known"][0];
+    assert!(first["id"].is_string() && first["fits"] == true && first["memory"].as_u64() > first["bytes"].as_u64());
+    let pulled = machine.run(&["pull", "qwen3-0.6b"]);
+    let said = String::from_utf8(pulled.stderr).unwrap();
+    assert!(said.starts_with("qwen3-0.6b is Qwen/Qwen3-0.6B-GGUF:Q8_0\n") && pulled.status.success(), "{said}");
+    assert_eq!(machine.json(&["models", "--json"])["pulled"], machine.json(&["list", "--json"]));
+    let people = machine.succeed(&["models"]);
+    let (here, known) = people.split_once("well-known models that run").unwrap();
+    assert!(here.contains("Qwen/Qwen3-0.6B-GGUF") && known.contains("deepseek-v2-lite"), "{people}");
+    // It runs by that name, and goes by the address of its page.
+    machine.succeed(&[&["generate", "qwen3-0.6b"], &ONCE[..]].concat());
+    machine.succeed(&["rm", "https://huggingface.co/Qwen/Qwen3-0.6B-GGUF"]);
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    let meant = machine.fail(&["chat", "llama3"]);
+    assert!(
+        meant.contains("did you mean llama-3.2-1b, llama-3.2-3b, llama-3.1-8b? `farthing models` lists"),
+        "{meant}"
+    );
+}
+
+#[test]
 fn a_model_that_does_not_fit_is_refused_before_its_first_byte() {
     let data = root().join("crates/model/tests/data/stories260K/model-q8_0.gguf");
     let small = std::fs::read(data).unwrap();

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use model::Wanted;
+
 use crate::error::{EngineError, panic_message};
 use crate::guide::Guide;
+use crate::pool::Pool;
 use crate::request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
 use crate::runner::numbers;
 use crate::sampler::{Sampler, log_probabilities};
@@ -23,6 +26,7 @@ pub(crate) struct ActiveRequest {
     stops: Vec<u32>,
     log_probabilities: Option<usize>,
     prompt_log_probabilities: Option<usize>,
+    pool: Option<Pool>,
     /// Prompt positions whose logits were looked at.
     scored: usize,
     /// What its text must obey, until it runs; from then on at work.
@@ -80,6 +84,7 @@ impl ActiveRequest {
             stops: request.stops,
             log_probabilities: request.log_probabilities,
             prompt_log_probabilities: request.prompt_log_probabilities,
+            pool: request.pooled.map(Pool::new),
             scored: 0,
             constraint: request.constraint,
             guide: None,
@@ -110,8 +115,18 @@ impl ActiveRequest {
     }
 
     /// Whether the scores of a prompt's chunk are still to be given.
-    pub fn wants_scores(&self, chunk: &Chunk) -> bool {
+    fn wants_scores(&self, chunk: &Chunk) -> bool {
         self.prompt_log_probabilities.is_some() && chunk.position + chunk.len > self.scored && self.scored < self.prompt
+    }
+
+    /// What is wanted of a chunk.
+    pub fn wants(&self, chunk: &Chunk) -> Wanted {
+        match &self.pool {
+            Some(pool) => pool.of_chunk(chunk),
+            None if self.wants_scores(chunk) => Wanted::All,
+            None if chunk.logits => Wanted::Last,
+            None => Wanted::None,
+        }
     }
 
     /// Give an event. A sink that fails has left.
@@ -160,35 +175,41 @@ impl ActiveRequest {
         }
     }
 
-    /// The scores and the token that follow from the logits of a chunk: of all its rows where scores are `wanted`. `tokens` are the prompt's
-    /// and what was generated.
+    /// The scores and the token that follow from the logits of a chunk, or what is pooled of its rows: they are those that it `wants`, each of
+    /// this width. `tokens` are the prompt's and what was generated.
     pub fn deliver(
         &mut self,
         chunk: &Chunk,
-        wanted: bool,
-        logits: &[f32],
+        (rows, width): (&[f32], usize),
         tokens: &[u32],
     ) -> Result<Chosen, EngineError> {
         let Chunk { position, len, logits: last, .. } = *chunk;
+        let wanted = self.wants_scores(chunk);
         if self.timing.generated == 0 {
             self.timing.prompt_tokens += self.prompt.saturating_sub(position).min(len);
         }
-        let vocab = logits.len() / if wanted { len } else { 1 };
-        logits.chunks(vocab.max(1)).try_for_each(numbers)?;
+        rows.chunks(width.max(1)).try_for_each(numbers)?;
         if wanted {
-            self.score(position, logits, vocab, tokens);
+            self.score(position, rows, width, tokens);
         }
+        let pooled = self.pool.as_mut().and_then(|pool| pool.take(chunk, rows, width, tokens.len()));
         if !last {
             return Ok(Chosen::Nothing);
         }
         if !std::mem::replace(&mut self.read, true) {
             self.give(Event::Read { written: self.written.0 });
         }
+        if let Some(pooled) = pooled {
+            return self.guarded(|request| {
+                request.give(Event::Pooled(pooled));
+                Ok(Chosen::End(Finish::Complete))
+            });
+        }
         // One that had to give way while it was held has the same logits again.
         if self.held.is_some() {
             return self.resume(tokens);
         }
-        self.guarded(|request| request.sample(&logits[logits.len() - vocab..], tokens))
+        self.guarded(|request| request.sample(&rows[rows.len() - width..], tokens))
     }
 
     /// Work that may panic, timed as far as it gives tokens.

@@ -17,8 +17,9 @@ use thiserror::Error;
 use crate::active::ActiveRequest;
 use crate::disk::{Disk, LateStore};
 use crate::error::EngineError;
+use crate::pool::Pool;
 use crate::queue::{Queue, QueueFull};
-use crate::request::{Event, EventSink, Request};
+use crate::request::{Event, EventSink, Pooled, Request};
 use crate::runner::{Limits, Runner, check};
 use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
 use crate::state::{EngineShared, State, Statistics};
@@ -123,6 +124,8 @@ pub struct Engine {
     limits: Limits,
     vocab: usize,
     running_max: usize,
+    /// Rows of the output head, and whether they are tokens.
+    outputs: (usize, bool),
     experts: Arc<ExpertCounts>,
     worker: Option<JoinHandle<()>>,
 }
@@ -130,7 +133,8 @@ pub struct Engine {
 impl Engine {
     /// Answer requests with this runner. All pages of its cache are the engine's.
     pub fn start(runner: Runner, settings: Settings) -> Engine {
-        let (limits, vocab, experts) = (runner.limits(), runner.model().structure.vocab, runner.expert_counts());
+        let (limits, structure, experts) = (runner.limits(), &runner.model().structure, runner.expert_counts());
+        let (vocab, outputs) = (structure.vocab, (structure.outputs(), structure.generates()));
         let Settings { waiting, running, step, constraint, disk, fault } = settings;
         let running = running.max(1);
         let (page, block_bytes) = (runner.layout().page(), runner.layout().page_bytes());
@@ -157,7 +161,7 @@ impl Engine {
         }
         let theirs = Arc::clone(&shared);
         let worker = std::thread::spawn(move || work(runner, scheduler, theirs, (step, constraint), fault));
-        Engine { shared, limits, vocab, running_max: running, experts, worker: Some(worker) }
+        Engine { shared, limits, vocab, running_max: running, outputs, experts, worker: Some(worker) }
     }
 
     /// Bounds of a request.
@@ -173,6 +177,11 @@ impl Engine {
     /// Requests that run at once.
     pub fn running_max(&self) -> usize {
         self.running_max
+    }
+
+    /// Whether the model generates text, and not only embeds or scores it.
+    pub fn generates(&self) -> bool {
+        self.outputs.1
     }
 
     /// How many requests run, and how many wait.
@@ -197,13 +206,23 @@ impl Engine {
     /// A full queue, a prompt that cannot be, an engine that ends. The sink is not called then.
     pub fn submit(&self, request: Request, sink: impl EventSink + 'static) -> Result<RequestHandle, SubmitError> {
         check(&request.prompt, 0, self.vocab, self.limits.context)?;
+        let (outputs, generates) = self.outputs;
+        match &request.pooled {
+            None if !generates => return Err(EngineError::NoText.into()),
+            Some(Pooled::Logits(ids)) => {
+                if let Some(&output) = ids.iter().find(|&&id| id as usize >= outputs) {
+                    return Err(EngineError::Output { output, outputs }.into());
+                }
+            }
+            _ => {}
+        }
         let now = self.shared.started.elapsed();
         let deadline = |time: Option<Duration>| time.map(|t| now.saturating_add(t));
         let new = NewRequest {
             root: root(&IN_MEMORY, &request.salt),
             account: request.account,
             priority: request.priority,
-            whole: request.prompt_log_probabilities.is_some(),
+            whole: request.prompt_log_probabilities.is_some() || request.pooled.as_ref().is_some_and(Pool::whole),
             wait_until: deadline(request.wait_max),
             end_by: deadline(request.time_max),
             prompt: Vec::new(),

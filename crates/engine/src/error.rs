@@ -28,6 +28,17 @@ pub enum EngineError {
         /// Vocabulary.
         vocab: usize,
     },
+    /// A text is wanted of a model that gives none.
+    #[error("this model embeds or scores texts and generates none; use it for that, or another model")]
+    NoText,
+    /// Outputs are wanted that the model does not have.
+    #[error("output {output} is wanted of a model with {outputs}")]
+    Output {
+        /// Output.
+        output: u32,
+        /// How many there are.
+        outputs: usize,
+    },
     /// A file of the weights is not what it was when it was opened.
     #[error("{file} was changed while it was in use; start again to read it as it is now")]
     Changed {

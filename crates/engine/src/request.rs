@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use model::checkpoint::Pooling;
+
 use crate::error::EngineError;
 use crate::sampler::Sampling;
 
@@ -21,6 +23,8 @@ pub struct Request {
     pub log_probabilities: Option<usize>,
     /// Give the log-probabilities of the prompt's tokens too, with this many of the likeliest. Such a prompt is computed whole.
     pub prompt_log_probabilities: Option<usize>,
+    /// What is wanted of the prompt instead of a text.
+    pub pooled: Option<Pooled>,
     /// What the text must obey.
     pub constraint: Option<Box<dyn Constraint>>,
     /// Who asks: accounts share the engine fairly, however many requests each has.
@@ -33,6 +37,15 @@ pub struct Request {
     pub wait_max: Option<Duration>,
     /// Longest time in all; what was generated until then is the answer.
     pub time_max: Option<Duration>,
+}
+
+/// What is wanted of a prompt instead of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pooled {
+    /// Final hidden states, pooled.
+    States(Pooling),
+    /// Logits of these outputs after the last token.
+    Logits(Vec<u32>),
 }
 
 /// What a text must obey, token by token: a grammar, say. It works on a thread of its own, beside the forward: who takes long delays its own request
@@ -60,7 +73,7 @@ pub trait Constraint: Send {
 /// A token's log-probability, and the likeliest ids with theirs.
 pub type Scores = (f32, Vec<(u32, f32)>);
 
-/// What comes of a request, in order: `Started`, the prompt's scores, `Read`, tokens, then one `End` or `Failed`. `Failed` may come at
+/// What comes of a request, in order: `Started`, the prompt's scores, `Read`, tokens or `Pooled`, then one `End` or `Failed`. `Failed` may come at
 /// any time; `Started` comes before every other event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -82,6 +95,8 @@ pub enum Event {
     },
     /// Scores of prompt tokens, in order, several events for a long prompt. The first token of a prompt has none and is left out.
     Prompt(Vec<Scores>),
+    /// What was wanted of the prompt: as many numbers as the model is wide, or as logits were asked for.
+    Pooled(Vec<f32>),
     /// A token.
     Token {
         /// Id.

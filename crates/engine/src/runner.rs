@@ -123,6 +123,16 @@ impl Runner {
         self.traced(batch, None)
     }
 
+    /// Final hidden states of the rows of the last forward that were wanted, in order.
+    pub(crate) fn states(&self) -> &[f32] {
+        self.scratch.states()
+    }
+
+    /// Whether logits of tokens can be had.
+    fn generates(&self) -> Result<(), EngineError> {
+        if self.model.structure.generates() { Ok(()) } else { Err(EngineError::NoText) }
+    }
+
     fn traced(&mut self, batch: &Batch, trace: Option<&mut Trace>) -> Result<&[f32], EngineError> {
         if let Some(file) = self.model.changed() {
             return Err(EngineError::Changed { file: file.display().to_string() });
@@ -139,6 +149,7 @@ impl Runner {
     /// # Errors
     /// Tokens that do not fit, or none, or an unknown one: nothing is read. Weights that changed, or that lead to no number.
     pub fn read(&mut self, to: &mut Positions, tokens: &[u32]) -> Result<&[f32], EngineError> {
+        self.generates()?;
         check(tokens, to.len, self.model.structure.vocab, self.limits.context)?;
         let prompt = to.len + tokens.len();
         let mut rest = tokens;
@@ -158,6 +169,7 @@ impl Runner {
     /// # Errors
     /// As `read`.
     pub fn decode(&mut self, sequences: &mut [(&mut Positions, u32)]) -> Result<&[f32], EngineError> {
+        self.generates()?;
         for (to, token) in &*sequences {
             check(&[*token], to.len, self.model.structure.vocab, self.limits.context)?;
         }
@@ -200,6 +212,7 @@ impl Runner {
     }
 
     fn whole(&mut self, tokens: &[u32], trace: Option<&mut Trace>) -> Result<&[f32], EngineError> {
+        self.generates()?;
         check(tokens, 0, self.model.structure.vocab, self.limits.context)?;
         let (len, Positions { pages, .. }) = (tokens.len(), Positions::new(0, tokens.len()));
         let span = Span { first: 0, len, position: 0, prompt: len, pages: &pages, logits: Wanted::All };

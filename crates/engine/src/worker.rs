@@ -33,6 +33,13 @@ struct Loading {
     wanted: VecDeque<BlockLoad>,
 }
 
+/// What a forward gave, row after row.
+#[derive(Default)]
+struct Outputs {
+    logits: Vec<f32>,
+    states: Vec<f32>,
+}
+
 /// Moving averages of what steps take.
 #[derive(Default)]
 struct StepTimes {
@@ -68,8 +75,8 @@ struct Worker {
     shared: Arc<EngineShared>,
     requests: HashMap<Id, ActiveRequest>,
     loading: HashMap<Id, Loading>,
-    /// Logits of a step.
-    logits: Vec<f32>,
+    /// Logits and final hidden states of a step.
+    outputs: Outputs,
     times: StepTimes,
     /// How long a step may take while somebody decodes.
     step_max: Duration,
@@ -86,8 +93,8 @@ pub(crate) fn work(
     fault: Option<Box<dyn Fn(&str) + Send>>,
 ) {
     let (requests, loading) = (HashMap::new(), HashMap::new());
-    let (logits, times) = (Vec::new(), StepTimes::default());
-    let mut worker = Worker { runner, scheduler, shared, requests, loading, logits, times, step_max, constraint_max };
+    let (outputs, times) = (Outputs::default(), StepTimes::default());
+    let mut worker = Worker { runner, scheduler, shared, requests, loading, outputs, times, step_max, constraint_max };
     let served = catch_unwind(AssertUnwindSafe(|| while worker.step() {}));
     if let Err(payload) = served {
         let said = panic_message(&*payload);
@@ -291,18 +298,18 @@ impl Worker {
                 request.start(chunk.position);
             }
             let (all, pages) = self.scheduler.sequence(chunk.id).expect("chunks are of those who run");
-            let logits = match (request.wants_scores(chunk), chunk.logits) {
-                (true, _) => Wanted::All,
-                (false, true) => Wanted::Last,
-                (false, false) => Wanted::None,
-            };
+            let logits = request.wants(chunk);
             let Chunk { position, len, .. } = *chunk;
             spans.push(Span { first: tokens.len(), len, position, prompt: request.prompt, pages, logits });
             tokens.extend_from_slice(&all[position..position + len]);
         }
-        let (runner, logits) = (&mut self.runner, &mut self.logits);
+        let (runner, outputs) = (&mut self.runner, &mut self.outputs);
         let batch = Batch { tokens: &tokens, spans: &spans };
-        let computed = catch_unwind(AssertUnwindSafe(|| runner.forward(&batch).map(|now| now.clone_into(logits))));
+        let computed = catch_unwind(AssertUnwindSafe(|| {
+            runner.forward(&batch)?.clone_into(&mut outputs.logits);
+            runner.states().clone_into(&mut outputs.states);
+            Ok(())
+        }));
         computed.unwrap_or_else(|payload| Err(EngineError::Fault(panic_message(&*payload))))?;
         let took = began.elapsed();
         let read: usize = chunks.iter().filter(|chunk| chunk.len > 1).map(|chunk| chunk.len).sum();
@@ -344,24 +351,30 @@ impl Worker {
 
     /// What the logits mean for their requests: each is its own work, so they share the threads.
     fn sample(&mut self, chunks: &[Chunk]) {
-        let vocab = self.runner.model().structure.vocab;
-        let (mut first, mut wanted) = (0, HashMap::new());
+        let structure = &self.runner.model().structure;
+        let (logits, states) = (structure.outputs(), structure.hidden);
+        let (mut left, mut wanted) = ((&self.outputs.logits[..], &self.outputs.states[..]), HashMap::new());
         for chunk in chunks {
             let Some(request) = self.requests.get(&chunk.id) else { continue };
-            let scores = request.wants_scores(chunk);
-            let count = if scores { chunk.len } else { usize::from(chunk.logits) };
-            let logits = &self.logits[first * vocab..(first + count) * vocab];
-            wanted.insert(chunk.id, (chunk, scores, logits));
-            first += count;
+            let (of, count, width) = match request.wants(chunk) {
+                Wanted::None => (&mut left.0, 0, logits),
+                Wanted::Last => (&mut left.0, 1, logits),
+                Wanted::All => (&mut left.0, chunk.len, logits),
+                Wanted::LastState => (&mut left.1, 1, states),
+                Wanted::States => (&mut left.1, chunk.len, states),
+            };
+            let (rows, others) = of.split_at(count * width);
+            *of = others;
+            wanted.insert(chunk.id, (chunk, (rows, width)));
         }
         let mut tasks = Vec::with_capacity(chunks.len());
         for (id, request) in &mut self.requests {
-            if let Some(&(chunk, scores, logits)) = wanted.get(id) {
+            if let Some(&(chunk, rows)) = wanted.get(id) {
                 let (tokens, _) = self.scheduler.sequence(*id).expect("chunks are of those who run");
-                tasks.push(Task { request, chunk, scores, logits, tokens, outcome: Ok(Chosen::Nothing) });
+                tasks.push(Task { request, chunk, rows, tokens, outcome: Ok(Chosen::Nothing) });
             }
         }
-        let one = |t: &mut Task| t.outcome = t.request.deliver(t.chunk, t.scores, t.logits, t.tokens);
+        let one = |t: &mut Task| t.outcome = t.request.deliver(t.chunk, t.rows, t.tokens);
         match &mut tasks[..] {
             [only] => one(only),
             all => self.runner.pool().each(all, one),
@@ -435,12 +448,11 @@ impl Worker {
     }
 }
 
-/// A request with the logits of its chunk, and what came of them.
+/// A request with the rows of its chunk that it wants and their width, and what came of them.
 struct Task<'a> {
     request: &'a mut ActiveRequest,
     chunk: &'a Chunk,
-    scores: bool,
-    logits: &'a [f32],
+    rows: (&'a [f32], usize),
     tokens: &'a [u32],
     outcome: Result<Chosen, EngineError>,
 }

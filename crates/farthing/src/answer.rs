@@ -64,7 +64,7 @@ impl<'m> Answer<'m> {
                     }
                     return Ok(Poll::Text(text));
                 }
-                Ok(Event::Read { .. } | Event::Prompt(_) | Event::Token { .. }) => {}
+                Ok(Event::Read { .. } | Event::Prompt(_) | Event::Pooled(_) | Event::Token { .. }) => {}
                 Ok(Event::End { finish, timing }) => return Ok(self.end(finish, timing)),
                 Ok(Event::Failed(error)) => return Err(error.into()),
                 Err(RecvTimeoutError::Timeout) => return Ok(Poll::Waiting),

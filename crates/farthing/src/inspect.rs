@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kernels::Pool;
 use model::Checkpoint;
-use model::checkpoint::TokenizerSource;
-use model::structure::Layer;
+use model::checkpoint::{Embedding, Purpose, TokenizerSource};
+use model::structure::{Head, Layer};
 use model::tensors::Stored;
 use serde::Serialize;
 
@@ -20,6 +20,8 @@ use crate::tokenizer::tokenizer;
 pub struct ModelReport {
     /// Name of the architecture.
     pub architecture: String,
+    /// What the model is for.
+    pub purpose: String,
     /// Weight files.
     pub files: usize,
     /// Bytes of all tensors.
@@ -141,6 +143,24 @@ fn layer_kinds(layers: &[Layer]) -> Vec<String> {
     lines
 }
 
+/// What a model is for, in words.
+fn purpose(purpose: &Purpose, width: usize) -> String {
+    match purpose {
+        Purpose::Generate => "text".to_string(),
+        Purpose::Rank(_) => "scores of documents for a query".to_string(),
+        Purpose::Embed(Embedding { pooling, normalize, prompts, .. }) => {
+            let names = prompts.keys().map(|name| format!("{:?}", name.chars().take(80).collect::<String>()));
+            let names = names.take(20).collect::<Vec<_>>().join(", ");
+            format!(
+                "embeddings of {width} numbers: {} pooling{}{}",
+                pooling.name(),
+                if *normalize { ", normalized" } else { "" },
+                if names.is_empty() { String::new() } else { format!(", prompts {names}") }
+            )
+        }
+    }
+}
+
 /// What a model is and what it will take. Reads headers only.
 ///
 /// `tensors`: list them; `speed`: measure for about a second what to expect here.
@@ -163,6 +183,7 @@ pub fn inspect(planned: &PlannedModel, tensors: bool, speed: bool) -> ModelRepor
     let by_format = checkpoint.bytes_by_format().into_iter();
     ModelReport {
         architecture: s.architecture.to_string(),
+        purpose: purpose(&checkpoint.purpose, s.hidden),
         files: checkpoint.tensors.files.len(),
         file_bytes: checkpoint.file_bytes(),
         vocab: s.vocab,
@@ -171,7 +192,7 @@ pub fn inspect(planned: &PlannedModel, tensors: bool, speed: bool) -> ModelRepor
         skipped_layers: checkpoint.skipped_layers,
         layer_kinds: layer_kinds(&s.layers),
         context: s.context,
-        tied: s.tied,
+        tied: s.head == Head::Tied,
         parameters: ParameterCounts { total: parameters.total, active: parameters.active },
         bytes_by_format: by_format.map(|(name, (tensors, bytes))| (name, FormatBytes { tensors, bytes })).collect(),
         bytes_per_token: checkpoint.bytes_per_token(),

@@ -100,6 +100,10 @@ impl ModelLibrary for Library {
         Ok(description)
     }
 
+    fn id(&self, name: &str) -> Result<String, LibraryError> {
+        Ok(hub_name(name)?.to_string())
+    }
+
     fn delete(&self, name: &str) -> Result<(), LibraryError> {
         let name = hub_name(name)?;
         let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);

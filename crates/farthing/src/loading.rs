@@ -4,7 +4,7 @@ use std::path::Path;
 
 use engine::{Limits, Runner, Sampling};
 use kernels::{Format, Pool};
-use model::checkpoint::Generation;
+use model::checkpoint::{Generation, Purpose};
 use model::plan::MemoryPlan;
 use model::tensors::Stored;
 use model::{CacheFormat, Checkpoint, Transformer};
@@ -211,7 +211,18 @@ impl PlannedModel {
         stops.extend(turn_ends().filter_map(|piece| tokenizer.id_of(piece)).filter(|&id| tokenizer.is_special(id)));
         stops.sort_unstable();
         stops.dedup();
-        Ok(LoadedModel { runner: self.runner()?, tokenizer, template, tool_template, bos, eos, generation, stops })
+        let mut purpose = self.checkpoint.purpose.clone();
+        if let Purpose::Rank(ranking) = &mut purpose
+            && ranking.outputs.is_empty()
+        {
+            let ids = ["yes", "no"].map(|word| tokenizer.id_of(word).filter(|&id| (id as usize) < vocab));
+            ranking.outputs = ids.into_iter().collect::<Option<_>>().ok_or_else(|| {
+                let what = "the tokens \"yes\" and \"no\", of which a model that scores documents chooses, are not in its tokenizer";
+                Error::Tokenizer(format!("{path}: {what}"))
+            })?;
+        }
+        let runner = self.runner()?;
+        Ok(LoadedModel { runner, purpose, tokenizer, template, tool_template, bos, eos, generation, stops })
     }
 }
 
@@ -219,6 +230,8 @@ impl PlannedModel {
 pub struct LoadedModel {
     /// Model and KV cache.
     pub runner: Runner,
+    /// What it is for.
+    pub purpose: Purpose,
     /// Tokenizer.
     pub tokenizer: Tokenizer,
     /// Chat template.

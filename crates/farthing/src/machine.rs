@@ -66,7 +66,7 @@ pub fn in_bytes(checkpoint: &Checkpoint) -> bool {
 /// Operations that a token of a prompt takes: every active matrix but the head, which only the last token needs.
 pub fn prefill_operations(checkpoint: &Checkpoint) -> f64 {
     let s = &checkpoint.structure;
-    2.0 * s.parameters().active.saturating_sub((s.vocab * s.hidden) as u64) as f64
+    2.0 * s.parameters().active.saturating_sub((s.outputs() * s.hidden) as u64) as f64
 }
 
 /// What to expect of a model here, from products with weights of its formats that are run now; nothing where

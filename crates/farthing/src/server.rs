@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use engine::{Disk, Engine, Sampling, Settings};
 use model::Checkpoint;
 use model::cache::PAGE;
+use model::checkpoint::Purpose;
 use model::plan::MemoryPlan;
 use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use serve::http::hosts::Hosts;
@@ -177,7 +178,12 @@ impl Planner {
         let planned = PlannedModel::new(checkpoint, &load)?;
         let (bytes, context) = (planned.plan.total(), planned.plan.context);
         let (name, aliases) = (source.name.clone(), source.aliases.clone());
-        let description = ModelDescription { name, aliases, bytes, context, created };
+        let capability = match planned.checkpoint.purpose {
+            Purpose::Generate => "completion",
+            Purpose::Embed(_) => "embedding",
+            Purpose::Rank(_) => "rerank",
+        };
+        let description = ModelDescription { name, aliases, bytes, context, capability, created };
         let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
         Ok((Candidate { path, load, description, threads, cached, plan }, planned.plan.available))
     }
@@ -334,12 +340,14 @@ impl Server {
             let (path, options) = known.lock().get(name).cloned().ok_or("no such model")?;
             let loaded = PlannedModel::open(&path, &options).and_then(PlannedModel::fitting);
             let m = loaded.and_then(PlannedModel::load).map_err(|e| e.to_string())?;
-            let vocab = m.runner.model().structure.vocab;
+            let (vocab, width) = (m.runner.model().structure.vocab, m.runner.model().structure.hidden);
             let defaults = sampling(advised_sampling(&m.generation));
             defaults.validate(vocab).map_err(|e| e.to_string())?;
             tracing::info!(target: "farthing", model = name, "loaded");
             let warn = |line: &str| tracing::warn!(target: "farthing", "{line}");
-            let disk = disk.clone().map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
+            // Texts that are embedded or scored are rarely read again.
+            let disk = disk.clone().filter(|_| m.purpose == Purpose::Generate);
+            let disk = disk.map(|(dir, bytes_max)| Disk { dir, bytes_max, warn: Box::new(warn) });
             let (model, faults) = (name.clone(), faults.clone());
             let fault = move |said: &str| {
                 tracing::error!(target: "farthing", model, "the engine has stopped after a fault inside, which please report: {said}");
@@ -352,6 +360,8 @@ impl Server {
             Ok(ServedModel::new(ModelParts {
                 name: name.clone(),
                 engine,
+                purpose: m.purpose,
+                width,
                 tokenizer: Arc::new(m.tokenizer),
                 template: m.template,
                 tool_template: m.tool_template,

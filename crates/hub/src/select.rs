@@ -6,13 +6,17 @@ use crate::error::HubError;
 use crate::name::{Name, is_gguf};
 
 /// Small files that go with safetensors.
-const SIDE_FILES: [&str; 7] = [
+const SIDE_FILES: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
     "special_tokens_map.json",
+    "modules.json",
+    "1_Pooling/config.json",
+    "1_LogitScore/config.json",
+    "config_sentence_transformers.json",
     INDEX,
 ];
 /// Index of split safetensors.
@@ -313,6 +317,10 @@ mod tests {
             files,
             ["config.json", INDEX, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
         );
+        let embeds = ["modules.json", "1_Pooling/config.json", "config_sentence_transformers.json"];
+        let others = ["config.json", "model.safetensors", "2_Dense/config.json", "2_Dense/model.safetensors"];
+        let (files, _) = chosen(&[&embeds[..], &others].concat(), "a/b").unwrap();
+        assert_eq!(files, ["config.json", embeds[0], embeds[1], embeds[2], "model.safetensors"]);
         assert!(chosen(&["config.json", "adapter_model.safetensors"], "a/b").unwrap_err().contains("adapter_model"));
         assert!(chosen(&["model.safetensors"], "a/b").unwrap_err().contains("config.json"));
         assert!(chosen(&["config.json", "pytorch_model.bin"], "a/b").unwrap_err().contains("pickle"));

@@ -22,11 +22,11 @@ pub struct Span<'a> {
     pub prompt: usize,
     /// Pages of the cache; with a layout of `n` tokens a page, page i holds positions `n i ..`. They must reach the span's last token.
     pub pages: &'a [u32],
-    /// Rows whose logits are wanted.
+    /// Rows whose logits, or final hidden states, are wanted.
     pub logits: Wanted,
 }
 
-/// Rows of a span whose logits are wanted.
+/// Rows of a span whose logits, or final hidden states, are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// None.
@@ -35,6 +35,10 @@ pub enum Wanted {
     Last,
     /// Every row's.
     All,
+    /// None, but the last row's final hidden state.
+    LastState,
+    /// None, but every row's final hidden state.
+    States,
 }
 
 impl Batch<'_> {
@@ -51,10 +55,22 @@ impl Batch<'_> {
 
     /// Rows whose logits are wanted, in order.
     pub fn wanted(&self) -> Vec<usize> {
-        let rows = |span: &Span| match span.logits {
-            Wanted::None => span.first + span.len..span.first + span.len,
-            Wanted::Last => (span.first + span.len).saturating_sub(1).max(span.first)..span.first + span.len,
-            Wanted::All => span.first..span.first + span.len,
+        self.rows(Wanted::Last, Wanted::All)
+    }
+
+    /// Rows whose final hidden states are wanted, in order.
+    pub fn states(&self) -> Vec<usize> {
+        self.rows(Wanted::LastState, Wanted::States)
+    }
+
+    fn rows(&self, last: Wanted, all: Wanted) -> Vec<usize> {
+        let rows = |span: &Span| {
+            let end = span.first + span.len;
+            match span.logits {
+                wanted if wanted == last => end.saturating_sub(1).max(span.first)..end,
+                wanted if wanted == all => span.first..end,
+                _ => end..end,
+            }
         };
         self.spans.iter().flat_map(rows).collect()
     }

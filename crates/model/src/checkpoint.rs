@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 pub use crate::error::CheckpointError;
 use crate::families;
 use crate::families::gguf::{GgufKeys, structure};
+pub use crate::families::purpose::{Embedding, Pooling, Purpose, RERANK_INSTRUCTION, Ranking};
 use crate::gguf::{self, FILES_MAX, Metadata};
 use crate::settings::*;
-use crate::structure::Structure;
+use crate::structure::{Head, Structure};
 pub use crate::tensors::Kind;
 use crate::tensors::{self, Depth, FETCH, Stored, Tensors};
 use crate::weights::{self, Weights};
@@ -72,6 +73,8 @@ pub struct Checkpoint {
     pub tensors: Tensors,
     /// Multi-token-prediction layers that are there and skipped.
     pub skipped_layers: usize,
+    /// What the model is for.
+    pub purpose: Purpose,
 }
 
 impl Checkpoint {
@@ -88,13 +91,27 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A configuration that is unsupported or contradicts itself.
-    pub fn of_parts(path: &Path, config: &serde_json::Value, tensors: Tensors) -> Result<Checkpoint, CheckpointError> {
+    pub fn of_parts(
+        path: &Path,
+        config: &serde_json::Value,
+        mut tensors: Tensors,
+    ) -> Result<Checkpoint, CheckpointError> {
         let (structure, skipped_layers) = families::from_config(path, config)?;
+        tensors.name_as_with_a_head();
         let mut generation = Generation::default();
         take_generation(path, &mut generation, config)?;
         known_ids(path, &generation, structure.vocab)?;
         let (path, tokenizer) = (path.to_path_buf(), TokenizerSource::None);
-        Ok(Checkpoint { path, kind: Kind::Safetensors, structure, tokenizer, generation, tensors, skipped_layers })
+        Ok(Checkpoint {
+            path,
+            kind: Kind::Safetensors,
+            structure,
+            tokenizer,
+            generation,
+            tensors,
+            skipped_layers,
+            purpose: Purpose::Generate,
+        })
     }
 
     /// A checkpoint from what `read` gave for each of its files: the first one's metadata, and the tensors of all.
@@ -111,8 +128,7 @@ impl Checkpoint {
             );
             return Err(CheckpointError::damaged(path, what));
         }
-        let (structure, skipped_layers) = structure(&metadata, &tensors)?;
-        let structure = families::consistent(path, structure)?;
+        let (structure, skipped_layers, purpose) = structure(&metadata, &tensors)?;
         let mut eos = Vec::new();
         for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
             eos.extend(keys.token_id(&format!("tokenizer.ggml.{key}"))?);
@@ -135,6 +151,7 @@ impl Checkpoint {
             generation,
             tensors,
             skipped_layers,
+            purpose,
         })
     }
 
@@ -177,11 +194,15 @@ impl Checkpoint {
 /// Largest configuration file that is read.
 const JSON_BYTES_MAX: u64 = 1 << 20;
 
-fn read_json(path: &Path) -> Result<serde_json::Value, CheckpointError> {
+pub(crate) fn read_json(
+    path: &Path,
+    is_sound: impl Fn(&serde_json::Value) -> bool,
+    expected: &str,
+) -> Result<serde_json::Value, CheckpointError> {
     let bytes = tensors::read_bounded(path, JSON_BYTES_MAX)?;
     let damaged = |what| CheckpointError::damaged(path, what);
     let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))?;
-    if json.is_object() { Ok(json) } else { Err(damaged("it must be a JSON object".to_string())) }
+    if is_sound(&json) { Ok(json) } else { Err(damaged(format!("it must be {expected}"))) }
 }
 
 /// Open a GGUF file, with its siblings if it is split.
@@ -222,11 +243,16 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
         };
         return Err(CheckpointError::damaged(path, what));
     }
-    let config = read_json(&config_path)?;
+    let object = |path: &Path| read_json(path, serde_json::Value::is_object, "a JSON object");
+    let config = object(&config_path)?;
     // What is not supported is said before weights are looked for.
     families::from_config(&config_path, &config)?;
     let mut checkpoint = Checkpoint::of_parts(&config_path, &config, Tensors::of_directory(path)?)?;
     checkpoint.path = path.to_path_buf();
+    checkpoint.purpose = families::purpose::of_directory(path, &checkpoint.structure)?;
+    if matches!(checkpoint.purpose, Purpose::Embed(_)) {
+        checkpoint.structure.head = Head::None;
+    }
     let existing = |name: &str| Some(path.join(name)).filter(|p| p.is_file());
     if let Some(tokenizer) = existing("tokenizer.json") {
         checkpoint.tokenizer = TokenizerSource::HuggingFace {
@@ -236,7 +262,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
         };
     }
     if let Some(file) = existing("generation_config.json") {
-        take_generation(&file, &mut checkpoint.generation, &read_json(&file)?)?;
+        take_generation(&file, &mut checkpoint.generation, &object(&file)?)?;
         known_ids(&file, &checkpoint.generation, checkpoint.structure.vocab)?;
     }
     Ok(checkpoint)

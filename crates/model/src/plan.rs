@@ -6,7 +6,7 @@ use crate::cache::CacheFormat;
 use crate::checkpoint::Checkpoint;
 pub use crate::parameters::Parameters;
 use crate::parameters::sum;
-use crate::structure::Structure;
+use crate::structure::{Head, Structure};
 use crate::tensors::Stored;
 
 /// Room for buffers and the program itself, besides weights and cache.
@@ -119,7 +119,7 @@ impl Checkpoint {
             let share = match layer {
                 Some(layer) if layer >= structure.layers.len() => 0.0,
                 Some(layer) if routed => reached(layer),
-                _ if embedding && !structure.tied => (rows as f64 / structure.vocab as f64).min(1.0),
+                _ if embedding && structure.head != Head::Tied => (rows as f64 / structure.vocab as f64).min(1.0),
                 _ => 1.0,
             };
             (&tensor.stored, tensor.bytes as f64 * share)

@@ -13,7 +13,7 @@ pub use crate::rope::{Pairing, Rope};
 pub struct Structure {
     /// The architecture as its checkpoint names it (`deepseek_v2`, `llama`, ...), for people to read.
     pub architecture: String,
-    /// Rows of the embedding and of the output head.
+    /// Rows of the embedding, and of an output head for tokens.
     pub vocab: usize,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -23,12 +23,25 @@ pub struct Structure {
     pub context: usize,
     /// Epsilon of the layers' and the final RMS norm.
     pub norm_eps: f32,
-    /// The output head is the embedding.
-    pub tied: bool,
+    /// What turns the last hidden state into logits.
+    pub head: Head,
     /// Factors on the stream.
     pub scales: Scales,
     /// Norms beside those before attention and feed-forward.
     pub norms: Norms,
+}
+
+/// The output head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Head {
+    /// A row for each token.
+    Own,
+    /// The embedding's rows.
+    Tied,
+    /// A row for each of so many labels: the model scores texts.
+    Labels(usize),
+    /// None: the model embeds texts.
+    None,
 }
 
 /// What norms a layer has besides, and how their weights are stored.
@@ -69,12 +82,18 @@ pub struct Layer {
 impl Structure {
     /// Parameters, total and active per token.
     pub fn parameters(&self) -> Parameters {
-        let table = times(&[self.vocab, self.hidden]);
-        let mut all = Parameters {
-            total: sum(&[table, self.hidden as u64, if self.tied { 0 } else { table }]),
-            // A tied table is the output's too: its row is in it.
-            active: sum(&[table, self.hidden as u64, if self.tied { 0 } else { self.hidden as u64 }]),
+        let (table, row) = (times(&[self.vocab, self.hidden]), self.hidden as u64);
+        let norm = row;
+        // Of a table a token reads one row, or all rows where it is the output's too.
+        let (total, active) = match self.head {
+            Head::Tied => (table, table),
+            Head::Own => (sum(&[table, table]), sum(&[table, row])),
+            Head::Labels(_) | Head::None => {
+                let labels = times(&[self.outputs(), self.hidden]);
+                (sum(&[table, labels]), sum(&[row, labels]))
+            }
         };
+        let mut all = Parameters { total: sum(&[total, norm]), active: sum(&[active, norm]) };
         let norms = times(&[if self.norms.after { 4 } else { 2 }, self.hidden]);
         for Layer { attention, feed_forward } in &self.layers {
             let attention = attention.parameters(self.hidden);
@@ -83,6 +102,20 @@ impl Structure {
             all.active = sum(&[all.active, attention, norms, active]);
         }
         all
+    }
+
+    /// Rows of the output head.
+    pub fn outputs(&self) -> usize {
+        match self.head {
+            Head::Own | Head::Tied => self.vocab,
+            Head::Labels(labels) => labels,
+            Head::None => 0,
+        }
+    }
+
+    /// Whether the head's rows are tokens: the model can generate text.
+    pub fn generates(&self) -> bool {
+        matches!(self.head, Head::Own | Head::Tied)
     }
 
     /// Numbers per token that a cache of expanded keys and values for every head would hold.
@@ -98,12 +131,12 @@ impl Structure {
     /// Give `take` all that the numbers of the forward follow from besides the weights.
     pub fn identify(&self, take: &mut dyn FnMut(&[u8])) {
         // What it is called and the positions it was made for change no number: rotary frequencies are below.
-        let Structure { architecture: _, vocab, hidden, layers, context: _, norm_eps, tied, scales, norms } = self;
+        let Structure { architecture: _, vocab, hidden, layers, context: _, norm_eps, head, scales, norms } = self;
         let fields = &mut IdentityFields(take);
         fields.size("vocab", *vocab);
         fields.size("hidden", *hidden);
         fields.float("norm_eps", *norm_eps);
-        fields.flag("tied", *tied);
+        fields.flag("tied", *head == Head::Tied);
         // Written where they are there, so that what is on disk of other models stays found.
         let Scales { embedding, residual, logits } = *scales;
         for (name, scale) in [("scale.embedding", embedding), ("scale.residual", residual), ("scale.logits", logits)] {

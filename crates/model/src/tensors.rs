@@ -190,6 +190,14 @@ impl Tensors {
         Ok(tensors)
     }
 
+    /// A model that was saved without its head has other names: they become those of one with a head.
+    pub(crate) fn name_as_with_a_head(&mut self) {
+        if self.has("embed_tokens.weight") && !self.has("model.embed_tokens.weight") {
+            let by_name = std::mem::take(&mut self.by_name).into_iter();
+            self.by_name = by_name.map(|(name, tensor)| (format!("model.{name}"), tensor)).collect();
+        }
+    }
+
     fn find(&self, name: &str) -> Result<&Tensor, CheckpointError> {
         let missing = || CheckpointError::Missing { path: self.any_path(), tensor: name.to_string() };
         self.by_name.get(name).ok_or_else(missing)

@@ -49,6 +49,7 @@ pub struct Scratch {
     normed: Vec<f32>,
     delta: Vec<f32>,
     logits: Vec<f32>,
+    states: Vec<f32>,
     quantized: Quantized,
     attention: attention::Buffers,
     feed_forward: feed_forward::Buffers,
@@ -64,6 +65,11 @@ impl Scratch {
     /// Logits of the last forward.
     pub fn logits(&self) -> &[f32] {
         &self.logits
+    }
+
+    /// Final hidden states of the rows of the last forward that were wanted, `[wanted, hidden]`.
+    pub fn states(&self) -> &[f32] {
+        &self.states
     }
 
     /// Buffers of a forward that takes one form of latent attention for every token: for comparing the forms.
@@ -119,10 +125,11 @@ impl Transformer {
         self.structure.layers.iter().find_map(|layer| layer.attention.prompt_block())
     }
 
-    /// Logits of the wanted rows, `[wanted, vocab]`. Every row's entry is written to the cache.
+    /// Logits of the wanted rows, `[wanted, outputs]`. Every row's entry is written to the cache.
     ///
     /// # Panics
-    /// When a token is outside the vocabulary, a span has too few pages, or spans do not follow each other.
+    /// When a token is outside the vocabulary, a span has too few pages, spans do not follow each other, or logits are wanted of a model
+    /// without a head.
     pub fn forward<'s>(
         &self,
         pool: &Pool,
@@ -133,7 +140,7 @@ impl Transformer {
     ) -> &'s [f32] {
         batch.check(cache.layout().page());
         let (rows, hidden) = (batch.tokens.len(), self.structure.hidden);
-        let Scratch { stream, normed, delta, logits, quantized, attention, feed_forward, form } = scratch;
+        let Scratch { stream, normed, delta, logits, states, quantized, attention, feed_forward, form } = scratch;
         for buffer in [&mut *stream, &mut *normed, &mut *delta] {
             buffer.resize(rows * hidden, 0.0);
         }
@@ -165,22 +172,28 @@ impl Transformer {
                 trace.routes.push(routes);
             }
         }
+        self.final_norm(stream, &batch.states(), states);
         let wanted = batch.wanted();
-        let mut last = vec![0f32; wanted.len() * hidden];
-        for (&row, out) in wanted.iter().zip(last.chunks_mut(hidden)) {
-            kernels::rms_norm(
-                &stream[row * hidden..(row + 1) * hidden],
-                &self.weights.final_norm,
-                self.structure.norm_eps,
-                out,
-            );
+        logits.resize(wanted.len() * self.structure.outputs(), 0.0);
+        if wanted.is_empty() {
+            return logits;
         }
-        let head = &self.weights.head;
-        logits.resize(wanted.len() * self.structure.vocab, 0.0);
-        let input = prepare(pool, &last, wanted.len(), hidden, quantized, [head]);
+        self.final_norm(stream, &wanted, normed);
+        let head = self.weights.head.as_ref().expect("logits are wanted of models with a head");
+        let input = prepare(pool, normed, wanted.len(), hidden, quantized, [head]);
         matmul(pool, &mut [Product { weight: head.matrix(), input, rows: Rows::All, out: logits }]);
         scale(logits, self.structure.scales.logits);
         logits
+    }
+
+    /// The final norm of these rows of the stream.
+    fn final_norm(&self, stream: &[f32], rows: &[usize], out: &mut Vec<f32>) {
+        let Structure { hidden, norm_eps, .. } = self.structure;
+        out.resize(rows.len() * hidden, 0.0);
+        for (&row, out) in rows.iter().zip(out.chunks_mut(hidden)) {
+            let state = &stream[row * hidden..(row + 1) * hidden];
+            kernels::rms_norm(state, &self.weights.final_norm, norm_eps, out);
+        }
     }
 
     /// What attention (0) or feed-forward (1) gave, normed where the layer has a norm for it.

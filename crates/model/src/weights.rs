@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::attention::AttentionLayer;
 use crate::error::CheckpointError;
-use crate::families::names::{LEFT_ALONE, LEFT_ALONE_OUTSIDE, NORMS_AFTER, before_feed_forward, outside};
+use crate::families::names::{LEFT_ALONE, LEFT_ALONE_OUTSIDE, NORMS_AFTER, before_feed_forward, labels, outside};
 use crate::feed_forward::FeedForwardLayer;
 use crate::loader::Names;
 use crate::mmap::Mapping;
-use crate::structure::Structure;
+use crate::structure::{Head, Structure};
 use crate::tensors::{Depth, Kind, Tensors};
 use crate::weight::Weight;
 
@@ -21,8 +21,8 @@ pub struct Weights {
     pub layers: Vec<LayerWeights>,
     /// `[hidden]`
     pub final_norm: Vec<f32>,
-    /// `[vocab, hidden]`; the embedding again when tied.
-    pub head: Weight,
+    /// `[outputs, hidden]`; the embedding again when tied; `None` in a model that only embeds.
+    pub head: Option<Weight>,
     /// The files that all of these lie in.
     pub files: Vec<Arc<Mapping>>,
 }
@@ -45,7 +45,7 @@ impl Weights {
     /// Every matrix in turn.
     pub fn each_matrix(&mut self, f: &mut dyn FnMut(&mut Weight)) {
         f(&mut self.embedding);
-        f(&mut self.head);
+        self.head.iter_mut().for_each(&mut *f);
         for layer in &mut self.layers {
             layer.attention.matrices().into_iter().for_each(&mut *f);
             layer.feed_forward.matrices().into_iter().for_each(&mut *f);
@@ -69,7 +69,12 @@ pub(crate) fn load(
     let (vocab, hidden) = (structure.vocab, structure.hidden);
     let [embedding, final_norm, head] = outside(kind);
     let embedding = names.whole(embedding, vocab, hidden)?;
-    let head = if structure.tied { embedding.clone() } else { names.whole(head, vocab, hidden)? };
+    let head = match structure.head {
+        Head::Own => Some(names.whole(head, vocab, hidden)?),
+        Head::Tied => Some(embedding.clone()),
+        Head::Labels(count) => Some(names.whole(labels(kind), count, hidden)?),
+        Head::None => None,
+    };
     let layers = structure
         .layers
         .iter()
@@ -113,7 +118,9 @@ fn left_alone(names: &Names, structure: &Structure, skipped: usize, name: &str) 
     };
     let layer = name.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
     let Some((layer, part)) = layer.and_then(|(n, part)| Some((n.parse::<usize>().ok()?, part))) else {
-        return listed(LEFT_ALONE_OUTSIDE, name) || (name == "lm_head.weight" && repeats_the_embedding(names));
+        // A model that only embeds has no use for the head that it was trained with.
+        let head = name == outside(names.kind)[2] && structure.head == Head::None;
+        return head || listed(LEFT_ALONE_OUTSIDE, name) || (name == "lm_head.weight" && repeats_the_embedding(names));
     };
     let layers = structure.layers.len();
     // Layers of multi-token prediction follow the model's own, and predict what the model is not asked for.

@@ -236,7 +236,7 @@ fn absent_keys_are_the_published_defaults() {
     assert_eq!(gqa(&of("qwen3"), 0), (32, 128, None, second(1e4, 128.0)));
     let mixtral = of("mixtral");
     assert_eq!(gqa(&mixtral, 0), (8, 16, None, second(1e6, 16.0)));
-    assert_eq!((mixtral.norm_eps, mixtral.tied, of("llama").norm_eps), (1e-5, false, 1e-6));
+    assert_eq!((mixtral.norm_eps, mixtral.head, of("llama").norm_eps), (1e-5, Head::Own, 1e-6));
     assert!(matches!(mixtral.layers[0].feed_forward, FeedForward::Moe(Moe { experts: 8, active: 2, .. })));
     assert!(router(&mixtral, 0).normalize);
     let moe = structure(&with(base("qwen3_moe"), &[("moe_intermediate_size", json!(48))])).unwrap();

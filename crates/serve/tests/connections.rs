@@ -17,7 +17,14 @@ fn state() -> Arc<AppState> {
 }
 
 fn state_with(bounds: ServerLimits) -> Arc<AppState> {
-    let description = ModelDescription { name: "m".to_string(), aliases: Vec::new(), bytes: 1, context: 1, created: 0 };
+    let description = ModelDescription {
+        name: "m".to_string(),
+        aliases: Vec::new(),
+        bytes: 1,
+        context: 1,
+        capability: "completion",
+        created: 0,
+    };
     let models = ModelPool::new(vec![description], None, false, Box::new(|_| Err("there is none".to_string())));
     AppState::new(bounds, Access::default(), models, None)
 }

@@ -1,5 +1,6 @@
 //! The keys of GGUF files to `Structure`: what a key may be, and what an absent one means.
 
+use super::purpose::Purpose;
 use super::rows::{AttentionOf, ExpertsOf, FAMILIES, Family, Gguf};
 use super::*;
 use crate::gguf::{Metadata, Value, shown};
@@ -51,7 +52,11 @@ impl ConfigValues for GgufKeys<'_> {
     }
 }
 
-pub(crate) fn structure(metadata: &Metadata, tensors: &Tensors) -> Result<(Structure, usize), CheckpointError> {
+/// The structure, the layers of multi-token prediction to skip, and what the model is for.
+pub(crate) fn structure(
+    metadata: &Metadata,
+    tensors: &Tensors,
+) -> Result<(Structure, usize, Purpose), CheckpointError> {
     let arch = metadata.architecture.as_str();
     let m = &GgufKeys { metadata, architecture: arch };
     let named = |family: &&Family| family.gguf.as_ref().is_some_and(|gguf| gguf.name == arch);
@@ -100,18 +105,19 @@ pub(crate) fn structure(metadata: &Metadata, tensors: &Tensors) -> Result<(Struc
             Ok(Layer { attention, feed_forward: feed_forward(m, family, tensors, i, experts, bias)? })
         })
         .collect::<Result<_, CheckpointError>>()?;
-    let structure = Structure {
+    let mut structure = Structure {
         architecture: arch.to_string(),
         vocab,
         hidden: s.hidden,
         layers,
         context: s.context,
         norm_eps: positive_or(m, "attention.layer_norm_rms_epsilon", 1e-6)? as f32,
-        tied: !tensors.has("output.weight"),
+        head: if tensors.has("output.weight") { Head::Own } else { Head::Tied },
         scales: Scales::default(),
         norms: Norms::default(),
     };
-    Ok((structure, skipped))
+    let purpose = purpose::of_gguf(m, &GgufKeys::whole(metadata), tensors, &mut structure)?;
+    Ok((consistent(m.path(), structure)?, skipped, purpose))
 }
 
 /// Channels of a head (none of latent attention, whose widths have keys of their own) and how many of them rotate.

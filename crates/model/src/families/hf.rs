@@ -199,6 +199,10 @@ fn common(c: &Json, family: &Family) -> Result<Sizes, CheckpointError> {
         let act: String = act.chars().take(80).collect();
         return Err(unsupported(c, format!("{key} {act:?}; supported is {supported}")));
     }
+    // Embedding models made of text models may look both ways.
+    if !flag_or(c, "is_causal", true)? {
+        return Err(unsupported(c, "is_causal false; supported is true".to_string()));
+    }
     let vocab = count(c, "vocab_size", 1, VOCAB_MAX)?;
     sizes(c, ["num_hidden_layers", "hidden_size", "max_position_embeddings"], vocab)
 }
@@ -221,7 +225,7 @@ fn structure(c: &Json, family: &Family) -> Result<(Structure, usize), Checkpoint
         layers,
         context: sizes.context,
         norm_eps: positive_or(c, "rms_norm_eps", family.norm_eps)? as f32,
-        tied: flag_or(c, "tie_word_embeddings", family.tied)?,
+        head: purpose::head(c, family.hf, flag_or(c, "tie_word_embeddings", family.tied)?)?,
         scales: scales(c, family, sizes.hidden)?,
         norms: if family.gemma { Norms { after: true, offset: 1.0 } } else { Norms::default() },
     };

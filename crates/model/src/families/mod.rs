@@ -4,6 +4,7 @@
 pub(crate) mod gguf;
 mod hf;
 pub(crate) mod names;
+pub mod purpose;
 mod rows;
 
 use std::path::Path;

@@ -43,6 +43,14 @@ pub fn outside(kind: Kind) -> [&'static str; 3] {
     }
 }
 
+/// The output head of labels.
+pub fn labels(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Safetensors => "score.weight",
+        Kind::Gguf => "cls.output.weight",
+    }
+}
+
 /// Tensors of a layer that are rightly left alone, by their ending: kind of checkpoint, ending, why.
 pub const LEFT_ALONE: &[(Kind, &str, &str)] = &[
     (Kind::Safetensors, "self_attn.rotary_emb.inv_freq", "rotary table: follows from the configuration"),

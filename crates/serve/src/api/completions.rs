@@ -12,14 +12,15 @@ use crate::generation::usage::Usage;
 use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, Tools};
 
 /// Most prompts of one request, and most answers in all.
-const PROMPTS_MAX: usize = 256;
+pub(super) const PROMPTS_MAX: usize = 256;
 
 /// Parses a body of `/v1/completions`.
 ///
 /// # Errors
 /// The first invalid field.
 pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
-    let prompts = prompts(fields.take("prompt").unwrap_or(Value::Null), model.vocab)?;
+    let prompts =
+        prompts("prompt", fields.take("prompt").unwrap_or(Value::Null), (PROMPTS_MAX, "prompts"), model.vocab)?;
     let mut params = params(fields, model, "stop")?;
     // The API's default.
     params.tokens_max = Some(tokens(fields, "max_tokens", 0)?.unwrap_or(16));
@@ -75,17 +76,22 @@ fn several(fields: &mut Fields, params: &mut Params, prompts: usize) -> Result<(
 
 const ALLOWED: &str = "a string, an array of token ids, or an array of these";
 
-/// One prompt, or several.
-pub(crate) fn prompts(value: Value, vocab: usize) -> Result<Vec<Prompt>, ApiError> {
+/// Texts or lists of ids, or one of these: at most so many, which are called so.
+pub(super) fn prompts(
+    param: &str,
+    value: Value,
+    (most, called): (usize, &str),
+    vocab: usize,
+) -> Result<Vec<Prompt>, ApiError> {
     match value {
         // What the first item is, the others must be.
         Value::Array(items) if items.first().is_some_and(|v| v.is_string() || v.is_array()) => {
-            if items.len() > PROMPTS_MAX {
-                return Err(wrong("prompt", &Value::Array(items), &format!("at most {PROMPTS_MAX} prompts")));
+            if items.len() > most {
+                return Err(wrong(param, &Value::Array(items), &format!("at most {most} {called}")));
             }
-            items.into_iter().enumerate().map(|(i, v)| prompt(&format!("prompt[{i}]"), v, vocab)).collect()
+            items.into_iter().enumerate().map(|(i, v)| prompt(&format!("{param}[{i}]"), v, vocab)).collect()
         }
-        other => Ok(vec![prompt("prompt", other, vocab)?]),
+        other => Ok(vec![prompt(param, other, vocab)?]),
     }
 }
 

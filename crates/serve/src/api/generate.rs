@@ -98,7 +98,7 @@ impl Endpoint {
             Endpoint::Completion => Box::new(CompletionWriter { head, log_probabilities, include_usage }),
             Endpoint::Responses => Box::new(ResponsesWriter::new(head, request, kept)),
             Endpoint::Messages => Box::new(MessagesWriter::new(head)),
-            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, times)),
+            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, log_probabilities, times)),
             Endpoint::LlamaCompletion | Endpoint::Infill => {
                 let repeated = request.repeated.clone();
                 Box::new(LlamaCppWriter { model: head.model, log_probabilities, repeated })
@@ -108,7 +108,7 @@ impl Endpoint {
 }
 
 /// The context of a request: its account, and its timeouts from `x-request-timeout` within the server's limits.
-fn context(state: &AppState, head: &Parts) -> Result<RequestContext, ApiError> {
+pub(super) fn context(state: &AppState, head: &Parts) -> Result<RequestContext, ApiError> {
     const NAME: &str = "x-request-timeout";
     let Account { id: account, salt } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
     let (wait_max, time_max) = (Some(state.limits.wait), state.limits.time);
@@ -179,6 +179,10 @@ async fn prepare(state: &Arc<AppState>, request: Request, endpoint: Endpoint) ->
     let begun = Instant::now();
     let (content, served) = receive(state, &head, content).await?;
     let (times, kept_items) = ((begun, begun.elapsed()), Arc::clone(&state.kept_items));
+    if !served.engine.generates() {
+        let message = format!("{} embeds or scores texts and generates none; ask another model", served.name);
+        return Err(ApiError::bad("generation_unsupported", message).of("model"));
+    }
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
         if endpoint == Endpoint::Responses {

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use engine::{Sampling, Timing};
 use serde_json::{Map, Value, json};
 
-use crate::api::completions::prompts;
+use crate::api::completions::{PROMPTS_MAX, prompts};
 use crate::api::fields::{Field, Fields, ModelDefaults, empty, whole, wrong};
 use crate::api::params::{TOP_MAX, params};
 use crate::api::response::{Event, ResponseWriter, decimal, event, scores};
@@ -27,7 +27,7 @@ const FILES_MAX: usize = 1024;
 /// # Errors
 /// The first invalid field.
 pub fn parse_completion(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
-    let prompts = prompts(fields.take("prompt").unwrap_or_default(), model.vocab)?;
+    let prompts = prompts("prompt", fields.take("prompt").unwrap_or_default(), (PROMPTS_MAX, "prompts"), model.vocab)?;
     request(fields, model, prompts, None)
 }
 

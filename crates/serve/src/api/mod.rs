@@ -2,16 +2,18 @@
 
 pub mod chat;
 pub mod completions;
+pub mod embeddings;
 pub(crate) mod fields;
 pub(crate) mod generate;
 mod json;
 pub(crate) mod kept_items;
-pub(crate) mod llama_cpp;
+pub mod llama_cpp;
 pub mod messages;
 pub mod ollama;
 pub(crate) mod ollama_library;
 pub(crate) mod ollama_models;
 mod params;
+pub mod rerank;
 pub(crate) mod response;
 mod response_format;
 pub mod responses;

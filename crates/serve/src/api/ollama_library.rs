@@ -135,15 +135,13 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
     let (head, content) = request.into_parts();
     let outcome = async {
         let (name, _, library) = asked(&state, Request::from_parts(head.clone(), content)).await?;
-        // In memory or not, it is not to be found from here on; one that is in use stays.
-        let served = state.models.named(&name);
-        let unloaded = served.as_ref().map(|model| state.models.unload(&model.name)).transpose()?;
-        let deleted = served.as_ref().map_or(name, |model| model.name.clone());
-        let name = deleted.clone();
+        let id = library.id(&name)?;
+        let served = state.models.named(&id).map(|_| state.models.unload(&id)).transpose()?;
+        let deleted = id.clone();
         let done = tokio::task::spawn_blocking(move || {
             // Dropping it joins the engine's thread.
-            drop(unloaded);
-            library.delete(&name)
+            drop(served);
+            library.delete(&id)
         });
         done.await.unwrap_or_else(|_| Err(LibraryError::Failed("a fault while deleting".to_string())))?;
         state.models.remove(&deleted);

@@ -14,8 +14,9 @@ use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
 
-/// The version of Ollama whose API this is. Clients refuse one that is too old for them.
-const VERSION: &str = "0.12.0";
+/// The version of Ollama whose API this is, and that has `/v1/responses` and `/v1/messages` too. Clients refuse one that is too
+/// old for them (Codex below 0.13.4).
+const VERSION: &str = "0.14.0";
 
 fn details() -> Value {
     json!({
@@ -75,7 +76,10 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let template = loaded.as_ref().map(|(_, served)| served.template.source());
         let thinks = loaded.as_ref().is_some_and(|(_, served)| served.format.reasons());
         // Tools are told to every model, by its template or in words.
-        let capabilities: Vec<&str> = ["completion", "tools"].into_iter().chain(thinks.then_some("thinking")).collect();
+        let capabilities: Vec<&str> = match model.capability {
+            "completion" => ["completion", "tools"].into_iter().chain(thinks.then_some("thinking")).collect(),
+            other => vec![other],
+        };
         Ok::<Value, ApiError>(json!({
             "modelfile": format!("FROM {}\n", model.name),
             "parameters": "",

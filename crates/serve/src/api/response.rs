@@ -88,14 +88,14 @@ pub fn decimal(value: f32) -> Value {
 }
 
 /// Log-probabilities in the form of chat responses.
-pub fn scores(scored: &[TokenLogprob]) -> Vec<Value> {
+pub fn scores<'s>(scored: impl IntoIterator<Item = &'s TokenLogprob>) -> Vec<Value> {
     let entry = |t: &str, b: &[u8], v: f32| json!({"token": t, "logprob": finite(v), "bytes": b});
     let one = |s: &TokenLogprob| {
         let mut one = entry(&s.token, &s.bytes, s.value.unwrap_or_default());
         one["top_logprobs"] = s.top.iter().map(|(t, b, v)| entry(t, b, *v)).collect();
         one
     };
-    scored.iter().map(one).collect()
+    scored.into_iter().map(one).collect()
 }
 
 /// Name of this program in responses.

@@ -4,7 +4,9 @@ use engine::Sampling;
 use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
-use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, llama_cpp, messages, ollama, responses};
+use crate::api::{
+    ApiError, Fields, ModelDefaults, chat, completions, embeddings, llama_cpp, messages, ollama, rerank, responses,
+};
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
 mod agents;
@@ -179,7 +181,14 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
 /// Which of two values is meant is not guessed, in any dialect and at any depth.
 #[test]
 fn a_key_is_given_once() {
-    let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
+    let dialects: [Validate; 6] = [
+        chat::parse,
+        completions::parse,
+        messages::parse,
+        responses::parse,
+        llama_cpp::parse_completion,
+        llama_cpp::parse_infill,
+    ];
     for (body, param) in [
         (r#"{"model": "a", "model": "b"}"#, "model"),
         (r#"{"max_tokens": 5, "prompt": "x", "max_tokens": 50}"#, "max_tokens"),
@@ -208,7 +217,14 @@ fn seeds_and_findings_of_the_fuzzer() {
         for entry in entries {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             count += 1;
-            let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
+            let dialects: [Validate; 6] = [
+                chat::parse,
+                completions::parse,
+                messages::parse,
+                responses::parse,
+                llama_cpp::parse_completion,
+                llama_cpp::parse_infill,
+            ];
             let refusals = dialects.into_iter().filter_map(|validate| asked(validate, &bytes).err());
             assert!(refusals.into_iter().all(|r| r.message.len() < 4096 && !r.message.contains('\n')));
         }
@@ -497,14 +513,21 @@ proptest::proptest! {
     fn no_body_hurts(
         pairs in proptest::collection::vec((0usize..KEYS.len(), anything()), 0..6), messages_too in proptest::prelude::any::<bool>()
     ) {
-        let mut body = json!({"input": "Hi", "prompt": "Hi"});
+        let mut body = json!({"input": "Hi", "prompt": "Hi", "input_prefix": "a", "input_suffix": "b"});
         if messages_too {
             body["messages"] = json!([{"role": "user", "content": "Hi"}]);
         }
         for (key, value) in pairs {
             body[KEYS[key]] = value;
         }
-        let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
+        let dialects: [Validate; 6] = [
+            chat::parse,
+            completions::parse,
+            messages::parse,
+            responses::parse,
+            llama_cpp::parse_completion,
+            llama_cpp::parse_infill,
+        ];
         for validate in dialects {
             match asked(validate, body.to_string().as_bytes()) {
                 Ok(request) => proptest::prop_assert!(request.params.sampling.validate(100).is_ok()),
@@ -517,7 +540,13 @@ proptest::proptest! {
     }
 }
 
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 40] = [
+    "n_predict",
+    "repeat_last_n",
+    "n_probs",
+    "response_fields",
+    "input_extra",
+    "input_prefix",
     "messages",
     "prompt",
     "input",
@@ -605,7 +634,7 @@ fn every_field_is_described() {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: 100 };
     let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1],
-        "input_prefix": "a", "input_suffix": "b"});
+        "query": "Hi", "documents": ["Hi"], "input_prefix": "a", "input_suffix": "b"});
     let taken = |mut body: Value, absent: &str, validate: &dyn Fn(&mut Fields)| {
         body.as_object_mut().unwrap().remove(absent);
         let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
@@ -623,6 +652,10 @@ fn every_field_is_described() {
         ("LlamaCompletion", "", &request(llama_cpp::parse_completion)),
         ("Infill", "", &request(llama_cpp::parse_infill)),
         ("Tokenize", "prompt", &|fields| drop(parse_tokenize(fields, model).unwrap())),
+        ("Embeddings", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::OpenAi, model).unwrap())),
+        ("OllamaEmbed", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::Ollama, model).unwrap())),
+        ("OllamaEmbedOne", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::OllamaOne, model).unwrap())),
+        ("Rerank", "", &|fields| drop(rerank::parse(fields).unwrap())),
         ("Detokenize", "", &|fields| drop(parse_detokenize(fields, model, 9).unwrap())),
     ] {
         let properties = described["components"]["schemas"][schema]["properties"].as_object().unwrap();

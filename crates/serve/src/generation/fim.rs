@@ -142,6 +142,6 @@ mod tests {
         let one = made(20, "a", 0);
         assert!(one.len() <= 20 && one.iter().filter(|&&id| id == 14).count() == 2, "{one:?}");
         // At least half of the context is for the prompt.
-        assert_eq!(made(18, "a", usize::MAX), [10, 0, 11, 1, 1, 1, 12, 0]);
+        assert_eq!(made(16, "a", usize::MAX), [10, 0, 11, 1, 1, 1, 12, 0]);
     }
 }

@@ -109,7 +109,7 @@ impl InFlight {
                 self.submit()?;
             }
             OutputEvent::Failed(error) => {
-                let error = self.with_retry_after(self.prepared.error(error));
+                let error = self.with_retry_after(self.prepared.ctx.error(error));
                 self.log.update(|f| f.error = Some(error.code));
                 return Err(error);
             }

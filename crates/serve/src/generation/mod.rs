@@ -6,6 +6,7 @@ pub(crate) mod in_flight;
 pub mod model_library;
 pub mod model_pool;
 pub(crate) mod output;
+pub(crate) mod pooled;
 pub(crate) mod prepared;
 pub(crate) mod reasoning_budget;
 pub(crate) mod retry_after;

@@ -37,6 +37,12 @@ pub trait ModelLibrary: Send + Sync {
     /// See [`LibraryError`].
     fn pull(&self, name: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError>;
 
+    /// The id of the model that a name means.
+    ///
+    /// # Errors
+    /// It is no name of a model at a hub.
+    fn id(&self, name: &str) -> Result<String, LibraryError>;
+
     /// Deletes a model's files. It is not in use.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub struct ModelDescription {
     pub bytes: u64,
     /// Tokens of its context.
     pub context: usize,
+    /// What it is for: `completion`, `embedding` or `rerank`.
+    pub capability: &'static str,
     /// Seconds since 1970, for `created` in lists.
     pub created: u64,
 }
@@ -356,6 +358,7 @@ mod tests {
             aliases: vec![format!("{name}-alias")],
             bytes,
             context: 8,
+            capability: "completion",
             created: 0,
         };
         let (events, at_once) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
@@ -492,6 +495,7 @@ mod tests {
             aliases: Vec::new(),
             bytes,
             context: 8,
+            capability: "completion",
             created: 0,
         };
         assert!(b.models.named("a").is_none() && b.models.named("b-alias").is_some());
@@ -515,6 +519,7 @@ mod tests {
                 aliases: vec!["alias".to_string()],
                 bytes: 1,
                 context: 8,
+                capability: "completion",
                 created: 0,
             };
             let loader: Loader<()> = Box::new(|_| Ok(()));

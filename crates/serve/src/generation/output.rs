@@ -273,6 +273,8 @@ impl EventSink for OutputDecoder {
                 }
             }
             Event::Read { written } => self.send(OutputEvent::Read { written }),
+            // Nobody who decodes text asks for it.
+            Event::Pooled(_) => ControlFlow::Continue(()),
             Event::Prompt(scores) => {
                 self.prompt.extend(scores);
                 ControlFlow::Continue(())

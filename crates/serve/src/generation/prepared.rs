@@ -36,6 +36,18 @@ pub struct RequestContext {
     pub time_asked: bool,
 }
 
+impl RequestContext {
+    /// The error of a prompt that failed. A timeout that the client asked for is no fault of the server.
+    pub fn error(&self, cause: &EngineError) -> ApiError {
+        let error = ApiError::from(cause);
+        if self.time_asked && matches!(cause, EngineError::Waited { .. }) {
+            let message = format!("{}; x-request-timeout bounds it", error.message);
+            return ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message);
+        }
+        error
+    }
+}
+
 struct TokenizedPrompt {
     ids: Vec<u32>,
     /// Its text, if the response echoes it.
@@ -48,7 +60,7 @@ pub struct PreparedRequest {
     pub served: Arc<ServedModel>,
     prompts: Vec<TokenizedPrompt>,
     pub params: Params,
-    ctx: RequestContext,
+    pub ctx: RequestContext,
     salt: [u8; 32],
     trim: bool,
     /// Format and options of the reply parser, unless the reply is plain text.
@@ -140,16 +152,6 @@ impl PreparedRequest {
         self.prompts.iter().map(|p| p.ids.len()).sum()
     }
 
-    /// The error of a choice that failed. A timeout that the client asked for is no fault of the server.
-    pub fn error(&self, cause: &EngineError) -> ApiError {
-        let error = ApiError::from(cause);
-        if self.ctx.time_asked && matches!(cause, EngineError::Waited { .. }) {
-            let message = format!("{}; x-request-timeout bounds it", error.message);
-            return ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message);
-        }
-        error
-    }
-
     /// Constraint of a choice: its grammar, its reasoning budget, or both.
     fn constraint(&self) -> Option<Box<dyn Constraint>> {
         let obeys = self.matcher.clone().map(|m| Box::new(GrammarConstraint(m)) as Box<dyn Constraint>);
@@ -179,6 +181,7 @@ impl PreparedRequest {
             tokens_max,
             log_probabilities: scores,
             prompt_log_probabilities: echo_scores,
+            pooled: None,
             constraint: self.constraint(),
             account: self.ctx.account,
             salt: self.salt,

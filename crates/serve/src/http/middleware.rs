@@ -179,8 +179,14 @@ mod tests {
         let keys = ApiKeys::new(&keys, false).unwrap();
         let origins = origins.iter().map(|o| o.parse().unwrap()).collect();
         let access = Access { keys, open_metrics, origins, ..Access::default() };
-        let description =
-            ModelDescription { name: "m".to_string(), aliases: Vec::new(), bytes: 1, context: 1, created: 0 };
+        let description = ModelDescription {
+            name: "m".to_string(),
+            aliases: Vec::new(),
+            bytes: 1,
+            context: 1,
+            capability: "completion",
+            created: 0,
+        };
         AppState::new(
             ServerLimits::default(),
             access,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
-use crate::api::{llama_cpp, ollama_library, ollama_models, tokenize};
+use crate::api::{embeddings, llama_cpp, ollama_library, ollama_models, rerank, tokenize};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::request_body::read_json;
@@ -27,6 +28,9 @@ type Route = MethodRouter<Arc<AppState>>;
 pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let asked = |kind: Endpoint| {
         post(move |State(state): State<Arc<AppState>>, request: Request| complete(state, request, kind))
+    };
+    let embeds = |form: embeddings::Form| {
+        post(move |State(state): State<Arc<AppState>>, request: Request| embeddings::embed(state, request, form))
     };
     let chat = || asked(Endpoint::Chat);
     let completion = || asked(Endpoint::Completion);
@@ -42,7 +46,9 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/v1/chat/completions", chat()),
         ("POST", "/v1/completions", completion()),
         ("POST", "/v1/responses", responses()),
-        ("POST", "/v1/embeddings", post(embeddings)),
+        ("POST", "/v1/embeddings", embeds(embeddings::Form::OpenAi)),
+        ("POST", "/v1/rerank", post(rerank::rerank)),
+        ("POST", "/rerank", post(rerank::rerank)),
         ("POST", "/v1/messages", messages()),
         ("POST", "/v1/messages/count_tokens", post(tokenize::count)),
         ("POST", "/api/chat", asked(Endpoint::Ollama(Form::Chat))),
@@ -51,8 +57,8 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/api/show", post(ollama_models::show)),
         ("GET", "/api/ps", get(ollama_models::ps)),
         ("GET", "/api/version", get(ollama_models::version)),
-        ("POST", "/api/embed", post(embeddings)),
-        ("POST", "/api/embeddings", post(embeddings)),
+        ("POST", "/api/embed", embeds(embeddings::Form::Ollama)),
+        ("POST", "/api/embeddings", embeds(embeddings::Form::OllamaOne)),
         ("POST", "/api/pull", post(ollama_library::pull)),
         ("DELETE", "/api/delete", delete(ollama_library::delete)),
         // DeepSeek's base URLs.
@@ -250,25 +256,20 @@ async fn models(State(state): State<Arc<AppState>>) -> Response {
     axum::Json(list).into_response()
 }
 
-async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>, request: Request) -> Response {
+async fn model(
+    State(state): State<Arc<AppState>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
     let (head, _) = request.into_parts();
+    let Ok(Path(id)) = id else {
+        let message = format!("{} is not UTF-8 where it is percent-encoded; send the id of a model", shown(&head.uri));
+        return refused(ApiError::bad("invalid_path", message), &head);
+    };
     match state.models.describe(Some(&id)) {
         Ok(model) => axum::Json(described(&model, &id)).into_response(),
         Err(error) => refused(error.into(), &head),
     }
-}
-
-async fn embeddings(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let (head, content) = request.into_parts();
-    let error = match read_json(&state, &head, content).await {
-        Ok(_) => {
-            let message =
-                "this server has no model for embeddings; it answers at /v1/chat/completions and /v1/completions";
-            ApiError::bad("embeddings_unsupported", message)
-        }
-        Err(error) => error,
-    };
-    refused(error, &head)
 }
 
 #[cfg(test)]
@@ -292,15 +293,10 @@ mod tests {
                     ("post", "/models/load" | "/models/unload") | ("delete", _) => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
                     }
-                    ("post", "/v1/embeddings" | "/api/embed" | "/api/embeddings") => {
-                        &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
-                    }
-                    ("post", "/api/pull") => {
+                    ("post", _) => {
                         &["200", "400", "401", "403", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
-                    ("post", _) => {
-                        &["200", "400", "401", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
-                    }
+                    (_, path) if path.ends_with("{id}") => &["200", "400", "401", "403", "404", "405", "421", "501"],
                     _ => &["200", "401", "405", "421", "501"],
                 };
                 for status in needed {

@@ -255,7 +255,8 @@ fn a_message_begins_before_it_ends() {
 
 #[test]
 fn ollama() {
-    let make = |form| OllamaWriter::new(form, "m".to_string(), (std::time::Instant::now(), Duration::from_nanos(5)));
+    let make =
+        |form| OllamaWriter::new(form, "m".to_string(), true, (std::time::Instant::now(), Duration::from_nanos(5)));
     let numbers = |last: &Value| {
         assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("stop")));
         assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&json!(9), &json!(5)));
@@ -265,6 +266,7 @@ fn ollama() {
     for (form, holder) in [(Form::Chat, "/message"), (Form::Generate, "")] {
         let text_of = if form == Form::Chat { "content" } else { "response" };
         let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Value::Null);
+        let mut scored = Vec::new();
         let lines = streamed(&mut make(form));
         let (last, parts) = lines.split_last().unwrap();
         for (name, part) in parts {
@@ -272,6 +274,7 @@ fn ollama() {
             let held = part.pointer(holder).unwrap();
             text += held[text_of].as_str().unwrap();
             thinking += held["thinking"].as_str().unwrap_or_default();
+            scored.extend(part["logprobs"].as_array().into_iter().flatten().cloned());
             if let Some(all) = held.get("tool_calls") {
                 calls = all.clone();
             }
@@ -282,6 +285,7 @@ fn ollama() {
         let held = whole.pointer(holder).unwrap();
         assert_eq!((&held[text_of], &held["thinking"]), (&json!(text), &json!(thinking)));
         assert_eq!((text.as_str(), thinking.as_str(), &held["tool_calls"]), ("I go.", "Hm, so.", &calls));
+        assert_eq!((&whole["logprobs"], scored[0]["token"].is_string()), (&json!(scored), true));
         assert_eq!(calls[0]["function"], json!({"index": 0, "name": "go", "arguments": {"a": 1}}));
     }
     // A call that was cut off is left out.
