@@ -46,8 +46,9 @@ use clap::{CommandFactory, Parser, Subcommand};
     after_long_help = "\
 MODEL is one of
   a path          a Hugging Face directory (with config.json) or a GGUF file
-  a name          org/name, org/name:file.gguf, org/name:Q4_K_M, org/name@revision; downloaded if needed
+  a name          org/name, org/name:file.gguf, org/name:Q4_K_M, org/name@revision
   a short name    one of `farthing models`, or the last part of a downloaded model's name
+A model that is not here is downloaded first.
 
 The first hour:
   farthing doctor              what this machine can do
@@ -58,9 +59,9 @@ The first hour:
   farthing serve qwen3-4b      serve it to OpenAI's clients at http://127.0.0.1:8080/v1
   farthing bench qwen3-4b      its speed beside the machine's limits
 
-Weights are memory-mapped and used in the format they are stored in. A memory plan is printed before
-anything is loaded, and a model that does not fit is refused. Data goes to stdout, everything else to
-stderr. Every command that reports takes --json; errors are JSON then too.
+Weights are memory-mapped and used in the format they are stored in. A memory plan is printed
+before anything is loaded, and a model that does not fit is refused. Data goes to stdout, everything
+else to stderr. Every command that reports takes --json; errors are JSON then too.
 
 Environment:
   FARTHING_ISA=scalar|avx2|avx512   pin an instruction set

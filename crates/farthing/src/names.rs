@@ -94,7 +94,7 @@ fn nothing_of_that_name(text: &str) -> String {
     let alike = alike(text);
     let meant = if alike.is_empty() { String::new() } else { format!("did you mean {}? ", alike.join(", ")) };
     format!(
-        "{text}: no such file, and no pulled model of that name; {meant}`farthing models` lists pulled models and well-known ones, other names at the hub have two parts, such as Qwen/Qwen2.5-0.5B-Instruct"
+        "{text}: no such file, and no pulled model of that name; {meant}`farthing models` lists names to type; others at the hub have two parts, such as Qwen/Qwen2.5-0.5B-Instruct"
     )
 }
 

@@ -21,8 +21,10 @@ use crate::{Failure, Outcome};
 
 /// Chat with a model
 ///
-/// Without MODEL the small bundled model answers. It learnt from children's stories and knows nothing: most answers are beside the point.
-/// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves. /help lists the commands.
+/// Without MODEL the small bundled model answers. It learnt from children's stories and knows nothing:
+/// most of its answers are beside the point.
+/// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves.
+/// /help lists the commands.
 ///
 /// Examples:
 ///   farthing chat
