@@ -38,6 +38,8 @@ Routes:
   POST /v1/messages           Anthropic's API (also under /anthropic), and /v1/messages/count_tokens
   POST /v1/embeddings, /v1/rerank   of models made for it
   POST /api/chat, /api/generate, /api/embed; GET /api/tags, /api/ps   and more of Ollama's API
+  POST /api/pull, DELETE /api/delete   for administrators: download a model and serve it, delete one
+  POST /completion, /infill; GET /props   llama.cpp's API, for editor plugins
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             the models
   POST /models/load, /models/unload   for administrators: `farthing load` and `farthing stop`

@@ -99,7 +99,7 @@ fn models_and_errors() {
         ("/api/generate", json!({"prompt": "a", "images": ["aGk="]}), 400, "images"),
         ("/api/embed", json!({"input": "a"}), 400, "embeddings"),
         ("/api/embeddings", json!({"prompt": "a"}), 400, "embeddings"),
-        ("/api/pull", json!({"model": "a"}), 400, "farthing pull"),
+        ("/api/pull", json!({"model": "a"}), 403, "--admin-key-file"),
         ("/api/nothing", json!({}), 404, "/api/nothing"),
     ] {
         let (status, error) = asked(&server, path, &body);

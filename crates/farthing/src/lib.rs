@@ -26,6 +26,7 @@ mod generation;
 pub mod inspect;
 mod isolation;
 pub mod known;
+mod library;
 pub mod loading;
 pub mod machine;
 pub mod names;

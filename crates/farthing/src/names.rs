@@ -37,6 +37,12 @@ pub fn as_copied(text: &str) -> Option<String> {
     })
 }
 
+/// A name at the hub, as people copy it. Paths are no names: who asks over a network learns nothing of the files here.
+pub(crate) fn hub_name(text: &str) -> Result<Name, Error> {
+    let text = text.strip_suffix(":latest").unwrap_or(text);
+    Ok(Name::parse(&as_copied(text).unwrap_or_else(|| text.to_string()))?)
+}
+
 /// The directory of a model whose weights or configuration were named.
 fn directory_of(file: &Path) -> Option<PathBuf> {
     let name = file.file_name()?.to_str()?;

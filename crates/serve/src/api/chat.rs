@@ -50,7 +50,16 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     params.unknown = fields.unknown();
     params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
+    Ok(GenerateRequest {
+        input,
+        tools,
+        template,
+        response_format,
+        format_field,
+        params,
+        repeated: Map::new(),
+        stored: false,
+    })
 }
 
 /// `logprobs` and `top_logprobs`: how many alternatives to each token are wanted.

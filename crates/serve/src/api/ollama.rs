@@ -14,7 +14,7 @@ use crate::api::tools;
 use crate::error::{ApiError, Dialect};
 use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 use crate::words::{date, now};
 
 /// What an answer is in: a message, or a text.
@@ -143,7 +143,7 @@ pub fn parse_generate(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<G
         return Err(unsupported("system", &system.as_str().into(), "with raw or suffix there is none"));
     }
     let input = if raw || suffix.is_some() {
-        RequestInput::Prompts { prompts: vec![Prompt::Text(prompt)], suffix, echo: false }
+        RequestInput::Prompts { prompts: vec![Prompt::Text(prompt)], gap: suffix.map(Gap::before), echo: false }
     } else {
         let system = system.map(|text| Message::new(Role::System, text));
         let messages = system.into_iter().chain([Message::new(Role::User, prompt)]).collect();
@@ -175,7 +175,16 @@ fn request(
     fields.about(&["keep_alive"]);
     params.ignored = fields.ignored();
     params.unknown.extend(fields.unknown());
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
+    Ok(GenerateRequest {
+        input,
+        tools,
+        template,
+        response_format,
+        format_field,
+        params,
+        repeated: Map::new(),
+        stored: false,
+    })
 }
 
 /// `format`: `"json"`, or a schema.

@@ -95,10 +95,3 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
         Err(error) => refused(error, &head),
     }
 }
-
-/// `POST /api/pull` and `DELETE /api/delete`: the models are those that the server was started with.
-pub async fn unmanaged(request: Request) -> Response {
-    let (head, _) = request.into_parts();
-    let message = "models are not downloaded or deleted here; use the commands farthing pull and farthing rm";
-    refused(ApiError::bad("models_unmanaged", message), &head)
-}

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use serde_json::{Map, Value, json};
 
 use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
+use crate::api::kept_items::KeptItems;
+use crate::api::llama_cpp::LlamaCppWriter;
 use crate::api::messages::MessagesWriter;
 use crate::api::ollama::{Form, OllamaWriter};
 use crate::api::response::{self, ResponseInfo, ResponseWriter};
@@ -186,7 +189,8 @@ fn messages() {
 fn responses() {
     let mut request = super::responded(json!({"include": ["message.output_text.logprobs"]})).unwrap();
     request.repeated = Map::new();
-    let make = || ResponsesWriter::new(head(), &request);
+    let kept = Arc::new(KeptItems::default());
+    let make = || ResponsesWriter::new(head(), &request, (Arc::clone(&kept), 7));
     let events = streamed(&mut make());
     let mut items: Vec<Value> = Vec::new();
     for (number, (name, event)) in events.iter().enumerate() {
@@ -211,6 +215,19 @@ fn responses() {
     assert_eq!(deltas("response.output_text.delta"), "I go.");
     assert_eq!(deltas("response.reasoning_text.delta"), "Hm, so.");
     assert_eq!(deltas("response.function_call_arguments.delta"), "{\"a\":1}{}");
+}
+
+#[test]
+fn llama_cpp() {
+    let make = || LlamaCppWriter { model: "m".to_string(), log_probabilities: true, repeated: Map::new() };
+    let events = streamed(&mut make());
+    let (last, parts) = events.split_last().unwrap();
+    let joined: String = parts.iter().map(|(_, part)| part["content"].as_str().unwrap()).collect();
+    let whole = whole(&mut make());
+    assert_eq!((&whole["content"], &whole["timings"]), (&joined.into(), &last.1["timings"]));
+    let probabilities: Vec<&Value> =
+        parts.iter().filter_map(|(_, p)| p["completion_probabilities"].as_array()).flatten().collect();
+    assert_eq!(whole["completion_probabilities"].as_array().unwrap().iter().collect::<Vec<_>>(), probabilities);
 }
 
 #[test]
