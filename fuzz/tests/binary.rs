@@ -1,5 +1,6 @@
 //! The binary as `./check` runs it.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
@@ -14,6 +15,22 @@ fn a_target_runs_its_corpus_and_more() {
     let count: usize = text.strip_prefix("index: ").and_then(|t| t.split(' ').next()?.parse().ok()).expect(&text);
     // Four seeds, a finding, and one made from them.
     assert!(count > 5, "{text}");
+}
+
+#[test]
+fn every_target_takes_its_seeds_and_findings() {
+    let mut count = 0;
+    for kind in ["seeds", "findings"] {
+        for folder in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(kind)).unwrap() {
+            let folder = folder.unwrap();
+            let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+            let mut fuzz = Command::new(env!("CARGO_BIN_EXE_farthing-fuzz"));
+            let output = fuzz.arg("--replay").arg(folder.file_name()).args(&files).output().unwrap();
+            assert!(output.status.success(), "{folder:?}: {}", String::from_utf8_lossy(&output.stderr));
+            count += files.len();
+        }
+    }
+    assert!(count >= 60, "{count}");
 }
 
 #[test]

@@ -14,10 +14,10 @@ use crate::{completions, fetch};
 #[derive(Args, Clone, Debug)]
 #[group(required = true, multiple = false)]
 pub struct ModelArgument {
-    /// Path, org/name or the short name of a pulled model
+    /// Path, org/name or short name (`farthing models`)
     #[arg(value_name = "MODEL", id = "model", add = completions::models())]
     first: Option<String>,
-    /// The same as an option
+    /// MODEL, as an option
     #[arg(long = "model", short = 'm', value_name = "MODEL", id = "model_option")]
     option: Option<String>,
 }
@@ -37,13 +37,13 @@ pub struct LoadArguments {
     #[arg(long, short = 'c', visible_alias = "ctx-size", alias = "max-model-len")]
     #[arg(value_name = "TOKENS", value_parser = whole::<usize>)]
     pub context: Option<usize>,
-    /// Threads [default: one per core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<u16>,
     /// Print no memory plan
     #[arg(long, short)]
     pub quiet: bool,
-    /// Format of the KV cache: f32, bf16, q8 or q6 (9 and 7 bits a number) [default: f32 if most weights are f32, else bf16]
+    /// Format of the KV cache: f32, bf16, q8 or q6 (q8 and q6 take 9 and 7 bits per value) [default: f32 if most weights are f32, else bf16]
     #[arg(long, value_name = "FORMAT")]
     pub cache: Option<String>,
 }
@@ -126,7 +126,8 @@ pub struct SamplingArguments {
 
 fn bias(text: &str) -> Result<(u32, f32), String> {
     let parsed = text.split_once(':').and_then(|(id, value)| Some((id.parse().ok()?, value.parse().ok()?)));
-    parsed.ok_or_else(|| "give a token id and a number, such as 42:-3.5".to_string())
+    let within = parsed.filter(|(_, value)| (-1000.0..=1000.0).contains(value));
+    within.ok_or_else(|| "give a token id and a number from -1000 to 1000, such as 42:-3.5".to_string())
 }
 
 impl SamplingArguments {

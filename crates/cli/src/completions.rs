@@ -4,6 +4,7 @@ use clap::Args;
 use clap_complete::Shell;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
+use farthing::known::KNOWN;
 
 use crate::fetch::pulled;
 use crate::terminal::put;
@@ -21,9 +22,10 @@ pub struct Arguments {
     shell: Shell,
 }
 
-/// Names that a MODEL may be: those that are pulled. The shell adds files.
+/// Names that a MODEL may be: those that are pulled, then well-known ones. The shell adds files.
 pub fn models() -> ArgValueCandidates {
-    ArgValueCandidates::new(|| pulled().into_iter().map(CompletionCandidate::new).collect())
+    let known = || KNOWN.iter().map(|known| CompletionCandidate::new(known.name));
+    ArgValueCandidates::new(move || pulled().into_iter().map(CompletionCandidate::new).chain(known()).collect())
 }
 
 pub fn run(a: Arguments) -> Outcome {

@@ -11,8 +11,16 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::terminal::{self, bytes, several};
 
+/// Say which model a name of the table of known ones stands for.
+pub fn tell_known(text: &str, quiet: bool) {
+    if let Some(known) = farthing::names::stands_for(text).filter(|_| !quiet) {
+        terminal::note(&format!("{text} is {known}"));
+    }
+}
+
 /// Files of MODEL, fetched first where they are not here.
 pub fn find(text: &str, options: &LoadOptions, quiet: bool) -> Result<PathBuf, Error> {
+    tell_known(text, quiet);
     match resolve(text)? {
         Resolved::Here(path) => Ok(path),
         Resolved::Hub(name) => fetch(&name, options, quiet, false).map_err(|e| path_or_name(text, e)),
@@ -29,7 +37,7 @@ pub fn fetch(name: &Name, options: &LoadOptions, quiet: bool, anyway: bool) -> R
     let selection = &remote.selection;
     if !quiet {
         terminal::note(&format!(
-            "fetching {name}: {} in {} to {}",
+            "downloading {name}: {} in {} to {}",
             bytes(selection.bytes),
             several(selection.files.len(), "file"),
             remote.cache().display()

@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Treat the prompt as a user's message and apply the model's chat template
     #[arg(long)]
     chat: bool,
-    /// Most tokens to generate
+    /// Maximum tokens to generate
     #[arg(long, short = 'n', default_value_t = 256, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
     /// Stop before this text; repeatable

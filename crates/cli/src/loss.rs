@@ -9,10 +9,10 @@ use farthing::{TokenizerParts, tokenizer};
 use serde_json::{Value, json};
 
 use crate::arguments::{LoadArguments, ModelArgument};
-use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text_file, several};
+use crate::terminal::{catch_interrupts, interrupt_pending, put, read_text_file, several, whole};
 use crate::{Failure, Outcome};
 
-/// Measure how well a model predicts a text
+/// Measure loss and perplexity: how well a model predicts a text
 ///
 /// The text is cut into windows that the model reads alone, each after its first token; the loss is the mean of
 /// -ln p(token) over all tokens but that one. Bits per byte compare models of different vocabularies.
@@ -33,13 +33,18 @@ pub struct Arguments {
     #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(2..=16384))]
     window: u32,
     /// Read only the first tokens of the text
-    #[arg(long, value_name = "TOKENS", value_parser = crate::terminal::whole::<usize>)]
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_two)]
     tokens: Option<usize>,
     /// A JSON object
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
     load: LoadArguments,
+}
+
+/// A first token predicts a second.
+fn at_least_two(text: &str) -> Result<usize, String> {
+    whole(text).and_then(|n| if n < 2 { Err("give at least 2".to_string()) } else { Ok(n) })
 }
 
 /// How well a text was predicted.

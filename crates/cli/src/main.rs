@@ -17,6 +17,7 @@ mod generate;
 mod health_check;
 mod logging;
 mod loss;
+mod models;
 mod notify;
 mod plot;
 mod pull;
@@ -41,30 +42,34 @@ use clap::{CommandFactory, Parser, Subcommand};
     name = "farthing",
     version,
     arg_required_else_help = true,
-    after_help = "Start with `farthing chat` (a small model is built in) or `farthing doctor`. `farthing --help` says more.",
+    after_help = "Start with `farthing chat` (a small model is built in) or `farthing models`. `farthing --help` says more.",
     after_long_help = "\
 MODEL is one of
-  a path          a Hugging Face directory (config.json, tokenizer.json, *.safetensors) or a GGUF file
-  a name          org/name, org/name:file.gguf, org/name:Q4_K_M, org/name@revision; fetched when it is not here
-  a short name    the last part of the name of a pulled model (`farthing list`)
+  a path          a Hugging Face directory (with config.json) or a GGUF file
+  a name          org/name, org/name:file.gguf, org/name:Q4_K_M, org/name@revision
+  a short name    one of `farthing models`, or the last part of a downloaded model's name
+A model that is not here is downloaded first.
 
 The first hour:
-  farthing doctor                       what this machine can do
-  farthing chat                         talk to the small built-in model
-  farthing show org/name                what a model is, takes and will do here, before anything is fetched
-  farthing chat org/name:Q4_K_M         fetch it and talk to it
-  farthing serve org/name:Q4_K_M        serve it to OpenAI's clients at http://127.0.0.1:8080/v1
-  farthing bench org/name:Q4_K_M        its speed beside the machine's limits
+  farthing doctor              what this machine can do
+  farthing models              downloaded models, and well-known ones that fit here
+  farthing chat                talk to the small built-in model
+  farthing show qwen3-4b       structure, memory and expected speed, before it is downloaded
+  farthing chat qwen3-4b       download it and talk to it
+  farthing serve qwen3-4b      serve it to OpenAI's clients at http://127.0.0.1:8080/v1
+  farthing bench qwen3-4b      its speed beside the machine's limits
 
-Weights are mapped and used as they are stored; a memory plan is printed before anything is loaded, and what does not fit is
-refused. Data goes to stdout, everything else to stderr. Every command that reports takes --json; errors are JSON then too.
+Weights are memory-mapped and used in the format they are stored in. A memory plan is printed
+before anything is loaded, and a model that does not fit is refused. Data goes to stdout, everything
+else to stderr. Every command that reports takes --json; errors are JSON then too.
 
 Environment:
   FARTHING_ISA=scalar|avx2|avx512   pin an instruction set
   HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE   as for other tools of the Hugging Face hub
   NO_COLOR                          no colours (none carries a meaning)
 
-Exit codes: 0 done; 1 failed (one line on stderr says why and what to do); 2 wrong arguments; 130 stopped by ctrl-c."
+Exit codes: 0 done; 1 failed (one line on stderr says why and what to do); 2 wrong arguments;
+130 stopped by ctrl-c."
 )]
 pub struct Arguments {
     #[command(subcommand)]
@@ -82,6 +87,7 @@ enum Command {
     #[command(visible_alias = "ls")]
     List(pull::List),
     Rm(pull::Remove),
+    Models(models::Arguments),
     Ps(remote::List),
     Load(remote::Load),
     Stop(remote::Stop),
@@ -176,6 +182,7 @@ fn main() -> ExitCode {
         Command::Pull(a) => a.json,
         Command::List(a) => a.json,
         Command::Rm(a) => a.json,
+        Command::Models(a) => a.json,
         Command::Ps(a) => a.json,
         Command::Doctor(a) => a.json,
         Command::Bench(a) => a.json,
@@ -195,6 +202,7 @@ fn main() -> ExitCode {
         Command::Pull(a) => pull::pull(a),
         Command::List(a) => pull::list(a),
         Command::Rm(a) => pull::remove(a),
+        Command::Models(a) => models::run(a),
         Command::Ps(a) => remote::list(a),
         Command::Load(a) => remote::load(a),
         Command::Stop(a) => remote::stop(a),

@@ -15,6 +15,8 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 /// A large model takes a while to be loaded.
 const TIME_MAX: Duration = Duration::from_secs(3600);
 
+const ANOTHER: &str = "this is not a Farthing server; `farthing serve` prints the address of one";
+
 /// Where the server is, and who asks.
 #[derive(Args)]
 struct ServerArguments {
@@ -29,7 +31,8 @@ struct ServerArguments {
 impl ServerArguments {
     /// Ask the server: GET without a body, POST with one.
     fn ask(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let url = format!("{}{path}", self.url.trim_end_matches('/').trim_end_matches("/v1"));
+        let scheme = if self.url.contains("://") { "" } else { "http://" };
+        let url = format!("{scheme}{}{path}", self.url.trim_end_matches('/').trim_end_matches("/v1"));
         let failed = |why: String| Failure::failed(format!("{url}: {why}"));
         let agent: Agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -48,14 +51,16 @@ impl ServerArguments {
                 bearer.iter().fold(request, |r, key| r.header("Authorization", key)).send(body.to_string())
             }
         };
-        let mut answer = sent
-            .map_err(|e| failed(format!("{e}; `farthing serve` prints the address of a server: give it with --url")))?;
+        let mut answer =
+            sent.map_err(|e| if let ureq::Error::Io(e) = e { e.to_string() } else { e.to_string() }).map_err(
+                |why| failed(format!("{why}; `farthing serve` prints the address of a server: give it with --url")),
+            )?;
         let text = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
         let json: Value = text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         if answer.status() == StatusCode::OK && json.is_object() {
             return Ok(json);
         }
-        let said = json["error"]["message"].as_str().unwrap_or("this is no server of Farthing's");
+        let said = json["error"]["message"].as_str().unwrap_or(ANOTHER);
         let hint = match answer.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; give it with --key or FARTHING_ADMIN_KEY",
             _ => "",
@@ -63,9 +68,12 @@ impl ServerArguments {
         Err(failed(format!("{said}{hint}")))
     }
 
-    /// Load or unload a model.
-    fn change(&self, path: &str, model: &str) -> Result<Value, Failure> {
-        self.ask(path, Some(&json!({ "model": model })))
+    /// Load or unload a model: it is in `state` then.
+    fn change(&self, path: &str, model: &str, state: &str) -> Outcome {
+        match self.ask(path, Some(&json!({ "model": model })))? {
+            answer if answer["state"] == state => Ok(()),
+            _ => Err(Failure::failed(format!("{}: {ANOTHER}", self.url))),
+        }
     }
 }
 
@@ -100,6 +108,9 @@ pub struct Stop {
 pub fn list(a: List) -> Outcome {
     let mut answer = a.server.ask("/v1/models", None)?;
     let models = answer["data"].take();
+    if !models.as_array().is_some_and(|rows| !rows.is_empty() && rows.iter().all(|row| row["state"].is_string())) {
+        return Err(Failure::failed(format!("{}: {ANOTHER}", a.server.url)));
+    }
     if a.json {
         return put(&format!("{models}\n"));
     }
@@ -115,13 +126,13 @@ pub fn list(a: List) -> Outcome {
 }
 
 pub fn load(a: Load) -> Outcome {
-    a.server.change("/models/load", &a.model)?;
+    a.server.change("/models/load", &a.model, "ready")?;
     say(&format!("{} is loaded", a.model));
     Ok(())
 }
 
 pub fn stop(a: Stop) -> Outcome {
-    a.server.change("/models/unload", &a.model)?;
+    a.server.change("/models/unload", &a.model, "absent")?;
     say(&format!("{} is unloaded", a.model));
     Ok(())
 }

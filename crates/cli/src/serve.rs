@@ -22,7 +22,7 @@ use crate::signals;
 use crate::terminal::several;
 use crate::{Failure, Outcome, config, fetch, health_check};
 
-/// Serve models over HTTP, for OpenAI's clients
+/// Serve models over HTTP: the APIs of OpenAI, DeepSeek, Anthropic and Ollama
 ///
 /// Without MODEL, the small bundled one. The first one answers requests that name none; it is loaded at the start, the others on first use,
 /// within --memory. Requests wait in a bounded queue, and those beyond it get 429. A client that disconnects frees
@@ -32,13 +32,17 @@ use crate::{Failure, Outcome, config, fetch, health_check};
 #[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Routes:
-  POST /v1/chat/completions   messages to an answer, streamed or not (OpenAI, DeepSeek; without /v1 and under /beta too)
-  POST /v1/completions        texts or token ids to their continuations; with suffix, fill in the middle
-  POST /v1/responses          items to further items (OpenAI)
-  POST /v1/messages           messages to an answer (Anthropic; under /anthropic too), and /v1/messages/count_tokens
+  POST /v1/chat/completions   a conversation (OpenAI; DeepSeek's without /v1 and under /beta)
+  POST /v1/completions        text or token ids to continue; with suffix, fill in the middle
+  POST /v1/responses          OpenAI's newer API
+  POST /v1/messages           Anthropic's API (also under /anthropic), and /v1/messages/count_tokens
+  POST /v1/embeddings, /v1/rerank   of models made for it
+  POST /api/chat, /api/generate, /api/embed; GET /api/tags, /api/ps   and more of Ollama's API
+  POST /api/pull, DELETE /api/delete   for administrators: download a model and serve it, delete one
+  POST /completion, /infill; GET /props   llama.cpp's API, for editor plugins
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             the models
-  POST /models/load, /models/unload   with an administrator's key: `farthing load` and `farthing stop`
+  POST /models/load, /models/unload   for administrators: `farthing load` and `farthing stop`
   GET  /openapi.json          the description of the API
   GET  /health, /ready        liveness and readiness (no key needed)
   GET  /metrics               Prometheus metrics
@@ -51,9 +55,10 @@ Examples:
   farthing serve org/big org/small --memory 200G --idle-unload 600 --host 0.0.0.0 \\
     --tls-cert chain.pem --tls-key key.pem --api-key-file keys
 
-A file for --config has the options by their names: port = 8000, api-key-file = \"keys\", models = [\"org/big\", \"org/small\"].")]
+A file for --config has the options by their names: port = 8000, api-key-file = \"keys\",
+models = [\"org/big\", \"org/small\"].")]
 pub struct Arguments {
-    /// Paths, org/name or short names of pulled models [default: the bundled model]
+    /// Paths, org/name or short names [default: the bundled model]
     #[arg(value_name = "MODEL", add = crate::completions::models())]
     models: Vec<String>,
     /// A model as an option; repeatable
@@ -65,10 +70,10 @@ pub struct Arguments {
     /// Port (0 = any free one)
     #[arg(long, short, default_value_t = 8080)]
     port: u16,
-    /// Requests that run at once
+    /// Maximum concurrent requests
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     parallel: u16,
-    /// Requests that wait in the queue; more get 429
+    /// Maximum waiting requests; further ones get 429
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
     /// Tokens of KV cache in memory, for all requests together [default: a quarter of the free memory, at most 16 contexts]
@@ -80,10 +85,10 @@ pub struct Arguments {
     /// Directory of the prompt cache on disk [default: farthing/units in the user's cache directory]
     #[arg(long, value_name = "DIRECTORY")]
     disk_cache_dir: Option<PathBuf>,
-    /// Most open connections; idle ones are closed to make room
+    /// Maximum open connections; idle ones are closed to make room
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: u16,
-    /// Timeout in seconds for a request's head, its body, a model to load, and for a client to read what was written
+    /// Timeout in seconds for a request's header, its body, loading a model, and clients that do not read
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
     patience: u16,
     /// Seconds that running requests have to finish during shutdown
@@ -98,7 +103,7 @@ pub struct Arguments {
     /// Memory for all models together, such as 64G [default: what is available at the start]
     #[arg(long, value_name = "BYTES", value_parser = size)]
     memory: Option<u64>,
-    /// Unload a model that was not used for this many seconds
+    /// Unload a model after this many idle seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     idle_unload: Option<u32>,
     /// An accepted API key; repeatable. Other users of this machine can see it on the command line: prefer a file
@@ -213,6 +218,10 @@ fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
         [] => vec![ModelSource::bundled()],
         models => models.iter().map(found).collect::<Result<_, _>>()?,
     };
+    let given: Vec<&str> = a.name.iter().flat_map(|names| names.split(',')).map(str::trim).collect();
+    if let Some((_, twice)) = given.iter().enumerate().find(|(i, name)| given[..*i].contains(name)) {
+        return Err(Failure::usage(format!("--name: {twice:?} is given twice; each id is for one model, once")));
+    }
     for (source, names) in all.iter_mut().zip(&a.name) {
         let mut names = names.split(',').map(|name| name.trim().to_string());
         source.name = names.next().unwrap_or_default();
@@ -250,17 +259,18 @@ fn options(a: &Arguments, access: Access, tls: Option<Arc<Tls>>) -> Result<Serve
 }
 
 /// Keys in a file, one a line; a line that begins with # is a comment.
-fn keys_in(path: Option<&PathBuf>) -> Result<Vec<String>, Failure> {
+fn keys_in(option: &str, path: Option<&PathBuf>) -> Result<Vec<String>, Failure> {
     let Some(path) = path else { return Ok(Vec::new()) };
-    let text = model::tensors::read_bounded(path, 8 << 20)?;
-    let text = String::from_utf8(text).map_err(|_| Failure::failed(format!("{}: not text", path.display())))?;
+    let failed = |why: String| Failure::failed(format!("{option} {why}"));
+    let text = model::tensors::read_bounded(path, 8 << 20).map_err(|e| failed(e.to_string()))?;
+    let text = String::from_utf8(text).map_err(|_| failed(format!("{}: not text", path.display())))?;
     let lines = text.lines().map(str::trim).enumerate();
     let keys: Vec<(usize, &str)> = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).collect();
     if keys.is_empty() {
-        return Err(Failure::failed(format!("{}: no key in it; put one a line", path.display())));
+        return Err(failed(format!("{}: no key in it; put one a line", path.display())));
     }
     if let Some((line, _)) = keys.iter().find(|(_, key)| !is_key(key)) {
-        return Err(Failure::failed(format!(
+        return Err(failed(format!(
             "{}, line {}: a key has 1 to {KEY_BYTES_MAX} visible ASCII characters and no spaces",
             path.display(),
             line + 1
@@ -271,14 +281,15 @@ fn keys_in(path: Option<&PathBuf>) -> Result<Vec<String>, Failure> {
 
 fn access(a: &Arguments) -> Result<Access, Failure> {
     let mut keys = a.api_key.clone();
-    keys.extend(keys_in(a.api_key_file.as_ref())?);
+    keys.extend(keys_in("--api-key-file", a.api_key_file.as_ref())?);
     if a.cors_origin.len() > 1 && a.cors_origin.contains(&Origin::any()) {
         return Err(Failure::usage("--cors-origin * is any origin; give it alone"));
     }
     let local_only = a.host.is_loopback() && keys.is_empty();
     Ok(Access {
         keys: ApiKeys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
-        admin_keys: ApiKeys::new(&keys_in(a.admin_key_file.as_ref())?, false).map_err(Failure::usage)?,
+        admin_keys: ApiKeys::new(&keys_in("--admin-key-file", a.admin_key_file.as_ref())?, false)
+            .map_err(Failure::usage)?,
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,

@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 
 use crate::arguments::{LoadArguments, ModelArgument};
 use crate::terminal::{bytes, catch_interrupts, count, interrupt_pending, put, several};
-use crate::{Failure, Outcome};
+use crate::{Failure, Outcome, fetch};
 
-/// Show what a model is, what it takes and what it will do here; no weight is read
+/// Show a model's structure, memory plan and expected speed, without reading its weights
 ///
-/// Structure, parameters, bytes, cache per token, memory plan, the longest context that fits, and the speed to expect here,
-/// from products with the model's formats of weights, measured in about a second. Works on files that do not fit in memory, and on names at the hub
-/// before anything but headers is fetched. A model that will not load, because a tensor is missing, unusable or in an unsupported format, is shown
+/// Structure, parameters, bytes, KV cache per token, memory plan, the longest context that fits, and the speed to expect here,
+/// estimated from matrix products in the model's formats that are measured for about a second. Works on files that do not fit in memory, and on names
+/// at the hub: only their headers are downloaded. A model that will not load, because a tensor is missing, unusable or in an unsupported format, is shown
 /// all the same, with what is wrong; the exit code is then 1.
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 #[command(after_long_help = "\
 Examples:
-  farthing show org/name                     before it is fetched
+  farthing show org/name                     before it is downloaded
   farthing show models/seed-5.7m --tensors
   farthing show model.gguf --context 32768 --json
-  farthing show model.gguf --check           reads every weight and names tensors that hold NaN or infinity")]
+  farthing show model.gguf --check           reads every weight, and names tensors with NaN or infinity")]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
@@ -141,6 +141,7 @@ fn lines(model: &str, r: &ModelReport, remote: Option<&Remote>) -> Vec<String> {
 }
 
 pub fn run(a: Arguments) -> Outcome {
+    fetch::tell_known(&a.model, a.load.quiet);
     let (path, remote) = find_headers(&a.model)?;
     let planned = PlannedModel::open(&path, &a.load.options()?).map_err(|e| match &remote {
         Some(remote) => remote.named(e),

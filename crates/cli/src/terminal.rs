@@ -1,5 +1,6 @@
 //! Writing to people and to pipes.
 
+use std::borrow::Cow;
 use std::io::{BufRead, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use unicode_width::UnicodeWidthChar;
 
-pub use farthing::words::{bytes, rounded, several};
+pub use farthing::words::{bytes, count, rounded, several};
 
 use crate::Failure;
 use crate::signals::{EXIT_STOPPED, is_ignored};
@@ -105,12 +106,16 @@ static WAITING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// A line from stdin that is no terminal; `None` at its end.
 pub fn piped_line() -> Result<Option<String>, Failure> {
-    let mut line = String::new();
+    let mut line = Vec::new();
     WAITING.store(true, Ordering::SeqCst);
-    let read = std::io::stdin().lock().read_line(&mut line);
+    let read = std::io::stdin().lock().read_until(b'\n', &mut line);
     WAITING.store(false, Ordering::SeqCst);
     let bytes = read.map_err(|e| Failure::failed(format!("cannot read the conversation from stdin: {e}")))?;
-    Ok((bytes > 0).then(|| line.trim_end_matches(['\n', '\r']).to_string()))
+    let text = String::from_utf8_lossy(&line);
+    if matches!(text, Cow::Owned(_)) {
+        say("(bytes that are not UTF-8 were replaced by \u{fffd})");
+    }
+    Ok((bytes > 0).then(|| text.trim_end_matches(['\n', '\r']).to_string()))
 }
 
 /// From now on ctrl-c, SIGTERM and SIGHUP set a flag instead of ending the program; a second one before the flag is looked at
@@ -170,16 +175,6 @@ pub fn interrupted() -> bool {
 /// Whether ctrl-c came and nobody has asked yet.
 pub fn interrupt_pending() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
-}
-
-/// A count for people: 15.7 B, 5.73 M.
-pub fn count(n: u64) -> String {
-    let x = n as f64;
-    match n {
-        1_000_000_000.. => format!("{:.2} B", x / 1e9),
-        1_000_000.. => format!("{:.2} M", x / 1e6),
-        _ => n.to_string(),
-    }
 }
 
 /// A bar for reading a prompt of this many tokens; hidden where stderr is no terminal or the prompt is short.

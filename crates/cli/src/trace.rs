@@ -15,9 +15,9 @@ use crate::{Failure, Outcome};
 
 /// Write logits, and hidden states and routing, of a list of tokens
 ///
-/// The file holds input_ids [T], logits [T, vocab] (f32) and, with --layers, hidden.L [T, hidden] (the stream after layer L, before
-/// the final norm) and moe.L.experts, moe.L.weights [T, k] (ids ascending, weights after normalisation and scaling).
-/// The cache is always f32.
+/// The file holds input_ids [T], logits [T, vocab] (f32) and, with --layers, hidden.L [T, hidden]
+/// (the residual stream after layer L, before the final norm) and moe.L.experts, moe.L.weights [T, k]
+/// (ids ascending, weights after normalisation and scaling). The KV cache is always f32.
 ///
 /// Examples:
 ///   farthing trace models/seed-5.7m --tokens 0,655,561 --layers -o trace.safetensors

@@ -373,6 +373,145 @@ fn a_request_is_served_without_tools_that_cannot_be_called() {
     );
 }
 
+/// As the AI SDK's default provider sends its second step.
+#[test]
+fn an_item_of_an_earlier_answer_may_be_a_reference() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, "sk-one\nsk-two\n").unwrap();
+    let server = Server::start(&["--api-key-file", keys.to_str().unwrap()]);
+    let keyed = |key: &str, body: &Value| {
+        let header = format!("Authorization: Bearer {key}\r\nContent-Type:");
+        answered(&server.raw(&post("/v1/responses", &body.to_string()).replacen("Content-Type:", &header, 1)))
+    };
+    let tool = json!({"type": "function", "name": "find", "parameters": {"type": "object", "properties": {}}});
+    let first = json!({"input": "Hi", "max_output_tokens": 200, "tools": [tool], "tool_choice": "required"});
+    let (status, whole) = keyed("sk-one", &first);
+    assert_eq!(status, 200, "{whole}");
+    let call = &whole["output"][0];
+    let result = json!({"type": "function_call_output", "call_id": call["call_id"], "output": "a blue hat"});
+    let next = |item: &Value| json!({"input": [{"role": "user", "content": "Hi"}, item, result], "max_output_tokens": 1, "tools": [tool]});
+    let reference = json!({"type": "item_reference", "id": call["id"]});
+    let (status, referred) = keyed("sk-one", &next(&reference));
+    assert_eq!(status, 200, "{referred}");
+    let (_, sent) = keyed("sk-one", &next(call));
+    assert_eq!(referred["usage"]["input_tokens"], sent["usage"]["input_tokens"]);
+    let (status, refused) = keyed("sk-two", &next(&reference));
+    assert_eq!((status, &refused["error"]["param"]), (400, &json!("input[1].id")), "another account's item");
+    let (_, whole) = keyed("sk-one", &with(first.clone(), json!({"store": false})));
+    let (status, _) = keyed("sk-one", &next(&json!({"type": "item_reference", "id": whole["output"][0]["id"]})));
+    assert_eq!(status, 400, "nothing was to be kept");
+}
+
+/// As llama.cpp's clients and editor plugins ask.
+#[test]
+fn llama_cpps_own_paths_answer_in_its_shapes() {
+    let server = Server::start(&["--name", "small"]);
+    let body = json!({"prompt": "Once upon", "n_predict": 4, "temperature": 0, "seed": -1, "logit_bias": [[1, false]], "cache_prompt": true});
+    let whole = fine(&server, "/completion", body.clone());
+    let plain = fine(
+        &server,
+        "/v1/completions",
+        json!({"prompt": "Once upon", "max_tokens": 4, "temperature": 0, "logit_bias": {"1": -100}}),
+    );
+    assert_eq!((&whole["content"], &whole["stop"]), (&plain["choices"][0]["text"], &json!(true)), "{whole}");
+    assert_eq!(
+        (&whole["stop_type"], &whole["tokens_predicted"], &whole["prompt"]),
+        (&json!("limit"), &json!(4), &json!("Once upon"))
+    );
+    assert_eq!((&whole["model"], &whole["timings"]["predicted_n"]), (&json!("small"), &json!(4)));
+    assert_eq!(
+        (&whole["tokens_evaluated"], &whole["generation_settings"]["n_predict"]),
+        (&plain["usage"]["prompt_tokens"], &json!(4))
+    );
+    let streamed = events(&server.post("/completion", &with(body.clone(), json!({"stream": true})).to_string()));
+    let (last, parts) = streamed.split_last().unwrap();
+    let text: String = parts.iter().map(|part| part["content"].as_str().unwrap()).collect();
+    assert!(
+        text == whole["content"].as_str().unwrap() && parts.iter().all(|part| part["stop"] == false),
+        "{streamed:?}"
+    );
+    assert_eq!((&last["stop"], &last["stop_type"]), (&json!(true), &json!("limit")));
+    let some = fine(
+        &server,
+        "/completion",
+        with(body.clone(), json!({"response_fields": ["content", "timings/predicted_n", "none"]})),
+    );
+    assert_eq!(some, json!({"content": whole["content"], "timings/predicted_n": 4}));
+    let word = fine(
+        &server,
+        "/completion",
+        with(body.clone(), json!({"prompt": ["Once upon", "There was"], "stop": ["e"], "n_predict": 99})),
+    );
+    assert!(
+        word.as_array().unwrap().iter().enumerate().all(|(i, one)| one["index"] == i && one["stop_type"] == "word"),
+        "{word}"
+    );
+    let scored = fine(&server, "/completion", with(body.clone(), json!({"n_probs": 2})));
+    assert_eq!(scored["completion_probabilities"][0]["top_logprobs"].as_array().unwrap().len(), 2, "{scored}");
+    // Reads the prompt, so that the next request finds it in the cache.
+    let long = "Once upon a time there was a little girl. ".repeat(20);
+    let read = fine(&server, "/completion", json!({"prompt": long, "n_predict": 0}));
+    assert_eq!(
+        (&read["content"], &read["tokens_predicted"], &read["tokens_cached"]),
+        (&json!(""), &json!(0), &json!(0))
+    );
+    let next = fine(&server, "/completion", json!({"prompt": long, "n_predict": 1}));
+    assert!(next["tokens_cached"].as_u64().unwrap() >= 64, "{next}");
+    for (change, param) in [
+        (json!({"n_predict": -3}), "n_predict"),
+        (json!({"repeat_last_n": 0}), "repeat_last_n"),
+        (json!({"logit_bias": [["Once", 1]]}), "logit_bias[0]"),
+        (json!({"return_tokens": true}), "return_tokens"),
+        (json!({"ignore_eos": true}), "ignore_eos"),
+        (json!({"response_fields": [1]}), "response_fields"),
+    ] {
+        let (status, refused) = asked(&server, "/completion", &with(body.clone(), change));
+        assert_eq!((status, &refused["error"]["param"]), (400, &json!(param)), "{refused}");
+    }
+    let gap = json!({"input_prefix": "Once upon", "input_suffix": "time.", "input_extra": [{"text": "A story."}]});
+    let (status, refused) = asked(&server, "/infill", &gap);
+    let said = refused["error"]["message"].as_str().unwrap();
+    assert!(status == 400 && said.contains("this model has no tokens for filling a gap"), "{said}");
+    for (change, param) in [
+        (json!({"input_prefix": null}), "input_prefix"),
+        (json!({"input_extra": {}}), "input_extra"),
+        (json!({"input_extra": [{"filename": "a"}]}), "input_extra[0].text"),
+    ] {
+        let (status, refused) = asked(&server, "/infill", &with(gap.clone(), change));
+        assert_eq!((status, &refused["error"]["param"]), (400, &json!(param)), "{refused}");
+    }
+    let coder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let from = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m/");
+        let bytes = std::fs::read(format!("{from}{name}")).unwrap();
+        std::fs::write(coder.path().join(name), bytes).unwrap();
+    }
+    let tokenizer = coder.path().join("tokenizer.json");
+    let text = std::fs::read_to_string(&tokenizer).unwrap();
+    let marks = [
+        ("<｜▁pad▁｜>", "<｜fim▁begin｜>"),
+        ("<|EOT|>", "<｜fim▁hole｜>"),
+        ("<｜tool▁calls▁begin｜>", "<｜fim▁end｜>"),
+    ];
+    std::fs::write(tokenizer, marks.iter().fold(text, |text, (old, new)| text.replace(old, new))).unwrap();
+    let coding = Server::start(&[coder.path().to_str().unwrap()]);
+    let filled = fine(&coding, "/infill", with(gap.clone(), json!({"n_predict": 3, "prompt": " a"})));
+    assert_eq!(filled["tokens_predicted"], 3, "{filled}");
+    let long =
+        fine(&coding, "/infill", with(gap, json!({"input_prefix": "Once upon a time. ".repeat(5000), "n_predict": 3})));
+    let evaluated = long["tokens_evaluated"].as_u64().unwrap();
+    let (_, props) = answered(&coding.get("/props"));
+    let context = props["default_generation_settings"]["n_ctx"].as_u64().unwrap();
+    assert!((context - 16..=context - 3).contains(&evaluated), "{evaluated} of {context}");
+    let (_, props) = answered(&server.get("/props"));
+    assert_eq!((&props["model_alias"], &props["modalities"]["vision"]), (&json!("small"), &json!(false)));
+    assert!(
+        props["default_generation_settings"]["n_ctx"].as_u64().unwrap() > 0
+            && props["total_slots"].as_u64().unwrap() > 0
+    );
+}
+
 /// What cannot fit is refused before it is encoded, at every route that reads texts.
 #[test]
 fn texts_that_cannot_fit_cost_nothing() {
@@ -388,7 +527,8 @@ fn texts_that_cannot_fit_cost_nothing() {
     ] {
         let (status, refused) = asked(&server, path, &body);
         let message = refused["error"]["message"].as_str().unwrap();
-        let before = if path.contains("messages") { "prompt is too long: " } else { "but the prompt has at least " };
+        let before =
+            if path.contains("messages") { "prompt is too long: " } else { "the prompt is too long: it has at least " };
         let least =
             message.split_once(before).and_then(|(_, rest)| rest.split([' ', ',']).next()?.parse::<usize>().ok());
         let least = least.unwrap_or_else(|| panic!("{path}: {status} {message}"));

@@ -183,7 +183,7 @@ fn what_cannot_be_embedded() {
         (json!({"input": ["a", 5]}), "input[1] is 5"),
         (json!({"input": vec!["a"; 2049]}), "input is an array of 2049 items; it must be at most 2048 inputs"),
         (json!({"input": long}), "maximum context length is 64 tokens"),
-        (json!({"input": [vec![1; 65]]}), "maximum context length is 64 tokens, but the prompt has 65"),
+        (json!({"input": [vec![1; 65]]}), "maximum context length is 64 tokens and the prompt is too long: it has 65"),
         (json!({"input": "a", "dimensions": 33}), "dimensions is 33; it must be at most 32"),
         (json!({"input": "a", "dimensions": 0}), "dimensions is 0"),
         (json!({"input": "a", "encoding_format": "int8"}), "encoding_format is \"int8\"; it must be float or base64"),

@@ -1,5 +1,7 @@
 //! Models by name, as a person uses them: before, while and after they are fetched from a hub on loopback.
 
+mod started;
+
 #[path = "../../hub/tests/loopback/server/mod.rs"]
 #[allow(dead_code)] // the hub's own tests use the rest
 mod server;
@@ -111,6 +113,38 @@ fn a_name_is_shown_fetched_run_listed_and_removed() {
 }
 
 #[test]
+fn names_of_well_known_models_are_understood_and_told() {
+    let file = std::fs::read(root().join("crates/model/tests/data/stories260K/model-q8_0.gguf")).unwrap();
+    let repository = Repository::new(vec![("Qwen3-0.6B-Q8_0.gguf", file)]);
+    let server = Server::start(move |request| {
+        let mut request = request.clone();
+        request.path = request.path.replace("Qwen/Qwen3-0.6B-GGUF", "org/model");
+        repository.answer(&request)
+    });
+    let machine = Machine::new(&server.url());
+    let empty = machine.json(&["models", "--json"]);
+    assert_eq!(empty["pulled"], serde_json::json!([]));
+    let first = &empty["known"][0];
+    assert!(first["id"].is_string() && first["fits"] == true && first["memory"].as_u64() > first["bytes"].as_u64());
+    let pulled = machine.run(&["pull", "qwen3-0.6b"]);
+    let said = String::from_utf8(pulled.stderr).unwrap();
+    assert!(said.starts_with("qwen3-0.6b is Qwen/Qwen3-0.6B-GGUF:Q8_0\n") && pulled.status.success(), "{said}");
+    assert_eq!(machine.json(&["models", "--json"])["pulled"], machine.json(&["list", "--json"]));
+    let people = machine.succeed(&["models"]);
+    let (here, known) = people.split_once("well-known models that run").unwrap();
+    assert!(here.contains("Qwen/Qwen3-0.6B-GGUF") && known.contains("deepseek-v2-lite"), "{people}");
+    // It runs by that name, and goes by the address of its page.
+    machine.succeed(&[&["generate", "qwen3-0.6b"], &ONCE[..]].concat());
+    machine.succeed(&["rm", "https://huggingface.co/Qwen/Qwen3-0.6B-GGUF"]);
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    let meant = machine.fail(&["chat", "llama3"]);
+    assert!(
+        meant.contains("did you mean llama-3.2-1b, llama-3.2-3b, llama-3.1-8b? `farthing models` lists"),
+        "{meant}"
+    );
+}
+
+#[test]
 fn a_model_that_does_not_fit_is_refused_before_its_first_byte() {
     let data = root().join("crates/model/tests/data/stories260K/model-q8_0.gguf");
     let small = std::fs::read(data).unwrap();
@@ -213,4 +247,57 @@ fn what_the_hub_refuses_is_said_in_one_line() {
     assert!(machine.fail(&["pull", "../x"]).contains("../x"));
     let offline = machine.command(&["pull", "org/none"]).env("HF_HUB_OFFLINE", "1").output().unwrap();
     assert!(String::from_utf8_lossy(&offline.stderr).contains("HF_HUB_OFFLINE is set"));
+}
+
+/// As Ollama's clients do it, with an administrator's key.
+#[test]
+fn a_running_server_fetches_serves_and_deletes_models() {
+    let repository = bundled();
+    let hub = hub(&repository);
+    let machine = Machine::new(&hub.url());
+    let keys = machine.home.path().join("admins");
+    std::fs::write(&keys, "boss\n").unwrap();
+    let args = ["--admin-key-file", keys.to_str().unwrap(), "--any-name", "--threads", "1"];
+    let home = machine.home.path().to_str().unwrap();
+    let environment = [("HF_HOME", home), ("HF_ENDPOINT", machine.endpoint.as_str()), ("HF_HUB_CACHE", "")];
+    let server = started::Server::start_with(&args, &environment);
+    let ask = |method: &str, path: &str, key: &str, body: serde_json::Value| {
+        let request = started::post(path, &body.to_string()).replacen("POST", method, 1);
+        let header = format!("Authorization: Bearer {key}\r\nContent-Type:");
+        let answer = server.raw(&request.replacen("Content-Type:", &header, 1));
+        let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_string())
+    };
+    let model = serde_json::json!({"model": "hf.co/org/model:latest"});
+    for (method, path) in [("POST", "/api/pull"), ("DELETE", "/api/delete")] {
+        let (status, said) = ask(method, path, "nobody", model.clone());
+        assert!(status == 403 && said.contains("--admin-key-file"), "{path}: {status} {said}");
+        let (status, said) = ask(method, path, "boss", serde_json::json!({"model": "/etc/passwd", "stream": false}));
+        assert!(status == 400 && said.contains("no model name"), "{path}: {status} {said}");
+        let (status, said) = ask(method, path, "boss", serde_json::json!({"model": "org/nothing", "stream": false}));
+        assert!(status == 404 && said.contains("org/nothing"), "{path}: {status} {said}");
+    }
+    let (status, told) = ask("POST", "/api/pull", "boss", model.clone());
+    // Chunks stand between the lines.
+    let lines: Vec<serde_json::Value> =
+        told.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(serde_json::Value::is_object).collect();
+    assert!(status == 200 && lines[0]["status"] == "pulling manifest", "{told}");
+    assert_eq!(lines.last().unwrap(), &serde_json::json!({"status": "success"}), "{told}");
+    let whole = |line: &&serde_json::Value| line["digest"] == "model.safetensors" && line["completed"] == line["total"];
+    assert_eq!(lines.iter().filter(whole).count(), 1, "{told}");
+    let chat = serde_json::json!({"model": "org/model", "prompt": "Once upon", "max_tokens": 2});
+    let (status, said) = ask("POST", "/v1/completions", "", chat.clone());
+    assert!(status == 200 && said.contains("\"model\":\"org/model\""), "{said}");
+    // It is there already.
+    let (status, said) = ask("POST", "/api/pull", "boss", serde_json::json!({"model": "org/model", "stream": false}));
+    assert_eq!((status, said.trim()), (200, "{\"status\":\"success\"}"));
+    assert_eq!(server.get("/api/tags").matches("\"name\"").count(), 2);
+    let (status, said) = ask("DELETE", "/api/delete", "boss", model);
+    assert_eq!((status, said.as_str()), (200, ""));
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    assert_eq!(server.get("/api/tags").matches("\"name\"").count(), 1);
+    // The bundled model is no model of the hub.
+    let (status, said) = ask("DELETE", "/api/delete", "boss", serde_json::json!({"model": "seed-5.7m"}));
+    assert!(status == 400 && said.contains("no model name"), "{said}");
+    assert_eq!(ask("POST", "/v1/completions", "", serde_json::json!({"prompt": "Once", "max_tokens": 1})).0, 200);
 }

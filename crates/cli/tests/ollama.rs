@@ -99,11 +99,34 @@ fn models_and_errors() {
         ("/api/generate", json!({"prompt": "a", "images": ["aGk="]}), 400, "images"),
         ("/api/embed", json!({"input": "a"}), 400, "embeddings"),
         ("/api/embeddings", json!({"prompt": "a"}), 400, "embeddings"),
-        ("/api/pull", json!({"model": "a"}), 400, "farthing pull"),
+        ("/api/pull", json!({"model": "a"}), 403, "--admin-key-file"),
         ("/api/nothing", json!({}), 404, "/api/nothing"),
     ] {
         let (status, error) = asked(&server, path, &body);
         assert_eq!((status, error.as_object().map(serde_json::Map::len)), (wanted, Some(1)), "{path}: {error}");
         assert!(error["error"].as_str().is_some_and(|text| text.contains(said)), "{path}: {error}");
+    }
+}
+
+/// LiteLLM sends no content type, and curl one of forms. What a browser sends for any web page without asking first is refused.
+#[test]
+fn a_body_may_have_any_type_unless_a_browser_sent_it() {
+    let server = Server::start(&[]);
+    let body = r#"{"model": "seed-5.7m"}"#;
+    let asked = |path: &str, headers: &str| {
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}");
+        server.raw(&format!("{head}\r\n{headers}\r\n{body}")).split(' ').nth(1).map(str::to_string)
+    };
+    for (path, headers, status) in [
+        ("/api/show", "", "200"),
+        ("/api/show", "Content-Type: application/x-www-form-urlencoded\r\n", "200"),
+        ("/api/show", "Origin: https://a.example\r\n", "415"),
+        ("/api/show", "Content-Type: text/plain\r\nReferer: https://a.example/\r\n", "415"),
+        ("/api/show", "Content-Type: text/plain\r\nSec-Fetch-Site: cross-site\r\n", "415"),
+        ("/api/show", "Content-Type: application/json\r\nOrigin: https://a.example\r\n", "200"),
+        ("/v1/completions", "", "415"),
+    ] {
+        assert_eq!(asked(path, headers).as_deref(), Some(status), "{path} {headers}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod started;
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -353,7 +354,7 @@ fn what_would_tell_accounts_of_each_other_needs_an_administrators_key() {
     assert!(shown(&own) && !detailed(&own) && shown(&admin) && detailed(&admin), "{own}\n{admin}");
     assert!(metrics(&server, "x-api-key: none").starts_with("HTTP/1.1 401"));
     let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: sk-admin", SMALL));
-    assert!(asked.starts_with("HTTP/1.1 401"), "it is no account: {asked}");
+    assert!(asked.starts_with("HTTP/1.1 403") && asked.contains("send an API key"), "it is no account: {asked}");
     assert_eq!(body(&server.get("/ready")), json!({"status": "ready"}));
     let server = Server::start(&["--api-key", SECRET, "--open-metrics"]);
     let (open, own) = (metrics(&server, "a: b"), metrics(&server, &format!("x-api-key: {SECRET}")));
@@ -390,14 +391,36 @@ fn a_running_server_lists_loads_and_unloads_its_models() {
         let text = String::from_utf8(command(&["ps", "--key", SECRET]).stdout).unwrap();
         assert_eq!(text.contains("absent"), wanted.ends_with("unloaded"), "{args:?}: {text}");
     }
+    let plain = farthing(&["ps", "--key", SECRET, "--url", &server.address.to_string()]);
+    assert!(String::from_utf8_lossy(&plain.stdout).contains("tiny"), "{}", said(&plain));
     let nowhere = farthing(&["ps", "--url", "http://127.0.0.1:9"]);
     assert!(said(&nowhere).contains("give it with --url"), "{}", said(&nowhere));
     // An administrator's key is no account.
     let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: admin-1", SMALL));
-    assert!(asked.starts_with("HTTP/1.1 401"), "{asked}");
+    assert!(asked.starts_with("HTTP/1.1 403"), "{asked}");
     // A browser is told that it is at the right place, and no names.
     let root = server.get("/");
     assert!(root.contains("is running") && root.contains("text/plain") && !root.contains("tiny"), "{root}");
+}
+
+#[test]
+fn another_programs_server_is_told_apart() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let body = r#"{"data": [{"id": "x"}]}"#;
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            let _ = write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        }
+    });
+    for args in [&["ps"][..], &["load", "x"], &["stop", "x"]] {
+        let output = farthing(&[args, &["--url", &address]].concat());
+        assert!(said(&output).contains("this is not a Farthing server"), "{args:?}: {}", said(&output));
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn every_refusal_is_json_with_its_status() {
     );
     refused(server.get("/v1/chat/completions"), "405", "does not take GET, it takes POST");
     refused(server.get("/v1/models/a/b"), "404", "model is \"a/b\"");
+    refused(server.get("/v1/models/%ff"), "400", "/v1/models/%ff is not UTF-8");
     refused(server.post("/v1/completions", "{"), "400", "not JSON");
     refused(server.post("/v1/completions", &"[".repeat(100_000)), "400", "not JSON");
     refused(server.post("/v1/completions", r#"{"prompt": ""}"#.replace("\"\"", "[]").as_str()), "400", "prompt is []");
@@ -173,11 +174,12 @@ fn children(server: &Server) -> Vec<u32> {
     lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
-/// Templates of a stranger's model: one that never ends, one that eats memory, one that is fine. The server outlives them, and others
+/// Templates of a stranger's model: one that never ends, one that eats memory, one whose value holds itself, one that is fine. The server outlives them, and others
 /// are served meanwhile.
 #[test]
 fn templates_that_do_not_end_are_ended() {
     let template = "{% if messages[0].content == 'time' %}{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}\
+        {% elif messages[0].content == 'itself' %}{% set n = namespace() %}{% set n.x = n %}{{ n }}\
         {% elif messages[0].content == 'memory' %}{{ (['x' * 1000000] * 100000)|join|length }}{% elif messages[0].content == 'no' %}{{ raise_exception('not so') }}\
         {% else %}{{ bos_token }}{{ messages[0].content }}{% endif %}";
     let directory = with_template("template", template);
@@ -187,6 +189,9 @@ fn templates_that_do_not_end_are_ended() {
     assert!(ask("Once upon").contains("200 OK"));
     let memory = ask("memory");
     assert!(memory.contains("400 Bad Request") && memory.contains("more than 1024 MiB of memory"), "{memory}");
+    assert!(ask("Once upon").contains("200 OK"));
+    let itself = ask("itself");
+    assert!(itself.contains("400 Bad Request") && itself.contains("stack overflow"), "{itself}");
     assert!(ask("Once upon").contains("200 OK"));
     let refused = ask("no");
     assert!(refused.contains("400 Bad Request") && refused.contains("chat template: not so (line 1)"), "{refused}");

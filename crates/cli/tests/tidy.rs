@@ -141,6 +141,22 @@ fn both_readmes_say_the_same() {
     assert_eq!(outline("README.md"), outline("README.zh-CN.md"));
 }
 
+/// The table of well-known models is that of `farthing models`.
+#[test]
+fn both_readmes_have_the_known_models() {
+    let row = |known: &farthing::known::KnownModel| {
+        let (parameters, decode) = (known.parameters_in_words(), known.decode_in_words());
+        let [size, memory] = [known.bytes, known.memory].map(farthing::words::bytes);
+        let cells = [known.id, known.structure, &parameters, &size, &memory, known.licence, &decode].join(" | ");
+        format!("| `{}` | {cells} |", known.name)
+    };
+    let rows: Vec<String> = farthing::known::KNOWN.iter().map(row).collect();
+    for name in ["README.md", "README.zh-CN.md"] {
+        let text = std::fs::read_to_string(root().join(name)).unwrap();
+        assert!(text.contains(&rows.join("\n")), "{name} lacks:\n{}", rows.join("\n"));
+    }
+}
+
 /// Lines of a function from its signature to its closing brace; above that it has to be on the list below.
 const FUNCTION_LINES: usize = 70;
 

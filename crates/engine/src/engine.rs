@@ -123,6 +123,7 @@ pub struct Engine {
     shared: Arc<EngineShared>,
     limits: Limits,
     vocab: usize,
+    running_max: usize,
     /// Rows of the output head, and whether they are tokens.
     outputs: (usize, bool),
     experts: Arc<ExpertCounts>,
@@ -160,7 +161,7 @@ impl Engine {
         }
         let theirs = Arc::clone(&shared);
         let worker = std::thread::spawn(move || work(runner, scheduler, theirs, (step, constraint), fault));
-        Engine { shared, limits, vocab, outputs, experts, worker: Some(worker) }
+        Engine { shared, limits, vocab, running_max: running, outputs, experts, worker: Some(worker) }
     }
 
     /// Bounds of a request.
@@ -171,6 +172,11 @@ impl Engine {
     /// Tokens of the vocabulary.
     pub fn vocab(&self) -> usize {
         self.vocab
+    }
+
+    /// Requests that run at once.
+    pub fn running_max(&self) -> usize {
+        self.running_max
     }
 
     /// Whether the model generates text, and not only embeds or scores it.

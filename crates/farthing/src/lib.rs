@@ -25,6 +25,8 @@ mod error;
 mod generation;
 pub mod inspect;
 mod isolation;
+pub mod known;
+mod library;
 pub mod loading;
 pub mod machine;
 pub mod names;

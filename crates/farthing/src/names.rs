@@ -7,6 +7,7 @@ use hub::{Cache, Hub, HubError, Listing, Name, Progress, Selection, Settings};
 use model::Checkpoint;
 
 use crate::error::Error;
+use crate::known::{alike, known_id};
 use crate::loading::{LoadOptions, PlannedModel};
 use crate::words::bytes;
 
@@ -19,7 +20,7 @@ pub enum Resolved {
 }
 
 /// A name as people copy it from a browser or another program: the hub's address is left out, and a file's page is that file.
-fn as_copied(text: &str) -> Option<String> {
+pub fn as_copied(text: &str) -> Option<String> {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
     let rest = ["huggingface.co/", "www.huggingface.co/", "hf.co/"].iter().find_map(|host| rest.strip_prefix(host))?;
     let rest = rest.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
@@ -34,6 +35,12 @@ fn as_copied(text: &str) -> Option<String> {
         [org, name, "blob" | "resolve", revision, _] => format!("{org}/{name}@{revision}"),
         _ => rest.to_string(),
     })
+}
+
+/// A name at the hub, as people copy it. Paths are no names: who asks over a network learns nothing of the files here.
+pub(crate) fn hub_name(text: &str) -> Result<Name, Error> {
+    let text = text.strip_suffix(":latest").unwrap_or(text);
+    Ok(Name::parse(&as_copied(text).unwrap_or_else(|| text.to_string()))?)
 }
 
 /// The directory of a model whose weights or configuration were named.
@@ -67,12 +74,28 @@ pub fn resolve(text: &str) -> Result<Resolved, Error> {
         let name = Name::parse(text)?;
         return Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here));
     }
-    let name = short_name(&cache, text)?.ok_or_else(|| {
-        Error::NoModel(format!(
-            "{text}: no such file, and no pulled model of that name (`farthing list` shows them); names at the hub have two parts, such as Qwen/Qwen2.5-0.5B-Instruct"
-        ))
-    })?;
+    let known = || known_id(text).map(|known| Name::parse(&known)).transpose();
+    let name = match short_name(&cache, text)? {
+        Some(pulled) => pulled,
+        None => known()?.ok_or_else(|| Error::NoModel(nothing_of_that_name(text)))?,
+    };
     Ok(cache.find(&name)?.map_or(Resolved::Hub(name), Resolved::Here))
+}
+
+/// The name at the hub that MODEL stands for, where it is a name of the table of known models, and neither a path nor a pulled model.
+pub fn stands_for(text: &str) -> Option<String> {
+    let known = known_id(text).filter(|_| !Path::new(text).exists())?;
+    let cache = Cache::new(Settings::from_env().ok()?.cache);
+    short_name(&cache, text).ok()?.is_none().then_some(known)
+}
+
+/// Why a word is no model, and what to type.
+fn nothing_of_that_name(text: &str) -> String {
+    let alike = alike(text);
+    let meant = if alike.is_empty() { String::new() } else { format!("did you mean {}? ", alike.join(", ")) };
+    format!(
+        "{text}: no such file, and no pulled model of that name; {meant}`farthing models` lists names to type; others at the hub have two parts, such as Qwen/Qwen2.5-0.5B-Instruct"
+    )
 }
 
 /// The pulled model whose name ends in `text` (with its revision or file), if there is one.

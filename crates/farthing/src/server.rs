@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::bundled;
 use crate::error::Error;
 use crate::isolation::{IsolatedTrials, is_isolated};
+use crate::library::{Known, Library};
 use crate::loading::{LoadOptions, PlannedModel, advised_sampling, cache_format};
 use crate::names::find;
 use crate::paths::xdg;
@@ -140,27 +141,63 @@ impl ServerOptions {
         tried.map(drop).map_err(failed)
     }
 
+    fn planner(&self) -> Planner {
+        Planner { load: self.load.clone(), memory: self.memory, models: self.models.len().max(1) as u64 }
+    }
+}
+
+/// How models are planned.
+pub(crate) struct Planner {
+    pub(crate) load: LoadOptions,
+    memory: Option<u64>,
+    /// Models that share the memory.
+    models: u64,
+}
+
+impl Planner {
     /// How a model is loaded to serve many: the longest text, and the tokens that the KV cache holds, from what memory allows.
     fn load_options(&self, checkpoint: &Checkpoint) -> Result<LoadOptions, Error> {
         let most = checkpoint.structure.context;
-        let (format, models) = (cache_format(checkpoint, &self.load)?, self.models.len().max(1) as u64);
+        let format = cache_format(checkpoint, &self.load)?;
         let layout = checkpoint.structure.cache_layout(format);
         let plan = MemoryPlan::new(checkpoint, most.min(CONTEXT), format);
         let free = self.memory.or(plan.available).map(|n| n.saturating_sub(plan.weights.saturating_add(plan.scratch)));
-        let share = free.map(|n| layout.tokens_within(n / 4 / models));
+        let share = free.map(|n| layout.tokens_within(n / 4 / self.models));
         // Where little is free, a text of 4096 tokens is tried all the same: the plan says whether it fits.
         let fitting = share.unwrap_or(CONTEXT).max(4096);
         let context = self.load.context.unwrap_or(most.min(CONTEXT).min(fitting));
         let cached = self.load.cached.unwrap_or_else(|| share.unwrap_or(0).min(context.saturating_mul(CONTEXTS)));
         Ok(LoadOptions { context: Some(context), cached: Some(cached.max(context)), ..self.load.clone() })
     }
+
+    /// Plans a model, and tells the memory that is available.
+    pub(crate) fn candidate(&self, source: &ModelSource, created: u64) -> Result<(Candidate, Option<u64>), Error> {
+        let path = source.path.clone().map_or_else(bundled::bundled, Ok)?;
+        let checkpoint = Checkpoint::open(&path)?;
+        let load = self.load_options(&checkpoint)?;
+        let planned = PlannedModel::new(checkpoint, &load)?;
+        let (bytes, context) = (planned.plan.total(), planned.plan.context);
+        let (name, aliases) = (source.name.clone(), source.aliases.clone());
+        let capability = match planned.checkpoint.purpose {
+            Purpose::Generate => "completion",
+            Purpose::Embed(_) => "embedding",
+            Purpose::Rank(_) => "rerank",
+        };
+        let description = ModelDescription { name, aliases, bytes, context, capability, created };
+        let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
+        Ok((Candidate { path, load, description, threads, cached, plan }, planned.plan.available))
+    }
+}
+
+pub(crate) fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// A model that will be served.
-struct Candidate {
-    path: PathBuf,
-    load: LoadOptions,
-    description: ModelDescription,
+pub(crate) struct Candidate {
+    pub(crate) path: PathBuf,
+    pub(crate) load: LoadOptions,
+    pub(crate) description: ModelDescription,
     threads: usize,
     cached: usize,
     /// Its memory plan in words.
@@ -187,33 +224,22 @@ impl Server {
     /// A checkpoint that cannot be read, options that do not suit it, two models of one name.
     pub fn plan(options: ServerOptions) -> Result<Server, Error> {
         options.check_disk()?;
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let (planner, created) = (options.planner(), seconds_now());
         let (mut candidates, mut available): (Vec<Candidate>, _) = (Vec::new(), None);
-        for ModelSource { path, name, aliases } in &options.models {
-            let path = path.clone().map_or_else(bundled::bundled, Ok)?;
-            let mut ids = std::iter::once(name).chain(aliases);
+        for source in &options.models {
+            let mut ids = std::iter::once(&source.name).chain(&source.aliases);
             let taken = |id: &&String| candidates.iter().find(|c| c.has(id));
             if let Some((id, same)) = ids.find_map(|id| Some((id, taken(&id)?))) {
+                let path = source.path.as_deref().unwrap_or(Path::new(bundled::NAME));
                 return Err(Error::Argument(format!(
                     "{} and {} would both be {id:?} in the API; give each a --name",
                     same.path.display(),
                     path.display()
                 )));
             }
-            let checkpoint = Checkpoint::open(&path)?;
-            let load = options.load_options(&checkpoint)?;
-            let planned = PlannedModel::new(checkpoint, &load)?;
-            let (bytes, context) = (planned.plan.total(), planned.plan.context);
-            available = available.or(planned.plan.available);
-            let capability = match planned.checkpoint.purpose {
-                Purpose::Generate => "completion",
-                Purpose::Embed(_) => "embedding",
-                Purpose::Rank(_) => "rerank",
-            };
-            let (name, aliases) = (name.clone(), aliases.clone());
-            let description = ModelDescription { name, aliases, bytes, context, capability, created };
-            let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
-            candidates.push(Candidate { path, load, description, threads, cached, plan });
+            let (candidate, there) = planner.candidate(source, created)?;
+            available = available.or(there);
+            candidates.push(candidate);
         }
         let memory = options.memory.or(available);
         Ok(Server { options, candidates, memory })
@@ -267,10 +293,12 @@ impl Server {
             return Err(Error::NotIsolated);
         }
         let (faults, mut fault): (_, UnboundedReceiver<String>) = unbounded_channel();
-        let loader = Box::new(self.loader(faults));
+        let library = Arc::new(Library::new(self.options.planner(), &self.candidates));
+        let loader = Box::new(self.loader(faults, library.known()));
         let descriptions = self.candidates.into_iter().map(|c| c.description).collect();
         let ServerOptions { limits, access, tls, idle_unload, any_name, .. } = self.options;
-        let state = AppState::new(limits, access, ModelPool::new(descriptions, self.memory, any_name, loader));
+        let state =
+            AppState::new(limits, access, ModelPool::new(descriptions, self.memory, any_name, loader), Some(library));
         let end = async move {
             tokio::select! {
                 () = end => None,
@@ -302,15 +330,15 @@ impl Server {
     fn loader(
         &self,
         faults: UnboundedSender<String>,
+        known: Known,
     ) -> impl Fn(&ModelDescription) -> Result<ServedModel, String> + use<> {
-        let known: Vec<(String, PathBuf, LoadOptions)> =
-            self.candidates.iter().map(|c| (c.description.name.clone(), c.path.clone(), c.load.clone())).collect();
         let (sampling, disk) = (Arc::clone(&self.options.sampling), self.options.disk());
         let (running, waiting) = (self.options.parallel, self.options.queue);
         let trials: Arc<dyn serve::TryConstraint> = Arc::new(IsolatedTrials::new());
         move |wanted| {
-            let (name, path, options) = known.iter().find(|(name, ..)| *name == wanted.name).ok_or("no such model")?;
-            let loaded = PlannedModel::open(path, options).and_then(PlannedModel::fitting);
+            let name = &wanted.name;
+            let (path, options) = known.lock().get(name).cloned().ok_or("no such model")?;
+            let loaded = PlannedModel::open(&path, &options).and_then(PlannedModel::fitting);
             let m = loaded.and_then(PlannedModel::load).map_err(|e| e.to_string())?;
             let (vocab, width) = (m.runner.model().structure.vocab, m.runner.model().structure.hidden);
             let defaults = sampling(advised_sampling(&m.generation));

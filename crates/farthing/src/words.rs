@@ -15,3 +15,13 @@ pub fn rounded(rate: f64) -> String {
         r => format!("{r:.1}"),
     }
 }
+
+/// A count for people: 15.7 B, 5.73 M.
+pub fn count(n: u64) -> String {
+    let x = n as f64;
+    match n {
+        1_000_000_000.. => format!("{:.2} B", x / 1e9),
+        1_000_000.. => format!("{:.2} M", x / 1e6),
+        _ => n.to_string(),
+    }
+}

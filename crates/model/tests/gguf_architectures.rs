@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use farthing_model::gguf::Value;
 use gguf_writing::{Directory, Written, write};
-use running::{Runner, case, largest_difference};
+use running::{Runner, case, floats, largest_difference};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
@@ -48,7 +48,7 @@ fn interleaved(x: &[f32], heads: usize, shape: &[usize]) -> Vec<f32> {
 
 struct Case {
     config: Json,
-    /// Stored tensors of a directory, f32.
+    /// Stored tensors of a directory, as f32.
     tensors: Vec<Written>,
 }
 
@@ -57,10 +57,9 @@ impl Case {
         let directory = case("oracle").join(name);
         let bytes = std::fs::read(directory.join("model.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let numbers = |data: &[u8]| data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
         Case {
             config: serde_json::from_slice(&std::fs::read(directory.join("config.json")).unwrap()).unwrap(),
-            tensors: tensors.tensors().into_iter().map(|(n, t)| (n, t.shape().to_vec(), numbers(t.data()))).collect(),
+            tensors: tensors.tensors().into_iter().map(|(n, t)| (n, t.shape().to_vec(), floats(&t))).collect(),
         }
     }
 

@@ -16,7 +16,7 @@ use farthing_model::weight::*;
 use farthing_model::weights::{LayerWeights, Weights};
 use kernels::Format;
 use running::{
-    Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, decoded_twin, largest_difference,
+    Random, Runner, any_schedule_gives_the_same_bits, argmax, bits, case, decoded_twin, floats, largest_difference,
     median_divergence, tokens,
 };
 
@@ -358,9 +358,7 @@ fn rewritten(name: &str, tag: &str, change: impl Fn(&[f32]) -> (safetensors::Dty
         .into_iter()
         .map(|(name, t)| {
             let is_matrix = t.shape().len() == 2;
-            let values: Vec<f32> =
-                t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-            let (dtype, data) = if is_matrix { change(&values) } else { (t.dtype(), t.data().to_vec()) };
+            let (dtype, data) = if is_matrix { change(&floats(&t)) } else { (t.dtype(), t.data().to_vec()) };
             (name, dtype, t.shape().to_vec(), data)
         })
         .collect();

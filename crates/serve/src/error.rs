@@ -61,7 +61,7 @@ impl ApiError {
     /// A prompt of more tokens than the context has.
     fn too_long(tokens: usize, context: usize, at_least: &str) -> ApiError {
         let message = format!(
-            "This model's maximum context length is {context} tokens, but the prompt has {at_least}{tokens}, {} too many; shorten it",
+            "This model's maximum context length is {context} tokens and the prompt is too long: it has {at_least}{tokens}, {} too many; shorten it",
             tokens.saturating_sub(context)
         );
         ApiError { over: Some((tokens, context)), ..ApiError::bad("context_length_exceeded", message) }
@@ -252,7 +252,7 @@ mod tests {
         let long = ApiError::too_long(6004, 2048, "");
         assert_eq!(
             long.json(Dialect::OpenAi, None)["error"]["message"],
-            "This model's maximum context length is 2048 tokens, but the prompt has 6004, 3956 too many; shorten it"
+            "This model's maximum context length is 2048 tokens and the prompt is too long: it has 6004, 3956 too many; shorten it"
         );
         let theirs = long.json(Dialect::Anthropic, None);
         assert_eq!(theirs["error"]["message"], "prompt is too long: 6004 tokens > 2048 maximum");

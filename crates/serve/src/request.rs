@@ -21,6 +21,8 @@ pub struct GenerateRequest {
     pub params: Params,
     /// Fields that the response echoes (`/v1/responses` only).
     pub repeated: Map<String, Value>,
+    /// Items of the answer may be referred to later (`/v1/responses` only).
+    pub stored: bool,
 }
 
 /// Input of a request.
@@ -37,11 +39,33 @@ pub enum RequestInput {
     Prompts {
         /// At least one prompt.
         prompts: Vec<Prompt>,
-        /// Text after the gap to fill (fill in the middle).
-        suffix: Option<String>,
+        /// The gap that is to be filled behind each prompt.
+        gap: Option<Gap>,
         /// Return the prompt before its continuation.
         echo: bool,
     },
+}
+
+/// What is around a gap to fill behind a prompt (fill in the middle).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// Text after the gap.
+    pub suffix: String,
+    /// Names and texts of other files, the most useful last.
+    pub files: Vec<(String, String)>,
+    /// The beginning of what fills the gap.
+    pub begun: String,
+    /// Cut the texts so that this many tokens fit behind them; without it what is too long is refused.
+    pub room: Option<usize>,
+    /// Name of the field that gave `suffix`.
+    pub field: &'static str,
+}
+
+impl Gap {
+    /// A gap before this text.
+    pub fn before(suffix: String) -> Gap {
+        Gap { suffix, field: "suffix", ..Gap::default() }
+    }
 }
 
 /// A prompt of `/v1/completions`.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::api::kept_items::KeptItems;
+use crate::generation::model_library::ModelLibrary;
 use crate::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use crate::generation::retry_after::RequestTimes;
 use crate::generation::served_model::ServedModel;
@@ -52,27 +54,37 @@ pub struct AppState {
     pub models: Arc<ModelPool<ServedModel>>,
     /// Prometheus metrics.
     pub metrics: Arc<Metrics>,
+    /// Where further models come from.
+    pub(crate) library: Option<Arc<dyn ModelLibrary>>,
     pub(crate) admission: Admission,
     pub(crate) limits: ServerLimits,
     pub(crate) body_budget: Arc<BodyBudget>,
     /// Bound on requests parsed and rendered at once: each may take many times its bytes.
     pub(crate) work_slots: Arc<WorkSlots>,
     pub(crate) request_times: Arc<RequestTimes>,
+    pub(crate) kept_items: Arc<KeptItems>,
     /// The first model was loaded once.
     started: AtomicBool,
 }
 
 impl AppState {
     /// State with no model loaded yet.
-    pub fn new(limits: ServerLimits, access: Access, models: Arc<ModelPool<ServedModel>>) -> Arc<AppState> {
+    pub fn new(
+        limits: ServerLimits,
+        access: Access,
+        models: Arc<ModelPool<ServedModel>>,
+        library: Option<Arc<dyn ModelLibrary>>,
+    ) -> Arc<AppState> {
         Arc::new(AppState {
             models,
+            library,
             metrics: Arc::default(),
             admission: Admission::new(access),
             limits,
             body_budget: BodyBudget::new(limits.bodies_bytes),
             work_slots: Arc::default(),
             request_times: Arc::default(),
+            kept_items: Arc::default(),
             started: AtomicBool::new(false),
         })
     }

@@ -369,7 +369,8 @@ impl Grammars {
             Constraint::Calls { tools, named, .. } => {
                 let callable = tools.iter().filter(|tool| named.as_ref().is_none_or(|name| tool.name == *name));
                 callable.filter(|tool| tool.strict && !tool.parameters.is_null()).find_map(|tool| {
-                    let alone = Constraint::JsonSchema { schema: tool.parameters.clone(), strict: true };
+                    let alone =
+                        Constraint::JsonSchema { schema: tool_calls::of_object(&tool.parameters), strict: true };
                     Some(self.fault_alone(&alone)?.of_tool(&tool.name))
                 })
             }

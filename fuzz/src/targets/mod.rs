@@ -6,7 +6,7 @@ mod gguf;
 mod index;
 mod request;
 mod safetensors;
-mod template;
+pub mod template;
 mod tokenizer;
 mod unit;
 mod vocabulary;

@@ -1,8 +1,8 @@
 //! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
 use engine::Sampling;
-use serve::api::tokenize::{parse_detokenize, parse_tokenize};
 use serve::api::embeddings::{self, EmbedRequest, Form, INPUTS_MAX};
-use serve::api::{ApiError, Fields, ModelDefaults, chat, completions, messages, rerank, responses};
+use serve::api::tokenize::{parse_detokenize, parse_tokenize};
+use serve::api::{ApiError, Fields, ModelDefaults, chat, completions, llama_cpp, messages, rerank, responses};
 use serve::request::{GenerateRequest, Prompt, RequestInput};
 
 const VOCAB: usize = 1000;
@@ -32,7 +32,14 @@ fn short(refused: ApiError) {
 pub fn run(data: &[u8]) {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: VOCAB };
-    for parse in [chat::parse, completions::parse, responses::parse, messages::parse] {
+    for parse in [
+        chat::parse,
+        completions::parse,
+        responses::parse,
+        messages::parse,
+        llama_cpp::parse_completion,
+        llama_cpp::parse_infill,
+    ] {
         match Fields::parse(data).and_then(|mut fields| parse(&mut fields, model)) {
             Ok(request) => sound(&request),
             Err(refused) => short(refused),

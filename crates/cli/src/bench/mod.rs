@@ -25,10 +25,12 @@ Examples:
   farthing bench model.gguf --prefill 512,2048 --depth 0,4096 --sequences 4,32 --json
   farthing bench model.gguf --suite --plot speed.svg
   farthing bench model.gguf --against 'llama-bench -m model.gguf -t 2 -p 512 -n 32 -r 1 -o json'
-  farthing bench model.gguf --sequences 32 --against 'llama-batched-bench -m model.gguf -c 4096 -npp 512 -ntg 16 -npl 32 -pps'
+  farthing bench model.gguf --sequences 32 \\
+    --against 'llama-batched-bench -m model.gguf -c 4096 -npp 512 -ntg 16 -npl 32 -pps'
 
---against takes JSON of llama-bench, and JSON lines or the table of llama-batched-bench; it may be given several times. Rows are
-matched by what they measure. Several sequences share a prompt of 512 tokens; what is timed is their decoding, all tokens counted.")]
+--against takes JSON of llama-bench, and JSON lines or the table of llama-batched-bench; it may be
+given several times. Rows are matched by what they measure. Several sequences share a prompt of 512
+tokens; what is timed is their decoding, all tokens counted.")]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArgument,

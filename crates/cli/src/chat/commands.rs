@@ -115,6 +115,7 @@ pub fn set(options: &mut GenerateOptions, vocab: usize, name: &str, value: &str)
         "repetition_penalty" => changed.repetition_penalty = number(name, value)?,
         "presence_penalty" => changed.presence_penalty = number(name, value)?,
         "frequency_penalty" => changed.frequency_penalty = number(name, value)?,
+        "seed" if value == "random" => changed.seed = None,
         "seed" => changed.seed = Some(number(name, value)?),
         "max_tokens" => options.max_tokens = number(name, value)?,
         other => return Err(format!("{other} is no setting; the nearest is {}", nearest(other, &SETTINGS))),
@@ -163,6 +164,8 @@ mod tests {
         assert!(set(&mut options, 10, "top_p", "7").unwrap_err().contains("from 0 to 1"));
         assert!(set(&mut options, 10, "top_p", "x").is_err());
         assert!(set(&mut options, 10, "colour", "1").is_err());
+        assert!(set(&mut options, 10, "seed", "7").is_ok() && options.sampling.seed == Some(7));
+        assert!(set(&mut options, 10, "seed", "random").is_ok() && options.sampling.seed.is_none());
         assert!(set(&mut options, 10, "max_tokens", "9").is_ok() && options.max_tokens == 9);
         assert_eq!(options.sampling.top_p, 1.0);
     }

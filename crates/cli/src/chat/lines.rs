@@ -1,8 +1,9 @@
 //! Lines of `farthing chat`: from a terminal, with history and completion, or from a pipe.
 
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::PathBuf;
 
+use farthing::known::KNOWN;
 use farthing::xdg;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
@@ -17,8 +18,23 @@ use crate::Failure;
 use crate::fetch::pulled;
 use crate::terminal::{piped_line, say};
 
-/// Completes commands, settings and names of models.
+/// Completes commands, settings, names of models and files.
 pub struct Completion;
+
+/// Files and directories whose paths begin with `typed`; hidden ones only where the dot is typed.
+fn paths(typed: &str) -> Vec<String> {
+    let (directory, begun) = typed.split_at(typed.rfind('/').map_or(0, |at| at + 1));
+    let entries = std::fs::read_dir(if directory.is_empty() { "." } else { directory });
+    let named = entries.into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let shown = name.starts_with(begun) && (begun.starts_with('.') || !name.starts_with('.'));
+        let end = if entry.path().is_dir() { "/" } else { "" };
+        shown.then(|| format!("{directory}{name}{end}"))
+    });
+    let mut found: Vec<String> = named.collect();
+    found.sort();
+    found
+}
 
 /// Where the word that is completed begins, and what it may become.
 fn candidates(typed: &str, models: impl FnOnce() -> Vec<String>) -> (usize, Vec<String>) {
@@ -29,6 +45,7 @@ fn candidates(typed: &str, models: impl FnOnce() -> Vec<String>) -> (usize, Vec<
     let known: Vec<String> = match command {
         "/set" => SETTINGS.map(str::to_string).to_vec(),
         "/model" => models(),
+        "/load" | "/save" => paths(rest),
         _ => Vec::new(),
     };
     (command.len() + 1, known.into_iter().filter(|known| known.starts_with(rest)).collect())
@@ -38,7 +55,8 @@ impl Completer for Completion {
     type Candidate = String;
 
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
-        Ok(candidates(line.get(..at).unwrap_or_default(), pulled))
+        let known = KNOWN.iter().map(|known| known.name.to_string());
+        Ok(candidates(line.get(..at).unwrap_or_default(), || pulled().into_iter().chain(known).collect()))
     }
 }
 
@@ -88,6 +106,10 @@ impl Lines {
                     Ok(Line::Taken)
                 }
                 Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(ReadlineError::Io(e)) if e.kind() == ErrorKind::InvalidData => {
+                    say("(not UTF-8, and so not read; type the message again)");
+                    Ok(Line::Taken)
+                }
                 Err(e) => Err(Failure::failed(format!("cannot read from the terminal: {e}"))),
             },
             Lines::Pipe => Ok(piped_line()?.map_or(Line::End, Line::Text)),
@@ -146,6 +168,11 @@ mod tests {
         assert_eq!(found("/re"), (0, vec!["/reset".to_string(), "/retry".to_string()]));
         assert_eq!(found("/set top"), (5, vec!["top_k".to_string(), "top_p".to_string()]));
         assert_eq!(found("/model org/"), (7, vec!["org/a".to_string(), "org/b".to_string()]));
+        let (source, models) =
+            (env!("CARGO_MANIFEST_DIR").to_string() + "/src/chat/", env!("CARGO_MANIFEST_DIR").to_string());
+        assert_eq!(found(&format!("/load {source}comm")), (6, vec![format!("{source}commands.rs")]));
+        assert_eq!(found(&format!("/save {models}/te")), (6, vec![format!("{models}/tests/")]));
+        assert!(found("/load /nowhere/at/all").1.is_empty());
         assert!(found("").1.is_empty() && found("re").1.is_empty() && found("say /re").1.is_empty());
     }
 }

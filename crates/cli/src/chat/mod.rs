@@ -19,10 +19,12 @@ use crate::generate::{reason, statistics};
 use crate::terminal::{Wrap, catch_interrupts_of_answers, harmless, interrupted, put, say, several};
 use crate::{Failure, Outcome};
 
-/// Talk with a model
+/// Chat with a model
 ///
-/// Without MODEL, with the small bundled one (it tells children's stories and knows nothing).
-/// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves. /help lists the commands.
+/// Without MODEL the small bundled model answers. It learnt from children's stories and knows nothing:
+/// most of its answers are beside the point.
+/// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves.
+/// /help lists the commands.
 ///
 /// Examples:
 ///   farthing chat
@@ -31,19 +33,19 @@ use crate::{Failure, Outcome};
 #[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
 pub struct Arguments {
-    /// Path, org/name or the short name of a pulled model [default: the bundled model]
+    /// Path, org/name or short name [default: the bundled model]
     #[arg(add = crate::completions::models())]
     model: Option<String>,
-    /// The same as an option
+    /// MODEL, as an option
     #[arg(long = "model", short = 'm', value_name = "MODEL", id = "model_option", conflicts_with = "model")]
     also: Option<String>,
     /// System prompt
     #[arg(long)]
     system: Option<String>,
-    /// Most tokens of an answer
+    /// Maximum tokens of an answer
     #[arg(long, short = 'n', default_value_t = 1024, value_parser = crate::terminal::whole::<usize>)]
     max_tokens: usize,
-    /// Go on with the last conversation
+    /// Continue the last conversation
     #[arg(long, conflicts_with = "system")]
     resume: bool,
     /// Show a line of statistics after each answer
@@ -181,6 +183,15 @@ impl Chat<'_> {
         }
     }
 
+    /// Say where answering again gives the same answer.
+    fn tell_same_answer(&self) {
+        match self.options.sampling.seed {
+            _ if self.options.sampling.temperature == 0.0 => say("(at temperature 0 the answer is always the same)"),
+            Some(seed) => say(&format!("(with seed {seed} the answer is the same: /set seed random gives another)")),
+            None => {}
+        }
+    }
+
     /// Take back the last message of the user and what followed it.
     fn take_back(&mut self) -> Option<String> {
         let last = self.messages.iter().rposition(|m| m.role == Role::User)?;
@@ -216,6 +227,9 @@ impl Chat<'_> {
             Input::Retry | Input::Edit(_) => {
                 let last = self.take_back().unwrap_or_default();
                 let text = if let Input::Edit(Some(text)) = input { text.to_string() } else { last };
+                if input == Input::Retry {
+                    self.tell_same_answer();
+                }
                 self.messages.push(Message::user(text));
                 self.answer_or_say()?;
             }

@@ -177,7 +177,7 @@ refused(lambda: chat(tool_choice="required"), 400, "tool_choice", "without tools
 refused(lambda: chat(extra_headers={"x-request-timeout": "soon"}), 400, "x-request-timeout", "soon")
 refused(lambda: chat(messages=[{"role": "user", "content": "cat " * 5000}]), 400, None, "maximum context length is")
 refused(lambda: client.completions.create(model=MODEL, prompt=[1, 999999]), 400, "prompt[1]", "999999")
-refused(lambda: client.embeddings.create(model=MODEL, input="x"), 400, None, "no model for embeddings")
+refused(lambda: client.embeddings.create(model=MODEL, input="x"), 400, None, "makes no embeddings")
 refused(lambda: client.responses.create(model=MODEL, input="x", previous_response_id="r"), 400, "previous_response_id", "stored")
 refused(lambda: client.responses.retrieve("resp_1"), 404, None, "not served")
 deepseek = openai.OpenAI(base_url=BASE.removesuffix("/v1"), api_key="none", max_retries=0, _strict_response_validation=True)

@@ -44,7 +44,7 @@ impl Drop for Scratch {
     }
 }
 
-fn run_with(args: &[&str], stdin: &str) -> Output {
+fn run_with(args: &[&str], stdin: impl AsRef<[u8]>) -> Output {
     let state = std::env::temp_dir().join(format!("farthing-test-{}-state", std::process::id()));
     let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
         .args(args)
@@ -57,7 +57,7 @@ fn run_with(args: &[&str], stdin: &str) -> Output {
         .spawn()
         .unwrap();
     // A command that does not read its input may have gone already.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(stdin.as_ref());
     child.wait_with_output().unwrap()
 }
 

@@ -22,6 +22,19 @@ fn mistakes_are_one_line() {
     let json: serde_json::Value = serde_json::from_str(&fail(&["show", "/nowhere", "--json"])).unwrap();
     assert!(json["error"]["message"].as_str().unwrap().contains("/nowhere"));
     assert_eq!(run_with(&["generate"], "").status.code(), Some(2));
+    for (args, said) in [
+        (&["generate", model, "-p", "x", "--logit-bias", "5:nan"][..], "a number from -1000 to 1000"),
+        (&["loss", model, "--text", "x.txt", "--tokens", "1"], "'--tokens <TOKENS>': give at least 2"),
+        (&["serve", model, "--name", "a,a"], "--name: \"a\" is given twice"),
+    ] {
+        let output = run_with(args, "");
+        assert!(
+            output.status.code() == Some(2) && text(&output.stderr).contains(said),
+            "{args:?}: {}",
+            text(&output.stderr)
+        );
+    }
+    assert!(fail(&["serve", model, "--api-key-file", "/no/such/keys"]).contains("--api-key-file /no/such/keys: "));
     let isa =
         Command::new(env!("CARGO_BIN_EXE_farthing")).args(["show", model]).env("FARTHING_ISA", "mmx").output().unwrap();
     assert!(text(&isa.stderr).contains("FARTHING_ISA=mmx"));

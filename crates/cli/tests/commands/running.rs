@@ -68,6 +68,14 @@ fn chat_through_a_pipe() {
     assert_eq!(saved["messages"].as_array().unwrap().len(), 4);
 }
 
+#[test]
+fn bytes_that_are_no_text_do_not_end_a_chat_and_a_seed_repeats_itself() {
+    let output = run_with(&["chat", "-n", "3", "-q", "--seed", "5"], b"h\xffi\n/retry\n/quit\n");
+    let err = text(&output.stderr);
+    assert!(output.status.success() && err.contains("(bytes that are not UTF-8 were replaced"), "{err}");
+    assert!(err.contains("(with seed 5 the answer is the same: /set seed random gives another)"), "{err}");
+}
+
 /// A script that pipes a conversation learns from the exit code that there was no answer.
 #[test]
 fn an_answer_that_fails_ends_a_chat_through_a_pipe() {
@@ -254,6 +262,7 @@ fn help_teaches() {
         "doctor",
         "bench",
         "tokenize",
+        "models",
         "trace",
         "completions",
     ] {
@@ -274,6 +283,7 @@ fn help_teaches() {
     };
     assert!(completed(&["farthing", "tok"]).contains("tokenize"));
     assert!(completed(&["farthing", "chat", "--temp"]).contains("--temperature"));
+    assert!(completed(&["farthing", "chat", "qwen3-4"]).contains("qwen3-4b"));
 }
 
 /// The loss of the reference's own greedy text is that of its logits; a smaller cache costs a little.

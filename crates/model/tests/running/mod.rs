@@ -25,8 +25,12 @@ pub fn tensors(path: &Path) -> Vec<u8> {
 }
 
 pub fn floats(tensor: &TensorView) -> Vec<f32> {
-    assert_eq!(tensor.dtype(), safetensors::Dtype::F32);
-    tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    let data = tensor.data();
+    match tensor.dtype() {
+        safetensors::Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        safetensors::Dtype::BF16 => data.chunks_exact(2).map(|b| f32::from_le_bytes([0, 0, b[0], b[1]])).collect(),
+        other => panic!("{other:?}"),
+    }
 }
 
 pub fn ids(tensor: &TensorView) -> Vec<u32> {

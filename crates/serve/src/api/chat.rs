@@ -24,12 +24,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     let mut params = params(fields, model, "stop")?;
     let (old, new) = (tokens(fields, "max_tokens", 1)?, tokens(fields, "max_completion_tokens", 1)?);
     params.tokens_max = new.or(old);
-    let on = fields.flag("logprobs")?.unwrap_or(false);
-    let top = fields.count("top_logprobs", 0, TOP_MAX)?;
-    if let Some(top) = top.filter(|_| !on) {
-        return Err(wrong("top_logprobs", &Value::from(top), "absent unless logprobs is true"));
-    }
-    params.log_probabilities = on.then(|| top.unwrap_or(0) as usize);
+    params.log_probabilities = log_probabilities(fields)?;
     params.choices = fields.count("n", 1, CHOICES_MAX)?.unwrap_or(1) as usize;
     params.best_of = params.choices;
     let tools = tools::openai(fields)?;
@@ -55,7 +50,26 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     params.unknown = fields.unknown();
     params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
+    Ok(GenerateRequest {
+        input,
+        tools,
+        template,
+        response_format,
+        format_field,
+        params,
+        repeated: Map::new(),
+        stored: false,
+    })
+}
+
+/// `logprobs` and `top_logprobs`: how many alternatives to each token are wanted.
+pub fn log_probabilities(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
+    let on = fields.flag("logprobs")?.unwrap_or(false);
+    let top = fields.count("top_logprobs", 0, TOP_MAX)?;
+    if let Some(top) = top.filter(|_| !on) {
+        return Err(wrong("top_logprobs", &Value::from(top), "absent unless logprobs is true"));
+    }
+    Ok(on.then(|| top.unwrap_or(0) as usize))
 }
 
 /// Whether the answer continues the last message: by DeepSeek's `prefix` or by vLLM's pair of flags.

@@ -9,10 +9,10 @@ use crate::api::response_format;
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Params, Prompt, RequestInput, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, Tools};
 
 /// Most prompts of one request, and most answers in all.
-const PROMPTS_MAX: usize = 256;
+pub(super) const PROMPTS_MAX: usize = 256;
 
 /// Parses a body of `/v1/completions`.
 ///
@@ -40,7 +40,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     let (response_format, format_field) = response_format::parse(fields)?;
     fields.about(&["user", "metadata"]);
     params.unknown = fields.unknown();
-    let input = RequestInput::Prompts { prompts, suffix, echo };
+    let input = RequestInput::Prompts { prompts, gap: suffix.map(Gap::before), echo };
     Ok(GenerateRequest {
         input,
         tools: Tools::default(),
@@ -49,6 +49,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
         format_field,
         params,
         repeated: Map::new(),
+        stored: false,
     })
 }
 

@@ -223,6 +223,11 @@ impl Fields {
         self.map.get(key).filter(|v| !v.is_null()).cloned()
     }
 
+    /// The value of a field, to change it before it is taken.
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
+        self.map.get_mut(key)
+    }
+
     pub(super) fn number(&mut self, key: &'static str, low: f64, high: f64) -> Result<Option<f32>, ApiError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         let number = value.as_f64().filter(|x| x.is_finite() && *x >= low && *x <= high);

@@ -13,11 +13,13 @@ use serde_json::Value;
 use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
 use crate::api::fields::{Fields, ModelDefaults};
+use crate::api::kept_items::KeptItems;
+use crate::api::llama_cpp::LlamaCppWriter;
 use crate::api::messages::MessagesWriter;
 use crate::api::ollama::{Form, OllamaWriter};
 use crate::api::response::{ResponseInfo, ResponseWriter};
 use crate::api::responses::ResponsesWriter;
-use crate::api::{chat, completions, messages, ollama, responses};
+use crate::api::{chat, completions, llama_cpp, messages, ollama, responses};
 use crate::error::{ApiError, Dialect};
 use crate::generation::in_flight::InFlight;
 use crate::generation::model_pool::requested_model;
@@ -49,6 +51,10 @@ pub enum Endpoint {
     Messages,
     /// `/api/chat` and `/api/generate`
     Ollama(Form),
+    /// llama.cpp's `/completion`
+    LlamaCompletion,
+    /// llama.cpp's `/infill`
+    Infill,
 }
 
 impl Endpoint {
@@ -60,6 +66,8 @@ impl Endpoint {
             Endpoint::Messages => messages::parse(fields, model),
             Endpoint::Ollama(Form::Chat) => ollama::parse_chat(fields, model),
             Endpoint::Ollama(Form::Generate) => ollama::parse_generate(fields, model),
+            Endpoint::LlamaCompletion => llama_cpp::parse_completion(fields, model),
+            Endpoint::Infill => llama_cpp::parse_infill(fields, model),
         }
     }
 
@@ -69,7 +77,7 @@ impl Endpoint {
             Endpoint::Completion => "cmpl-",
             Endpoint::Responses => "resp_",
             Endpoint::Messages => "msg_",
-            Endpoint::Ollama(_) => "",
+            Endpoint::Ollama(_) | Endpoint::LlamaCompletion | Endpoint::Infill => "",
         }
     }
 
@@ -78,6 +86,7 @@ impl Endpoint {
         served: &ServedModel,
         request: &GenerateRequest,
         times: (Instant, Duration),
+        kept: (Arc<KeptItems>, u64),
     ) -> Box<dyn ResponseWriter> {
         let head = ResponseInfo { id: fresh_id(self.prefix()), created: now(), model: served.name.clone() };
         let (w, log_probabilities) = (&request.params, request.params.log_probabilities.is_some());
@@ -87,9 +96,13 @@ impl Endpoint {
                 Box::new(ChatWriter { head, log_probabilities, include_usage, older: request.tools.older })
             }
             Endpoint::Completion => Box::new(CompletionWriter { head, log_probabilities, include_usage }),
-            Endpoint::Responses => Box::new(ResponsesWriter::new(head, request)),
+            Endpoint::Responses => Box::new(ResponsesWriter::new(head, request, kept)),
             Endpoint::Messages => Box::new(MessagesWriter::new(head)),
-            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, times)),
+            Endpoint::Ollama(form) => Box::new(OllamaWriter::new(form, head.model, log_probabilities, times)),
+            Endpoint::LlamaCompletion | Endpoint::Infill => {
+                let repeated = request.repeated.clone();
+                Box::new(LlamaCppWriter { model: head.model, log_probabilities, repeated })
+            }
         }
     }
 }
@@ -139,7 +152,7 @@ pub async fn complete(state: Arc<AppState>, request: Request, endpoint: Endpoint
         return ApiError::fault("a request without a record").respond(dialect, None);
     };
     let id = log.id();
-    match answer(&state, request, endpoint, (dialect, &id), &log).await {
+    match answer(&state, request, endpoint, dialect, &log).await {
         Ok(mut response) => {
             if let Some(Ok(id)) = (dialect == Dialect::Anthropic).then(|| HeaderValue::from_str(&id)) {
                 response.headers_mut().insert(HeaderName::from_static("request-id"), id);
@@ -165,20 +178,23 @@ async fn prepare(state: &Arc<AppState>, request: Request, endpoint: Endpoint) ->
     let context = context(state, &head)?;
     let begun = Instant::now();
     let (content, served) = receive(state, &head, content).await?;
-    let times = (begun, begun.elapsed());
+    let (times, kept_items) = ((begun, begun.elapsed()), Arc::clone(&state.kept_items));
     if !served.engine.generates() {
         let message = format!("{} embeds or scores texts and generates none; ask another model", served.name);
         return Err(ApiError::bad("generation_unsupported", message).of("model"));
     }
     in_slot(state, &head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
+        if endpoint == Endpoint::Responses {
+            kept_items.resolve(context.account, &mut fields)?;
+        }
         if let Endpoint::Ollama(form) = endpoint
             && let Some(loaded) = form.loads(&mut fields, (&served.name, ModelDefaults::of(&served)), times)?
         {
             return Ok(Ready::Loaded(loaded));
         }
         let request = endpoint.validate(&mut fields, ModelDefaults::of(&served))?;
-        let writer = endpoint.writer(&served, &request, times);
+        let writer = endpoint.writer(&served, &request, times, (kept_items, context.account));
         let prepared = PreparedRequest::new(&served, request, context, slot)?;
         Ok(Ready::Generate(Box::new(prepared), writer))
     })
@@ -189,7 +205,7 @@ async fn answer(
     state: &Arc<AppState>,
     request: Request,
     endpoint: Endpoint,
-    (dialect, id): (Dialect, &str),
+    dialect: Dialect,
     log: &RequestLog,
 ) -> Result<Response, ApiError> {
     let (prepared, writer) = match prepare(state, request, endpoint).await? {
@@ -206,23 +222,34 @@ async fn answer(
     let mut response = if stream {
         response_body::stream(in_flight, writer)
     } else {
-        let mut whole = Box::pin(collect(in_flight, writer));
-        match tokio::time::timeout(JSON_DELAY_MAX, whole.as_mut()).await {
-            Ok(outcome) => axum::Json(outcome?).into_response(),
-            // Errors can only be told in the body from now on.
-            Err(_) => {
-                let (id, log) = (id.to_string(), log.clone());
-                response_body::slow_json(async move {
-                    whole.await.unwrap_or_else(|error| {
-                        log.update(|f| f.error = Some(error.code));
-                        error.json(dialect, Some(&id))
-                    })
-                })
-            }
-        }
+        json_in_time(collect(in_flight, writer), dialect, Some(log.clone())).await?
     };
     response.headers_mut().extend(warnings.into_iter().chain(ignored));
     Ok(response)
+}
+
+/// A response that is not streamed. One that takes long begins with blank lines, and its errors are in its body.
+///
+/// # Errors
+/// What fails soon enough for a status.
+pub async fn json_in_time(
+    whole: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
+    dialect: Dialect,
+    log: Option<RequestLog>,
+) -> Result<Response, ApiError> {
+    let mut whole = Box::pin(whole);
+    if let Ok(outcome) = tokio::time::timeout(JSON_DELAY_MAX, whole.as_mut()).await {
+        return Ok(axum::Json(outcome?).into_response());
+    }
+    Ok(response_body::slow_json(async move {
+        whole.await.unwrap_or_else(|error| {
+            let id = log.map(|log| {
+                log.update(|f| f.error = Some(error.code));
+                log.id()
+            });
+            error.json(dialect, id.as_deref())
+        })
+    }))
 }
 
 /// The header of schema warnings: a JSON array in ASCII.

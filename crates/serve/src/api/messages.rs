@@ -39,7 +39,16 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     params.unknown = fields.unknown();
     params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
+    Ok(GenerateRequest {
+        input,
+        tools,
+        template,
+        response_format,
+        format_field,
+        params,
+        repeated: Map::new(),
+        stored: false,
+    })
 }
 
 /// Template variables. Thinking is off unless the request asks for it.
@@ -107,7 +116,8 @@ fn tools_of(fields: &mut Fields) -> Result<Tools, ApiError> {
 fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), ApiError> {
     let list = Value::Array(message_list(fields)?);
     let mut messages = Vec::new();
-    if let Some(system) = fields.take("system") {
+    if let Some(mut system) = fields.take("system") {
+        strip_billing_header(&mut system);
         messages.push(Message::new(Role::System, TEXT.text(&Field::new("system", &system))?));
     }
     let mut last = Field::new("messages", &Value::Null);
@@ -128,6 +138,21 @@ fn conversation(fields: &mut Fields) -> Result<(Vec<Message>, bool), ApiError> {
     }
     let continues = begun.is_some();
     Ok((messages, continues))
+}
+
+/// Removes what Claude Code puts before its system prompt for Anthropic's accounting. It differs from session to session, in some
+/// versions from request to request, and no prompt behind it would be found in the cache.
+fn strip_billing_header(system: &mut Value) {
+    const HEADER: &str = "x-anthropic-billing-header:";
+    match system {
+        Value::String(text) if text.starts_with(HEADER) => {
+            *text = text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_string());
+        }
+        Value::Array(blocks) => {
+            blocks.retain(|block| !block["text"].as_str().is_some_and(|text| text.starts_with(HEADER)));
+        }
+        _ => {}
+    }
 }
 
 const TEXT: TextForm = TextForm {

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
-use crate::api::chat::{message_list, one_message};
+use crate::api::chat::{log_probabilities, message_list, one_message};
 use crate::api::fields::{Field, Fields, ModelDefaults, empty, unsupported, whole, wrong};
 use crate::api::params::{effort, params, think};
-use crate::api::response::{Event, ResponseWriter, event};
+use crate::api::response::{Event, ResponseWriter, event, scores};
 use crate::api::response_format::{FormatField, schema};
 use crate::api::tools;
 use crate::error::{ApiError, Dialect};
-use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent};
+use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 use crate::words::{date, now};
 
 /// What an answer is in: a message, or a text.
@@ -143,7 +143,7 @@ pub fn parse_generate(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<G
         return Err(unsupported("system", &system.as_str().into(), "with raw or suffix there is none"));
     }
     let input = if raw || suffix.is_some() {
-        RequestInput::Prompts { prompts: vec![Prompt::Text(prompt)], suffix, echo: false }
+        RequestInput::Prompts { prompts: vec![Prompt::Text(prompt)], gap: suffix.map(Gap::before), echo: false }
     } else {
         let system = system.map(|text| Message::new(Role::System, text));
         let messages = system.into_iter().chain([Message::new(Role::User, prompt)]).collect();
@@ -162,6 +162,7 @@ fn request(
     let mut params = options(fields, model)?;
     params.model = fields.text("model")?;
     params.stream = fields.flag("stream")?.unwrap_or(true);
+    params.log_probabilities = log_probabilities(fields)?;
     let (response_format, format_field) = format(fields)?;
     let mut template = Map::new();
     match fields.take("think") {
@@ -174,7 +175,16 @@ fn request(
     fields.about(&["keep_alive"]);
     params.ignored = fields.ignored();
     params.unknown.extend(fields.unknown());
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated: Map::new() })
+    Ok(GenerateRequest {
+        input,
+        tools,
+        template,
+        response_format,
+        format_field,
+        params,
+        repeated: Map::new(),
+        stored: false,
+    })
 }
 
 /// `format`: `"json"`, or a schema.
@@ -234,14 +244,27 @@ pub(crate) struct OllamaWriter {
     model: String,
     begun: Instant,
     loaded: Duration,
+    log_probabilities: bool,
     /// Calls so far: they are written whole.
     output: ChoiceOutput,
 }
 
 impl OllamaWriter {
     /// `times`: when the request began, and how long its model took to be there.
-    pub fn new(form: Form, model: String, (begun, loaded): (Instant, Duration)) -> OllamaWriter {
-        OllamaWriter { form, model, begun, loaded, output: ChoiceOutput::default() }
+    pub fn new(
+        form: Form,
+        model: String,
+        log_probabilities: bool,
+        (begun, loaded): (Instant, Duration),
+    ) -> OllamaWriter {
+        OllamaWriter { form, model, begun, loaded, log_probabilities, output: ChoiceOutput::default() }
+    }
+
+    fn scored<'s>(&self, mut part: Value, scored: impl Iterator<Item = &'s TokenLogprob>) -> Value {
+        if self.log_probabilities {
+            part["logprobs"] = scores(scored).into();
+        }
+        part
     }
 
     /// Makes a part the last one.
@@ -266,8 +289,12 @@ impl ResponseWriter for OllamaWriter {
 
     fn event(&mut self, _choice: usize, output: &OutputEvent) -> Vec<Event> {
         let part = match output {
-            OutputEvent::Text { text, .. } => self.form.part(&self.model, text, "", &[]),
-            OutputEvent::Reasoning { text, .. } => self.form.part(&self.model, "", text, &[]),
+            OutputEvent::Text { text, scored } => {
+                self.scored(self.form.part(&self.model, text, "", &[]), scored.iter())
+            }
+            OutputEvent::Reasoning { text, scored } => {
+                self.scored(self.form.part(&self.model, "", text, &[]), scored.iter())
+            }
             OutputEvent::Call { .. } | OutputEvent::Arguments { .. } => {
                 self.output.add(output.clone());
                 return Vec::new();
@@ -298,7 +325,8 @@ impl ResponseWriter for OllamaWriter {
     fn whole(&mut self, choices: &[ChoiceOutput], usage: &Usage) -> Value {
         let none = ChoiceOutput::default();
         let one = choices.first().unwrap_or(&none);
-        let mut whole = self.form.part(&self.model, &one.text, &one.reasoning, &one.calls);
+        let whole = self.form.part(&self.model, &one.text, &one.reasoning, &one.calls);
+        let mut whole = self.scored(whole, one.reasoning_scored.iter().chain(&one.scored));
         self.finish(&mut whole, one.end.as_ref(), usage);
         whole
     }

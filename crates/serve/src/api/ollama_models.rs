@@ -14,8 +14,9 @@ use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
 
-/// The version of Ollama whose API this is. Clients refuse one that is too old for them.
-const VERSION: &str = "0.12.0";
+/// The version of Ollama whose API this is, and that has `/v1/responses` and `/v1/messages` too. Clients refuse one that is too
+/// old for them (Codex below 0.13.4).
+const VERSION: &str = "0.14.0";
 
 fn details() -> Value {
     json!({
@@ -93,11 +94,4 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
         Ok(answer) => axum::Json(answer).into_response(),
         Err(error) => refused(error, &head),
     }
-}
-
-/// `POST /api/pull` and `DELETE /api/delete`: the models are those that the server was started with.
-pub async fn unmanaged(request: Request) -> Response {
-    let (head, _) = request.into_parts();
-    let message = "models are not downloaded or deleted here; use the commands farthing pull and farthing rm";
-    refused(ApiError::bad("models_unmanaged", message), &head)
 }

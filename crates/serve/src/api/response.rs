@@ -82,15 +82,20 @@ pub fn finite(value: f32) -> f64 {
     f64::from(value).max(-9999.0)
 }
 
+/// The shortest decimal of a number, not the 32-bit number as 64 bits.
+pub fn decimal(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
 /// Log-probabilities in the form of chat responses.
-pub fn scores(scored: &[TokenLogprob]) -> Vec<Value> {
+pub fn scores<'s>(scored: impl IntoIterator<Item = &'s TokenLogprob>) -> Vec<Value> {
     let entry = |t: &str, b: &[u8], v: f32| json!({"token": t, "logprob": finite(v), "bytes": b});
     let one = |s: &TokenLogprob| {
         let mut one = entry(&s.token, &s.bytes, s.value.unwrap_or_default());
         one["top_logprobs"] = s.top.iter().map(|(t, b, v)| entry(t, b, *v)).collect();
         one
     };
-    scored.iter().map(one).collect()
+    scored.into_iter().map(one).collect()
 }
 
 /// Name of this program in responses.

@@ -1,12 +1,16 @@
-//! `/v1/responses`: items of OpenAI's newer API. Nothing is stored: each request brings its whole history.
+//! `/v1/responses`: items of OpenAI's newer API. Each request brings its whole history, of which recent items may be references.
+
+use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::chat::MESSAGES_MAX;
 use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, note, wrong};
+use crate::api::kept_items::KeptItems;
 use crate::api::params::{TOP_MAX, effort, params, thinking_max, tokens, variables};
-use crate::api::response::{Event, ResponseInfo, ResponseWriter, named, scores};
+use crate::api::response::{Event, ResponseInfo, ResponseWriter, decimal, named, scores};
 use crate::api::{response_format, tools};
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
@@ -16,8 +20,6 @@ use crate::request::{GenerateRequest, RequestInput, ResponseFormat, Tool, ToolCh
 
 /// Fields that the response echoes, with their defaults.
 fn repeated(fields: &Fields, defaults: &engine::Sampling) -> Map<String, Value> {
-    // The shortest decimal, not the 32-bit number as 64 bits.
-    let decimal = |x: f32| x.to_string().parse::<f64>().map_or(Value::Null, Value::from);
     let fallback = [
         ("instructions", Value::Null),
         ("max_output_tokens", Value::Null),
@@ -88,11 +90,12 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     for key in ["user", "safety_identifier", "prompt_cache_key"] {
         fields.text(key)?;
     }
-    fields.about(&["store", "prompt_cache_retention"]);
+    let stored = fields.flag("store")?.unwrap_or(true);
+    fields.about(&["prompt_cache_retention"]);
     params.unknown = fields.unknown();
     params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues: false };
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated })
+    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated, stored })
 }
 
 /// `metadata` is echoed, so it must be what the API allows: a few short strings.
@@ -240,11 +243,6 @@ fn one_item(item: &Field, said: &mut Said, fields: &mut Fields) -> Result<(), Ap
                 }
             }
         }
-        "item_reference" => {
-            let instead =
-                "it is not kept here (any more): send the item itself; clients send whole items with store: false";
-            return Err(item.get("id").unsupported(instead));
-        }
         kind if of_another_tool(kind) => another_tool(item, kind, said, fields)?,
         _ => {
             let instead = "there are message, function_call, function_call_output, reasoning and items of other tools";
@@ -332,6 +330,8 @@ pub(crate) struct ResponsesWriter {
     output: Vec<Value>,
     open: Option<OpenItem>,
     finish: FinishReason,
+    /// Where items are kept for references, unless the client wants none stored, and the account.
+    kept: Option<(Arc<KeptItems>, u64)>,
 }
 
 fn usage(usage: &Usage) -> Value {
@@ -371,12 +371,13 @@ fn call_item(id: &str, call: &ToolCall, status: &str, namespaced: &[Tool]) -> Va
 }
 
 impl ResponsesWriter {
-    pub fn new(head: ResponseInfo, request: &GenerateRequest) -> ResponsesWriter {
+    pub fn new(head: ResponseInfo, request: &GenerateRequest, kept: (Arc<KeptItems>, u64)) -> ResponsesWriter {
         let (output, open, finish) = (Vec::new(), None, FinishReason::Stop);
         let log_probabilities = request.params.log_probabilities.is_some();
         let repeated = request.repeated.clone();
         let namespaced = request.tools.list.iter().filter(|tool| tool.namespace.is_some()).cloned().collect();
-        ResponsesWriter { head, log_probabilities, repeated, namespaced, number: 0, output, open, finish }
+        let kept = Some(kept).filter(|_| request.stored);
+        ResponsesWriter { head, log_probabilities, repeated, namespaced, number: 0, output, open, finish, kept }
     }
 
     fn scores(&self, scored: &[TokenLogprob]) -> Vec<Value> {
@@ -460,6 +461,14 @@ impl ResponsesWriter {
         let index = self.output.len();
         events.push(self.numbered(json!({"type": "response.output_item.done", "output_index": index, "item": item})));
         self.output.push(item);
+        self.keep(index);
+    }
+
+    /// Keeps the items from this one on for references.
+    fn keep(&self, first: usize) {
+        if let Some((kept, account)) = &self.kept {
+            kept.keep(*account, &self.output[first..], Instant::now());
+        }
     }
 
     fn text(&mut self, text: &str, scored: &[TokenLogprob], events: &mut Vec<Event>) {
@@ -555,6 +564,7 @@ impl ResponseWriter for ResponsesWriter {
             self.output.push(message_item(&fresh_id("msg_"), vec![part], status));
         }
         self.output.extend(whole.calls.iter().map(|c| call_item(&fresh_id("fc_"), c, status, &self.namespaced)));
+        self.keep(0);
         self.response(status, Value::Null, usage(total))
     }
 }

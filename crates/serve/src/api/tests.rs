@@ -4,7 +4,9 @@ use engine::Sampling;
 use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
-use crate::api::{ApiError, Fields, ModelDefaults, chat, completions, embeddings, messages, ollama, rerank, responses};
+use crate::api::{
+    ApiError, Fields, ModelDefaults, chat, completions, embeddings, llama_cpp, messages, ollama, rerank, responses,
+};
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
 mod agents;
@@ -179,7 +181,14 @@ fn every_refusal_names_the_field_the_value_and_what_is_allowed() {
 /// Which of two values is meant is not guessed, in any dialect and at any depth.
 #[test]
 fn a_key_is_given_once() {
-    let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
+    let dialects: [Validate; 6] = [
+        chat::parse,
+        completions::parse,
+        messages::parse,
+        responses::parse,
+        llama_cpp::parse_completion,
+        llama_cpp::parse_infill,
+    ];
     for (body, param) in [
         (r#"{"model": "a", "model": "b"}"#, "model"),
         (r#"{"max_tokens": 5, "prompt": "x", "max_tokens": 50}"#, "max_tokens"),
@@ -208,7 +217,14 @@ fn seeds_and_findings_of_the_fuzzer() {
         for entry in entries {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             count += 1;
-            let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
+            let dialects: [Validate; 6] = [
+                chat::parse,
+                completions::parse,
+                messages::parse,
+                responses::parse,
+                llama_cpp::parse_completion,
+                llama_cpp::parse_infill,
+            ];
             let refusals = dialects.into_iter().filter_map(|validate| asked(validate, &bytes).err());
             assert!(refusals.into_iter().all(|r| r.message.len() < 4096 && !r.message.contains('\n')));
         }
@@ -264,7 +280,7 @@ fn prompts_of_all_kinds() {
     let plain = completed(json!({"prompt": ["a", "b"], "logprobs": 0, "suffix": "c"})).unwrap();
     assert_eq!(prompts(&plain), [Prompt::Text("a".to_string()), Prompt::Text("b".to_string())]);
     assert_eq!((plain.params.log_probabilities, plain.params.tokens_max), (Some(0), Some(16)));
-    assert!(matches!(&plain.input, RequestInput::Prompts { suffix: Some(s), echo: false, .. } if s == "c"));
+    assert!(matches!(&plain.input, RequestInput::Prompts { gap: Some(gap), echo: false, .. } if gap.suffix == "c"));
 }
 
 #[test]
@@ -415,7 +431,7 @@ fn items_become_the_same_conversation() {
     assert_eq!((&r["store"], &r["previous_response_id"]), (&json!(false), &Value::Null));
     for (changes, param) in [
         (json!({"input": null}), "input"),
-        (json!({"input": [{"type": "item_reference", "id": "x"}]}), "input[0].id"),
+        (json!({"store": "yes"}), "store"),
         (json!({"input": [{"type": "web_search_call", "id": "x"}]}), "input"),
         (json!({"input": [{"type": "mesage", "id": "x"}]}), "input[0].type"),
         (json!({"input": [{"role": "king", "content": "x"}]}), "input[0].role"),
@@ -497,14 +513,21 @@ proptest::proptest! {
     fn no_body_hurts(
         pairs in proptest::collection::vec((0usize..KEYS.len(), anything()), 0..6), messages_too in proptest::prelude::any::<bool>()
     ) {
-        let mut body = json!({"input": "Hi", "prompt": "Hi"});
+        let mut body = json!({"input": "Hi", "prompt": "Hi", "input_prefix": "a", "input_suffix": "b"});
         if messages_too {
             body["messages"] = json!([{"role": "user", "content": "Hi"}]);
         }
         for (key, value) in pairs {
             body[KEYS[key]] = value;
         }
-        let dialects: [Validate; 4] = [chat::parse, completions::parse, messages::parse, responses::parse];
+        let dialects: [Validate; 6] = [
+            chat::parse,
+            completions::parse,
+            messages::parse,
+            responses::parse,
+            llama_cpp::parse_completion,
+            llama_cpp::parse_infill,
+        ];
         for validate in dialects {
             match asked(validate, body.to_string().as_bytes()) {
                 Ok(request) => proptest::prop_assert!(request.params.sampling.validate(100).is_ok()),
@@ -517,7 +540,13 @@ proptest::proptest! {
     }
 }
 
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 40] = [
+    "n_predict",
+    "repeat_last_n",
+    "n_probs",
+    "response_fields",
+    "input_extra",
+    "input_prefix",
     "messages",
     "prompt",
     "input",
@@ -605,7 +634,7 @@ fn every_field_is_described() {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: 100 };
     let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1],
-        "query": "Hi", "documents": ["Hi"]});
+        "query": "Hi", "documents": ["Hi"], "input_prefix": "a", "input_suffix": "b"});
     let taken = |mut body: Value, absent: &str, validate: &dyn Fn(&mut Fields)| {
         body.as_object_mut().unwrap().remove(absent);
         let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
@@ -620,6 +649,8 @@ fn every_field_is_described() {
         ("Messages", "", &request(messages::parse)),
         ("OllamaChat", "", &request(ollama::parse_chat)),
         ("OllamaGenerate", "", &request(ollama::parse_generate)),
+        ("LlamaCompletion", "", &request(llama_cpp::parse_completion)),
+        ("Infill", "", &request(llama_cpp::parse_infill)),
         ("Tokenize", "prompt", &|fields| drop(parse_tokenize(fields, model).unwrap())),
         ("Embeddings", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::OpenAi, model).unwrap())),
         ("OllamaEmbed", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::Ollama, model).unwrap())),

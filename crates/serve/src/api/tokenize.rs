@@ -92,6 +92,7 @@ pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<T
         format_field: String::new(),
         params,
         repeated: Map::new(),
+        stored: false,
     };
     Ok(TokenizeRequest::Conversation { request: Box::new(request), spelled })
 }

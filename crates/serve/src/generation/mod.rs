@@ -3,6 +3,7 @@
 pub(crate) mod events;
 pub(crate) mod fim;
 pub(crate) mod in_flight;
+pub mod model_library;
 pub mod model_pool;
 pub(crate) mod output;
 pub(crate) mod pooled;

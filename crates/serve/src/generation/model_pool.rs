@@ -77,6 +77,8 @@ pub type Loader<M> = Box<dyn Fn(&ModelDescription) -> Result<M, String> + Send +
 struct PooledModel<M> {
     description: ModelDescription,
     loading: bool,
+    /// Deleted: nobody sees it, and its place stays.
+    gone: bool,
     ready: Option<Arc<M>>,
     used: Instant,
 }
@@ -85,6 +87,18 @@ impl<M> PooledModel<M> {
     /// Nobody but this holds it. Holders are made under the lock only, so it stays so while the lock is held.
     fn idle(&self) -> bool {
         self.ready.as_ref().is_some_and(|model| Arc::strong_count(model) == 1)
+    }
+
+    fn load_state(&self) -> LoadState {
+        match (&self.ready, self.loading) {
+            (Some(_), _) => LoadState::Ready,
+            (None, true) => LoadState::Loading,
+            (None, false) => LoadState::Absent,
+        }
+    }
+
+    fn called(&self, name: &str) -> bool {
+        !self.gone && (self.description.name == name || self.description.aliases.iter().any(|alias| alias == name))
     }
 
     fn bytes(&self) -> u64 {
@@ -114,7 +128,7 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     ) -> Arc<ModelPool<M>> {
         assert!(!descriptions.is_empty(), "a server has at least one model");
         let used = Instant::now();
-        let entry = |description| PooledModel { description, loading: false, ready: None, used };
+        let entry = |description| PooledModel { description, loading: false, gone: false, ready: None, used };
         let entries = Mutex::new(descriptions.into_iter().map(entry).collect());
         Arc::new(ModelPool { entries, slot: tokio::sync::Mutex::new(()), budget, loader, any_name })
     }
@@ -126,12 +140,8 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
 
     /// All of them, in their order.
     pub fn list(&self) -> Vec<(ModelDescription, LoadState)> {
-        let phase = |e: &PooledModel<M>| match (&e.ready, e.loading) {
-            (Some(_), _) => LoadState::Ready,
-            (None, true) => LoadState::Loading,
-            (None, false) => LoadState::Absent,
-        };
-        self.entries.lock().iter().map(|e| (e.description.clone(), phase(e))).collect()
+        let entries = self.entries.lock();
+        entries.iter().filter(|e| !e.gone).map(|e| (e.description.clone(), e.load_state())).collect()
     }
 
     /// Those in memory, without counting it as use. Let go of them soon: what is held is not unloaded.
@@ -142,18 +152,19 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
 
     /// Where the model of this name stands; the first without one.
     fn place(&self, name: Option<&str>) -> Result<usize, ModelUnavailable> {
-        let Some(name) = name else { return Ok(0) };
         let entries = self.entries.lock();
-        let called = |e: &PooledModel<M>, name: &str| {
-            e.description.name == name || e.description.aliases.iter().any(|alias| alias == name)
-        };
-        // Ollama's clients add its default tag.
-        let untagged = name.strip_suffix(":latest").unwrap_or(name);
-        let named = |e: &PooledModel<M>| called(e, name) || called(e, untagged);
-        let only = (self.any_name && entries.len() == 1).then_some(0);
-        entries.iter().position(named).or(only).ok_or_else(|| {
-            let known: Vec<String> = entries.iter().take(20).map(|e| format!("{:?}", e.description.name)).collect();
-            ModelUnavailable::Unknown { name: name.chars().take(200).collect(), known: known.join(", ") }
+        let first = entries.iter().position(|e| !e.gone);
+        let found = name.map_or(first, |name| {
+            // Ollama's clients add its default tag.
+            let untagged = name.strip_suffix(":latest").unwrap_or(name);
+            let only = first.filter(|_| self.any_name && entries.iter().filter(|e| !e.gone).count() == 1);
+            entries.iter().position(|e| e.called(name) || e.called(untagged)).or(only)
+        });
+        found.ok_or_else(|| {
+            let there = entries.iter().filter(|e| !e.gone).take(20);
+            let known: Vec<String> = there.map(|e| format!("{:?}", e.description.name)).collect();
+            let known = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+            ModelUnavailable::Unknown { name: name.unwrap_or_default().chars().take(200).collect(), known }
         })
     }
 
@@ -163,7 +174,34 @@ impl<M: Send + Sync + 'static> ModelPool<M> {
     /// No such name.
     pub fn describe(&self, name: Option<&str>) -> Result<(ModelDescription, LoadState), ModelUnavailable> {
         let place = self.place(name)?;
-        Ok(self.list().swap_remove(place))
+        let entry = &self.entries.lock()[place];
+        Ok((entry.description.clone(), entry.load_state()))
+    }
+
+    /// The model that has this very name, whatever else answers to it.
+    pub fn named(&self, name: &str) -> Option<ModelDescription> {
+        self.entries.lock().iter().find(|e| e.called(name)).map(|e| e.description.clone())
+    }
+
+    /// Adds a model, absent yet. Where one has its name, that one stays.
+    pub fn add(&self, description: ModelDescription) {
+        let mut entries = self.entries.lock();
+        if entries.iter().any(|e| e.called(&description.name)) {
+            return;
+        }
+        let added = PooledModel { description, loading: false, gone: false, ready: None, used: Instant::now() };
+        match entries.iter_mut().find(|e| e.gone && e.description.name == added.description.name) {
+            Some(place) => *place = added,
+            None => entries.push(added),
+        }
+    }
+
+    /// Removes a model: no request finds it any more, and what holds it keeps it.
+    pub fn remove(&self, name: &str) {
+        if let Some(entry) = self.entries.lock().iter_mut().find(|e| e.called(name)) {
+            entry.gone = true;
+            entry.ready = None;
+        }
     }
 
     fn take(&self, place: usize) -> Option<Arc<M>> {
@@ -440,6 +478,37 @@ mod tests {
         assert!(b.models.unload("a-alias").unwrap().is_some());
         assert_eq!(b.events(), "+a -a");
         assert!(b.models.unload("none").is_err());
+    }
+
+    #[tokio::test]
+    async fn models_come_and_go_while_others_run() {
+        let b = bench();
+        let held = b.models.get(Some("a")).await.unwrap();
+        b.models.remove("a");
+        assert!(b.refused("a-alias").await.starts_with("model is \"a-alias\"; this server has \"b\", \"c\""));
+        assert_eq!(b.models.describe(None).unwrap().0.name, "b", "the next one is the first now");
+        assert_eq!(b.events(), "+a", "who holds it keeps it");
+        drop(held);
+        assert_eq!(b.events(), "-a");
+        let d = |name: &str, bytes| ModelDescription {
+            name: name.to_string(),
+            aliases: Vec::new(),
+            bytes,
+            context: 8,
+            capability: "completion",
+            created: 0,
+        };
+        assert!(b.models.named("a").is_none() && b.models.named("b-alias").is_some());
+        b.models.add(d("a", 41));
+        b.models.add(d("d", 2));
+        b.models.add(d("d", 3));
+        let all: Vec<(String, u64)> = b.models.list().into_iter().map(|(model, _)| (model.name, model.bytes)).collect();
+        assert_eq!((all.len(), &all[0], all.last().unwrap()), (8, &("a".to_string(), 41), &("d".to_string(), 2)));
+        b.models.get(Some("d")).await.unwrap();
+        assert_eq!(b.events(), "+d");
+        all.iter().for_each(|(name, _)| b.models.remove(name));
+        assert_eq!(b.refused("a").await, "model is \"a\"; this server has none");
+        assert!(b.models.get(None).await.is_err() && b.models.list().is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::generation::reasoning_budget::ReasoningBudget;
 use crate::generation::served_model::{ConstraintFields, GrammarConstraint, ServedModel};
 use crate::generation::tool_prompt::{ToolPrompt, enabled};
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 
 /// Per-request context that is not in the body: account, cache salt, timeouts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -104,8 +104,8 @@ impl PreparedRequest {
                 let ids = served.tokenizer.encode_prompt_within(&text, within)?;
                 (vec![TokenizedPrompt { ids, echo: None }], trim, reply)
             }
-            RequestInput::Prompts { prompts, suffix, echo } => {
-                let ready = |p: Prompt| text(served, p, suffix.as_deref(), echo, within);
+            RequestInput::Prompts { prompts, gap, echo } => {
+                let ready = |p: Prompt| text(served, p, gap.as_ref(), echo, within);
                 (prompts.into_iter().map(ready).collect::<Result<Vec<_>, _>>()?, false, None)
             }
         };
@@ -309,23 +309,24 @@ fn described(context: &Context) -> Option<Context> {
 fn text(
     served: &ServedModel,
     prompt: Prompt,
-    suffix: Option<&str>,
+    gap: Option<&Gap>,
     echo: bool,
     within: Within<'_>,
 ) -> Result<TokenizedPrompt, ApiError> {
     if (within.left)() {
         return Err(TextError::Left.into());
     }
-    let (ids, text) = match (prompt, suffix) {
+    let (ids, text) = match (prompt, gap) {
         (Prompt::Tokens(ids), _) => {
             let text = echo.then(|| served.tokenizer.decode(&ids, true));
             return Ok(TokenizedPrompt { echo: text, ids });
         }
         (Prompt::Text(text), None) => (served.tokenizer.encode_within(&text, true, within)?, text),
-        (Prompt::Text(text), Some(suffix)) => {
-            let ids = fim::prompt(&served.tokenizer, &text, suffix, within)?.ok_or_else(|| {
-                let message = "suffix is given; this model has no tokens for filling a gap: leave it out";
-                ApiError::bad("unsupported_value", message).of("suffix")
+        (Prompt::Text(text), Some(gap)) => {
+            let ids = fim::prompt(&served.tokenizer, &text, gap, within)?.ok_or_else(|| {
+                let field = gap.field;
+                let message = format!("{field} is given; this model has no tokens for filling a gap: leave it out");
+                ApiError::bad("unsupported_value", message).of(field)
             })?;
             (ids, text)
         }

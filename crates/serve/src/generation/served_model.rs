@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use text::Tokenizer;
 use text::chat::{Context, Message, Render};
 use text::grammar::{Constraint, GrammarError, Grammars, Matcher, Trial};
-use text::reply::Format;
+use text::reply::{Format, fit_history};
 
 use crate::error::ApiError;
 use crate::http::work_slots::WorkSlot;
@@ -86,8 +86,10 @@ impl ServedModel {
     /// Derives the reply format from the chat template.
     pub fn new(served: ModelParts) -> ServedModel {
         let about = |template: &dyn Render| {
+            let probe = Probe { template, bos: &served.bos, eos: &served.eos };
             let format = Format::of_template(template.source());
-            (format, format.calls() && takes_tools(template, &served.bos, &served.eos))
+            let format = fit_history(format, |messages| probe.render(messages, None));
+            (format, format.calls() && probe.takes_tools())
         };
         let (format, takes_tools) = about(&*served.template);
         let with_tools = served.tool_template.as_deref().map(about);
@@ -161,21 +163,32 @@ pub struct ChatTemplate<'a> {
     pub takes_tools: bool,
 }
 
-/// Whether a template looks at `tools`: a prompt with one differs from a prompt with none. Some templates write calls and results, and never
-/// say what can be called (DeepSeek V3.1's).
-fn takes_tools(template: &dyn Render, bos: &str, eos: &str) -> bool {
-    let messages = [Message::user("hello").into_json(false)];
-    let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "description": "City"}}});
-    let function = json!({"name": "probe", "description": "Nothing.", "parameters": parameters});
-    let render = |tools: Option<Value>| {
-        let (bos_token, eos_token) = (bos.to_string(), eos.to_string());
+/// Renders of a chat template that show what it does.
+struct Probe<'a> {
+    template: &'a dyn Render,
+    bos: &'a str,
+    eos: &'a str,
+}
+
+impl Probe<'_> {
+    fn render(&self, messages: &[Value], tools: Option<Value>) -> Option<String> {
+        let (bos_token, eos_token) = (self.bos.to_string(), self.eos.to_string());
         let context = Context { add_generation_prompt: true, bos_token, eos_token, tools, extra: Map::new() };
-        template.render(&messages, &context, &|| false)
-    };
-    match (render(None), render(Some(json!([{"type": "function", "function": function}])))) {
-        (Ok(without), Ok(with)) => without != with,
-        // It does look, and takes another form of them, or another conversation.
-        _ => template.source().contains("tools"),
+        self.template.render(messages, &context, &|| false).ok()
+    }
+
+    /// Whether the template looks at `tools`: a prompt with one differs from a prompt with none. Some templates write calls and results, and
+    /// never say what can be called (DeepSeek V3.1's).
+    fn takes_tools(&self) -> bool {
+        let messages = [Message::user("hello").into_json(false)];
+        let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "description": "City"}}});
+        let function = json!({"name": "probe", "description": "Nothing.", "parameters": parameters});
+        let tools = json!([{"type": "function", "function": function}]);
+        match (self.render(&messages, None), self.render(&messages, Some(tools))) {
+            (Some(without), Some(with)) => without != with,
+            // It does look, and takes another form of them, or another conversation.
+            _ => self.template.source().contains("tools"),
+        }
     }
 }
 

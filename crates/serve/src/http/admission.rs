@@ -88,6 +88,12 @@ impl Admission {
         if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(headers).is_some() }
     }
 
+    /// Whether a key of an administrator was given. Without such keys there is nobody.
+    pub(crate) fn has_admin_key(&self, headers: &HeaderMap) -> bool {
+        let keys = &self.access.admin_keys;
+        !keys.is_empty() && keys.account(headers).is_some()
+    }
+
     /// The account of an admitted request, if it needs one.
     pub(crate) fn admit(&self, request: &Request) -> Result<Option<Account>, ApiError> {
         let path = request.uri().path();
@@ -106,11 +112,17 @@ impl Admission {
             "/" | "/ready" => true,
             "/metrics" => self.access.open_metrics || self.is_admin(request.headers()),
             // An administrator has no account; what these show and do is no account's.
-            "/v1/models" | "/models/load" | "/models/unload" => self.is_admin(request.headers()),
+            "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" => {
+                self.is_admin(request.headers())
+            }
             _ => false,
         };
         let account = self.access.keys.account(request.headers());
         if account.is_none() && !open {
+            if !self.access.admin_keys.is_empty() && self.is_admin(request.headers()) {
+                let message = "an administrator's key opens /metrics, /v1/models, /models/load and /models/unload; send an API key here";
+                return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key", message));
+            }
             let message =
                 "no key, or one that is not known here; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
             let (status, code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");

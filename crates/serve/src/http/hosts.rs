@@ -116,6 +116,10 @@ impl Hosts {
         if is_local(&asked) || allowed.iter().any(|host| host.0 == asked) {
             return Ok(());
         }
+        if asked.is_empty() {
+            let message = "Host is empty; send the name of this server, such as localhost";
+            return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, "host_not_allowed", message));
+        }
         let shown: String = asked.chars().take(100).collect();
         let message = format!(
             "this server does not answer to the name {shown:?}; use localhost, or start it with --allowed-host {shown}"
@@ -163,6 +167,8 @@ mod tests {
             assert_eq!(parsed(&some, v, "/", &[host]), 421, "{host}");
             assert_eq!(parsed(&open, v, "/", &[host]), 200, "{host}");
         }
+        let nameless = Request::builder().uri("/").header("host", "").body(Body::empty()).unwrap();
+        assert!(some.check(&nameless).unwrap_err().message.starts_with("Host is empty"));
         // The address of the request line goes before Host.
         assert_eq!(parsed(&local, v, "http://evil.example/", &["localhost"]), 421);
         assert_eq!(parsed(&local, v, "http://localhost/", &["evil.example"]), 200);

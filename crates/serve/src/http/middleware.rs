@@ -191,6 +191,7 @@ mod tests {
             ServerLimits::default(),
             access,
             ModelPool::new(vec![description], None, false, Box::new(|_| Err("none".to_string()))),
+            None,
         )
     }
 

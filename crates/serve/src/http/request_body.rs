@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Dialect};
 use crate::http::body_budget::{BodyReservation, Evicted};
 use crate::http::client::Client;
 use crate::http::connections::Connection;
@@ -29,7 +29,7 @@ fn budget_exhausted() -> ApiError {
 pub async fn read_json(state: &AppState, head: &Parts, body: Body) -> Result<RequestBody, ApiError> {
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
+    if !essence.eq_ignore_ascii_case("application/json") && !takes_any_type(head) {
         let kind: String = kind.chars().take(100).collect();
         let message = format!(
             "the content type is {kind:?}; it must be application/json (curl: -H 'Content-Type: application/json')"
@@ -63,6 +63,13 @@ pub async fn read_json(state: &AppState, head: &Parts, body: Body) -> Result<Req
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message))
         }
     }
+}
+
+/// Whether a body may have any content type. Ollama's clients send none, or what curl adds. A browser sends such bodies for any web page
+/// without asking first, so what a browser sent must be of JSON.
+fn takes_any_type(head: &Parts) -> bool {
+    let browser = [header::ORIGIN, header::REFERER, HeaderName::from_static("sec-fetch-site")];
+    Dialect::of(head.uri.path()) == Dialect::Ollama && !browser.iter().any(|name| head.headers.contains_key(name))
 }
 
 fn large(size: &str, most: usize) -> ApiError {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, Uri, header};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
-use crate::api::{embeddings, ollama_models, rerank, tokenize};
+use crate::api::{embeddings, llama_cpp, ollama_library, ollama_models, rerank, tokenize};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::request_body::read_json;
@@ -58,8 +59,8 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("GET", "/api/version", get(ollama_models::version)),
         ("POST", "/api/embed", embeds(embeddings::Form::Ollama)),
         ("POST", "/api/embeddings", embeds(embeddings::Form::OllamaOne)),
-        ("POST", "/api/pull", post(ollama_models::unmanaged)),
-        ("DELETE", "/api/delete", delete(ollama_models::unmanaged)),
+        ("POST", "/api/pull", post(ollama_library::pull)),
+        ("DELETE", "/api/delete", delete(ollama_library::delete)),
         // DeepSeek's base URLs.
         ("GET", "/models", get(models)),
         ("GET", "/models/{id}", get(model)),
@@ -82,6 +83,9 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/detokenize", post(tokenize::detokenize)),
         ("POST", "/apply-template", post(tokenize::apply)),
         ("GET", "/tokenizer_info", get(tokenize::info)),
+        ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
+        ("POST", "/infill", asked(Endpoint::Infill)),
+        ("GET", "/props", get(llama_cpp::props)),
     ]
 }
 
@@ -106,7 +110,8 @@ fn shown(uri: &Uri) -> String {
 /// Suggestions for a path, best first: its suffixes, then similar spellings.
 fn near(path: &str) -> Vec<String> {
     let path: String = path.trim_end_matches('/').chars().take(200).collect();
-    let likeness = |route: &str| match (path.ends_with(route), path.len() > 1 && route.ends_with(&path)) {
+    let suffix = |route: &str| path.ends_with(route) && route.len() * 5 > path.len() * 3;
+    let likeness = |route: &str| match (suffix(route), path.len() > 1 && route.ends_with(&path)) {
         (true, _) => 1.0 + route.len() as f64,
         (_, true) => 1.0,
         _ => strsim::jaro(&path, route),
@@ -162,11 +167,16 @@ async fn root(State(state): State<Arc<AppState>>) -> String {
     )
 }
 
+/// Refusal of what only administrators do.
+pub(crate) fn admins_only(what: &str) -> ApiError {
+    let message = format!("{what} with a key of --admin-key-file");
+    ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message)
+}
+
 /// The model that an administrator names.
 async fn administered(state: &AppState, head: &Parts, content: Body) -> Result<String, ApiError> {
     if !state.admission.is_admin(&head.headers) {
-        let message = "models are loaded and unloaded with a key of --admin-key-file";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message));
+        return Err(admins_only("models are loaded and unloaded"));
     }
     let content = read_json(state, head, content).await?;
     let mut fields = Fields::parse(&content.bytes)?;
@@ -246,8 +256,16 @@ async fn models(State(state): State<Arc<AppState>>) -> Response {
     axum::Json(list).into_response()
 }
 
-async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>, request: Request) -> Response {
+async fn model(
+    State(state): State<Arc<AppState>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
     let (head, _) = request.into_parts();
+    let Ok(Path(id)) = id else {
+        let message = format!("{} is not UTF-8 where it is percent-encoded; send the id of a model", shown(&head.uri));
+        return refused(ApiError::bad("invalid_path", message), &head);
+    };
     match state.models.describe(Some(&id)) {
         Ok(model) => axum::Json(described(&model, &id)).into_response(),
         Err(error) => refused(error.into(), &head),
@@ -272,15 +290,13 @@ mod tests {
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
                     (_, "/health") => &["200", "421", "501", "503"],
-                    ("post", "/models/load" | "/models/unload") => {
+                    ("post", "/models/load" | "/models/unload") | ("delete", _) => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
                     }
-                    ("post", "/api/pull") | ("delete", _) => {
-                        &["400", "401", "405", "408", "413", "415", "421", "500", "501", "503"]
-                    }
                     ("post", _) => {
-                        &["200", "400", "401", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
+                        &["200", "400", "401", "403", "404", "405", "408", "413", "415", "421", "500", "501", "503"]
                     }
+                    (_, path) if path.ends_with("{id}") => &["200", "400", "401", "403", "404", "405", "421", "501"],
                     _ => &["200", "401", "405", "421", "501"],
                 };
                 for status in needed {

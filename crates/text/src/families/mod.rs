@@ -27,6 +27,8 @@ pub struct FimMarks {
     pub hole: &'static str,
     /// Behind the text that follows the gap.
     pub end: &'static str,
+    /// Before the name of a repository and before the name of each of its files, where the model knows such.
+    pub files: Option<(&'static str, &'static str)>,
 }
 
 const PLAIN: Family = Family { turn_ends: &[], user_mark: None, fim: None, formats: &[] };
@@ -37,7 +39,9 @@ const FAMILIES: &[Family] = &[
     Family {
         turn_ends: &["<｜end▁of▁sentence｜>", "<|EOT|>"],
         user_mark: Some("<｜User｜>"),
-        fim: Some(FimMarks { begin: "<｜fim▁begin｜>", hole: "<｜fim▁hole｜>", end: "<｜fim▁end｜>" }),
+        fim: Some(FimMarks {
+            begin: "<｜fim▁begin｜>", hole: "<｜fim▁hole｜>", end: "<｜fim▁end｜>", files: None
+        }),
         formats: replies::DEEPSEEK,
     },
     // Kimi
@@ -47,26 +51,36 @@ const FAMILIES: &[Family] = &[
     // Qwen, and others with ChatML's turns
     Family {
         turn_ends: &["<|im_end|>", "<|endoftext|>"],
-        fim: Some(FimMarks { begin: "<|fim_prefix|>", hole: "<|fim_suffix|>", end: "<|fim_middle|>" }),
+        fim: Some(FimMarks {
+            begin: "<|fim_prefix|>",
+            hole: "<|fim_suffix|>",
+            end: "<|fim_middle|>",
+            files: Some(("<|repo_name|>", "<|file_sep|>")),
+        }),
         formats: replies::CHATML,
         ..PLAIN
     },
     // StarCoder
     Family {
         turn_ends: &["<|endoftext|>"],
-        fim: Some(FimMarks { begin: "<fim_prefix>", hole: "<fim_suffix>", end: "<fim_middle>" }),
+        fim: Some(FimMarks {
+            begin: "<fim_prefix>",
+            hole: "<fim_suffix>",
+            end: "<fim_middle>",
+            files: Some(("<repo_name>", "<file_sep>")),
+        }),
         ..PLAIN
     },
     // SantaCoder
     Family {
         turn_ends: &["<|endoftext|>"],
-        fim: Some(FimMarks { begin: "<fim-prefix>", hole: "<fim-suffix>", end: "<fim-middle>" }),
+        fim: Some(FimMarks { begin: "<fim-prefix>", hole: "<fim-suffix>", end: "<fim-middle>", files: None }),
         ..PLAIN
     },
     // Llama and CodeLlama
     Family {
         turn_ends: &["<|eot_id|>", "<|end_of_text|>"],
-        fim: Some(FimMarks { begin: "▁<PRE>", hole: "▁<SUF>", end: "▁<MID>" }),
+        fim: Some(FimMarks { begin: "▁<PRE>", hole: "▁<SUF>", end: "▁<MID>", files: None }),
         formats: replies::LLAMA,
         ..PLAIN
     },

@@ -76,6 +76,8 @@ const V3: Format = Format {
     }),
     objects: false,
     short_ids: false,
+    apart: false,
+    blank: false,
 };
 
 const V32: Format = Format {
@@ -88,6 +90,8 @@ const V32: Format = Format {
     syntax: Some(DSML),
     objects: true,
     short_ids: false,
+    apart: false,
+    blank: true,
 };
 
 /// DeepSeek, the newest first, as a template may know earlier markers too.
@@ -99,7 +103,7 @@ pub(super) const DEEPSEEK: &[Format] = &[
         syntax: Some(Syntax { open: "<｜DSML｜tool_calls>\n", close: "\n</｜DSML｜tool_calls>", ..DSML }),
         ..V32
     },
-    V3,
+    Format { apart: true, ..V3 },
     Format {
         name: "deepseek-v3.1",
         shown_by: &[has(&["<｜tool▁call▁begin｜>"])],

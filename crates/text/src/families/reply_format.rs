@@ -18,6 +18,10 @@ pub struct Format {
     pub(crate) objects: bool,
     /// Whether templates take ids of nine letters and digits only.
     pub(crate) short_ids: bool,
+    /// Whether templates write either the content of a message or its calls.
+    pub(crate) apart: bool,
+    /// Whether calls without content stand beside an empty text; else beside null.
+    pub(crate) blank: bool,
 }
 
 /// What a chat template contains, and what it does not.

@@ -200,7 +200,7 @@ fn optional(opening: &[Piece], body: &CallBody) -> String {
 }
 
 /// A schema of arguments, which are one JSON object whatever it says: published tools leave out the type, or give other types beside it.
-fn of_object(parameters: &Value) -> Value {
+pub fn of_object(parameters: &Value) -> Value {
     let object = json!({"type": "object"});
     let Some(schema) = parameters.as_object() else { return object };
     let mut schema = schema.clone();

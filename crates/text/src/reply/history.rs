@@ -2,8 +2,28 @@
 
 use serde_json::Value;
 
-use crate::chat::{Message, Role};
-use crate::families::{Calls, Format, Head};
+use crate::chat::{Message, Role, ToolCall};
+use crate::families::{Calls, Format};
+
+/// The format as its own template takes earlier calls: templates of one family differ in what may stand beside calls, which is found by
+/// rendering.
+pub fn fit_history(format: Format, render: impl Fn(&[Value]) -> Option<String>) -> Format {
+    let shows = |format: &Format, content: Option<&str>| {
+        let id = "000000000".to_string();
+        let call = ToolCall { id: id.clone(), name: "probe".to_string(), arguments: "{}".to_string() };
+        let messages = vec![
+            Message::user("?"),
+            Message { tool_calls: vec![call], content: content.map(str::to_string), ..Message::assistant("") },
+            Message { tool_call_id: Some(id), ..Message::new(Role::Tool, "Done.") },
+        ];
+        let text = render(&for_template(format, messages)).unwrap_or_default();
+        text.split_once("probe").is_some_and(|(before, _)| content.is_none_or(|content| before.contains(content)))
+    };
+    let together = Format { apart: false, ..format };
+    let format = if format.apart && shows(&together, Some("beside the call")) { together } else { format };
+    let blank = Format { blank: true, ..format };
+    if format.calls() && !shows(&format, None) && shows(&blank, None) { blank } else { format }
+}
 
 /// Messages as JSON in the shape that templates of this format take. Arguments become objects or text; what a template would refuse or
 /// drop is put another way.
@@ -12,13 +32,15 @@ pub fn for_template(format: &Format, mut messages: Vec<Message>) -> Vec<Value> {
         let calling = !message.tool_calls.is_empty();
         // Without calls there must be text; with them some templates look whether there is none.
         message.content = match message.content.take() {
-            None if !calling || format.calls == Calls::Dsml => Some(String::new()),
-            Some(text) if text.is_empty() && calling && matches!(format.calls, Calls::Named(_)) => None,
+            None if !calling || format.blank => Some(String::new()),
+            Some(text) if text.is_empty() && calling && !format.blank && matches!(format.calls, Calls::Named(_)) => {
+                None
+            }
             content => content,
         };
     }
     match format.calls {
-        Calls::Named(named) if named.head == Head::Type => messages = apart(messages),
+        _ if format.apart => messages = apart(messages),
         Calls::Object(object) if object.bare => messages = one_by_one(messages),
         _ if format.short_ids => short_ids(&mut messages),
         _ => (),

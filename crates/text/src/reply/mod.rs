@@ -10,7 +10,7 @@ mod json;
 mod named;
 mod object;
 
-pub use history::for_template;
+pub use history::{fit_history, for_template};
 
 use dsml::DsmlCalls;
 use named::NamedCalls;

@@ -188,6 +188,9 @@ fn calls_that_cannot_be_are_refused() {
         }
         other => panic!("{other:?}"),
     }
+    // Arguments are an object: a schema that takes something else alone takes none.
+    let told = with(vec![tool("f", json!({"enum": [null]}), true)], None).map(|_| ()).unwrap_err().to_string();
+    assert!(told.starts_with("tool f: #"), "{told}");
     // Also where only the compiler sees it.
     let may = json!({"type": "object", "properties": {"a": {"oneOf": [{"type": "integer"}, {"minimum": 3}]}}});
     let both = || vec![tool("f", json!({"type": "object"}), true), tool("g", may.clone(), true)];

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use farthing_text::chat::{Context, Template};
-use farthing_text::reply::Format;
+use farthing_text::reply::{Format, fit_history};
 use farthing_text::{Detokenizer, Tokenizer};
 use serde_json::{Value, json};
 
@@ -39,9 +39,10 @@ fn conversation(content: Value, calls: &[(&str, &str)]) -> Vec<Value> {
 }
 
 fn render(source: &str, messages: Vec<Value>) -> String {
-    let messages = for_template(&Format::of_template(source), &messages);
+    let template = Template::new(source).unwrap();
     let context = Context { eos_token: "<eos>".to_string(), ..Context::default() };
-    Template::new(source).unwrap().render(&messages, &context).unwrap()
+    let format = fit_history(Format::of_template(source), |messages| template.render(messages, &context).ok());
+    template.render(&for_template(&format, &messages), &context).unwrap()
 }
 
 #[test]
@@ -49,6 +50,9 @@ fn formats_are_recognised_by_templates() {
     for (name, format, reasons) in [
         ("deepseek-ai-DeepSeek-V3.1", "deepseek-v3.1", true),
         ("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", "deepseek-v3", true),
+        ("deepseek-ai-DeepSeek-V3", "deepseek-v3", false),
+        ("deepseek-ai-DeepSeek-R1", "deepseek-v3", true),
+        ("deepseek-ai-DeepSeek-V2", "plain", false),
         ("Qwen-Qwen2.5-7B-Instruct", "hermes", false),
         ("mistralai-Mistral-Nemo-Instruct-2407", "mistral", false),
         ("microsoft-Phi-3.5-mini-instruct", "plain", false),
@@ -109,6 +113,32 @@ fn arguments_are_encoded_once() {
         assert!(prompt.contains(&expected), "{prompt}\nlacks\n{expected}");
         let prompt = render(&source, conversation(json!(""), &[("now", "")]));
         assert!(prompt.contains("now") && !prompt.contains("\"\""), "{prompt}");
+    }
+}
+
+/// DeepSeek's own templates of one format differ in what may stand beside calls: null (V3), an empty text (R1-0528), content (R1, V3-0324).
+#[test]
+fn earlier_calls_fit_the_template() {
+    for (name, together) in [
+        ("deepseek-ai-DeepSeek-V3", false),
+        ("deepseek-ai-DeepSeek-V3-0324", true),
+        ("deepseek-ai-DeepSeek-R1", true),
+        ("deepseek-ai-DeepSeek-R1-0528", true),
+        ("deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", false),
+        ("deepseek-ai-DeepSeek-V3.1", true),
+    ] {
+        for content in [Value::Null, json!(""), json!("I look.")] {
+            let prompt =
+                render(&template(name), conversation(content.clone(), &[("weather", "{\"city\": \"Paris\"}")]));
+            let calls = format!(
+                "{}<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+                content.as_str().filter(|_| together).unwrap_or_default()
+            );
+            let counts = [calls.as_str(), "{\"city\": \"Paris\"}", "result 0", "Sunny."]
+                .map(|part| prompt.matches(part).count());
+            assert_eq!(counts, [1; 4], "{name} {content}: {prompt}");
+            assert!(prompt.contains(content.as_str().unwrap_or_default()), "{name}: {prompt}");
+        }
     }
 }
 

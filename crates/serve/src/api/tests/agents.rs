@@ -161,3 +161,16 @@ fn constraints_of_other_servers_are_taken_or_refused_by_their_names() {
         assert_eq!((refused.param.as_deref(), refused.code), (Some(param), code), "{refused:?}");
     }
 }
+
+/// The first system block of Claude Code differs from session to session: no prompt behind it would be found in the cache.
+#[test]
+fn the_billing_header_of_claude_code_is_not_part_of_the_prompt() {
+    let header = "x-anthropic-billing-header: cc_version=2.1.197.84c; cc_entrypoint=sdk-cli;";
+    let rest = "You are a Claude agent. x-anthropic-billing-header: stays here.";
+    let blocks = json!([{"type": "text", "text": header}, {"type": "text", "text": rest}]);
+    for system in [blocks, json!(format!("{header}\n{rest}")), json!(rest)] {
+        let request = messaged(json!({ "system": system })).unwrap();
+        assert_eq!(said(&request)[0]["content"], rest, "{system}");
+    }
+    assert_eq!(messaged(json!({"system": [{"text": 5}]})).unwrap_err().param.as_deref(), Some("system[0].type"));
+}

@@ -59,8 +59,11 @@ fn a_prompt_in_its_forms() {
     for (body, wanted) in
         [(json!({"prompt": "a", "raw": true}), None), (json!({"prompt": "a", "suffix": "b"}), Some("b"))]
     {
-        let RequestInput::Prompts { prompts, suffix, echo: false } = input(body) else { panic!("a prompt") };
-        assert_eq!((prompts, suffix.as_deref()), (vec![Prompt::Text("a".to_string())], wanted));
+        let RequestInput::Prompts { prompts, gap, echo: false } = input(body) else { panic!("a prompt") };
+        assert_eq!(
+            (prompts, gap.as_ref().map(|gap| gap.suffix.as_str())),
+            (vec![Prompt::Text("a".to_string())], wanted)
+        );
     }
     for limit in [-2, -1, 0] {
         let request =

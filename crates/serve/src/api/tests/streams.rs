@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use serde_json::{Map, Value, json};
 
 use crate::api::chat::ChatWriter;
 use crate::api::completions::CompletionWriter;
+use crate::api::kept_items::KeptItems;
+use crate::api::llama_cpp::LlamaCppWriter;
 use crate::api::messages::MessagesWriter;
 use crate::api::ollama::{Form, OllamaWriter};
 use crate::api::response::{self, ResponseInfo, ResponseWriter};
@@ -186,7 +189,8 @@ fn messages() {
 fn responses() {
     let mut request = super::responded(json!({"include": ["message.output_text.logprobs"]})).unwrap();
     request.repeated = Map::new();
-    let make = || ResponsesWriter::new(head(), &request);
+    let kept = Arc::new(KeptItems::default());
+    let make = || ResponsesWriter::new(head(), &request, (Arc::clone(&kept), 7));
     let events = streamed(&mut make());
     let mut items: Vec<Value> = Vec::new();
     for (number, (name, event)) in events.iter().enumerate() {
@@ -214,6 +218,19 @@ fn responses() {
 }
 
 #[test]
+fn llama_cpp() {
+    let make = || LlamaCppWriter { model: "m".to_string(), log_probabilities: true, repeated: Map::new() };
+    let events = streamed(&mut make());
+    let (last, parts) = events.split_last().unwrap();
+    let joined: String = parts.iter().map(|(_, part)| part["content"].as_str().unwrap()).collect();
+    let whole = whole(&mut make());
+    assert_eq!((&whole["content"], &whole["timings"]), (&joined.into(), &last.1["timings"]));
+    let probabilities: Vec<&Value> =
+        parts.iter().filter_map(|(_, p)| p["completion_probabilities"].as_array()).flatten().collect();
+    assert_eq!(whole["completion_probabilities"].as_array().unwrap().iter().collect::<Vec<_>>(), probabilities);
+}
+
+#[test]
 fn completion() {
     let make = || CompletionWriter { head: head(), log_probabilities: true, include_usage: false };
     let texts = streamed(&mut make());
@@ -238,7 +255,8 @@ fn a_message_begins_before_it_ends() {
 
 #[test]
 fn ollama() {
-    let make = |form| OllamaWriter::new(form, "m".to_string(), (std::time::Instant::now(), Duration::from_nanos(5)));
+    let make =
+        |form| OllamaWriter::new(form, "m".to_string(), true, (std::time::Instant::now(), Duration::from_nanos(5)));
     let numbers = |last: &Value| {
         assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("stop")));
         assert_eq!((&last["prompt_eval_count"], &last["eval_count"]), (&json!(9), &json!(5)));
@@ -248,6 +266,7 @@ fn ollama() {
     for (form, holder) in [(Form::Chat, "/message"), (Form::Generate, "")] {
         let text_of = if form == Form::Chat { "content" } else { "response" };
         let (mut text, mut thinking, mut calls) = (String::new(), String::new(), Value::Null);
+        let mut scored = Vec::new();
         let lines = streamed(&mut make(form));
         let (last, parts) = lines.split_last().unwrap();
         for (name, part) in parts {
@@ -255,6 +274,7 @@ fn ollama() {
             let held = part.pointer(holder).unwrap();
             text += held[text_of].as_str().unwrap();
             thinking += held["thinking"].as_str().unwrap_or_default();
+            scored.extend(part["logprobs"].as_array().into_iter().flatten().cloned());
             if let Some(all) = held.get("tool_calls") {
                 calls = all.clone();
             }
@@ -265,6 +285,7 @@ fn ollama() {
         let held = whole.pointer(holder).unwrap();
         assert_eq!((&held[text_of], &held["thinking"]), (&json!(text), &json!(thinking)));
         assert_eq!((text.as_str(), thinking.as_str(), &held["tool_calls"]), ("I go.", "Hm, so.", &calls));
+        assert_eq!((&whole["logprobs"], scored[0]["token"].is_string()), (&json!(scored), true));
         assert_eq!(calls[0]["function"], json!({"index": 0, "name": "go", "arguments": {"a": 1}}));
     }
     // A call that was cut off is left out.

@@ -1,0 +1,117 @@
+//! Models that come and go while a server runs: fetched from the hub into the cache, and deleted from it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hub::{Cache, HubError, Progress, Settings};
+use parking_lot::Mutex;
+use serve::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
+use serve::generation::model_pool::ModelDescription;
+
+use crate::error::Error;
+use crate::loading::LoadOptions;
+use crate::names::{Remote, hub_name};
+use crate::server::{Candidate, ModelSource, Planner, seconds_now};
+
+/// The files of each model of a server by its id, and how it is loaded.
+pub(crate) type Known = Arc<Mutex<HashMap<String, (PathBuf, LoadOptions)>>>;
+
+/// The models of a server, and the cache of the hub.
+pub(crate) struct Library {
+    planner: Planner,
+    known: Known,
+}
+
+impl Library {
+    pub(crate) fn new(planner: Planner, candidates: &[Candidate]) -> Library {
+        let one = |c: &Candidate| (c.description.name.clone(), (c.path.clone(), c.load.clone()));
+        Library { planner, known: Arc::new(Mutex::new(candidates.iter().map(one).collect())) }
+    }
+
+    pub(crate) fn known(&self) -> Known {
+        Arc::clone(&self.known)
+    }
+}
+
+impl From<Error> for LibraryError {
+    fn from(error: Error) -> LibraryError {
+        let message = error.to_string();
+        match error {
+            Error::Hub(HubError::NotFound { .. }) => LibraryError::Unknown(message),
+            Error::Hub(HubError::Name { .. } | HubError::Choice { .. })
+            | Error::Argument(_)
+            | Error::NoModel(_)
+            | Error::NotFetched { .. } => LibraryError::Refused(message),
+            _ => LibraryError::Failed(message),
+        }
+    }
+}
+
+/// Adds up what the hub tells of each file.
+struct Sums<'a> {
+    to: &'a dyn PullProgress,
+    files: Mutex<HashMap<String, (u64, u64)>>,
+}
+
+impl Progress for Sums<'_> {
+    fn file(&self, path: &str, size: u64, there: u64) {
+        self.files.lock().insert(path.to_string(), (there, size));
+        self.to.file(path, there, size);
+    }
+
+    fn advance(&self, path: &str, bytes: u64) {
+        let (here, size) = {
+            let mut files = self.files.lock();
+            let (here, size) = files.entry(path.to_string()).or_default();
+            *here += bytes;
+            (*here, *size)
+        };
+        self.to.file(path, here, size);
+    }
+
+    fn note(&self, text: &str) {
+        self.to.note(text);
+    }
+
+    fn finished(&self, _path: &str) {}
+
+    fn cancelled(&self) -> bool {
+        self.to.cancelled()
+    }
+}
+
+impl ModelLibrary for Library {
+    fn pull(&self, name: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError> {
+        let name = hub_name(name)?;
+        let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
+        let path = match cache.find(&name).map_err(Error::from)? {
+            Some(path) => path,
+            None => {
+                let remote = Remote::look(&name)?;
+                remote.admit(&self.planner.load)?;
+                remote.pull(&Sums { to: progress, files: Mutex::default() })?
+            }
+        };
+        let source = ModelSource { path: Some(path), name: name.to_string(), aliases: Vec::new() };
+        let (candidate, _) = self.planner.candidate(&source, seconds_now())?;
+        let Candidate { path, load, description, .. } = candidate;
+        self.known.lock().insert(description.name.clone(), (path, load));
+        Ok(description)
+    }
+
+    fn id(&self, name: &str) -> Result<String, LibraryError> {
+        Ok(hub_name(name)?.to_string())
+    }
+
+    fn delete(&self, name: &str) -> Result<(), LibraryError> {
+        let name = hub_name(name)?;
+        let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
+        if cache.find(&name).map_err(Error::from)?.is_none() {
+            return Err(LibraryError::Unknown(format!("{name} is not in the cache of pulled models")));
+        }
+        cache.remove(&name).map_err(Error::from)?;
+        self.known.lock().remove(&name.to_string());
+        Ok(())
+    }
+}

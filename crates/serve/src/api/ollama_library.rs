@@ -1,0 +1,155 @@
+//! `/api/pull` and `/api/delete`: Ollama's routes that change which models there are, for administrators
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::api::fields::Fields;
+use crate::api::generate::json_in_time;
+use crate::error::{ApiError, Dialect, refused};
+use crate::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
+use crate::http::access_log::RequestLog;
+use crate::http::request_body::read_json;
+use crate::http::routes::admins_only;
+use crate::state::AppState;
+
+/// Shortest time between two lines about a download.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl From<LibraryError> for ApiError {
+    fn from(error: LibraryError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            LibraryError::Unknown(_) => ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).of("model"),
+            LibraryError::Refused(_) => ApiError::bad("model_refused", message).of("model"),
+            LibraryError::Failed(_) => ApiError::fault(message),
+        }
+    }
+}
+
+/// The name of a request, whether its answer is streamed, and the library.
+async fn asked(state: &AppState, request: Request) -> Result<(String, bool, Arc<dyn ModelLibrary>), ApiError> {
+    let (head, content) = request.into_parts();
+    // What changes files on this machine is for named administrators, also where the server is open.
+    if !state.admission.has_admin_key(&head.headers) {
+        return Err(admins_only("models are pulled and deleted"));
+    }
+    let content = read_json(state, &head, content).await?;
+    let mut fields = Fields::parse(&content.bytes)?;
+    let (model, older) = (fields.text("model")?, fields.text("name")?);
+    let missing = || ApiError::bad("invalid_value", "model is missing; give {\"model\": \"org/name\"}").of("model");
+    let name = model.or(older).filter(|name| !name.is_empty()).ok_or_else(missing)?;
+    let stream = fields.flag("stream")?.unwrap_or(true);
+    fields.unused("insecure", |v| *v == false, "the hub is asked over HTTPS only")?;
+    let library = state.library.clone();
+    let library =
+        library.ok_or_else(|| ApiError::bad("models_unmanaged", "this server has no place for further models"))?;
+    Ok((name, stream, library))
+}
+
+/// Sends a line now and then. Nobody who reads them means that nobody waits.
+struct Lines {
+    to: Sender<Value>,
+    last: Mutex<Option<Instant>>,
+}
+
+impl PullProgress for Lines {
+    fn file(&self, name: &str, here: u64, size: u64) {
+        let mut last = self.last.lock();
+        if here < size && last.is_some_and(|last| last.elapsed() < PAUSE) {
+            return;
+        }
+        *last = Some(Instant::now());
+        // Clients show a bar for each digest; what does not fit is told by the next line.
+        let line = json!({"status": format!("pulling {name}"), "digest": name, "total": size, "completed": here});
+        let _ = self.to.try_send(line);
+    }
+
+    fn note(&self, text: &str) {
+        let _ = self.to.try_send(json!({ "status": text }));
+    }
+
+    fn cancelled(&self) -> bool {
+        self.to.is_closed()
+    }
+}
+
+/// `POST /api/pull`. A client that leaves ends the download; the next one resumes it.
+pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, content) = request.into_parts();
+    let log = head.extensions.get::<RequestLog>().cloned();
+    let asked = asked(&state, Request::from_parts(head.clone(), content)).await;
+    let (name, stream, library) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return refused(error, &head),
+    };
+    let (to, lines) = channel(64);
+    let done = tokio::task::spawn_blocking(move || {
+        let progress = Lines { to, last: Mutex::default() };
+        let _ = progress.to.try_send(json!({"status": "pulling manifest"}));
+        let model = library.pull(&name, &progress).map_err(ApiError::from)?;
+        tracing::info!(target: "farthing", model = model.name, "pulled");
+        state.models.add(model);
+        Ok::<Value, ApiError>(json!({"status": "success"}))
+    });
+    let done = async move { done.await.unwrap_or_else(|_| Err(ApiError::fault("a fault while pulling"))) };
+    if stream {
+        return streamed(lines, done);
+    }
+    let whole = async move {
+        // It is open while somebody waits.
+        let _lines = lines;
+        done.await
+    };
+    match json_in_time(whole, Dialect::Ollama, log).await {
+        Ok(response) => response,
+        Err(error) => refused(error, &head),
+    }
+}
+
+/// Lines as they come, and the outcome as the last one.
+fn streamed(lines: Receiver<Value>, done: impl Future<Output = Result<Value, ApiError>> + Send + 'static) -> Response {
+    let told = unfold(lines, |mut lines| async { lines.recv().await.map(|line| (line, lines)) });
+    let last = futures_util::stream::once(done).map(|outcome| {
+        outcome.unwrap_or_else(|error| {
+            tracing::warn!(target: "farthing", "a pull failed: {}", error.message);
+            error.json(Dialect::Ollama, None)
+        })
+    });
+    let bytes = told.chain(last).map(|line| Ok::<_, Infallible>(Bytes::from(format!("{line}\n"))));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(bytes)).into_response()
+}
+
+/// `DELETE /api/delete`. A model that answers requests is not deleted.
+pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, content) = request.into_parts();
+    let outcome = async {
+        let (name, _, library) = asked(&state, Request::from_parts(head.clone(), content)).await?;
+        let id = library.id(&name)?;
+        let served = state.models.named(&id).map(|_| state.models.unload(&id)).transpose()?;
+        let deleted = id.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            // Dropping it joins the engine's thread.
+            drop(served);
+            library.delete(&id)
+        });
+        done.await.unwrap_or_else(|_| Err(LibraryError::Failed("a fault while deleting".to_string())))?;
+        state.models.remove(&deleted);
+        tracing::info!(target: "farthing", model = deleted, "deleted");
+        Ok::<(), ApiError>(())
+    };
+    match outcome.await {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(error) => refused(error, &head),
+    }
+}

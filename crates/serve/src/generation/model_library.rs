@@ -1,0 +1,51 @@
+//! What fetches and deletes models while a server runs: it comes from outside, as the loader does.
+
+use thiserror::Error;
+
+use crate::generation::model_pool::ModelDescription;
+
+/// Tells how far a download is, and is asked whether to go on. Called from several threads.
+pub trait PullProgress: Sync {
+    /// So many bytes of a file are here, of `size`.
+    fn file(&self, name: &str, here: u64, size: u64);
+    /// Something a person may want to know, such as a retry.
+    fn note(&self, text: &str);
+    /// Whether nobody waits for the model any more.
+    fn cancelled(&self) -> bool;
+}
+
+/// Why a model was not fetched or deleted.
+#[allow(missing_docs, reason = "the messages say what the fields are")]
+#[derive(Debug, Error)]
+pub enum LibraryError {
+    /// There is none of that name.
+    #[error("{0}")]
+    Unknown(String),
+    /// The name, or the model, is of no use here.
+    #[error("{0}")]
+    Refused(String),
+    /// The network or the disk.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The models on this machine. All calls block.
+pub trait ModelLibrary: Send + Sync {
+    /// Fetches a model, and tells what it is. The loader knows it from then on. An interrupted download is resumed.
+    ///
+    /// # Errors
+    /// See [`LibraryError`].
+    fn pull(&self, name: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError>;
+
+    /// The id of the model that a name means.
+    ///
+    /// # Errors
+    /// It is no name of a model at a hub.
+    fn id(&self, name: &str) -> Result<String, LibraryError>;
+
+    /// Deletes a model's files. It is not in use.
+    ///
+    /// # Errors
+    /// See [`LibraryError`]; a model that was not fetched from a hub is refused.
+    fn delete(&self, name: &str) -> Result<(), LibraryError>;
+}
