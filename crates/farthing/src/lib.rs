@@ -21,6 +21,7 @@
 
 mod answer;
 mod bundled;
+mod candidate;
 mod error;
 mod generation;
 pub mod inspect;

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use serve::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
 use serve::generation::model_pool::ModelDescription;
 
+use crate::candidate::{Candidate, ModelSource, Planner, seconds_now};
 use crate::error::Error;
 use crate::loading::LoadOptions;
 use crate::names::{Remote, hub_name};
-use crate::server::{Candidate, ModelSource, Planner, seconds_now};
 
 /// The files of each model of a server by its id, and how it is loaded.
 pub(crate) type Known = Arc<Mutex<HashMap<String, (PathBuf, LoadOptions)>>>;

@@ -191,20 +191,6 @@ impl Checkpoint {
     }
 }
 
-/// Largest configuration file that is read.
-const JSON_BYTES_MAX: u64 = 1 << 20;
-
-pub(crate) fn read_json(
-    path: &Path,
-    is_sound: impl Fn(&serde_json::Value) -> bool,
-    expected: &str,
-) -> Result<serde_json::Value, CheckpointError> {
-    let bytes = tensors::read_bounded(path, JSON_BYTES_MAX)?;
-    let damaged = |what| CheckpointError::damaged(path, what);
-    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))?;
-    if is_sound(&json) { Ok(json) } else { Err(damaged(format!("it must be {expected}"))) }
-}
-
 /// Open a GGUF file, with its siblings if it is split.
 fn open_gguf(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let mut tensors = Tensors::default();
@@ -243,7 +229,7 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
         };
         return Err(CheckpointError::damaged(path, what));
     }
-    let object = |path: &Path| read_json(path, serde_json::Value::is_object, "a JSON object");
+    let object = |path: &Path| crate::settings::read_json(path, serde_json::Value::is_object, "a JSON object");
     let config = object(&config_path)?;
     // What is not supported is said before weights are looked for.
     families::from_config(&config_path, &config)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::CheckpointError;
+use crate::tensors::read_bounded;
 
 /// A configuration's values.
 pub trait ConfigValues {
@@ -20,6 +21,21 @@ pub trait ConfigValues {
     fn absent(&self, key: &str) -> bool;
     /// A value as people would see it.
     fn shown(&self, key: &str) -> String;
+}
+
+/// Largest configuration file that is read.
+const JSON_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration file.
+pub(crate) fn read_json(
+    path: &Path,
+    is_sound: impl Fn(&Value) -> bool,
+    expected: &str,
+) -> Result<Value, CheckpointError> {
+    let bytes = read_bounded(path, JSON_BYTES_MAX)?;
+    let damaged = |what| CheckpointError::damaged(path, what);
+    let json: Value = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("not JSON: {e}")))?;
+    if is_sound(&json) { Ok(json) } else { Err(damaged(format!("it must be {expected}"))) }
 }
 
 /// The error of a value that cannot be.

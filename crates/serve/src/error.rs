@@ -71,6 +71,12 @@ impl ApiError {
         ApiError::new(StatusCode::BAD_REQUEST, code, message)
     }
 
+    /// Refusal of what only administrators do.
+    pub(crate) fn admins_only(what: &str) -> ApiError {
+        let message = format!("{what} with a key of --admin-key-file");
+        ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message)
+    }
+
     pub(crate) fn fault(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", message)
     }

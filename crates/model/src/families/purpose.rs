@@ -6,7 +6,6 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use super::gguf::GgufKeys;
-use crate::checkpoint::read_json;
 use crate::error::CheckpointError;
 use crate::settings::*;
 use crate::structure::{Head, Structure};

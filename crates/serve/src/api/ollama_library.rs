@@ -20,7 +20,6 @@ use crate::error::{ApiError, Dialect, refused};
 use crate::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
 use crate::http::access_log::RequestLog;
 use crate::http::request_body::read_json;
-use crate::http::routes::admins_only;
 use crate::state::AppState;
 
 /// Shortest time between two lines about a download.
@@ -42,7 +41,7 @@ async fn asked(state: &AppState, request: Request) -> Result<(String, bool, Arc<
     let (head, content) = request.into_parts();
     // What changes files on this machine is for named administrators, also where the server is open.
     if !state.admission.has_admin_key(&head.headers) {
-        return Err(admins_only("models are pulled and deleted"));
+        return Err(ApiError::admins_only("models are pulled and deleted"));
     }
     let content = read_json(state, &head, content).await?;
     let mut fields = Fields::parse(&content.bytes)?;

@@ -167,16 +167,10 @@ async fn root(State(state): State<Arc<AppState>>) -> String {
     )
 }
 
-/// Refusal of what only administrators do.
-pub(crate) fn admins_only(what: &str) -> ApiError {
-    let message = format!("{what} with a key of --admin-key-file");
-    ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message)
-}
-
 /// The model that an administrator names.
 async fn administered(state: &AppState, head: &Parts, content: Body) -> Result<String, ApiError> {
     if !state.admission.is_admin(&head.headers) {
-        return Err(admins_only("models are loaded and unloaded"));
+        return Err(ApiError::admins_only("models are loaded and unloaded"));
     }
     let content = read_json(state, head, content).await?;
     let mut fields = Fields::parse(&content.bytes)?;
