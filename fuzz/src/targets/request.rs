@@ -1,7 +1,8 @@
 //! Bodies of requests in every dialect: what is taken is within its bounds, what is refused says so in a short line.
 use engine::Sampling;
+use serve::api::embeddings::{self, EmbedRequest, Form, INPUTS_MAX};
 use serve::api::tokenize::{parse_detokenize, parse_tokenize};
-use serve::api::{ApiError, Fields, ModelDefaults, chat, completions, llama_cpp, messages, responses};
+use serve::api::{ApiError, Fields, ModelDefaults, chat, completions, llama_cpp, messages, rerank, responses};
 use serve::request::{GenerateRequest, Prompt, RequestInput};
 
 const VOCAB: usize = 1000;
@@ -43,6 +44,19 @@ pub fn run(data: &[u8]) {
             Ok(request) => sound(&request),
             Err(refused) => short(refused),
         }
+    }
+    for form in [Form::OpenAi, Form::Ollama, Form::OllamaOne] {
+        match Fields::parse(data).and_then(|mut fields| embeddings::parse(&mut fields, form, model)) {
+            Ok(EmbedRequest { inputs, dimensions, .. }) => {
+                assert!(inputs.len() <= INPUTS_MAX && (!inputs.is_empty() || form != Form::OpenAi));
+                assert!(dimensions != Some(0));
+            }
+            Err(refused) => short(refused),
+        }
+    }
+    match Fields::parse(data).and_then(|mut fields| rerank::parse(&mut fields)) {
+        Ok(request) => assert!((1..=INPUTS_MAX).contains(&request.documents.len()) && request.top_n > 0),
+        Err(refused) => short(refused),
     }
     if let Err(refused) = Fields::parse(data).and_then(|mut fields| parse_tokenize(&mut fields, model)) {
         short(refused);
