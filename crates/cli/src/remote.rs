@@ -33,6 +33,12 @@ impl ServerArguments {
     fn ask(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let scheme = if self.url.contains("://") { "" } else { "http://" };
         let url = format!("{scheme}{}{path}", self.url.trim_end_matches('/').trim_end_matches("/v1"));
+        // A client library takes a port that is none for the usual one.
+        let given = url.parse::<ureq::http::Uri>().ok().and_then(|uri| uri.into_parts().authority);
+        let port = given.as_ref().filter(|a| a.as_str().rsplit(['@', ']']).next().is_some_and(|end| end.contains(':')));
+        if port.is_some_and(|a| a.port_u16().is_none_or(|port| port == 0)) {
+            return Err(Failure::usage(format!("--url {}: a port is a number from 1 to 65535", self.url)));
+        }
         let failed = |why: String| Failure::failed(format!("{url}: {why}"));
         let agent: Agent = Agent::config_builder()
             .http_status_as_error(false)

@@ -462,6 +462,9 @@ fn llama_cpps_own_paths_answer_in_its_shapes() {
         (json!({"n_predict": -3}), "n_predict"),
         (json!({"repeat_last_n": 0}), "repeat_last_n"),
         (json!({"logit_bias": [["Once", 1]]}), "logit_bias[0]"),
+        (json!({"logit_bias": [[1, 1], [1, 2]]}), "logit_bias[1]"),
+        (json!({"image_data": [{"data": "aGk=", "id": 1}]}), "image_data"),
+        (json!({"n_predict": null, "max_tokens": -5}), "max_tokens"),
         (json!({"return_tokens": true}), "return_tokens"),
         (json!({"ignore_eos": true}), "ignore_eos"),
         (json!({"response_fields": [1]}), "response_fields"),
@@ -475,6 +478,7 @@ fn llama_cpps_own_paths_answer_in_its_shapes() {
     assert!(status == 400 && said.contains("this model has no tokens for filling a gap"), "{said}");
     for (change, param) in [
         (json!({"input_prefix": null}), "input_prefix"),
+        (json!({"input_suffix": null}), "input_suffix"),
         (json!({"input_extra": {}}), "input_extra"),
         (json!({"input_extra": [{"filename": "a"}]}), "input_extra[0].text"),
     ] {

@@ -292,6 +292,17 @@ fn a_running_server_fetches_serves_and_deletes_models() {
     let (status, said) = ask("POST", "/api/pull", "boss", serde_json::json!({"model": "org/model", "stream": false}));
     assert_eq!((status, said.trim()), (200, "{\"status\":\"success\"}"));
     assert_eq!(server.get("/api/tags").matches("\"name\"").count(), 2);
+    // The same files under another name: with the one the other goes.
+    let main = serde_json::json!({"model": "org/model@main", "stream": false});
+    assert_eq!(ask("POST", "/api/pull", "boss", main).0, 200);
+    let (status, said) = ask(
+        "POST",
+        "/v1/completions",
+        "",
+        serde_json::json!({"model": "hf.co/org/model:latest", "prompt": "Once", "max_tokens": 1}),
+    );
+    assert!(status == 200 && said.contains("\"model\":\"org/model\""), "{said}");
+    assert_eq!(server.get("/api/tags").matches("\"name\"").count(), 3);
     let (status, said) = ask("DELETE", "/api/delete", "boss", model);
     assert_eq!((status, said.as_str()), (200, ""));
     assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));

@@ -82,8 +82,8 @@ impl Progress for Sums<'_> {
 }
 
 impl ModelLibrary for Library {
-    fn pull(&self, name: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError> {
-        let name = hub_name(name)?;
+    fn pull(&self, given: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError> {
+        let name = hub_name(given)?;
         let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
         let path = match cache.find(&name).map_err(Error::from)? {
             Some(path) => path,
@@ -93,25 +93,34 @@ impl ModelLibrary for Library {
                 remote.pull(&Sums { to: progress, files: Mutex::default() })?
             }
         };
-        let source = ModelSource { path: Some(path), name: name.to_string(), aliases: Vec::new() };
+        // Clients go on with the name that they pulled.
+        let aliases = Vec::from_iter(
+            Some(given.strip_suffix(":latest").unwrap_or(given).to_string()).filter(|given| *given != name.to_string()),
+        );
+        let source = ModelSource { path: Some(path), name: name.to_string(), aliases };
         let (candidate, _) = self.planner.candidate(&source, seconds_now())?;
         let Candidate { path, load, description, .. } = candidate;
         self.known.lock().insert(description.name.clone(), (path, load));
         Ok(description)
     }
 
-    fn id(&self, name: &str) -> Result<String, LibraryError> {
-        Ok(hub_name(name)?.to_string())
+    fn served_from(&self, name: &str) -> Result<Vec<String>, LibraryError> {
+        let name = hub_name(name)?;
+        let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
+        let Some(found) = cache.find(&name).map_err(Error::from)? else {
+            return Err(LibraryError::Unknown(format!("{name} is not in the cache of pulled models")));
+        };
+        // A name alone is the whole repository.
+        let whole = (name.file.is_none() && name.revision.is_none()).then(|| cache.repository(&name));
+        let doomed = |path: &PathBuf| *path == found || whole.as_ref().is_some_and(|whole| path.starts_with(whole));
+        let known = self.known.lock();
+        Ok(known.iter().filter(|(_, (path, _))| doomed(path)).map(|(id, _)| id.clone()).collect())
     }
 
     fn delete(&self, name: &str) -> Result<(), LibraryError> {
         let name = hub_name(name)?;
         let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
-        if cache.find(&name).map_err(Error::from)?.is_none() {
-            return Err(LibraryError::Unknown(format!("{name} is not in the cache of pulled models")));
-        }
         cache.remove(&name).map_err(Error::from)?;
-        self.known.lock().remove(&name.to_string());
         Ok(())
     }
 }

@@ -71,7 +71,8 @@ impl Cache {
         Ok(pulled)
     }
 
-    pub(crate) fn repository(&self, name: &Name) -> PathBuf {
+    /// Where everything of a repository is.
+    pub fn repository(&self, name: &Name) -> PathBuf {
         self.root.join(name.directory())
     }
 

@@ -37,9 +37,9 @@ pub fn parse_completion(fields: &mut Fields, model: ModelDefaults<'_>) -> Result
 /// The first invalid field.
 pub fn parse_infill(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRequest, ApiError> {
     const NEEDED: &str = "a string; /infill takes input_prefix and input_suffix";
-    let [Some(prefix), Some(suffix)] = [fields.text("input_prefix")?, fields.text("input_suffix")?] else {
-        return Err(wrong("input_prefix", &Value::Null, NEEDED));
-    };
+    let [prefix, suffix] =
+        ["input_prefix", "input_suffix"].map(|key| fields.text(key)?.ok_or_else(|| wrong(key, &Value::Null, NEEDED)));
+    let (prefix, suffix) = (prefix?, suffix?);
     let given = fields.take("input_extra").unwrap_or_default();
     let extra = Field::new("input_extra", &given);
     if !given.is_null() && given.as_array().is_none_or(|files| files.len() > FILES_MAX) {
@@ -51,10 +51,11 @@ pub fn parse_infill(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Gen
     };
     let files = extra.items().map(file).collect::<Result<_, ApiError>>()?;
     let begun = fields.text("prompt")?.unwrap_or_default();
-    let mut request = request(fields, model, vec![Prompt::Text(prefix)], None)?;
-    if let RequestInput::Prompts { gap, .. } = &mut request.input {
-        let room = Some(request.params.tokens_max.unwrap_or(usize::MAX));
-        *gap = Some(Gap { suffix, files, begun, room, field: "input_suffix" });
+    let gap = Gap { suffix, files, begun, room: Some(usize::MAX), field: "input_suffix" };
+    let mut request = request(fields, model, vec![Prompt::Text(prefix)], Some(gap))?;
+    if let (RequestInput::Prompts { gap: Some(gap), .. }, Some(most)) = (&mut request.input, request.params.tokens_max)
+    {
+        gap.room = Some(most);
     }
     Ok(request)
 }
@@ -72,9 +73,12 @@ fn request(
     let (response_format, format_field) = response_format::parse(fields)?;
     fields.unused("return_tokens", |v| *v == false, "the ids of a text are at /tokenize")?;
     fields.unused("lora", empty, "no adapters are loaded here")?;
+    for key in ["image_data", "multimodal_data"] {
+        fields.unused(key, empty, "only text is read")?;
+    }
     fields.unused("ignore_eos", |v| *v == false, "what follows the end of a text is no text")?;
     params.unknown = fields.unknown();
-    if let [Prompt::Text(text)] = prompts.as_slice() {
+    if let ([Prompt::Text(text)], None) = (prompts.as_slice(), &gap) {
         repeated.insert("prompt".to_string(), text.as_str().into());
     }
     let Params { sampling: s, tokens_max, stop, stream, .. } = &params;
@@ -113,12 +117,14 @@ fn strings(fields: &mut Fields, key: &'static str) -> Result<Vec<String>, ApiErr
 
 /// Sampling parameters under llama.cpp's names.
 fn parameters(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Params, ApiError> {
-    let limit = fields.take("n_predict").or_else(|| fields.take("max_tokens")).unwrap_or_default();
+    let key = if fields.peek("n_predict").is_some() { "n_predict" } else { "max_tokens" };
+    let limit = ["n_predict", "max_tokens"].map(|key| fields.take(key));
+    let limit = limit.into_iter().flatten().next().unwrap_or_default();
     let tokens_max = match whole(&limit) {
         None if limit.is_null() => None,
         Some(-2 | -1) => None,
         Some(n @ 0..) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
-        _ => return Err(wrong("n_predict", &limit, "a whole number from 0 on, or -1 = no limit")),
+        _ => return Err(wrong(key, &limit, "a whole number from 0 on, or -1 = no limit")),
     };
     let window = fields.take("repeat_last_n").unwrap_or_default();
     let penalty_window = match whole(&window) {
@@ -144,12 +150,19 @@ fn parameters(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Params, A
 
 /// A list of pairs of a token id and a number as OpenAI's object; `false` bans the token.
 fn biases(list: &Value) -> Result<Value, ApiError> {
-    let pair = |pair: Field| {
+    let pair = |pair: &Field| {
         let id = pair.value.get(0).and_then(whole).filter(|_| pair.value.as_array().is_some_and(|p| p.len() == 2));
         let id = id.ok_or_else(|| pair.wrong("a pair of a token id and a number, or false"))?;
-        Ok((id.to_string(), if pair.value[1] == false { json!(-100) } else { pair.value[1].clone() }))
+        Ok::<_, ApiError>((id.to_string(), if pair.value[1] == false { json!(-100) } else { pair.value[1].clone() }))
     };
-    Field::new("logit_bias", list).items().map(pair).collect::<Result<Map<_, _>, ApiError>>().map(Value::Object)
+    let mut map = Map::new();
+    for item in Field::new("logit_bias", list).items() {
+        let (id, bias) = pair(&item)?;
+        if map.insert(id, bias).is_some() {
+            return Err(item.wrong("a pair for a token that was not named before"));
+        }
+    }
+    Ok(map.into())
 }
 
 /// Writes answers of `/completion` and `/infill`.

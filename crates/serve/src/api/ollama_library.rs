@@ -18,7 +18,7 @@ use crate::api::fields::Fields;
 use crate::api::generate::json_in_time;
 use crate::error::{ApiError, Dialect, refused};
 use crate::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
-use crate::http::access_log::RequestLog;
+use crate::http::access_log::{RequestLog, plain};
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 
@@ -101,7 +101,11 @@ pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Respo
         state.models.add(model);
         Ok::<Value, ApiError>(json!({"status": "success"}))
     });
-    let done = async move { done.await.unwrap_or_else(|_| Err(ApiError::fault("a fault while pulling"))) };
+    let done = async move {
+        let outcome = done.await.unwrap_or_else(|_| Err(ApiError::fault("a fault while pulling")));
+        // A hub's words may have any characters.
+        outcome.inspect_err(|e| tracing::warn!(target: "farthing", "a pull failed: {}", plain(&e.message, 400)))
+    };
     if stream {
         return streamed(lines, done);
     }
@@ -119,12 +123,8 @@ pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Respo
 /// Lines as they come, and the outcome as the last one.
 fn streamed(lines: Receiver<Value>, done: impl Future<Output = Result<Value, ApiError>> + Send + 'static) -> Response {
     let told = unfold(lines, |mut lines| async { lines.recv().await.map(|line| (line, lines)) });
-    let last = futures_util::stream::once(done).map(|outcome| {
-        outcome.unwrap_or_else(|error| {
-            tracing::warn!(target: "farthing", "a pull failed: {}", error.message);
-            error.json(Dialect::Ollama, None)
-        })
-    });
+    let last = futures_util::stream::once(done);
+    let last = last.map(|outcome| outcome.unwrap_or_else(|error| error.json(Dialect::Ollama, None)));
     let bytes = told.chain(last).map(|line| Ok::<_, Infallible>(Bytes::from(format!("{line}\n"))));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(bytes)).into_response()
 }
@@ -134,17 +134,17 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
     let (head, content) = request.into_parts();
     let outcome = async {
         let (name, _, library) = asked(&state, Request::from_parts(head.clone(), content)).await?;
-        let id = library.id(&name)?;
-        let served = state.models.named(&id).map(|_| state.models.unload(&id)).transpose()?;
-        let deleted = id.clone();
+        let ids = library.served_from(&name)?;
+        let unloaded = ids.iter().map(|id| state.models.unload(id)).collect::<Result<Vec<_>, _>>()?;
+        let deleted = name.clone();
         let done = tokio::task::spawn_blocking(move || {
-            // Dropping it joins the engine's thread.
-            drop(served);
-            library.delete(&id)
+            // Dropping them joins the engines' threads.
+            drop(unloaded);
+            library.delete(&name)
         });
         done.await.unwrap_or_else(|_| Err(LibraryError::Failed("a fault while deleting".to_string())))?;
-        state.models.remove(&deleted);
-        tracing::info!(target: "farthing", model = deleted, "deleted");
+        ids.iter().for_each(|id| state.models.remove(id));
+        tracing::info!(target: "farthing", model = plain(&deleted, 200), "deleted");
         Ok::<(), ApiError>(())
     };
     match outcome.await {

@@ -22,6 +22,9 @@ use crate::http::work_slots::WorkSlot;
 use crate::ids::fresh_id;
 use crate::state::AppState;
 
+/// Bytes of a prompt after which no more is put into it.
+const TEXT_MAX: usize = 64 << 20;
+
 /// A request for scores.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RerankRequest {
@@ -79,24 +82,17 @@ fn ranking(served: &ServedModel) -> Result<&Ranking, ApiError> {
 fn tokenized(served: &ServedModel, request: &RerankRequest, slot: &WorkSlot) -> Result<Vec<Vec<u32>>, ApiError> {
     let Ranking { prompt, .. } = ranking(served)?;
     let plain = |text: &str| served.tokenizer.escape_special_tokens(text);
-    let prompt = match &request.instruction {
-        None => prompt.clone(),
-        Some(given) if prompt.contains(RERANK_INSTRUCTION) => prompt.replace(RERANK_INSTRUCTION, &plain(given)),
-        Some(given) => {
-            return Err(unsupported(
-                "instruction",
-                &given.as_str().into(),
-                "the model's prompt has none: leave it out",
-            ));
-        }
-    };
-    // Parted before anything is put in, so that a query cannot name a place.
-    let parts: Vec<Vec<&str>> = prompt.split("{query}").map(|part| part.split("{document}").collect()).collect();
+    if let Some(given) = request.instruction.as_ref().filter(|_| !prompt.contains(RERANK_INSTRUCTION)) {
+        let instead = "the model's prompt has none: leave it out";
+        return Err(unsupported("instruction", &given.as_str().into(), instead));
+    }
+    let instruction = plain(request.instruction.as_deref().unwrap_or(RERANK_INSTRUCTION));
     let query = plain(&request.query);
     let (mut all, mut total) = (Vec::with_capacity(request.documents.len()), 0);
     for (i, document) in request.documents.iter().enumerate() {
-        let document = plain(document);
-        let text = parts.iter().map(|part| part.join(&document)).collect::<Vec<_>>().join(&query);
+        let places =
+            [("{query}", query.as_str()), ("{document}", &plain(document)), (RERANK_INSTRUCTION, &instruction)];
+        let text = filled(prompt, places);
         let within = Within { tokens_max: served.engine.limits().context, left: &|| slot.cancelled() };
         let param = format!("documents[{i}]");
         let ids = served.tokenizer.encode_prompt_within(&text, within).map_err(|e| ApiError::from(e).of(&param))?;
@@ -105,6 +101,22 @@ fn tokenized(served: &ServedModel, request: &RerankRequest, slot: &WorkSlot) -> 
         all.push(ids);
     }
     Ok(all)
+}
+
+/// A prompt with texts in its places. What is put in names no places.
+fn filled(prompt: &str, places: [(&str, &str); 3]) -> String {
+    let (mut text, mut rest) = (String::new(), prompt);
+    let next = |rest: &str| {
+        let found = places.iter().filter_map(|(place, value)| Some((rest.find(place)?, place.len(), *value)));
+        found.min_by_key(|(at, ..)| *at)
+    };
+    // Longer texts fit into no context.
+    while let Some((at, length, value)) = next(rest).filter(|_| text.len() < TEXT_MAX) {
+        text.push_str(&rest[..at]);
+        text.push_str(value);
+        rest = &rest[at + length..];
+    }
+    text + rest
 }
 
 /// A score from 0 to 1: the share of the first of two logits by softmax, or the sigmoid of one.
@@ -161,12 +173,26 @@ pub async fn rerank(State(state): State<Arc<AppState>>, request: Request) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::score;
+    use super::*;
 
     #[test]
     fn a_score_is_a_share() {
         assert_eq!(score(&[0.0]), 0.5);
         assert!((score(&[2.0, 1.0]) - 0.731_058_578_630_004_9).abs() < 1e-12);
         assert_eq!((score(&[1e30, -1e30]), score(&[-1e30, 1e30])), (1.0, 0.0));
+    }
+
+    /// An instruction of many places once asked for 380 GB.
+    #[test]
+    fn what_is_put_into_a_prompt_names_no_places() {
+        let prompt = format!("{RERANK_INSTRUCTION}: {{query}} in {{document}}!");
+        let places = |query, document, instruction| {
+            filled(&prompt, [("{query}", query), ("{document}", document), (RERANK_INSTRUCTION, instruction)])
+        };
+        assert_eq!(places("{document}", "{query}", "{document} {query}"), "{document} {query}: {document} in {query}!");
+        let large = "d".repeat(1 << 20);
+        assert!(
+            filled(&"{document}".repeat(1000), [("{query}", ""), ("{document}", &large), ("I", "")]).len() < 80 << 20
+        );
     }
 }

@@ -37,11 +37,11 @@ pub trait ModelLibrary: Send + Sync {
     /// See [`LibraryError`].
     fn pull(&self, name: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError>;
 
-    /// The id of the model that a name means.
+    /// Ids of the models whose files would be deleted, whatever they are called.
     ///
     /// # Errors
-    /// It is no name of a model at a hub.
-    fn id(&self, name: &str) -> Result<String, LibraryError>;
+    /// It is no name of a model at a hub, or of none that is here.
+    fn served_from(&self, name: &str) -> Result<Vec<String>, LibraryError>;
 
     /// Deletes a model's files. It is not in use.
     ///

@@ -120,7 +120,7 @@ impl Admission {
         let account = self.access.keys.account(request.headers());
         if account.is_none() && !open {
             if !self.access.admin_keys.is_empty() && self.is_admin(request.headers()) {
-                let message = "an administrator's key opens /metrics, /v1/models, /models/load and /models/unload; send an API key here";
+                let message = "an administrator's key opens /metrics, /v1/models, /models/load, /models/unload, /api/pull and /api/delete; send an API key here";
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key", message));
             }
             let message =
