@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::gguf::GgufKeys;
 use crate::error::CheckpointError;
 use crate::settings::*;
 use crate::structure::{Head, Structure};
@@ -213,9 +212,9 @@ fn prompts(path: &Path) -> Result<(BTreeMap<String, String>, Option<String>), Ch
 }
 
 /// By the keys of a GGUF file: how its states are pooled, and how many labels it has.
-pub(crate) fn of_gguf(
-    keys: &GgufKeys,
-    whole: &GgufKeys,
+pub(crate) fn of_gguf<S: ConfigValues>(
+    keys: &S,
+    whole: &S,
     tensors: &Tensors,
     structure: &mut Structure,
 ) -> Result<Purpose, CheckpointError> {
