@@ -222,7 +222,7 @@ async fn answer(
     let mut response = if stream {
         response_body::stream(in_flight, writer)
     } else {
-        json_in_time(collect(in_flight, writer), dialect, Some(log.clone())).await?
+        json_in_time(collect(in_flight, writer), dialect, log.clone()).await?
     };
     response.headers_mut().extend(warnings.into_iter().chain(ignored));
     Ok(response)
@@ -232,10 +232,10 @@ async fn answer(
 ///
 /// # Errors
 /// What fails soon enough for a status.
-pub async fn json_in_time(
+async fn json_in_time(
     whole: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
     dialect: Dialect,
-    log: Option<RequestLog>,
+    log: RequestLog,
 ) -> Result<Response, ApiError> {
     let mut whole = Box::pin(whole);
     if let Ok(outcome) = tokio::time::timeout(JSON_DELAY_MAX, whole.as_mut()).await {
@@ -243,11 +243,8 @@ pub async fn json_in_time(
     }
     Ok(response_body::slow_json(async move {
         whole.await.unwrap_or_else(|error| {
-            let id = log.map(|log| {
-                log.update(|f| f.error = Some(error.code));
-                log.id()
-            });
-            error.json(dialect, id.as_deref())
+            log.update(|f| f.error = Some(error.code));
+            error.json(dialect, Some(&log.id()))
         })
     }))
 }

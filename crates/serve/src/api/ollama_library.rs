@@ -15,10 +15,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::api::fields::Fields;
-use crate::api::generate::json_in_time;
 use crate::error::{ApiError, Dialect, refused};
 use crate::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
-use crate::http::access_log::{RequestLog, plain};
+use crate::http::access_log::plain;
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 
@@ -86,7 +85,6 @@ impl PullProgress for Lines {
 /// `POST /api/pull`. A client that leaves ends the download; the next one resumes it.
 pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
-    let log = head.extensions.get::<RequestLog>().cloned();
     let asked = asked(&state, Request::from_parts(head.clone(), content)).await;
     let (name, stream, library) = match asked {
         Ok(asked) => asked,
@@ -109,13 +107,10 @@ pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Respo
     if stream {
         return streamed(lines, done);
     }
-    let whole = async move {
-        // It is open while somebody waits.
-        let _lines = lines;
-        done.await
-    };
-    match json_in_time(whole, Dialect::Ollama, log).await {
-        Ok(response) => response,
+    // It is open while somebody waits. A status of its own is worth the wait, as with Ollama: clients look at nothing else.
+    let _lines = lines;
+    match done.await {
+        Ok(done) => axum::Json(done).into_response(),
         Err(error) => refused(error, &head),
     }
 }

@@ -112,15 +112,14 @@ impl Admission {
             "/" | "/ready" => true,
             "/metrics" => self.access.open_metrics || self.is_admin(request.headers()),
             // An administrator has no account; what these show and do is no account's.
-            "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" => {
-                self.is_admin(request.headers())
-            }
+            "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" | "/api/tags"
+            | "/api/ps" | "/api/show" => self.is_admin(request.headers()),
             _ => false,
         };
         let account = self.access.keys.account(request.headers());
         if account.is_none() && !open {
             if !self.access.admin_keys.is_empty() && self.is_admin(request.headers()) {
-                let message = "an administrator's key opens /metrics, /v1/models, /models/load, /models/unload, /api/pull and /api/delete; send an API key here";
+                let message = "an administrator's key opens /metrics, /v1/models, /models/load and /models/unload, and Ollama's /api/tags, /api/ps, /api/show, /api/pull and /api/delete; send an API key here";
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key", message));
             }
             let message =
