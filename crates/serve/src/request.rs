@@ -25,6 +25,22 @@ pub struct GenerateRequest {
     pub stored: bool,
 }
 
+impl GenerateRequest {
+    /// Without tools and constraints.
+    pub fn new(input: RequestInput, params: Params) -> GenerateRequest {
+        GenerateRequest {
+            input,
+            tools: Tools::default(),
+            template: Map::new(),
+            response_format: ResponseFormat::Text,
+            format_field: String::new(),
+            params,
+            repeated: Map::new(),
+            stored: false,
+        }
+    }
+}
+
 /// Input of a request.
 #[derive(Clone, Debug)]
 pub enum RequestInput {

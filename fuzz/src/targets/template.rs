@@ -54,7 +54,7 @@ fn render_apart(source: &str) {
 }
 
 /// The process's side: a byte for each template that was rendered, until the input ends.
-#[allow(dead_code)] // libFuzzer's binary has no such process
+#[allow(dead_code, reason = "libFuzzer's binary has no such process")]
 pub fn serve() {
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let (mut input, mut length) = (std::io::stdin().lock(), [0; 8]);

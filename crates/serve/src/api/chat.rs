@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`: the dialect of OpenAI's and DeepSeek's clients.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use text::chat::{Message, Role, ToolCall};
 
 use crate::api::fields::{Field, Fields, ModelDefaults, TextForm, empty, unsupported, wrong};
@@ -50,16 +50,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     params.unknown = fields.unknown();
     params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
-    Ok(GenerateRequest {
-        input,
-        tools,
-        template,
-        response_format,
-        format_field,
-        params,
-        repeated: Map::new(),
-        stored: false,
-    })
+    Ok(GenerateRequest { tools, template, response_format, format_field, ..GenerateRequest::new(input, params) })
 }
 
 /// `logprobs` and `top_logprobs`: how many alternatives to each token are wanted.

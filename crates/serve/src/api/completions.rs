@@ -9,7 +9,7 @@ use crate::api::response_format;
 use crate::error::ApiError;
 use crate::generation::events::{ChoiceOutput, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput};
 
 /// Most prompts of one request, and most answers in all.
 pub(super) const PROMPTS_MAX: usize = 256;
@@ -41,16 +41,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     fields.about(&["user", "metadata"]);
     params.unknown = fields.unknown();
     let input = RequestInput::Prompts { prompts, gap: suffix.map(Gap::before), echo };
-    Ok(GenerateRequest {
-        input,
-        tools: Tools::default(),
-        template: Map::new(),
-        response_format,
-        format_field,
-        params,
-        repeated: Map::new(),
-        stored: false,
-    })
+    Ok(GenerateRequest { response_format, format_field, ..GenerateRequest::new(input, params) })
 }
 
 /// `n` and `best_of`.

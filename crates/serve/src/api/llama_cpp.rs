@@ -16,7 +16,7 @@ use crate::api::response_format;
 use crate::error::{ApiError, Dialect};
 use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
-use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, Tools};
+use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput};
 use crate::state::AppState;
 
 /// Most files around a gap.
@@ -91,8 +91,7 @@ fn request(
     repeated.insert("generation_settings".to_string(), settings);
     repeated.insert("response_fields".to_string(), only.into());
     let input = RequestInput::Prompts { prompts, gap, echo: false };
-    let (tools, template) = (Tools::default(), Map::new());
-    Ok(GenerateRequest { input, tools, template, response_format, format_field, params, repeated, stored: false })
+    Ok(GenerateRequest { response_format, format_field, repeated, ..GenerateRequest::new(input, params) })
 }
 
 /// Parameters that a model may advise.

@@ -39,16 +39,7 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
     params.unknown = fields.unknown();
     params.ignored = fields.ignored();
     let input = RequestInput::Conversation { messages, continues };
-    Ok(GenerateRequest {
-        input,
-        tools,
-        template,
-        response_format,
-        format_field,
-        params,
-        repeated: Map::new(),
-        stored: false,
-    })
+    Ok(GenerateRequest { tools, template, response_format, format_field, ..GenerateRequest::new(input, params) })
 }
 
 /// Template variables. Thinking is off unless the request asks for it.

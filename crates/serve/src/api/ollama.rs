@@ -175,16 +175,7 @@ fn request(
     fields.about(&["keep_alive"]);
     params.ignored = fields.ignored();
     params.unknown.extend(fields.unknown());
-    Ok(GenerateRequest {
-        input,
-        tools,
-        template,
-        response_format,
-        format_field,
-        params,
-        repeated: Map::new(),
-        stored: false,
-    })
+    Ok(GenerateRequest { tools, template, response_format, format_field, ..GenerateRequest::new(input, params) })
 }
 
 /// `format`: `"json"`, or a schema.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use text::tokenizer::Within;
 use text::{Detokenizer, TextError};
 
@@ -20,7 +20,7 @@ use crate::generation::served_model::ServedModel;
 use crate::generation::tool_prompt::{ToolPrompt, enabled};
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
-use crate::request::{GenerateRequest, Params, RequestInput, ResponseFormat};
+use crate::request::{GenerateRequest, Params, RequestInput};
 use crate::state::AppState;
 
 /// A request of `/tokenize` or `/apply-template`.
@@ -84,16 +84,7 @@ pub fn parse_tokenize(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<T
     let continues = continued || prefixed;
     let params = Params { model: name, unknown: fields.unknown(), ..Params::new(model.defaults.clone()) };
     let input = RequestInput::Conversation { messages, continues };
-    let request = GenerateRequest {
-        input,
-        tools,
-        template,
-        response_format: ResponseFormat::Text,
-        format_field: String::new(),
-        params,
-        repeated: Map::new(),
-        stored: false,
-    };
+    let request = GenerateRequest { tools, template, ..GenerateRequest::new(input, params) };
     Ok(TokenizeRequest::Conversation { request: Box::new(request), spelled })
 }
 
