@@ -1,0 +1,35 @@
+//! Text of our own, with properties that can be checked: generators by the names that recipes give them
+
+use rand_pcg::Pcg64;
+use serde_json::{Map, Value};
+
+/// A text with what is true of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Generated {
+    /// The text, as a model reads it.
+    pub text: String,
+    /// What can be checked: names, objects, answers; `frame` is the form it was made from, by which training and held-out sets are told apart.
+    pub labels: Map<String, Value>,
+}
+
+/// Makes documents, each from a random generator of its own: the same seed and number give the same document everywhere.
+pub trait Generator: Send + Sync {
+    /// One document. `held_out`: from the frames, names and numbers that training never sees.
+    fn generate(&self, random: &mut Pcg64, held_out: bool) -> Generated;
+}
+
+/// A generator that recipes can name.
+pub struct Kind {
+    /// Its name in a recipe.
+    pub name: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+    /// Makes it from its settings.
+    ///
+    /// # Errors
+    /// In words: a setting that is not known or cannot be.
+    pub make: fn(toml::Table) -> Result<Box<dyn Generator>, String>,
+}
+
+/// All generators, in the order in which help lists them.
+pub const KINDS: &[Kind] = &[];

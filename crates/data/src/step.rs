@@ -1,0 +1,36 @@
+//! A step that looks at one document: it keeps it, changed or not, or drops it with a reason
+
+use std::borrow::Cow;
+
+use crate::Document;
+
+/// What becomes of a document.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// It goes on.
+    Keep,
+    /// It is counted, and a sample is kept aside.
+    Drop(Reason),
+}
+
+/// Why a document is dropped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    /// The rule, such as `gopher_quality.words_min`: reports count by it.
+    pub rule: &'static str,
+    /// The value that broke it and its limit, such as `12 words, fewer than 50`.
+    pub detail: Cow<'static, str>,
+}
+
+impl Verdict {
+    /// Drops a document.
+    pub fn drop(rule: &'static str, detail: impl Into<Cow<'static, str>>) -> Verdict {
+        Verdict::Drop(Reason { rule, detail: detail.into() })
+    }
+}
+
+/// A step that looks at each document alone. What it does follows from the document and its own settings.
+pub trait Step: Send + Sync {
+    /// Keeps the document, changed or not, or drops it.
+    fn apply(&self, document: &mut Document) -> Verdict;
+}
