@@ -4,7 +4,9 @@
 //! steps alone, in memory of its own, so that results do not depend on the number of threads or machines, and what is finished is not done again.
 //! Steps that compare documents with all others ([`join`]) leave records beside each part; these are sorted, merged and decided for all parts together.
 
+pub mod atomic;
 pub mod document;
+pub mod documents;
 pub mod error;
 pub mod generators;
 pub mod join;
