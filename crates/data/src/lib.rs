@@ -13,6 +13,7 @@ pub mod join;
 pub mod options;
 pub mod step;
 pub mod steps;
+pub mod tally;
 pub mod words;
 
 pub use document::Document;

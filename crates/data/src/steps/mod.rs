@@ -1,7 +1,18 @@
 //! Steps by the names that recipes give them: a row each
 
+use std::path::Path;
+
 use crate::join::Join;
 use crate::step::Step;
+
+/// What a step can know of the recipe around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The recipe's directory, from which relative paths start.
+    pub directory: &'a Path,
+    /// The recipe's seed.
+    pub seed: u64,
+}
 
 /// What a row of the table makes.
 pub enum Made {
@@ -21,7 +32,7 @@ pub struct Kind {
     ///
     /// # Errors
     /// In words: a setting that is not known or cannot be.
-    pub make: fn(toml::Table) -> Result<Made, String>,
+    pub make: fn(toml::Table, Surroundings) -> Result<Made, String>,
 }
 
 /// All steps, in the order in which help lists them.
