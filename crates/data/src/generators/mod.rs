@@ -3,6 +3,12 @@
 use rand_pcg::Pcg64;
 use serde_json::{Map, Value};
 
+pub mod conversation;
+pub mod manual;
+pub mod split;
+
+use manual::Manual;
+
 /// A text with what is true of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generated {
@@ -24,11 +30,11 @@ pub struct Kind {
     pub name: &'static str,
     /// One line of help.
     pub help: &'static str,
-    /// Makes it from its settings.
+    /// Makes it from its settings, and from the manual of the program that runs.
     ///
     /// # Errors
     /// In words: a setting that is not known or cannot be.
-    pub make: fn(toml::Table) -> Result<Box<dyn Generator>, String>,
+    pub make: fn(toml::Table, &Manual) -> Result<Box<dyn Generator>, String>,
 }
 
 /// All generators, in the order in which help lists them.
