@@ -2,8 +2,17 @@
 
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use crate::join::Join;
+use crate::options;
 use crate::step::Step;
+
+pub mod c4;
+pub mod fineweb;
+pub mod gopher;
+pub mod limits;
+pub mod repetition;
 
 /// What a step can know of the recipe around it.
 #[derive(Clone, Copy, Debug)]
@@ -35,5 +44,46 @@ pub struct Kind {
     pub make: fn(toml::Table, Surroundings) -> Result<Made, String>,
 }
 
+/// Settings that make a step.
+pub trait Settings: DeserializeOwned {
+    /// Makes the step.
+    ///
+    /// # Errors
+    /// In words: settings that cannot be, such as a minimum above its maximum.
+    fn make(self, surroundings: Surroundings) -> Result<Made, String>;
+}
+
+fn make<S: Settings>(table: toml::Table, surroundings: Surroundings) -> Result<Made, String> {
+    options::read::<S>(table)?.make(surroundings)
+}
+
 /// All steps, in the order in which help lists them.
-pub const KINDS: &[Kind] = &[];
+#[rustfmt::skip]
+pub const KINDS: &[Kind] = &[
+    Kind { name: "gopher_quality", help: "drop by length, symbols, bullets, letters and stop words (Gopher, appendix A.1.1)", make: make::<gopher::Quality> },
+    Kind { name: "gopher_repetition", help: "drop by repeated lines, paragraphs and n-grams (Gopher, table A1)", make: make::<repetition::Repetition> },
+    Kind { name: "c4", help: "remove lines that are no sentences or are boilerplate, drop pages of code and placeholder text (C4)", make: make::<c4::Lines> },
+    Kind { name: "fineweb", help: "drop by lines without punctuation, short lines, repeated lines and lists (FineWeb, section 3.6)", make: make::<fineweb::Quality> },
+];
+
+#[cfg(test)]
+pub mod tests {
+    //! What the tests of steps share.
+
+    use super::*;
+    use crate::{Document, Verdict};
+
+    /// The rule for which a step drops a text, or nothing.
+    pub fn broken(step: &impl Step, text: &str) -> &'static str {
+        match step.apply(&mut Document::new("test", text)) {
+            Verdict::Keep => "",
+            Verdict::Drop(reason) => reason.rule,
+        }
+    }
+
+    /// Why these settings cannot be.
+    pub fn refused<S: Settings>(settings: &str) -> String {
+        let surroundings = Surroundings { directory: Path::new("."), seed: 0 };
+        make::<S>(settings.parse().unwrap(), surroundings).err().expect("settings that are refused")
+    }
+}

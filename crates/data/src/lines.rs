@@ -1,0 +1,64 @@
+//! Lines and white space of a text as Python counts them: the published quality rules are programs in Python
+
+/// Lines by any of Python's line borders (`str.splitlines`): also a form feed, a next line, a paragraph separator. The last line may lack its border.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (end, border) = border(rest.as_bytes());
+        let line = &rest[..end];
+        rest = &rest[end + border..];
+        Some(line)
+    })
+}
+
+/// Where the first line ends, and the bytes of its border.
+fn border(bytes: &[u8]) -> (usize, usize) {
+    let mut from = 0;
+    while let Some(found) = bytes[from..].iter().position(|&byte| is_border_start(byte)) {
+        let at = from + found;
+        match &bytes[at..] {
+            [b'\r', b'\n', ..] | [0xc2, 0x85, ..] => return (at, 2),
+            [0xe2, 0x80, 0xa8 | 0xa9, ..] => return (at, 3),
+            [0xc2 | 0xe2, ..] => from = at + 1,
+            _ => return (at, 1),
+        }
+    }
+    (bytes.len(), 0)
+}
+
+fn is_border_start(byte: u8) -> bool {
+    matches!(byte, b'\n'..=b'\r' | 0x1c..=0x1e | 0xc2 | 0xe2)
+}
+
+/// White space by `str.isspace`: the property White_Space and four separators among the control characters.
+pub fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// The text without white space at both ends (`str.strip`).
+pub fn trim(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values of Python 3.11.
+    #[test]
+    fn lines_as_in_python() {
+        let split = |text| lines(text).collect::<Vec<_>>();
+        assert_eq!(split(""), [""; 0]);
+        assert_eq!(split("\n"), [""]);
+        assert_eq!(split("a\r\nb\rc\n\nd"), ["a", "b", "c", "", "d"]);
+        assert_eq!(
+            split("a\u{b}b\u{c}c\u{1c}d\u{1d}e\u{1e}f\u{85}g\u{2028}h\u{2029}"),
+            ["a", "b", "c", "d", "e", "f", "g", "h"]
+        );
+        assert_eq!(split("\u{c3}\u{85}\u{2014}\u{a0}x\u{1f}y"), ["\u{c3}", "\u{2014}\u{a0}x\u{1f}y"]);
+        assert_eq!(trim("\u{1f}\u{3000} a\u{200b}\u{a0}\u{85}"), "a\u{200b}");
+    }
+}
