@@ -1,8 +1,20 @@
 //! Steps that compare each document with all others: what a document leaves is sorted and merged with what the others left, and decided in that order
+//!
+//! A part's documents leave records ([`PartRecords`]), a sorted run each part. When all are there, [`decide`] merges them, lets the join decide, and
+//! writes the decisions of each part as a sorted run; [`PartDecisions`] hands them out while the part's documents are read again. Memory is bounded
+//! by what the caller allows, besides what a join says it holds for each document. The bytes of every run follow from the documents alone.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Document, Error, Verdict};
+
+pub mod exact;
+pub mod runs;
+
+use runs::{Merge, Reader, Scratch, Sorter, Writer};
 
 /// A document by its place in the corpus as it comes to the step: part, then number in the part. The order is that of the recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -11,6 +23,12 @@ pub struct Place {
     pub part: u32,
     /// Document in the part, from 0.
     pub document: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "document {} of part {}", self.document, self.part)
+    }
 }
 
 /// What a document leaves to be compared. Records are merged in the order of their fields.
@@ -37,6 +55,9 @@ pub struct Decision {
 
 /// A step over all documents.
 pub trait Join: Send + Sync {
+    /// What is compared and what can be expected of it, a line each, to be printed before it runs.
+    fn describe(&self) -> Vec<String>;
+
     /// Puts what this document leaves into `records`, as key and position.
     fn records(&self, document: &mut Document, records: &mut Vec<(u128, u32)>);
 
@@ -53,4 +74,190 @@ pub trait Join: Send + Sync {
 
     /// Applies what was decided about this document, in order of position.
     fn apply(&self, document: &mut Document, decisions: &[Decision]) -> Verdict;
+}
+
+/// Calls `repeated` with the first record of each key and every further record of it.
+fn each_repeat(
+    records: &mut dyn Iterator<Item = Result<Record, Error>>,
+    mut repeated: impl FnMut(&Record, &Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut first: Option<Record> = None;
+    for record in records {
+        let record = record?;
+        match &first {
+            Some(first) if first.key == record.key => repeated(first, &record)?,
+            _ => first = Some(record),
+        }
+    }
+    Ok(())
+}
+
+/// What the documents of one part leave.
+pub struct PartRecords<'a> {
+    join: &'a dyn Join,
+    sorter: Sorter<Record>,
+    next: Place,
+    left: Vec<(u128, u32)>,
+}
+
+impl<'a> PartRecords<'a> {
+    /// Begins a part. `scratch` is a directory of its own; memory is `memory_bytes` and what one document leaves.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn create(
+        join: &'a dyn Join,
+        part: u32,
+        scratch: &Path,
+        memory_bytes: usize,
+    ) -> Result<PartRecords<'a>, Error> {
+        let sorter = Sorter::new(Scratch::create(scratch)?, memory_bytes);
+        Ok(PartRecords { join, sorter, next: Place { part, document: 0 }, left: Vec::new() })
+    }
+
+    /// Takes the next document.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn add(&mut self, document: &mut Document) -> Result<(), Error> {
+        self.left.clear();
+        self.join.records(document, &mut self.left);
+        for &(key, position) in &self.left {
+            self.sorter.push(Record { key, place: self.next, position })?;
+        }
+        self.next.document += 1;
+        Ok(())
+    }
+
+    /// Writes the run, and says how many documents there were.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn finish(self, path: &Path, identity: [u8; 32]) -> Result<u32, Error> {
+        self.sorter.finish_run(path, identity)?;
+        Ok(self.next.document)
+    }
+}
+
+/// The decisions of one part, for its documents in order.
+pub struct PartDecisions {
+    from: Reader<Decision>,
+    ahead: Option<Decision>,
+    of_document: Vec<Decision>,
+}
+
+impl PartDecisions {
+    /// Opens what [`decide`] wrote.
+    ///
+    /// # Errors
+    /// Where it is not there, or damaged.
+    pub fn open(path: &Path) -> Result<PartDecisions, Error> {
+        let mut from = Reader::open(path)?;
+        let ahead = from.next().transpose()?;
+        Ok(PartDecisions { from, ahead, of_document: Vec::new() })
+    }
+
+    /// The decisions about a document, by position. Documents come in ascending order.
+    ///
+    /// # Errors
+    /// Where the run is damaged.
+    pub fn of(&mut self, document: u32) -> Result<&[Decision], Error> {
+        self.of_document.clear();
+        while let Some(decision) = self.ahead.filter(|decision| decision.place.document <= document) {
+            if decision.place.document == document {
+                self.of_document.push(decision);
+            }
+            self.ahead = self.from.next().transpose()?;
+        }
+        Ok(&self.of_document)
+    }
+}
+
+/// All that a join has to decide on.
+pub struct Records<'a> {
+    /// The join with its settings, in words that differ wherever its decisions could: a run made under other words is made again.
+    pub settings: &'a str,
+    /// The runs of all parts, in any order.
+    pub runs: &'a [PathBuf],
+    /// How many documents each part has.
+    pub documents: &'a [u32],
+}
+
+impl Records<'_> {
+    fn identity(&self) -> Result<[u8; 32], Error> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.settings.len() as u64).to_le_bytes()).update(self.settings.as_bytes());
+        hasher.update(&(self.documents.len() as u64).to_le_bytes());
+        for count in self.documents {
+            hasher.update(&count.to_le_bytes());
+        }
+        let summaries = self.runs.iter().map(|run| runs::summary::<Record>(run));
+        let mut summaries: Vec<_> =
+            summaries.map(|s| s.map(|s| (s.identity, s.records, s.checksum))).collect::<Result<_, _>>()?;
+        summaries.sort_unstable();
+        for (identity, records, checksum) in summaries {
+            hasher.update(&identity).update(&records.to_le_bytes()).update(&checksum.to_le_bytes());
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    /// The document, if there is such a one: records come from files.
+    fn check(&self, record: &Record) -> Result<(), Error> {
+        let Place { part, document } = record.place;
+        match self.documents.get(part as usize) {
+            Some(&count) if document < count => Ok(()),
+            Some(count) => Err(self.foreign(record, &format!("that part has {count} documents"))),
+            None => Err(self.foreign(record, &format!("there are {} parts", self.documents.len()))),
+        }
+    }
+
+    fn foreign(&self, record: &Record, there_are: &str) -> Error {
+        let problem = format!(
+            "the sorted runs in this directory name {}, but {there_are}; remove them, and the same command makes them again",
+            record.place
+        );
+        Error::file(self.runs[0].parent().unwrap_or(Path::new(".")), problem)
+    }
+}
+
+fn is_there(path: &Path, identity: &[u8; 32]) -> bool {
+    runs::summary::<Decision>(path).is_ok_and(|summary| summary.identity == *identity)
+}
+
+/// Decides about all documents: the decisions of each part, by document and position, as a run in `directory`, whose paths come back by part.
+/// Runs that are there from the same records and settings are left as they are. Memory is `memory_bytes`, at least 512 KiB, and what the join holds.
+///
+/// # Errors
+/// Where a run is damaged or names documents that are not there, or the system refuses.
+pub fn decide(
+    join: &dyn Join,
+    records: &Records<'_>,
+    directory: &Path,
+    memory_bytes: usize,
+) -> Result<Vec<PathBuf>, Error> {
+    let identity = records.identity()?;
+    let paths: Vec<PathBuf> =
+        (0..records.documents.len()).map(|part| directory.join(format!("part-{part:05}.decisions"))).collect();
+    if paths.iter().all(|path| is_there(path, &identity)) {
+        return Ok(paths);
+    }
+    let open_max = runs::open_within(memory_bytes / 2);
+    let merge = Merge::<Record>::new(records.runs, Scratch::create(&directory.join("merging"))?, open_max)?;
+    let mut checked = merge.map(|record| record.and_then(|record| records.check(&record).map(|()| record)));
+    let mut sorter = Sorter::new(Scratch::create(&directory.join("sorting"))?, memory_bytes / 2);
+    join.decide(&mut checked, records.documents, &mut |decision| sorter.push(decision))?;
+    drop(checked);
+    let mut decisions = sorter.finish()?.peekable();
+    for (part, path) in paths.iter().enumerate() {
+        let mut writer = if is_there(path, &identity) { None } else { Some(Writer::create(path, identity)?) };
+        let in_part = |next: &Result<Decision, Error>| next.as_ref().map_or(true, |d| d.place.part as usize <= part);
+        while let Some(decision) = decisions.next_if(in_part) {
+            let decision = decision?;
+            if let Some(writer) = &mut writer {
+                writer.write(&decision)?;
+            }
+        }
+        writer.map_or(Ok(()), Writer::finish)?;
+    }
+    Ok(paths)
 }

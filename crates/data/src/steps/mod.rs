@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::join::Join;
+use crate::join::{Join, exact};
 use crate::options;
 use crate::step::Step;
 
@@ -64,6 +64,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "gopher_repetition", help: "drop by repeated lines, paragraphs and n-grams (Gopher, table A1)", make: make::<repetition::Repetition> },
     Kind { name: "c4", help: "remove lines that are no sentences or are boilerplate, drop pages of code and placeholder text (C4)", make: make::<c4::Lines> },
     Kind { name: "fineweb", help: "drop by lines without punctuation, short lines, repeated lines and lists (FineWeb, section 3.6)", make: make::<fineweb::Quality> },
+    Kind { name: "exact_dedup", help: "keep the first of documents with the same text", make: make::<exact::Exact> },
 ];
 
 #[cfg(test)]

@@ -1,0 +1,96 @@
+//! `exact_dedup`: of documents with the same text the first is kept
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{Decision, Join, Record, each_repeat};
+use crate::steps::{Made, Settings, Surroundings};
+use crate::{Document, Error, Verdict};
+
+/// What of a text counts when two are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// Every byte.
+    #[default]
+    None,
+    /// White space counts as one space wherever there is any, and not at the two ends.
+    Whitespace,
+    /// Only letters and digits count, in lower case.
+    Letters,
+}
+
+impl Normalize {
+    /// Hash of what counts of a text, by XXH3: texts that differ share one with probability 2^-128.
+    pub fn hash(self, text: &str, buffer: &mut String) -> u128 {
+        buffer.clear();
+        match self {
+            Normalize::None => return xxh3_128(text.as_bytes()),
+            Normalize::Whitespace => {
+                for word in text.split_whitespace() {
+                    if !buffer.is_empty() {
+                        buffer.push(' ');
+                    }
+                    buffer.push_str(word);
+                }
+            }
+            Normalize::Letters => {
+                for c in text.chars() {
+                    if c.is_ascii() {
+                        if c.is_ascii_alphanumeric() {
+                            buffer.push(c.to_ascii_lowercase());
+                        }
+                    } else if c.is_alphanumeric() {
+                        buffer.extend(c.to_lowercase());
+                    }
+                }
+            }
+        }
+        xxh3_128(buffer.as_bytes())
+    }
+}
+
+/// Settings of `exact_dedup`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exact {
+    /// What counts: `none` (every byte), `whitespace` or `letters`.
+    normalize: Normalize,
+}
+
+impl Settings for Exact {
+    fn make(self, _surroundings: Surroundings) -> Result<Made, String> {
+        Ok(Made::Joined(Box::new(self)))
+    }
+}
+
+impl Join for Exact {
+    fn describe(&self) -> Vec<String> {
+        let counts = match self.normalize {
+            Normalize::None => "every byte counts",
+            Normalize::Whitespace => "how much white space there is does not count",
+            Normalize::Letters => "only letters and digits count, in lower case",
+        };
+        vec![format!("exact duplicates: a hash of 128 bits a document; {counts}; the first is kept")]
+    }
+
+    fn records(&self, document: &mut Document, records: &mut Vec<(u128, u32)>) {
+        records.push((self.normalize.hash(document.text(), &mut String::new()), 0));
+    }
+
+    fn decide(
+        &self,
+        records: &mut dyn Iterator<Item = Result<Record, Error>>,
+        _documents: &[u32],
+        decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        each_repeat(records, |first, other| decide(Decision { place: other.place, position: 0, kept: first.place }))
+    }
+
+    fn apply(&self, _document: &mut Document, decisions: &[Decision]) -> Verdict {
+        match decisions {
+            [] => Verdict::Keep,
+            [decision, ..] => Verdict::drop("exact_dedup", format!("the same text as {}", decision.kept)),
+        }
+    }
+}
