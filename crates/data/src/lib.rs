@@ -14,6 +14,7 @@ pub mod lines;
 pub mod options;
 pub mod punctuation;
 pub mod sentences;
+pub mod shards;
 pub mod step;
 pub mod steps;
 pub mod tally;

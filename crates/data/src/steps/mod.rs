@@ -9,9 +9,13 @@ use crate::options;
 use crate::step::Step;
 
 pub mod c4;
+pub mod conversations;
+pub mod fill_in_middle;
 pub mod fineweb;
 pub mod gopher;
 pub mod limits;
+pub mod marks;
+pub mod preferences;
 pub mod repetition;
 
 /// What a step can know of the recipe around it.
@@ -65,6 +69,9 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "c4", help: "remove lines that are no sentences or are boilerplate, drop pages of code and placeholder text (C4)", make: make::<c4::Lines> },
     Kind { name: "fineweb", help: "drop by lines without punctuation, short lines, repeated lines and lists (FineWeb, section 3.6)", make: make::<fineweb::Quality> },
     Kind { name: "exact_dedup", help: "keep the first of documents with the same text", make: make::<exact::Exact> },
+    Kind { name: "fill_in_middle", help: "cut a share of the texts in three and put the middle last (Bavarian et al. 2022)", make: make::<fill_in_middle::FillInMiddle> },
+    Kind { name: "conversations", help: "turn checked messages into text, with the assistant's part marked", make: make::<conversations::Conversations> },
+    Kind { name: "preferences", help: "check prompts with a chosen and a rejected answer and bring them to one form", make: make::<preferences::Preferences> },
 ];
 
 #[cfg(test)]
