@@ -1,0 +1,136 @@
+//! Parts of a corpus, the unit of work: a range of a file, or of the documents of a generator
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::readers::compressed::Compression;
+use crate::readers::files::SourceFile;
+use crate::source::{Format, Source};
+
+/// Bytes of a file in one part, about.
+pub const PART_BYTES: u64 = 64 << 20;
+
+/// Documents of a generator in one part.
+pub const PART_DOCUMENTS: u64 = 10_000;
+
+/// A piece of a corpus that is worked on alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Number of its source in the recipe, from 0.
+    pub source: u32,
+    /// The file's path as the recipe's globs give it; empty for a generator.
+    pub name: String,
+    /// Where to open it; empty for a generator.
+    pub file: PathBuf,
+    /// Bytes of the file at which its records begin, or numbers of a generator's documents. A part up to
+    /// `u64::MAX` is the whole file.
+    pub range: Range<u64>,
+    /// Bytes of the file that it stands for, to tell progress by; 0 for a generator.
+    pub bytes: u64,
+}
+
+/// Cuts the sources into parts: in the order of the recipe, then of the files' paths, then of the range. `base` is the folder of the recipe.
+///
+/// # Errors
+/// A glob without a file, a file of no known format, what reading gives.
+pub fn of(sources: &[Source], base: &Path) -> Result<Vec<Part>, Error> {
+    let mut parts = Vec::new();
+    for (number, source) in sources.iter().enumerate() {
+        if source.generate.is_some() {
+            generated(number as u32, source.documents.unwrap_or(0), &mut parts);
+            continue;
+        }
+        for file in source.files(base)? {
+            of_file(number as u32, source, file, PART_BYTES, &mut parts)?;
+        }
+    }
+    Ok(parts)
+}
+
+fn generated(source: u32, documents: u64, parts: &mut Vec<Part>) {
+    let mut start = 0;
+    while start < documents {
+        let end = documents.min(start + PART_DOCUMENTS);
+        parts.push(Part { source, name: String::new(), file: PathBuf::new(), range: start..end, bytes: 0 });
+        start = end;
+    }
+}
+
+/// Cuts one file into parts of about `part_bytes`.
+///
+/// # Errors
+/// A file of no known format, what reading gives.
+pub fn of_file(
+    number: u32,
+    source: &Source,
+    file: SourceFile,
+    part_bytes: u64,
+    parts: &mut Vec<Part>,
+) -> Result<(), Error> {
+    let part = |range: Range<u64>, bytes: u64| Part {
+        source: number,
+        name: file.name.clone(),
+        file: file.path.clone(),
+        range,
+        bytes,
+    };
+    let format = source.format_of(&file.path)?;
+    let cut = match format {
+        Format::Text => source.separator.is_some(),
+        Format::Jsonl => true,
+    };
+    // What cannot be read is told by the reader, as damage.
+    let compression = Compression::of_file(&file.path).map_err(Error::io(&file.path))?;
+    if !cut || compression != Ok(Compression::None) || file.bytes <= part_bytes {
+        parts.push(part(0..u64::MAX, file.bytes));
+        return Ok(());
+    }
+    let mut start = 0;
+    while start < file.bytes {
+        // The last part is between half and one and a half of the others.
+        let end = if file.bytes - start < part_bytes + part_bytes / 2 { file.bytes } else { start + part_bytes };
+        parts.push(part(start..if end == file.bytes { u64::MAX } else { end }, end - start));
+        start = end;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_each_file_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("b.jsonl"), "x".repeat(1000)).unwrap();
+        std::fs::write(folder.path().join("a.txt"), "x".repeat(1000)).unwrap();
+        std::fs::write(folder.path().join("c.jsonl"), zstd::encode_all(&[1; 1000][..], 1).unwrap()).unwrap();
+        let source: Source = toml::from_str("name = \"s\"\nfiles = [\"*\"]").unwrap();
+        let mut parts = Vec::new();
+        for file in source.files(folder.path()).unwrap() {
+            of_file(3, &source, file, 300, &mut parts).unwrap();
+        }
+        let found: Vec<(&str, Range<u64>, u64)> =
+            parts.iter().map(|p| (p.name.as_str(), p.range.clone(), p.bytes)).collect();
+        let compressed = parts.last().unwrap().bytes;
+        let jsonl = [("b.jsonl", 0..300, 300), ("b.jsonl", 300..600, 300), ("b.jsonl", 600..u64::MAX, 400)];
+        let expected: Vec<_> = [("a.txt", 0..u64::MAX, 1000)]
+            .into_iter()
+            .chain(jsonl)
+            .chain([("c.jsonl", 0..u64::MAX, compressed)])
+            .collect();
+        assert_eq!(found, expected);
+        assert!(parts.iter().all(|part| part.source == 3));
+    }
+
+    #[test]
+    fn generators_are_cut_by_documents() {
+        let mut parts = Vec::new();
+        generated(1, 25_000, &mut parts);
+        assert_eq!(
+            parts.iter().map(|part| part.range.clone()).collect::<Vec<_>>(),
+            [0..10_000, 10_000..20_000, 20_000..25_000]
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! JSON lines: an object a line, of which only the fields that the recipe names are built
+
+use std::fmt;
+use std::fs::File;
+
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::encoding::Encoding;
+use super::fields::{Fields, Problem};
+use super::lines::{Line, Lines};
+use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, id};
+use crate::part::Part;
+use crate::source::Source;
+use crate::{Document, Error};
+
+/// Bytes of a line for each of its text: other fields, and escapes.
+const LINE_PER_TEXT: usize = 4;
+
+/// Reads the lines that begin in the part.
+pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
+    let fields = Fields::of(source).map_err(|problem| Error::file(&part.file, problem))?;
+    // One byte earlier, to see whether the part begins with a line.
+    let from = part.range.start.saturating_sub(1);
+    let input = match super::open(source, part, from)? {
+        Ok(input) => input,
+        Err(problem) => return emit(damaged(part.name.clone(), problem, b"")),
+    };
+    let (mut lines, mut line) = (Lines::new(input, from), Vec::new());
+    if part.range.start > 0 {
+        lines.next(&mut line, 0).map_err(Error::io(&part.file))?;
+    }
+    let places = LinePlaces::new(part, &lines);
+    let mut reader = Reader { source, part, fields, lines, places };
+    while reader.lines.offset() < part.range.end {
+        if !reader.read_line(&mut line, emit)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    part: &'a Part,
+    fields: Fields,
+    lines: Lines<File>,
+    places: LinePlaces<'a>,
+}
+
+impl Reader<'_> {
+    /// Reads one line. False at the end.
+    fn read_line(&mut self, line: &mut Vec<u8>, emit: Emit) -> Result<bool, Error> {
+        let begin = self.lines.offset();
+        let max = self.source.document_bytes_max.saturating_mul(LINE_PER_TEXT);
+        let problem = match self.lines.next(line, max) {
+            Ok(Line::End) => return Ok(false),
+            Ok(Line::Whole) => match self.document(line, begin) {
+                Ok(None) => return Ok(true),
+                Ok(Some(document)) => return emit(Item::Document(document)).map(|()| true),
+                Err(problem) => problem,
+            },
+            Ok(Line::Long(bytes)) => {
+                format!("a line of {bytes} bytes, over {max} ({LINE_PER_TEXT} times document_bytes_max)")
+            }
+            Err(error) => {
+                let problem = decompressing(&self.part.file, self.lines.input().is_damage(), error)?;
+                let goes_on = self.lines.input().resume().map_err(Error::io(&self.part.file))?;
+                self.emit_damaged(problem, line, emit)?;
+                return Ok(goes_on);
+            }
+        };
+        self.emit_damaged(problem, line, emit)?;
+        Ok(true)
+    }
+
+    fn emit_damaged(&mut self, problem: String, line: &[u8], emit: Emit) -> Result<(), Error> {
+        let place = self.places.place(self.lines.number())?;
+        emit(damaged(place, problem, line))
+    }
+
+    /// The document of a line; none if there is nothing on it.
+    fn document(&self, line: &[u8], begin: u64) -> Result<Option<Document>, String> {
+        let decoded;
+        let line = match self.source.encoding {
+            Encoding::Named(encoding) if encoding != encoding_rs::UTF_8 => {
+                decoded = encoding
+                    .decode_without_bom_handling_and_without_replacement(line)
+                    .ok_or_else(|| format!("bytes that {} has not", encoding.name()))?;
+                &decoded
+            }
+            _ if begin == 0 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff")) => {
+                return Err(UTF_16.into());
+            }
+            _ => std::str::from_utf8(line).map_err(|invalid| format!("no UTF-8 at byte {}", invalid.valid_up_to()))?,
+        };
+        let line = if begin == 0 { line.trim_start_matches('\u{feff}') } else { line }.trim_ascii();
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let mut record = wanted(line, &self.fields)?;
+        match self.fields.document(&mut record, || id(self.source, self.part, begin)) {
+            Ok(document) => Ok(Some(document)),
+            Err(problem @ Problem::Other(_)) => Err(problem.describe(std::iter::empty())),
+            Err(problem) => {
+                let all: Map<String, Value> = serde_json::from_str(line).map_err(|error| error.to_string())?;
+                Err(problem.describe(all.keys().map(String::as_str)))
+            }
+        }
+    }
+}
+
+/// The wanted fields of an object.
+fn wanted(line: &str, fields: &Fields) -> Result<Map<String, Value>, String> {
+    let mut deserializer = serde_json::Deserializer::from_str(line);
+    let record = deserializer.deserialize_map(Wanted(fields)).and_then(|record| deserializer.end().map(|()| record));
+    record.map_err(|error| {
+        let text = error.to_string();
+        // The line is always 1.
+        let text = text.replace("at line 1 column", "at column");
+        if error.is_data() { text } else { format!("no JSON: {text}") }
+    })
+}
+
+struct Wanted<'a>(&'a Fields);
+
+impl<'de> Visitor<'de> for Wanted<'_> {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object with fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Map<String, Value>, A::Error> {
+        let mut record = Map::new();
+        while let Some(name) = access.next_key::<std::borrow::Cow<str>>()? {
+            if !self.0.wants(&name) {
+                access.next_value::<IgnoredAny>()?;
+            } else if record.insert(name.to_string(), access.next_value()?).is_some() {
+                return Err(A::Error::custom(format!("field {name:?} is there twice")));
+            }
+        }
+        Ok(record)
+    }
+}
