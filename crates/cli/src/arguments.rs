@@ -1,7 +1,7 @@
 //! Arguments that several commands share: how a model is loaded, how tokens are chosen.
 
 use clap::Args;
-use engine::Sampling;
+use engine::{Sampling, SamplingError};
 use farthing::{LoadOptions, LoadedModel, PlannedModel};
 use model::checkpoint::Generation;
 use model::{CacheFormat, Checkpoint};
@@ -163,6 +163,8 @@ impl SamplingArguments {
     /// Refuse values of the command line that suit no model.
     pub fn check(&self) -> Outcome {
         let given = SamplingArguments { logit_bias: Vec::new(), ..self.clone() };
-        given.over(Sampling::default()).validate(usize::MAX).map_err(Failure::usage)
+        given.over(Sampling::default()).validate(usize::MAX).map_err(|SamplingError { field, value, allowed }| {
+            Failure::usage(format!("--{} {value}: give a number {allowed}", field.replace('_', "-")))
+        })
     }
 }

@@ -30,7 +30,7 @@ pub fn find(text: &str, options: &LoadOptions, quiet: bool) -> Result<PathBuf, E
 /// Fetch a model, after saying what it will take.
 pub fn fetch(name: &Name, options: &LoadOptions, quiet: bool, anyway: bool) -> Result<PathBuf, Error> {
     terminal::catch_interrupts();
-    let remote = Remote::look(name)?;
+    let remote = Remote::look(name, &Headers { quiet })?;
     if !anyway {
         remote.admit(options)?;
     }
@@ -54,6 +54,30 @@ pub fn pulled() -> Vec<String> {
     let cache = Settings::from_env().ok().map(|settings| Cache::new(settings.cache));
     let listed = cache.and_then(|cache| cache.list().ok()).unwrap_or_default();
     listed.iter().filter(|pulled| pulled.complete).map(|pulled| pulled.name.to_string()).collect()
+}
+
+/// Headers are being fetched: too small for bars.
+pub struct Headers {
+    /// Say nothing of retries.
+    pub quiet: bool,
+}
+
+impl Progress for Headers {
+    fn file(&self, _: &str, _: u64, _: u64) {}
+
+    fn advance(&self, _: &str, _: u64) {}
+
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            terminal::note(&format!("({text})"));
+        }
+    }
+
+    fn finished(&self, _: &str) {}
+
+    fn cancelled(&self) -> bool {
+        terminal::interrupt_pending()
+    }
 }
 
 /// A bar for each file that is being fetched, and one for all.

@@ -36,7 +36,7 @@ use std::process::ExitCode;
 use clap::error::ContextKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
-/// Run language models of the DeepSeek and Llama structures on one ordinary machine.
+/// Run language models (DeepSeek, Llama, Qwen, Mistral, Gemma and others) on one ordinary machine.
 #[derive(Parser)]
 #[command(
     name = "farthing",

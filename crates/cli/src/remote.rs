@@ -31,6 +31,9 @@ struct ServerArguments {
 impl ServerArguments {
     /// Ask the server: GET without a body, POST with one.
     fn ask(&self, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        if self.url.contains(['?', '#']) {
+            return Err(Failure::usage(format!("--url {}: give the address alone, without ? and #", self.url)));
+        }
         let scheme = if self.url.contains("://") { "" } else { "http://" };
         let url = format!("{scheme}{}{path}", self.url.trim_end_matches('/').trim_end_matches("/v1"));
         // A client library takes a port that is none for the usual one.

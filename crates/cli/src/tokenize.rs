@@ -7,6 +7,7 @@ use model::Checkpoint;
 use serde_json::json;
 
 use crate::arguments::ModelArgument;
+use crate::fetch::Headers;
 use crate::terminal::{put, read_text};
 use crate::{Failure, Outcome};
 
@@ -55,7 +56,7 @@ pub fn run(a: Arguments) -> Outcome {
         Some(text) => text,
         None => read_text(std::io::stdin(), "the text on stdin")?,
     };
-    let (path, _remote) = find_headers(&a.model)?;
+    let (path, _remote) = find_headers(&a.model, &Headers { quiet: false })?;
     let TokenizerParts { tokenizer, .. } = tokenizer(&Checkpoint::open(&path)?)?;
     if a.decode {
         let ids = ids(&text)?;

@@ -458,9 +458,16 @@ fn llama_cpps_own_paths_answer_in_its_shapes() {
     );
     let next = fine(&server, "/completion", json!({"prompt": long, "n_predict": 1}));
     assert!(next["tokens_cached"].as_u64().unwrap() >= 64, "{next}");
+    let penalized = json!({"repeat_penalty": 1.5, "presence_penalty": 1, "repeat_last_n": 0, "n_predict": 4});
+    let none = fine(&server, "/completion", with(body.clone(), penalized));
+    assert_eq!((&none["content"], &none["generation_settings"]["repeat_penalty"]), (&whole["content"], &json!(1.0)));
+    assert_eq!(none["generation_settings"]["repeat_last_n"], -1);
+    let endless = fine(&server, "/completion", with(body.clone(), json!({"n_predict": 1e18, "stop": ["e"]})));
+    assert_eq!(endless["stop_type"], "word");
     for (change, param) in [
         (json!({"n_predict": -3}), "n_predict"),
-        (json!({"repeat_last_n": 0}), "repeat_last_n"),
+        (json!({"repeat_last_n": -2}), "repeat_last_n"),
+        (json!({"n_predict": 1e19}), "n_predict"),
         (json!({"logit_bias": [["Once", 1]]}), "logit_bias[0]"),
         (json!({"logit_bias": [[1, 1], [1, 2]]}), "logit_bias[1]"),
         (json!({"image_data": [{"data": "aGk=", "id": 1}]}), "image_data"),
@@ -501,9 +508,10 @@ fn llama_cpps_own_paths_answer_in_its_shapes() {
     std::fs::write(tokenizer, marks.iter().fold(text, |text, (old, new)| text.replace(old, new))).unwrap();
     let coding = Server::start(&[coder.path().to_str().unwrap()]);
     let filled = fine(&coding, "/infill", with(gap.clone(), json!({"n_predict": 3, "prompt": " a"})));
-    assert_eq!(filled["tokens_predicted"], 3, "{filled}");
+    assert_eq!((&filled["tokens_predicted"], &filled["truncated"]), (&json!(3), &json!(false)), "{filled}");
     let long =
         fine(&coding, "/infill", with(gap, json!({"input_prefix": "Once upon a time. ".repeat(5000), "n_predict": 3})));
+    assert_eq!(long["truncated"], true);
     let evaluated = long["tokens_evaluated"].as_u64().unwrap();
     let (_, props) = answered(&coding.get("/props"));
     let context = props["default_generation_settings"]["n_ctx"].as_u64().unwrap();

@@ -193,6 +193,9 @@ fn what_cannot_be_embedded() {
     }
     let body = json!({"input": long, "truncate": false});
     refused(&server, "/api/embed", body, "maximum context length is 64 tokens");
+    // The text that is too long is named.
+    let error = refused(&server, "/v1/embeddings", json!({"input": ["a", long]}), "context length");
+    assert_eq!(error["error"]["param"], "input[1]", "{error}");
     refused(
         &server,
         "/api/embed",
@@ -220,6 +223,28 @@ fn what_cannot_be_embedded() {
     }
     let error = refused(&server, "/v1/rerank", json!({"query": "a", "documents": ["b"]}), "scores no documents");
     assert_eq!(error["error"]["code"], "rerank_unsupported");
+}
+
+/// Numbers that are not all there when the time is over are of no use: the request ends, and nothing runs on.
+#[test]
+fn a_timeout_ends_embeddings_that_have_begun() {
+    let server = Server::start(&[source().to_str().unwrap(), "--threads", "1"]);
+    let inputs = vec!["word ".repeat(100); 2000];
+    let request = started::post("/v1/embeddings", &json!({ "input": inputs }).to_string());
+    let (status, error) =
+        answered(&server.raw(&request.replacen("Content-Type:", "x-request-timeout: 0.1\r\nContent-Type:", 1)));
+    assert_eq!((status, &error["error"]["code"]), (408, &json!("request_timeout")), "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("x-request-timeout bounds it"), "{error}");
+    server.until("\"running\":0");
+}
+
+/// The text is longer than what is tokenized of it.
+#[test]
+fn a_text_that_is_far_too_long_is_cut_as_one_that_is_a_little_too_long() {
+    let server = Server::start(&[source().to_str().unwrap(), "--context", "64"]);
+    let of = |text: String| fine(&server, "/api/embed", json!({ "input": text }))["embeddings"].clone();
+    let line = |i: usize| format!("{i} is a word, and another.\n");
+    assert_eq!(of((0..100_000).map(line).collect()), of((0..50).map(line).collect()));
 }
 
 #[test]
@@ -270,6 +295,15 @@ fn scores_of_documents() {
         (json!({"query": "a", "documents": ["b", "c ".repeat(2000)]}), "maximum context length is 1024 tokens"),
     ] {
         refused(&server, "/v1/rerank", body, said);
+    }
+    // What is too long is named: the query, the instruction or a document.
+    let long = "c ".repeat(2000);
+    for (body, param) in [
+        (json!({"query": long, "documents": ["b"]}), "query"),
+        (json!({"query": "a", "documents": ["b"], "instruction": long}), "instruction"),
+        (json!({"query": "a", "documents": ["b", long]}), "documents[1]"),
+    ] {
+        assert_eq!(refused(&server, "/v1/rerank", body, "1024 tokens")["error"]["param"], param);
     }
     // Names of special tokens and of places in the prompt are text.
     let score = |query: &str, document: &str| {

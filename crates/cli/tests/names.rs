@@ -33,6 +33,16 @@ impl Machine {
         command
     }
 
+    /// A server whose administrator is "boss".
+    fn serve(&self) -> started::Server {
+        let keys = self.home.path().join("admins");
+        std::fs::write(&keys, "boss\n").unwrap();
+        let args = ["--admin-key-file", keys.to_str().unwrap(), "--any-name", "--threads", "1"];
+        let home = self.home.path().to_str().unwrap();
+        let environment = [("HF_HOME", home), ("HF_ENDPOINT", &self.endpoint), ("HF_HUB_CACHE", ""), ("TMPDIR", home)];
+        started::Server::start_with(&args, &environment)
+    }
+
     fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
@@ -249,31 +259,31 @@ fn what_the_hub_refuses_is_said_in_one_line() {
     assert!(String::from_utf8_lossy(&offline.stderr).contains("HF_HUB_OFFLINE is set"));
 }
 
+fn ask(server: &started::Server, method: &str, path: &str, key: &str, body: &serde_json::Value) -> (u16, String) {
+    let request = started::post(path, &body.to_string()).replacen("POST", method, 1);
+    let header = format!("Authorization: Bearer {key}\r\nContent-Type:");
+    let answer = server.raw(&request.replacen("Content-Type:", &header, 1));
+    let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer.split_once("\r\n\r\n").unwrap().1.to_string())
+}
+
 /// As Ollama's clients do it, with an administrator's key.
 #[test]
 fn a_running_server_fetches_serves_and_deletes_models() {
     let repository = bundled();
     let hub = hub(&repository);
     let machine = Machine::new(&hub.url());
-    let keys = machine.home.path().join("admins");
-    std::fs::write(&keys, "boss\n").unwrap();
-    let args = ["--admin-key-file", keys.to_str().unwrap(), "--any-name", "--threads", "1"];
-    let home = machine.home.path().to_str().unwrap();
-    let environment = [("HF_HOME", home), ("HF_ENDPOINT", machine.endpoint.as_str()), ("HF_HUB_CACHE", "")];
-    let server = started::Server::start_with(&args, &environment);
-    let ask = |method: &str, path: &str, key: &str, body: serde_json::Value| {
-        let request = started::post(path, &body.to_string()).replacen("POST", method, 1);
-        let header = format!("Authorization: Bearer {key}\r\nContent-Type:");
-        let answer = server.raw(&request.replacen("Content-Type:", &header, 1));
-        let status: u16 = answer.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, answer.split_once("\r\n\r\n").unwrap().1.to_string())
-    };
+    let server = machine.serve();
+    let ask = |method: &str, path: &str, key: &str, body| ask(&server, method, path, key, &body);
     let model = serde_json::json!({"model": "hf.co/org/model:latest"});
     for (method, path) in [("POST", "/api/pull"), ("DELETE", "/api/delete")] {
         let (status, said) = ask(method, path, "nobody", model.clone());
         assert!(status == 403 && said.contains("--admin-key-file"), "{path}: {status} {said}");
-        let (status, said) = ask(method, path, "boss", serde_json::json!({"model": "/etc/passwd", "stream": false}));
-        assert!(status == 400 && said.contains("no model name"), "{path}: {status} {said}");
+        for stream in [false, true] {
+            let body = serde_json::json!({"model": "/etc/passwd", "stream": stream});
+            let (status, said) = ask(method, path, "boss", body);
+            assert!(status == 400 && said.contains("no model name"), "{path}: {status} {said}");
+        }
         let (status, said) = ask(method, path, "boss", serde_json::json!({"model": "org/nothing", "stream": false}));
         assert!(status == 404 && said.contains("org/nothing"), "{path}: {status} {said}");
     }
@@ -307,8 +317,102 @@ fn a_running_server_fetches_serves_and_deletes_models() {
     assert_eq!((status, said.as_str()), (200, ""));
     assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
     assert_eq!(server.get("/api/tags").matches("\"name\"").count(), 1);
-    // The bundled model is no model of the hub.
-    let (status, said) = ask("DELETE", "/api/delete", "boss", serde_json::json!({"model": "seed-5.7m"}));
-    assert!(status == 400 && said.contains("no model name"), "{said}");
+    // The bundled model is no model of the hub. An empty name is none.
+    let (status, said) = ask("DELETE", "/api/delete", "boss", serde_json::json!({"model": "", "name": "seed-5.7m"}));
+    assert!(status == 400 && said.contains("seed-5.7m was not downloaded from a hub"), "{said}");
     assert_eq!(ask("POST", "/v1/completions", "", serde_json::json!({"prompt": "Once", "max_tokens": 1})).0, 200);
+}
+
+/// Each refusal of the hub has a status of its own, streamed or not, and what a failed pull left can be deleted.
+#[test]
+fn a_running_server_says_what_a_hub_refuses() {
+    let repository = bundled();
+    let broken = repository.clone();
+    let server = Server::start(move |request| {
+        let path = request.path.clone();
+        let of = |name: &str| path.contains(name);
+        let mut as_model = request.clone();
+        as_model.path = path.replace("org/cut", "org/model");
+        match () {
+            () if of("org/gated") => Reply::new(403, "").header("X-Error-Code", "GatedRepo"),
+            () if of("org/odd") => Reply::new(200, "[]"),
+            () if of("org/cut") && of("model.safetensors") && request.from().is_none() => Reply::new(404, ""),
+            () => broken.answer(&as_model),
+        }
+    });
+    let machine = Machine::new(&server.url());
+    let serving = machine.serve();
+    let pull = |name: &str, stream: bool| {
+        ask(&serving, "POST", "/api/pull", "boss", &serde_json::json!({"model": name, "stream": stream}))
+    };
+    for (name, wanted, said) in
+        [("org/gated", 403, "HF_TOKEN"), ("org/odd", 502, "listing"), ("org/cut", 404, "model.safetensors")]
+    {
+        let (status, text) = pull(name, false);
+        assert!(status == wanted && text.contains(said), "{name}: {status} {text}");
+        let (status, text) = pull(name, true);
+        assert!(status == 200 && text.contains("{\"error\":") && text.contains(said), "{name}: {status} {text}");
+    }
+    // What came of it before it failed is there, and goes.
+    assert_eq!(machine.json(&["list", "--json"])[0]["name"], "org/cut");
+    let delete = |name: &str| ask(&serving, "DELETE", "/api/delete", "boss", &serde_json::json!({ "model": name }));
+    assert_eq!(delete("org/cut").0, 200);
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    assert_eq!(delete("org/cut").0, 404);
+    drop(server);
+    let (status, text) = pull("org/model", false);
+    assert!(status == 502 && text.contains("cannot be reached"), "{status} {text}");
+    let left = std::fs::read_dir(machine.home.path()).unwrap().flatten();
+    assert!(left.map(|e| e.file_name()).all(|name| !name.to_string_lossy().starts_with("farthing-headers")));
+}
+
+/// A tokenizer that cannot be used is found before the weights are fetched.
+#[test]
+fn a_model_whose_tokenizer_is_damaged_is_not_fetched() {
+    let mut repository = bundled();
+    let tokenizer = repository.files.iter_mut().find(|(name, _)| name == "tokenizer.json").unwrap();
+    tokenizer.1 = b"{}".to_vec();
+    let server = hub(&repository);
+    let machine = Machine::new(&server.url());
+    let refused = machine.fail(&["pull", "org/model"]);
+    assert!(refused.contains("it would not load: org/model/tokenizer.json"), "{refused}");
+    assert!(server.requests_for("model.safetensors").iter().all(|r| r.headers.contains_key("range")));
+    let serving = machine.serve();
+    let body = serde_json::json!({"model": "org/model", "stream": false});
+    let (status, said) = ask(&serving, "POST", "/api/pull", "boss", &body);
+    assert!(status == 400 && said.contains("it would not load"), "{said}");
+    // Where another program has put it here, it is said too.
+    machine.succeed(&["pull", "org/model", "--anyway"]);
+    let (status, said) = ask(&serving, "POST", "/api/pull", "boss", &body);
+    assert!(status == 400 && said.contains("org/model is here, but it would not load"), "{said}");
+}
+
+/// Who leaves while the hub is asked ends that; so does one ctrl-c at the command line.
+#[test]
+fn who_leaves_ends_the_questions_to_the_hub() {
+    let server = Server::start(|_| Reply::new(500, "").header("Retry-After", "60"));
+    let machine = Machine::new(&server.url());
+    let serving = machine.serve();
+    let mut client = serving.connect();
+    let request = started::post("/api/pull", "{\"model\": \"org/model\"}");
+    let request = request.replacen("Content-Type:", "Authorization: Bearer boss\r\nContent-Type:", 1);
+    std::io::Write::write_all(&mut client, request.as_bytes()).unwrap();
+    while server.requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(client);
+    let logged = serving.logged("a pull failed");
+    assert!(logged.contains("org/model: stopped"), "{logged}");
+    let child = machine.command(&["pull", "org/model"]).spawn().unwrap();
+    while server.requests().len() < 2 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // The first answer has come, and the next attempt is a minute away.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("(org/model: the hub answers 500 Internal Server Error; trying again in 60.0 s)"), "{said}");
+    assert_eq!(server.requests().len(), 2);
 }

@@ -87,8 +87,21 @@ fn models_and_errors() {
         );
         assert!(model["size"].as_u64() > Some(0) && model["digest"].as_str().map(str::len) == Some(64), "{list}");
     }
+    // The files as they are, and in memory more.
+    let (tags, ps) = (answered(&server.get("/api/tags")).1, answered(&server.get("/api/ps")).1);
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m/model.safetensors");
+    let bytes = std::fs::metadata(file).unwrap().len();
+    assert_eq!(tags["models"][0]["size"], bytes);
+    assert!(ps["models"][0]["size"].as_u64() > Some(bytes), "{ps}");
+    let details = &tags["models"][0]["details"];
+    assert_eq!(
+        (&details["format"], &details["family"], &details["parameter_size"], &details["quantization_level"]),
+        (&json!("safetensors"), &json!("deepseek_v2"), &json!("5.73M"), &json!("BF16")),
+        "{details}"
+    );
     assert!(answered(&server.get("/api/version")).1["version"].is_string());
-    let (status, shown) = asked(&server, "/api/show", &json!({"model": "seed-5.7m:latest"}));
+    let (status, shown) = asked(&server, "/api/show", &json!({"model": "", "name": "seed-5.7m:latest"}));
+    assert_eq!(shown["details"], *details);
     assert_eq!((status, &shown["capabilities"][0]), (200, &json!("completion")), "{shown}");
     assert!(shown["template"].as_str().is_some_and(|t| !t.is_empty()), "{shown}");
     let user = json!([{"role": "user", "content": "a"}]);

@@ -176,17 +176,19 @@ fn two_models_take_turns_in_the_memory_of_one() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(server.get("/ready").contains("\"status\":\"ready\""));
-    // What is spoilt meanwhile says why, and is fine again when it is.
+    // What is spoilt meanwhile says so, the log says why, and it is fine again when it is.
     let config = directory.path().join("two/config.json");
     let kept = std::fs::read(&config).unwrap();
     std::fs::write(&config, "{").unwrap();
     let failed = ask(&server, "two");
     assert!(
         failed.starts_with("HTTP/1.1 503")
-            && failed.contains("two could not be loaded: ")
-            && failed.contains("config.json"),
+            && failed.contains("two could not be loaded; the server's log says why")
+            && !failed.contains("config.json"),
         "{failed}"
     );
+    let logged = server.logged("could not be loaded: ");
+    assert!(logged.contains("two/config.json"), "{logged}");
     std::fs::write(&config, kept).unwrap();
     assert_eq!(body(&ask(&server, "two"))["model"], "two");
 }
@@ -395,6 +397,10 @@ fn a_running_server_lists_loads_and_unloads_its_models() {
     assert!(String::from_utf8_lossy(&plain.stdout).contains("tiny"), "{}", said(&plain));
     let nowhere = farthing(&["ps", "--url", "http://127.0.0.1:9"]);
     assert!(said(&nowhere).contains("give it with --url"), "{}", said(&nowhere));
+    for odd in ["http://127.0.0.1:9/?a=b", "http://127.0.0.1:9/#x"] {
+        let refused = farthing(&["ps", "--url", odd]);
+        assert!(said(&refused).contains("without ? and #") && refused.status.code() == Some(2), "{}", said(&refused));
+    }
     // An administrator's key is no account.
     let asked = server.raw(&with_key("POST", "/v1/completions", "x-api-key: admin-1", SMALL));
     assert!(asked.starts_with("HTTP/1.1 403"), "{asked}");

@@ -157,6 +157,31 @@ fn both_readmes_have_the_known_models() {
     }
 }
 
+/// The README names the first models that `farthing models` suggests.
+#[test]
+fn first_models_are_those_that_are_suggested() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let line = readme.lines().find(|line| line.starts_with("A first model")).unwrap();
+    let named = |part: &str| {
+        let (memory, rest) = part.rsplit_once(" GB `")?;
+        let memory: u64 = memory.rsplit(' ').next()?.parse().ok()?;
+        Some((memory, rest.split('`').next()?.to_string()))
+    };
+    let rows: Vec<(u64, String)> = line.split(", ").flat_map(|part| part.split(": ")).filter_map(named).collect();
+    for (memory, name) in &rows {
+        assert_eq!(
+            farthing::known::suggested(memory << 30).map(|known| known.name),
+            Some(name.as_str()),
+            "{memory} GB"
+        );
+    }
+    let first = farthing::known::KNOWN.iter().filter(|known| known.first);
+    assert_eq!(
+        rows.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>(),
+        first.map(|k| k.name).collect::<Vec<_>>()
+    );
+}
+
 /// Lines of a function from its signature to its closing brace; above that it has to be on the list below.
 const FUNCTION_LINES: usize = 70;
 

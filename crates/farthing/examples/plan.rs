@@ -1,12 +1,12 @@
 //! What MODEL is and takes here, without reading a weight: `cargo run --release -p farthing --example plan -- MODEL [CONTEXT]`.
 
-use farthing::names::find_headers;
+use farthing::names::{Silent, find_headers};
 use farthing::{LoadOptions, PlannedModel, bundled, inspect};
 
 fn main() -> Result<(), farthing::Error> {
     let mut arguments = std::env::args().skip(1);
     let (path, _headers) = match arguments.next() {
-        Some(model) => find_headers(&model)?,
+        Some(model) => find_headers(&model, &Silent)?,
         None => (bundled()?, None),
     };
     let context = arguments.next().and_then(|text| text.parse().ok());

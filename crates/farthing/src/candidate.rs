@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::Checkpoint;
-use model::checkpoint::Purpose;
+use model::checkpoint::{Kind, Purpose};
 use model::plan::MemoryPlan;
-use serve::generation::model_pool::ModelDescription;
+use serve::generation::model_pool::{ModelDescription, ModelFiles};
 
 use crate::bundled;
 use crate::error::Error;
@@ -91,9 +91,24 @@ impl Planner {
             Purpose::Embed(_) => "embedding",
             Purpose::Rank(_) => "rerank",
         };
-        let description = ModelDescription { name, aliases, bytes, context, capability, created };
+        let files = files(&planned.checkpoint);
+        let description = ModelDescription { name, aliases, files, bytes, context, capability, created };
         let (threads, cached, plan) = (planned.threads, planned.cached(), planned.describe());
         Ok((Candidate { path, load, description, threads, cached, plan }, planned.plan.available))
+    }
+}
+
+fn files(checkpoint: &Checkpoint) -> ModelFiles {
+    let weights = checkpoint.bytes_by_format().into_iter().max_by_key(|(_, (_, bytes))| *bytes);
+    ModelFiles {
+        bytes: checkpoint.file_bytes(),
+        format: match checkpoint.kind {
+            Kind::Gguf => "gguf",
+            Kind::Safetensors => "safetensors",
+        },
+        family: checkpoint.structure.architecture.clone(),
+        parameters: checkpoint.structure.parameters().total,
+        weights: weights.map(|(name, _)| name).unwrap_or_default(),
     }
 }
 

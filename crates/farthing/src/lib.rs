@@ -1,4 +1,4 @@
-//! Run and serve language models of the DeepSeek and Llama structures on one ordinary machine.
+//! Run and serve language models (DeepSeek, Llama, Qwen, Mistral, Gemma and others) on one ordinary machine.
 //!
 //! [`Model`] opens a checkpoint (a Hugging Face directory or a GGUF file, by path or by name) and generates text. [`PlannedModel`] says what
 //! a model takes before a weight is read, [`inspect()`] what it is. [`Server`] serves models over HTTP to the clients of OpenAI, DeepSeek and

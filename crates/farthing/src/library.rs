@@ -11,7 +11,7 @@ use serve::generation::model_pool::ModelDescription;
 
 use crate::candidate::{Candidate, ModelSource, Planner, seconds_now};
 use crate::error::Error;
-use crate::loading::LoadOptions;
+use crate::loading::{LoadOptions, PlannedModel};
 use crate::names::{Remote, hub_name};
 
 /// The files of each model of a server by its id, and how it is loaded.
@@ -34,15 +34,33 @@ impl Library {
     }
 }
 
+fn cache() -> Result<Cache, Error> {
+    Ok(Cache::new(Settings::from_env()?.cache))
+}
+
 impl From<Error> for LibraryError {
     fn from(error: Error) -> LibraryError {
         let message = error.to_string();
         match error {
-            Error::Hub(HubError::NotFound { .. }) => LibraryError::Unknown(message),
+            Error::Hub(HubError::NotFound { .. } | HubError::Absent { .. }) => LibraryError::Unknown(message),
             Error::Hub(HubError::Name { .. } | HubError::Choice { .. })
             | Error::Argument(_)
             | Error::NoModel(_)
-            | Error::NotFetched { .. } => LibraryError::Refused(message),
+            | Error::NotFetched { .. }
+            | Error::Checkpoint(_)
+            | Error::Tokenizer(_) => LibraryError::Refused(message),
+            Error::Hub(HubError::Gated { .. } | HubError::Offline { .. }) => LibraryError::Denied(message),
+            Error::Hub(HubError::Busy { .. }) => LibraryError::Busy(message),
+            Error::Hub(HubError::Room { .. }) => LibraryError::Full(message),
+            Error::Hub(
+                HubError::Unreachable { .. }
+                | HubError::Connection { .. }
+                | HubError::Client { .. }
+                | HubError::Status { .. }
+                | HubError::Listing { .. }
+                | HubError::Checksum { .. },
+            ) => LibraryError::Hub(message),
+            Error::Stopped { .. } => LibraryError::Stopped(message),
             _ => LibraryError::Failed(message),
         }
     }
@@ -83,14 +101,16 @@ impl Progress for Sums<'_> {
 
 impl ModelLibrary for Library {
     fn pull(&self, given: &str, progress: &dyn PullProgress) -> Result<ModelDescription, LibraryError> {
-        let name = hub_name(given)?;
-        let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
+        let cache = cache()?;
+        let name = hub_name(&cache, given)?;
+        progress.note("pulling manifest");
+        let sums = Sums { to: progress, files: Mutex::default() };
         let path = match cache.find(&name).map_err(Error::from)? {
             Some(path) => path,
             None => {
-                let remote = Remote::look(&name)?;
+                let remote = Remote::look(&name, &sums)?;
                 remote.admit(&self.planner.load)?;
-                remote.pull(&Sums { to: progress, files: Mutex::default() })?
+                remote.pull(&sums)?
             }
         };
         // Clients go on with the name that they pulled.
@@ -100,27 +120,65 @@ impl ModelLibrary for Library {
         let source = ModelSource { path: Some(path), name: name.to_string(), aliases };
         let (candidate, _) = self.planner.candidate(&source, seconds_now())?;
         let Candidate { path, load, description, .. } = candidate;
+        // A model that other programs put here was not looked at yet.
+        let planned = PlannedModel::open(&path, &load)?;
+        planned.texts().map_err(|e| Error::NoModel(format!("{name} is here, but it would not load: {e}")))?;
         self.known.lock().insert(description.name.clone(), (path, load));
         Ok(description)
     }
 
     fn served_from(&self, name: &str) -> Result<Vec<String>, LibraryError> {
-        let name = hub_name(name)?;
-        let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
-        let Some(found) = cache.find(&name).map_err(Error::from)? else {
-            return Err(LibraryError::Unknown(format!("{name} is not in the cache of pulled models")));
-        };
-        // A name alone is the whole repository.
-        let whole = (name.file.is_none() && name.revision.is_none()).then(|| cache.repository(&name));
-        let doomed = |path: &PathBuf| *path == found || whole.as_ref().is_some_and(|whole| path.starts_with(whole));
+        let cache = cache()?;
         let known = self.known.lock();
+        let served = known.get(name.strip_suffix(":latest").unwrap_or(name));
+        if served.is_some_and(|(path, _)| !path.starts_with(cache.root())) {
+            let message = format!(
+                "{name} was not downloaded from a hub, and only such models are deleted; to serve it no more, start the server without it"
+            );
+            return Err(LibraryError::Refused(message));
+        }
+        let name = hub_name(&cache, name)?;
+        let repository = cache.repository(&name);
+        if !repository.is_dir() {
+            return Err(LibraryError::Unknown(format!("{name} is not in the cache of pulled models")));
+        }
+        // Of one that is not whole nothing is served.
+        let found = cache.find(&name).map_err(Error::from)?;
+        // A name alone is the whole repository.
+        let whole = (name.file.is_none() && name.revision.is_none()).then_some(repository);
+        let doomed = |path: &PathBuf| {
+            found.as_ref() == Some(path) || whole.as_ref().is_some_and(|whole| path.starts_with(whole))
+        };
         Ok(known.iter().filter(|(_, (path, _))| doomed(path)).map(|(id, _)| id.clone()).collect())
     }
 
     fn delete(&self, name: &str) -> Result<(), LibraryError> {
-        let name = hub_name(name)?;
-        let cache = Cache::new(Settings::from_env().map_err(Error::from)?.cache);
+        let cache = cache()?;
+        let name = hub_name(&cache, name)?;
         cache.remove(&name).map_err(Error::from)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hubs_errors_are_told_apart() {
+        let (repository, path) = (String::new(), PathBuf::new());
+        let of = |error: HubError| LibraryError::from(Error::Hub(error));
+        assert!(matches!(
+            of(HubError::Gated { repository: repository.clone(), status: 401, step: String::new() }),
+            LibraryError::Denied(_)
+        ));
+        assert!(matches!(of(HubError::Offline { what: String::new() }), LibraryError::Denied(_)));
+        assert!(matches!(of(HubError::Busy { repository: repository.clone() }), LibraryError::Busy(_)));
+        assert!(matches!(of(HubError::Room { needed: 2, free: 1, path: path.clone() }), LibraryError::Full(_)));
+        assert!(matches!(of(HubError::Listing { repository, why: String::new() }), LibraryError::Hub(_)));
+        assert!(matches!(of(HubError::Absent { name: String::new() }), LibraryError::Unknown(_)));
+        let source = std::io::Error::other("broken");
+        assert!(matches!(of(HubError::Disk { path, source }), LibraryError::Failed(_)));
+        assert!(matches!(LibraryError::from(Error::Stopped { name: String::new() }), LibraryError::Stopped(_)));
     }
 }

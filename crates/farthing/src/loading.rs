@@ -189,11 +189,11 @@ impl PlannedModel {
         Ok(Runner::new(transformer, Pool::new(self.threads), self.cache, limits))
     }
 
-    /// The model with its tokenizer and template.
+    /// The tokenizer, and the template for all conversations and the one for those with tools.
     ///
     /// # Errors
     /// Files that cannot be used, or do not belong together.
-    pub fn load(self) -> Result<LoadedModel, Error> {
+    pub(crate) fn texts(&self) -> Result<Texts, Error> {
         let TokenizerParts { tokenizer, template, tool_template, bos, eos } = tokenizer(&self.checkpoint)?;
         let path = self.checkpoint.path.display().to_string();
         let vocab = self.checkpoint.structure.vocab;
@@ -204,6 +204,16 @@ impl PlannedModel {
         }
         let template = template_of(&path, template)?;
         let tool_template = tool_template.map(|source| template_of(&path, Some(source))).transpose()?;
+        Ok(Texts { tokenizer, template, tool_template, bos, eos })
+    }
+
+    /// The model with its tokenizer and template.
+    ///
+    /// # Errors
+    /// Files that cannot be used, or do not belong together.
+    pub fn load(self) -> Result<LoadedModel, Error> {
+        let Texts { tokenizer, template, tool_template, bos, eos } = self.texts()?;
+        let (path, vocab) = (self.checkpoint.path.display().to_string(), self.checkpoint.structure.vocab);
         let generation = self.checkpoint.generation.clone();
         // Whatever the configuration, the generation configuration and the tokenizer call the end.
         let mut stops = generation.eos.clone();
@@ -224,6 +234,15 @@ impl PlannedModel {
         let runner = self.runner()?;
         Ok(LoadedModel { runner, purpose, tokenizer, template, tool_template, bos, eos, generation, stops })
     }
+}
+
+/// What turns conversations into tokens and back.
+pub(crate) struct Texts {
+    tokenizer: Tokenizer,
+    template: Box<dyn Render>,
+    tool_template: Option<Box<dyn Render>>,
+    bos: String,
+    eos: String,
 }
 
 /// A model that runs, and what it says of itself.

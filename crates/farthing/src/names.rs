@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hub::{Cache, Hub, HubError, Listing, Name, Progress, Selection, Settings};
 use model::Checkpoint;
+use model::checkpoint::TokenizerSource;
 
 use crate::error::Error;
 use crate::known::{alike, known_id};
@@ -37,10 +38,20 @@ pub fn as_copied(text: &str) -> Option<String> {
     })
 }
 
-/// A name at the hub, as people copy it. Paths are no names: who asks over a network learns nothing of the files here.
-pub(crate) fn hub_name(text: &str) -> Result<Name, Error> {
+/// A name at the hub, as people copy it, or a short one. Paths are no names: who asks over a network learns nothing of the files here.
+pub(crate) fn hub_name(cache: &Cache, text: &str) -> Result<Name, Error> {
     let text = text.strip_suffix(":latest").unwrap_or(text);
-    Ok(Name::parse(&as_copied(text).unwrap_or_else(|| text.to_string()))?)
+    let copied = as_copied(text);
+    let text = copied.as_deref().unwrap_or(text);
+    if !text.contains('/') {
+        if let Some(pulled) = short_name(cache, text)? {
+            return Ok(pulled);
+        }
+        if let Some(known) = known_id(text) {
+            return Ok(Name::parse(&known)?);
+        }
+    }
+    Ok(Name::parse(text)?)
 }
 
 /// The directory of a model whose weights or configuration were named.
@@ -128,32 +139,35 @@ pub fn path_or_name(text: &str, error: Error) -> Error {
 /// # Errors
 /// A name that nothing has, a model that would not run here, the network.
 pub fn find(text: &str, options: &LoadOptions) -> Result<PathBuf, Error> {
-    struct Silent;
-    impl Progress for Silent {
-        fn file(&self, _: &str, _: u64, _: u64) {}
-        fn advance(&self, _: &str, _: u64) {}
-        fn note(&self, _: &str) {}
-        fn finished(&self, _: &str) {}
-        fn cancelled(&self) -> bool {
-            false
-        }
-    }
     match resolve(text)? {
         Resolved::Here(path) => Ok(path),
         Resolved::Hub(name) => {
-            let remote = Remote::look(&name).map_err(|e| path_or_name(text, e))?;
+            let remote = Remote::look(&name, &Silent).map_err(|e| path_or_name(text, e))?;
             remote.admit(options)?;
             remote.pull(&Silent)
         }
     }
 }
 
+/// Nobody is told, and nobody stops it.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn file(&self, _: &str, _: u64, _: u64) {}
+    fn advance(&self, _: &str, _: u64) {}
+    fn note(&self, _: &str) {}
+    fn finished(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
 /// As `find`, but only the headers of what is not here. The directory holds them while it lives.
-pub fn find_headers(text: &str) -> Result<(PathBuf, Option<Remote>), Error> {
+pub fn find_headers(text: &str, progress: &dyn Progress) -> Result<(PathBuf, Option<Remote>), Error> {
     match resolve(text)? {
         Resolved::Here(path) => Ok((path, None)),
         Resolved::Hub(name) => {
-            let remote = Remote::look(&name).map_err(|e| path_or_name(text, e))?;
+            let remote = Remote::look(&name, progress).map_err(|e| path_or_name(text, e))?;
             Ok((remote.path.clone(), Some(remote)))
         }
     }
@@ -174,12 +188,13 @@ pub struct Remote {
 
 impl Remote {
     /// Ask the hub, and fetch configuration and headers.
-    pub fn look(name: &Name) -> Result<Remote, Error> {
+    pub fn look(name: &Name, progress: &dyn Progress) -> Result<Remote, Error> {
         let hub = Hub::new(Settings::from_env()?)?;
-        let listing = hub.listing(name)?;
+        let listing = hub.listing(name, progress).map_err(|e| stopped(name, e))?;
         let selection = hub::choose(&listing, name)?;
         let directory = tempfile::Builder::new().prefix("farthing-headers-").tempdir()?;
-        let path = hub.preview(name, &listing, &selection, directory.path())?;
+        let path = hub.preview(name, &listing, &selection, directory.path(), progress);
+        let path = path.map_err(|e| stopped(name, e))?;
         Ok(Remote { name: name.clone(), selection, listing, hub, path, directory })
     }
 
@@ -213,6 +228,10 @@ impl Remote {
         let checkpoint = Checkpoint::open(&self.path).map_err(|e| self.named(e.into()))?;
         checkpoint.complete().map_err(|e| refused("load", self.named(e.into()).to_string()))?;
         let planned = PlannedModel::new(checkpoint, options)?;
+        // Some commands need none.
+        if !matches!(planned.checkpoint.tokenizer, TokenizerSource::None) {
+            planned.texts().map_err(|e| refused("load", self.named(e).to_string()))?;
+        }
         // Where only the context is too long, the error says which one fits.
         let room = planned.plan.largest_weights().filter(|_| planned.plan.longest_context == 0);
         let Err(why) = planned.fitting() else { return Ok(()) };
@@ -238,10 +257,15 @@ impl Remote {
     /// # Errors
     /// The network, the disk, or `progress` that says stop.
     pub fn pull(&self, progress: &dyn Progress) -> Result<PathBuf, Error> {
-        self.hub.pull(&self.name, &self.listing, &self.selection, progress).map_err(|e| match e {
-            HubError::Cancelled => Error::Stopped { name: self.name.to_string() },
-            e => e.into(),
-        })
+        let pulled = self.hub.pull(&self.name, &self.listing, &self.selection, progress);
+        pulled.map_err(|e| stopped(&self.name, e))
+    }
+}
+
+fn stopped(name: &Name, error: HubError) -> Error {
+    match error {
+        HubError::Cancelled => Error::Stopped { name: name.to_string() },
+        error => error.into(),
     }
 }
 

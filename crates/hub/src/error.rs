@@ -75,6 +75,16 @@ pub enum HubError {
         /// Status.
         status: u16,
     },
+    /// There is no way to the hub.
+    #[error(
+        "{endpoint} cannot be reached: {why}; models that are already downloaded need no network; to download one, check the connection, set HTTPS_PROXY to a proxy or HF_ENDPOINT to a mirror, or give the path of a model that is on this machine"
+    )]
+    Unreachable {
+        /// Address of the hub.
+        endpoint: String,
+        /// The failure.
+        why: String,
+    },
     /// The network failed more often than is tried.
     #[error(
         "{url}: {why}; tried {}: check the network, then pull again to go on from here; where the hub cannot be reached, set HTTPS_PROXY to a proxy or HF_ENDPOINT to a mirror, or give the path of a model that is on this machine",
@@ -127,6 +137,12 @@ pub enum HubError {
         /// Why.
         source: std::io::Error,
     },
+    /// It was not downloaded.
+    #[error("{name} is not in the cache; list the cache to see what is")]
+    Absent {
+        /// The model.
+        name: String,
+    },
     /// A cache that is not laid out as it should be.
     #[error("{}: {why}", path.display())]
     Layout {
@@ -173,6 +189,10 @@ mod tests {
         let told = |attempts| HubError::Connection { url: "u".into(), why: "refused".into(), attempts }.to_string();
         for way in ["HTTPS_PROXY", "HF_ENDPOINT", "the path of a model", "tried 3 times"] {
             assert!(told(3).contains(way), "{}", told(3));
+        }
+        let unreachable = HubError::Unreachable { endpoint: "u".into(), why: "refused".into() }.to_string();
+        for way in ["HTTPS_PROXY", "HF_ENDPOINT", "the path of a model", "need no network"] {
+            assert!(unreachable.contains(way) && !unreachable.contains("pull again"), "{unreachable}");
         }
         assert!(told(1).contains("tried once"));
     }

@@ -8,6 +8,8 @@ use crate::error::HubError;
 use crate::select::{Listing, RemoteFile, check_path};
 
 const FILES_MAX: usize = 100_000;
+/// Bytes of a file: half of what the usual file systems take, so that a preview of it can have its true size.
+const FILE_MAX: u64 = 8 << 40;
 
 #[derive(Deserialize)]
 struct ModelInfo {
@@ -55,9 +57,8 @@ pub(crate) fn read(repository: &str, bytes: &[u8]) -> Result<Listing, HubError> 
             None => (None, None),
         };
         let Some(size) = large.or(sibling.size) else { return Err(refused(format!("{path} has no size"))) };
-        // Sizes are added and used as file offsets, which are signed.
-        if size > 1 << 60 {
-            return Err(refused(format!("{path} has {size} bytes, which no disk holds")));
+        if size > FILE_MAX {
+            return Err(refused(format!("{path} has {size} bytes, and at most {FILE_MAX} (8 TiB) are taken")));
         }
         let Some(sha1) = sibling.blob else { return Err(refused(format!("{path} has no blobId"))) };
         if !is_hex(&sha1, 40) || sha256.as_ref().is_some_and(|s| !is_hex(s, 64)) {
@@ -107,6 +108,7 @@ mod tests {
             format!(r#"{{"rfilename":"x","size":-1,"blobId":"{one}"}}"#),
             format!(r#"{{"rfilename":"x","size":1.5,"blobId":"{one}"}}"#),
             format!(r#"{{"rfilename":"x","size":18446744073709551615,"blobId":"{one}"}}"#),
+            format!(r#"{{"rfilename":"x","blobId":"{one}","size":100000000000000000}}"#),
             format!(r#"{{"rfilename":"x","blobId":"{one}"}}"#),
             r#"{"rfilename":"x","size":1}"#.to_string(),
             r#"{"rfilename":"x","size":1,"blobId":"../../etc"}"#.to_string(),

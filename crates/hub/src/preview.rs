@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::download::{hasher_of, hex};
+use crate::download::{Progress, hasher_of, hex};
 use crate::error::HubError;
 use crate::name::{Name, is_gguf};
 use crate::pull::check;
-use crate::remote::{Asked, Hub, Session};
+use crate::remote::{Asked, Hub};
 use crate::select::{Listing, RemoteFile, Selection};
 
 /// Fetched of a safetensors file at first; most headers are smaller.
@@ -27,11 +27,16 @@ impl Hub {
         listing: &Listing,
         selection: &Selection,
         into: &Path,
+        progress: &dyn Progress,
     ) -> Result<PathBuf, HubError> {
         check(name, listing, selection)?;
         self.online(|| name.to_string())?;
-        self.share(&selection.files, &|| false, |session, file| {
-            let bytes = head(session, name, &listing.commit, file)?;
+        self.share(&selection.files, &|| progress.cancelled(), |session, file| {
+            let fetch = |bytes: u64| {
+                let url = self.file_url(name, &listing.commit, &file.path);
+                session.fetch(&url, Asked::File(name, &file.path), (bytes, Some(bytes)), progress)
+            };
+            let bytes = head(name, file, &fetch)?;
             let at = into.join(&file.path);
             let failed = |e| HubError::write(&at, e, bytes.len() as u64);
             if let Some(parent) = at.parent() {
@@ -45,12 +50,12 @@ impl Hub {
     }
 }
 
-/// The bytes of a file that a preview has.
-fn head(session: &Session, name: &Name, commit: &str, file: &RemoteFile) -> Result<Vec<u8>, HubError> {
-    let prefix = |bytes: u64| {
-        let url = session.hub.file_url(name, commit, &file.path);
-        session.fetch(&url, Asked::File(name, &file.path), bytes, Some(bytes))
-    };
+/// The bytes of a file that a preview has; `prefix` fetches so many from its start.
+fn head(
+    name: &Name,
+    file: &RemoteFile,
+    prefix: &dyn Fn(u64) -> Result<Vec<u8>, HubError>,
+) -> Result<Vec<u8>, HubError> {
     let refused = |why: String| HubError::Listing { repository: name.repository.clone(), why };
     if file.size == 0 {
         return Ok(Vec::new());
@@ -79,6 +84,7 @@ fn head(session: &Session, name: &Name, commit: &str, file: &RemoteFile) -> Resu
     }
     Ok(bytes)
 }
+
 fn checked(file: &RemoteFile, bytes: Vec<u8>) -> (Vec<u8>, String) {
     let mut hasher = hasher_of(file);
     hasher.update(&bytes);

@@ -32,23 +32,12 @@ impl Hub {
         let _lock = wait_for(&self.cache.lock(name, "lock"), &|| progress.cancelled(), &waiting)?;
         let repository = self.cache.repository(name);
         let blobs = repository.join("blobs");
-        std::fs::create_dir_all(&blobs).map_err(|e| HubError::write(&blobs, e, selection.bytes))?;
-        let mut by_blob: BTreeMap<&str, &RemoteFile> = BTreeMap::new();
-        let mut jobs = Vec::new();
-        for file in &selection.files {
-            if by_blob.insert(file.blob(), file).is_none() {
-                let incomplete = blobs.join(format!("{}.incomplete", file.blob()));
-                let blob = blobs.join(file.blob());
-                jobs.push(BlobDownload { name, commit: &listing.commit, file, incomplete, blob, progress });
-            }
+        let fetched = self.fetch(name, listing, selection, progress);
+        if fetched.is_err() {
+            // What holds nothing does not stay.
+            let _ = std::fs::remove_dir(&blobs).and_then(|()| std::fs::remove_dir(&repository));
         }
-        self.check_room(&jobs)?;
-        self.share(&jobs, &|| progress.cancelled(), |session, job| {
-            if (session.stop)() {
-                return Err(HubError::Cancelled);
-            }
-            self.pull_blob(job, session)
-        })?;
+        fetched?;
         let snapshot = repository.join("snapshots").join(&listing.commit);
         for file in &selection.files {
             link(&snapshot, file, &blobs)?;
@@ -59,6 +48,34 @@ impl Hub {
         }
         write_reference(&repository, name.revision(), &listing.commit)?;
         Ok(if selection.model.is_empty() { snapshot } else { snapshot.join(&selection.model) })
+    }
+
+    /// All blobs of a selection.
+    fn fetch(
+        &self,
+        name: &Name,
+        listing: &Listing,
+        selection: &Selection,
+        progress: &dyn Progress,
+    ) -> Result<(), HubError> {
+        let blobs = self.cache.repository(name).join("blobs");
+        let mut by_blob: BTreeMap<&str, &RemoteFile> = BTreeMap::new();
+        let mut jobs = Vec::new();
+        for file in &selection.files {
+            if by_blob.insert(file.blob(), file).is_none() {
+                let incomplete = blobs.join(format!("{}.incomplete", file.blob()));
+                let blob = blobs.join(file.blob());
+                jobs.push(BlobDownload { name, commit: &listing.commit, file, incomplete, blob, progress });
+            }
+        }
+        self.check_room(&jobs)?;
+        std::fs::create_dir_all(&blobs).map_err(|e| HubError::write(&blobs, e, selection.bytes))?;
+        self.share(&jobs, &|| progress.cancelled(), |session, job| {
+            if (session.stop)() {
+                return Err(HubError::Cancelled);
+            }
+            self.pull_blob(job, session)
+        })
     }
 
     fn check_room(&self, jobs: &[BlobDownload]) -> Result<(), HubError> {

@@ -1,6 +1,6 @@
 //! Requests to the hub: redirects, the token, retries and what the answers mean.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use ureq::{Agent, Body, BodyReader, Proxy};
 use url::Url;
 
 use crate::cache::Cache;
+use crate::download::Progress;
 use crate::error::HubError;
 use crate::listing;
 use crate::name::Name;
@@ -76,6 +77,8 @@ pub(crate) struct Session<'a> {
 pub(crate) enum AttemptError {
     /// Another attempt would fail too.
     Final(HubError),
+    /// There was no connection.
+    Unreachable(String),
     /// Another attempt may do, after the pause that the server asks for.
     Again(String, Option<Duration>),
 }
@@ -125,8 +128,8 @@ impl Hub {
         &self.settings
     }
 
-    /// Ask what the repository holds.
-    pub fn listing(&self, name: &Name) -> Result<Listing, HubError> {
+    /// Ask what the repository holds. A hub that cannot be reached is an error at once: nothing has begun that could go on.
+    pub fn listing(&self, name: &Name, progress: &dyn Progress) -> Result<Listing, HubError> {
         name.check()?;
         self.online(|| format!("the listing of {name}"))?;
         let mut parts = vec!["api", "models"];
@@ -134,8 +137,13 @@ impl Hub {
         parts.extend(["revision", name.revision()]);
         let mut url = self.url(&parts);
         url.set_query(Some("blobs=true"));
-        let bytes = self.session(&|| false).fetch(&url, Asked::Listing(name), JSON_MAX, None)?;
-        listing::read(&name.repository, &bytes)
+        let bytes = Mutex::new(Vec::new());
+        self.share(&[url], &|| progress.cancelled(), |session, url| {
+            let answer = session.fetch(url, Asked::Listing(name), (JSON_MAX, None), progress)?;
+            *bytes.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+            Ok(())
+        })?;
+        listing::read(&name.repository, &bytes.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Refuse where the network is forbidden.
@@ -260,13 +268,22 @@ impl Hub {
 }
 
 impl Session<'_> {
-    /// Fetches a whole answer of at most `limit` bytes, or the first `prefix` bytes of one, with retries.
-    pub(crate) fn fetch(&self, url: &Url, asked: Asked, limit: u64, prefix: Option<u64>) -> Result<Vec<u8>, HubError> {
+    /// Fetches a whole answer of at most so many bytes, or the first `prefix` bytes of one, with retries.
+    pub(crate) fn fetch(
+        &self,
+        url: &Url,
+        asked: Asked,
+        (limit, prefix): (u64, Option<u64>),
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, HubError> {
         let mut retry = Retry::new(self, url);
         loop {
             match self.fetch_once(url, asked, limit, prefix) {
                 Ok(bytes) => return Ok(bytes),
-                Err(failure) => retry.pause(failure, &|_| {})?,
+                Err(AttemptError::Unreachable(why)) if matches!(asked, Asked::Listing(_)) => {
+                    return Err(HubError::Unreachable { endpoint: shown(&self.hub.endpoint), why });
+                }
+                Err(failure) => retry.pause(failure, &|why| progress.note(&format!("{}: {why}", asked.words())))?,
             }
         }
     }
@@ -354,14 +371,16 @@ impl Session<'_> {
     }
 
     fn failure(&self, error: ureq::Error) -> AttemptError {
+        let Patience { connect, idle, .. } = self.hub.patience;
+        let silent = |limit: Duration| format!("nothing came for {:.1} s", limit.as_secs_f64());
         match error {
             _ if (self.stop)() => AttemptError::Final(HubError::Cancelled),
-            ureq::Error::Timeout(phase) => {
-                let Patience { connect, idle, .. } = self.hub.patience;
-                let connecting = matches!(phase, ureq::Timeout::Resolve | ureq::Timeout::Connect);
-                let limit = if connecting { connect } else { idle };
-                AttemptError::Again(format!("nothing came for {:.1} s", limit.as_secs_f64()), None)
+            ureq::Error::Timeout(ureq::Timeout::Resolve | ureq::Timeout::Connect) => {
+                AttemptError::Unreachable(silent(connect))
             }
+            ureq::Error::Timeout(_) => AttemptError::Again(silent(idle), None),
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => AttemptError::Unreachable(words(&error)),
+            ureq::Error::Io(ref io) if !was_connected(io.kind()) => AttemptError::Unreachable(words(&error)),
             other => AttemptError::Again(words(&other), None),
         }
     }
@@ -371,6 +390,14 @@ impl Asked<'_> {
     fn name(&self) -> &Name {
         match self {
             Asked::Listing(name) | Asked::File(name, _) => name,
+        }
+    }
+
+    /// What it is, for notes.
+    fn words(&self) -> &str {
+        match self {
+            Asked::Listing(name) => &name.repository,
+            Asked::File(_, file) => file,
         }
     }
 }
@@ -410,6 +437,7 @@ impl Retry<'_> {
     pub(crate) fn pause(&mut self, failure: AttemptError, note: &dyn Fn(&str)) -> Result<(), HubError> {
         let (why, after) = match failure {
             AttemptError::Final(error) => return Err(error),
+            AttemptError::Unreachable(why) => (why, None),
             AttemptError::Again(why, after) => (why, after),
         };
         let patience = self.session.hub.patience;
@@ -463,6 +491,26 @@ fn shown(url: &Url) -> String {
 
 fn status(url: &Url, code: StatusCode) -> HubError {
     HubError::Status { url: shown(url), status: code.as_u16() }
+}
+
+/// Whether an error of this kind is one of a connection that was there. A name that is not resolved has a kind without a name.
+fn was_connected(kind: ErrorKind) -> bool {
+    use ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, InvalidData, NotConnected, TimedOut,
+        UnexpectedEof, WouldBlock,
+    };
+    matches!(
+        kind,
+        ConnectionReset
+            | ConnectionAborted
+            | BrokenPipe
+            | UnexpectedEof
+            | NotConnected
+            | InvalidData
+            | TimedOut
+            | Interrupted
+            | WouldBlock
+    )
 }
 
 /// An error of the client in one line, down to its cause.

@@ -12,12 +12,13 @@ use crate::snapshot::entries;
 
 impl Cache {
     /// Remove a repository; with a file, only that GGUF model of it; with a revision alone, only that snapshot. A blob goes
-    /// when no other link points at it. Gives the bytes freed.
+    /// when no other link points at it. Where there is no such model, what a pull that failed has left is removed: nobody knows
+    /// of which model that is a part. Gives the bytes freed.
     pub fn remove(&self, name: &Name) -> Result<u64, HubError> {
         name.check()?;
         let repository = self.repository(name);
         if std::fs::symlink_metadata(&repository).is_err() {
-            return Err(layout(&repository, format!("{name} is not in the cache; list the cache to see what is")));
+            return Err(HubError::Absent { name: name.to_string() });
         }
         real_directory(&repository)?;
         let Some(_lock) = Lock::try_take(&self.lock(name, "lock"))? else {
@@ -28,15 +29,14 @@ impl Cache {
             std::fs::remove_dir_all(&repository).map_err(|e| HubError::disk(&repository, e))?;
             return Ok(bytes);
         }
-        let Some(snapshot) = self.snapshot(name)? else {
-            return Err(layout(&repository, format!("{name} is not in the cache; list the cache to see what is")));
-        };
+        let Some(snapshot) = self.snapshot(name)? else { return remove_leftovers(&repository, name) };
         let inside = [repository.join("snapshots"), repository.join("blobs"), snapshot.clone()];
         inside.iter().filter(|path| path.exists()).try_for_each(|path| real_directory(path))?;
         let there = entries(&snapshot)?;
         let doomed: Vec<String> = match &name.file {
             Some(file) => match pick_gguf(there.iter().map(String::as_str), Some(file)) {
                 Picked::One(parts) => parts.into_iter().filter(|part| there.contains(part)).collect(),
+                Picked::None(_) if has_leftovers(&repository)? => return remove_leftovers(&repository, name),
                 Picked::Several(models) | Picked::None(models) => {
                     let files: Vec<&str> = models.iter().filter_map(|m| m.first()).map(String::as_str).collect();
                     let why = format!("{file} does not mean one GGUF file; there are: {}", files.join(", "));
@@ -129,6 +129,37 @@ fn linked(repository: &Path) -> Result<BTreeSet<PathBuf>, HubError> {
     let snapshots = repository.join("snapshots");
     let links = entries(&snapshots)?;
     Ok(links.iter().filter_map(|link| blob_of(&snapshots.join(link), repository)).collect())
+}
+
+/// Blobs that no snapshot links to, whole or not.
+fn leftovers(repository: &Path) -> Result<Vec<PathBuf>, HubError> {
+    let blobs = repository.join("blobs");
+    if blobs.exists() {
+        real_directory(&blobs)?;
+    }
+    let linked = linked(repository)?;
+    Ok(entries(&blobs)?.iter().map(|blob| blobs.join(blob)).filter(|blob| !linked.contains(blob)).collect())
+}
+
+fn has_leftovers(repository: &Path) -> Result<bool, HubError> {
+    Ok(!leftovers(repository)?.is_empty())
+}
+
+/// Remove what a pull left that did not end well, and the repository where nothing else is in it.
+fn remove_leftovers(repository: &Path, name: &Name) -> Result<u64, HubError> {
+    let loose = leftovers(repository)?;
+    if loose.is_empty() {
+        return Err(HubError::Absent { name: name.to_string() });
+    }
+    let mut freed = 0;
+    for blob in loose {
+        freed += std::fs::symlink_metadata(&blob).map_or(0, |there| there.len());
+        std::fs::remove_file(&blob).map_err(|e| HubError::disk(&blob, e))?;
+    }
+    if entries(&repository.join("snapshots"))?.is_empty() {
+        std::fs::remove_dir_all(repository).map_err(|e| HubError::disk(repository, e))?;
+    }
+    Ok(freed)
 }
 
 /// References that name a snapshot.

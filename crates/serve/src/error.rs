@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use text::TextError;
 
 use crate::generation::model_pool::ModelUnavailable;
-use crate::http::access_log::RequestLog;
+use crate::http::access_log::{RequestLog, plain};
 
 /// The API whose clients use a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +170,9 @@ pub fn id_of(head: &Parts) -> Option<String> {
 
 impl From<ModelUnavailable> for ApiError {
     fn from(error: ModelUnavailable) -> ApiError {
+        if let ModelUnavailable::Failed { name, cause } = &error {
+            tracing::error!(target: "farthing", model = name, "could not be loaded: {}", plain(cause, 1000));
+        }
         let (status, code) = match &error {
             ModelUnavailable::Unknown { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
             ModelUnavailable::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading"),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_serve::generation::model_pool::{ModelDescription, ModelPool};
+use farthing_serve::generation::model_pool::{ModelDescription, ModelFiles, ModelPool};
 use farthing_serve::{Access, AppState, ServerLimits, Tls, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +20,7 @@ fn state_with(bounds: ServerLimits) -> Arc<AppState> {
     let description = ModelDescription {
         name: "m".to_string(),
         aliases: Vec::new(),
+        files: ModelFiles::default(),
         bytes: 1,
         context: 1,
         capability: "completion",
@@ -127,7 +128,7 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
     let address = listener.local_addr().unwrap();
     let state = state();
     tokio::spawn(listen(listener, None, Arc::clone(&state), std::future::pending::<()>()));
-    assert!(state.start().await.unwrap_err().to_string().contains("m could not be loaded: there is none"));
+    assert!(state.start().await.unwrap_err().to_string().contains("m could not be loaded; the server's log says why"));
     let get = async |path: &str| {
         plain(address, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await
     };
@@ -142,7 +143,10 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
         body.len()
     );
     let failed = plain(address, asked.as_bytes()).await;
-    assert!(failed.starts_with("HTTP/1.1 503") && failed.contains("m could not be loaded: there is none"), "{failed}");
+    assert!(
+        failed.starts_with("HTTP/1.1 503") && failed.contains("m could not be loaded; the server's log says why"),
+        "{failed}"
+    );
 }
 
 /// A connection from this address of the loopback network.

@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod detokenizer;
+pub mod ends;
 pub mod families;
 mod gguf_tokenizer;
 pub mod grammar;

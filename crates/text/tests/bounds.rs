@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use farthing_text::ends::{first_tokens, last_tokens};
 use farthing_text::tokenizer::Within;
 use farthing_text::{TextError, Tokenizer};
 
@@ -78,4 +79,35 @@ fn what_nobody_waits_for_ends() {
     assert_eq!(words.get(), 10);
     words.set(9);
     assert!(matches!(tokenizer.encode_prompt_within(&text, bound), Err(TextError::Left)));
+}
+
+/// The ends of a long text have the tokens that they have in the whole, and most of it is not encoded.
+#[test]
+fn the_ends_of_a_long_text_are_encoded_as_in_the_whole() {
+    let tokenizer = tokenizer();
+    let story = "Once upon a time, there was a little cat. \"Hello!\" said 12345 dogs.\n\n\tIt's caf\u{e9} time: \u{732b}\u{1f431} e\u{301}\r\n";
+    let code = "    fn main() {\n        let x = [1, 2, 3];\n\n        println!(\"{}\", x.len());\n    }\n";
+    let pieces = [story, code, "one two  three ", "\u{732b}\u{1f431}\u{e9}", "word\n"];
+    let mut texts: Vec<String> = pieces.iter().map(|piece| piece.repeat(400_000 / piece.len())).collect();
+    // A number in each line, so that no two parts are alike.
+    texts.push((0..20_000).map(|i| format!("{story}{}\n", i * 7919)).collect());
+    for text in texts {
+        let whole = tokenizer.encode(&text, false).unwrap();
+        for wanted in [0, 1, 2, 100, 4000, whole.len() - 1, whole.len()] {
+            let longest = Cell::new(0);
+            let encode = |part: &str| {
+                longest.set(part.len().max(longest.get()));
+                tokenizer.encode(part, false)
+            };
+            let (first, last) = (first_tokens(&text, wanted, encode), last_tokens(&text, wanted, encode));
+            let (first, last) = (first.unwrap(), last.unwrap());
+            assert_eq!(first[..wanted], whole[..wanted], "{wanted} of {:?}", &text[..20]);
+            assert_eq!(last[last.len() - wanted..], whole[whole.len() - wanted..], "{wanted} of {:?}", &text[..20]);
+            assert!(wanted == whole.len() || first.len() > wanted && last.len() > wanted);
+            assert!(wanted > 100 || longest.get() < 32 << 10, "{} bytes for {wanted}", longest.get());
+        }
+    }
+    let short = tokenizer.encode(story, false).unwrap();
+    assert_eq!(first_tokens(story, 2, |part| tokenizer.encode(part, false)).unwrap(), short);
+    assert_eq!(last_tokens(story, 2, |part| tokenizer.encode(part, false)).unwrap(), short);
 }

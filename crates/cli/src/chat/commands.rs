@@ -38,9 +38,11 @@ pub const SETTINGS: [&str; 10] = [
     "max_tokens",
 ];
 
-/// The known word that is most like what was typed.
-fn nearest<'a>(typed: &str, known: &[&'a str]) -> &'a str {
-    known.iter().copied().max_by(|a, b| strsim::jaro(a, typed).total_cmp(&strsim::jaro(b, typed))).unwrap_or_default()
+/// The known word that is most like what was typed, in words; nothing where none is alike.
+fn nearest(typed: &str, known: &[&str]) -> String {
+    let likeness = |word: &str| strsim::jaro(word.trim_start_matches('/'), typed.trim_start_matches('/'));
+    let best = known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|word| likeness(word) > 0.75);
+    best.map_or_else(String::new, |word| format!("did you mean {word}? "))
 }
 
 /// What a person typed.
@@ -93,10 +95,7 @@ pub fn parse(text: &str) -> Input<'_> {
         "/load" => Input::Load(rest),
         "/stats" => Input::Stats,
         "/quit" | "/exit" | "/bye" => Input::Quit,
-        other => Input::Wrong(format!(
-            "{other} is no command; the nearest is {}, /help lists all",
-            nearest(other, &COMMANDS)
-        )),
+        other => Input::Wrong(format!("{other} is no command; {}/help lists all", nearest(other, &COMMANDS))),
     }
 }
 
@@ -118,7 +117,7 @@ pub fn set(options: &mut GenerateOptions, vocab: usize, name: &str, value: &str)
         "seed" if value == "random" => changed.seed = None,
         "seed" => changed.seed = Some(number(name, value)?),
         "max_tokens" => options.max_tokens = number(name, value)?,
-        other => return Err(format!("{other} is no setting; the nearest is {}", nearest(other, &SETTINGS))),
+        other => return Err(format!("{other} is no setting; {}/help lists all", nearest(other, &SETTINGS))),
     }
     changed.validate(vocab).map_err(|e| e.to_string())?;
     options.sampling = changed;
@@ -147,8 +146,9 @@ mod tests {
         assert!(matches!(parse("/load"), Input::Wrong(_)) && matches!(parse("/model"), Input::Wrong(_)));
         assert_eq!(
             parse("/retyr"),
-            Input::Wrong("/retyr is no command; the nearest is /retry, /help lists all".to_string())
+            Input::Wrong("/retyr is no command; did you mean /retry? /help lists all".to_string())
         );
+        assert_eq!(parse("/frob"), Input::Wrong("/frob is no command; /help lists all".to_string()));
         assert!(matches!(parse("/set top_p"), Input::Wrong(_)));
         assert!(matches!(parse("/what"), Input::Wrong(_)));
         // Pasted text of several lines is text, whatever it begins with.
@@ -163,7 +163,9 @@ mod tests {
         assert_eq!(options.sampling.temperature, 0.7);
         assert!(set(&mut options, 10, "top_p", "7").unwrap_err().contains("from 0 to 1"));
         assert!(set(&mut options, 10, "top_p", "x").is_err());
-        assert!(set(&mut options, 10, "colour", "1").is_err());
+        assert_eq!(set(&mut options, 10, "colour", "1").unwrap_err(), "colour is no setting; /help lists all");
+        let temp = set(&mut options, 10, "temp", "1").unwrap_err();
+        assert_eq!(temp, "temp is no setting; did you mean temperature? /help lists all");
         assert!(set(&mut options, 10, "seed", "7").is_ok() && options.sampling.seed == Some(7));
         assert!(set(&mut options, 10, "seed", "random").is_ok() && options.sampling.seed.is_none());
         assert!(set(&mut options, 10, "max_tokens", "9").is_ok() && options.max_tokens == 9);

@@ -1,6 +1,6 @@
 //! Conversations in files: `{"messages": [{"role": ..., "content": ...}]}`, as APIs take them.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -35,10 +35,23 @@ pub fn write(file: &Path, messages: &[Message]) -> std::io::Result<()> {
 /// Write a conversation where a person said; a file that holds something else stays.
 pub fn save(file: &Path, messages: &[Message]) -> Result<(), Failure> {
     let failed = |why: String| Failure::failed(format!("{}: {why}", file.display()));
+    // What is typed is text: bytes that are none were replaced when the line was read.
+    if file.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+        return Err(failed("the name is not UTF-8; give another name".to_string()));
+    }
     if file.exists() && read(file).is_err() {
         return Err(failed("it is there and holds no conversation; give another name".to_string()));
     }
-    write(file, messages).map_err(|e| failed(format!("{e}; give a file in a directory that is there")))
+    write(file, messages).map_err(|e| failed(format!("{e}; {}", hint(&e))))
+}
+
+/// What to do about a conversation that could not be written.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "give a file in a directory that is there",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room, or give a file on another disk",
+        _ => "give a file that can be written",
+    }
 }
 
 /// Read what `write` wrote.
@@ -72,7 +85,14 @@ mod tests {
         std::fs::write(&other, "mine").unwrap();
         assert!(save(&other, &messages).unwrap_err().to_string().contains("holds no conversation"));
         assert_eq!(std::fs::read(&other).unwrap(), b"mine");
-        assert!(save(&directory.path().join("none/a.json"), &messages).is_err());
+        let told = |file: &Path| save(file, &messages).unwrap_err().to_string();
+        assert!(told(&directory.path().join("none/a.json")).contains("a directory that is there"));
+        assert!(told(&directory.path().join("a\u{fffd}.json")).contains("not UTF-8"));
+        let full = directory.path().join("full");
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        let said = write(&full, &messages).unwrap_err();
+        assert_eq!(said.kind(), ErrorKind::StorageFull);
+        assert!(hint(&said).contains("make room"));
         for (text, why) in [
             ("[]", "invalid length"),
             ("{\"messages\": 7}", "invalid type"),

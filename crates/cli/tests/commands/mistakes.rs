@@ -9,7 +9,7 @@ fn mistakes_are_one_line() {
     assert!(fail(&["generate", "/nowhere/at/all", "-p", "x"]).contains("/nowhere/at/all: No such file"));
     assert!(fails_with(2, &["generate", model, "-p", ""]).contains("the prompt is empty"));
     assert!(
-        fails_with(2, &["generate", model, "-p", "x", "--top-p", "2"]).contains("top_p is 2; it must be from 0 to 1")
+        fails_with(2, &["generate", model, "-p", "x", "--top-p", "2"]).contains("--top-p 2: give a number from 0 to 1")
     );
     let long = "cat ".repeat(600);
     assert!(fail(&["generate", model, "-p", &long, "--context", "256"]).contains("more than the context of 256"));
@@ -308,8 +308,8 @@ fn values_that_cannot_be_are_named_with_what_would_do() {
     let directory = Scratch::new("values");
     let directory = directory.0.to_str().unwrap();
     for (args, said) in [
-        (&["generate", model, "-p", "x", "-t", "-1"][..], "temperature is -1; it must be from 0 to 100"),
-        (&["generate", model, "-p", "x", "--top-p", "-0.5"], "top_p is -0.5; it must be from 0 to 1"),
+        (&["generate", model, "-p", "x", "-t", "-1"][..], "--temperature -1: give a number from 0 to 100"),
+        (&["generate", model, "-p", "x", "--top-p", "-0.5"], "--top-p -0.5: give a number from 0 to 1"),
         (&["bench", model, "--decode", "0"], "--decode 0: give at least 1"),
         (&["bench", model, "--prefill", "5,0"], "--prefill 0: give at least 1"),
         (&["bench", model, "--context", "0"], "--context 0: give at least 1"),
@@ -322,7 +322,7 @@ fn values_that_cannot_be_are_named_with_what_would_do() {
         (&["tokenize", model, "--decode", "5,4000000000"], "no token of this model has id 4000000000"),
         (&["tokenize", model, "--decode", "5,x"], "\"x\" is no token id"),
         (&["trace", model, "--tokens", ",", "-o", "/tmp/never"], "no token is given"),
-        (&["serve", model, "-t", "-1"], "temperature is -1; it must be from 0 to 100"),
+        (&["serve", model, "-t", "-1"], "--temperature -1: give a number from 0 to 100"),
         (&["serve", model, "--name", "a", "--name", "b"], "--name was given for 2 models and there are 1"),
         (&["serve", model, "--tls-cert", "a"], "--tls-cert and --tls-key belong together"),
         (&["serve", model, "--cors-origin", "*", "--cors-origin", "https://a"], "--cors-origin * is any origin"),

@@ -20,6 +20,32 @@ fn an_index_that_names_more_than_there_is_makes_no_model() {
 }
 
 #[test]
+fn what_a_failed_pull_left_is_removed_by_the_name_that_was_pulled() {
+    let repository = Repository::new(vec![("m-Q4_K_M.gguf", noise(300_000, 1)), ("m-Q8_0.gguf", noise(9000, 2))]);
+    let (place, server) = (Place::new(), sound(&repository));
+    let (hub, cache) = (place.hub(&server), place.cache());
+    let stopped = Watch { limit: Some(1), ..Watch::default() };
+    let blob = place.incomplete(&repository.blob("m-Q4_K_M.gguf"));
+    let stop = |asked: &str| {
+        let error = pull_as(&hub, asked, &stopped).unwrap_err();
+        assert!(matches!(error, HubError::Cancelled) && blob.exists(), "{error}");
+        stopped.bytes.store(0, Ordering::SeqCst);
+    };
+    for asked in ["org/model:Q4_K_M", "org/model@v1", "org/model"] {
+        stop("org/model:Q4_K_M");
+        assert!(cache.remove(&name(asked)).unwrap() > 0, "{asked}");
+        assert!(!place.repository().exists(), "{asked}");
+        assert!(matches!(cache.remove(&name(asked)).unwrap_err(), HubError::Absent { .. }));
+    }
+    // A model beside it stays.
+    let other = pull_as(&hub, "org/model:Q8_0", &Watch::default()).unwrap();
+    stop("org/model:Q4_K_M");
+    assert!(cache.remove(&name("org/model:Q4_K_M")).unwrap() > 0);
+    assert!(!blob.exists() && other.is_file());
+    assert!(cache.remove(&name("org/model:Q4_K_M")).unwrap_err().to_string().contains("m-Q8_0.gguf"));
+}
+
+#[test]
 fn gguf_by_tag_split_listed_and_removed() {
     let one = "Q8_0/m-Q8_0-00001-of-00002.gguf";
     let two = "Q8_0/m-Q8_0-00002-of-00002.gguf";

@@ -101,7 +101,7 @@ fn name(text: &str) -> Name {
 
 fn pull_as(hub: &Hub, text: &str, progress: &dyn Progress) -> Result<PathBuf, HubError> {
     let name = name(text);
-    let listing = hub.listing(&name)?;
+    let listing = hub.listing(&name, progress)?;
     let selection = choose(&listing, &name)?;
     hub.pull(&name, &listing, &selection, progress)
 }

@@ -37,11 +37,11 @@ fn the_token_stays_with_the_endpoint() {
 fn redirects_end() {
     let place = Place::new();
     let server = Server::start(|_| Reply::new(302, "").header("Location", "/again"));
-    let error = place.hub(&server).listing(&name("org/model")).unwrap_err();
+    let error = place.hub(&server).listing(&name("org/model"), &Watch::default()).unwrap_err();
     assert!(error.to_string().contains("10 redirects"), "{error}");
     assert_eq!(server.requests().len(), 11);
     let server = Server::start(|_| Reply::new(302, "").header("Location", "file:///etc/passwd"));
-    let error = place.hub(&server).listing(&name("org/model")).unwrap_err();
+    let error = place.hub(&server).listing(&name("org/model"), &Watch::default()).unwrap_err();
     assert!(matches!(error, HubError::Status { status: 302, .. }), "{error}");
 }
 
@@ -193,7 +193,7 @@ fn a_gated_repository_says_what_to_do() {
         let server = Server::start(move |_| Reply::new(status, "{}"));
         let mut settings = place.settings(&server.url());
         settings.token = settings.token.filter(|_| token);
-        let error = Hub::new(settings).unwrap().listing(&name("org/model")).unwrap_err();
+        let error = Hub::new(settings).unwrap().listing(&name("org/model"), &Watch::default()).unwrap_err();
         assert!(matches!(error, HubError::Gated { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains(&format!("accept the licence at {}/org/model and set HF_TOKEN", server.url())), "{text}");
@@ -227,7 +227,7 @@ fn what_is_not_there_is_said_in_words() {
         ("", "org/none", "the repository org/none is not at the hub"),
     ] {
         let server = Server::start(move |_| Reply::new(404, "").header("X-Error-Code", code));
-        let error = place.hub(&server).listing(&name(asked)).unwrap_err();
+        let error = place.hub(&server).listing(&name(asked), &Watch::default()).unwrap_err();
         assert!(matches!(error, HubError::NotFound { .. }) && error.to_string().contains(said), "{error}");
     }
     let repository = Repository::model();
@@ -235,7 +235,7 @@ fn what_is_not_there_is_said_in_words() {
     let error = pull(&place.hub(&server), &Watch::default()).unwrap_err();
     assert!(error.to_string().contains("the file model.safetensors of org/model is not at the hub"), "{error}");
     let server = Server::start(|_| Reply::new(418, ""));
-    let error = place.hub(&server).listing(&name("org/model")).unwrap_err();
+    let error = place.hub(&server).listing(&name("org/model"), &Watch::default()).unwrap_err();
     assert!(matches!(error, HubError::Status { status: 418, .. }), "{error}");
 }
 
@@ -265,7 +265,7 @@ fn a_server_that_is_busy_is_asked_again() {
     assert_eq!(server.requests_for("blobs=true").len(), 4);
 
     let server = Server::start(|_| Reply::new(502, ""));
-    let error = place.hub(&server).listing(&name("org/model")).unwrap_err();
+    let error = place.hub(&server).listing(&name("org/model"), &Watch::default()).unwrap_err();
     assert!(matches!(error, HubError::Connection { attempts: 5, .. }), "{error}");
     assert_eq!(server.requests().len(), 5);
 }
@@ -276,11 +276,59 @@ fn a_hub_that_is_gone_is_an_error_without_secrets() {
     let server = Server::start(|_| Reply::new(200, ""));
     let hub = place.hub(&server);
     drop(server);
-    let error = hub.listing(&name("org/model")).unwrap_err();
+    let watch = Watch::default();
+    let error = hub.listing(&name("org/model"), &watch).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, HubError::Connection { attempts: 5, .. }), "{text}");
+    // At once: nothing has begun that could go on.
+    assert!(matches!(error, HubError::Unreachable { .. }) && text.contains("cannot be reached"), "{text}");
+    assert!(watch.said.lock().unwrap().is_empty());
     assert!(!text.contains("hf_secret") && !text.contains('\n') && !text.contains("blobs=true"), "{text}");
     assert!(!format!("{hub:?}").contains("hf_secret"));
+}
+
+/// Somebody who has gone when they are told of a second attempt.
+#[derive(Default)]
+struct Gone(AtomicBool);
+
+impl Progress for Gone {
+    fn file(&self, _: &str, _: u64, _: u64) {}
+    fn advance(&self, _: &str, _: u64) {}
+    fn note(&self, _: &str) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+    fn finished(&self, _: &str) {}
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn who_leaves_ends_a_listing_and_a_preview() {
+    let (place, repository) = (Place::new(), Repository::model());
+    let patience = Patience { pause: Duration::from_secs(600), ..Patience::default() };
+    let broken = Server::start(|_| Reply::new(500, ""));
+    let hub = Hub::with_patience(place.settings(&broken.url()), patience).unwrap();
+    let error = hub.listing(&name("org/model"), &Gone::default()).unwrap_err();
+    assert!(matches!(error, HubError::Cancelled), "{error}");
+    assert_eq!(broken.requests().len(), 1);
+    let listing = place.hub(&sound(&repository)).listing(&name("org/model"), &Watch::default()).unwrap();
+    let selection = choose(&listing, &name("org/model")).unwrap();
+    let error = hub.preview(&name("org/model"), &listing, &selection, &place.root(), &Gone::default()).unwrap_err();
+    assert!(matches!(error, HubError::Cancelled), "{error}");
+    // An answer that does not come is not waited for.
+    let silent = Server::start(|_| {
+        std::thread::sleep(Duration::from_secs(20));
+        Reply::new(200, "")
+    });
+    let hub = Hub::with_patience(place.settings(&silent.url()), patience).unwrap();
+    let (start, gone) = (Instant::now(), Gone::default());
+    let outcome = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| hub.listing(&name("org/model"), &gone));
+        std::thread::sleep(Duration::from_millis(200));
+        gone.note("");
+        asked.join().unwrap()
+    });
+    assert!(matches!(outcome, Err(HubError::Cancelled)) && start.elapsed() < Duration::from_secs(10), "{outcome:?}");
 }
 
 #[test]
@@ -288,14 +336,14 @@ fn offline_asks_nobody() {
     let (place, repository) = (Place::new(), Repository::model());
     let server = sound(&repository);
     let name = name("org/model");
-    let listing = place.hub(&server).listing(&name).unwrap();
+    let listing = place.hub(&server).listing(&name, &Watch::default()).unwrap();
     let selection = choose(&listing, &name).unwrap();
     let hub = Hub::new(Settings { offline: true, ..place.settings(&server.url()) }).unwrap();
     let into = place.root().join("preview");
     for error in [
-        hub.listing(&name).unwrap_err(),
+        hub.listing(&name, &Watch::default()).unwrap_err(),
         hub.pull(&name, &listing, &selection, &Watch::default()).unwrap_err(),
-        hub.preview(&name, &listing, &selection, &into).unwrap_err(),
+        hub.preview(&name, &listing, &selection, &into, &Watch::default()).unwrap_err(),
     ] {
         assert!(matches!(error, HubError::Offline { .. }) && error.to_string().contains("HF_HUB_OFFLINE"), "{error}");
     }

@@ -13,7 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use engine::{Embedding, EngineError, Pooled, Purpose};
 use serde::Serialize;
 use serde_json::{Value, json};
+use text::ends::first_tokens;
 use text::tokenizer::Within;
+use text::{TextError, Tokenizer};
 
 use crate::api::completions::prompts;
 use crate::api::fields::{Fields, ModelDefaults, wrong};
@@ -128,18 +130,23 @@ fn tokenized(served: &ServedModel, request: &EmbedRequest, slot: &WorkSlot) -> R
             wrong("prompt_name", &name.as_str().into(), &allowed)
         })?,
     };
+    let (context, left) = (served.engine.limits().context, || slot.cancelled());
     let (mut all, mut total) = (Vec::with_capacity(request.inputs.len()), 0);
     for (i, input) in request.inputs.iter().enumerate() {
         let ids = match input {
-            Prompt::Text(text) if request.truncate => truncated(served, &format!("{before}{text}"), slot)?,
-            Prompt::Text(text) => {
-                let within = Within { tokens_max: served.engine.limits().context, left: &|| slot.cancelled() };
-                served.tokenizer.encode_within(&format!("{before}{text}"), true, within)?
+            Prompt::Text(text) if request.truncate => {
+                truncated(&served.tokenizer, &format!("{before}{text}"), context, &left)
             }
-            Prompt::Tokens(ids) => ids.clone(),
+            Prompt::Text(text) => {
+                let within = Within { tokens_max: context, left: &left };
+                served.tokenizer.encode_within(&format!("{before}{text}"), true, within)
+            }
+            Prompt::Tokens(ids) => Ok(ids.clone()),
         };
+        let param = format!("input[{i}]");
+        let ids = ids.map_err(|e| ApiError::from(e).of(&param))?;
         total += ids.len();
-        checked(served, &ids, total, &format!("input[{i}]"))?;
+        checked(served, &ids, total, &param)?;
         all.push(ids);
     }
     Ok(all)
@@ -163,21 +170,27 @@ pub(super) fn checked(served: &ServedModel, ids: &[u32], total: usize, param: &s
 }
 
 /// The tokens of a text, of which those that do not fit are left out; what the tokenizer adds around a text stays.
-fn truncated(served: &ServedModel, text: &str, slot: &WorkSlot) -> Result<Vec<u32>, ApiError> {
-    let encode = |special| {
-        let within = Within { tokens_max: usize::MAX, left: &|| slot.cancelled() };
-        served.tokenizer.encode_within(text, special, within)
-    };
-    let (mut whole, context) = (encode(true)?, served.engine.limits().context);
-    if whole.len() > context {
-        let text = encode(false)?;
-        let added = whole.len().saturating_sub(text.len());
-        let begins = (0..=added).find(|&at| whole[at..].starts_with(&text)).unwrap_or(0);
-        let keep = context.saturating_sub(added);
-        whole.drain(begins + keep..begins + text.len());
-        whole.truncate(context);
+fn truncated(
+    tokenizer: &Tokenizer,
+    text: &str,
+    context: usize,
+    left: &dyn Fn() -> bool,
+) -> Result<Vec<u32>, TextError> {
+    let encode = |text: &str, special| tokenizer.encode_within(text, special, Within { tokens_max: usize::MAX, left });
+    let whole = first_tokens(text, context, |text| encode(text, true))?;
+    if whole.len() <= context {
+        return Ok(whole);
     }
-    Ok(whole)
+    let (around, inner) = (encode("a", true)?, encode("a", false)?);
+    let added = around.len().saturating_sub(inner.len());
+    let begins = (0..=added).find(|&at| around[at..].starts_with(&inner)).unwrap_or(0);
+    let (before, after) = (&around[..begins], &around[begins + inner.len()..]);
+    let keep = context.saturating_sub(added);
+    let mut kept = first_tokens(text, keep, |text| encode(text, false))?;
+    kept.truncate(keep);
+    kept = [before, &kept, after].concat();
+    kept.truncate(context);
+    Ok(kept)
 }
 
 /// The vector that is answered: its leading numbers, and of length 1 where the model or the API wants that.

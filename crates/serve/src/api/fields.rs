@@ -298,7 +298,7 @@ impl Fields {
 
 /// A whole number as JSON Schema defines it: `3.0` is one.
 pub(super) fn whole(value: &Value) -> Option<i64> {
-    let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 1e15).map(|x| x as i64);
+    let float = || value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() < 9.2e18).map(|x| x as i64);
     value.as_i64().or_else(float)
 }
 

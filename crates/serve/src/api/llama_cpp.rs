@@ -84,7 +84,8 @@ fn request(
     let Params { sampling: s, tokens_max, stop, stream, .. } = &params;
     let mut settings = json!({
         "n_predict": tokens_max.map_or(json!(-1), |n| json!(n)), "seed": s.seed, "stop": stop, "stream": stream,
-        "repeat_last_n": s.penalty_window, "presence_penalty": decimal(s.presence_penalty),
+        "repeat_last_n": if s.penalty_window == 0 { json!(-1) } else { json!(s.penalty_window) },
+        "presence_penalty": decimal(s.presence_penalty),
         "frequency_penalty": decimal(s.frequency_penalty),
     });
     settings.as_object_mut().into_iter().for_each(|all| all.extend(advised(s)));
@@ -123,15 +124,22 @@ fn parameters(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Params, A
         None if limit.is_null() => None,
         Some(-2 | -1) => None,
         Some(n @ 0..) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
-        _ => return Err(wrong(key, &limit, "a whole number from 0 on, or -1 = no limit")),
+        _ => return Err(wrong(key, &limit, "a whole number from 0 to 9223372036854775807, or -1 = no limit")),
     };
     let window = fields.take("repeat_last_n").unwrap_or_default();
     let penalty_window = match whole(&window) {
         None if window.is_null() => None,
         Some(-1) => Some(0),
-        Some(n @ 1..) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
-        _ => return Err(wrong("repeat_last_n", &window, "a whole number from 1 on, or -1 = all tokens")),
+        Some(n @ 0..) => Some(usize::try_from(n).unwrap_or(usize::MAX)),
+        _ => {
+            return Err(wrong(
+                "repeat_last_n",
+                &window,
+                "a whole number from 0 on (0 = no penalties), or -1 = all tokens",
+            ));
+        }
     };
+    let no_penalties = whole(&window) == Some(0);
     let repeat_penalty = fields.number("repeat_penalty", 0.01, 100.0)?;
     // llama.cpp's word for a random one.
     if fields.peek("seed").as_ref().and_then(whole) == Some(-1) {
@@ -144,6 +152,10 @@ fn parameters(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<Params, A
     let mut params = Params { tokens_max, log_probabilities, ..params(fields, model, "stop")? };
     params.sampling.penalty_window = penalty_window.unwrap_or(params.sampling.penalty_window);
     params.sampling.repetition_penalty = repeat_penalty.unwrap_or(params.sampling.repetition_penalty);
+    if no_penalties {
+        let (repetition_penalty, presence_penalty, frequency_penalty) = (1.0, 0.0, 0.0);
+        params.sampling = Sampling { repetition_penalty, presence_penalty, frequency_penalty, ..params.sampling };
+    }
     Ok(params)
 }
 
@@ -198,7 +210,7 @@ impl LlamaCppWriter {
         last["tokens_predicted"] = timing.generated.into();
         last["tokens_evaluated"] = (timing.cached_tokens + timing.prompt_tokens).into();
         last["tokens_cached"] = timing.cached_tokens.into();
-        last["truncated"] = false.into();
+        last["truncated"] = end.truncated.into();
         last["timings"] = timings(timing);
         for key in ["prompt", "generation_settings"] {
             last[key] = self.repeated.get(key).cloned().unwrap_or_default();

@@ -30,6 +30,11 @@ impl From<LibraryError> for ApiError {
         match error {
             LibraryError::Unknown(_) => ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message).of("model"),
             LibraryError::Refused(_) => ApiError::bad("model_refused", message).of("model"),
+            LibraryError::Denied(_) => ApiError::new(StatusCode::FORBIDDEN, "hub_denied", message).of("model"),
+            LibraryError::Busy(_) => ApiError::new(StatusCode::CONFLICT, "model_in_use", message).of("model"),
+            LibraryError::Hub(_) => ApiError::new(StatusCode::BAD_GATEWAY, "hub_failed", message),
+            LibraryError::Full(_) => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message),
+            LibraryError::Stopped(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message),
             LibraryError::Failed(_) => ApiError::fault(message),
         }
     }
@@ -46,7 +51,7 @@ async fn asked(state: &AppState, request: Request) -> Result<(String, bool, Arc<
     let mut fields = Fields::parse(&content.bytes)?;
     let (model, older) = (fields.text("model")?, fields.text("name")?);
     let missing = || ApiError::bad("invalid_value", "model is missing; give {\"model\": \"org/name\"}").of("model");
-    let name = model.or(older).filter(|name| !name.is_empty()).ok_or_else(missing)?;
+    let name = named(model, older).ok_or_else(missing)?;
     let stream = fields.flag("stream")?.unwrap_or(true);
     fields.unused("insecure", |v| *v == false, "the hub is asked over HTTPS only")?;
     let library = state.library.clone();
@@ -55,9 +60,15 @@ async fn asked(state: &AppState, request: Request) -> Result<(String, bool, Arc<
     Ok((name, stream, library))
 }
 
+/// The model's name in a body: `model`, or Ollama's older `name`. An empty one is none.
+pub(super) fn named(model: Option<String>, older: Option<String>) -> Option<String> {
+    [model, older].into_iter().flatten().find(|name| !name.is_empty())
+}
+
 /// Sends a line now and then. Nobody who reads them means that nobody waits.
 struct Lines {
     to: Sender<Value>,
+    state: Arc<AppState>,
     last: Mutex<Option<Instant>>,
 }
 
@@ -78,7 +89,8 @@ impl PullProgress for Lines {
     }
 
     fn cancelled(&self) -> bool {
-        self.to.is_closed()
+        // The next pull resumes it.
+        self.to.is_closed() || self.state.admission.shutting_down()
     }
 }
 
@@ -92,20 +104,18 @@ pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Respo
     };
     let (to, lines) = channel(64);
     let done = tokio::task::spawn_blocking(move || {
-        let progress = Lines { to, last: Mutex::default() };
-        let _ = progress.to.try_send(json!({"status": "pulling manifest"}));
-        let model = library.pull(&name, &progress).map_err(ApiError::from)?;
+        let progress = Lines { to, last: Mutex::default(), state: Arc::clone(&state) };
+        // Told here, as nobody may wait for the outcome. A hub's words may have any characters.
+        let model = library
+            .pull(&name, &progress)
+            .inspect_err(|e| tracing::warn!(target: "farthing", "a pull failed: {}", plain(&e.to_string(), 400)))?;
         tracing::info!(target: "farthing", model = model.name, "pulled");
         state.models.add(model);
         Ok::<Value, ApiError>(json!({"status": "success"}))
     });
-    let done = async move {
-        let outcome = done.await.unwrap_or_else(|_| Err(ApiError::fault("a fault while pulling")));
-        // A hub's words may have any characters.
-        outcome.inspect_err(|e| tracing::warn!(target: "farthing", "a pull failed: {}", plain(&e.message, 400)))
-    };
+    let done = async move { done.await.unwrap_or_else(|_| Err(ApiError::fault("a fault while pulling"))) };
     if stream {
-        return streamed(lines, done);
+        return streamed(lines, done).await.unwrap_or_else(|error| refused(error, &head));
     }
     // It is open while somebody waits. A status of its own is worth the wait, as with Ollama: clients look at nothing else.
     let _lines = lines;
@@ -116,12 +126,20 @@ pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Respo
 }
 
 /// Lines as they come, and the outcome as the last one.
-fn streamed(lines: Receiver<Value>, done: impl Future<Output = Result<Value, ApiError>> + Send + 'static) -> Response {
+///
+/// # Errors
+/// What fails before the first line, while there is a status to give.
+async fn streamed(
+    mut lines: Receiver<Value>,
+    done: impl Future<Output = Result<Value, ApiError>> + Send + 'static,
+) -> Result<Response, ApiError> {
+    let Some(first) = lines.recv().await else { return Ok(axum::Json(done.await?).into_response()) };
     let told = unfold(lines, |mut lines| async { lines.recv().await.map(|line| (line, lines)) });
+    let told = futures_util::stream::once(async { first }).chain(told);
     let last = futures_util::stream::once(done);
     let last = last.map(|outcome| outcome.unwrap_or_else(|error| error.json(Dialect::Ollama, None)));
     let bytes = told.chain(last).map(|line| Ok::<_, Infallible>(Bytes::from(format!("{line}\n"))));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(bytes)).into_response()
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(bytes)).into_response())
 }
 
 /// `DELETE /api/delete`. A model that answers requests is not deleted.
@@ -130,6 +148,8 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
     let outcome = async {
         let (name, _, library) = asked(&state, Request::from_parts(head.clone(), content)).await?;
         let ids = library.served_from(&name)?;
+        let first = || state.models.describe(None).ok().map(|(model, _)| model.name);
+        let before = first();
         let unloaded = ids.iter().map(|id| state.models.unload(id)).collect::<Result<Vec<_>, _>>()?;
         let deleted = name.clone();
         let done = tokio::task::spawn_blocking(move || {
@@ -140,6 +160,9 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
         done.await.unwrap_or_else(|_| Err(LibraryError::Failed("a fault while deleting".to_string())))?;
         ids.iter().for_each(|id| state.models.remove(id));
         tracing::info!(target: "farthing", model = plain(&deleted, 200), "deleted");
+        if let Some(first) = first().filter(|first| before.as_ref() != Some(first)) {
+            tracing::warn!(target: "farthing", model = first, "requests that name no model go to this one now: the first was deleted");
+        }
         Ok::<(), ApiError>(())
     };
     match outcome.await {

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::api::fields::Fields;
+use crate::api::ollama_library::named;
 use crate::error::{ApiError, refused};
-use crate::generation::model_pool::{LoadState, ModelDescription};
+use crate::generation::model_pool::{LoadState, ModelDescription, ModelFiles};
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
@@ -18,23 +19,33 @@ use crate::words::date;
 /// old for them (Codex below 0.13.4).
 const VERSION: &str = "0.14.0";
 
-fn details() -> Value {
+fn details(files: &ModelFiles) -> Value {
     json!({
-        "parent_model": "", "format": "gguf", "family": "", "families": [],
-        "parameter_size": "", "quantization_level": "",
+        "parent_model": "", "format": files.format, "family": files.family, "families": [files.family],
+        "parameter_size": count(files.parameters), "quantization_level": files.weights,
     })
 }
 
+/// A number of weights, as Ollama writes it.
+fn count(n: u64) -> String {
+    let x = n as f64;
+    match n {
+        1_000_000_000.. => format!("{:.1}B", x / 1e9),
+        1_000_000.. => format!("{:.2}M", x / 1e6),
+        _ => n.to_string(),
+    }
+}
+
 fn described(model: &ModelDescription) -> Value {
-    let digest = Sha256::new().chain_update(&model.name).chain_update(model.bytes.to_le_bytes()).finalize();
+    let digest = Sha256::new().chain_update(&model.name).chain_update(model.files.bytes.to_le_bytes()).finalize();
     json!({
         "name": model.name,
         "model": model.name,
         "modified_at": date(model.created),
-        "size": model.bytes,
+        "size": model.files.bytes,
         // Of its name and size: clients tell models by it, and print its beginning.
         "digest": digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-        "details": details(),
+        "details": details(&model.files),
     })
 }
 
@@ -48,6 +59,8 @@ pub async fn tags(State(state): State<Arc<AppState>>) -> Response {
 pub async fn ps(State(state): State<Arc<AppState>>) -> Response {
     let ready = |(model, phase): &(ModelDescription, LoadState)| {
         let mut entry = described(model);
+        // In memory, with its KV cache.
+        entry["size"] = model.bytes.into();
         entry["size_vram"] = 0.into();
         entry["context_length"] = model.context.into();
         // Not known: it stays until others need the room.
@@ -71,7 +84,7 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let mut fields = Fields::parse(&content.bytes)?;
         let (model, older) = (fields.text("model")?, fields.text("name")?);
         let missing = || ApiError::bad("invalid_value", "model is missing; give {\"model\": \"NAME\"}").of("model");
-        let (model, _) = state.models.describe(Some(&model.or(older).ok_or_else(missing)?))?;
+        let (model, _) = state.models.describe(Some(&named(model, older).ok_or_else(missing)?))?;
         let loaded = state.models.loaded().into_iter().find(|(name, _)| *name == model.name);
         let template = loaded.as_ref().map(|(_, served)| served.template.source());
         let thinks = loaded.as_ref().is_some_and(|(_, served)| served.format.reasons());
@@ -84,8 +97,12 @@ pub async fn show(State(state): State<Arc<AppState>>, request: Request) -> Respo
             "modelfile": format!("FROM {}\n", model.name),
             "parameters": "",
             "template": template.unwrap_or_default(),
-            "details": details(),
-            "model_info": {"general.architecture": "farthing", "farthing.context_length": model.context},
+            "details": details(&model.files),
+            "model_info": {
+                "general.architecture": model.files.family,
+                "general.parameter_count": model.files.parameters,
+                format!("{}.context_length", model.files.family): model.context,
+            },
             "capabilities": capabilities,
             "modified_at": date(model.created),
         }))

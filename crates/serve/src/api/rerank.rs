@@ -88,14 +88,21 @@ fn tokenized(served: &ServedModel, request: &RerankRequest, slot: &WorkSlot) -> 
     }
     let instruction = plain(request.instruction.as_deref().unwrap_or(RERANK_INSTRUCTION));
     let query = plain(&request.query);
+    let within = Within { tokens_max: served.engine.limits().context, left: &|| slot.cancelled() };
+    let encode = |query: &str, document: &str, param: &str| {
+        let places = [("{query}", query), ("{document}", document), (RERANK_INSTRUCTION, &instruction)];
+        let ids = served.tokenizer.encode_prompt_within(&filled(prompt, places), within);
+        ids.map_err(|e| ApiError::from(e).of(param))
+    };
+    // What is too long without any document is the fault of none.
+    if request.instruction.is_some() {
+        encode("", "", "instruction")?;
+    }
+    encode(&query, "", "query")?;
     let (mut all, mut total) = (Vec::with_capacity(request.documents.len()), 0);
     for (i, document) in request.documents.iter().enumerate() {
-        let places =
-            [("{query}", query.as_str()), ("{document}", &plain(document)), (RERANK_INSTRUCTION, &instruction)];
-        let text = filled(prompt, places);
-        let within = Within { tokens_max: served.engine.limits().context, left: &|| slot.cancelled() };
         let param = format!("documents[{i}]");
-        let ids = served.tokenizer.encode_prompt_within(&text, within).map_err(|e| ApiError::from(e).of(&param))?;
+        let ids = encode(&query, &plain(document), &param)?;
         total += ids.len();
         checked(served, &ids, total, &param)?;
         all.push(ids);

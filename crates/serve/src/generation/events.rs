@@ -49,6 +49,8 @@ pub struct ChoiceEnd {
     /// Stop string that was hit.
     pub stop: Option<String>,
     pub timing: Timing,
+    /// The prompt is not all that was given: it was cut to fit.
+    pub truncated: bool,
     /// Mean log-probability of the tokens; 0 if none was computed.
     pub mean: f64,
 }

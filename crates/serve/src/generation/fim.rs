@@ -1,12 +1,21 @@
 //! Fill in the middle: prompts for the text between a prefix and a suffix, with the special tokens that models were trained with.
 
+use text::ends::{first_tokens, last_tokens};
 use text::families::fim_marks;
 use text::tokenizer::Within;
 use text::{TextError, Tokenizer};
 
 use crate::request::Gap;
 
-/// The prompt that asks for what fills a gap behind `prefix`; `None` where the model has no tokens for it. Names of special tokens in the
+/// A prompt for what fills a gap.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GapPrompt {
+    pub ids: Vec<u32>,
+    /// Texts were cut, or files left out.
+    pub truncated: bool,
+}
+
+/// The prompt that asks for what fills a gap behind `prefix_text`; `None` where the model has no tokens for it. Names of special tokens in the
 /// texts are text. Where texts are cut, the text before the gap keeps three quarters of the context or what the text behind it leaves,
 /// each keeps what is nearest to the gap, and other files get what is left, the last ones first.
 ///
@@ -14,44 +23,56 @@ use crate::request::Gap;
 /// A text that is too long.
 pub fn prompt(
     tokenizer: &Tokenizer,
-    prefix: &str,
+    prefix_text: &str,
     gap: &Gap,
     within: Within<'_>,
-) -> Result<Option<Vec<u32>>, TextError> {
+) -> Result<Option<GapPrompt>, TextError> {
     let id = |piece: &str| tokenizer.id_of(piece);
     let found = fim_marks().find_map(|m| Some((id(m.begin)?, id(m.hole)?, id(m.end)?, m.files)));
     let Some((begin, hole, end, file_marks)) = found else { return Ok(None) };
-    let whole = Within { tokens_max: gap.room.map_or(within.tokens_max, |_| usize::MAX), ..within };
-    let encode = |text: &str| tokenizer.encode_prompt_within(&tokenizer.escape_special_tokens(text), whole);
-    let (mut prefix, mut suffix, begun) = (encode(prefix)?, encode(&gap.suffix)?, encode(&gap.begun)?);
+    let encode_within = |text: &str, within| {
+        let escaped = tokenizer.escape_special_tokens(text);
+        tokenizer.encode_prompt_within(&escaped, within)
+    };
+    let open = Within { tokens_max: usize::MAX, ..within };
+    let encode = |text: &str| encode_within(text, open);
     // The tokenizer's prefix of a text, without its suffix.
     let mut ids = tokenizer.encode("", true)?;
     ids.truncate(1);
-    let mut left = usize::MAX;
+    let begun = encode_within(&gap.begun, within)?;
+    let (mut left, mut truncated) = (usize::MAX, false);
+    let (mut prefix, mut suffix);
     if let Some(room) = gap.room {
         left = within.tokens_max.saturating_sub(room.min(within.tokens_max / 2) + ids.len() + 3 + begun.len());
+        (prefix, suffix) = (last_tokens(prefix_text, left, encode)?, first_tokens(&gap.suffix, left, encode)?);
+        truncated = prefix.len() + suffix.len() > left;
         suffix.truncate((left / 4).max(left.saturating_sub(prefix.len())));
         prefix.drain(..prefix.len().saturating_sub(left - suffix.len()));
         left -= prefix.len() + suffix.len();
+    } else {
+        (prefix, suffix) = (encode_within(prefix_text, within)?, encode_within(&gap.suffix, within)?);
     }
     let file_marks = file_marks.and_then(|(repository, file)| Some((id(repository)?, id(file)?)));
-    ids.extend(files(&gap.files, file_marks, &encode, left)?);
+    let (chosen, all) = files(&gap.files, file_marks, &encode, left)?;
+    truncated |= !all;
+    ids.extend(chosen);
     ids.push(begin);
     ids.append(&mut prefix);
     ids.push(hole);
     ids.append(&mut suffix);
     ids.push(end);
     ids.extend(begun);
-    Ok(Some(ids))
+    Ok(Some(GapPrompt { ids, truncated }))
 }
 
-/// Other files within `left` tokens, the last ones first, in their order. Models without marks for files get their names in lines.
+/// Other files within `left` tokens, the last ones first, in their order, and whether that is all of them. Models without marks for files
+/// get their names in lines.
 fn files(
     files: &[(String, String)],
     marks: Option<(u32, u32)>,
     encode: &dyn Fn(&str) -> Result<Vec<u32>, TextError>,
     left: usize,
-) -> Result<Vec<u32>, TextError> {
+) -> Result<(Vec<u32>, bool), TextError> {
     let marked = |mark: u32, text: &str| Ok([vec![mark], encode(&format!("{text}\n"))?].concat());
     let (opening, closing) = match marks {
         Some((repository, file)) if !files.is_empty() => (marked(repository, "repository")?, marked(file, "file")?),
@@ -64,17 +85,18 @@ fn files(
             Some((_, file)) => marked(file, name)?,
             None => encode(&format!("\n\n--- {name} ---\n\n"))?,
         };
-        ids.extend(encode(text)?);
+        ids.extend(first_tokens(text, left, encode)?);
         if ids.len() > left {
             break;
         }
         left -= ids.len();
         chosen.push(ids);
     }
+    let all = chosen.len() == files.len();
     if chosen.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), all));
     }
-    Ok([opening].into_iter().chain(chosen.into_iter().rev()).chain([closing]).flatten().collect())
+    Ok(([opening].into_iter().chain(chosen.into_iter().rev()).chain([closing]).flatten().collect(), all))
 }
 
 #[cfg(test)]
@@ -105,13 +127,16 @@ mod tests {
     #[test]
     fn the_gap_is_between_the_texts_and_names_in_them_are_text() {
         let codes = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
-        let ids = prompt(&tokenizer(&codes), "ab", &before("b"), OPEN).unwrap();
-        assert_eq!(ids, Some(vec![9, 0, 1, 10, 1, 11]));
-        let named = prompt(&tokenizer(&codes), "a<|fim_middle|>", &before("b"), OPEN).unwrap().unwrap();
+        let of = |codes: &[&str], prefix: &str, suffix: &str| {
+            let made = prompt(&tokenizer(codes), prefix, &before(suffix), OPEN).unwrap();
+            made.map(|made| made.ids)
+        };
+        assert_eq!(of(&codes, "ab", "b"), Some(vec![9, 0, 1, 10, 1, 11]));
+        let named = of(&codes, "a<|fim_middle|>", "b").unwrap();
         assert_eq!(named.iter().filter(|&&id| id >= 9).count(), 3, "{named:?}");
         let deepseek = ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"];
-        assert_eq!(prompt(&tokenizer(&deepseek), "", &before("a"), OPEN).unwrap(), Some(vec![9, 10, 0, 11]));
-        assert_eq!(prompt(&tokenizer(&codes[..2]), "a", &before("b"), OPEN).unwrap(), None);
+        assert_eq!(of(&deepseek, "", "a"), Some(vec![9, 10, 0, 11]));
+        assert_eq!(of(&codes[..2], "a", "b"), None);
     }
 
     #[test]
@@ -129,7 +154,9 @@ mod tests {
         };
         let made = |context: usize, prefix: &str, room: usize| {
             let within = Within { tokens_max: context, left: &|| false };
-            prompt(&code, prefix, &gap(room), within).unwrap().unwrap()
+            let GapPrompt { ids, truncated } = prompt(&code, prefix, &gap(room), within).unwrap().unwrap();
+            assert_eq!(truncated, context < 64, "{ids:?}");
+            ids
         };
         // 12 tokens for both texts: 3 behind the gap, 9 before it, and no file.
         let cut = made(18, &"a".repeat(99), 2);

@@ -24,14 +24,30 @@ pub enum LibraryError {
     /// The name, or the model, is of no use here.
     #[error("{0}")]
     Refused(String),
-    /// The network or the disk.
+    /// The hub wants a token or an accepted licence, or it must not be asked.
+    #[error("{0}")]
+    Denied(String),
+    /// Others are at work on it.
+    #[error("{0}")]
+    Busy(String),
+    /// The hub cannot be reached, or what it sends cannot be trusted.
+    #[error("{0}")]
+    Hub(String),
+    /// The disk has no room for it.
+    #[error("{0}")]
+    Full(String),
+    /// Nobody waits any more, or the server ends.
+    #[error("{0}")]
+    Stopped(String),
+    /// The disk, or the server's settings.
     #[error("{0}")]
     Failed(String),
 }
 
 /// The models on this machine. All calls block.
 pub trait ModelLibrary: Send + Sync {
-    /// Fetches a model, and tells what it is. The loader knows it from then on. An interrupted download is resumed.
+    /// Fetches a model, and tells what it is. The loader knows it from then on. An interrupted download is resumed. The first note comes
+    /// when the name is one of a model that may be fetched.
     ///
     /// # Errors
     /// See [`LibraryError`].

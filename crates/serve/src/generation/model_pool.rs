@@ -12,6 +12,21 @@ use thiserror::Error;
 
 use crate::words::bytes as in_words;
 
+/// The files of a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// Bytes of the weight files.
+    pub bytes: u64,
+    /// `gguf` or `safetensors`.
+    pub format: &'static str,
+    /// The architecture, as the files name it.
+    pub family: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// The format that most of the weights' bytes are in.
+    pub weights: String,
+}
+
 /// What is known of a model before it is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelDescription {
@@ -19,6 +34,8 @@ pub struct ModelDescription {
     pub name: String,
     /// Further ids of it.
     pub aliases: Vec<String>,
+    /// Its files.
+    pub files: ModelFiles,
     /// Bytes that it takes when it is loaded.
     pub bytes: u64,
     /// Tokens of its context.
@@ -63,8 +80,8 @@ pub enum ModelUnavailable {
         in_words(*bytes), in_words(*free), in_words(*budget)
     )]
     NoRoom { name: String, bytes: u64, budget: u64, free: u64, busy: String },
-    /// It could not be loaded; the next request tries again.
-    #[error("{name} could not be loaded: {cause}")]
+    /// It could not be loaded; the next request tries again. The cause names files of the server, and is for its log.
+    #[error("{name} could not be loaded; the server's log says why")]
     Failed { name: String, cause: String },
     /// It answers requests, or is being loaded.
     #[error("{name} is in use; try again when its requests have ended")]
@@ -356,6 +373,7 @@ mod tests {
         let described = |&(name, bytes): &(&str, u64)| ModelDescription {
             name: name.to_string(),
             aliases: vec![format!("{name}-alias")],
+            files: ModelFiles::default(),
             bytes,
             context: 8,
             capability: "completion",
@@ -435,10 +453,16 @@ mod tests {
         assert!(b.refused("none").await.starts_with("model is \"none\"; this server has \"a\", \"b\""));
         assert_eq!(b.events(), "");
         for _ in 0..2 {
-            assert_eq!(b.refused("bad").await, "bad could not be loaded: no such file");
+            assert_eq!(b.refused("bad").await, "bad could not be loaded; the server's log says why");
             assert_eq!(b.events(), "+bad");
         }
-        assert_eq!(b.refused("panics").await, "panics could not be loaded: a fault while loading");
+        assert!(
+            matches!(b.models.get(Some("bad")).await, Err(ModelUnavailable::Failed { cause, .. }) if cause == "no such file")
+        );
+        assert_eq!(b.events(), "+bad");
+        assert!(
+            matches!(b.models.get(Some("panics")).await, Err(ModelUnavailable::Failed { cause, .. }) if cause == "a fault while loading")
+        );
         assert!(b.models.list().iter().all(|(_, phase)| *phase == LoadState::Absent));
         b.models.get(None).await.unwrap();
     }
@@ -493,6 +517,7 @@ mod tests {
         let d = |name: &str, bytes| ModelDescription {
             name: name.to_string(),
             aliases: Vec::new(),
+            files: ModelFiles::default(),
             bytes,
             context: 8,
             capability: "completion",
@@ -517,6 +542,7 @@ mod tests {
             let described = |name: &&str| ModelDescription {
                 name: name.to_string(),
                 aliases: vec!["alias".to_string()],
+                files: ModelFiles::default(),
                 bytes: 1,
                 context: 8,
                 capability: "completion",

@@ -40,6 +40,8 @@ pub struct OutputOptions {
     pub echo: Option<Echo>,
     /// A timeout is the server's, not the client's.
     pub bounded: bool,
+    /// The prompt was cut to fit.
+    pub truncated: bool,
 }
 
 /// Whether more output follows.
@@ -256,7 +258,7 @@ impl OutputDecoder {
         };
         let (sum, count) = self.sum;
         let mean = if count == 0 { 0.0 } else { sum / count as f64 };
-        let end = ChoiceEnd { finish, stop, timing, mean };
+        let end = ChoiceEnd { finish, stop, timing, truncated: self.options.truncated, mean };
         let _ = self.send(OutputEvent::End(end));
     }
 }
@@ -315,6 +317,7 @@ mod tests {
             markers: Vec::new(),
             echo: None,
             bounded: true,
+            truncated: false,
         }
     }
 

@@ -47,8 +47,15 @@ impl PooledRequest {
     /// What is wanted of each prompt, in their order. The log gets the counts.
     ///
     /// # Errors
-    /// The first prompt that was not taken, or failed.
+    /// The first prompt that was not taken, or failed; the request's time is over.
     pub async fn run(self, state: Arc<AppState>, log: RequestLog) -> Result<Vec<Vec<f32>>, ApiError> {
+        let context = self.context;
+        let Some(time_max) = context.time_max else { return self.run_to_the_end(state, log).await };
+        let outcome = tokio::time::timeout(time_max, self.run_to_the_end(state, log)).await;
+        outcome.unwrap_or_else(|_| Err(context.time_is_over()))
+    }
+
+    async fn run_to_the_end(self, state: Arc<AppState>, log: RequestLog) -> Result<Vec<Vec<f32>>, ApiError> {
         let (count, tokens) = (self.prompts.len(), self.tokens());
         let (sender, events) = unbounded_channel();
         let (next, handles, cached) = (0, HashMap::new(), 0);
@@ -125,11 +132,7 @@ impl Running {
         self.handles.remove(&i);
         match event {
             Event::Failed(error) => Err(self.request.context.error(&error)),
-            Event::End { finish: Finish::Time, .. } => Err(ApiError::new(
-                axum::http::StatusCode::REQUEST_TIMEOUT,
-                "request_timeout",
-                "the time of the request is over",
-            )),
+            Event::End { finish: Finish::Time, .. } => Err(self.request.context.time_is_over()),
             Event::End { timing, .. } => {
                 self.state.request_times.ended(timing.prefill);
                 self.log.update(|f| f.prefill = Some(f.prefill.unwrap_or_default() + timing.prefill));

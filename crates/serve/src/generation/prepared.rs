@@ -37,6 +37,22 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
+    /// The error of a request that has no part of an answer to give when its time is over.
+    pub fn time_is_over(&self) -> ApiError {
+        match self.time_asked {
+            true => ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "the time of the request is over; x-request-timeout bounds it",
+            ),
+            false => ApiError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "request_timeout",
+                "the time that this server gives a request is over; send fewer or shorter texts at once",
+            ),
+        }
+    }
+
     /// The error of a prompt that failed. A timeout that the client asked for is no fault of the server.
     pub fn error(&self, cause: &EngineError) -> ApiError {
         let error = ApiError::from(cause);
@@ -52,6 +68,8 @@ struct TokenizedPrompt {
     ids: Vec<u32>,
     /// Its text, if the response echoes it.
     echo: Option<String>,
+    /// It was cut to fit.
+    truncated: bool,
 }
 
 /// A request ready to be submitted to the engine. Its choices are numbered: those of the first prompt, then those of the
@@ -102,7 +120,7 @@ impl PreparedRequest {
                 let trim = trim && (!exact || options.reasoning_opened);
                 let reply = (format.reasons() || tool_prompt.enabled).then_some((format, options));
                 let ids = served.tokenizer.encode_prompt_within(&text, within)?;
-                (vec![TokenizedPrompt { ids, echo: None }], trim, reply)
+                (vec![TokenizedPrompt { ids, echo: None, truncated: false }], trim, reply)
             }
             RequestInput::Prompts { prompts, gap, echo } => {
                 let ready = |p: Prompt| text(served, p, gap.as_ref(), echo, within);
@@ -199,6 +217,7 @@ impl PreparedRequest {
             markers: self.reply.map(|(format, options)| format.markers(options.tools)).unwrap_or_default(),
             echo: prompt.echo.as_ref().map(echo),
             bounded: !self.ctx.time_asked,
+            truncated: prompt.truncated,
         };
         (request, OutputDecoder::new(Arc::clone(&served.tokenizer), options, choice, parts))
     }
@@ -316,20 +335,22 @@ fn text(
     if (within.left)() {
         return Err(TextError::Left.into());
     }
+    let mut truncated = false;
     let (ids, text) = match (prompt, gap) {
         (Prompt::Tokens(ids), _) => {
             let text = echo.then(|| served.tokenizer.decode(&ids, true));
-            return Ok(TokenizedPrompt { echo: text, ids });
+            return Ok(TokenizedPrompt { echo: text, ids, truncated });
         }
         (Prompt::Text(text), None) => (served.tokenizer.encode_within(&text, true, within)?, text),
         (Prompt::Text(text), Some(gap)) => {
-            let ids = fim::prompt(&served.tokenizer, &text, gap, within)?.ok_or_else(|| {
+            let made = fim::prompt(&served.tokenizer, &text, gap, within)?.ok_or_else(|| {
                 let field = gap.field;
                 let message = format!("{field} is given; this model has no tokens for filling a gap: leave it out");
                 ApiError::bad("unsupported_value", message).of(field)
             })?;
-            (ids, text)
+            truncated = made.truncated;
+            (made.ids, text)
         }
     };
-    Ok(TokenizedPrompt { echo: echo.then_some(text), ids })
+    Ok(TokenizedPrompt { echo: echo.then_some(text), ids, truncated })
 }

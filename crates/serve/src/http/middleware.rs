@@ -169,7 +169,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::generation::model_pool::{ModelDescription, ModelPool};
+    use crate::generation::model_pool::{ModelDescription, ModelFiles, ModelPool};
     use crate::http::admission::Access;
     use crate::http::api_keys::{Account, ApiKeys};
     use crate::state::ServerLimits;
@@ -182,6 +182,7 @@ mod tests {
         let description = ModelDescription {
             name: "m".to_string(),
             aliases: Vec::new(),
+            files: ModelFiles::default(),
             bytes: 1,
             context: 1,
             capability: "completion",

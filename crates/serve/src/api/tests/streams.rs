@@ -49,7 +49,7 @@ fn parts() -> Vec<OutputEvent> {
         arguments(0, "1}"),
         call(1, "stay"),
         arguments(1, "{}"),
-        OutputEvent::End(ChoiceEnd { finish: FinishReason::Calls, stop: None, timing, mean: -0.5 }),
+        OutputEvent::End(ChoiceEnd { finish: FinishReason::Calls, stop: None, timing, truncated: false, mean: -0.5 }),
     ]
 }
 
