@@ -19,6 +19,8 @@ pub struct Document {
     /// Byte ranges of the words, once somebody asked for them.
     #[serde(skip)]
     words: Option<Vec<Range<u32>>>,
+    #[serde(skip)]
+    edits: u32,
 }
 
 /// Bytes of text in one document: more than any book, and positions fit 32 bits.
@@ -48,6 +50,12 @@ impl Document {
         assert!(text.len() <= TEXT_BYTES_MAX, "a document of {} bytes", text.len());
         self.text = text;
         self.words = None;
+        self.edits += 1;
+    }
+
+    /// How often the text was set: another number after a step means that it changed the text.
+    pub fn edits(&self) -> u32 {
+        self.edits
     }
 
     /// Splits the text into words, unless that is done. After it [`Document::words`] has them.

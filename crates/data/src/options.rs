@@ -7,5 +7,8 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// In words, without the line: a key that is not known, missing, of the wrong type or out of range.
 pub fn read<T: DeserializeOwned>(table: toml::Table) -> Result<T, String> {
-    table.try_into().map_err(|e: toml::de::Error| e.message().to_string())
+    table.try_into().map_err(|e: toml::de::Error| {
+        // The key stands on a line of its own, as in `words_min`.
+        e.to_string().trim().replace('\n', ", ")
+    })
 }

@@ -129,6 +129,11 @@ impl<'a> PartRecords<'a> {
         Ok(())
     }
 
+    /// Passes over a document that is not compared.
+    pub fn skip(&mut self) {
+        self.next.document += 1;
+    }
+
     /// Writes the run, and says how many documents there were.
     ///
     /// # Errors
@@ -220,6 +225,11 @@ impl Records<'_> {
     }
 }
 
+/// Where [`decide`] puts the decisions of a part.
+pub fn decisions_file(directory: &Path, part: usize) -> PathBuf {
+    directory.join(format!("part-{part:05}.decisions"))
+}
+
 fn is_there(path: &Path, identity: &[u8; 32]) -> bool {
     runs::summary::<Decision>(path).is_ok_and(|summary| summary.identity == *identity)
 }
@@ -236,8 +246,7 @@ pub fn decide(
     memory_bytes: usize,
 ) -> Result<Vec<PathBuf>, Error> {
     let identity = records.identity()?;
-    let paths: Vec<PathBuf> =
-        (0..records.documents.len()).map(|part| directory.join(format!("part-{part:05}.decisions"))).collect();
+    let paths: Vec<PathBuf> = (0..records.documents.len()).map(|part| decisions_file(directory, part)).collect();
     if paths.iter().all(|path| is_there(path, &identity)) {
         return Ok(paths);
     }

@@ -1,0 +1,100 @@
+//! Where a part's documents come from: files by the readers, or a generator with a random generator for each document
+
+use rand_pcg::Pcg64;
+use serde_json::Value;
+
+use crate::part::{self, Part};
+use crate::readers::{self, Emit, Item};
+use crate::recipe::Recipe;
+use crate::{Document, Error};
+
+/// Cuts the sources of a recipe into parts, after their checksums are compared.
+///
+/// # Errors
+/// A source that is not there, or another than the recipe says.
+pub fn parts(recipe: &Recipe) -> Result<Vec<Part>, Error> {
+    let directory = recipe.directory();
+    for source in recipe.sources.iter().filter(|source| source.generate.is_none()) {
+        source.verify(&source.files(&directory)?)?;
+    }
+    let parts = part::of(&recipe.sources, &directory)?;
+    match u32::try_from(parts.len()) {
+        Ok(1..) => Ok(parts),
+        Ok(0) => Err(Error::file(&recipe.file, "its sources have no documents: there is nothing to do")),
+        Err(_) => Err(Error::file(&recipe.file, format!("{} parts are more than can be numbered", parts.len()))),
+    }
+}
+
+/// What all phases follow from besides their steps: this program's version, the seed, the settings of the sources, and the files as they are now.
+///
+/// # Errors
+/// A file that is gone.
+pub fn identity(recipe: &Recipe, parts: &[Part]) -> Result<blake3::Hash, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |text: String| {
+        hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+    };
+    add(format!("{} {} {}", env!("CARGO_PKG_VERSION"), recipe.seed, recipe.held_out));
+    recipe.sources.iter().for_each(|source| add(format!("{source:?}")));
+    for part in parts {
+        let mut changed = None;
+        if recipe.sources[part.source as usize].generate.is_none() {
+            let metadata = std::fs::metadata(&part.file).map_err(Error::io(&part.file))?;
+            changed = Some((metadata.len(), metadata.modified().map_err(Error::io(&part.file))?));
+        }
+        add(format!("{} {} {:?} {changed:?}", part.source, part.name, part.range));
+    }
+    Ok(hasher.finalize())
+}
+
+/// A number from 0 up to 1 that follows from the seed, a purpose and a name.
+fn drawn(seed: u64, purpose: &str, name: &str) -> f64 {
+    let hash = blake3::hash(format!("{seed} {purpose} {name}").as_bytes());
+    let bytes = hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes");
+    (u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// The random generator of one generated document.
+fn random(seed: u64, source: &str, number: u64) -> Pcg64 {
+    let hash = blake3::hash(format!("{seed} generate {source} {number}").as_bytes());
+    let half =
+        |range: std::ops::Range<usize>| u128::from_le_bytes(hash.as_bytes()[range].try_into().expect("16 bytes"));
+    Pcg64::new(half(0..16), half(16..32))
+}
+
+/// Reads the documents of a part in order, each with the label `held_out` if it is drawn for validation. Generated documents of the held-out set are
+/// made of frames that the others never have.
+///
+/// # Errors
+/// As [`readers::read`].
+pub fn read(recipe: &Recipe, part: &Part, emit: Emit) -> Result<(), Error> {
+    let source = &recipe.sources[part.source as usize];
+    let is_held_out = |id: &str| recipe.held_out > 0.0 && drawn(recipe.seed, "held out", id) < recipe.held_out;
+    let Some(generator) = &recipe.generators[part.source as usize] else {
+        return readers::read(source, part, &mut |item| match item {
+            Item::Document(mut document) => {
+                mark(&mut document, is_held_out);
+                emit(Item::Document(document))
+            }
+            damaged => emit(damaged),
+        });
+    };
+    for number in part.range.clone() {
+        let id = format!("{}#{number}", source.name);
+        let generated = generator.generate(&mut random(recipe.seed, &source.name, number), is_held_out(&id));
+        let mut document = Document::new(id, generated.text);
+        document.labels = generated.labels;
+        mark(&mut document, is_held_out);
+        emit(Item::Document(document))?;
+    }
+    Ok(())
+}
+
+/// Labels a document of the held-out set. A record's own label of that name has no say.
+fn mark(document: &mut Document, is_held_out: impl Fn(&str) -> bool) {
+    if is_held_out(&document.id) {
+        document.labels.insert("held_out".into(), Value::Bool(true));
+    } else {
+        document.labels.remove("held_out");
+    }
+}

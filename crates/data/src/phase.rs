@@ -1,0 +1,282 @@
+//! A phase: what is done to a part between two comparisons with all other parts
+//!
+//! The steps of a recipe are cut at the joins. A phase begins with what a join decided, goes on with steps that look at each document alone, and ends
+//! with the records that the next join needs. A part passes a phase alone; its marker, written last, says that it has.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::documents::{Reader, Writer};
+use crate::join::{PartDecisions, PartRecords};
+use crate::progress::Progress;
+use crate::readers::Damaged;
+use crate::recipe::{Entry, Recipe};
+use crate::step::{Reason, Verdict};
+use crate::tally::{Sample, Tally};
+use crate::{Document, Error, atomic};
+
+/// Steps between two joins.
+pub struct Phase<'a> {
+    /// The join whose decisions come first.
+    pub opening: Option<&'a Entry>,
+    /// Steps that look at each document alone.
+    pub steps: &'a [Entry],
+    /// The join that records are left for.
+    pub closing: Option<&'a Entry>,
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// What its files follow from: sources, parts and all steps up to its end.
+    pub identity: [u8; 32],
+}
+
+/// A part that has passed a phase.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Marker {
+    /// Documents that go on.
+    pub documents: u32,
+    /// Bytes of their texts.
+    pub bytes: u64,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// A document that was dropped, kept aside whole.
+#[derive(Serialize)]
+struct Rejected<'a> {
+    rule: &'a str,
+    detail: &'a str,
+    #[serde(flatten)]
+    document: &'a Document,
+}
+
+/// Cuts the steps of a recipe at its joins. `identity` is that of sources and parts; each phase gets a directory in `work`.
+pub fn cut<'a>(recipe: &'a Recipe, identity: &blake3::Hash, work: &Path) -> Vec<Phase<'a>> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(identity.as_bytes());
+    let mut phases = Vec::new();
+    let (mut opening, mut start) = (None, 0);
+    let joins = recipe.steps.iter().enumerate().filter(|(_, entry)| entry.joined().is_some());
+    let ends = joins.map(|(at, entry)| (at, Some(entry))).chain([(recipe.steps.len(), None)]);
+    for (end, closing) in ends {
+        for entry in recipe.steps[start..end].iter().chain(closing) {
+            let written = format!("{} {:?} {}\n", entry.name, entry.sources, entry.settings);
+            hasher.update(&(written.len() as u64).to_le_bytes()).update(written.as_bytes());
+        }
+        // One hash for a phase that ends the recipe, and another for one that leaves records.
+        hasher.update(&[u8::from(closing.is_some()), u8::from(recipe.keep_rejected)]);
+        let identity = hasher.finalize();
+        let directory = work.join(format!("{}-{}", phases.len() + 1, &identity.to_hex()[..12]));
+        phases.push(Phase { opening, steps: &recipe.steps[start..end], closing, directory, identity: identity.into() });
+        (opening, start) = (closing, end + 1);
+    }
+    phases
+}
+
+impl Phase<'_> {
+    fn file(&self, part: usize, ending: &str) -> PathBuf {
+        self.directory.join(format!("part-{part:05}.{ending}"))
+    }
+
+    /// The documents of a part that went through.
+    pub fn documents(&self, part: usize) -> PathBuf {
+        self.file(part, "jsonl.zst")
+    }
+
+    /// The documents of a part that were dropped, if the recipe keeps them.
+    pub fn rejected(&self, part: usize) -> PathBuf {
+        self.file(part, "rejected.jsonl.zst")
+    }
+
+    /// What a part leaves for the next join.
+    pub fn records(&self, part: usize) -> PathBuf {
+        self.file(part, "records")
+    }
+
+    fn marker_file(&self, part: usize) -> PathBuf {
+        self.file(part, "json")
+    }
+
+    /// What is written of a part that has passed. A marker that cannot be read is none: the part is done again.
+    pub fn marker(&self, part: usize) -> Option<Marker> {
+        serde_json::from_slice(&std::fs::read(self.marker_file(part)).ok()?).ok()
+    }
+
+    /// Whether a part has passed, by the name of its marker alone.
+    pub fn is_marked(&self, part: usize) -> bool {
+        self.marker_file(part).exists()
+    }
+
+    /// In words.
+    pub fn describe(&self) -> String {
+        let names = self.opening.into_iter().chain(self.steps).map(|entry| entry.name);
+        let names: Vec<&str> = names.chain(self.closing.map(|_| "records")).collect();
+        if names.is_empty() { "read".to_string() } else { names.join(", ") }
+    }
+}
+
+/// A part on its way through a phase.
+pub struct Passage<'a> {
+    phase: &'a Phase<'a>,
+    part: usize,
+    source: usize,
+    is_last: bool,
+    recipe: &'a Recipe,
+    progress: &'a Progress,
+    out: Writer,
+    rejected: Option<Writer>,
+    records: Option<PartRecords<'a>>,
+    documents: u32,
+    bytes: u64,
+    /// What is counted.
+    pub tally: Tally,
+}
+
+impl<'a> Passage<'a> {
+    /// Begins a part. `memory_bytes` bounds what is held to sort records.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn begin(
+        phase: &'a Phase<'a>,
+        (part, source): (usize, usize),
+        recipe: &'a Recipe,
+        memory_bytes: usize,
+        progress: &'a Progress,
+    ) -> Result<Passage<'a>, Error> {
+        let join = phase.closing.and_then(Entry::joined);
+        let scratch = phase.file(part, "sorting");
+        let records = join.map(|join| PartRecords::create(join, part as u32, &scratch, memory_bytes)).transpose()?;
+        let out = Writer::create(&phase.documents(part))?;
+        let is_last = phase.closing.is_none();
+        let tally = Tally::default();
+        Ok(Passage {
+            phase,
+            part,
+            source,
+            is_last,
+            recipe,
+            progress,
+            out,
+            rejected: None,
+            records,
+            documents: 0,
+            bytes: 0,
+            tally,
+        })
+    }
+
+    /// Takes a document that a join decided on, and sends it on.
+    ///
+    /// # Errors
+    /// Where the system refuses, or somebody asked to stop.
+    pub fn decided(
+        &mut self,
+        mut document: Document,
+        decisions: &mut PartDecisions,
+        number: u32,
+        source_of: &dyn Fn(u32) -> String,
+    ) -> Result<(), Error> {
+        let entry = self.phase.opening.expect("decisions come from a join");
+        let join = entry.joined().expect("a phase opens with a join");
+        let decisions = decisions.of(number)?;
+        if decisions.is_empty() {
+            return self.step(document);
+        }
+        let (bytes, edits) = (document.text().len(), document.edits());
+        match join.apply(&mut document, decisions) {
+            Verdict::Keep => {
+                if document.edits() != edits {
+                    self.tally.changed(entry.name, bytes, document.text().len());
+                }
+                self.step(document)
+            }
+            Verdict::Drop(reason) => {
+                *self.tally.duplicates_of.entry(source_of(decisions[0].kept.part)).or_default() += 1;
+                self.reject(&document, &reason)
+            }
+        }
+    }
+
+    /// Sends a document through the steps of the phase.
+    ///
+    /// # Errors
+    /// Where the system refuses, or somebody asked to stop.
+    pub fn step(&mut self, mut document: Document) -> Result<(), Error> {
+        self.progress.check()?;
+        for entry in self.phase.steps.iter().filter(|entry| entry.is_for(self.source)) {
+            let step = entry.alone().expect("joins are between phases");
+            let (bytes, edits) = (document.text().len(), document.edits());
+            match step.apply(&mut document) {
+                Verdict::Keep if document.edits() != edits => {
+                    self.tally.changed(entry.name, bytes, document.text().len());
+                }
+                Verdict::Keep => {}
+                Verdict::Drop(reason) => return self.reject(&document, &reason),
+            }
+        }
+        let in_join = self.phase.closing.is_none_or(|entry| entry.is_for(self.source));
+        if let Some(records) = &mut self.records {
+            if in_join { records.add(&mut document)? } else { records.skip() }
+        }
+        if self.is_last {
+            self.tally.kept(&document);
+        }
+        self.documents += 1;
+        self.bytes += document.text().len() as u64;
+        self.out.write(&document)
+    }
+
+    fn reject(&mut self, document: &Document, reason: &Reason) -> Result<(), Error> {
+        self.tally.dropped(document, reason);
+        if self.recipe.keep_rejected {
+            let rejected = Rejected { rule: reason.rule, detail: &reason.detail, document };
+            self.aside()?.write(&rejected)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a record aside that could not be read.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn damaged(&mut self, damaged: &Damaged) -> Result<(), Error> {
+        self.tally
+            .damaged(Sample::new(&damaged.place, &damaged.problem, &damaged.excerpt), damaged.excerpt.len() as u64);
+        let document = Document::new(damaged.place.as_str(), damaged.excerpt.as_str());
+        let rejected = Rejected { rule: "damaged", detail: &damaged.problem, document: &document };
+        self.aside()?.write(&rejected)
+    }
+
+    fn aside(&mut self) -> Result<&mut Writer, Error> {
+        if self.rejected.is_none() {
+            self.rejected = Some(Writer::create(&self.phase.rejected(self.part))?);
+        }
+        Ok(self.rejected.as_mut().expect("it was made"))
+    }
+
+    /// Ends the part, and marks it as passed.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn finish(self) -> Result<(), Error> {
+        self.out.finish()?;
+        if let Some(rejected) = self.rejected {
+            rejected.finish()?;
+        }
+        if let Some(records) = self.records {
+            records.finish(&self.phase.records(self.part), self.phase.identity)?;
+        }
+        let marker = Marker { documents: self.documents, bytes: self.bytes, tally: self.tally };
+        let json = serde_json::to_vec(&marker).expect("a marker is plain data");
+        atomic::write(&self.phase.marker_file(self.part), &json)
+    }
+}
+
+/// The documents of a part that passed an earlier phase.
+///
+/// # Errors
+/// Where they are not there.
+pub fn documents_of(phase: &Phase, part: usize) -> Result<Reader<Document>, Error> {
+    Reader::open(&phase.documents(part))
+}

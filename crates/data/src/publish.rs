@@ -1,0 +1,105 @@
+//! What a run leaves: documents, what was rejected, the report; and a manifest, written last, that says it is all there
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::Recipe;
+use crate::report::Report;
+use crate::run::Run;
+use crate::{Error, atomic};
+
+/// Name of the manifest.
+const MANIFEST: &str = "dataset.json";
+
+/// What a finished directory holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// What everything in it follows from, in hexadecimal.
+    pub identity: String,
+    /// Files below the directory with their BLAKE3 hashes, in the order of their names.
+    pub files: Vec<FileEntry>,
+}
+
+/// A file of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Its path below the directory.
+    pub path: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// BLAKE3 in hexadecimal.
+    pub blake3: String,
+}
+
+/// The manifest of a directory, if it is finished.
+pub fn manifest(out: &Path) -> Option<Manifest> {
+    serde_json::from_slice(&std::fs::read(out.join(MANIFEST)).ok()?).ok()
+}
+
+/// Puts everything in its place. The work directory is needed until this has ended, and removed then unless it is to be kept.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn publish(run: &Run, report: &Report, recipe: &Recipe, identity: &str) -> Result<(), Error> {
+    let out = &run.options.out;
+    remove(&out.join(MANIFEST))?;
+    let last = run.phases.last().expect("a recipe has a phase");
+    let parts = 0..run.parts.len();
+    let documents: Vec<(PathBuf, String)> =
+        parts.clone().map(|part| (last.documents(part), format!("part-{part:05}.jsonl.zst"))).collect();
+    let rejected = run.phases.iter().enumerate().flat_map(|(at, phase)| {
+        parts.clone().map(move |part| (phase.rejected(part), format!("part-{part:05}-phase-{}.jsonl.zst", at + 1)))
+    });
+    let rejected: Vec<(PathBuf, String)> = rejected.filter(|(path, _)| path.exists()).collect();
+    place(&documents, &out.join("documents"))?;
+    place(&rejected, &out.join("rejected"))?;
+    report.write(recipe, out)?;
+    let mut files = Vec::new();
+    for (folder, files_in) in [("documents", &documents), ("rejected", &rejected)] {
+        for (_, name) in files_in {
+            files.push(entry(out, format!("{folder}/{name}"))?);
+        }
+    }
+    for name in ["README.md", "recipe.toml", "report.html", "report.json"] {
+        files.push(entry(out, name.to_string())?);
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let manifest = Manifest { identity: identity.to_string(), files };
+    let json = serde_json::to_string_pretty(&manifest).expect("a manifest is plain data");
+    atomic::write(&out.join(MANIFEST), format!("{json}\n").as_bytes())?;
+    if run.options.keep_work { Ok(()) } else { remove(&out.join("work")) }
+}
+
+/// Makes a folder of these files, in the place of what was there.
+fn place(files: &[(PathBuf, String)], folder: &Path) -> Result<(), Error> {
+    let fresh = folder.with_extension("new");
+    remove(&fresh)?;
+    std::fs::create_dir_all(&fresh).map_err(Error::io(&fresh))?;
+    for (from, name) in files {
+        let to = fresh.join(name);
+        // Some file systems have no hard links.
+        if std::fs::hard_link(from, &to).is_err() {
+            std::fs::copy(from, &to).map_err(Error::io(&to))?;
+        }
+    }
+    remove(folder)?;
+    std::fs::rename(&fresh, folder).map_err(Error::io(folder))
+}
+
+/// Removes a file or folder that may be there.
+fn remove(path: &Path) -> Result<(), Error> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn entry(out: &Path, path: String) -> Result<FileEntry, Error> {
+    let file = out.join(&path);
+    let mut hasher = blake3::Hasher::new();
+    let bytes =
+        hasher.update_reader(std::fs::File::open(&file).map_err(Error::io(&file))?).map_err(Error::io(&file))?.count();
+    Ok(FileEntry { path, bytes, blake3: hasher.finalize().to_hex().to_string() })
+}

@@ -1,0 +1,229 @@
+//! What came of a run: counts by source, rule and step, as JSON, as a page with plots, as a dataset card, and in lines for a terminal
+
+use std::path::Path;
+
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, context};
+use plotters::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{Entry, Recipe};
+use crate::tally::{Lengths, Tally};
+use crate::{Error, atomic};
+
+/// All that is reported. It follows from the recipe and its sources alone: times are not in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The corpus's name.
+    pub name: String,
+    /// What it is.
+    pub description: String,
+    /// Seed of the recipe.
+    pub seed: u64,
+    /// BLAKE3 of the recipe's text.
+    pub recipe: String,
+    /// Sources in order.
+    pub sources: Vec<SourceReport>,
+    /// Steps in order.
+    pub steps: Vec<StepReport>,
+    /// Of all sources.
+    pub total: Tally,
+}
+
+/// A source and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceReport {
+    /// Its name.
+    pub name: String,
+    /// What it is made by, if it is generated.
+    pub generator: Option<String>,
+    /// Where it was got.
+    pub url: Option<String>,
+    /// At which commit.
+    pub commit: Option<String>,
+    /// Its licence.
+    pub licence: Option<String>,
+    /// What was counted.
+    pub tally: Tally,
+}
+
+/// A step and its settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Its name.
+    pub name: String,
+    /// Its settings, as the recipe has them.
+    pub settings: String,
+    /// The sources that it is for: all if empty.
+    pub sources: Vec<String>,
+}
+
+impl Report {
+    /// Puts together what is reported.
+    pub fn new(recipe: &Recipe, sources: &[Tally], total: &Tally) -> Report {
+        let source = |(index, tally): (usize, &Tally)| {
+            let source = &recipe.sources[index];
+            SourceReport {
+                name: source.name.clone(),
+                generator: source.generate.clone(),
+                url: source.url.clone(),
+                commit: source.commit.clone(),
+                licence: source.licence.clone(),
+                tally: tally.clone(),
+            }
+        };
+        let step = |entry: &Entry| StepReport {
+            name: entry.name.to_string(),
+            settings: entry.settings.to_string().trim().replace('\n', ", "),
+            sources: entry.sources.iter().flatten().map(|&s| recipe.sources[s].name.clone()).collect(),
+        };
+        Report {
+            name: recipe.name.clone(),
+            description: recipe.description.clone(),
+            seed: recipe.seed,
+            recipe: blake3::hash(recipe.text.as_bytes()).to_hex().to_string(),
+            sources: sources.iter().enumerate().map(source).collect(),
+            steps: recipe.steps.iter().map(step).collect(),
+            total: total.clone(),
+        }
+    }
+
+    /// The report of a finished directory.
+    ///
+    /// # Errors
+    /// Where it is not there, or is none.
+    pub fn read(directory: &Path) -> Result<Report, Error> {
+        let file = directory.join("report.json");
+        let json = std::fs::read(&file).map_err(Error::io(&file))?;
+        let problem =
+            |e| Error::file(&file, format!("{e}; remove this directory, and the same command makes it again"));
+        serde_json::from_slice(&json).map_err(problem)
+    }
+
+    /// Writes `report.json`, `report.html` and the dataset card `README.md`.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn write(&self, recipe: &Recipe, directory: &Path) -> Result<(), Error> {
+        let json = serde_json::to_string_pretty(self).expect("a report is plain data");
+        atomic::write(&directory.join("report.json"), format!("{json}\n").as_bytes())?;
+        atomic::write(&directory.join("report.html"), self.page().as_bytes())?;
+        atomic::write(&directory.join("README.md"), self.card(recipe).as_bytes())?;
+        atomic::write(&directory.join("recipe.toml"), recipe.text.as_bytes())
+    }
+
+    /// The report as one page that needs nothing else.
+    pub fn page(&self) -> String {
+        let plot = lengths_plot(&self.total.lengths_read, &self.total.lengths_kept);
+        let values = context! { report => Value::from(Serde(self)), lengths => Value::from_safe_string(plot) };
+        environment().get_template("report.html").expect("it was added").render(values).expect("its values are given")
+    }
+
+    /// The dataset card, with the head that the Hugging Face hub reads.
+    pub fn card(&self, recipe: &Recipe) -> String {
+        let mut licences: Vec<String> = self.sources.iter().filter_map(|s| s.licence.clone()).collect();
+        licences.sort_unstable();
+        licences.dedup();
+        let languages: Vec<String> = self.total.languages.keys().cloned().collect();
+        let values = context! { report => Value::from(Serde(self)), licences, languages, text => recipe.text.trim_end().to_string() };
+        environment().get_template("card.md").expect("it was added").render(values).expect("its values are given")
+    }
+
+    /// The report in lines for a terminal: sources, then what was dropped by which rule.
+    pub fn lines(&self) -> Vec<String> {
+        let width = self.sources.iter().map(|s| s.name.len()).max().unwrap_or(0).max(6);
+        let row = |name: &str, tally: &Tally| {
+            let share = 100.0 * tally.kept.bytes as f64 / tally.read.bytes.max(1) as f64;
+            format!(
+                "{name:<width$} {:>10} {:>10} {:>10} {:>10} {share:>6.1} %",
+                tally.read.documents,
+                words(tally.read.bytes),
+                tally.kept.documents,
+                words(tally.kept.bytes)
+            )
+        };
+        let mut lines =
+            vec![format!("{:<width$} {:>10} {:>10} {:>10} {:>10} {:>8}", "source", "read", "", "kept", "", "share")];
+        lines.extend(self.sources.iter().map(|source| row(&source.name, &source.tally)));
+        if self.sources.len() > 1 {
+            lines.push(row("all", &self.total));
+        }
+        let dropped = self.total.dropped.iter().map(|(rule, dropped)| (rule.as_str(), dropped));
+        let damaged = Some(("damaged", &self.total.damaged)).filter(|(_, damaged)| damaged.volume.documents > 0);
+        let mut dropped: Vec<_> = dropped.chain(damaged).collect();
+        dropped.sort_by_key(|(rule, dropped)| (std::cmp::Reverse(dropped.volume.documents), *rule));
+        if !dropped.is_empty() {
+            lines.push(String::new());
+        }
+        for (rule, dropped) in dropped {
+            let example = dropped.samples.first().map_or(String::new(), |s| format!("  {}: {}", s.id, s.detail));
+            let (documents, bytes) = (dropped.volume.documents, words(dropped.volume.bytes));
+            lines.push(format!("{rule:<34} {documents:>10} {bytes:>10}{example}"));
+        }
+        lines
+    }
+}
+
+/// Bytes in words.
+fn words(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if value < 1000.0 {
+            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1000.0;
+    }
+    format!("{value:.1} TB")
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.add_filter("bytes", words);
+    environment.add_filter("percent", |part: f64, whole: f64| format!("{:.1}", 100.0 * part / whole.max(1.0)));
+    for (name, text) in
+        [("report.html", include_str!("templates/report.html")), ("card.md", include_str!("templates/card.md"))]
+    {
+        environment.add_template(name, text).expect("templates of this crate are sound");
+    }
+    environment
+}
+
+/// Lengths before and after, as an SVG picture: documents over the logarithm of their bytes.
+fn lengths_plot(read: &Lengths, kept: &Lengths) -> String {
+    let bins = read.counts.len().max(kept.counts.len()).max(1);
+    let most = read.counts.iter().chain(&kept.counts).max().copied().unwrap_or(0).max(1);
+    let mut svg = String::new();
+    let draw = |svg: &mut String| -> Result<(), Box<dyn std::error::Error>> {
+        let root = SVGBackend::with_string(svg, (720, 260)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .margin(8)
+            .x_label_area_size(36)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0f64..bins as f64, 0f64..most as f64 * 1.05)?;
+        chart
+            .configure_mesh()
+            .x_desc("bytes of a document")
+            .y_desc("documents")
+            .x_label_formatter(&|x| words(2f64.powf(*x) as u64))
+            .y_label_formatter(&|y| format!("{y:.0}"))
+            .draw()?;
+        for (lengths, colour, label) in [(read, RGBColor(150, 150, 150), "read"), (kept, RGBColor(0, 90, 180), "kept")]
+        {
+            let steps = (0..bins).flat_map(|bin| {
+                let count = lengths.counts.get(bin).copied().unwrap_or(0) as f64;
+                [(bin as f64, count), (bin as f64 + 1.0, count)]
+            });
+            let series = LineSeries::new(steps, colour.stroke_width(2));
+            chart
+                .draw_series(series)?
+                .label(label)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+        }
+        chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+        root.present()?;
+        Ok(())
+    };
+    draw(&mut svg).expect("a picture in memory can be drawn");
+    svg
+}

@@ -1,0 +1,271 @@
+//! A run of a recipe: parts go through the phases, by as many threads and machines as there are
+//!
+//! What a part or a join has finished lies in the work directory under a name that follows from all that it was made from, so that a run that was
+//! killed goes on where it stopped, and a recipe that was changed does again only what the change touches. Several machines share that directory:
+//! each does the parts of its rank and waits for those of the others; one decides the joins.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::join::{self, PartDecisions};
+use crate::part::Part;
+use crate::phase::{self, Marker, Passage, Phase};
+use crate::progress::Progress;
+use crate::readers::Item;
+use crate::recipe::{Entry, Recipe};
+use crate::report::Report;
+use crate::tally::Tally;
+use crate::{Document, Error, origin, publish};
+
+/// How a recipe is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory of what is made.
+    pub out: PathBuf,
+    /// Threads of this machine.
+    pub threads: usize,
+    /// This machine among those that share the directory.
+    pub rank: usize,
+    /// How many machines share it.
+    pub world: usize,
+    /// Bytes that sorting may hold, of all threads together.
+    pub memory_bytes: usize,
+    /// Whether documents between phases stay.
+    pub keep_work: bool,
+}
+
+/// A recipe with its parts, ready to run.
+pub struct Run<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// How.
+    pub options: Options,
+    /// The units of work.
+    pub parts: Vec<Part>,
+    /// The phases.
+    pub phases: Vec<Phase<'a>>,
+    progress: &'a Progress,
+}
+
+/// What came out of the phases, for each source and in all.
+pub struct Outcome {
+    /// By source, in the order of the recipe.
+    pub sources: Vec<Tally>,
+    /// Of all.
+    pub total: Tally,
+    /// Documents of each part that went through all phases.
+    pub documents: Vec<u32>,
+}
+
+impl<'a> Run<'a> {
+    /// Finds the files of a recipe and cuts them into parts.
+    ///
+    /// # Errors
+    /// A source that is not there or not what it should be.
+    pub fn plan(recipe: &'a Recipe, options: Options, progress: &'a Progress) -> Result<Run<'a>, Error> {
+        let parts = origin::parts(recipe)?;
+        let work = options.out.join("work");
+        let phases = phase::cut(recipe, &origin::identity(recipe, &parts)?, &work);
+        Ok(Run { recipe, options, parts, phases, progress })
+    }
+
+    /// Makes everything, unless it is there, and reports. Only the first of several machines has a report.
+    ///
+    /// # Errors
+    /// Where the system refuses, a file of the work directory is damaged, or somebody asked to stop. Damaged records of sources are counted.
+    pub fn make(&self) -> Result<Option<Report>, Error> {
+        let identity =
+            blake3::Hash::from(self.phases.last().expect("a recipe has a phase").identity).to_hex().to_string();
+        if publish::manifest(&self.options.out).is_some_and(|manifest| manifest.identity == identity) {
+            return Report::read(&self.options.out).map(Some);
+        }
+        self.documents()?;
+        if self.options.rank > 0 {
+            return Ok(None);
+        }
+        let outcome = self.outcome()?;
+        let report = Report::new(self.recipe, &outcome.sources, &outcome.total);
+        publish::publish(self, &report, self.recipe, &identity)?;
+        Ok(Some(report))
+    }
+
+    /// Sends all parts through all phases.
+    fn documents(&self) -> Result<(), Error> {
+        let done = (0..self.phases.len()).rev().find(|&at| self.is_whole(at));
+        for at in done.map_or(0, |at| at + 1)..self.phases.len() {
+            self.phase(at)?;
+            // Machines that share the directory wait for what lies in it: there it stays until the end.
+            if at > 0 && self.options.world == 1 && !self.options.keep_work {
+                self.forget(&self.phases[at - 1])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all parts have passed a phase, and their documents are there.
+    fn is_whole(&self, at: usize) -> bool {
+        let phase = &self.phases[at];
+        (0..self.parts.len()).all(|part| self.has_passed(phase, part))
+    }
+
+    fn has_passed(&self, phase: &Phase, part: usize) -> bool {
+        let records = phase.closing.is_none() || phase.records(part).exists();
+        phase.is_marked(part) && phase.documents(part).exists() && records
+    }
+
+    fn phase(&self, at: usize) -> Result<(), Error> {
+        let phase = &self.phases[at];
+        std::fs::create_dir_all(&phase.directory).map_err(Error::io(&phase.directory))?;
+        let decisions = match at.checked_sub(1) {
+            None => Vec::new(),
+            Some(before) => self.decisions(&self.phases[before])?,
+        };
+        let bytes = |part: usize| match at {
+            0 => self.parts[part].bytes,
+            _ => self.phases[at - 1].marker(part).map_or(0, |marker| marker.bytes),
+        };
+        let mine: Vec<usize> =
+            (0..self.parts.len()).filter(|part| part % self.options.world == self.options.rank).collect();
+        let (passed, to_do): (Vec<usize>, Vec<usize>) = mine.iter().partition(|&&part| self.has_passed(phase, part));
+        let name = format!("{} of {}: {}", at + 1, self.phases.len(), phase.describe());
+        self.progress.stage(&name, mine.iter().map(|&part| bytes(part)).sum());
+        self.progress.advance(passed.iter().map(|&part| bytes(part)).sum(), 0);
+        self.in_parallel(&to_do, |part| self.part(at, part, bytes(part), &decisions))?;
+        if self.options.rank > 0 && at + 1 == self.phases.len() {
+            return Ok(());
+        }
+        if self.options.world > 1 {
+            self.progress.stage(&format!("{name}: waiting for other machines"), 0);
+        }
+        self.progress.wait(|| Ok(self.is_whole(at)))
+    }
+
+    /// Does work for each of these parts. The first failure ends it.
+    fn in_parallel(&self, parts: &[usize], work: impl Fn(usize) -> Result<(), Error> + Sync) -> Result<(), Error> {
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let one = || {
+            while !failed.load(Ordering::Relaxed)
+                && let Some(&part) = parts.get(next.fetch_add(1, Ordering::Relaxed))
+            {
+                if let Err(error) = work(part) {
+                    failed.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let threads = self.options.threads.clamp(1, parts.len().max(1));
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+            let results: Vec<_> = workers.into_iter().map(|w| w.join().expect("workers do not panic")).collect();
+            results.into_iter().collect()
+        })
+    }
+
+    fn part(&self, at: usize, part: usize, bytes: u64, decisions: &[PathBuf]) -> Result<(), Error> {
+        let phase = &self.phases[at];
+        let source = self.parts[part].source as usize;
+        let memory = self.options.memory_bytes / self.options.threads.max(1);
+        let mut passage = Passage::begin(phase, (part, source), self.recipe, memory, self.progress)?;
+        let mut shown = 0;
+        // Compressed files give more bytes than they have: the bar stops at their size.
+        let mut show = |text: usize| {
+            let step = (text as u64).min(bytes - shown);
+            shown += step;
+            self.progress.advance(step, 1);
+        };
+        if at == 0 {
+            origin::read(self.recipe, &self.parts[part], &mut |item| match item {
+                Item::Document(document) => {
+                    show(document.text().len());
+                    passage.tally.read(&document);
+                    passage.step(document)
+                }
+                Item::Damaged(damaged) => passage.damaged(&damaged),
+            })?;
+        } else {
+            let mut decided = PartDecisions::open(&decisions[part])?;
+            let source_of = |part: u32| {
+                let source = self.parts.get(part as usize).map_or(0, |part| part.source as usize);
+                self.recipe.sources[source].name.clone()
+            };
+            for (number, document) in phase::documents_of(&self.phases[at - 1], part)?.enumerate() {
+                let document = document?;
+                show(document.text().len());
+                passage.decided(document, &mut decided, number as u32, &source_of)?;
+            }
+        }
+        self.progress.advance(bytes - shown, 0);
+        passage.finish()
+    }
+
+    /// The decisions of the join that ends a phase: made by rank 0, waited for by the others.
+    fn decisions(&self, phase: &Phase) -> Result<Vec<PathBuf>, Error> {
+        let entry = phase.closing.expect("a phase before another ends with a join");
+        let directory = phase.directory.join("decisions");
+        let path = |part: usize| join::decisions_file(&directory, part);
+        self.progress.stage(&format!("{}: comparing all documents", entry.name), 0);
+        if self.options.rank > 0 {
+            let done = directory.join("done");
+            self.progress.wait(|| Ok(done.exists()))?;
+            return Ok((0..self.parts.len()).map(path).collect());
+        }
+        let runs: Vec<PathBuf> = (0..self.parts.len()).map(|part| phase.records(part)).collect();
+        let documents: Vec<u32> = self.markers(phase)?.iter().map(|marker| marker.documents).collect();
+        let settings = format!("{} {}", entry.name, entry.settings);
+        let records = join::Records { settings: &settings, runs: &runs, documents: &documents };
+        let join = entry.joined().expect("a phase ends with a join");
+        let paths = join::decide(join, &records, &directory, self.options.memory_bytes)?;
+        crate::atomic::write(&directory.join("done"), b"")?;
+        Ok(paths)
+    }
+
+    fn markers(&self, phase: &Phase) -> Result<Vec<Marker>, Error> {
+        let missing =
+            |part: usize| Error::file(&phase.directory, format!("part {part} has no marker; remove this directory"));
+        (0..self.parts.len()).map(|part| phase.marker(part).ok_or_else(|| missing(part))).collect()
+    }
+
+    /// Removes what no later phase needs. Markers, and documents that were dropped, stay.
+    fn forget(&self, phase: &Phase) -> Result<(), Error> {
+        let gone = |path: &Path, result: std::io::Result<()>| match result {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+            _ => Ok(()),
+        };
+        for part in 0..self.parts.len() {
+            for path in [phase.documents(part), phase.records(part)] {
+                gone(&path, std::fs::remove_file(&path))?;
+            }
+        }
+        let decisions = phase.directory.join("decisions");
+        gone(&decisions, std::fs::remove_dir_all(&decisions))
+    }
+
+    fn outcome(&self) -> Result<Outcome, Error> {
+        let mut sources = vec![Tally::default(); self.recipe.sources.len()];
+        let mut documents = vec![0; self.parts.len()];
+        for phase in &self.phases {
+            for (part, marker) in self.markers(phase)?.into_iter().enumerate() {
+                sources[self.parts[part].source as usize].add(&marker.tally);
+                documents[part] = marker.documents;
+            }
+        }
+        let mut total = Tally::default();
+        sources.iter().for_each(|tally| total.add(tally));
+        Ok(Outcome { sources, total, documents })
+    }
+
+    /// What the joins expect, to be printed before they run.
+    pub fn describe(&self) -> Vec<String> {
+        let joins = self.recipe.steps.iter().filter_map(Entry::joined);
+        joins.flat_map(|join| join.describe()).collect()
+    }
+}
+
+/// The documents that went through all phases, of one part.
+///
+/// # Errors
+/// Where they are not there.
+pub fn kept(run: &Run, part: usize) -> Result<impl Iterator<Item = Result<Document, Error>>, Error> {
+    phase::documents_of(run.phases.last().expect("a recipe has a phase"), part)
+}

@@ -1,0 +1,264 @@
+//! Whole recipes: the same bytes by any threads and machines, after any stop; everything that was read is kept, dropped or damaged
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use farthing_data::documents::Reader;
+use farthing_data::generators::manual::Manual;
+use farthing_data::progress::Progress;
+use farthing_data::recipe::Recipe;
+use farthing_data::report::Report;
+use farthing_data::run::{Options, Run};
+use farthing_data::{Document, Error};
+
+/// Text of these words, in an order that the seed decides.
+fn prose(seed: u32, words: usize) -> String {
+    let list =
+        ["the", "river", "and", "a", "stone", "that", "was", "to", "be", "with", "light", "of", "morning", "have"];
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) as usize
+    };
+    let mut text = String::new();
+    for i in 0..words {
+        text += list[next() % list.len()];
+        text += if i % 11 == 10 { ".\n" } else { " " };
+    }
+    text + "end."
+}
+
+/// A corpus of two sources, with short documents, copies and damaged lines.
+fn corpus(folder: &Path) {
+    let mut lines = Vec::new();
+    for i in 0..300u32 {
+        let text = match i % 10 {
+            0 => "too short".to_string(),
+            1 => prose(7, 120),
+            _ => prose(1000 + i, 120),
+        };
+        lines.push(serde_json::json!({"text": text, "name": i}).to_string());
+        if i % 100 == 50 {
+            lines.extend(["{\"text\": 17}".to_string(), "no json".to_string()]);
+        }
+    }
+    let half = lines.len() / 2;
+    std::fs::write(folder.join("a.jsonl"), lines[..half].join("\n")).unwrap();
+    std::fs::write(folder.join("b.jsonl"), lines[half..].join("\n")).unwrap();
+    for i in 0..7 {
+        std::fs::write(folder.join(format!("book-{i}.txt")), prose(2000 + i / 2, 400)).unwrap();
+    }
+}
+
+const RECIPE: &str = r#"
+name = "test"
+seed = 3
+held_out = 0.1
+
+[[sources]]
+name = "lines"
+files = ["*.jsonl"]
+keep = ["name"]
+licence = "CC0-1.0"
+
+[[sources]]
+name = "books"
+files = ["book-*.txt"]
+
+[[steps]]
+step = "gopher_quality"
+words_min = 20
+
+[[steps]]
+step = "exact_dedup"
+
+[[steps]]
+step = "gopher_quality"
+sources = ["books"]
+words_min = 30
+"#;
+
+fn recipe(folder: &Path, text: &str) -> Recipe {
+    Recipe::parse(&folder.join("recipe.toml"), text.to_string(), &Manual::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn options(out: &Path, threads: usize) -> Options {
+    Options { out: out.to_path_buf(), threads, rank: 0, world: 1, memory_bytes: 4 << 20, keep_work: false }
+}
+
+fn make(recipe: &Recipe, options: Options) -> Result<Option<Report>, Error> {
+    let progress = Progress::default();
+    Run::plan(recipe, options, &progress)?.make()
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn same(a: &Path, b: &Path) {
+    let (a, b) = (files(a), files(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (path, bytes) in &a {
+        assert!(*bytes == b[path], "{} differs", path.display());
+    }
+}
+
+#[test]
+fn what_is_read_is_kept_or_dropped_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = folder.path().join("out");
+    let report = make(&recipe(folder.path(), RECIPE), options(&out, 2)).unwrap().unwrap();
+    let total = &report.total;
+    assert_eq!(total.unaccounted(), 0);
+    assert_eq!((total.read.documents, total.damaged.volume.documents), (307, 6));
+    assert_eq!(total.dropped["gopher_quality.words_min"].volume.documents, 30);
+    let duplicates = total.dropped.iter().filter(|(rule, _)| rule.starts_with("exact_dedup"));
+    assert_eq!(duplicates.map(|(_, dropped)| dropped.volume.documents).sum::<u64>(), 29 + 3);
+    assert_eq!(total.duplicates_of["lines"], 29);
+    assert_eq!(total.duplicates_of["books"], 3);
+
+    let mut kept = Vec::new();
+    for path in files(&out.join("documents")).keys() {
+        let documents = Reader::<Document>::open(&out.join("documents").join(path)).unwrap();
+        kept.extend(documents.map(|document| document.unwrap()));
+    }
+    assert_eq!(kept.len() as u64, total.kept.documents);
+    let held_out = kept.iter().filter(|document| document.labels.contains_key("held_out")).count();
+    assert!((10..50).contains(&held_out), "{held_out}");
+    assert!(kept.iter().any(|document| document.labels.contains_key("name")));
+    let rejected = files(&out.join("rejected"));
+    let rejected = rejected
+        .keys()
+        .map(|path| Reader::<serde_json::Value>::open(&out.join("rejected").join(path)).unwrap().count());
+    assert_eq!(rejected.sum::<usize>(), 30 + 32 + 6);
+    assert!(!out.join("work").exists());
+    // What is there is not made again.
+    let again = make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap().unwrap();
+    assert_eq!(again, report);
+}
+
+#[test]
+fn threads_and_machines_change_no_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let recipe = recipe(folder.path(), RECIPE);
+    let (one, three, ranks) = (folder.path().join("one"), folder.path().join("three"), folder.path().join("ranks"));
+    make(&recipe, options(&one, 1)).unwrap();
+    make(&recipe, options(&three, 3)).unwrap();
+    same(&one, &three);
+    // More machines than parts, too: some have nothing to do.
+    for world in [2, 3, 12] {
+        std::thread::scope(|scope| {
+            for rank in (0..world).rev() {
+                let (recipe, options) = (&recipe, Options { rank, world, ..options(&ranks, 1) });
+                scope.spawn(move || make(recipe, options).unwrap_or_else(|e| panic!("rank {rank} of {world}: {e}")));
+            }
+        });
+        same(&one, &ranks);
+        std::fs::remove_dir_all(&ranks).unwrap();
+    }
+}
+
+#[test]
+fn a_stopped_run_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let recipe = recipe(folder.path(), RECIPE);
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    make(&recipe, options(&whole, 1)).unwrap();
+    let mut stops = 0;
+    for attempt in 0..200u64 {
+        let progress = Progress::default();
+        let run = Run::plan(&recipe, options(&stopped, 2), &progress).unwrap();
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_micros(100 * attempt));
+                progress.stop();
+            });
+            run.make()
+        });
+        match result {
+            Err(Error::Stopped) => stops += 1,
+            Err(error) => panic!("{error}"),
+            Ok(_) => break,
+        }
+        assert!(!stopped.join("dataset.json").exists());
+    }
+    assert!(stops > 0);
+    same(&whole, &stopped);
+}
+
+#[test]
+fn a_changed_recipe_does_again_what_the_change_touches() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = folder.path().join("out");
+    let keep = Options { keep_work: true, ..options(&out, 2) };
+    make(&recipe(folder.path(), RECIPE), keep.clone()).unwrap();
+    let phases = || {
+        let mut names: Vec<_> = std::fs::read_dir(out.join("work")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = phases();
+    make(&recipe(folder.path(), &RECIPE.replace("words_min = 30", "words_min = 31")), keep).unwrap();
+    let after = phases();
+    assert_eq!((before.len(), after.len()), (2, 3));
+    assert!(before.iter().all(|name| after.contains(name)));
+}
+
+#[test]
+fn a_recipe_that_is_wrong_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("recipe.toml");
+    let error = |text: &str| match Recipe::parse(&file, text.to_string(), &Manual::default()) {
+        Ok(_) => panic!("taken: {text}"),
+        Err(error) => error.to_string().rsplit("recipe.toml:").next().unwrap().to_string(),
+    };
+    for (from, to, said) in [
+        ("seed = 3", "sead = 3", "3: unknown field `sead`"),
+        ("held_out = 0.1", "held_out = 1.5", "4: held_out = 1.5 is no share"),
+        ("name = \"test\"", "name = \"a/b\"", "2: name = \"a/b\""),
+        ("name = \"test\"", "name = test", "2: "),
+        ("keep = [\"name\"]", "kept = [\"name\"]", "9: unknown field `kept`"),
+        ("keep = [\"name\"]", "keep = 7", "9: "),
+        ("name = \"books\"", "name = \"lines\"", "12: source lines: there are two of this name"),
+        ("step = \"exact_dedup\"", "step = \"exact\"", "20: step = \"exact\" is not known; there are"),
+        ("step = \"exact_dedup\"", "", "20: a step needs its name"),
+        ("sources = [\"books\"]", "sources = [\"book\"]", "25: `sources` names \"book\""),
+        ("words_min = 30", "words_min = \"many\"", "26: gopher_quality: "),
+        ("words_min = 30", "words_most = 30", "26: gopher_quality: unknown field `words_most`"),
+    ] {
+        let told = error(&RECIPE.replacen(from, to, 1));
+        assert!(told.starts_with(said), "{to}: {told}");
+    }
+    assert!(error("name = \"a\"\nsources = []").contains("a recipe needs a source"));
+    assert!(error("").contains("missing field `name`"));
+}
+
+#[test]
+fn sources_without_documents_are_errors_or_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "name = \"a\"\n[[sources]]\nname = \"s\"\nfiles = [\"*.txt\"]\nget = \"get it from the library\"";
+    let error = make(&recipe(folder.path(), text), options(&folder.path().join("out"), 1)).unwrap_err().to_string();
+    assert!(error.contains("*.txt") && error.contains("get it from the library"), "{error}");
+    std::fs::write(folder.path().join("empty.txt"), "").unwrap();
+    let report = make(&recipe(folder.path(), text), options(&folder.path().join("out"), 1)).unwrap().unwrap();
+    assert_eq!(report.total.kept.documents, 0);
+    assert!(report.page().contains("<svg"));
+}
