@@ -4,8 +4,17 @@ use rand_pcg::Pcg64;
 use serde_json::{Map, Value};
 
 pub mod conversation;
+pub mod english;
+pub mod frames;
 pub mod manual;
+pub mod names;
+pub mod shares;
 pub mod split;
+pub mod sums;
+#[cfg(test)]
+mod tests;
+pub mod word_problems;
+pub mod working;
 
 use manual::Manual;
 
@@ -38,4 +47,15 @@ pub struct Kind {
 }
 
 /// All generators, in the order in which help lists them.
-pub const KINDS: &[Kind] = &[];
+pub const KINDS: &[Kind] = &[
+    Kind {
+        name: "sums",
+        help: "sums, differences and products, plain or worked out, as lines or in conversations",
+        make: sums::make,
+    },
+    Kind {
+        name: "word_problems",
+        help: "word problems of one step or two, with or without working",
+        make: word_problems::make,
+    },
+];

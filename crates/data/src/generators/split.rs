@@ -7,6 +7,9 @@ use xxhash_rust::xxh3::xxh3_64;
 /// One in this many is held out.
 const HELD_OUT_ONE_IN: u64 = 10;
 
+/// Lists shorter than this hold out more, so that held-out frames vary.
+const SHORT: usize = 20;
+
 /// Whether a frame, name or number is held out from training: it depends on the key alone, so that a name is held out everywhere or nowhere.
 pub fn is_held_out(key: &str) -> bool {
     xxh3_64(key.as_bytes()).is_multiple_of(HELD_OUT_ONE_IN)
@@ -20,14 +23,15 @@ pub struct Split<T> {
 }
 
 impl<T> Split<T> {
-    /// Splits a list by [`is_held_out`] of its keys. A short list of which nothing would be held out holds out the entry of the least hash.
+    /// Splits a list by [`is_held_out`] of its keys. Of a list shorter than 20, at least a fifth is held out and at least one: those of the least hashes.
     ///
     /// # Panics
     /// If a set stays empty, as with fewer than two entries.
     pub fn new(items: impl IntoIterator<Item = T>, key: impl Fn(&T) -> String) -> Split<T> {
         let (mut held_out, mut training): (Vec<T>, Vec<T>) =
             items.into_iter().partition(|item| is_held_out(&key(item)));
-        if held_out.is_empty() {
+        let length = held_out.len() + training.len();
+        while length < SHORT && held_out.len() < (length / 5).max(1) {
             let least = (0..training.len()).min_by_key(|&i| xxh3_64(key(&training[i]).as_bytes()));
             held_out.extend(least.map(|i| training.remove(i)));
         }
@@ -59,15 +63,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_is_held_out_and_a_short_list_holds_out_one() {
+    fn a_tenth_is_held_out_and_a_fifth_of_a_short_list() {
         let split = Split::new(0..10_000, i32::to_string);
         assert!((900..1100).contains(&split.of(true).len()), "{}", split.of(true).len());
         assert_eq!(split.of(true).len() + split.of(false).len(), 10_000);
         assert!(split.of(true).iter().all(|i| is_held_out(&i.to_string())));
         assert!(!split.of(false).iter().any(|i| is_held_out(&i.to_string())));
-        for n in 2..12 {
+        for n in 2..20 {
             let split = Split::new(0..n, i32::to_string);
-            assert!(!split.of(true).is_empty() && !split.of(false).is_empty());
+            assert!(split.of(true).len() >= (n as usize / 5).max(1) && !split.of(false).is_empty());
         }
     }
 }
