@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod completions;
 mod config;
+mod data;
 mod doctor;
 #[cfg(test)]
 mod documents;
@@ -17,6 +18,7 @@ mod generate;
 mod health_check;
 mod logging;
 mod loss;
+mod manual;
 mod models;
 mod notify;
 mod plot;
@@ -95,6 +97,7 @@ enum Command {
     Bench(bench::Arguments),
     #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
+    Data(data::Arguments),
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
     Completions(completions::Arguments),
@@ -187,6 +190,7 @@ fn main() -> ExitCode {
         Command::Doctor(a) => a.json,
         Command::Bench(a) => a.json,
         Command::Loss(a) => a.json,
+        Command::Data(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Serve(a) => a.logs_json(),
         Command::Chat(_) | Command::Load(_) | Command::Stop(_) | Command::Trace(_) | Command::Completions(_) => false,
@@ -209,6 +213,7 @@ fn main() -> ExitCode {
         Command::Doctor(a) => doctor::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Loss(a) => loss::run(a),
+        Command::Data(a) => data::run(a),
         Command::Tokenize(a) => tokenize::run(a),
         Command::Trace(a) => trace::run(a),
         Command::Completions(a) => completions::run(a),

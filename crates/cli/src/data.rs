@@ -1,0 +1,202 @@
+//! `farthing data`: constructs a corpus as a recipe says.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use data::progress::Progress;
+use data::recipe::Recipe;
+use data::run::{Options, Run};
+use data::{generators, steps};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::manual::manual;
+use crate::terminal::{self, bytes, put, say, several, threads};
+use crate::{Failure, Outcome};
+
+/// Construct a corpus: from raw text to documents, a tokenizer and shards, as a recipe says
+///
+/// A recipe is a TOML file with sources and steps in order. Documents are kept, or dropped with a reason; the report says how many,
+/// by which rule, with samples. The same recipe over the same sources gives the same bytes, with any number of threads or machines.
+/// What is finished is not done again: a run that was stopped goes on where it was.
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  farthing data recipes/five-minutes-data.toml          text of our own, to ./five-minutes-data
+  farthing data recipe.toml --plan                      its parts, and what the steps will do; nothing is written
+  farthing data recipe.toml --out corpus --json         the report as JSON
+  farthing data recipe.toml --rank 3 --world 8          the fourth of eight machines that share --out
+  farthing data --steps                                 steps and generators that a recipe can name
+
+docs/DATA.md has the recipe's format, every step with its source, and speeds.")]
+pub struct Arguments {
+    /// The recipe
+    #[arg(value_name = "RECIPE", required_unless_present = "steps")]
+    recipe: Option<PathBuf>,
+    /// Directory of what is made [default: the recipe's name, here]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    plan: bool,
+    /// List steps and generators
+    #[arg(long, conflicts_with_all = ["recipe", "out", "plan"])]
+    steps: bool,
+    /// Threads [default: all cores]
+    #[arg(long, short, value_name = "N", value_parser = threads)]
+    threads: Option<u16>,
+    /// Memory for sorting, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
+    memory: u64,
+    /// This machine among those that share the directory, from 0
+    #[arg(long, value_name = "RANK", default_value_t = 0, requires = "world")]
+    rank: u16,
+    /// How many machines share the directory
+    #[arg(long, value_name = "WORLD", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    world: u16,
+    /// Keep the documents between steps, so that a changed recipe starts late
+    #[arg(long)]
+    keep_work: bool,
+    /// The report as a JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// No progress, no notes
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let Some(file) = &a.recipe else { return list(&a) };
+    if a.rank >= a.world {
+        return Err(Failure::usage(format!("--rank {} is not below --world {}: ranks count from 0", a.rank, a.world)));
+    }
+    let recipe = Recipe::read(file, &manual())?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = Options {
+        out: a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)),
+        threads: a.threads.map_or(cores, usize::from),
+        rank: a.rank.into(),
+        world: a.world.into(),
+        memory_bytes: (a.memory as usize) << 20,
+        keep_work: a.keep_work,
+    };
+    let progress = Progress::default();
+    let run = Run::plan(&recipe, options, &progress)?;
+    if a.plan {
+        return plan(&a, &run);
+    }
+    terminal::catch_interrupts();
+    if !a.quiet {
+        run.describe().iter().for_each(|line| terminal::note(line));
+    }
+    let start = Instant::now();
+    let report = with_bar(&a, &progress, || run.make())?;
+    let Some(report) = report else {
+        return Ok(());
+    };
+    if a.json {
+        return put(&format!("{}\n", serde_json::to_string(&report).expect("a report is plain data")));
+    }
+    put(&format!("{}\n", report.lines().join("\n")))?;
+    if !a.quiet {
+        let seconds = start.elapsed().as_secs_f64();
+        let rate = bytes((report.total.read.bytes as f64 / seconds.max(0.001)) as u64);
+        say(&format!("{seconds:.1} s, {rate}/s; report, card and documents are in {}", run.options.out.display()));
+    }
+    Ok(())
+}
+
+/// Does work while a bar shows how far it is, and ctrl-c stops it.
+fn with_bar<T: Send>(
+    a: &Arguments,
+    progress: &Progress,
+    work: impl FnOnce() -> Result<T, data::Error> + Send,
+) -> Result<T, Failure> {
+    let hidden = a.quiet || terminal::is_json_only();
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let style = "{bar:24} {percent:>3} % {binary_bytes_per_sec}, {eta} left  {wide_msg}";
+    let bar = ProgressBar::with_draw_target(Some(0), target);
+    bar.set_style(ProgressStyle::with_template(style).expect("a sound template"));
+    let done = Arc::new(AtomicBool::new(false));
+    let result = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut stage = String::new();
+            while !done.load(Ordering::Relaxed) {
+                if terminal::interrupt_pending() {
+                    progress.stop();
+                }
+                let now = progress.snapshot();
+                if now.stage != stage {
+                    stage = now.stage;
+                    bar.reset();
+                }
+                bar.set_length(now.total);
+                bar.set_position(now.done);
+                bar.set_message(format!("{stage} ({})", several(now.documents as usize, "document")));
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        watcher.thread().unpark();
+        result
+    });
+    bar.finish_and_clear();
+    result.map_err(|error| match error {
+        data::Error::Stopped => Failure::stopped(error.to_string()),
+        error => Failure::from(error),
+    })
+}
+
+/// What would be done.
+fn plan(a: &Arguments, run: &Run) -> Outcome {
+    let size = |source: usize| run.parts.iter().filter(|p| p.source as usize == source).map(|p| p.bytes).sum::<u64>();
+    let parts = |source: usize| run.parts.iter().filter(|p| p.source as usize == source).count();
+    let sources = run.recipe.sources.iter().enumerate();
+    if a.json {
+        let sources: Vec<_> = sources
+            .map(|(i, s)| json!({"name": s.name, "parts": parts(i), "bytes": size(i), "documents": s.documents}))
+            .collect();
+        let phases: Vec<String> = run.phases.iter().map(|phase| phase.describe()).collect();
+        let plan = json!({"name": run.recipe.name, "sources": sources, "phases": phases, "joins": run.describe()});
+        return put(&format!("{plan}\n"));
+    }
+    let mut lines = vec![format!(
+        "{}: {}, {}",
+        run.recipe.name,
+        several(run.parts.len(), "part"),
+        several(run.phases.len(), "phase")
+    )];
+    lines.extend(sources.map(|(i, source)| match source.documents {
+        Some(documents) => {
+            format!("  {}: {documents} generated documents in {}", source.name, several(parts(i), "part"))
+        }
+        None => format!("  {}: {} in {}", source.name, bytes(size(i)), several(parts(i), "part")),
+    }));
+    lines.extend(run.phases.iter().enumerate().map(|(i, phase)| format!("phase {}: {}", i + 1, phase.describe())));
+    lines.extend(run.describe());
+    put(&format!("{}\n", lines.join("\n")))
+}
+
+/// Steps and generators with a line of help each.
+fn list(a: &Arguments) -> Outcome {
+    let steps: Vec<(&str, &str)> = steps::KINDS.iter().map(|kind| (kind.name, kind.help)).collect();
+    let generators: Vec<(&str, &str)> = generators::KINDS.iter().map(|kind| (kind.name, kind.help)).collect();
+    if a.json {
+        let object = |rows: &[(&str, &str)]| {
+            rows.iter().map(|(name, help)| json!({"name": name, "help": help})).collect::<Vec<_>>()
+        };
+        return put(&format!("{}\n", json!({"steps": object(&steps), "generators": object(&generators)})));
+    }
+    let lines = |title: &str, rows: &[(&str, &str)]| {
+        rows.iter().fold(format!("{title}\n"), |all, (name, help)| format!("{all}  {name:<20} {help}\n"))
+    };
+    put(&format!(
+        "{}\n{}",
+        lines("Steps ([[steps]] step = NAME):", &steps),
+        lines("Generators ([[sources]] generate = NAME):", &generators)
+    ))
+}

@@ -1,0 +1,137 @@
+//! `farthing data` as a person uses it: plans, runs, reports, stops, wrong arguments, a full disk.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn farthing(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_farthing")).current_dir(folder).arg("data").args(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A recipe over one file of lines.
+fn recipe(folder: &Path, documents: usize) {
+    let text =
+        "The first of the stones was to be left in the river, and the second one that they had with them was heavy. ";
+    let lines: Vec<String> =
+        (0..documents).map(|i| format!("{{\"text\": \"{}{}\"}}", text.repeat(3), i % (documents - 1))).collect();
+    std::fs::write(folder.join("lines.jsonl"), lines.join("\n")).unwrap();
+    let recipe = "name = \"corpus\"\n[[sources]]\nname = \"lines\"\nfiles = [\"lines.jsonl\"]\nlicence = \"CC0-1.0\"\n\
+                  [[steps]]\nstep = \"gopher_quality\"\n[[steps]]\nstep = \"exact_dedup\"\n";
+    std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
+}
+
+#[test]
+fn a_recipe_is_planned_run_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), 40);
+    let planned = farthing(folder.path(), &["recipe.toml", "--plan"]);
+    assert!(planned.status.success(), "{}", error(&planned));
+    assert!(out(&planned).contains("phase 2: exact_dedup"), "{}", out(&planned));
+    assert!(!folder.path().join("corpus").exists());
+
+    let run = farthing(folder.path(), &["recipe.toml"]);
+    assert!(run.status.success(), "{}", error(&run));
+    assert!(out(&run).contains("lines") && out(&run).contains("exact_dedup"), "{}", out(&run));
+    let card = std::fs::read_to_string(folder.path().join("corpus/README.md")).unwrap();
+    assert!(card.contains("| lines | 40 | 39 |") && card.contains("CC0-1.0"), "{card}");
+    assert!(std::fs::read_to_string(folder.path().join("corpus/report.html")).unwrap().contains("<svg"));
+
+    let json = farthing(folder.path(), &["recipe.toml", "--out", "other", "--json", "--threads", "1"]);
+    let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(report["total"]["kept"]["documents"], 39);
+    assert_eq!(error(&json), "");
+}
+
+#[test]
+fn steps_and_generators_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let listed = farthing(folder.path(), &["--steps"]);
+    assert!(out(&listed).contains("gopher_quality") && out(&listed).contains("Generators"), "{}", out(&listed));
+    let json: serde_json::Value =
+        serde_json::from_slice(&farthing(folder.path(), &["--steps", "--json"]).stdout).unwrap();
+    assert!(json["steps"].as_array().unwrap().iter().all(|step| step["help"].as_str().is_some_and(|h| !h.is_empty())));
+}
+
+#[test]
+fn what_is_wrong_is_told_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), 5);
+    for (arguments, code, said) in [
+        (vec!["none.toml"], 1, "none.toml"),
+        (vec![], 2, "RECIPE"),
+        (vec!["recipe.toml", "--rank", "2", "--world", "2"], 2, "ranks count from 0"),
+        (vec!["recipe.toml", "--rank", "2"], 2, "--world"),
+        (vec!["recipe.toml", "--out", "recipe.toml"], 1, "recipe.toml"),
+        (vec!["lines.jsonl"], 1, "lines.jsonl:1: "),
+    ] {
+        let output = farthing(folder.path(), &arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", error(&output));
+        assert!(error(&output).contains(said), "{arguments:?}: {}", error(&output));
+    }
+    std::fs::write(
+        folder.path().join("recipe.toml"),
+        "name = \"a\"\n\n[[sources]]\nname = \"s\"\nfiles = [\"*\"]\nformt = 1\n",
+    )
+    .unwrap();
+    let output = farthing(folder.path(), &["recipe.toml"]);
+    assert!(error(&output).starts_with("farthing: recipe.toml:6: unknown field `formt`"), "{}", error(&output));
+}
+
+/// Killed without warning at many moments, then finished: the bytes of a run that was left alone.
+#[test]
+fn a_killed_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), 3000);
+    let whole = farthing(folder.path(), &["recipe.toml", "--out", "whole", "--quiet"]);
+    assert!(whole.status.success(), "{}", error(&whole));
+    let mut killed = 0;
+    for attempt in 0..40u64 {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_farthing"))
+            .current_dir(folder.path())
+            .args(["data", "recipe.toml", "--out", "killed", "--quiet"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(5 + 3 * attempt));
+        run.kill().unwrap();
+        if run.wait().unwrap().success() {
+            break;
+        }
+        killed += 1;
+    }
+    assert!(killed > 0);
+    let last = farthing(folder.path(), &["recipe.toml", "--out", "killed", "--quiet"]);
+    assert!(last.status.success(), "{}", error(&last));
+    let manifest = |name: &str| std::fs::read_to_string(folder.path().join(name).join("dataset.json")).unwrap();
+    assert_eq!(manifest("whole"), manifest("killed"));
+}
+
+#[test]
+fn ctrl_c_stops_a_run_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), 150_000);
+    let mut run = Command::new(env!("CARGO_BIN_EXE_farthing"))
+        .current_dir(folder.path())
+        .args(["data", "recipe.toml", "--threads", "1"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while !folder.path().join("corpus/work").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let asked = Instant::now();
+    let pid = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let status = run.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5));
+    assert!(!folder.path().join("corpus/dataset.json").exists());
+}
