@@ -68,7 +68,7 @@ fn ascii_token(bytes: &[u8], start: usize) -> usize {
         byte @ (b'.' | b'-') => at += run(&bytes[at..], |next| next == byte),
         byte if is_space(byte) => at += run(&bytes[at..], is_space),
         byte if is_word(byte) => loop {
-            at += run(&bytes[at..], is_word);
+            at += word_run(&bytes[at..]);
             match bytes.get(at - 1..at + 2) {
                 Some([left, mark, right]) if joins(*left, *mark, *right) => at += 2,
                 _ => break,
@@ -91,6 +91,29 @@ fn is_ascii_around(bytes: &[u8], start: usize, end: usize) -> bool {
 
 fn run(bytes: &[u8], test: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|&byte| !test(byte)).unwrap_or(bytes.len())
+}
+
+/// Length of the run of letters, digits and underscores at the start: eight bytes at a time, since where words end is hard to predict.
+fn word_run(bytes: &[u8]) -> usize {
+    let mut length = 0;
+    for eight in bytes.chunks_exact(8) {
+        match others(u64::from_le_bytes(eight.try_into().expect("eight bytes"))) {
+            0 => length += 8,
+            others => return length + others.trailing_zeros() as usize / 8,
+        }
+    }
+    length + run(&bytes[length..], is_word)
+}
+
+/// The high bit of each byte that is not a letter, digit or underscore.
+fn others(bytes: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let low = bytes & (0x7f * ONES);
+    // The high bit of bytes of at least `limit`: none carries into the next.
+    let at_least = |bytes: u64, limit: u8| bytes + u64::from(0x80 - limit) * ONES;
+    let between = |bytes: u64, first: u8, last: u8| at_least(bytes, first) & !at_least(bytes, last + 1);
+    let word = between(low | (0x20 * ONES), b'a', b'z') | between(low, b'0', b'9') | between(low, b'_', b'_');
+    !(word & !bytes) & (0x80 * ONES)
 }
 
 fn is_space(byte: u8) -> bool {
@@ -159,6 +182,19 @@ mod tests {
         assert_eq!(words("a \u{1f469}\u{200d}\u{1f52c} b"), ["a", "\u{1f469}\u{200d}\u{1f52c}", "b"]);
         assert_eq!(words("\u{5e6}\u{5d4}\"\u{5dc} x"), ["\u{5e6}\u{5d4}\"\u{5dc}", "x"]);
         assert_eq!(words("\u{43f}\u{440}\u{438} \u{4f60}\u{597d}"), ["\u{43f}\u{440}\u{438}", "\u{4f60}", "\u{597d}"]);
+    }
+
+    #[test]
+    fn eight_bytes_at_a_time() {
+        for byte in 0..=255_u8 {
+            for at in 0..8 {
+                let mut bytes = *b"aZ_09xyz";
+                bytes[at] = byte;
+                let expected = if is_word(byte) { 8 } else { at };
+                assert_eq!(word_run(&bytes), expected, "{byte} at {at}");
+                assert_eq!(word_run(&[&bytes[..], b"a"].concat()), if expected == 8 { 9 } else { at });
+            }
+        }
     }
 
     proptest! {

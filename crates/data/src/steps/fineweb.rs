@@ -74,7 +74,7 @@ impl Quality {
         let short = lines.iter().filter(|line| at_most_characters(line, self.short_line_characters)).count();
         let short = share(short, lines.len());
         at_most("fineweb.short_lines_max", "of the lines are short", short, self.short_lines_max)?;
-        let (_, repeated) = duplicates(lines.iter().copied());
+        let [_, _, repeated] = duplicates(lines.iter().copied());
         let line_feeds = memchr::memchr_iter(b'\n', text.as_bytes()).count();
         let repeated = share(repeated, text.chars().count() - line_feeds);
         let max = self.duplicate_line_characters_max;

@@ -86,20 +86,27 @@ struct WordCounts {
 fn count_words<'a>(words: impl Iterator<Item = &'a str>, stop_words: &[String]) -> WordCounts {
     let mut counts = WordCounts::default();
     let mut seen = vec![false; stop_words.len()];
+    let longest = stop_words.iter().map(String::len).max().unwrap_or(0);
+    let mut starts = [false; 256];
+    stop_words.iter().filter_map(|word| word.bytes().next()).for_each(|byte| starts[usize::from(byte)] = true);
     for word in words {
         counts.words += 1;
         let first = word.as_bytes()[0];
         if first.is_ascii_alphabetic() || !word.chars().all(is_punctuation) {
             counts.no_marks += 1;
-            counts.no_mark_characters += word.chars().count();
+            counts.no_mark_characters += word.bytes().filter(|&byte| starts_character(byte)).count();
         }
         counts.alphabetic += usize::from(first.is_ascii_alphabetic() || word.chars().any(char::is_alphabetic));
-        if let Some(at) = stop_words.iter().position(|stop_word| stop_word == word) {
-            seen[at] = true;
+        if word.len() <= longest && starts[usize::from(first)] {
+            stop_words.iter().zip(&mut seen).for_each(|(stop_word, seen)| *seen |= stop_word == word);
         }
     }
     counts.stop_words = seen.into_iter().filter(|&seen| seen).count();
     counts
+}
+
+fn starts_character(byte: u8) -> bool {
+    !(0x80..0xc0).contains(&byte)
 }
 
 /// Lines, those that begin with a bullet, and those that end in an ellipsis.

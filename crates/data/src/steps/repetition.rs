@@ -79,12 +79,13 @@ impl Hasher for Hashed {
 
 type HashedBy = BuildHasherDefault<Hashed>;
 
-/// How many of the pieces repeat an earlier one, and their characters.
-pub fn duplicates<'a>(pieces: impl Iterator<Item = &'a str>) -> (usize, usize) {
+/// How many pieces there are, how many repeat an earlier one, and the characters of these.
+pub fn duplicates<'a>(pieces: impl Iterator<Item = &'a str>) -> [usize; 3] {
     let mut seen: HashSet<u64, HashedBy> = HashSet::default();
-    pieces
-        .filter(|piece| !seen.insert(xxh3_64(piece.as_bytes())))
-        .fold((0, 0), |(count, characters), piece| (count + 1, characters + piece.chars().count()))
+    pieces.fold([0; 3], |[all, repeats, characters], piece| match seen.insert(xxh3_64(piece.as_bytes())) {
+        true => [all + 1, repeats, characters],
+        false => [all + 1, repeats + 1, characters + piece.chars().count()],
+    })
 }
 
 /// N-grams of a text that occur twice or more, n growing by one: what does not repeat with n words does not with n + 1.
@@ -119,14 +120,17 @@ impl<'a> Grams<'a> {
         if self.repeated.last().is_some_and(|&(at, _)| at as usize + n == self.words.len()) {
             self.repeated.pop();
         }
+        for (at, hash) in &mut self.repeated {
+            *hash = hash.wrapping_mul(MULTIPLIER).wrapping_add(self.hashes[*at as usize + n]);
+        }
+        keep_suspects(&mut self.repeated);
         let mut numbers: HashMap<u64, u32, HashedBy> =
             HashMap::with_capacity_and_hasher(self.repeated.len(), HashedBy::default());
         let mut counts: Vec<(u32, u32)> = Vec::with_capacity(self.repeated.len());
         let mut gram_of = Vec::with_capacity(self.repeated.len());
-        for (at, hash) in &mut self.repeated {
-            *hash = hash.wrapping_mul(MULTIPLIER).wrapping_add(self.hashes[*at as usize + n]);
-            let number = *numbers.entry(*hash).or_insert_with(|| {
-                counts.push((0, *at));
+        for &(at, hash) in &self.repeated {
+            let number = *numbers.entry(hash).or_insert_with(|| {
+                counts.push((0, at));
                 counts.len() as u32 - 1
             });
             counts[number as usize].0 += 1;
@@ -167,14 +171,26 @@ impl<'a> Grams<'a> {
     }
 }
 
+/// Removes most of what occurs once: hashes that are alone in their slot of a small table.
+fn keep_suspects(places: &mut Vec<(u32, u64)>) {
+    let slots = (4 * places.len()).next_power_of_two();
+    let slot = |hash: u64| hash as usize & (slots - 1);
+    let mut counts = vec![0_u8; slots];
+    for &(_, hash) in places.iter() {
+        let count = &mut counts[slot(hash)];
+        *count = count.saturating_add(1);
+    }
+    places.retain(|&(_, hash)| counts[slot(hash)] > 1);
+}
+
 /// Pieces between two or more line feeds.
-fn paragraphs(text: &str) -> impl Iterator<Item = &str> + Clone {
+fn paragraphs(text: &str) -> impl Iterator<Item = &str> {
     let pieces = trim(text).split("\n\n").map(|piece| piece.trim_start_matches('\n'));
     pieces.filter(|piece| !piece.is_empty())
 }
 
 /// Pieces between one or more line feeds; an empty one before the first and after the last, as Python's `re.split` has them.
-fn lines(text: &str) -> impl Iterator<Item = &str> + Clone {
+fn lines(text: &str) -> impl Iterator<Item = &str> {
     let last = text.len();
     let pieces = text.split('\n').scan(0, |at, piece| {
         let start = *at;
@@ -206,8 +222,8 @@ impl Repetition {
             return Err(Reason { rule: "gopher_repetition.empty", detail: "no text".into() });
         }
         let characters = text.chars().count();
-        let (repeats, repeated) = duplicates(paragraphs(text));
-        let (repeats, repeated) = (share(repeats, paragraphs(text).count()), share(repeated, characters));
+        let [all, repeats, repeated] = duplicates(paragraphs(text));
+        let (repeats, repeated) = (share(repeats, all), share(repeated, characters));
         at_most(
             "gopher_repetition.duplicate_paragraphs",
             "of the paragraphs are repeated",
@@ -221,8 +237,8 @@ impl Repetition {
             repeated,
             max,
         )?;
-        let (repeats, repeated) = duplicates(lines(text));
-        let (repeats, repeated) = (share(repeats, lines(text).count()), share(repeated, characters));
+        let [all, repeats, repeated] = duplicates(lines(text));
+        let (repeats, repeated) = (share(repeats, all), share(repeated, characters));
         at_most("gopher_repetition.duplicate_lines", "of the lines are repeated", repeats, self.duplicate_lines_max)?;
         let max = self.duplicate_line_characters_max;
         at_most("gopher_repetition.duplicate_line_characters", "of the characters in repeated lines", repeated, max)?;
