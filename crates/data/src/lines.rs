@@ -17,8 +17,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = &str> {
 /// Where the first line ends, and the bytes of its border.
 fn border(bytes: &[u8]) -> (usize, usize) {
     let mut from = 0;
-    while let Some(found) = bytes[from..].iter().position(|&byte| is_border_start(byte)) {
-        let at = from + found;
+    while let Some(at) = border_start(bytes, from) {
         match &bytes[at..] {
             [b'\r', b'\n', ..] | [0xc2, 0x85, ..] => return (at, 2),
             [0xe2, 0x80, 0xa8 | 0xa9, ..] => return (at, 3),
@@ -27,6 +26,13 @@ fn border(bytes: &[u8]) -> (usize, usize) {
         }
     }
     (bytes.len(), 0)
+}
+
+fn border_start(bytes: &[u8], from: usize) -> Option<usize> {
+    // The compiler makes vectors of this.
+    let has_none = |block: &&[u8]| !block.iter().fold(false, |any, &byte| any | is_border_start(byte));
+    let skipped = 32 * bytes[from..].chunks_exact(32).take_while(has_none).count();
+    bytes[from + skipped..].iter().position(|&byte| is_border_start(byte)).map(|at| from + skipped + at)
 }
 
 fn is_border_start(byte: u8) -> bool {

@@ -1,8 +1,9 @@
 //! Punctuation marks by the tables of datatrove, which the Gopher and FineWeb rules count by
 
 /// Whether a mark ends a sentence or a line: `TERMINAL_PUNCTUATION` of datatrove 0.10.1 (`utils/text.py`), marks of all scripts.
+#[inline]
 pub fn is_terminal(c: char) -> bool {
-    if c.is_ascii() { matches!(c, '.' | '!' | '?') } else { TERMINAL.binary_search(&c).is_ok() }
+    matches!(c, '.' | '!' | '?') || (!c.is_ascii() && TERMINAL.binary_search(&c).is_ok())
 }
 
 /// Whether a character is no part of a word: `PUNCTUATION_SET` there, which has a tab and a line feed not among its control characters.

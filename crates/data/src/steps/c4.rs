@@ -69,14 +69,20 @@ static PHRASES: LazyLock<AhoCorasick> = LazyLock::new(|| {
         "use of cookies",
         "use cookies",
     ];
-    AhoCorasick::builder().ascii_case_insensitive(true).build(phrases).expect("phrases of this file")
+    AhoCorasick::new(phrases).expect("phrases of this file")
 });
 
 /// Whether a line has the placeholder text, JavaScript, and a policy.
 fn phrases(line: &str) -> [bool; 3] {
     let mut found = [false; 3];
-    PHRASES.find_iter(line).for_each(|phrase| found[phrase.pattern().as_usize().min(2)] = true);
+    let line = line.to_ascii_lowercase();
+    PHRASES.find_iter(&line).for_each(|phrase| found[phrase.pattern().as_usize().min(2)] = true);
     found
+}
+
+/// Whether a line of the text may have one of these: as it stands, or once a citation inside it is removed.
+fn may_have_phrases(text: &str) -> bool {
+    memchr::memchr(b'[', text.as_bytes()).is_some() || phrases(text).contains(&true)
 }
 
 /// `CITATION_REGEX`, whose digits are those of any script.
@@ -89,7 +95,7 @@ fn without_citations(line: &str) -> Cow<'_, str> {
 
 impl Lines {
     /// Asks the rules of a line in the order of the reference.
-    fn line<'a>(&self, line: &'a str) -> Line<'a> {
+    fn line<'a>(&self, line: &'a str, has_phrases: bool) -> Line<'a> {
         let line = trim(line);
         let mut words = line.split(is_space).filter(|word| !word.is_empty());
         let few = words.clone().take(self.line_words_min).count() < self.line_words_min;
@@ -103,7 +109,7 @@ impl Lines {
         if few || (self.terminal_punctuation && !sentence) {
             return Line::Removed;
         }
-        let [placeholder, javascript, policy] = phrases(&line);
+        let [placeholder, javascript, policy] = if has_phrases { phrases(&line) } else { [false; 3] };
         let bracket = self.curly_bracket && memchr::memchr(b'{', line.as_bytes()).is_some();
         match (placeholder, javascript, bracket, policy) {
             (true, ..) => Line::Page(Reason { rule: "c4.lorem_ipsum", detail: excerpt(&line) }),
@@ -119,10 +125,11 @@ impl Lines {
     /// # Errors
     /// The rule for which the page is dropped.
     pub fn lines_left(&self, text: &str) -> Result<String, Reason> {
+        let has_phrases = may_have_phrases(text);
         let mut left = String::with_capacity(text.len());
         let mut sentences = 0;
         for line in lines(text) {
-            match self.line(line) {
+            match self.line(line, has_phrases) {
                 Line::Kept(line) => {
                     if sentences < self.sentences_min {
                         sentences += sentences::count(&line);
@@ -183,6 +190,7 @@ mod tests {
         assert_eq!(left(&format!("A word of {} characters.", "x".repeat(1001))), "");
         assert_eq!(left("Please enable JavaScript { in your } browser."), "");
         assert_eq!(left("Read our Privacy Policy before that."), "");
+        assert_eq!(left("Read our priva[1]cy policy before that."), "");
         assert_eq!(left("So it was[1] once[citation needed] and[edit] again[][a]."), "So it was once and again[a].\n");
     }
 

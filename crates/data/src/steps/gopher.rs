@@ -79,34 +79,35 @@ struct WordCounts {
     no_mark_characters: usize,
     /// Words with a letter.
     alphabetic: usize,
-    /// Different stop words.
-    stop_words: usize,
 }
 
-fn count_words<'a>(words: impl Iterator<Item = &'a str>, stop_words: &[String]) -> WordCounts {
+fn count_words<'a>(words: impl Iterator<Item = &'a str>, characters: impl Fn(&str) -> usize) -> WordCounts {
     let mut counts = WordCounts::default();
-    let mut seen = vec![false; stop_words.len()];
-    let longest = stop_words.iter().map(String::len).max().unwrap_or(0);
-    let mut starts = [false; 256];
-    stop_words.iter().filter_map(|word| word.bytes().next()).for_each(|byte| starts[usize::from(byte)] = true);
     for word in words {
+        let letter_first = word.as_bytes()[0].is_ascii_alphabetic();
         counts.words += 1;
-        let first = word.as_bytes()[0];
-        if first.is_ascii_alphabetic() || !word.chars().all(is_punctuation) {
+        if letter_first || !word.chars().all(is_punctuation) {
             counts.no_marks += 1;
-            counts.no_mark_characters += word.bytes().filter(|&byte| starts_character(byte)).count();
+            counts.no_mark_characters += characters(word);
         }
-        counts.alphabetic += usize::from(first.is_ascii_alphabetic() || word.chars().any(char::is_alphabetic));
-        if word.len() <= longest && starts[usize::from(first)] {
-            stop_words.iter().zip(&mut seen).for_each(|(stop_word, seen)| *seen |= stop_word == word);
-        }
+        counts.alphabetic += usize::from(letter_first || word.chars().any(char::is_alphabetic));
     }
-    counts.stop_words = seen.into_iter().filter(|&seen| seen).count();
     counts
 }
 
-fn starts_character(byte: u8) -> bool {
-    !(0x80..0xc0).contains(&byte)
+/// Different stop words among the words, at most `enough`.
+fn count_stop_words<'a>(words: impl Iterator<Item = &'a str>, stop_words: &[String], enough: usize) -> usize {
+    let mut seen = vec![false; stop_words.len()];
+    let mut count = 0;
+    for word in words {
+        if count >= enough {
+            break;
+        }
+        if let Some(at) = stop_words.iter().position(|stop_word| stop_word == word) {
+            count += usize::from(!std::mem::replace(&mut seen[at], true));
+        }
+    }
+    count
 }
 
 /// Lines, those that begin with a bullet, and those that end in an ellipsis.
@@ -132,8 +133,12 @@ impl Quality {
     ///
     /// # Errors
     /// The first rule that it breaks.
-    pub fn check<'a>(&self, text: &str, words: impl Iterator<Item = &'a str>) -> Passed {
-        let counts = count_words(words, &self.stop_words);
+    pub fn check<'a>(&self, text: &str, words: impl Iterator<Item = &'a str> + Clone) -> Passed {
+        let counts = match text.is_ascii() {
+            true => count_words(words.clone(), str::len),
+            false => count_words(words.clone(), |word| word.chars().count()),
+        };
+        let stop_words = count_stop_words(words, &self.stop_words, self.stop_words_min);
         let words = counts.no_marks as f64;
         at_least("gopher_quality.words_min", "words", words, self.words_min as f64)?;
         at_most("gopher_quality.words_max", "words", words, self.words_max as f64)?;
@@ -159,12 +164,7 @@ impl Quality {
             alphabetic,
             self.alphabetic_words_min,
         )?;
-        at_least(
-            "gopher_quality.stop_words_min",
-            "different stop words",
-            counts.stop_words as f64,
-            self.stop_words_min as f64,
-        )
+        at_least("gopher_quality.stop_words_min", "different stop words", stop_words as f64, self.stop_words_min as f64)
     }
 }
 
@@ -222,10 +222,12 @@ mod tests {
 
     #[test]
     fn counts_of_words() {
-        let words = ["The", "\u{2026}", "the", "3", "\u{e9}t\u{e9}", "_", "\u{2019}90s", "the"];
-        let counts = count_words(words.into_iter(), &["the".into(), "of".into()]);
-        let expected = WordCounts { words: 8, no_marks: 6, no_mark_characters: 17, alphabetic: 5, stop_words: 1 };
-        assert_eq!(counts, expected);
+        let words = ["The", "\u{2026}", "the", "3", "\u{e9}t\u{e9}", "_", "\u{2019}90s", "the", "of"];
+        let counts = count_words(words.into_iter(), |word| word.chars().count());
+        assert_eq!(counts, WordCounts { words: 9, no_marks: 7, no_mark_characters: 19, alphabetic: 6 });
+        let stop_words = ["the".to_owned(), "of".to_owned(), "is".to_owned()];
+        assert_eq!(count_stop_words(words.into_iter(), &stop_words, 9), 2);
+        assert_eq!(count_stop_words(words.into_iter(), &stop_words, 1), 1);
     }
 
     #[test]

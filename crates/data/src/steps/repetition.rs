@@ -180,7 +180,14 @@ fn keep_suspects(places: &mut Vec<(u32, u64)>) {
         let count = &mut counts[slot(hash)];
         *count = count.saturating_add(1);
     }
-    places.retain(|&(_, hash)| counts[slot(hash)] > 1);
+    // Without a branch, which could not be predicted.
+    let mut kept = 0;
+    for at in 0..places.len() {
+        let place = places[at];
+        places[kept] = place;
+        kept += usize::from(counts[slot(place.1)] > 1);
+    }
+    places.truncate(kept);
 }
 
 /// Pieces between two or more line feeds.
