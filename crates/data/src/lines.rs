@@ -2,41 +2,47 @@
 
 /// Lines by any of Python's line borders (`str.splitlines`): also a form feed, a next line, a paragraph separator. The last line may lack its border.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let mut rest = text;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let (end, border) = border(rest.as_bytes());
-        let line = &rest[..end];
-        rest = &rest[end + border..];
-        Some(line)
+    text.split_inclusive('\n').flat_map(|piece| {
+        // Most pieces are a line each. The compiler makes vectors of this.
+        let several = piece.bytes().fold(false, |any, byte| any | starts_rare_border(byte));
+        let mut rest = piece;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let (end, border) = if several { border(rest.as_bytes()) } else { line_feed(rest.as_bytes()) };
+            let line = &rest[..end];
+            rest = &rest[end + border..];
+            Some(line)
+        })
     })
 }
 
-/// Where the first line ends, and the bytes of its border.
-fn border(bytes: &[u8]) -> (usize, usize) {
+/// Where a line ends, and the bytes of its border, if that is a line feed at the end of the piece or nothing.
+fn line_feed(piece: &[u8]) -> (usize, usize) {
+    match piece {
+        [line @ .., b'\n'] => (line.len(), 1),
+        line => (line.len(), 0),
+    }
+}
+
+/// As above, by all borders.
+fn border(piece: &[u8]) -> (usize, usize) {
     let mut from = 0;
-    while let Some(at) = border_start(bytes, from) {
-        match &bytes[at..] {
+    while let Some(found) = piece[from..].iter().position(|&byte| starts_rare_border(byte)) {
+        let at = from + found;
+        match piece[at..] {
             [b'\r', b'\n', ..] | [0xc2, 0x85, ..] => return (at, 2),
             [0xe2, 0x80, 0xa8 | 0xa9, ..] => return (at, 3),
             [0xc2 | 0xe2, ..] => from = at + 1,
             _ => return (at, 1),
         }
     }
-    (bytes.len(), 0)
+    line_feed(piece)
 }
 
-fn border_start(bytes: &[u8], from: usize) -> Option<usize> {
-    // The compiler makes vectors of this.
-    let has_none = |block: &&[u8]| !block.iter().fold(false, |any, &byte| any | is_border_start(byte));
-    let skipped = 32 * bytes[from..].chunks_exact(32).take_while(has_none).count();
-    bytes[from + skipped..].iter().position(|&byte| is_border_start(byte)).map(|at| from + skipped + at)
-}
-
-fn is_border_start(byte: u8) -> bool {
-    matches!(byte, b'\n'..=b'\r' | 0x1c..=0x1e | 0xc2 | 0xe2)
+fn starts_rare_border(byte: u8) -> bool {
+    matches!(byte, 0x0b..=b'\r' | 0x1c..=0x1e | 0xc2 | 0xe2)
 }
 
 /// White space by `str.isspace`: the property White_Space and four separators among the control characters.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use regex::Regex;
 use serde::Deserialize;
 
@@ -69,20 +69,22 @@ static PHRASES: LazyLock<AhoCorasick> = LazyLock::new(|| {
         "use of cookies",
         "use cookies",
     ];
-    AhoCorasick::new(phrases).expect("phrases of this file")
+    // They begin and end in common letters: looking for those first takes longer.
+    let mut builder = AhoCorasick::builder();
+    builder.ascii_case_insensitive(true).kind(Some(AhoCorasickKind::DFA)).prefilter(false);
+    builder.build(phrases).expect("phrases of this file")
 });
 
 /// Whether a line has the placeholder text, JavaScript, and a policy.
 fn phrases(line: &str) -> [bool; 3] {
     let mut found = [false; 3];
-    let line = line.to_ascii_lowercase();
-    PHRASES.find_iter(&line).for_each(|phrase| found[phrase.pattern().as_usize().min(2)] = true);
+    PHRASES.find_iter(line).for_each(|phrase| found[phrase.pattern().as_usize().min(2)] = true);
     found
 }
 
 /// Whether a line of the text may have one of these: as it stands, or once a citation inside it is removed.
 fn may_have_phrases(text: &str) -> bool {
-    memchr::memchr(b'[', text.as_bytes()).is_some() || phrases(text).contains(&true)
+    memchr::memchr(b'[', text.as_bytes()).is_some() || PHRASES.is_match(text)
 }
 
 /// `CITATION_REGEX`, whose digits are those of any script.
