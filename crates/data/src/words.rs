@@ -59,20 +59,32 @@ impl Words<'_> {
         }
     }
 
-    #[inline]
     fn push(&mut self, start: usize, end: usize) {
-        let bytes = self.text.as_bytes();
-        let apostrophe = |back: usize| end - start > back && matches!(bytes[end - back], b'\'' | 0x99);
-        let cut = if apostrophe(2) || apostrophe(3) { contraction(&self.text[start..end]) } else { None };
-        if let Some(cut) = cut {
-            self.ranges.push(start as u32..(start + cut) as u32);
+        let bytes = &self.text.as_bytes()[start..end];
+        if let [.., second, _] = *bytes
+            && (is_apostrophe(second) || matches!(*bytes, [.., third, _, _] if is_apostrophe(third)))
+        {
+            return self.push_contraction(start, end);
         }
-        self.ranges.push((start + cut.unwrap_or(0)) as u32..end as u32);
+        self.ranges.push(start as u32..end as u32);
+    }
+
+    #[cold]
+    fn push_contraction(&mut self, start: usize, end: usize) {
+        let middle = start + contraction(&self.text[start..end]).unwrap_or(0);
+        if middle > start {
+            self.ranges.push(start as u32..middle as u32);
+        }
+        self.ranges.push(middle as u32..end as u32);
     }
 }
 
+/// Whether a byte is the last of an apostrophe, straight or curled.
+fn is_apostrophe(byte: u8) -> bool {
+    matches!(byte, b'\'' | 0x99)
+}
+
 /// Where the second word of a contraction or possessive begins.
-#[cold]
 fn contraction(word: &str) -> Option<usize> {
     let (stem, end) = word.rsplit_once(['\'', '\u{2019}'])?;
     let cut = match end {
