@@ -11,6 +11,7 @@ pub mod error;
 pub mod generators;
 pub mod join;
 pub mod lines;
+pub mod mojibake;
 pub mod options;
 pub mod origin;
 pub mod part;

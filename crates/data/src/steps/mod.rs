@@ -9,14 +9,18 @@ use crate::options;
 use crate::step::Step;
 
 pub mod c4;
+pub mod classifier;
 pub mod conversations;
 pub mod fill_in_middle;
 pub mod fineweb;
 pub mod gopher;
+pub mod language;
 pub mod limits;
 pub mod marks;
+pub mod pii;
 pub mod preferences;
 pub mod repetition;
+pub mod unicode;
 
 /// What a step can know of the recipe around it.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +68,14 @@ fn make<S: Settings>(table: toml::Table, surroundings: Surroundings) -> Result<M
 /// All steps, in the order in which help lists them.
 #[rustfmt::skip]
 pub const KINDS: &[Kind] = &[
+    Kind { name: "unicode", help: "repair text that was decoded wrongly, remove control and invisible characters, bring to NFC", make: make::<unicode::Repair> },
+    Kind { name: "language", help: "label the language and keep those named (whatlang)", make: make::<language::Language> },
     Kind { name: "gopher_quality", help: "drop by length, symbols, bullets, letters and stop words (Gopher, appendix A.1.1)", make: make::<gopher::Quality> },
     Kind { name: "gopher_repetition", help: "drop by repeated lines, paragraphs and n-grams (Gopher, table A1)", make: make::<repetition::Repetition> },
     Kind { name: "c4", help: "remove lines that are no sentences or are boilerplate, drop pages of code and placeholder text (C4)", make: make::<c4::Lines> },
     Kind { name: "fineweb", help: "drop by lines without punctuation, short lines, repeated lines and lists (FineWeb, section 3.6)", make: make::<fineweb::Quality> },
+    Kind { name: "pii", help: "replace e-mail addresses, public IP addresses and, if wanted, telephone numbers (FineWeb)", make: make::<pii::Mask> },
+    Kind { name: "classifier", help: "drop by a classifier that is trained on examples of good and bad text", make: make::<classifier::Settings> },
     Kind { name: "exact_dedup", help: "keep the first of documents with the same text", make: make::<exact::Exact> },
     Kind { name: "fill_in_middle", help: "cut a share of the texts in three and put the middle last (Bavarian et al. 2022)", make: make::<fill_in_middle::FillInMiddle> },
     Kind { name: "conversations", help: "turn checked messages into text, with the assistant's part marked", make: make::<conversations::Conversations> },
