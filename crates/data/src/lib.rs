@@ -29,6 +29,7 @@ pub mod source;
 pub mod step;
 pub mod steps;
 pub mod tally;
+pub mod tokenizer;
 pub mod words;
 
 pub use document::Document;
