@@ -14,6 +14,7 @@ pub mod lines;
 pub mod mojibake;
 pub mod options;
 pub mod origin;
+pub mod packing;
 pub mod part;
 pub mod phase;
 pub mod progress;

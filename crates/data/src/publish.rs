@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::Recipe;
+use crate::packing::Packing;
 use crate::report::Report;
 use crate::run::Run;
 use crate::{Error, atomic};
@@ -37,11 +37,11 @@ pub fn manifest(out: &Path) -> Option<Manifest> {
     serde_json::from_slice(&std::fs::read(out.join(MANIFEST)).ok()?).ok()
 }
 
-/// Puts everything in its place. The work directory is needed until this has ended, and removed then unless it is to be kept.
+/// Puts everything in its place. The work directory is needed until this has ended.
 ///
 /// # Errors
 /// Where the system refuses.
-pub fn publish(run: &Run, report: &Report, recipe: &Recipe, identity: &str) -> Result<(), Error> {
+pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: &str) -> Result<(), Error> {
     let out = &run.options.out;
     remove(&out.join(MANIFEST))?;
     let last = run.phases.last().expect("a recipe has a phase");
@@ -52,23 +52,44 @@ pub fn publish(run: &Run, report: &Report, recipe: &Recipe, identity: &str) -> R
         parts.clone().map(move |part| (phase.rejected(part), format!("part-{part:05}-phase-{}.jsonl.zst", at + 1)))
     });
     let rejected: Vec<(PathBuf, String)> = rejected.filter(|(path, _)| path.exists()).collect();
-    place(&documents, &out.join("documents"))?;
-    place(&rejected, &out.join("rejected"))?;
-    report.write(recipe, out)?;
+    let mut folders = vec![("documents", documents), ("rejected", rejected)];
+    for (from, name) in packing.iter().flat_map(|packing| packing.files()) {
+        folders.push((name, listed(&from)?));
+    }
     let mut files = Vec::new();
-    for (folder, files_in) in [("documents", &documents), ("rejected", &rejected)] {
+    for (folder, files_in) in &folders {
+        place(files_in, &out.join(folder))?;
         for (_, name) in files_in {
             files.push(entry(out, format!("{folder}/{name}"))?);
         }
     }
+    report.write(run.recipe, out)?;
     for name in ["README.md", "recipe.toml", "report.html", "report.json"] {
         files.push(entry(out, name.to_string())?);
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let manifest = Manifest { identity: identity.to_string(), files };
     let json = serde_json::to_string_pretty(&manifest).expect("a manifest is plain data");
-    atomic::write(&out.join(MANIFEST), format!("{json}\n").as_bytes())?;
-    if run.options.keep_work { Ok(()) } else { remove(&out.join("work")) }
+    atomic::write(&out.join(MANIFEST), format!("{json}\n").as_bytes())
+}
+
+/// The files of a folder with their names: none if it is not there.
+fn listed(folder: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(folder))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io(folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        // A machine that was killed may have left a file without its name.
+        if !name.starts_with('.') {
+            files.push((entry.path(), name));
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Makes a folder of these files, in the place of what was there.
@@ -88,7 +109,7 @@ fn place(files: &[(PathBuf, String)], folder: &Path) -> Result<(), Error> {
 }
 
 /// Removes a file or folder that may be there.
-fn remove(path: &Path) -> Result<(), Error> {
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),

@@ -10,6 +10,8 @@ use toml::Spanned;
 use crate::generators::manual::Manual;
 use crate::generators::{self, Generator};
 use crate::join::Join;
+use crate::packing::TokenizerSettings;
+use crate::shards::mix;
 use crate::source::Source;
 use crate::step::Step;
 use crate::steps::{self, Made, Surroundings};
@@ -40,6 +42,10 @@ pub struct Recipe {
     pub generators: Vec<Option<Box<dyn Generator>>>,
     /// What is done with them, in order.
     pub steps: Vec<Entry>,
+    /// Which tokenizer, if there is to be one.
+    pub tokenizer: Option<TokenizerSettings>,
+    /// How tokens are mixed into shards, if they are to be.
+    pub shards: Option<mix::Settings>,
 }
 
 /// A step of a recipe.
@@ -93,6 +99,8 @@ struct Written {
     sources: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     steps: Vec<Spanned<toml::Table>>,
+    tokenizer: Option<Spanned<toml::Table>>,
+    shards: Option<Spanned<toml::Table>>,
 }
 
 fn yes() -> bool {
@@ -140,6 +148,8 @@ impl Recipe {
         let surroundings = Surroundings { directory: &directory, seed: written.seed };
         let (sources, generators) = sources(&text, written.sources, manual).map_err(at)?;
         let steps = steps(&text, written.steps, &sources, surroundings).map_err(at)?;
+        let tokenizer = tokenizer(&text, written.tokenizer, &directory).map_err(at)?;
+        let shards = shards(&text, written.shards, tokenizer.is_some()).map_err(at)?;
         Ok(Recipe {
             file: file.to_path_buf(),
             name: written.name,
@@ -150,6 +160,8 @@ impl Recipe {
             sources,
             generators,
             steps,
+            tokenizer,
+            shards,
             text,
         })
     }
@@ -164,10 +176,10 @@ fn directory_of(file: &Path) -> PathBuf {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf()
 }
 
-/// The place of a key that a problem names in backquotes, in the table that starts at `start`: the table itself if there is none.
+/// The place of the key that a problem names in backquotes, or begins with, in the table that starts at `start`: the table itself if there is none.
 fn place(text: &str, start: usize, problem: &str) -> usize {
     let named = problem.rsplit_once(", in `").map_or(problem.split('`').nth(1), |(_, key)| key.split('`').next());
-    let Some(key) = named else { return start };
+    let Some(key) = named.or_else(|| problem.split_whitespace().next()) else { return start };
     let table = &text[start..];
     let end = table[1..].find("\n[[").map_or(table.len(), |end| end + 1);
     let mut line_start = 0;
@@ -256,4 +268,36 @@ fn named_sources(only: &toml::Value, sources: &[Source]) -> Result<BTreeSet<usiz
         found.insert(index.ok_or_else(|| format!("`sources` names {name}, and there is no source of that name"))?);
     }
     Ok(found)
+}
+
+fn tokenizer(
+    text: &str,
+    written: Option<Spanned<toml::Table>>,
+    directory: &Path,
+) -> Result<Option<TokenizerSettings>, Problem> {
+    let Some(table) = written else { return Ok(None) };
+    let start = table.span().start;
+    let settings = TokenizerSettings::read(table.into_inner(), directory);
+    settings.map(Some).map_err(|problem| (place(text, start, &problem), problem))
+}
+
+fn shards(
+    text: &str,
+    written: Option<Spanned<toml::Table>>,
+    has_tokenizer: bool,
+) -> Result<Option<mix::Settings>, Problem> {
+    let Some(table) = written else { return Ok(None) };
+    let start = table.span().start;
+    if !has_tokenizer {
+        return Err((start, "[shards] needs a [tokenizer]: vocabulary_size to train one, or file".into()));
+    }
+    let table = table.into_inner();
+    if table.contains_key("held_out") {
+        let problem =
+            "`held_out` stands at the top of a recipe, since generators and deduplication follow it".to_string();
+        return Err((place(text, start, &problem), problem));
+    }
+    let settings: mix::Settings = read(text, start, table)?;
+    settings.check().map_err(|problem| (place(text, start, &problem), problem))?;
+    Ok(Some(settings))
 }

@@ -7,8 +7,11 @@ use minijinja::{Environment, context};
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::packing::Packed;
 use crate::recipe::{Entry, Recipe};
-use crate::tally::{Lengths, Tally};
+use crate::shards::megatron::Written;
+use crate::tally::{Dropped, Lengths, Tally};
+use crate::tokenizer::report::Counts;
 use crate::{Error, atomic};
 
 /// All that is reported. It follows from the recipe and its sources alone: times are not in it.
@@ -28,6 +31,8 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// Of all sources.
     pub total: Tally,
+    /// Tokenizer and shards, if the recipe has them.
+    pub packed: Option<Packed>,
 }
 
 /// A source and what became of it.
@@ -60,7 +65,7 @@ pub struct StepReport {
 
 impl Report {
     /// Puts together what is reported.
-    pub fn new(recipe: &Recipe, sources: &[Tally], total: &Tally) -> Report {
+    pub fn new(recipe: &Recipe, sources: &[Tally], total: &Tally, packed: Option<Packed>) -> Report {
         let source = |(index, tally): (usize, &Tally)| {
             let source = &recipe.sources[index];
             SourceReport {
@@ -85,6 +90,7 @@ impl Report {
             sources: sources.iter().enumerate().map(source).collect(),
             steps: recipe.steps.iter().map(step).collect(),
             total: total.clone(),
+            packed,
         }
     }
 
@@ -115,7 +121,10 @@ impl Report {
     /// The report as one page that needs nothing else.
     pub fn page(&self) -> String {
         let plot = lengths_plot(&self.total.lengths_read, &self.total.lengths_kept);
-        let values = context! { report => Value::from(Serde(self)), lengths => Value::from_safe_string(plot) };
+        let values = context! {
+            report => Value::from(Serde(self)), lengths => Value::from_safe_string(plot),
+            dropped => Value::from(Serde(self.dropped())),
+        };
         environment().get_template("report.html").expect("it was added").render(values).expect("its values are given")
     }
 
@@ -148,10 +157,7 @@ impl Report {
         if self.sources.len() > 1 {
             lines.push(row("all", &self.total));
         }
-        let dropped = self.total.dropped.iter().map(|(rule, dropped)| (rule.as_str(), dropped));
-        let damaged = Some(("damaged", &self.total.damaged)).filter(|(_, damaged)| damaged.volume.documents > 0);
-        let mut dropped: Vec<_> = dropped.chain(damaged).collect();
-        dropped.sort_by_key(|(rule, dropped)| (std::cmp::Reverse(dropped.volume.documents), *rule));
+        let dropped = self.dropped();
         if !dropped.is_empty() {
             lines.push(String::new());
         }
@@ -159,6 +165,40 @@ impl Report {
             let example = dropped.samples.first().map_or(String::new(), |s| format!("  {}: {}", s.id, s.detail));
             let (documents, bytes) = (dropped.volume.documents, words(dropped.volume.bytes));
             lines.push(format!("{rule:<34} {documents:>10} {bytes:>10}{example}"));
+        }
+        lines.extend(self.packed.iter().flat_map(Packed::lines));
+        lines
+    }
+
+    /// Rules, and damage, by how many documents they dropped.
+    fn dropped(&self) -> Vec<(&str, &Dropped)> {
+        let dropped = self.total.dropped.iter().map(|(rule, dropped)| (rule.as_str(), dropped));
+        let damaged = Some(("damaged", &self.total.damaged)).filter(|(_, damaged)| damaged.volume.documents > 0);
+        let mut dropped: Vec<_> = dropped.chain(damaged).collect();
+        dropped.sort_by_key(|(rule, dropped)| (std::cmp::Reverse(dropped.volume.documents), *rule));
+        dropped
+    }
+}
+
+impl Packed {
+    /// Tokens, in lines for a terminal.
+    fn lines(&self) -> Vec<String> {
+        let sum = |f: fn(&Counts) -> u64| self.tokenizer.groups.values().map(|figures| f(&figures.counts)).sum::<u64>();
+        let (tokens, bytes, all) = (sum(|c| c.tokens), sum(|c| c.bytes), sum(|c| c.words));
+        let (per_token, per_word) = (bytes as f64 / tokens.max(1) as f64, tokens as f64 / all.max(1) as f64);
+        let size = self.tokenizer.vocabulary;
+        let mut lines = vec![
+            String::new(),
+            format!("tokenizer of {size}: {tokens} tokens, {per_token:.2} bytes a token, {per_word:.2} tokens a word"),
+        ];
+        for (split, shards) in self.shards.iter().flat_map(|shards| &shards.splits) {
+            let count = |f: fn(&Written) -> u64| shards.iter().map(|shard| f(&shard.written)).sum::<u64>();
+            let (documents, tokens) = (count(|w| w.documents), count(|w| w.tokens));
+            lines.push(format!(
+                "{}: {tokens} tokens of {documents} documents in {} shards",
+                split.name(),
+                shards.len()
+            ));
         }
         lines
     }

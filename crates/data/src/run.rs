@@ -6,8 +6,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::join::{self, PartDecisions};
+use crate::packing::Packing;
 use crate::part::Part;
 use crate::phase::{self, Marker, Passage, Phase};
 use crate::progress::Progress;
@@ -15,7 +17,10 @@ use crate::readers::Item;
 use crate::recipe::{Entry, Recipe};
 use crate::report::Report;
 use crate::tally::Tally;
-use crate::{Document, Error, origin, publish};
+use crate::{Document, Error, atomic, origin, publish};
+
+/// How long the first machine waits for the others to leave the work directory before it lets it lie.
+const LEAVING_MAX: Duration = Duration::from_secs(60);
 
 /// How a recipe is run.
 #[derive(Clone, Debug)]
@@ -44,7 +49,7 @@ pub struct Run<'a> {
     pub parts: Vec<Part>,
     /// The phases.
     pub phases: Vec<Phase<'a>>,
-    progress: &'a Progress,
+    pub(crate) progress: &'a Progress,
 }
 
 /// What came out of the phases, for each source and in all.
@@ -74,18 +79,28 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Where the system refuses, a file of the work directory is damaged, or somebody asked to stop. Damaged records of sources are counted.
     pub fn make(&self) -> Result<Option<Report>, Error> {
-        let identity =
-            blake3::Hash::from(self.phases.last().expect("a recipe has a phase").identity).to_hex().to_string();
+        let packing = Packing::of(self)?;
+        let documents = blake3::Hash::from(self.identity());
+        let identity = packing.as_ref().map_or(documents, |packing| packing.identity).to_hex().to_string();
         if publish::manifest(&self.options.out).is_some_and(|manifest| manifest.identity == identity) {
             return Report::read(&self.options.out).map(Some);
         }
         self.documents()?;
+        let last = self.phases.last().expect("a recipe has a phase");
+        let packed = match &packing {
+            None => None,
+            Some(packing) => packing.make(&self.markers(last)?)?,
+        };
         if self.options.rank > 0 {
+            atomic::write(&self.left(self.options.rank, &identity), b"")?;
             return Ok(None);
         }
         let outcome = self.outcome()?;
-        let report = Report::new(self.recipe, &outcome.sources, &outcome.total);
-        publish::publish(self, &report, self.recipe, &identity)?;
+        let report = Report::new(self.recipe, &outcome.sources, &outcome.total, packed);
+        publish::publish(self, &report, packing.as_ref(), &identity)?;
+        if !self.options.keep_work && self.others_left(&identity)? {
+            publish::remove(&self.options.out.join("work"))?;
+        }
         Ok(Some(report))
     }
 
@@ -124,24 +139,46 @@ impl<'a> Run<'a> {
             0 => self.parts[part].bytes,
             _ => self.phases[at - 1].marker(part).map_or(0, |marker| marker.bytes),
         };
-        let mine: Vec<usize> =
-            (0..self.parts.len()).filter(|part| part % self.options.world == self.options.rank).collect();
-        let (passed, to_do): (Vec<usize>, Vec<usize>) = mine.iter().partition(|&&part| self.has_passed(phase, part));
+        let (passed, to_do): (Vec<usize>, Vec<usize>) = self.mine().partition(|&part| self.has_passed(phase, part));
         let name = format!("{} of {}: {}", at + 1, self.phases.len(), phase.describe());
-        self.progress.stage(&name, mine.iter().map(|&part| bytes(part)).sum());
-        self.progress.advance(passed.iter().map(|&part| bytes(part)).sum(), 0);
+        self.progress.stage(&name, self.mine().map(bytes).sum());
+        self.progress.advance(passed.into_iter().map(bytes).sum(), 0);
         self.in_parallel(&to_do, |part| self.part(at, part, bytes(part), &decisions))?;
-        if self.options.rank > 0 && at + 1 == self.phases.len() {
-            return Ok(());
-        }
         if self.options.world > 1 {
             self.progress.stage(&format!("{name}: waiting for other machines"), 0);
         }
         self.progress.wait(|| Ok(self.is_whole(at)))
     }
 
+    /// The parts of this machine.
+    pub(crate) fn mine(&self) -> impl Iterator<Item = usize> {
+        (self.options.rank..self.parts.len()).step_by(self.options.world)
+    }
+
+    /// What the documents that come out follow from.
+    pub(crate) fn identity(&self) -> [u8; 32] {
+        self.phases.last().expect("a recipe has a phase").identity
+    }
+
+    /// The file that says that a machine needs nothing more of the work directory.
+    fn left(&self, rank: usize, identity: &str) -> PathBuf {
+        self.options.out.join("work").join(format!("rank-{rank}-{}.left", &identity[..12]))
+    }
+
+    /// Waits until no other machine needs the work directory: a minute at most, since a machine may be gone.
+    fn others_left(&self, identity: &str) -> Result<bool, Error> {
+        let end = Instant::now() + LEAVING_MAX;
+        let all = || (1..self.options.world).all(|rank| self.left(rank, identity).exists());
+        self.progress.wait(|| Ok(all() || Instant::now() > end))?;
+        Ok(all())
+    }
+
     /// Does work for each of these parts. The first failure ends it.
-    fn in_parallel(&self, parts: &[usize], work: impl Fn(usize) -> Result<(), Error> + Sync) -> Result<(), Error> {
+    pub(crate) fn in_parallel(
+        &self,
+        parts: &[usize],
+        work: impl Fn(usize) -> Result<(), Error> + Sync,
+    ) -> Result<(), Error> {
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let one = || {
             while !failed.load(Ordering::Relaxed)
@@ -216,7 +253,7 @@ impl<'a> Run<'a> {
         let records = join::Records { settings: &settings, runs: &runs, documents: &documents };
         let join = entry.joined().expect("a phase ends with a join");
         let paths = join::decide(join, &records, &directory, self.options.memory_bytes)?;
-        crate::atomic::write(&directory.join("done"), b"")?;
+        atomic::write(&directory.join("done"), b"")?;
         Ok(paths)
     }
 

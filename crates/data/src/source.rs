@@ -10,6 +10,7 @@ use crate::document::TEXT_BYTES_MAX;
 use crate::readers::encoding::Encoding;
 use crate::readers::fields::Fields;
 use crate::readers::files::{self, SourceFile};
+use crate::shards::Share;
 use crate::{Error, generators};
 
 /// Where documents come from: files, or a generator.
@@ -142,6 +143,12 @@ impl Source {
                 return Err(format!("source {}: {setting} = {number} is no number above 0", self.name));
             }
         }
+        if self.epochs.is_some() && self.weight.is_some() {
+            return Err(format!(
+                "source {}: it has `epochs` and `weight`; one of them says how much is used",
+                self.name
+            ));
+        }
         Ok(())
     }
 
@@ -259,6 +266,14 @@ impl Source {
         let format = self.format.or_else(|| Format::of_ending(path)).ok_or_else(|| Error::file(path, unknown))?;
         self.check_format(format).map_err(|problem| Error::file(path, format!("source {}: {problem}", self.name)))?;
         Ok(format)
+    }
+
+    /// How much of it goes into training: each document once, unless it has `epochs` or `weight`.
+    pub fn share(&self) -> Share {
+        match (self.weight, self.epochs) {
+            (Some(weight), _) => Share::Weight(weight),
+            (None, epochs) => Share::Epochs(epochs.unwrap_or(1.0)),
+        }
     }
 
     /// Compares the files with the checksums of the recipe, if it has any.

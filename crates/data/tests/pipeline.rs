@@ -10,6 +10,7 @@ use farthing_data::progress::Progress;
 use farthing_data::recipe::Recipe;
 use farthing_data::report::Report;
 use farthing_data::run::{Options, Run};
+use farthing_data::shards::{Shards, Split};
 use farthing_data::{Document, Error};
 
 /// Text of these words, in an order that the seed decides.
@@ -77,6 +78,12 @@ step = "exact_dedup"
 step = "gopher_quality"
 sources = ["books"]
 words_min = 30
+
+[tokenizer]
+vocabulary_size = 300
+
+[shards]
+shard_tokens = 4096
 "#;
 
 fn recipe(folder: &Path, text: &str) -> Recipe {
@@ -147,6 +154,16 @@ fn what_is_read_is_kept_or_dropped_with_a_reason() {
         .map(|path| Reader::<serde_json::Value>::open(&out.join("rejected").join(path)).unwrap().count());
     assert_eq!(rejected.sum::<usize>(), 30 + 32 + 6);
     assert!(!out.join("work").exists());
+
+    // Every document is in the shards once, in training or held out from it.
+    let shards = Shards::open(&out.join("shards")).unwrap();
+    shards.verify(&out.join("shards")).unwrap();
+    let in_split = |split| shards.splits[&split].iter().map(|shard| shard.written.documents).sum::<u64>();
+    assert_eq!((in_split(Split::Train), in_split(Split::HeldOut)), ((kept.len() - held_out) as u64, held_out as u64));
+    assert!(shards.splits[&Split::Train].len() > 2);
+    let tokenizer = &report.packed.as_ref().unwrap().tokenizer;
+    assert_eq!(tokenizer.vocabulary, 300);
+    assert_eq!(tokenizer.groups.values().map(|group| group.counts.documents).sum::<u64>(), kept.len() as u64);
     // What is there is not made again.
     let again = make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap().unwrap();
     assert_eq!(again, report);
@@ -211,7 +228,8 @@ fn a_changed_recipe_does_again_what_the_change_touches() {
     let keep = Options { keep_work: true, ..options(&out, 2) };
     make(&recipe(folder.path(), RECIPE), keep.clone()).unwrap();
     let phases = || {
-        let mut names: Vec<_> = std::fs::read_dir(out.join("work")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names = std::fs::read_dir(out.join("work")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with(|c: char| c.is_ascii_digit())).collect();
         names.sort();
         names
     };
@@ -243,6 +261,12 @@ fn a_recipe_that_is_wrong_says_where() {
         ("sources = [\"books\"]", "sources = [\"book\"]", "25: `sources` names \"book\""),
         ("words_min = 30", "words_min = \"many\"", "26: gopher_quality: "),
         ("words_min = 30", "words_most = 30", "26: gopher_quality: unknown field `words_most`"),
+        ("vocabulary_size = 300", "vocabulary_size = 3", "29: vocabulary_size is 3"),
+        ("vocabulary_size = 300", "vocabulary = 300", "29: unknown field `vocabulary`"),
+        ("vocabulary_size = 300", "file = \"t.json\"\ndigits = 3", "30: `digits` is for a tokenizer that is trained"),
+        ("[tokenizer]\nvocabulary_size = 300", "", "30: [shards] needs a [tokenizer]"),
+        ("shard_tokens = 4096", "held_out = 0.1", "32: `held_out` stands at the top"),
+        ("shard_tokens = 4096", "shard_tokens = 1", "32: shard_tokens is 1"),
     ] {
         let told = error(&RECIPE.replacen(from, to, 1));
         assert!(told.starts_with(said), "{to}: {told}");

@@ -1,0 +1,258 @@
+//! From documents to shards: a tokenizer is trained or read, each part is tokenized, and the tokens of all parts are mixed
+//!
+//! Three stages, each resumable file by file and shared by the machines of a run: one trains the tokenizer, each tokenizes the parts of its rank, and
+//! each writes the shards of its rank.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::phase::{self, Marker};
+use crate::run::Run;
+use crate::shards::mix::{self, Plan, Share, Source};
+use crate::shards::{Shards, Workers, write_shards};
+use crate::tokenizer::report::{self, Fit};
+use crate::tokenizer::train::{self, WordCounts};
+use crate::tokenizer::{Ends, Tokenizer, tokenize};
+use crate::{Error, atomic, options};
+
+/// Which tokenizer, from the table `[tokenizer]`.
+#[derive(Clone, Debug)]
+pub struct TokenizerSettings {
+    /// A `tokenizer.json`; without it, one is trained.
+    pub file: Option<PathBuf>,
+    /// How it is trained.
+    pub training: train::Settings,
+    /// Tokens around each document.
+    pub ends: Ends,
+}
+
+impl TokenizerSettings {
+    /// Reads the table. A relative file starts from `directory`.
+    ///
+    /// # Errors
+    /// In words: a key that is not known or cannot be.
+    pub fn read(mut table: toml::Table, directory: &Path) -> Result<TokenizerSettings, String> {
+        let mut take = |keys: &[&str]| -> toml::Table {
+            keys.iter().filter_map(|key| Some((key.to_string(), table.remove(*key)?))).collect()
+        };
+        let ends: Ends = options::read(take(&["bos", "eos"]))?;
+        let file = match take(&["file"]).remove("file") {
+            None => None,
+            Some(toml::Value::String(file)) => Some(directory.join(file)),
+            Some(other) => return Err(format!("`file` = {other} is no path")),
+        };
+        if let Some(key) = table.keys().next().filter(|_| file.is_some()) {
+            return Err(format!("`{key}` is for a tokenizer that is trained, and `file` names one that is there"));
+        }
+        let training: train::Settings = options::read(table)?;
+        training.check()?;
+        Ok(TokenizerSettings { file, training, ends })
+    }
+
+    /// What it follows from besides the documents.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    fn identity(&self) -> Result<blake3::Hash, Error> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?} {:?}", self.training, self.ends).as_bytes());
+        for name in self.file.iter().flat_map(|file| [file.clone(), file.with_file_name("tokenizer_config.json")]) {
+            match std::fs::read(&name) {
+                Ok(bytes) => _ = hasher.update(blake3::hash(&bytes).as_bytes()),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && Some(&name) != self.file.as_ref() => {}
+                Err(e) => return Err(Error::io(&name)(e)),
+            }
+        }
+        Ok(hasher.finalize())
+    }
+}
+
+/// What of packing is reported.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Packed {
+    /// How the tokenizer fits the documents.
+    pub tokenizer: report::Report,
+    /// The shards, if the recipe wants some.
+    pub shards: Option<Shards>,
+}
+
+/// The stages of one run.
+pub struct Packing<'a> {
+    run: &'a Run<'a>,
+    settings: &'a TokenizerSettings,
+    /// Where tokenizer and token runs are.
+    tokens: PathBuf,
+    /// Where shards are.
+    shards: PathBuf,
+    /// What everything follows from.
+    pub identity: blake3::Hash,
+}
+
+impl<'a> Packing<'a> {
+    /// The stages that a recipe wants, if it has a tokenizer.
+    ///
+    /// # Errors
+    /// A tokenizer that is not there.
+    pub fn of(run: &'a Run<'a>) -> Result<Option<Packing<'a>>, Error> {
+        let Some(settings) = &run.recipe.tokenizer else { return Ok(None) };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&run.identity()).update(settings.identity()?.as_bytes());
+        let name = |hasher: &blake3::Hasher, kind: &str| {
+            run.options.out.join("work").join(format!("{kind}-{}", &hasher.finalize().to_hex()[..12]))
+        };
+        let tokens = name(&hasher, "tokens");
+        let shares: Vec<Share> = run.recipe.sources.iter().map(crate::source::Source::share).collect();
+        hasher.update(format!("{:?} {shares:?}", run.recipe.shards).as_bytes());
+        let shards = name(&hasher, "shards");
+        Ok(Some(Packing { run, settings, tokens, shards, identity: hasher.finalize() }))
+    }
+
+    /// Files to be published, with their places below the directory.
+    pub fn files(&self) -> Vec<(PathBuf, &'static str)> {
+        [(self.tokens.join("tokenizer"), "tokenizer"), (self.shards.clone(), "shards")].into()
+    }
+
+    /// Does what falls to this machine. Only the first of several has a report.
+    ///
+    /// # Errors
+    /// A tokenizer or mix that cannot be, damaged files, where the system refuses, or somebody asked to stop.
+    pub fn make(&self, markers: &[Marker]) -> Result<Option<Packed>, Error> {
+        let run = self.run;
+        let tokenizer = self.tokenizer(markers)?;
+        run.progress.stage("tokenizing", run.mine().map(|part| markers[part].bytes).sum());
+        run.in_parallel(&run.mine().collect::<Vec<_>>(), |part| self.part(&tokenizer, part))?;
+        self.wait("tokenizing", |part| self.fit_file(part))?;
+        if let Some(settings) = &run.recipe.shards {
+            let plan = self.plan(settings, &tokenizer)?;
+            let total = plan.sources().iter().map(|mixed| mixed.tokens() + mixed.source.held_out.tokens).sum();
+            run.progress.stage("packing tokens", total);
+            let workers =
+                Workers { rank: run.options.rank, world: run.options.world, threads: run.options.threads.max(1) };
+            write_shards(&plan, &self.shards, workers, &|tokens| {
+                run.progress.advance(tokens, 1);
+                run.progress.check()
+            })?;
+            if run.options.rank > 0 {
+                return Ok(None);
+            }
+            let recipe = blake3::hash(run.recipe.text.as_bytes());
+            run.progress.stage("packing tokens: waiting for other machines", 0);
+            let mut shards = None;
+            run.progress.wait(|| {
+                shards = Shards::collect(&plan, &self.shards, recipe)?;
+                Ok(shards.is_some())
+            })?;
+            return self.report(&tokenizer, shards).map(Some);
+        }
+        if run.options.rank > 0 { Ok(None) } else { self.report(&tokenizer, None).map(Some) }
+    }
+
+    fn wait(&self, stage: &str, file: impl Fn(usize) -> PathBuf) -> Result<(), Error> {
+        if self.run.options.world > 1 {
+            self.run.progress.stage(&format!("{stage}: waiting for other machines"), 0);
+        }
+        self.run.progress.wait(|| Ok((0..self.run.parts.len()).all(|part| file(part).exists())))
+    }
+
+    fn last(&self) -> &'a phase::Phase<'a> {
+        self.run.phases.last().expect("a recipe has a phase")
+    }
+
+    /// The tokenizer: trained by the first machine, waited for by the others.
+    fn tokenizer(&self, markers: &[Marker]) -> Result<Tokenizer, Error> {
+        let directory = self.tokens.join("tokenizer");
+        let (file, config) = (directory.join("tokenizer.json"), directory.join("tokenizer_config.json"));
+        // The tokenizer is written last.
+        if !file.exists() {
+            if self.run.options.rank > 0 {
+                self.run.progress.stage("waiting for the tokenizer", 0);
+                self.run.progress.wait(|| Ok(file.exists()))?;
+            } else if let Some(given) = &self.settings.file {
+                let beside = given.with_file_name("tokenizer_config.json");
+                if beside.exists() {
+                    atomic::write(&config, &std::fs::read(&beside).map_err(Error::io(&beside))?)?;
+                }
+                atomic::write(&file, &std::fs::read(given).map_err(Error::io(given))?)?;
+            } else {
+                let trained = self.train(markers)?;
+                atomic::write(&config, &serde_json::to_vec_pretty(&trained.config).expect("it is JSON"))?;
+                atomic::write(&file, &trained.tokenizer)?;
+            }
+        }
+        Tokenizer::open(&file, &self.settings.ends)
+    }
+
+    fn train(&self, markers: &[Marker]) -> Result<train::Trained, Error> {
+        let run = self.run;
+        let bytes = markers.iter().map(|marker| marker.bytes).sum();
+        run.progress.stage("counting words for the tokenizer", bytes);
+        let mut counts = WordCounts::new(&self.settings.training, run.recipe.seed, bytes);
+        for part in 0..run.parts.len() {
+            for document in phase::documents_of(self.last(), part)? {
+                let document = document?;
+                run.progress.check()?;
+                // What is held out from training is no example of text either.
+                if !document.labels.contains_key("held_out") {
+                    counts.add(&document).map_err(|problem| Error::file(&run.recipe.file, problem))?;
+                }
+                run.progress.advance(document.text().len() as u64, 1);
+            }
+        }
+        run.progress.stage("training the tokenizer", 0);
+        counts
+            .train(&self.settings.training)
+            .map_err(|problem| Error::file(&run.recipe.file, format!("[tokenizer]: {problem}")))
+    }
+
+    fn run_file(&self, part: usize) -> PathBuf {
+        self.tokens.join(format!("part-{part:05}.tokens"))
+    }
+
+    /// How the tokenizer fits a part: written after its tokens, so that it marks the part as finished.
+    fn fit_file(&self, part: usize) -> PathBuf {
+        self.tokens.join(format!("part-{part:05}.fit.json"))
+    }
+
+    fn part(&self, tokenizer: &Tokenizer, part: usize) -> Result<(), Error> {
+        let (tokens, fit_file) = (self.run_file(part), self.fit_file(part));
+        if fit_file.exists() && tokens.exists() {
+            return Ok(());
+        }
+        // Tokens without the counts are made again.
+        if tokens.exists() {
+            std::fs::remove_file(&tokens).map_err(Error::io(&tokens))?;
+        }
+        let mut fit = Fit::new(tokenizer);
+        tokenize(phase::documents_of(self.last(), part)?, tokenizer, &tokens, |document, tokens| {
+            fit.count(tokenizer, document, tokens);
+            self.run.progress.advance(document.text().len() as u64, 1);
+            self.run.progress.check()
+        })?;
+        atomic::write(&fit_file, &serde_json::to_vec(&fit).expect("counts are plain data"))
+    }
+
+    fn plan(&self, settings: &mix::Settings, tokenizer: &Tokenizer) -> Result<Plan, Error> {
+        let recipe = self.run.recipe;
+        let mut sources = Vec::with_capacity(recipe.sources.len());
+        for (number, source) in recipe.sources.iter().enumerate() {
+            let parts = (0..self.run.parts.len()).filter(|&part| self.run.parts[part].source as usize == number);
+            let runs = parts.map(|part| self.run_file(part)).collect();
+            sources.push(Source::measure(&source.name, source.share(), runs, settings)?);
+        }
+        Plan::new(sources, settings, recipe.seed, tokenizer.vocabulary())
+            .map_err(|problem| Error::file(&recipe.file, format!("[shards]: {problem}")))
+    }
+
+    fn report(&self, tokenizer: &Tokenizer, shards: Option<Shards>) -> Result<Packed, Error> {
+        let mut fit = Fit::new(tokenizer);
+        for part in 0..self.run.parts.len() {
+            let file = self.fit_file(part);
+            let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
+            let of_part: Fit = serde_json::from_slice(&bytes)
+                .map_err(|e| Error::file(&file, format!("{e}; remove it, and the same command makes it again")))?;
+            fit.add(&of_part);
+        }
+        Ok(Packed { tokenizer: fit.report(tokenizer), shards })
+    }
+}
