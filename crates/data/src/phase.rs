@@ -12,7 +12,7 @@ use crate::join::{PartDecisions, PartRecords};
 use crate::progress::Progress;
 use crate::readers::Damaged;
 use crate::recipe::{Entry, Recipe};
-use crate::step::{Reason, Verdict};
+use crate::step::{Reason, Step, Verdict};
 use crate::tally::{Sample, Tally};
 use crate::{Document, Error, atomic};
 
@@ -62,6 +62,8 @@ pub fn cut<'a>(recipe: &'a Recipe, identity: &blake3::Hash, work: &Path) -> Vec<
         for entry in recipe.steps[start..end].iter().chain(closing) {
             let written = format!("{} {:?} {}\n", entry.name, entry.sources, entry.settings);
             hasher.update(&(written.len() as u64).to_le_bytes()).update(written.as_bytes());
+            let read = entry.alone().and_then(Step::identity);
+            hasher.update(read.as_ref().map_or(&[0; 32], |hash| hash.as_bytes()));
         }
         // One hash for a phase that ends the recipe, and another for one that leaves records.
         hasher.update(&[u8::from(closing.is_some()), u8::from(recipe.keep_rejected)]);

@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::readers::Item;
 use crate::recipe::{Entry, Recipe};
 use crate::report::Report;
+use crate::steps::Made;
 use crate::tally::Tally;
 use crate::{Document, Error, atomic, origin, publish};
 
@@ -292,10 +293,13 @@ impl<'a> Run<'a> {
         Ok(Outcome { sources, total, documents })
     }
 
-    /// What the joins expect, to be printed before they run.
+    /// What can be expected of the steps, to be printed before they run.
     pub fn describe(&self) -> Vec<String> {
-        let joins = self.recipe.steps.iter().filter_map(Entry::joined);
-        joins.flat_map(|join| join.describe()).collect()
+        let of = |entry: &Entry| match &entry.made {
+            Made::Alone(step) => step.describe(),
+            Made::Joined(join) => join.describe(),
+        };
+        self.recipe.steps.iter().flat_map(of).collect()
     }
 }
 

@@ -31,6 +31,16 @@ impl Verdict {
 
 /// A step that looks at each document alone. What it does follows from the document and its own settings.
 pub trait Step: Send + Sync {
+    /// What can be expected of it, a line each, to be printed before it runs.
+    fn describe(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// A hash of what it read from files, if it did: with the settings it tells one step from another.
+    fn identity(&self) -> Option<blake3::Hash> {
+        None
+    }
+
     /// Keeps the document, changed or not, or drops it.
     fn apply(&self, document: &mut Document) -> Verdict;
 }

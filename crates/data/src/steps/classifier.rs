@@ -265,6 +265,20 @@ fn area(good: Vec<f64>, mut bad: Vec<f64>) -> f64 {
 }
 
 impl Step for Classifier {
+    fn describe(&self) -> Vec<String> {
+        let Held { good, bad, held_out, accuracy, auc } = &self.held;
+        vec![format!(
+            "classifier: trained on {good} good and {bad} bad examples; of {held_out} held out, {:.1} % are on the right side of 0.5, area under the ROC curve {auc:.3}",
+            100.0 * accuracy
+        )]
+    }
+
+    fn identity(&self) -> Option<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        self.weights.iter().chain([&self.bias]).for_each(|weight| _ = hasher.update(&weight.to_le_bytes()));
+        Some(hasher.finalize())
+    }
+
     fn apply(&self, document: &mut Document) -> Verdict {
         let quality = self.quality(document.text());
         document.labels.insert("quality".into(), ((quality * 1e4).round() / 1e4).into());

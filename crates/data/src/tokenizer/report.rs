@@ -48,7 +48,7 @@ impl Counts {
 }
 
 /// Counts by language, by source where a document has no label `language`, and of each token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fit {
     groups: BTreeMap<String, Counts>,
     used: Vec<u64>,
