@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use farthing::names::{Remote, Resolved, path_or_name, resolve};
+use farthing::names::{self, Remote, Resolved, path_or_name, resolve};
 use farthing::{Error, LoadOptions};
 use hub::{Cache, Name, Progress, Settings};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -25,6 +25,14 @@ pub fn find(text: &str, options: &LoadOptions, quiet: bool) -> Result<PathBuf, E
         Resolved::Here(path) => Ok(path),
         Resolved::Hub(name) => fetch(&name, options, quiet, false).map_err(|e| path_or_name(text, e)),
     }
+}
+
+/// Files of MODEL, or of one at the hub only the headers, in a directory that goes with `Remote`: ctrl-c waits until it has gone.
+pub fn find_headers(text: &str, quiet: bool) -> Result<(PathBuf, Option<Remote>), Error> {
+    if matches!(resolve(text)?, Resolved::Hub(_)) {
+        terminal::catch_interrupts();
+    }
+    names::find_headers(text, &Headers { quiet })
 }
 
 /// Fetch a model, after saying what it will take.
@@ -57,9 +65,9 @@ pub fn pulled() -> Vec<String> {
 }
 
 /// Headers are being fetched: too small for bars.
-pub struct Headers {
+struct Headers {
     /// Say nothing of retries.
-    pub quiet: bool,
+    quiet: bool,
 }
 
 impl Progress for Headers {

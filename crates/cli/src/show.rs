@@ -3,7 +3,7 @@
 use clap::Args;
 use farthing::inspect::{Damage, ModelReport, damaged, inspect};
 use farthing::machine::expected;
-use farthing::names::{Remote, find_headers};
+use farthing::names::Remote;
 use farthing::{PlannedModel, words};
 use kernels::Pool;
 use model::Checkpoint;
@@ -142,7 +142,7 @@ fn lines(model: &str, r: &ModelReport, remote: Option<&Remote>) -> Vec<String> {
 
 pub fn run(a: Arguments) -> Outcome {
     fetch::tell_known(&a.model, a.load.quiet);
-    let (path, remote) = find_headers(&a.model, &fetch::Headers { quiet: a.load.quiet })?;
+    let (path, remote) = fetch::find_headers(&a.model, a.load.quiet)?;
     let planned = PlannedModel::open(&path, &a.load.options()?).map_err(|e| match &remote {
         Some(remote) => remote.named(e),
         None => e,

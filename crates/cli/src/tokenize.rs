@@ -1,13 +1,12 @@
 //! `farthing tokenize`: text to ids and back.
 
 use clap::Args;
-use farthing::names::find_headers;
 use farthing::{TokenizerParts, tokenizer};
 use model::Checkpoint;
 use serde_json::json;
 
 use crate::arguments::ModelArgument;
-use crate::fetch::Headers;
+use crate::fetch::find_headers;
 use crate::terminal::{put, read_text};
 use crate::{Failure, Outcome};
 
@@ -56,7 +55,7 @@ pub fn run(a: Arguments) -> Outcome {
         Some(text) => text,
         None => read_text(std::io::stdin(), "the text on stdin")?,
     };
-    let (path, _remote) = find_headers(&a.model, &Headers { quiet: false })?;
+    let (path, _remote) = find_headers(&a.model, false)?;
     let TokenizerParts { tokenizer, .. } = tokenizer(&Checkpoint::open(&path)?)?;
     if a.decode {
         let ids = ids(&text)?;

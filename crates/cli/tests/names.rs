@@ -390,7 +390,11 @@ fn a_model_whose_tokenizer_is_damaged_is_not_fetched() {
 /// Who leaves while the hub is asked ends that; so does one ctrl-c at the command line.
 #[test]
 fn who_leaves_ends_the_questions_to_the_hub() {
-    let server = Server::start(|_| Reply::new(500, "").header("Retry-After", "60"));
+    let repository = bundled();
+    let server = Server::start(move |request| match request.path.starts_with("/api/models/org/steps/") {
+        true => Reply::new(200, repository.listing()),
+        false => Reply::new(500, "").header("Retry-After", "60"),
+    });
     let machine = Machine::new(&server.url());
     let serving = machine.serve();
     let mut client = serving.connect();
@@ -415,4 +419,19 @@ fn who_leaves_ends_the_questions_to_the_hub() {
     assert_eq!(output.status.code(), Some(130), "{said}");
     assert!(said.contains("(org/model: the hub answers 500 Internal Server Error; trying again in 60.0 s)"), "{said}");
     assert_eq!(server.requests().len(), 2);
+    // A server that is told to end waits for no download, and leaves nothing of it.
+    let mut serving = serving;
+    let mut client = serving.connect();
+    std::io::Write::write_all(&mut client, request.replace("org/model", "org/steps").as_bytes()).unwrap();
+    let headers = || {
+        let all = std::fs::read_dir(machine.home.path()).unwrap().flatten();
+        all.filter(|e| e.file_name().to_string_lossy().starts_with("farthing-headers")).count()
+    };
+    while server.requests().len() < 6 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(headers(), 1);
+    serving.signal("-TERM");
+    assert!(serving.child.wait().unwrap().success());
+    assert_eq!(headers(), 0);
 }
