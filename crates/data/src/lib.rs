@@ -27,6 +27,7 @@ pub mod run;
 pub mod sentences;
 pub mod shards;
 pub mod source;
+pub mod simplified;
 pub mod step;
 pub mod steps;
 pub mod tally;

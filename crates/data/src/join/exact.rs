@@ -21,11 +21,11 @@ pub enum Normalize {
 }
 
 impl Normalize {
-    /// Hash of what counts of a text, by XXH3: texts that differ share one with probability 2^-128.
-    pub fn hash(self, text: &str, buffer: &mut String) -> u128 {
+    /// What counts of a text: the text itself, or made in `buffer`.
+    pub fn apply<'a>(self, text: &'a str, buffer: &'a mut String) -> &'a str {
         buffer.clear();
         match self {
-            Normalize::None => return xxh3_128(text.as_bytes()),
+            Normalize::None => return text,
             Normalize::Whitespace => {
                 for word in text.split_whitespace() {
                     if !buffer.is_empty() {
@@ -46,7 +46,7 @@ impl Normalize {
                 }
             }
         }
-        xxh3_128(buffer.as_bytes())
+        buffer
     }
 }
 
@@ -75,7 +75,8 @@ impl Join for Exact {
     }
 
     fn records(&self, document: &mut Document, records: &mut Vec<(u128, u32)>) {
-        records.push((self.normalize.hash(document.text(), &mut String::new()), 0));
+        // XXH3 of 128 bits: texts that differ share one with probability 2^-128.
+        records.push((xxh3_128(self.normalize.apply(document.text(), &mut String::new()).as_bytes()), 0));
     }
 
     fn decide(

@@ -5,6 +5,7 @@
 //! by what the caller allows, besides what a join says it holds for each document. The bytes of every run follow from the documents alone.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Document, Error, Verdict};
 
 pub mod exact;
+pub mod lines;
+pub mod near;
 pub mod runs;
+pub mod substrings;
 
 use runs::{Merge, Reader, Scratch, Sorter, Writer};
 
@@ -90,6 +94,46 @@ fn each_repeat(
         }
     }
     Ok(())
+}
+
+/// What a document loses before it is dropped, for a rule of that name.
+#[derive(Clone, Copy)]
+struct LostShare {
+    max: f64,
+    rule: &'static str,
+}
+
+impl LostShare {
+    fn check(self) -> Result<LostShare, String> {
+        if (0.0..=1.0).contains(&self.max) {
+            return Ok(self);
+        }
+        Err(format!("lost_share_max = {}; a share from 0 to 1 can be", self.max))
+    }
+
+    /// Cuts ranges of bytes, which ascend and do not overlap, out of the text. Drops it if that is more than the share, or if only white space is left.
+    fn cut(self, document: &mut Document, ranges: impl Iterator<Item = Range<usize>>, kept: Place) -> Verdict {
+        let text = document.text();
+        let (mut left, mut from) = (String::new(), 0);
+        for range in ranges {
+            left.push_str(&text[from..range.start]);
+            from = range.end;
+        }
+        left.push_str(&text[from..]);
+        let lost = text.len() - left.len();
+        let share = lost as f64 / text.len().max(1) as f64;
+        if lost > 0 && (share > self.max || left.trim().is_empty()) {
+            let (lost, max) = (share * 100.0, self.max * 100.0);
+            return Verdict::drop(
+                self.rule,
+                format!("{lost:.0} % of it is repeated, more than {max:.0} % or all of it; first in {kept}"),
+            );
+        }
+        if lost > 0 {
+            document.set_text(left);
+        }
+        Verdict::Keep
+    }
 }
 
 /// What the documents of one part leave.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use crate::join::{Join, exact};
+use crate::join::{Join, exact, lines, near, substrings};
 use crate::options;
 use crate::step::Step;
 
@@ -80,6 +80,9 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "fill_in_middle", help: "cut a share of the texts in three and put the middle last (Bavarian et al. 2022)", make: make::<fill_in_middle::FillInMiddle> },
     Kind { name: "conversations", help: "turn checked messages into text, with the assistant's part marked", make: make::<conversations::Conversations> },
     Kind { name: "preferences", help: "check prompts with a chosen and a rejected answer and bring them to one form", make: make::<preferences::Preferences> },
+    Kind { name: "near_dedup", help: "keep the first of documents that share most of their runs of words (MinHash-LSH, as for FineWeb)", make: make::<near::Near> },
+    Kind { name: "line_dedup", help: "cut lines that occur more than some times in the corpus (Llama 3, section 3.1.1)", make: make::<lines::Lines> },
+    Kind { name: "substring_dedup", help: "cut long passages that occur before, wherever they begin (Lee et al. 2022), by winnowing", make: make::<substrings::Substrings> },
 ];
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use farthing_data::steps::{KINDS, Made, Surroundings};
 use farthing_data::{Document, Verdict};
 
 mod exact;
+mod lines;
+mod near;
 mod runs;
+mod substrings;
 
 /// A join by its name and settings, as a recipe gives them.
 fn join(name: &str, settings: &str) -> Box<dyn Join> {
