@@ -29,11 +29,9 @@ pub fn each_word(text: &str, mut each: impl FnMut(&str, Range<usize>)) {
         let c = rest.chars().next().expect("a character");
         let next = at + if c.is_numeric() { number(rest) } else { c.len_utf8() };
         let part = kind(c);
-        if part == Part::Border || part == Part::Alone {
-            if !word.is_empty() {
-                each(&word, start..at);
-                word.clear();
-            }
+        if !word.is_empty() && (part == Part::Border || part == Part::Alone) {
+            each(&word, start..at);
+            word.clear();
         }
         if word.is_empty() {
             start = at;
