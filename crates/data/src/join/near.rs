@@ -297,7 +297,7 @@ mod tests {
         );
         assert_eq!(shingles("one two", 5), [hash("one two")]);
         assert_eq!(shingles("one", 1), [hash("one")]);
-        assert_eq!(shingles(" ,.", 5), []);
+        assert!(shingles(" ,.", 5).is_empty());
         // Longer than what is held at once.
         let words: Vec<String> =
             (0..20_000u32).map(|n| format!("w{}", char::from_u32(0x400 + n % 999).unwrap())).collect();

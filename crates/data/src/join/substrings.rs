@@ -210,7 +210,7 @@ mod tests {
     fn one_character_leaves_one_record_a_window() {
         let settings = Substrings::default();
         assert_eq!(selected(&settings, &"-".repeat(10_000)).len(), (10_000 - 200) / 50 + 1);
-        assert_eq!(selected(&settings, &"-".repeat(199)), []);
+        assert!(selected(&settings, &"-".repeat(199)).is_empty());
         assert_eq!(selected(&settings, &"-".repeat(200)).len(), 1);
     }
 
