@@ -107,7 +107,7 @@ fn a_passage_stays_where_it_is_first() {
                    It goes on for quite some time, as such passages do, so that it has more than two hundred bytes in all. ";
     let one = format!("The first document begins. {passage}And it ends here.");
     let two = format!("Another one, with other words. {passage}Other words at the end as well.");
-    let other = "A third one, in which nothing at all is repeated.".repeat(1);
+    let other = "A third one, in which nothing at all is repeated.".to_string();
     let documents =
         outcome(&*join("substring_dedup", ""), &[vec![one.clone(), two.clone()], vec![other.clone(), one.clone()]]);
     assert_eq!((&documents[0][0].0, &documents[1][0].0), (&one, &other));
