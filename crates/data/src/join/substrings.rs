@@ -45,7 +45,7 @@ impl Default for Substrings {
 
 const BYTES_MIN_MAX: usize = 1 << 20;
 
-/// Bytes in which the border of a word is looked for: longer words are cut through, and texts without spaces.
+/// Bytes from an end of a passage in which a word is to begin: longer words are cut through, and texts without spaces.
 const WORD_BYTES_MAX: usize = 32;
 
 impl Settings for Substrings {
@@ -110,15 +110,17 @@ fn rolling_hashes(bytes: &[u8], k: usize) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The range that is cut for bytes that occur before: from where a word begins to where one begins, as far as there are words.
+/// The range that is cut for bytes that occur before: from where a word begins to where one begins, if any do near the two ends, else whole characters.
 fn at_words(text: &str, range: Range<usize>) -> Range<usize> {
-    let is_word_start = |&at: &usize| at == 0 || at == text.len() || text[..at].ends_with(char::is_whitespace);
-    let is_border = |at: &usize| text.is_char_boundary(*at);
-    let words = (range.start..range.end.min(range.start + WORD_BYTES_MAX)).filter(is_border).find(is_word_start);
-    let start = words.or_else(|| (range.start..range.end).find(is_border)).unwrap_or(range.end);
-    let words =
-        (start.max(range.end.saturating_sub(WORD_BYTES_MAX))..=range.end).rev().filter(is_border).find(is_word_start);
-    let end = words.or_else(|| (start..=range.end).rev().find(is_border)).unwrap_or(start);
+    let (start, end) = (text.ceil_char_boundary(range.start), text.floor_char_boundary(range.end));
+    if start >= end {
+        return start..start;
+    }
+    let is_word_start = |&at: &usize| {
+        text.is_char_boundary(at) && (at == 0 || at == text.len() || text[..at].ends_with(char::is_whitespace))
+    };
+    let start = (start..end.min(start + WORD_BYTES_MAX)).find(is_word_start).unwrap_or(start);
+    let end = (start.max(end.saturating_sub(WORD_BYTES_MAX))..=end).rev().find(is_word_start).unwrap_or(end);
     start..end
 }
 
@@ -225,13 +227,15 @@ mod tests {
     #[test]
     fn cuts_lie_at_words_or_else_at_characters() {
         let cut = |text: &str, range| text[at_words(text, range)].to_string();
-        assert_eq!(cut("some words in a row", 2..13), "words in ");
+        assert_eq!(cut("some words in a row", 2..14), "words in ");
         assert_eq!(cut("some words in a row", 5..19), "words in a row");
         assert_eq!(cut("some words in a row", 0..7), "some ");
-        assert_eq!(cut("some words in a row", 6..9), "");
+        assert_eq!(cut("some words in a row", 2..13), "words ");
+        assert_eq!(cut("some words in a row", 6..9), "rds");
         let chinese = "\u{6211}".repeat(40);
         assert_eq!(cut(&chinese, 1..119), "\u{6211}".repeat(38));
         assert_eq!(cut(&chinese, 4..5), "");
+        assert_eq!(cut("\u{1f600}\u{1f600}", 1..3), "");
         assert_eq!(cut(&"x".repeat(100), 10..90), "x".repeat(80));
     }
 }
