@@ -42,8 +42,11 @@ pub fn each_word(text: &str, mut each: impl FnMut(&str, Range<usize>)) {
             Part::Letter => push_letter(c, &mut word),
             Part::Alone => {
                 push_letter(c, &mut word);
-                each(&word, at..next);
-                word.clear();
+                // Of a vowel sign that is a mark nothing is left.
+                if !word.is_empty() {
+                    each(&word, at..next);
+                    word.clear();
+                }
             }
         }
         at = next;
