@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
+use crate::readers;
 use crate::readers::compressed::Compression;
 use crate::readers::files::SourceFile;
 use crate::source::{Format, Source};
@@ -23,7 +24,7 @@ pub struct Part {
     pub name: String,
     /// Where to open it; empty for a generator.
     pub file: PathBuf,
-    /// Bytes of the file at which its records begin, or numbers of a generator's documents. A part up to
+    /// Bytes of the file at which its records begin; row groups of a Parquet file; numbers of a generator's documents. A part up to
     /// `u64::MAX` is the whole file.
     pub range: Range<u64>,
     /// Bytes of the file that it stands for, to tell progress by; 0 for a generator.
@@ -77,8 +78,10 @@ pub fn of_file(
     };
     let format = source.format_of(&file.path)?;
     let cut = match format {
+        Format::Parquet => return of_row_groups(&file, part_bytes, part, parts),
         Format::Text => source.separator.is_some(),
         Format::Jsonl => true,
+        Format::Warc | Format::Html => false,
     };
     // What cannot be read is told by the reader, as damage.
     let compression = Compression::of_file(&file.path).map_err(Error::io(&file.path))?;
@@ -92,6 +95,30 @@ pub fn of_file(
         let end = if file.bytes - start < part_bytes + part_bytes / 2 { file.bytes } else { start + part_bytes };
         parts.push(part(start..if end == file.bytes { u64::MAX } else { end }, end - start));
         start = end;
+    }
+    Ok(())
+}
+
+/// Cuts a Parquet file between row groups.
+fn of_row_groups(
+    file: &SourceFile,
+    part_bytes: u64,
+    part: impl Fn(Range<u64>, u64) -> Part,
+    parts: &mut Vec<Part>,
+) -> Result<(), Error> {
+    let Some(groups) = readers::row_groups(&file.path)? else {
+        // The reader tells what is wrong with it.
+        parts.push(part(0..u64::MAX, file.bytes));
+        return Ok(());
+    };
+    let (mut start, mut bytes) = (0, 0u64);
+    for (i, group) in groups.iter().enumerate() {
+        bytes = bytes.saturating_add(*group);
+        let end = i as u64 + 1;
+        if bytes >= part_bytes || end == groups.len() as u64 {
+            parts.push(part(start..end, bytes));
+            (start, bytes) = (end, 0);
+        }
     }
     Ok(())
 }

@@ -75,6 +75,12 @@ pub enum Format {
     Text,
     /// A JSON object a line.
     Jsonl,
+    /// Columns.
+    Parquet,
+    /// Web pages as a crawler kept them (WARC), or the text of them (WET).
+    Warc,
+    /// A web page.
+    Html,
 }
 
 /// Expected SHA-256 of files, in hexadecimal.
@@ -103,6 +109,12 @@ const ENDINGS: &[(&str, Format)] = &[
     ("markdown", Format::Text),
     ("jsonl", Format::Jsonl),
     ("ndjson", Format::Jsonl),
+    ("parquet", Format::Parquet),
+    ("warc", Format::Warc),
+    ("wet", Format::Warc),
+    ("html", Format::Html),
+    ("htm", Format::Html),
+    ("xhtml", Format::Html),
 ];
 
 impl Format {
@@ -116,7 +128,7 @@ impl Format {
 
     /// Whether its records have fields.
     fn has_fields(self) -> bool {
-        self == Format::Jsonl
+        matches!(self, Format::Jsonl | Format::Parquet)
     }
 }
 
@@ -262,7 +274,7 @@ impl Source {
     /// # Errors
     /// An ending that says nothing; settings that the format has not.
     pub fn format_of(&self, path: &Path) -> Result<Format, Error> {
-        let unknown = "its ending names no format; say format = \"text\" or \"jsonl\" in the recipe";
+        let unknown = "its ending names no format; say format = \"text\", \"jsonl\", \"parquet\", \"warc\" or \"html\" in the recipe";
         let format = self.format.or_else(|| Format::of_ending(path)).ok_or_else(|| Error::file(path, unknown))?;
         self.check_format(format).map_err(|problem| Error::file(path, format!("source {}: {problem}", self.name)))?;
         Ok(format)

@@ -92,6 +92,27 @@ impl<R: Read> Lines<R> {
         self.number += 1;
         Ok(if length <= max as u64 { Line::Whole } else { Line::Long(length) })
     }
+
+    /// Reads so many bytes, and tells how many there were before the end.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub fn take(&mut self, bytes: u64, into: &mut Vec<u8>) -> io::Result<u64> {
+        let before = into.len();
+        let result = (&mut self.input).take(bytes).read_to_end(into);
+        let read = (into.len() - before) as u64;
+        self.offset += read;
+        result.map(|_| read)
+    }
+
+    /// Passes over so many bytes, or up to the end.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub fn pass(&mut self, bytes: u64) -> io::Result<()> {
+        self.offset += io::copy(&mut (&mut self.input).take(bytes), &mut io::sink())?;
+        Ok(())
+    }
 }
 
 /// How many line feeds stand in the first bytes of a stream.

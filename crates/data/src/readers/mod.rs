@@ -4,9 +4,14 @@ pub mod compressed;
 pub mod encoding;
 pub mod fields;
 pub mod files;
+mod html;
 mod jsonl;
 pub mod lines;
+mod parquet;
 mod text;
+mod warc;
+
+pub use self::parquet::{panic_is_caught, row_groups};
 
 use std::io;
 use std::path::Path;
@@ -47,6 +52,9 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     match source.format_of(&part.file)? {
         Format::Text => text::read(source, part, emit),
         Format::Jsonl => jsonl::read(source, part, emit),
+        Format::Parquet => parquet::read(source, part, emit),
+        Format::Warc => warc::read(source, part, emit),
+        Format::Html => html::read(source, part, emit),
     }
 }
 
