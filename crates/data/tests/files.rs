@@ -119,17 +119,17 @@ fn damaged_parquet_is_told_and_the_next_row_group_is_read() {
         assert!(documents.is_empty());
         assert_eq!((damaged[0].place.as_str(), damaged[0].problem.as_str()), ("a.parquet", expected));
     }
-    // Any byte of the data may be wrong: what can be read is read, and nothing panics beyond the reader.
+    // Any byte of the data may be wrong (one of seven is tried): what can be read is read, and nothing panics beyond the reader.
     let metadata = u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap()) as usize;
     let (mut rest_read, mut told) = (0, 0);
-    for place in 4..whole.len() - 8 - metadata {
+    for place in (4..whole.len() - 8 - metadata).step_by(7) {
         let mut bytes = whole.clone();
         bytes[place] ^= 0xff;
         let (documents, damaged) = damaged_file(&bytes);
         told += usize::from(damaged.len() > 1);
         rest_read += usize::from(documents.len() >= 11);
     }
-    assert!(told > 100 && rest_read > 1000, "{told} {rest_read}");
+    assert!(told > 14 && rest_read > 140, "{told} {rest_read}");
     for place in whole.len() - 8 - metadata..whole.len() {
         let mut bytes = whole.clone();
         bytes[place] ^= 0x55;
@@ -156,7 +156,6 @@ fn pages_of_a_crawl_become_documents() {
 #[test]
 fn damaged_records_of_a_crawl_are_passed_over() {
     let whole = std::fs::read(folder().join("pages.warc")).unwrap();
-    let text = String::from_utf8_lossy(&whole).into_owned();
     let urls = |bytes: &[u8]| {
         let (documents, damaged) = read_bytes("a.warc", bytes, "").unwrap();
         (
@@ -168,10 +167,11 @@ fn damaged_records_of_a_crawl_are_passed_over() {
         )
     };
     // The first record says to be longer, shorter, endless, and not how long.
-    let length = text.split("Content-Length: ").nth(1).unwrap().split("\r\n").next().unwrap();
-    let with = |other: &str| text.replacen(&format!("Content-Length: {length}"), other, 1).into_bytes();
+    let start = whole.windows(16).position(|bytes| bytes == b"Content-Length: ").unwrap();
+    let end = start + whole[start..].iter().position(|&byte| byte == b'\r').unwrap();
+    let with = |other: &str| [&whole[..start], other.as_bytes(), &whole[end..]].concat();
     let (found, damaged) = urls(&with("Content-Length: 10"));
-    assert_eq!((found, damaged.len()), (vec!["5".to_string()], 2), "{damaged:?}");
+    assert_eq!((found, damaged.len()), (vec!["3".to_string(), "5".to_string()], 2), "{damaged:?}");
     let (found, damaged) = urls(&with("Content-Length: 99999999999999"));
     assert!(found.is_empty() && damaged[0].problem.contains("a record of 99999999999999 bytes"), "{damaged:?}");
     let (_, damaged) = urls(&with("Content-Length: -1"));

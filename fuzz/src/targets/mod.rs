@@ -4,6 +4,9 @@ mod config;
 mod framing;
 mod gguf;
 mod index;
+mod parquet;
+mod readers;
+mod recipe;
 mod request;
 mod safetensors;
 pub mod template;
@@ -12,11 +15,14 @@ mod unit;
 mod vocabulary;
 
 /// The targets by name. Each has a folder of that name in `seeds`, and in `findings` once an input broke it.
-pub const TARGETS: [(&str, fn(&[u8])); 10] = [
+pub const TARGETS: [(&str, fn(&[u8])); 13] = [
     ("config", config::run),
     ("framing", framing::run),
     ("gguf", gguf::run),
     ("index", index::run),
+    ("parquet", parquet::run),
+    ("readers", readers::run),
+    ("recipe", recipe::run),
     ("request", request::run),
     ("safetensors", safetensors::run),
     ("template", template::run),
