@@ -56,6 +56,61 @@ pub fn each_word(text: &str, mut each: impl FnMut(&str, Range<usize>)) {
     }
 }
 
+/// The last words of a text that is read, joined by spaces.
+pub struct Runs {
+    words: String,
+    /// Where each of the last words begins in `words`, and its bytes of the text; a ring.
+    ring: Vec<(usize, Range<usize>)>,
+    number: usize,
+}
+
+impl Runs {
+    /// Words so far.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The last `count` words, and the bytes of the text that they come from; nothing if there are not so many.
+    ///
+    /// # Panics
+    /// For no words, or more than [`each_run`] was asked for.
+    pub fn last(&self, count: usize) -> Option<(&str, Range<usize>)> {
+        assert!((1..=self.ring.len()).contains(&count), "{count} words");
+        let first = self.number.checked_sub(count)?;
+        let mask = self.ring.len() - 1;
+        let (start, first) = &self.ring[first & mask];
+        let (_, last) = &self.ring[(self.number - 1) & mask];
+        Some((&self.words[*start..], first.start..last.end))
+    }
+
+    fn push(&mut self, word: &str, range: Range<usize>) {
+        let mask = self.ring.len() - 1;
+        let oldest = self.ring[self.number & mask].0;
+        // Words that nobody can ask for any more, once they are most of it.
+        if oldest > 1 << 14 && oldest > self.words.len() / 2 {
+            self.words.drain(..oldest);
+            self.ring.iter_mut().for_each(|(start, _)| *start = start.saturating_sub(oldest));
+        }
+        if !self.words.is_empty() {
+            self.words.push(' ');
+        }
+        self.ring[self.number & mask] = (self.words.len(), range);
+        self.words.push_str(word);
+        self.number += 1;
+    }
+}
+
+/// Calls `each` after every word with the last words, of which at most `count_max` are asked for; returns how it is at the end.
+pub fn each_run(text: &str, count_max: usize, mut each: impl FnMut(&Runs)) -> Runs {
+    let ring = vec![(0, 0..0); count_max.next_power_of_two()];
+    let mut runs = Runs { words: String::new(), ring, number: 0 };
+    each_word(text, |word, range| {
+        runs.push(word, range);
+        each(&runs);
+    });
+    runs
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     /// It ends a word.
@@ -142,6 +197,29 @@ mod tests {
             ("?!", ""),
         ] {
             assert_eq!(words(text).join(" "), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn runs_are_the_last_words() {
+        // Longer than what is held at once.
+        let letters = |n: u32| (0..3).map(move |i| char::from_u32(0x430 + n / 16u32.pow(i) % 16).unwrap());
+        let text: String = (0..20_000).flat_map(|n| letters(n).chain([' '])).collect();
+        let (mut ranges, mut plain) = (Vec::new(), Vec::new());
+        each_word(&text, |word, range| {
+            plain.push(word.to_string());
+            ranges.push(range);
+        });
+        for count in [1, 3, 8, 13] {
+            let mut at = 0;
+            let end = each_run(&text, count, |runs| {
+                at += 1;
+                assert_eq!(runs.number(), at);
+                let expected = (at >= count)
+                    .then(|| (plain[at - count..at].join(" "), ranges[at - count].start..ranges[at - 1].end));
+                assert_eq!(runs.last(count).map(|(run, range)| (run.to_string(), range)), expected);
+            });
+            assert_eq!((at, end.last(1).unwrap().0), (20_000, plain[19_999].as_str()));
         }
     }
 

@@ -11,6 +11,7 @@ use crate::step::Step;
 pub mod c4;
 pub mod classifier;
 pub mod conversations;
+pub mod decontaminate;
 pub mod fill_in_middle;
 pub mod fineweb;
 pub mod gopher;
@@ -83,6 +84,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "near_dedup", help: "keep the first of documents that share most of their runs of words (MinHash-LSH, as for FineWeb)", make: make::<near::Near> },
     Kind { name: "line_dedup", help: "cut lines that occur more than some times in the corpus (Llama 3, section 3.1.1)", make: make::<lines::Lines> },
     Kind { name: "substring_dedup", help: "cut long passages that occur before, wherever they begin (Lee et al. 2022), by winnowing", make: make::<substrings::Substrings> },
+    Kind { name: "decontaminate", help: "drop texts that share runs of 13 words with evaluation files, or cut those out (GPT-3, appendix C)", make: make::<decontaminate::Decontaminate> },
 ];
 
 #[cfg(test)]
