@@ -23,7 +23,8 @@ fn every_step_and_generator_is_described_with_its_settings() {
     let mut missing = Vec::new();
     for (name, keys) in steps.chain(made) {
         let row = text.lines().find(|line| line.starts_with(&format!("| `{name}` |"))).unwrap_or_default();
-        missing.extend(keys.iter().filter(|key| !row.contains(&format!("`{key}`"))).map(|key| format!("{name}: {key}")));
+        missing
+            .extend(keys.iter().filter(|key| !row.contains(&format!("`{key}`"))).map(|key| format!("{name}: {key}")));
         if row.is_empty() {
             missing.push(format!("{name}: a row"));
         }

@@ -201,6 +201,19 @@ impl Index {
 const SHOWN: usize = 300;
 
 impl Step for Index {
+    fn describe(&self) -> Vec<String> {
+        let (runs, files, words) = (self.runs.len(), self.files.len(), self.settings.words);
+        vec![format!(
+            "decontaminate: {runs} runs of up to {words} words from {files} evaluation files are searched for"
+        )]
+    }
+
+    fn identity(&self) -> Option<blake3::Hash> {
+        // The map has no order: equal sets have equal sums.
+        let sum = self.runs.iter().fold(0u128, |sum, (&run, &file)| sum.wrapping_add(run.rotate_left(file % 128)));
+        Some(blake3::hash(format!("{sum} {} {:?}", self.runs.len(), self.files).as_bytes()))
+    }
+
     fn apply(&self, document: &mut Document) -> Verdict {
         let (shared, first) = self.shared(document.text());
         let Some((run, file)) = first else { return Verdict::Keep };
