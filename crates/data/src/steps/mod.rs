@@ -19,7 +19,9 @@ pub mod language;
 pub mod limits;
 pub mod marks;
 pub mod pii;
+pub mod patterns;
 pub mod preferences;
+pub mod readability;
 pub mod repetition;
 pub mod unicode;
 
@@ -77,6 +79,8 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "fineweb", help: "drop by lines without punctuation, short lines, repeated lines and lists (FineWeb, section 3.6)", make: make::<fineweb::Quality> },
     Kind { name: "pii", help: "replace e-mail addresses, public IP addresses and, if wanted, telephone numbers (FineWeb)", make: make::<pii::Mask> },
     Kind { name: "classifier", help: "drop by a classifier that is trained on examples of good and bad text", make: make::<classifier::Settings> },
+    Kind { name: "readability", help: "drop by school grade (Automated Readability Index), which becomes the label `grade`", make: make::<readability::Readability> },
+    Kind { name: "patterns", help: "drop documents by regular expressions of the recipe's, replace text in others", make: make::<patterns::Patterns> },
     Kind { name: "exact_dedup", help: "keep the first of documents with the same text", make: make::<exact::Exact> },
     Kind { name: "fill_in_middle", help: "cut a share of the texts in three and put the middle last (Bavarian et al. 2022)", make: make::<fill_in_middle::FillInMiddle> },
     Kind { name: "conversations", help: "turn checked messages into text, with the assistant's part marked", make: make::<conversations::Conversations> },
