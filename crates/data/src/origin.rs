@@ -36,7 +36,7 @@ pub fn identity(recipe: &Recipe, parts: &[Part]) -> Result<blake3::Hash, Error> 
     };
     add(format!("{} {} {}", env!("CARGO_PKG_VERSION"), recipe.seed, recipe.held_out));
     recipe.sources.iter().for_each(|source| add(format!("{source:?}")));
-    for part in parts {
+    for part in parts.iter().flat_map(Part::files) {
         let mut changed = None;
         if recipe.sources[part.source as usize].generate.is_none() {
             let metadata = std::fs::metadata(&part.file).map_err(Error::io(&part.file))?;

@@ -12,6 +12,9 @@ use crate::source::{Format, Source};
 /// Bytes of a file in one part, about.
 pub const PART_BYTES: u64 = 64 << 20;
 
+/// Small files in one part: each is a document or a few, and a part is known by a file of its own.
+const PART_FILES: usize = 10_000;
+
 /// Documents of a generator in one part.
 pub const PART_DOCUMENTS: u64 = 10_000;
 
@@ -27,8 +30,17 @@ pub struct Part {
     /// Bytes of the file at which its records begin; row groups of a Parquet file; numbers of a generator's documents. A part up to
     /// `u64::MAX` is the whole file.
     pub range: Range<u64>,
-    /// Bytes of the file that it stands for, to tell progress by; 0 for a generator.
+    /// Bytes of the files that it stands for, to tell progress by; 0 for a generator.
     pub bytes: u64,
+    /// Small files of the same source that are read after this one.
+    pub small_files: Vec<Part>,
+}
+
+impl Part {
+    /// This file, then the small ones that belong to the part.
+    pub fn files(&self) -> impl Iterator<Item = &Part> {
+        std::iter::once(self).chain(&self.small_files)
+    }
 }
 
 /// Cuts the sources into parts: in the order of the recipe, then of the files' paths, then of the range. `base` is the folder of the recipe.
@@ -42,18 +54,43 @@ pub fn of(sources: &[Source], base: &Path) -> Result<Vec<Part>, Error> {
             generated(number as u32, source.documents.unwrap_or(0), &mut parts);
             continue;
         }
+        let mut of_files = Vec::new();
         for file in source.files(base)? {
-            of_file(number as u32, source, file, PART_BYTES, &mut parts)?;
+            of_file(number as u32, source, file, PART_BYTES, &mut of_files)?;
         }
+        parts.extend(together(of_files, PART_BYTES));
     }
     Ok(parts)
+}
+
+/// Puts neighbours that are whole files into one part of at most `part_bytes`.
+fn together(files: Vec<Part>, part_bytes: u64) -> Vec<Part> {
+    let is_whole = |part: &Part| part.range == (0..u64::MAX);
+    let mut parts: Vec<Part> = Vec::new();
+    for file in files {
+        match parts.last_mut().filter(|last| is_whole(last) && is_whole(&file)) {
+            Some(last) if last.bytes + file.bytes <= part_bytes && last.small_files.len() + 1 < PART_FILES => {
+                last.bytes += file.bytes;
+                last.small_files.push(file);
+            }
+            _ => parts.push(file),
+        }
+    }
+    parts
 }
 
 fn generated(source: u32, documents: u64, parts: &mut Vec<Part>) {
     let mut start = 0;
     while start < documents {
         let end = documents.min(start + PART_DOCUMENTS);
-        parts.push(Part { source, name: String::new(), file: PathBuf::new(), range: start..end, bytes: 0 });
+        parts.push(Part {
+            source,
+            name: String::new(),
+            file: PathBuf::new(),
+            range: start..end,
+            bytes: 0,
+            small_files: Vec::new(),
+        });
         start = end;
     }
 }
@@ -75,6 +112,7 @@ pub fn of_file(
         file: file.path.clone(),
         range,
         bytes,
+        small_files: Vec::new(),
     };
     let format = source.format_of(&file.path)?;
     let cut = match format {
@@ -149,6 +187,37 @@ mod tests {
             .collect();
         assert_eq!(found, expected);
         assert!(parts.iter().all(|part| part.source == 3));
+    }
+
+    #[test]
+    fn small_files_are_put_into_one_part() {
+        let file = |name: &str, range: Range<u64>, bytes: u64| Part {
+            source: 0,
+            name: name.into(),
+            file: name.into(),
+            range,
+            bytes,
+            small_files: Vec::new(),
+        };
+        let whole = 0..u64::MAX;
+        let files = vec![
+            file("a", whole.clone(), 40),
+            file("b", whole.clone(), 60),
+            file("c", whole.clone(), 1),
+            file("d", 0..300, 30),
+            file("d", 300..u64::MAX, 20),
+            file("e", whole.clone(), 500),
+            file("f", whole.clone(), 1),
+        ];
+        let parts = together(files.clone(), 100);
+        let found: Vec<(String, u64)> = parts
+            .iter()
+            .map(|part| (part.files().map(|file| file.name.as_str()).collect::<Vec<_>>().join(" "), part.bytes))
+            .collect();
+        let expected = [("a b", 100), ("c", 1), ("d", 30), ("d", 20), ("e", 500), ("f", 1)];
+        assert_eq!(found, expected.map(|(names, bytes)| (names.to_string(), bytes)));
+        let many = together((0..2 * PART_FILES + 1).map(|_| file("a", whole.clone(), 0)).collect(), 100);
+        assert_eq!(many.iter().map(|part| part.files().count()).collect::<Vec<_>>(), [PART_FILES, PART_FILES, 1]);
     }
 
     #[test]

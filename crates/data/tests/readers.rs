@@ -311,6 +311,29 @@ fn a_part_beyond_the_end_is_empty() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.jsonl");
     std::fs::write(&file, "{\"text\": \"a\"}\n").unwrap();
-    let part = Part { source: 0, name: "a.jsonl".into(), file, range: 500..600, bytes: 0 };
+    let part = Part { source: 0, name: "a.jsonl".into(), file, range: 500..600, bytes: 0, small_files: vec![] };
     readers::read(&source("files = [\"a.jsonl\"]"), &part, &mut |_| panic!("nothing is there")).unwrap();
+}
+
+/// A part of several small files has the documents of each, in order, under its own name.
+#[test]
+fn small_files_are_read_one_after_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("a.txt", "A."), ("b.jsonl", "{\"text\": \"B.\"}\nno JSON\n"), ("c.txt", "C.")] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let source = source("files = [\"*\"]");
+    let parts = part::of(std::slice::from_ref(&source), folder.path()).unwrap();
+    assert_eq!((parts.len(), parts[0].bytes), (1, 27));
+    let (mut ids, mut damaged) = (Vec::new(), Vec::new());
+    readers::read(&source, &parts[0], &mut |item| {
+        match item {
+            Item::Document(document) => ids.push(format!("{} {}", document.id, document.text())),
+            Item::Damaged(place) => damaged.push(place.place),
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(ids, ["s/a.txt#0 A.", "s/b.jsonl#0 B.", "s/c.txt#0 C."]);
+    assert_eq!(damaged, ["b.jsonl:2"]);
 }

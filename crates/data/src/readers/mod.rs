@@ -49,6 +49,10 @@ pub type Emit<'a> = &'a mut dyn FnMut(Item) -> Result<(), Error>;
 /// A file that cannot be opened or read, a Parquet file without the columns that the recipe names, and what `emit` gives. Nothing that is
 /// wrong with a record.
 pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
+    part.files().try_for_each(|file| read_file(source, file, emit))
+}
+
+fn read_file(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     match source.format_of(&part.file)? {
         Format::Text => text::read(source, part, emit),
         Format::Jsonl => jsonl::read(source, part, emit),
