@@ -119,7 +119,7 @@ fn measure(documents: &[Document], bytes: f64, tokenizer: &Path, out: &Path) {
     let mut fit = Fit::new(&tokenizer);
     for document in documents {
         encoder.document(document, &mut tokens).expect("tokens");
-        fit.count(&tokenizer, document, &tokens);
+        fit.count(&tokenizer, "file", document, &tokens);
     }
     println!("{}", serde_json::to_string(&fit.report(&tokenizer)).expect("JSON"));
     let settings = Settings { held_out: 0.01, shard_tokens: 1 << 20, ..Settings::default() };

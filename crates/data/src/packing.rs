@@ -223,9 +223,10 @@ impl<'a> Packing<'a> {
         if tokens.exists() {
             std::fs::remove_file(&tokens).map_err(Error::io(&tokens))?;
         }
+        let source = &self.run.recipe.sources[self.run.parts[part].source as usize].name;
         let mut fit = Fit::new(tokenizer);
         tokenize(phase::documents_of(self.last(), part)?, tokenizer, &tokens, |document, tokens| {
-            fit.count(tokenizer, document, tokens);
+            fit.count(tokenizer, source, document, tokens);
             self.run.progress.advance(document.text().len() as u64, 1);
             self.run.progress.check()
         })?;

@@ -310,17 +310,17 @@ fn a_part_is_tokenized_once() {
 
 #[test]
 fn fit_is_reported_by_language_and_source() {
-    let mut english = Document::new("web/1", "the cat sat 12");
+    let mut english = Document::new("1", "the cat sat 12");
     english.labels.insert("language".into(), "en".into());
-    let thai = Document::new("books/1", "กกก the");
+    let thai = Document::new("books#2", "กกก the");
     let mut fit = Fit::new(&SINGLE);
     let mut halves = [Fit::new(&SINGLE), Fit::new(&SINGLE)];
     let mut encoder = Encoder::new(&SINGLE);
-    for (document, half) in [(&english, 0), (&thai, 1)] {
+    for (source, document, half) in [("web", &english, 0), ("books", &thai, 1)] {
         let mut tokens = Vec::new();
         encoder.document(document, &mut tokens).unwrap();
-        fit.count(&SINGLE, document, &tokens);
-        halves[half].count(&SINGLE, document, &tokens);
+        fit.count(&SINGLE, source, document, &tokens);
+        halves[half].count(&SINGLE, source, document, &tokens);
     }
     let report = fit.report(&SINGLE);
     let [mut first, second] = halves;

@@ -85,8 +85,8 @@ impl Fit {
         Fit { groups: BTreeMap::new(), used: vec![0; tokenizer.vocabulary()] }
     }
 
-    /// Counts a document and its tokens.
-    pub fn count(&mut self, tokenizer: &Tokenizer, document: &Document, tokens: &[u32]) {
+    /// Counts a document of this source and its tokens.
+    pub fn count(&mut self, tokenizer: &Tokenizer, source: &str, document: &Document, tokens: &[u32]) {
         let mut counts = Counts { documents: 1, bytes: document.text().len() as u64, ..Counts::default() };
         counts.words = document.text().split_whitespace().count() as u64;
         for &token in tokens {
@@ -97,7 +97,6 @@ impl Fit {
             }
         }
         let language = document.labels.get("language").and_then(|language| language.as_str());
-        let source = document.id.split('/').next().unwrap_or_default();
         let name = language.unwrap_or(source);
         match self.groups.get_mut(name) {
             Some(group) => group.add(&counts),
