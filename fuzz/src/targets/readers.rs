@@ -25,7 +25,15 @@ impl Scratch {
     /// The file as one part.
     pub fn part(&self, data: &[u8]) -> Part {
         std::fs::write(&self.file, data).expect("a writable file");
-        Part { source: 0, name: "f".into(), file: self.file.clone(), range: 0..u64::MAX, bytes: data.len() as u64 }
+        let bytes = data.len() as u64;
+        Part {
+            source: 0,
+            name: "f".into(),
+            file: self.file.clone(),
+            range: 0..u64::MAX,
+            bytes,
+            small_files: Vec::new(),
+        }
     }
 }
 
