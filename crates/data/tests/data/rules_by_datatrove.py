@@ -1,10 +1,10 @@
 """Decisions of datatrove's quality filters on the documents of a JSON Lines file, a line each, and CPU-seconds of each filter.
 
-    pip install datatrove==0.10.1 spacy==3.8.18 numpy regex loguru
+    pip install datatrove==0.10.1 spacy==3.8.18 numpy regex loguru fasteners
     python rules_by_datatrove.py DOCUMENTS.jsonl > DECISIONS.jsonl
 
-A document is {"id", "text"}. A decision is {"id", "gopher_quality", "gopher_repetition", "c4", "c4_lines", "fineweb"}: "" where the filter keeps it, else
-its reason; "c4_lines" is what C4 leaves of the text without its rule of punctuation, as FineWeb uses it.
+A document is {"id", "text"}. A decision is {"id", "gopher_quality", "gopher_repetition", "c4", "c4_lines", "c4_text", "fineweb"}: "" where the filter keeps it, else
+its reason; "c4_lines" is C4 without its rule of punctuation, as FineWeb uses it, and "c4_text" what that leaves of the text.
 """
 
 import json
@@ -24,8 +24,7 @@ FILTERS = {
 }
 
 
-def main():
-    documents = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
+def decide(documents):
     size = sum(len(document["text"].encode()) for document in documents)
     decisions = [{"id": document["id"]} for document in documents]
     split_into_words("Load the tokenizer.")
@@ -36,12 +35,12 @@ def main():
         seconds = time.process_time() - start
         print(f"{name}: {seconds:.1f} s, {size / seconds / 1e6:.3f} MB/s", file=sys.stderr)
         for decision, verdict, document in zip(decisions, verdicts, copies):
-            reason = "" if verdict is True else verdict[1]
-            decision[name] = reason
+            decision[name] = "" if verdict is True else verdict[1]
             if name == "c4_lines" and verdict is True:
                 decision["c4_text"] = document.text
-    for decision in decisions:
+    return decisions
+
+
+if __name__ == "__main__":
+    for decision in decide([json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]):
         print(json.dumps(decision))
-
-
-main()
