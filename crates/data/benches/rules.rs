@@ -75,6 +75,9 @@ fn decisions(document: &Document) -> Map<String, Value> {
         decisions.insert(name.into(), rule.into());
         decisions.insert(format!("{name}_detail"), detail.into());
     }
+    let mut labelled = document.clone();
+    step("language").expect("a step of the table").apply(&mut labelled);
+    decisions.extend(labelled.labels);
     let lines = c4::Lines { terminal_punctuation: false, ..c4::Lines::default() };
     match lines.lines_left(document.text()) {
         Ok(left) => {

@@ -52,8 +52,10 @@ fn is_abbreviation(text: &str) -> bool {
     let tail = text.as_bytes();
     let tail = &tail[tail.len().saturating_sub(ABBREVIATION_BYTES_MAX + 1)..];
     let start = tail.iter().rposition(|&byte| !(byte.is_ascii_alphabetic() || byte == b'.')).map_or(0, |at| at + 1);
-    let word = tail[start..].trim_ascii_start();
-    let single = word.len() == 1 && word[0].is_ascii_lowercase();
+    let word = &tail[start..];
+    // The letter of a list, not that of a possessive.
+    let apostrophe = start > 0 && matches!(tail[start - 1], b'\'' | 0x99);
+    let single = word.len() == 1 && word[0].is_ascii_lowercase() && !apostrophe;
     single || std::str::from_utf8(word).is_ok_and(|word| ABBREVIATIONS.contains(&word))
 }
 
@@ -80,6 +82,7 @@ mod tests {
             ("\u{201c}Yes!\u{201d} he said.", 2),
             ("Well... he went. (So did I.)", 2),
             ("Pi is 3.14, e.g. here. At 5 p.m. we left.", 2),
+            ("It was the king's. But not the boys\u{2019}s. See a. and b.", 3),
             ("See www.example.com. It helps.", 2),
             ("Yes.No.Maybe", 3),
             ("Is it?! It is. $5 each.", 3),

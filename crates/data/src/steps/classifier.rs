@@ -326,6 +326,8 @@ mod tests {
         let directory = directory(200);
         let classifier = train(settings(), directory.path()).unwrap();
         assert_eq!(*classifier.held(), Held { good: 180, bad: 180, held_out: 40, accuracy: 1.0, auc: 1.0 });
+        let description = "classifier: trained on 180 good and 180 bad examples; of 40 held out, 100.0 % are on the right side of 0.5, area under the ROC curve 1.000";
+        assert_eq!(classifier.describe(), [description]);
         assert_eq!(broken(&classifier, "Grace sailed along the river and was glad that it was warm."), "");
         assert_eq!(broken(&classifier, "sale: cheap river boat offer $ 12, click here now"), "classifier.min");
         let mut document = Document::new("test", "Ben was there.");
@@ -339,8 +341,10 @@ mod tests {
         let first = train(settings(), directory.path()).unwrap();
         let second = train(settings(), directory.path()).unwrap();
         assert!(first.weights == second.weights && first.bias == second.bias);
+        assert_eq!(first.identity(), second.identity());
         let other = Classifier::train(settings(), Surroundings { directory: directory.path(), seed: 8 }).unwrap();
         assert!(first.weights != other.weights);
+        assert_ne!(first.identity(), other.identity());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Language {
 
 impl Default for Language {
     fn default() -> Language {
-        Language { keep: Vec::new(), confidence_min: 0.65, letters_min: 40, drop_short: false, sample_bytes: 2048 }
+        Language { keep: Vec::new(), confidence_min: 0.65, letters_min: 40, drop_short: false, sample_bytes: 1024 }
     }
 }
 
