@@ -45,6 +45,7 @@ const REASONS: &[(&str, &str)] = &[
 const DIFFERENCES: &[(&str, &str, &str)] = &[
     ("differs: brackets are part of a word there", "gopher_quality", "gopher_quality.alphabetic_words_min"),
     ("differs: addresses are one word there", "gopher_quality", "gopher_quality.alphabetic_words_min"),
+    ("differs: addresses are one word there", "gopher_repetition", "gopher_repetition.duplicate_5_grams"),
     ("differs: a title has its full stop there", "gopher_quality", "gopher_quality.alphabetic_words_min"),
 ];
 
