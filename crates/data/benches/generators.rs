@@ -13,13 +13,17 @@ fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
+fn manual() -> Manual {
+    serde_json::from_str(include_str!("../tests/data/manual.json")).expect("a manual")
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     if let Some(("--show", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return show(rest);
     }
     for kind in KINDS.iter().filter(|kind| arguments.is_empty() || arguments.iter().any(|name| name == kind.name)) {
-        let generator = (kind.make)(toml::Table::new(), &Manual::default()).expect("default settings");
+        let generator = (kind.make)(toml::Table::new(), &manual()).expect("default settings");
         let start = cpu_seconds();
         let (mut bytes, mut seed) = (0, 0);
         while cpu_seconds() - start < 2.0 {
@@ -37,7 +41,7 @@ fn main() {
 fn show(arguments: &[String]) {
     let name = arguments.first().expect("a generator");
     let kind = KINDS.iter().find(|kind| kind.name == name).expect("a generator of this name");
-    let generator = (kind.make)(toml::Table::new(), &Manual::default()).expect("default settings");
+    let generator = (kind.make)(toml::Table::new(), &manual()).expect("default settings");
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let count = arguments.get(1).and_then(|count| count.parse().ok()).unwrap_or(20);
     for seed in 1_000..1_000 + count {

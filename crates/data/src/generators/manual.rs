@@ -1,7 +1,9 @@
 //! What a program says about itself: its commands with their flags, and its documents; the caller fills it, since this crate knows no command line
 
+use serde::Deserialize;
+
 /// Help of a program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Manual {
     /// Commands in the order in which help lists them.
     pub commands: Vec<CommandHelp>,
@@ -10,7 +12,7 @@ pub struct Manual {
 }
 
 /// Help of one command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct CommandHelp {
     /// As it is typed, with the program: `farthing serve`.
     pub name: String,
@@ -23,7 +25,7 @@ pub struct CommandHelp {
 }
 
 /// A flag of a command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Flag {
     /// As it is typed: `--port`.
     pub name: String,
@@ -34,7 +36,7 @@ pub struct Flag {
 }
 
 /// A document.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct ManualDocument {
     /// Its file name: `SERVING.md`.
     pub name: String,

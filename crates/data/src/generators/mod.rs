@@ -3,9 +3,13 @@
 use rand_pcg::Pcg64;
 use serde_json::{Map, Value};
 
+pub mod about;
 pub mod conversation;
 pub mod english;
+pub mod formats;
 pub mod frames;
+pub mod help;
+pub mod json_records;
 pub mod manual;
 pub mod names;
 pub mod shares;
@@ -57,5 +61,25 @@ pub const KINDS: &[Kind] = &[
         name: "word_problems",
         help: "word problems of one step or two, with or without working",
         make: word_problems::make,
+    },
+    Kind {
+        name: "json",
+        help: "JSON to a small schema: requests in words, by a schema or with the values given",
+        make: json_records::make,
+    },
+    Kind {
+        name: "formats",
+        help: "tasks of form: lists of so many items, capitals, one word, yes or no, sorting, counting, repeating, tables",
+        make: formats::make,
+    },
+    Kind {
+        name: "about",
+        help: "short conversations of a small model about itself, with honest limits, and small talk",
+        make: about::make,
+    },
+    Kind {
+        name: "help",
+        help: "questions on the program's own commands and documents, with the paragraphs that answer them, or none that does",
+        make: help::make,
     },
 ];

@@ -23,7 +23,8 @@ pub struct Split<T> {
 }
 
 impl<T> Split<T> {
-    /// Splits a list by [`is_held_out`] of its keys. Of a list shorter than 20, at least a fifth is held out and at least one: those of the least hashes.
+    /// Splits a list by [`is_held_out`] of its keys. At least a twentieth is held out, of a list shorter than 20 a
+    /// fifth and at least one: those of the least hashes.
     ///
     /// # Panics
     /// If a set stays empty, as with fewer than two entries.
@@ -31,7 +32,8 @@ impl<T> Split<T> {
         let (mut held_out, mut training): (Vec<T>, Vec<T>) =
             items.into_iter().partition(|item| is_held_out(&key(item)));
         let length = held_out.len() + training.len();
-        while length < SHORT && held_out.len() < (length / 5).max(1) {
+        let least = if length < SHORT { (length / 5).max(1) } else { length / 20 };
+        while held_out.len() < least {
             let least = (0..training.len()).min_by_key(|&i| xxh3_64(key(&training[i]).as_bytes()));
             held_out.extend(least.map(|i| training.remove(i)));
         }

@@ -15,11 +15,16 @@ pub fn documents(generator: &dyn Generator, held_out: bool, count: u64) -> Vec<G
     (0..count).map(|seed| generator.generate(&mut Pcg64::seed_from_u64(seed), held_out)).collect()
 }
 
+/// A part of the help of Farthing, as the command line may hand it in.
+pub fn manual() -> Manual {
+    serde_json::from_str(include_str!("../../tests/data/manual.json")).unwrap()
+}
+
 /// Generators whose label `frame` names lines of a file of frames, joined by `+`.
 fn framed() -> Vec<(&'static str, Box<dyn Generator>)> {
     let framed = ["sums", "word_problems", "json", "formats", "about", "help"];
     let kinds = KINDS.iter().filter(|kind| framed.contains(&kind.name));
-    kinds.map(|kind| (kind.name, (kind.make)(toml::Table::new(), &Manual::default()).unwrap())).collect()
+    kinds.map(|kind| (kind.name, (kind.make)(toml::Table::new(), &manual()).unwrap())).collect()
 }
 
 #[test]
