@@ -8,6 +8,7 @@ pub mod conversation;
 pub mod english;
 pub mod formats;
 pub mod frames;
+pub mod grammar;
 pub mod help;
 pub mod json_records;
 pub mod manual;

@@ -111,7 +111,12 @@ impl Index {
         table.insert("name".into(), "decontaminate".into());
         table.insert("files".into(), vec![glob].into());
         let mut source: Source = table.try_into().map_err(|error: toml::de::Error| file(error.message().into()))?;
-        for part in part::of(std::slice::from_ref(&source), surroundings.directory)? {
+        // Each file alone, since files of one glob may differ in format.
+        let mut parts = Vec::new();
+        for file in source.files(surroundings.directory)? {
+            part::of_file(0, &source, file, part::PART_BYTES, &mut parts)?;
+        }
+        for part in parts {
             // A text file has no fields, and must be asked for none.
             source.text = None;
             source.text = (source.format_of(&part.file)? != crate::source::Format::Text).then(|| field.to_string());
