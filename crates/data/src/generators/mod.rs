@@ -8,7 +8,6 @@ pub mod conversation;
 pub mod english;
 pub mod formats;
 pub mod frames;
-pub mod grammar;
 pub mod help;
 pub mod json_records;
 pub mod manual;
