@@ -19,6 +19,11 @@ pub mod sums;
 mod tests;
 pub mod word_problems;
 pub mod working;
+pub mod grammar;
+pub mod manual;
+pub mod questions;
+pub mod split;
+pub mod story;
 
 use manual::Manual;
 
@@ -61,6 +66,14 @@ pub const KINDS: &[Kind] = &[
         name: "word_problems",
         help: "word problems of one step or two, with or without working",
         make: word_problems::make,
+        name: "questions",
+        help: "questions on a passage, whose answer is a span of it or is not there",
+        make: questions::make,
+    },
+    Kind {
+        name: "stories",
+        help: "short stories to order, with plot, persons, things and places as labels",
+        make: story::make,
     },
     Kind {
         name: "json",

@@ -1,0 +1,418 @@
+//! Texts from rules: lists of alternatives with choices, slots and other rules inside, so that few lines make many sentences
+//!
+//! A grammar is plain text. `= name` begins a list of phrases, `+ name` a list of frames, which is split into a training and a held-out set by
+//! [`split`](super::split); each line after it is one alternative, or several with `|` between them. In a line `[a|b]` is a choice, `<name>` a phrase of another list, `{name}` a slot
+//! that the caller fills. Lines that begin with `#` are comments.
+
+use std::collections::HashMap;
+
+use rand::RngExt;
+use rand_pcg::Pcg64;
+
+use super::split::Split;
+
+/// Nested choices and rules: more is a rule that contains itself.
+const DEPTH_MAX: usize = 24;
+
+/// A list of alternatives, by its place in the grammar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleId(u16);
+
+#[derive(Debug)]
+enum Node<S> {
+    Text(Box<str>),
+    Slot(S),
+    Rule(RuleId),
+    Choice(Vec<Vec<Node<S>>>),
+}
+
+#[derive(Debug)]
+struct Rule<S> {
+    name: String,
+    lines: Vec<Vec<Node<S>>>,
+    sources: Vec<String>,
+    /// Places in `lines`; none for phrases, which are not split.
+    split: Option<Split<u16>>,
+}
+
+/// Rules whose slots are of type `S`.
+#[derive(Debug)]
+pub struct Grammar<S> {
+    rules: Vec<Rule<S>>,
+    by_name: HashMap<String, RuleId>,
+}
+
+/// Fills slots.
+pub trait Fill<S> {
+    /// Writes what stands for the slot.
+    fn fill(&mut self, slot: S, random: &mut Pcg64, out: &mut String);
+}
+
+/// What a document has used already: an alternative comes again only when chance finds no other.
+#[derive(Debug)]
+pub struct Used {
+    lines: Vec<u128>,
+}
+
+impl<S: Copy> Grammar<S> {
+    /// Reads rules; `slot` knows the names of slots.
+    ///
+    /// # Errors
+    /// In words, with the line: what is not a rule, a name that is not known, a bracket that is not closed.
+    pub fn parse(texts: &[&str], slot: impl Fn(&str) -> Option<S>) -> Result<Grammar<S>, String> {
+        let mut by_name = HashMap::new();
+        let headed = |line: &str| {
+            let name = line.strip_prefix("= ").map(|name| (name, false));
+            name.or_else(|| line.strip_prefix("+ ").map(|name| (name, true))).map(|(n, f)| (n.trim().to_owned(), f))
+        };
+        for (name, _) in texts.iter().flat_map(|text| text.lines()).filter_map(headed) {
+            let next = RuleId(u16::try_from(by_name.len()).map_err(|_| "more than 65536 rules")?);
+            if by_name.insert(name.clone(), next).is_some() {
+                return Err(format!("{name}: this rule is there twice"));
+            }
+        }
+        let mut rules: Vec<Rule<S>> = Vec::new();
+        let mut frames = Vec::new();
+        for line in texts.iter().flat_map(|text| text.lines()).map(str::trim) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Some((name, is_frames)) = headed(line) {
+                rules.push(Rule { name, lines: Vec::new(), sources: Vec::new(), split: None });
+                frames.push(is_frames);
+                continue;
+            }
+            let rule = rules.last_mut().ok_or_else(|| format!("{line:?}: this line is in no rule"))?;
+            let mut parser = Parser { rest: line, by_name: &by_name, slot: &slot };
+            loop {
+                let before = parser.rest;
+                let nodes = parser.sequence(0).map_err(|problem| format!("{}: {line:?}: {problem}", rule.name))?;
+                rule.lines.push(nodes);
+                rule.sources.push(before[..before.len() - parser.rest.len()].to_owned());
+                match parser.rest.as_bytes().first() {
+                    None => break,
+                    Some(b'|') => parser.rest = &parser.rest[1..],
+                    Some(_) => return Err(format!("{}: {line:?}: a `]` too many", rule.name)),
+                }
+            }
+        }
+        for (rule, is_frames) in rules.iter_mut().zip(frames) {
+            let least = if is_frames { 2 } else { 1 };
+            if rule.lines.len() < least {
+                return Err(format!("{}: {} lines, and {least} are needed", rule.name, rule.lines.len()));
+            }
+            let places = 0..rule.lines.len() as u16;
+            rule.split = is_frames.then(|| Split::new(places, |&i| rule.sources[i as usize].clone()));
+        }
+        Ok(Grammar { rules, by_name })
+    }
+
+    /// A rule by its name.
+    pub fn rule(&self, name: &str) -> Option<RuleId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The name of a rule.
+    pub fn name(&self, rule: RuleId) -> &str {
+        &self.rules[rule.0 as usize].name
+    }
+
+    /// The rules whose name begins with `prefix`, in the order of the text.
+    pub fn rules_of(&self, prefix: &str) -> impl Iterator<Item = RuleId> {
+        (0..self.rules.len()).filter(move |&i| self.rules[i].name.starts_with(prefix)).map(|i| RuleId(i as u16))
+    }
+
+    /// Places of a list's frames of one of the sets.
+    ///
+    /// # Panics
+    /// For a list of phrases, which is not split.
+    pub fn places(&self, rule: RuleId, held_out: bool) -> &[u16] {
+        self.rules[rule.0 as usize].split.as_ref().expect("a list of frames").of(held_out)
+    }
+
+    /// How many alternatives there are in all rules.
+    pub fn lines(&self) -> usize {
+        self.rules.iter().map(|rule| rule.lines.len()).sum()
+    }
+
+    /// Nothing used yet.
+    pub fn unused(&self) -> Used {
+        Used { lines: vec![0; self.rules.len()] }
+    }
+
+    /// Writes one alternative of a rule, the one at `line` if given, and returns its place in the list. Frames come from the set that is asked for.
+    #[allow(clippy::too_many_arguments)]
+    pub fn expand(
+        &self,
+        rule: RuleId,
+        line: Option<u16>,
+        held_out: bool,
+        random: &mut Pcg64,
+        used: &mut Used,
+        fill: &mut dyn Fill<S>,
+        out: &mut String,
+    ) -> usize {
+        let mut expansion = Expansion { grammar: self, held_out, random, used, fill, out };
+        match line {
+            Some(line) => {
+                expansion.sequence(&self.rules[rule.0 as usize].lines[line as usize], 0);
+                line as usize
+            }
+            None => expansion.rule(rule, 0),
+        }
+    }
+}
+
+struct Expansion<'a, S> {
+    grammar: &'a Grammar<S>,
+    held_out: bool,
+    random: &'a mut Pcg64,
+    used: &'a mut Used,
+    fill: &'a mut dyn Fill<S>,
+    out: &'a mut String,
+}
+
+impl<S: Copy> Expansion<'_, S> {
+    fn rule(&mut self, rule: RuleId, depth: usize) -> usize {
+        assert!(depth < DEPTH_MAX, "{}: a rule that contains itself", self.grammar.name(rule));
+        let Rule { lines, split, .. } = &self.grammar.rules[rule.0 as usize];
+        let places = split.as_ref().map(|split| split.of(self.held_out));
+        let mut line = 0;
+        for _ in 0..4 {
+            line = match places {
+                Some(places) => places[self.random.random_range(0..places.len())] as usize,
+                None => self.random.random_range(0..lines.len()),
+            };
+            let bit = 1u128 << (line % 128);
+            let used = &mut self.used.lines[rule.0 as usize];
+            if *used & bit == 0 {
+                *used |= bit;
+                break;
+            }
+        }
+        self.sequence(&lines[line], depth);
+        line
+    }
+
+    fn sequence(&mut self, nodes: &[Node<S>], depth: usize) {
+        for node in nodes {
+            match node {
+                Node::Text(text) => self.out.push_str(text),
+                Node::Slot(slot) => self.fill.fill(*slot, self.random, self.out),
+                Node::Rule(rule) => {
+                    self.rule(*rule, depth + 1);
+                }
+                Node::Choice(choices) => {
+                    let choice = self.random.random_range(0..choices.len());
+                    self.sequence(&choices[choice], depth);
+                }
+            }
+        }
+    }
+}
+
+struct Parser<'a, F> {
+    rest: &'a str,
+    by_name: &'a HashMap<String, RuleId>,
+    slot: &'a F,
+}
+
+impl<'a, F> Parser<'a, F> {
+    /// Up to the end, or to a `|` or `]` that belongs to the choice around it.
+    fn sequence<S>(&mut self, depth: usize) -> Result<Vec<Node<S>>, String>
+    where
+        F: Fn(&str) -> Option<S>,
+    {
+        if depth >= DEPTH_MAX {
+            return Err("too many brackets in each other".to_owned());
+        }
+        let mut nodes = Vec::new();
+        while let Some(at) = self.rest.find(['[', ']', '|', '<', '{']).or(Some(self.rest.len())) {
+            if at > 0 {
+                nodes.push(Node::Text(self.rest[..at].into()));
+            }
+            self.rest = &self.rest[at..];
+            match self.rest.as_bytes().first() {
+                Some(b'[') => nodes.push(self.choice(depth)?),
+                Some(b'<') => {
+                    let name = self.named('>')?;
+                    let rule = self.by_name.get(name).ok_or_else(|| format!("there is no rule <{name}>"))?;
+                    nodes.push(Node::Rule(*rule));
+                }
+                Some(b'{') => {
+                    let name = self.named('}')?;
+                    nodes.push(Node::Slot((self.slot)(name).ok_or_else(|| format!("there is no slot {{{name}}}"))?));
+                }
+                _ => break,
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn choice<S>(&mut self, depth: usize) -> Result<Node<S>, String>
+    where
+        F: Fn(&str) -> Option<S>,
+    {
+        let mut choices = Vec::new();
+        loop {
+            self.rest = &self.rest[1..];
+            choices.push(self.sequence(depth + 1)?);
+            match self.rest.as_bytes().first() {
+                Some(b'|') => {}
+                Some(_) => break,
+                None => return Err("a `[` is not closed".to_owned()),
+            }
+        }
+        self.rest = &self.rest[1..];
+        Ok(Node::Choice(choices))
+    }
+
+    fn named(&mut self, close: char) -> Result<&'a str, String> {
+        let end = self.rest.find(close).ok_or_else(|| format!("a `{close}` is missing"))?;
+        let name = &self.rest[1..end];
+        self.rest = &self.rest[end + 1..];
+        Ok(name)
+    }
+}
+
+/// Appends a sentence as it is written: capitals where sentences begin and after `^`, `an` before a vowel sound, plurals for `~s`, single spaces, none
+/// before a mark.
+pub fn append_polished(sentence: &str, out: &mut String) {
+    let mut capital = true;
+    let mut previous = b' ';
+    let bytes = sentence.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        let byte = bytes[i];
+        if byte == b' ' && (previous == b' ' || matches!(bytes.get(i + 1), Some(b',' | b'.' | b'!' | b'?' | b';' | b' '))) {
+            i += 1;
+            continue;
+        }
+        if byte == b'^' {
+            capital = true;
+            i += 1;
+            continue;
+        }
+        if byte == b'~' && bytes.get(i + 1) == Some(&b's') {
+            make_plural(out);
+            previous = b's';
+            i += 2;
+            continue;
+        }
+        let start = !previous.is_ascii_alphanumeric() && previous != b'\'' && previous != b'-';
+        let article = start && matches!(byte, b'a' | b'A') && bytes.get(i + 1) == Some(&b' ');
+        if byte.is_ascii_alphanumeric() {
+            out.push(if capital { byte.to_ascii_uppercase() } else { byte } as char);
+            capital = false;
+            if article && begins_with_vowel_sound(sentence[i + 1..].trim_start_matches([' ', '"', '^'])) {
+                out.push('n');
+            }
+        } else {
+            let after_mark = byte == b' ' && matches!(previous, b'.' | b'!' | b'?' | b'\n');
+            capital |= after_mark;
+            out.push(byte as char);
+        }
+        previous = byte;
+        i += 1;
+    }
+}
+
+/// Turns the noun at the end into its plural.
+fn make_plural(out: &mut String) {
+    const IRREGULAR: [(&str, &str); 5] =
+        [("mouse", "mice"), ("calf", "calves"), ("sheep", "sheep"), ("deer", "deer"), ("fish", "fish")];
+    if let Some((one, many)) = IRREGULAR.into_iter().find(|(one, _)| out.ends_with(one)) {
+        out.truncate(out.len() - one.len());
+        out.push_str(many);
+    } else if ["s", "x", "ch", "sh"].iter().any(|end| out.ends_with(end)) {
+        out.push_str("es");
+    } else if out.ends_with('y') && !["ay", "ey", "oy"].iter().any(|end| out.ends_with(end)) {
+        out.pop();
+        out.push_str("ies");
+    } else {
+        out.push('s');
+    }
+}
+
+/// Whether a word is said with a vowel first: by its letters, but for words like `unicorn` and `hour`.
+pub fn begins_with_vowel_sound(word: &str) -> bool {
+    let word: String = word.chars().take_while(char::is_ascii_alphabetic).map(|c| c.to_ascii_lowercase()).collect();
+    let consonant = ["uni", "use", "usu", "eu", "ewe", "one", "once"].iter().any(|start| word.starts_with(start));
+    let silent = ["hour", "honest", "honour", "heir"].iter().any(|start| word.starts_with(start));
+    silent || (word.starts_with(['a', 'e', 'i', 'o', 'u']) && !consonant) || word.starts_with("unin")
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    struct Names;
+
+    impl Fill<u8> for Names {
+        fn fill(&mut self, slot: u8, _: &mut Pcg64, out: &mut String) {
+            out.push(slot as char);
+        }
+    }
+
+    fn parse(text: &str) -> Result<Grammar<u8>, String> {
+        Grammar::parse(&[text], |name| (name.len() == 1).then(|| name.as_bytes()[0]))
+    }
+
+    fn all(text: &str, rule: &str, held_out: bool) -> std::collections::BTreeSet<String> {
+        let grammar = parse(text).unwrap();
+        let rule = grammar.rule(rule).unwrap();
+        let mut random = Pcg64::seed_from_u64(1);
+        let expand = |_| {
+            let mut out = String::new();
+            grammar.expand(rule, None, held_out, &mut random, &mut grammar.unused(), &mut Names, &mut out);
+            out
+        };
+        (0..400).map(expand).collect()
+    }
+
+    #[test]
+    fn choices_rules_and_slots() {
+        let text = "# words\n= a\nx[1|2[|!]] <b>\n= b\n{Q}\nz";
+        let expected = ["x1 Q", "x1 z", "x2 Q", "x2 z", "x2! Q", "x2! z"].map(str::to_owned);
+        assert_eq!(all(text, "a", false), expected.into_iter().collect());
+    }
+
+    #[test]
+    fn no_frame_is_in_both_sets() {
+        let text = format!("+ a\n{}", (0..50).map(|i| format!("frame {i}\n")).collect::<String>());
+        let (training, held_out) = (all(&text, "a", false), all(&text, "a", true));
+        assert_eq!(training.len() + held_out.len(), 50);
+        assert!(training.is_disjoint(&held_out) && !held_out.is_empty());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, message) in [
+            ("x", "\"x\": this line is in no rule"),
+            ("= a\n[x", "a: \"[x\": a `[` is not closed"),
+            ("= a\nx]", "a: \"x]\": a `]` too many"),
+            ("= a\n<b>", "a: \"<b>\": there is no rule <b>"),
+            ("= a\n{bb}", "a: \"{bb}\": there is no slot {bb}"),
+            ("+ a\nx", "a: 1 lines, and 2 are needed"),
+            ("= a\nx\n= a\ny", "a: this rule is there twice"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn sentences_are_written_as_they_should_be() {
+        for (raw, written) in [
+            ("a owl had  a hour . it left", "An owl had an hour. It left"),
+            ("\"a apple!\" cried a unicorn. \"the end.\" then ^a old hen came.", "\"An apple!\" cried a unicorn. \"The end.\" then An old hen came."),
+            ("well , a big egg; a egg", "Well, a big egg; an egg"),
+            ("oak~s, larch~s, mouse~s and lady~s", "Oaks, larches, mice and ladies"),
+        ] {
+            let mut out = String::new();
+            append_polished(raw, &mut out);
+            assert_eq!(out, written);
+        }
+    }
+}
