@@ -62,7 +62,11 @@ fn speed(name: &str) {
         documents += 1;
     }
     let seconds = cpu_seconds() - begin;
-    println!("{name}: {:.1} MB/s a core, {documents} documents of {} bytes", bytes as f64 / 1e6 / seconds, bytes / documents);
+    println!(
+        "{name}: {:.1} MB/s a core, {documents} documents of {} bytes",
+        bytes as f64 / 1e6 / seconds,
+        bytes / documents
+    );
 }
 
 fn main() {

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use rand::RngExt;
 use rand_pcg::Pcg64;
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::split::Split;
+use super::split::is_held_out;
 
 /// Nested choices and rules: more is a rule that contains itself.
 const DEPTH_MAX: usize = 24;
@@ -31,8 +32,8 @@ struct Rule<S> {
     name: String,
     lines: Vec<Vec<Node<S>>>,
     sources: Vec<String>,
-    /// Places in `lines`; none for phrases, which are not split.
-    split: Option<Split<u16>>,
+    /// Places in `lines` of the training and of the held-out set; phrases are in both.
+    sets: [Vec<u16>; 2],
 }
 
 /// Rules whose slots are of type `S`.
@@ -60,6 +61,21 @@ impl<S: Copy> Grammar<S> {
     /// # Errors
     /// In words, with the line: what is not a rule, a name that is not known, a bracket that is not closed.
     pub fn parse(texts: &[&str], slot: impl Fn(&str) -> Option<S>) -> Result<Grammar<S>, String> {
+        Grammar::parse_varied(texts, &[], &Synonyms::default(), slot)
+    }
+
+    /// Reads rules; in those of `varied`, words are exchanged for their synonyms.
+    ///
+    /// # Errors
+    /// As [`Grammar::parse`].
+    pub fn parse_varied(
+        fixed: &[&str],
+        varied: &[&str],
+        synonyms: &Synonyms,
+        slot: impl Fn(&str) -> Option<S>,
+    ) -> Result<Grammar<S>, String> {
+        let texts: Vec<&str> = fixed.iter().chain(varied).copied().collect();
+        let none = Synonyms::default();
         let mut by_name = HashMap::new();
         let headed = |line: &str| {
             let name = line.strip_prefix("= ").map(|name| (name, false));
@@ -73,17 +89,19 @@ impl<S: Copy> Grammar<S> {
         }
         let mut rules: Vec<Rule<S>> = Vec::new();
         let mut frames = Vec::new();
-        for line in texts.iter().flat_map(|text| text.lines()).map(str::trim) {
+        let lines = texts.iter().enumerate().flat_map(|(i, text)| text.lines().map(move |line| (i, line.trim())));
+        for (text, line) in lines {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             if let Some((name, is_frames)) = headed(line) {
-                rules.push(Rule { name, lines: Vec::new(), sources: Vec::new(), split: None });
+                rules.push(Rule { name, lines: Vec::new(), sources: Vec::new(), sets: Default::default() });
                 frames.push(is_frames);
                 continue;
             }
             let rule = rules.last_mut().ok_or_else(|| format!("{line:?}: this line is in no rule"))?;
-            let mut parser = Parser { rest: line, by_name: &by_name, slot: &slot };
+            let synonyms = if text < fixed.len() { &none } else { synonyms };
+            let mut parser = Parser { rest: line, by_name: &by_name, slot: &slot, synonyms };
             loop {
                 let before = parser.rest;
                 let nodes = parser.sequence(0).map_err(|problem| format!("{}: {line:?}: {problem}", rule.name))?;
@@ -101,8 +119,7 @@ impl<S: Copy> Grammar<S> {
             if rule.lines.len() < least {
                 return Err(format!("{}: {} lines, and {least} are needed", rule.name, rule.lines.len()));
             }
-            let places = 0..rule.lines.len() as u16;
-            rule.split = is_frames.then(|| Split::new(places, |&i| rule.sources[i as usize].clone()));
+            rule.sets = sets(&rule.sources, is_frames);
         }
         Ok(Grammar { rules, by_name })
     }
@@ -122,12 +139,15 @@ impl<S: Copy> Grammar<S> {
         (0..self.rules.len()).filter(move |&i| self.rules[i].name.starts_with(prefix)).map(|i| RuleId(i as u16))
     }
 
-    /// Places of a list's frames of one of the sets.
-    ///
-    /// # Panics
-    /// For a list of phrases, which is not split.
+    /// Places of a list's alternatives in one of the sets.
     pub fn places(&self, rule: RuleId, held_out: bool) -> &[u16] {
-        self.rules[rule.0 as usize].split.as_ref().expect("a list of frames").of(held_out)
+        &self.rules[rule.0 as usize].sets[held_out as usize]
+    }
+
+    /// Whether a list is split, so that no line is in both sets.
+    pub fn is_split(&self, rule: RuleId) -> bool {
+        let [training, held_out] = &self.rules[rule.0 as usize].sets;
+        training != held_out
     }
 
     /// How many alternatives there are in all rules.
@@ -163,6 +183,94 @@ impl<S: Copy> Grammar<S> {
     }
 }
 
+/// The training and the held-out set: a tenth by hash, at least one, and exactly one of a short list.
+fn sets(sources: &[String], split: bool) -> [Vec<u16>; 2] {
+    let all: Vec<u16> = (0..sources.len() as u16).collect();
+    if !split {
+        return [all.clone(), all];
+    }
+    let source = |place: &u16| sources[*place as usize].as_str();
+    let (held_out, training): (Vec<u16>, Vec<u16>) = all.iter().partition(|place| is_held_out(source(place)));
+    if all.len() >= 10 && !held_out.is_empty() && held_out.len() < all.len() / 3 {
+        return [training, held_out];
+    }
+    let least = *all.iter().min_by_key(|place| xxh3_64(source(place).as_bytes())).expect("a list has two lines");
+    [all.into_iter().filter(|&place| place != least).collect(), vec![least]]
+}
+
+/// Words that can stand for each other, by which frames vary.
+///
+/// A line is `word|other|other`, for a word or several, or `noun name: adjective adjective`, for what can stand between an article and the noun.
+#[derive(Debug, Default)]
+pub struct Synonyms {
+    /// The word, and all that can stand there.
+    words: Vec<(String, Vec<String>)>,
+    nouns: Vec<(String, Vec<String>)>,
+}
+
+impl Synonyms {
+    /// Reads them.
+    ///
+    /// # Panics
+    /// At a line that is neither form.
+    pub fn parse(text: &str) -> Synonyms {
+        let mut synonyms = Synonyms::default();
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            if let Some((noun, adjectives)) = line.strip_prefix("noun ").and_then(|rest| rest.split_once(": ")) {
+                let adjectives: Vec<&str> = adjectives.split(' ').collect();
+                let mut forms = vec![noun.to_owned(); adjectives.len()];
+                forms.extend(adjectives.iter().map(|adjective| format!("{adjective} {noun}")));
+                synonyms.nouns.push((noun.to_owned(), forms));
+            } else {
+                let words: Vec<String> = line.split('|').map(str::to_owned).collect();
+                assert!(words.len() > 1, "{line:?}: a word and what it may become");
+                synonyms.words.push((words[0].clone(), words));
+            }
+        }
+        // The longest that fits is taken.
+        synonyms.words.sort_by_key(|(word, _)| std::cmp::Reverse(word.len()));
+        synonyms.nouns.sort_by_key(|(noun, _)| std::cmp::Reverse(noun.len()));
+        synonyms
+    }
+
+    /// What can stand at the beginning of `rest`, which follows `before`, and how long the word there is.
+    fn at(&self, before: &str, rest: &str) -> Option<(usize, &[String])> {
+        let whole = |(word, _): &&(String, Vec<String>)| {
+            let next = rest.as_bytes().get(word.len());
+            rest.starts_with(word.as_str())
+                && next.is_none_or(|&b| !b.is_ascii_alphanumeric() && b != b'-' && b != b'~' && b != b'\'')
+        };
+        let article = ["a ", "an ", "the ", "one ", "another ", "every "].iter().any(|article| {
+            before.strip_suffix(article).is_some_and(|b| !b.ends_with(|c: char| c.is_ascii_alphanumeric()))
+        });
+        let noun = if article { self.nouns.iter().find(whole) } else { None };
+        noun.or_else(|| self.words.iter().find(whole)).map(|(word, forms)| (word.len(), forms.as_slice()))
+    }
+
+    /// Text with a choice at every word that has synonyms.
+    fn vary<S>(&self, text: &str, nodes: &mut Vec<Node<S>>) {
+        let mut from = 0;
+        let mut at = 0;
+        while at < text.len() {
+            let begins = at == 0 || !text.as_bytes()[at - 1].is_ascii_alphanumeric() && text.as_bytes()[at - 1] != b'-';
+            match begins.then(|| self.at(&text[..at], &text[at..])).flatten() {
+                Some((length, forms)) => {
+                    if from < at {
+                        nodes.push(Node::Text(text[from..at].into()));
+                    }
+                    nodes.push(Node::Choice(forms.iter().map(|form| vec![Node::Text(form.as_str().into())]).collect()));
+                    at += length;
+                    from = at;
+                }
+                None => at += 1,
+            }
+        }
+        if from < text.len() {
+            nodes.push(Node::Text(text[from..].into()));
+        }
+    }
+}
+
 struct Expansion<'a, S> {
     grammar: &'a Grammar<S>,
     held_out: bool,
@@ -175,14 +283,11 @@ struct Expansion<'a, S> {
 impl<S: Copy> Expansion<'_, S> {
     fn rule(&mut self, rule: RuleId, depth: usize) -> usize {
         assert!(depth < DEPTH_MAX, "{}: a rule that contains itself", self.grammar.name(rule));
-        let Rule { lines, split, .. } = &self.grammar.rules[rule.0 as usize];
-        let places = split.as_ref().map(|split| split.of(self.held_out));
+        let Rule { lines, sets, .. } = &self.grammar.rules[rule.0 as usize];
+        let places = &sets[self.held_out as usize];
         let mut line = 0;
         for _ in 0..4 {
-            line = match places {
-                Some(places) => places[self.random.random_range(0..places.len())] as usize,
-                None => self.random.random_range(0..lines.len()),
-            };
+            line = places[self.random.random_range(0..places.len())] as usize;
             let bit = 1u128 << (line % 128);
             let used = &mut self.used.lines[rule.0 as usize];
             if *used & bit == 0 {
@@ -215,6 +320,7 @@ struct Parser<'a, F> {
     rest: &'a str,
     by_name: &'a HashMap<String, RuleId>,
     slot: &'a F,
+    synonyms: &'a Synonyms,
 }
 
 impl<'a, F> Parser<'a, F> {
@@ -229,7 +335,7 @@ impl<'a, F> Parser<'a, F> {
         let mut nodes = Vec::new();
         while let Some(at) = self.rest.find(['[', ']', '|', '<', '{']).or(Some(self.rest.len())) {
             if at > 0 {
-                nodes.push(Node::Text(self.rest[..at].into()));
+                self.synonyms.vary(&self.rest[..at], &mut nodes);
             }
             self.rest = &self.rest[at..];
             match self.rest.as_bytes().first() {
@@ -284,7 +390,9 @@ pub fn append_polished(sentence: &str, out: &mut String) {
     let mut i = 0;
     while i < bytes.len() {
         let byte = bytes[i];
-        if byte == b' ' && (previous == b' ' || matches!(bytes.get(i + 1), Some(b',' | b'.' | b'!' | b'?' | b';' | b' '))) {
+        if byte == b' '
+            && (previous == b' ' || matches!(bytes.get(i + 1), Some(b',' | b'.' | b'!' | b'?' | b';' | b' ')))
+        {
             i += 1;
             continue;
         }
@@ -406,7 +514,10 @@ mod tests {
     fn sentences_are_written_as_they_should_be() {
         for (raw, written) in [
             ("a owl had  a hour . it left", "An owl had an hour. It left"),
-            ("\"a apple!\" cried a unicorn. \"the end.\" then ^a old hen came.", "\"An apple!\" cried a unicorn. \"The end.\" then An old hen came."),
+            (
+                "\"a apple!\" cried a unicorn. \"the end.\" then ^a old hen came.",
+                "\"An apple!\" cried a unicorn. \"The end.\" then An old hen came.",
+            ),
             ("well , a big egg; a egg", "Well, a big egg; an egg"),
             ("oak~s, larch~s, mouse~s and lady~s", "Oaks, larches, mice and ladies"),
         ] {

@@ -170,7 +170,14 @@ impl Questions {
             order.swap(i, random.random_range(0..=i));
         }
         let stated = random.random_range(3..order.len());
-        let mut asking = Asking { questions: self, teller: None, held_out, entity: String::new(), value: String::new(), absent: String::new() };
+        let mut asking = Asking {
+            questions: self,
+            teller: None,
+            held_out,
+            entity: String::new(),
+            value: String::new(),
+            absent: String::new(),
+        };
         asking.entity = asking.expand(topic.entity, random).0;
         let mut passage = String::new();
         let opening = self.grammar.rule("opening").expect("a rule of the questions");
@@ -214,7 +221,14 @@ impl Questions {
         let absent = self.stories.lexicon().name(random, held_out, she, None, &taken);
         let mut teller = Teller::new(self.stories.grammar(), &story.cast, story.plot.wish, held_out);
         teller.know(&story.want);
-        let mut asking = Asking { questions: self, teller: Some(teller), held_out, entity: String::new(), value: String::new(), absent };
+        let mut asking = Asking {
+            questions: self,
+            teller: Some(teller),
+            held_out,
+            entity: String::new(),
+            value: String::new(),
+            absent,
+        };
         let (raw, line) = asking.expand(rule, random);
         let mut text = String::new();
         append_polished(&raw, &mut text);

@@ -116,13 +116,15 @@ fn joined(first: &str, last: &str) -> Vec<String> {
 impl Lexicon {
     /// Reads the lists. `texts` are the frames: names that are words in them are left out.
     pub fn new(texts: &[&str]) -> Lexicon {
-        let words = texts.iter().copied().chain([THINGS]).flat_map(|text| text.split(|c: char| !c.is_ascii_alphabetic()));
+        let words =
+            texts.iter().copied().chain([THINGS]).flat_map(|text| text.split(|c: char| !c.is_ascii_alphabetic()));
         let words: HashSet<String> = words.map(str::to_ascii_lowercase).collect();
         let free = |name: &String| !words.contains(&name.to_ascii_lowercase());
         let given = |key: &str| in_sets(entry(NAMES, key).split_whitespace().map(str::to_owned).filter(free));
         let ([he, he_held_out], [she, she_held_out]) = (given("he"), given("she"));
         let real: HashSet<String> = [&he, &he_held_out, &she, &she_held_out].into_iter().flatten().cloned().collect();
-        let made_up = joined("first", "last").into_iter().filter(|name| name.len() > 3 && name.len() < 9 && !real.contains(name));
+        let made_up =
+            joined("first", "last").into_iter().filter(|name| name.len() > 3 && name.len() < 9 && !real.contains(name));
         let person = list("person");
         let with = |key: &str| list(key).into_iter().chain(person.iter().copied()).collect();
         let objects = CLASSES.iter().flat_map(|&(key, class)| list(key).into_iter().map(move |noun| (class, noun)));

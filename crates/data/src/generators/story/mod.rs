@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::conversation::Conversation;
-use super::grammar::{Grammar, RuleId, append_polished};
+use super::grammar::{Grammar, RuleId, Synonyms, append_polished};
 use super::manual::Manual;
 use super::{Generated, Generator};
 use crate::options;
@@ -17,7 +17,7 @@ pub mod wording;
 pub mod world;
 
 use lexicon::Lexicon;
-use plot::{Change, Event, Plots, Skeleton, State};
+use plot::{Event, Plots, Size, Skeleton, State};
 use wording::{Asked, Slot, Stated, Teller};
 use world::Cast;
 
@@ -41,7 +41,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { ordered: 0.5, styled: 0.3, titled: 0.2, end_mark: "THE END.".to_owned(), words_min: 60, words_max: 400 }
+        Settings {
+            ordered: 0.5,
+            styled: 0.3,
+            titled: 0.2,
+            end_mark: "THE END.".to_owned(),
+            words_min: 60,
+            words_max: 400,
+        }
     }
 }
 
@@ -73,16 +80,23 @@ pub fn make(table: toml::Table, _: &Manual) -> Result<Box<dyn Generator>, String
     Ok(Box::new(Stories::new(options::read(table)?)?))
 }
 
-const TEXTS: [&str; 9] = [
+/// Frames and words as they are.
+const FIXED: [&str; 4] = [
     include_str!("data/words.txt"),
     include_str!("data/open.txt"),
+    include_str!("data/reasons.txt"),
+    include_str!("data/styles.txt"),
+];
+
+/// Frames in which words are exchanged for synonyms.
+const VARIED: [&str; 7] = [
     include_str!("data/wishes.txt"),
     include_str!("data/obstacles.txt"),
     include_str!("data/helpers.txt"),
     include_str!("data/themes.txt"),
     include_str!("data/texture.txt"),
     include_str!("data/endings.txt"),
-    include_str!("data/styles.txt"),
+    include_str!("data/brief.txt"),
 ];
 
 /// Letters with their share of English text in a hundred thousand letters (Lewand, Cryptological Mathematics, 2000): the first letters of stories.
@@ -118,8 +132,14 @@ pub const LETTERS: [(u8, u32); 26] = [
 /// Styles by the names of their rules; a plain story has none.
 const STYLES: [&str; 6] = ["letter", "diary", "news", "tale", "play", "bed"];
 
-/// Words that an event that may be left out has on average.
-const EVENT_WORDS: usize = 16;
+/// Words that an event has on average.
+const EVENT_WORDS: usize = 22;
+/// And one that may be left out.
+const OPTIONAL_WORDS: usize = 16;
+/// And one of a brief story.
+const BRIEF_EVENT_WORDS: usize = 14;
+/// Shorter stories are brief.
+const BRIEF_WORDS: usize = 150;
 
 /// The generator.
 pub struct Stories {
@@ -172,9 +192,10 @@ impl Stories {
     /// In words: a setting that cannot be.
     pub fn new(settings: Settings) -> Result<Stories, String> {
         settings.check()?;
-        let grammar = Grammar::parse(&TEXTS, Slot::named)?;
-        let plots = Plots::new(&grammar);
-        Ok(Stories { settings, lexicon: Lexicon::new(&TEXTS), plots, grammar })
+        let synonyms = include_str!("data/synonyms.txt");
+        let grammar = Grammar::parse_varied(&FIXED, &VARIED, &Synonyms::parse(synonyms), Slot::named)?;
+        let texts: Vec<&str> = FIXED.iter().chain(&VARIED).copied().chain([synonyms]).collect();
+        Ok(Stories { settings, lexicon: Lexicon::new(&texts), plots: Plots::new(&grammar), grammar })
     }
 
     /// How many different plots there are.
@@ -208,13 +229,14 @@ impl Stories {
     }
 
     fn attempt(&self, random: &mut Pcg64, held_out: bool, letter: u8, target: usize) -> Story {
-        let (bouts, fails) = match target {
-            ..120 => (1, 0),
-            120..190 => (1, 1),
-            190..260 => (1, 2),
-            _ => (2, 2),
+        let size = |bouts_max, fails_max| Size { bouts_max, fails_max, brief: target < BRIEF_WORDS };
+        let size = match target {
+            ..190 => size(1, 0),
+            190..250 => size(1, 1),
+            250..310 => size(1, 2),
+            _ => size(2, 2),
         };
-        let plot = self.plots.draw(&self.grammar, random, held_out, bouts, fails);
+        let plot = self.plots.draw(&self.grammar, random, held_out, size);
         let starts = self.grammar.rule(&format!("start.{}", letter as char));
         let by_name = starts.is_none() || random.random_range(0..4) == 0 || b"QXZJKV".contains(&letter);
         let cast = Cast::draw(&self.lexicon, &plot, random, held_out, by_name.then_some(letter));
@@ -223,7 +245,8 @@ impl Stories {
         let mut telling = Telling {
             stories: self,
             held_out,
-            teller: Teller::new(&self.grammar, &cast, plot.wish, held_out),
+            teller: Teller::new(&self.grammar, &cast, plot.wish, held_out)
+                .with_obstacle(self.plots.obstacles(&plot).next()),
             used: self.grammar.unused(),
             text: String::with_capacity(target * 8),
             raw: String::new(),
@@ -244,7 +267,7 @@ impl Stories {
             telling.aside(&format!("{style}.head"), "\n\n", random);
         }
         let events = plot::events(&self.plots, &self.grammar, &plot, by_name);
-        telling.events(&fitted(events, target, &plot, random), State::new(plot.wish), random);
+        telling.events(&fitted(events, target, plot.ending.is_none(), random), State::new(plot.wish), random);
         if let Some(style) = style {
             telling.text.push_str("\n\n");
             telling.aside(&format!("{style}.foot"), "", random);
@@ -336,7 +359,8 @@ impl Stories {
             fact["what"] = json!(format!("{} {}", cast.thing.0, cast.thing.1));
         }
         if stated.goal || stated.home {
-            fact["where"] = if stated.goal { json!(format!("the {} {}", cast.goal.1, cast.goal.2)) } else { json!(cast.home.1) };
+            fact["where"] =
+                if stated.goal { json!(format!("the {} {}", cast.goal.1, cast.goal.2)) } else { json!(cast.home.1) };
         }
         if stated.number {
             fact["count"] = json!([cast.number.1, cast.unit]);
@@ -383,27 +407,24 @@ fn letter(random: &mut Pcg64) -> u8 {
     unreachable!("the shares add up")
 }
 
-/// The events that make about `target` words: some of those that may be left out.
-fn fitted(events: Vec<Event>, target: usize, plot: &Skeleton, random: &mut Pcg64) -> Vec<Event> {
-    let must = events.iter().filter(|event| !event.optional).count();
-    let mut wanted = target.saturating_sub(must * EVENT_WORDS + plot.bouts.len() * EVENT_WORDS) / EVENT_WORDS;
-    let mut may = events.len() - must;
-    let mut fitted = Vec::with_capacity(events.len());
+/// The events that make about `target` words: some of those that may be left out are silent.
+fn fitted(mut events: Vec<Event>, target: usize, brief: bool, random: &mut Pcg64) -> Vec<Event> {
+    let must = events.iter().filter(|event| !event.optional && !event.silent).count();
+    let must_words = must * if brief { BRIEF_EVENT_WORDS } else { EVENT_WORDS };
+    let mut wanted = target.saturating_sub(must_words) / OPTIONAL_WORDS;
+    let mut may = events.iter().filter(|event| event.optional).count();
     let mut paragraph = false;
-    for mut event in events {
-        event.paragraph |= std::mem::take(&mut paragraph);
+    for event in &mut events {
         if event.optional {
-            let take = random.random_range(0..may) < wanted;
+            event.silent = random.random_range(0..may) >= wanted;
             may -= 1;
-            if !take {
-                paragraph = event.paragraph;
-                continue;
-            }
-            wanted -= 1;
+            wanted -= !event.silent as usize;
         }
-        fitted.push(event);
+        paragraph |= event.paragraph;
+        event.paragraph = !event.silent && std::mem::take(&mut paragraph);
+        paragraph &= event.silent;
     }
-    fitted
+    events
 }
 
 struct Telling<'a> {
@@ -421,8 +442,7 @@ impl Telling<'_> {
     fn say(&mut self, rule: RuleId, line: Option<u16>, random: &mut Pcg64) -> usize {
         self.raw.clear();
         let grammar = &self.stories.grammar;
-        let line =
-            grammar.expand(rule, line, self.held_out, random, &mut self.used, &mut self.teller, &mut self.raw);
+        let line = grammar.expand(rule, line, self.held_out, random, &mut self.used, &mut self.teller, &mut self.raw);
         let start = self.text.len();
         append_polished(&self.raw, &mut self.text);
         if self.raw.contains("\\n") {
@@ -439,14 +459,17 @@ impl Telling<'_> {
     }
 
     fn events(&mut self, events: &[Event], mut state: State, random: &mut Pcg64) {
-        for (number, event) in events.iter().enumerate() {
+        for event in events {
+            state = state.after(event.change).unwrap_or_else(|| panic!("{:?} cannot follow {state:?}", event.change));
+            if event.silent {
+                continue;
+            }
             if event.paragraph {
                 self.text.push_str("\n\n");
                 self.teller.paragraph();
-            } else if number > 0 {
+            } else if !self.told.is_empty() {
                 self.text.push(' ');
             }
-            state = state.after(event.change).unwrap_or_else(|| panic!("{:?} cannot follow {state:?}", event.change));
             self.teller.stated = Stated::default();
             let start = self.text.len();
             let line = self.say(event.rule, event.line, random);
@@ -454,6 +477,5 @@ impl Telling<'_> {
             self.told.push(Told { frame: (event.rule, line), start, end: self.text.len(), stated, state });
         }
         assert_eq!(state.place, plot::Where::Home, "stories end at home");
-        debug_assert!(!events.iter().any(|event| event.change == Change::None && event.line.is_some()));
     }
 }

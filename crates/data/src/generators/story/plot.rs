@@ -83,8 +83,7 @@ pub enum Outcome {
 }
 
 /// All outcomes.
-pub const OUTCOMES: [Outcome; 5] =
-    [Outcome::Happy, Outcome::Surprise, Outcome::Funny, Outcome::Bitter, Outcome::Sad];
+pub const OUTCOMES: [Outcome; 5] = [Outcome::Happy, Outcome::Surprise, Outcome::Funny, Outcome::Bitter, Outcome::Sad];
 
 impl Outcome {
     /// Its name in rules and labels.
@@ -125,8 +124,8 @@ pub struct Skeleton {
     pub helper: Option<usize>,
     /// How it ends.
     pub outcome: Outcome,
-    /// Place among the endings of all outcomes.
-    pub ending: usize,
+    /// Place among the endings of all outcomes; none in a brief story.
+    pub ending: Option<usize>,
     thief: bool,
 }
 
@@ -137,12 +136,25 @@ impl Skeleton {
     }
 }
 
+/// How much a plot has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Obstacles.
+    pub bouts_max: usize,
+    /// Attempts that fail at each.
+    pub fails_max: usize,
+    /// Each part is one sentence.
+    pub brief: bool,
+}
+
 /// What plots are made of: the names in the rules.
 pub struct Plots {
     themes: Vec<String>,
     obstacles: Vec<Obstacle>,
     /// Good deeds, then other ways.
     helpers: Vec<(String, RuleId)>,
+    /// How many good deeds there are.
+    deeds: usize,
     endings: Vec<Ending>,
 }
 
@@ -191,6 +203,7 @@ impl Plots {
             themes: names("trait.").map(|(name, _)| name).collect(),
             obstacles: obstacles.collect(),
             helpers: names("kind.").chain(names("meet.")).collect(),
+            deeds: names("kind.").count(),
             endings: endings.collect(),
         }
     }
@@ -214,18 +227,16 @@ impl Plots {
         (0..self.endings.len()).filter(|&ending| self.ending_fits(ending, outcome, wish, helped)).collect()
     }
 
-    /// Draws a plot of one of the sets, with at most `bouts_max` obstacles and `fails_max` attempts that fail in each.
-    pub fn draw(
-        &self,
-        grammar: &Grammar<Slot>,
-        random: &mut Pcg64,
-        held_out: bool,
-        bouts_max: usize,
-        fails_max: usize,
-    ) -> Skeleton {
+    /// Draws a plot of one of the sets, with at most `bouts_max` obstacles and `fails_max` attempts that fail in each. A brief one has no turn at the
+    /// end and no good deed on the way.
+    pub fn draw(&self, grammar: &Grammar<Slot>, random: &mut Pcg64, held_out: bool, size: Size) -> Skeleton {
+        let Size { bouts_max, fails_max, brief } = size;
         loop {
             let wish = choose(random, &WISHES);
-            let helper = (random.random_range(0..8) > 0).then(|| random.random_range(0..self.helpers.len()));
+            let helper = (random.random_range(0..8) > 0).then(|| {
+                let first = if brief { self.deeds } else { 0 };
+                random.random_range(first..self.helpers.len())
+            });
             let bouts_wanted = random.random_range(1..=bouts_max);
             let mut bouts: Vec<Bout> = Vec::new();
             while bouts.len() < bouts_wanted {
@@ -245,8 +256,10 @@ impl Plots {
                 let win = *choose(random, grammar.places(rules[if helped { WIN } else { SOLO }], held_out));
                 bouts.push(Bout { obstacle, fails, helped, win });
             }
-            let outcome = OUTCOMES[[0, 0, 0, 0, 1, 2, 3, 4][random.random_range(0..8)]];
+            let outcomes: &[usize] = if brief { &[0, 0, 0, 4] } else { &[0, 0, 0, 0, 1, 2, 3, 4] };
+            let outcome = OUTCOMES[*choose(random, outcomes)];
             let endings = self.fitting_endings(outcome, wish, helper.is_some());
+            let ending = (!brief).then(|| *choose(random, &endings));
             let thief = bouts.iter().any(|bout| self.obstacles[bout.obstacle].name == "thief");
             let skeleton = Skeleton {
                 theme: random.random_range(0..self.themes.len()),
@@ -254,7 +267,7 @@ impl Plots {
                 bouts,
                 helper,
                 outcome,
-                ending: *choose(random, &endings),
+                ending,
                 thief,
             };
             if is_held_out(&self.id(&skeleton)) == held_out {
@@ -272,7 +285,7 @@ impl Plots {
         }
         id += "/";
         id += skeleton.helper.map_or("nobody", |helper| &self.helpers[helper].0);
-        id + "/" + &self.endings[skeleton.ending].name
+        id + "/" + &self.ending(skeleton)
     }
 
     /// Theme of a plot.
@@ -290,9 +303,12 @@ impl Plots {
         skeleton.helper.map(|helper| self.helpers[helper].0.as_str())
     }
 
-    /// Name of its ending.
-    pub fn ending(&self, skeleton: &Skeleton) -> &str {
-        &self.endings[skeleton.ending].name
+    /// Name of its ending: outcome, and what happens.
+    pub fn ending(&self, skeleton: &Skeleton) -> String {
+        match skeleton.ending {
+            Some(ending) => self.endings[ending].name.clone(),
+            None => format!("{}.brief", skeleton.outcome.name()),
+        }
     }
 
     /// How many plots there are in the training frames: theme, wish, obstacles in order, attempts that fail in order, ways that work, helper and
@@ -306,8 +322,10 @@ impl Plots {
         const { assert!(FAILS_MAX == 2) };
         let mut plots = 0;
         for wish in &WISHES {
-            let fitting: Vec<&Obstacle> =
-                (0..self.obstacles.len()).filter(|&o| self.obstacle_fits(o, wish)).map(|o| &self.obstacles[o]).collect();
+            let fitting: Vec<&Obstacle> = (0..self.obstacles.len())
+                .filter(|&o| self.obstacle_fits(o, wish))
+                .map(|o| &self.obstacles[o])
+                .collect();
             for (helpers, last) in [(1, SOLO), (self.helpers.len() as u128, WIN)] {
                 let endings: usize =
                     OUTCOMES.iter().map(|&outcome| self.fitting_endings(outcome, wish, last == WIN).len()).sum();
@@ -418,8 +436,10 @@ pub struct Event {
     pub line: Option<u16>,
     /// What it changes.
     pub change: Change,
-    /// It may be left out.
+    /// It may be left unsaid; what it changes is so all the same.
     pub optional: bool,
+    /// It is left unsaid.
+    pub silent: bool,
     /// A paragraph begins with it.
     pub paragraph: bool,
 }
@@ -427,49 +447,98 @@ pub struct Event {
 /// The events of a plot in order, with those that may be left out.
 pub fn events(plots: &Plots, grammar: &Grammar<Slot>, plot: &Skeleton, by_name: bool) -> Vec<Event> {
     let mut list = List { grammar, events: Vec::new(), paragraph: false };
-    let wish = plot.wish;
     list.must(if by_name { "named" } else { "intro" }, Change::None);
-    list.may(&["homelife", "homelife"]);
-    list.may(&[&format!("trait.{}", plots.themes[plot.theme])]);
-    list.paragraph();
-    list.must(&format!("wish.{}", wish.name), Change::None);
-    list.must("longing", Change::None);
-    list.paragraph();
-    list.must("depart", Change::Leave);
-    list.may(&["weather", "way", "travel"]);
-    let kindness = plot.helper.filter(|&helper| grammar.name(plots.helpers[helper].1).starts_with("kind."));
-    if let Some(kindness) = kindness {
-        list.push(plots.helpers[kindness].1, None, Change::Meet);
+    if plot.ending.is_none() {
+        brief(plots, plot, &mut list);
+        return list.events;
     }
-    list.may(&["way", if wish.carried { "thinkx.carry" } else { "thinkx.seek" }, "way", "weather"]);
-    for (number, bout) in plot.bouts.iter().enumerate() {
-        let Obstacle { rules, name } = &plots.obstacles[bout.obstacle];
-        list.paragraph();
-        list.push(rules[OB], None, if name == "thief" { Change::Steal } else { Change::Block });
-        for &fail in &bout.fails {
-            list.push(rules[FAIL], Some(fail), Change::Attempt);
-        }
-        list.may(&["down"]);
-        if number == 0 {
-            list.may(&[&format!("lesson.{}", plots.themes[plot.theme])]);
-        }
-        list.paragraph();
-        match plot.helper.filter(|_| bout.helped) {
-            Some(_) if kindness.is_some() => list.must("owed", Change::Attempt),
-            Some(helper) => list.push(plots.helpers[helper].1, None, Change::Meet),
-            None => list.may(&["alone"]),
-        }
-        list.push(rules[if bout.helped { WIN } else { SOLO }], Some(bout.win), Change::Clear);
-        if bout.helped {
-            list.may(&["thanks"]);
-        }
-        list.may(&["up"]);
-        if number + 1 < plot.bouts.len() {
-            list.may(&["way", "weather"]);
-        }
+    beginning(plots, plot, &mut list);
+    for number in 0..plot.bouts.len() {
+        bout(plots, plot, number, &mut list);
     }
     ending(plots, plot, &mut list);
     list.events
+}
+
+fn brief(plots: &Plots, plot: &Skeleton, list: &mut List) {
+    let wish = plot.wish;
+    list.must(&format!("brief.wish.{}", wish.name), Change::None);
+    list.may("detail");
+    list.silent(Change::Leave);
+    list.silent(if plot.thief { Change::Steal } else { Change::Block });
+    match plot.helper {
+        Some(_) => list.must("brief.win", Change::Meet),
+        None => list.must("brief.solo", Change::Attempt),
+    }
+    list.silent(Change::Clear);
+    list.may("detail");
+    list.silent(Change::Arrive);
+    let handed_over_at_home = wish.ends_with == Holder::Other && !wish.carried;
+    if plot.outcome == Outcome::Sad {
+        list.must("brief.sad", Change::Settle(Holder::Gone));
+        list.silent(Change::Return);
+    } else if handed_over_at_home {
+        list.silent(Change::Settle(Holder::Hero));
+        list.silent(Change::Return);
+        list.must("brief.good.give", Change::Give);
+    } else {
+        let how = if wish.carried { wish.name } else { "seek" };
+        list.must(&format!("brief.good.{how}"), Change::Settle(wish.ends_with));
+        list.silent(Change::Return);
+    }
+    list.may(&format!("close.{}", plot.outcome.name()));
+    list.must(&format!("moral.{}", plots.themes[plot.theme]), Change::None);
+}
+
+fn beginning(plots: &Plots, plot: &Skeleton, list: &mut List) {
+    let wish = plot.wish;
+    list.may("homelife");
+    list.may("homelife");
+    list.may(&format!("trait.{}", plots.themes[plot.theme]));
+    list.may("detail");
+    list.paragraph();
+    list.must(&format!("wish.{}", wish.name), Change::None);
+    list.may("longing");
+    list.paragraph();
+    list.may_change("depart", Change::Leave);
+    for event in ["weather", "way", "detail", "travel", "detail"] {
+        list.may(event);
+    }
+    if let Some(helper) = plot.helper.filter(|&helper| helper < plots.deeds) {
+        list.push(plots.helpers[helper].1, None, Change::Meet);
+    }
+    for event in ["way", if wish.carried { "thinkx.carry" } else { "thinkx.seek" }, "way", "detail", "weather"] {
+        list.may(event);
+    }
+}
+
+fn bout(plots: &Plots, plot: &Skeleton, number: usize, list: &mut List) {
+    let bout = &plot.bouts[number];
+    let Obstacle { rules, name } = &plots.obstacles[bout.obstacle];
+    list.paragraph();
+    list.push(rules[OB], None, if name == "thief" { Change::Steal } else { Change::Block });
+    list.may("detail");
+    for &fail in &bout.fails {
+        list.push(rules[FAIL], Some(fail), Change::Attempt);
+    }
+    list.may("down");
+    if number == 0 {
+        list.may(&format!("lesson.{}", plots.themes[plot.theme]));
+    }
+    list.may("detail");
+    list.paragraph();
+    match plot.helper.filter(|_| bout.helped) {
+        Some(helper) if helper < plots.deeds => list.must("owed", Change::Attempt),
+        Some(helper) => list.push(plots.helpers[helper].1, None, Change::Meet),
+        None => list.may("alone"),
+    }
+    list.push(rules[if bout.helped { WIN } else { SOLO }], Some(bout.win), Change::Clear);
+    if bout.helped {
+        list.may("thanks");
+    }
+    for event in ["up", "detail", "way"] {
+        list.may(event);
+    }
 }
 
 fn ending(plots: &Plots, plot: &Skeleton, list: &mut List) {
@@ -477,22 +546,26 @@ fn ending(plots: &Plots, plot: &Skeleton, list: &mut List) {
     let sad = plot.outcome == Outcome::Sad;
     let handed_over_at_home = wish.ends_with == Holder::Other && !wish.carried;
     list.paragraph();
-    list.must("arrive", Change::Arrive);
+    list.may_change("arrive", Change::Arrive);
+    list.may("detail");
     if sad {
         list.must(&format!("sad.{}", wish.name), Change::Settle(Holder::Gone));
     } else {
         let holder = if handed_over_at_home { Holder::Hero } else { wish.ends_with };
         list.must(&format!("good.{}", wish.name), Change::Settle(holder));
-        list.may(&["up"]);
+        list.may("up");
     }
+    list.may("detail");
     list.paragraph();
+    list.may_change("return", Change::Return);
+    list.may("detail");
     if handed_over_at_home && !sad {
-        list.must("return", Change::Return);
         list.must(&format!("give.{}", wish.name), Change::Give);
-    } else {
-        list.must("return", Change::Return);
     }
-    list.push(plots.endings[plot.ending].rule, None, Change::None);
+    if let Some(ending) = plot.ending {
+        list.push(plots.endings[ending].rule, None, Change::None);
+    }
+    list.may("detail");
     list.paragraph();
     list.must(&format!("close.{}", plot.outcome.name()), Change::None);
     list.must(&format!("moral.{}", plots.themes[plot.theme]), Change::None);
@@ -508,7 +581,7 @@ struct List<'a> {
 impl List<'_> {
     fn push(&mut self, rule: RuleId, line: Option<u16>, change: Change) {
         let paragraph = std::mem::take(&mut self.paragraph);
-        self.events.push(Event { rule, line, change, optional: false, paragraph });
+        self.events.push(Event { rule, line, change, optional: false, silent: false, paragraph });
     }
 
     fn rule(&self, name: &str) -> RuleId {
@@ -519,11 +592,19 @@ impl List<'_> {
         self.push(self.rule(name), None, change);
     }
 
-    fn may(&mut self, names: &[&str]) {
-        for name in names {
-            self.must(name, Change::None);
-            self.events.last_mut().expect("just pushed").optional = true;
-        }
+    fn may(&mut self, name: &str) {
+        self.may_change(name, Change::None);
+    }
+
+    fn may_change(&mut self, name: &str, change: Change) {
+        self.must(name, change);
+        self.events.last_mut().expect("just pushed").optional = true;
+    }
+
+    /// What goes without saying.
+    fn silent(&mut self, change: Change) {
+        let rule = self.rule("detail");
+        self.events.push(Event { rule, line: None, change, optional: false, silent: true, paragraph: false });
     }
 
     fn paragraph(&mut self) {

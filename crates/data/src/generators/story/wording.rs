@@ -87,6 +87,8 @@ pub enum Slot {
     Some,
     /// A day of the month.
     Day,
+    /// What stands in the way, in a few words.
+    Block,
     /// What the hero wants to do.
     Want,
     /// And why.
@@ -151,6 +153,7 @@ impl Slot {
             "unit" => Slot::Unit,
             "k" => Slot::Some,
             "d" => Slot::Day,
+            "block" => Slot::Block,
             "want" => Slot::Want,
             "why" => Slot::Why,
             "deed" => Slot::Deed,
@@ -210,6 +213,9 @@ pub struct Teller<'a> {
     cast: &'a Cast,
     wish: &'a Wish,
     held_out: bool,
+    obstacle: String,
+    /// Home and goal have been named in full.
+    placed: [bool; 2],
     /// Beginning of the first sentence.
     pub start: String,
     /// Of a request.
@@ -244,6 +250,8 @@ impl<'a> Teller<'a> {
             cast,
             wish,
             held_out,
+            obstacle: String::new(),
+            placed: [false; 2],
             start: String::new(),
             asked: Asked::default(),
             want: None,
@@ -254,6 +262,13 @@ impl<'a> Teller<'a> {
             opponent_adjective: None,
             stated: Stated::default(),
         }
+    }
+
+    /// With the name of the first obstacle.
+    #[must_use]
+    pub fn with_obstacle(mut self, obstacle: Option<&str>) -> Teller<'a> {
+        self.obstacle = obstacle.unwrap_or_default().to_owned();
+        self
     }
 
     /// Before a paragraph: names come before pronouns.
@@ -406,13 +421,18 @@ impl<'a> Teller<'a> {
         text
     }
 
-    fn place(&mut self, slot: Slot, out: &mut String) {
+    fn place(&mut self, slot: Slot, random: &mut Pcg64, out: &mut String) {
         let cast = self.cast;
         match slot {
             Slot::Home(at) => {
                 self.stated.home = true;
                 out.push_str(if at { "in " } else { "" });
-                out.push_str(&format!("the {} of {}", cast.home.0, cast.home.1));
+                if !std::mem::replace(&mut self.placed[0], true) {
+                    out.push_str("the ");
+                    out.push_str(cast.home.0);
+                    out.push_str(" of ");
+                }
+                out.push_str(&cast.home.1);
             }
             Slot::Goal(at) => {
                 self.stated.goal = true;
@@ -421,7 +441,12 @@ impl<'a> Teller<'a> {
                     out.push_str(preposition);
                     out.push(' ');
                 }
-                out.push_str(&format!("the {adjective} {noun}"));
+                out.push_str("the ");
+                if !std::mem::replace(&mut self.placed[1], true) || random.random_range(0..100) < 25 {
+                    out.push_str(adjective);
+                    out.push(' ');
+                }
+                out.push_str(noun);
             }
             Slot::GoalTitle => out.push_str(&title(&format!("the {} {}", cast.goal.1, cast.goal.2))),
             Slot::KindTitle => out.push_str(&title(cast.hero.kind)),
@@ -476,13 +501,19 @@ impl Fill<Slot> for Teller<'_> {
             Slot::Some if self.held_out => out.push_str(["seven", "eleven"][random.random_range(0..2)]),
             Slot::Some => out.push_str(SOME[random.random_range(0..SOME.len())]),
             Slot::Day => out.push_str(&random.random_range(1..29).to_string()),
+            Slot::Block => {
+                let text = self.phrase(&format!("block.{}", self.obstacle), random);
+                out.push_str(&text);
+            }
             Slot::Want | Slot::Why => {
                 self.stated.why |= slot == Slot::Why;
                 let text = self.cached(slot, random);
                 out.push_str(&text);
             }
             Slot::Writer(number) => out.push_str(&self.cast.writers[number as usize]),
-            Slot::Home(_) | Slot::Goal(_) | Slot::GoalTitle | Slot::KindTitle | Slot::Upper(_) => self.place(slot, out),
+            Slot::Home(_) | Slot::Goal(_) | Slot::GoalTitle | Slot::KindTitle | Slot::Upper(_) => {
+                self.place(slot, random, out)
+            }
             Slot::Deed | Slot::EndWith | Slot::EndShort | Slot::EndGive | Slot::Moral => self.ask(slot, random, out),
         }
     }

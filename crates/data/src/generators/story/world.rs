@@ -96,7 +96,8 @@ impl Cast {
             World::Animals => [World::Animals, World::Animals, World::Wonders][random.random_range(0..3)],
             _ => [World::Animals, World::People, World::Wonders][random.random_range(0..3)],
         };
-        let apart = |kind: &str, others: &[&str]| others.iter().all(|other| !kind.contains(other) && !other.contains(kind));
+        let apart =
+            |kind: &str, others: &[&str]| others.iter().all(|other| !kind.contains(other) && !other.contains(kind));
         let opponent = loop {
             let kind = lexicon.opponent(random, plot.has_thief());
             if apart(kind, &[hero.kind]) {
@@ -111,7 +112,8 @@ impl Cast {
         };
         let helper = Character { name: name(random, helper_she, None), kind, she: helper_she };
         let other_she = random.random();
-        let other = Character { name: name(random, other_she, None), kind: lexicon.kin(random, other_she), she: other_she };
+        let other =
+            Character { name: name(random, other_she, None), kind: lexicon.kin(random, other_she), she: other_she };
         let writers = [true, false].map(|she| name(random, she, None));
         let numbers: &[(&str, u32)] = if held_out { &NUMBERS_HELD_OUT } else { &NUMBERS };
         Cast {
