@@ -325,6 +325,9 @@ impl Stories {
         }
         put("object", json!({"adjective": cast.thing.0, "noun": cast.thing.1}));
         put("home", json!(cast.home.1));
+        if story.style.is_some() {
+            put("writers", json!(cast.writers));
+        }
         put("goal", json!(format!("the {} {}", cast.goal.1, cast.goal.2)));
         put("theme", json!(self.plots.theme(plot)));
         put("wish", json!(plot.wish.name));
