@@ -10,20 +10,23 @@ pub mod formats;
 pub mod frames;
 pub mod help;
 pub mod json_records;
+pub mod grammar;
+pub mod grammar;
+pub mod manual;
 pub mod manual;
 pub mod names;
+pub mod questions;
+pub mod questions;
 pub mod shares;
 pub mod split;
+pub mod split;
+pub mod story;
+pub mod story;
 pub mod sums;
 #[cfg(test)]
 mod tests;
 pub mod word_problems;
 pub mod working;
-pub mod grammar;
-pub mod manual;
-pub mod questions;
-pub mod split;
-pub mod story;
 
 use manual::Manual;
 
@@ -66,6 +69,8 @@ pub const KINDS: &[Kind] = &[
         name: "word_problems",
         help: "word problems of one step or two, with or without working",
         make: word_problems::make,
+    },
+    Kind {
         name: "questions",
         help: "questions on a passage, whose answer is a span of it or is not there",
         make: questions::make,
