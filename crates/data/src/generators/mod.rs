@@ -11,16 +11,11 @@ pub mod frames;
 pub mod help;
 pub mod json_records;
 pub mod grammar;
-pub mod grammar;
-pub mod manual;
 pub mod manual;
 pub mod names;
 pub mod questions;
-pub mod questions;
 pub mod shares;
 pub mod split;
-pub mod split;
-pub mod story;
 pub mod story;
 pub mod sums;
 #[cfg(test)]
