@@ -382,8 +382,9 @@ impl<'a, F> Parser<'a, F> {
 }
 
 /// Appends a sentence as it is written: capitals where sentences begin and after `^`, `an` before a vowel sound, plurals for `~s`, single spaces, none
-/// before a mark.
+/// before a mark, no comma after a backquote, and no word twice in a row.
 pub fn append_polished(sentence: &str, out: &mut String) {
+    let begin = out.len();
     let mut capital = true;
     let mut previous = b' ';
     let bytes = sentence.as_bytes();
@@ -407,6 +408,17 @@ pub fn append_polished(sentence: &str, out: &mut String) {
             i += 2;
             continue;
         }
+        if byte == b'`' {
+            i += 1 + (bytes.get(i + 1) == Some(&b',')) as usize;
+            continue;
+        }
+        if previous == b' ' && byte.is_ascii_alphabetic() {
+            let word = sentence[i..].split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+            if ends_with_word(&out[begin..], word) {
+                i += word.len();
+                continue;
+            }
+        }
         let start = !previous.is_ascii_alphanumeric() && previous != b'\'' && previous != b'-';
         let article = start && matches!(byte, b'a' | b'A') && bytes.get(i + 1) == Some(&b' ');
         if byte.is_ascii_alphanumeric() {
@@ -423,6 +435,14 @@ pub fn append_polished(sentence: &str, out: &mut String) {
         previous = byte;
         i += 1;
     }
+}
+
+/// Whether the last word, before the space at the end, is this one.
+fn ends_with_word(text: &str, word: &str) -> bool {
+    let Some(text) = text.strip_suffix(' ') else { return false };
+    let Some(before) = text.len().checked_sub(word.len()) else { return false };
+    let bytes = text.as_bytes();
+    bytes[before..].eq_ignore_ascii_case(word.as_bytes()) && (before == 0 || !bytes[before - 1].is_ascii_alphanumeric())
 }
 
 /// Turns the noun at the end into its plural.
@@ -519,6 +539,7 @@ mod tests {
                 "\"An apple!\" cried a unicorn. \"The end.\" then An old hen came.",
             ),
             ("well , a big egg; a egg", "Well, a big egg; an egg"),
+            ("it is said that`, there had had been", "It is said that there had been"),
             ("oak~s, larch~s, mouse~s and lady~s", "Oaks, larches, mice and ladies"),
         ] {
             let mut out = String::new();

@@ -256,6 +256,11 @@ impl Stories {
             let mut start = String::new();
             let Telling { teller, used, .. } = &mut telling;
             self.grammar.expand(starts, None, held_out, random, used, teller, &mut start);
+            // What goes on without a comma: `it is said that`.
+            let open = ["that", "where", "when", "and", "but", "how", "while", "then", "year", ",", ":"];
+            if open.iter().any(|end| start.ends_with(end)) {
+                start.push('`');
+            }
             telling.teller.start = start;
         }
         let style = chance(random, self.settings.styled).then(|| STYLES[random.random_range(0..STYLES.len())]);
