@@ -36,8 +36,13 @@ impl Words<'_> {
     fn unicode(&mut self, start: usize) -> usize {
         let bytes = self.text.as_bytes();
         let first = start + run(&bytes[start..], is_space);
-        let length = bytes[first..].windows(2).position(|pair| is_space(pair[0]) && pair[1].is_ascii());
-        let end = length.map_or(bytes.len(), |length| first + length);
+        // White space is one token with other white space before it, such as an ideographic space.
+        let ends = |at: &usize| {
+            is_space(bytes[*at])
+                && bytes.get(at + 1).is_some_and(u8::is_ascii)
+                && !self.text[..*at].ends_with(char::is_whitespace)
+        };
+        let end = (first..bytes.len()).find(ends).unwrap_or(bytes.len());
         self.by_the_standard(start, end);
         end
     }
@@ -203,6 +208,7 @@ mod tests {
         assert_eq!(words("  \u{301}x"), ["  \u{301}", "x"]);
         assert_eq!(words("a.\u{301}b.. .-"), ["a.\u{301}b", "..", ".", "-"]);
         assert_eq!(words(" \n\t\u{3000}"), [""; 0]);
+        assert_eq!(split("\u{3000}  \u{ad}"), plain("\u{3000}  \u{ad}"));
     }
 
     /// Values of spaCy 3.8.18.

@@ -185,6 +185,15 @@ pub struct Told {
     pub state: State,
 }
 
+impl Story {
+    /// Whether the hero is named in the second half, and the thing after the first third: pronouns alone lose them.
+    fn keeps_hero_and_thing(&self) -> bool {
+        let bytes = self.text.len();
+        self.text[bytes / 2..].contains(self.cast.hero.name.as_str())
+            && self.text[bytes / 3..].contains(self.cast.thing.1)
+    }
+}
+
 impl Stories {
     /// A generator with these settings.
     ///
@@ -220,8 +229,12 @@ impl Stories {
         loop {
             let story = self.attempt(random, held_out, letter, target);
             let words = story.text.split_ascii_whitespace().count();
-            if (words_min..=words_max).contains(&words) {
+            let fits = (words_min..=words_max).contains(&words);
+            if fits && story.keeps_hero_and_thing() {
                 return story;
+            }
+            if fits {
+                continue;
             }
             // Nearer to the middle, where every plot fits sooner or later.
             target = (target * 3 + (words_min + words_max) / 2) / 4;
