@@ -357,9 +357,11 @@ fn schema_of(fields: &[Field]) -> Value {
 
 /// The values in words: `name: Mira; age: 7.`, one a line, or `The name is Mira and the age is 7.`
 fn facts(fields: &[Field], answer: &Value, random: &mut Pcg64) -> String {
-    // A sentence suits values that are a word or a number.
-    let simple =
-        |field: &Field| !matches!(field.kind, Type::Boolean | Type::Maybe(_) | Type::List(_) | Type::Object(_));
+    // A sentence suits values that are a word or a number, and keys that are nouns.
+    let simple = |field: &Field| {
+        !matches!(field.kind, Type::Boolean | Type::Maybe(_) | Type::List(_) | Type::Object(_))
+            && !["from", "to", "by"].contains(&field.key)
+    };
     let style = random.random_range(0..if fields.iter().all(simple) { 6 } else { 3 });
     let facts = fields.iter().map(|field| {
         let value = in_words(&answer[field.key]);
@@ -367,6 +369,9 @@ fn facts(fields: &[Field], answer: &Value, random: &mut Pcg64) -> String {
         match style {
             0 | 1 => format!("{key}: {value}"),
             2 => format!("{key} = {value}"),
+            _ if matches!(field.kind, Type::Integer(..)) && key.ends_with('s') => {
+                format!("the number of {key} is {value}")
+            }
             _ => format!("the {key} is {value}"),
         }
     });

@@ -448,7 +448,7 @@ impl Values for Story {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use regex::Regex;
 
@@ -562,6 +562,23 @@ mod tests {
             found.sort_unstable();
             assert_eq!(found, numbers, "{}", document.text);
         }
+    }
+
+    #[test]
+    fn held_out_pairs_of_numbers_never_occur_in_training() {
+        let problems = WordProblems::new(Settings { two_steps: 0.0, ..Settings::default() }).unwrap();
+        let pairs = |held_out| {
+            let all = documents(&problems, held_out, 20_000);
+            let sums = all.iter().filter(|d| d.labels["kind"] != "groups" && d.labels["kind"] != "sharing");
+            sums.map(|document| {
+                let number = |at: usize| document.labels["numbers"][at].as_i64().unwrap();
+                (number(0).min(number(1)), number(0).max(number(1)))
+            })
+            .collect::<HashSet<_>>()
+        };
+        let (training, held_out) = (pairs(false), pairs(true));
+        assert!(held_out.len() > 500, "{}", held_out.len());
+        assert_eq!(training.intersection(&held_out).next(), None);
     }
 
     #[test]
