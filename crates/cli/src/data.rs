@@ -25,7 +25,7 @@ use crate::{Failure, Outcome};
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:
-  farthing data recipes/five-minutes-data.toml          text of our own, to ./five-minutes-data
+  farthing data recipes/generated-data.toml             text of our own, to ./generated-data
   farthing data recipe.toml --plan                      its parts, and what the steps will do; nothing is written
   farthing data recipe.toml --out corpus --json         the report as JSON
   farthing data recipe.toml --rank 3 --world 8          the fourth of eight machines that share --out
