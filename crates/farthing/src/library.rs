@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hub::{Cache, HubError, Progress, Settings};
+use hub::{Cache, HubError, Name, Progress, Settings};
 use parking_lot::Mutex;
 use serve::generation::model_library::{LibraryError, ModelLibrary, PullProgress};
 use serve::generation::model_pool::ModelDescription;
@@ -34,6 +34,15 @@ impl Library {
     }
 }
 
+/// A model that is here and would not load. Its files are told by their names in the repository.
+fn unusable(cache: &Cache, name: &Name, error: Error) -> LibraryError {
+    if matches!(error, Error::Isolation(_) | Error::NotIsolated | Error::System(_)) {
+        return error.into();
+    }
+    let said = error.to_string().replace(&cache.repository(name).display().to_string(), &name.repository);
+    LibraryError::Refused(format!("{name} is here, but it would not load: {said}"))
+}
+
 fn cache() -> Result<Cache, Error> {
     Ok(Cache::new(Settings::from_env()?.cache))
 }
@@ -51,7 +60,9 @@ impl From<Error> for LibraryError {
             | Error::Tokenizer(_) => LibraryError::Refused(message),
             Error::Hub(HubError::Gated { .. } | HubError::Offline { .. }) => LibraryError::Denied(message),
             Error::Hub(HubError::Busy { .. }) => LibraryError::Busy(message),
-            Error::Hub(HubError::Room { .. }) => LibraryError::Full(message),
+            Error::Hub(HubError::Room { needed, free, .. }) => LibraryError::Full(format!(
+                "{needed} bytes are needed and {free} are free where the server keeps its models; make room there, or set its HF_HUB_CACHE to a larger disk"
+            )),
             Error::Hub(
                 HubError::Unreachable { .. }
                 | HubError::Connection { .. }
@@ -61,7 +72,7 @@ impl From<Error> for LibraryError {
                 | HubError::Checksum { .. },
             ) => LibraryError::Hub(message),
             Error::Stopped { .. } => LibraryError::Stopped(message),
-            _ => LibraryError::Failed(message),
+            _ => LibraryError::Failed { cause: message },
         }
     }
 }
@@ -118,11 +129,18 @@ impl ModelLibrary for Library {
             Some(given.strip_suffix(":latest").unwrap_or(given).to_string()).filter(|given| *given != name.to_string()),
         );
         let source = ModelSource { path: Some(path), name: name.to_string(), aliases };
-        let (candidate, _) = self.planner.candidate(&source, seconds_now())?;
-        let Candidate { path, load, description, .. } = candidate;
-        // A model that other programs put here was not looked at yet.
-        let planned = PlannedModel::open(&path, &load)?;
-        planned.texts().map_err(|e| Error::NoModel(format!("{name} is here, but it would not load: {e}")))?;
+        let looked = self.planner.candidate(&source, seconds_now()).and_then(|(candidate, _)| {
+            // A model that other programs put here was not looked at yet.
+            PlannedModel::open(&candidate.path, &candidate.load)?.texts()?;
+            Ok(candidate)
+        });
+        let Candidate { path, load, description, .. } = match looked {
+            Ok(candidate) => candidate,
+            Err(_) if cache.find(&name).map_err(Error::from)?.is_none() => {
+                return Err(LibraryError::Busy(format!("{name} was deleted while it was pulled; pull it again")));
+            }
+            Err(e) => return Err(unusable(&cache, &name, e)),
+        };
         self.known.lock().insert(description.name.clone(), (path, load));
         Ok(description)
     }
@@ -166,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_hubs_errors_are_told_apart() {
-        let (repository, path) = (String::new(), PathBuf::new());
+        let (repository, path) = (String::new(), PathBuf::from("/models"));
         let of = |error: HubError| LibraryError::from(Error::Hub(error));
         assert!(matches!(
             of(HubError::Gated { repository: repository.clone(), status: 401, step: String::new() }),
@@ -174,11 +192,14 @@ mod tests {
         ));
         assert!(matches!(of(HubError::Offline { what: String::new() }), LibraryError::Denied(_)));
         assert!(matches!(of(HubError::Busy { repository: repository.clone() }), LibraryError::Busy(_)));
-        assert!(matches!(of(HubError::Room { needed: 2, free: 1, path: path.clone() }), LibraryError::Full(_)));
+        let full = of(HubError::Room { needed: 2, free: 1, path: path.clone() });
+        assert!(matches!(full, LibraryError::Full(_)) && !full.to_string().contains("/models"), "{full}");
         assert!(matches!(of(HubError::Listing { repository, why: String::new() }), LibraryError::Hub(_)));
         assert!(matches!(of(HubError::Absent { name: String::new() }), LibraryError::Unknown(_)));
         let source = std::io::Error::other("broken");
-        assert!(matches!(of(HubError::Disk { path, source }), LibraryError::Failed(_)));
+        let failed = of(HubError::Disk { path, source });
+        assert!(!failed.to_string().contains("/models"), "{failed}");
+        assert!(matches!(failed, LibraryError::Failed { cause } if cause.contains("/models")));
         assert!(matches!(LibraryError::from(Error::Stopped { name: String::new() }), LibraryError::Stopped(_)));
     }
 }

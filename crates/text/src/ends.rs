@@ -3,7 +3,7 @@
 //! What lies far from where a text is cut has the tokens that it has in the whole text: a pre-tokenizer looks a few characters
 //! around a word, and merges stay within words. So a part is taken that has `MARGIN` tokens more than are wanted; those, next to
 //! the cut, may be other tokens than in the whole text. (Only a run of more than `MARGIN` tokens that no pre-tokenizer parts,
-//! such as thousands of equal letters, can differ beyond them.)
+//! such as thousands of equal letters, or that it parts by counting from its start, such as digits in threes, can differ beyond them.)
 
 /// Tokens next to a cut that may be other ones than in the whole text.
 const MARGIN: usize = 512;

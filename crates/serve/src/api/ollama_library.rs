@@ -35,9 +35,18 @@ impl From<LibraryError> for ApiError {
             LibraryError::Hub(_) => ApiError::new(StatusCode::BAD_GATEWAY, "hub_failed", message),
             LibraryError::Full(_) => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "disk_full", message),
             LibraryError::Stopped(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message),
-            LibraryError::Failed(_) => ApiError::fault(message),
+            LibraryError::Failed { .. } => ApiError::fault(message),
         }
     }
+}
+
+/// A line for the log, which has the cause too. A hub's words may have any characters.
+fn tell(what: &str, error: &LibraryError) {
+    let said = match error {
+        LibraryError::Failed { cause } => cause.clone(),
+        error => error.to_string(),
+    };
+    tracing::warn!(target: "farthing", "{what} failed: {}", plain(&said, 400));
 }
 
 /// The name of a request, whether its answer is streamed, and the library.
@@ -105,10 +114,8 @@ pub async fn pull(State(state): State<Arc<AppState>>, request: Request) -> Respo
     let (to, lines) = channel(64);
     let done = tokio::task::spawn_blocking(move || {
         let progress = Lines { to, last: Mutex::default(), state: Arc::clone(&state) };
-        // Told here, as nobody may wait for the outcome. A hub's words may have any characters.
-        let model = library
-            .pull(&name, &progress)
-            .inspect_err(|e| tracing::warn!(target: "farthing", "a pull failed: {}", plain(&e.to_string(), 400)))?;
+        // Told here, as nobody may wait for the outcome.
+        let model = library.pull(&name, &progress).inspect_err(|e| tell("a pull", e))?;
         tracing::info!(target: "farthing", model = model.name, "pulled");
         state.models.add(model);
         Ok::<Value, ApiError>(json!({"status": "success"}))
@@ -147,7 +154,7 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
     let (head, content) = request.into_parts();
     let outcome = async {
         let (name, _, library) = asked(&state, Request::from_parts(head.clone(), content)).await?;
-        let ids = library.served_from(&name)?;
+        let ids = library.served_from(&name).inspect_err(|e| tell("a deletion", e))?;
         let first = || state.models.describe(None).ok().map(|(model, _)| model.name);
         let before = first();
         let unloaded = ids.iter().map(|id| state.models.unload(id)).collect::<Result<Vec<_>, _>>()?;
@@ -157,7 +164,8 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
             drop(unloaded);
             library.delete(&name)
         });
-        done.await.unwrap_or_else(|_| Err(LibraryError::Failed("a fault while deleting".to_string())))?;
+        let outcome = done.await.unwrap_or_else(|_| Err(LibraryError::Failed { cause: "a fault".to_string() }));
+        outcome.inspect_err(|e| tell("a deletion", e))?;
         ids.iter().for_each(|id| state.models.remove(id));
         tracing::info!(target: "farthing", model = plain(&deleted, 200), "deleted");
         if let Some(first) = first().filter(|first| before.as_ref() != Some(first)) {
@@ -168,5 +176,29 @@ pub async fn delete(State(state): State<Arc<AppState>>, request: Request) -> Res
     match outcome.await {
         Ok(()) => StatusCode::OK.into_response(),
         Err(error) => refused(error, &head),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As docs/API.md has them.
+    #[test]
+    fn each_refusal_has_a_status() {
+        let said = || "said".to_string();
+        for (error, status) in [
+            (LibraryError::Unknown(said()), 404),
+            (LibraryError::Refused(said()), 400),
+            (LibraryError::Denied(said()), 403),
+            (LibraryError::Busy(said()), 409),
+            (LibraryError::Hub(said()), 502),
+            (LibraryError::Full(said()), 507),
+            (LibraryError::Stopped(said()), 503),
+            (LibraryError::Failed { cause: "/models/a".to_string() }, 500),
+        ] {
+            let error = ApiError::from(error);
+            assert!(error.status.as_u16() == status && !error.message.contains("/models"), "{}", error.message);
+        }
     }
 }

@@ -14,7 +14,7 @@ pub trait PullProgress: Sync {
     fn cancelled(&self) -> bool;
 }
 
-/// Why a model was not fetched or deleted.
+/// Why a model was not fetched or deleted. Messages are for clients, and name no file of the server.
 #[allow(missing_docs, reason = "the messages say what the fields are")]
 #[derive(Debug, Error)]
 pub enum LibraryError {
@@ -39,9 +39,9 @@ pub enum LibraryError {
     /// Nobody waits any more, or the server ends.
     #[error("{0}")]
     Stopped(String),
-    /// The disk, or the server's settings.
-    #[error("{0}")]
-    Failed(String),
+    /// The disk, or the server's settings. The cause names files of the server, and is for its log.
+    #[error("the server could not do that; its log says why")]
+    Failed { cause: String },
 }
 
 /// The models on this machine. All calls block.
