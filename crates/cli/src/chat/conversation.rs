@@ -51,7 +51,8 @@ pub fn save(file: &Path, messages: &[Message]) -> Result<(), Failure> {
     if file.exists() && read(file).is_err() {
         return Err(failed("it is there and holds no conversation; give another name".to_string()));
     }
-    write(file, messages).map_err(|e| failed(format!("{e}; {}", hint(&e))))
+    // The error itself would name the temporary file.
+    write(file, messages).map_err(|e| failed(format!("{}; {}", e.kind(), hint(&e))))
 }
 
 /// What to do about a conversation that could not be written.
@@ -119,7 +120,8 @@ mod tests {
         assert!(save(&other, &messages).unwrap_err().to_string().contains("holds no conversation"));
         assert_eq!(std::fs::read(&other).unwrap(), b"mine");
         let told = |file: &Path| save(file, &messages).unwrap_err().to_string();
-        assert!(told(&directory.path().join("none/a.json")).contains("a directory that is there"));
+        let nowhere = told(&directory.path().join("none/a.json"));
+        assert!(nowhere.contains("a directory that is there") && !nowhere.contains(".farthing-chat"), "{nowhere}");
         assert!(told(&directory.path().join("a\u{fffd}.json")).contains("not UTF-8"));
         assert!(hint(&ErrorKind::StorageFull.into()).contains("make room"));
         for (text, why) in [
