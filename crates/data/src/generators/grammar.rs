@@ -161,7 +161,7 @@ impl<S: Copy> Grammar<S> {
     }
 
     /// Writes one alternative of a rule, the one at `line` if given, and returns its place in the list. Frames come from the set that is asked for.
-    #[allow(clippy::too_many_arguments)] // what one step of the recursion passes on; a struct would be built anew at each level
+    #[allow(clippy::too_many_arguments)] // lent by the caller for one expansion; `Expansion` is the struct of them
     pub fn expand(
         &self,
         rule: RuleId,
