@@ -135,6 +135,7 @@ fn measure(folder: &Path, name: &str, settings: &str) {
                         documents += 1;
                     }
                     Item::Damaged(_) => damaged += 1,
+                    Item::PassedOver(_) => {}
                 }
                 Ok(())
             };

@@ -76,7 +76,7 @@ pub fn read(recipe: &Recipe, part: &Part, emit: Emit) -> Result<(), Error> {
                 mark(&mut document, is_held_out);
                 emit(Item::Document(document))
             }
-            damaged => emit(damaged),
+            other => emit(other),
         });
     };
     for number in part.range.clone() {

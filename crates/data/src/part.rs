@@ -119,7 +119,8 @@ pub fn of_file(
         Format::Parquet => return of_row_groups(&file, part_bytes, part, parts),
         Format::Text => source.separator.is_some(),
         Format::Jsonl => true,
-        Format::Warc | Format::Html => false,
+        // A line break may stand inside a field.
+        Format::Csv | Format::Tsv | Format::Warc | Format::Html => false,
     };
     // What cannot be read is told by the reader, as damage.
     let compression = Compression::of_file(&file.path).map_err(Error::io(&file.path))?;

@@ -166,6 +166,10 @@ impl Report {
             let (documents, bytes) = (dropped.volume.documents, words(dropped.volume.bytes));
             lines.push(format!("{rule:<34} {documents:>10} {bytes:>10}{example}"));
         }
+        if !self.total.passed_over.is_empty() {
+            lines.extend([String::new(), "passed over, since they hold no document:".to_string()]);
+        }
+        lines.extend(self.total.passed_over.iter().map(|(kind, records)| format!("{kind:<34} {records:>10}")));
         lines.extend(self.packed.iter().flat_map(Packed::lines));
         lines
     }

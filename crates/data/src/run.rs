@@ -108,11 +108,33 @@ impl<'a> Run<'a> {
     /// Sends all parts through all phases.
     fn documents(&self) -> Result<(), Error> {
         let done = (0..self.phases.len()).rev().find(|&at| self.is_whole(at));
-        for at in done.map_or(0, |at| at + 1)..self.phases.len() {
+        if done.is_none() {
+            self.phase(0)?;
+        }
+        self.check_sources()?;
+        for at in done.unwrap_or(0) + 1..self.phases.len() {
             self.phase(at)?;
             // Machines that share the directory wait for what lies in it: there it stays until the end.
-            if at > 0 && self.options.world == 1 && !self.options.keep_work {
+            if self.options.world == 1 && !self.options.keep_work {
                 self.forget(&self.phases[at - 1])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a run in which a source has records but no document: the recipe is wrong about it, and not the records.
+    fn check_sources(&self) -> Result<(), Error> {
+        let mut sources = vec![Tally::default(); self.recipe.sources.len()];
+        for (part, marker) in self.parts.iter().zip(self.markers(&self.phases[0])?) {
+            sources[part.source as usize].add(&marker.tally);
+        }
+        for (source, tally) in self.recipe.sources.iter().zip(sources) {
+            if let (0, Some(first)) = (tally.read.documents, tally.damaged.samples.first()) {
+                let problem = format!(
+                    "source {}: none of its {} records is a document (the first, {}: {}); correct the source, or leave it out",
+                    source.name, tally.damaged.volume.documents, first.id, first.detail
+                );
+                return Err(Error::file(&self.recipe.file, problem));
             }
         }
         Ok(())
@@ -220,6 +242,10 @@ impl<'a> Run<'a> {
                     passage.step(document)
                 }
                 Item::Damaged(damaged) => passage.damaged(&damaged),
+                Item::PassedOver(kind) => {
+                    passage.tally.passed_over(&kind);
+                    Ok(())
+                }
             })?;
         } else {
             let mut decided = PartDecisions::open(&decisions[part])?;

@@ -75,6 +75,10 @@ pub enum Format {
     Text,
     /// A JSON object a line.
     Jsonl,
+    /// Records with commas between fields, behind a header line.
+    Csv,
+    /// The same with tabs.
+    Tsv,
     /// Columns.
     Parquet,
     /// Web pages as a crawler kept them (WARC), or the text of them (WET).
@@ -109,6 +113,8 @@ const ENDINGS: &[(&str, Format)] = &[
     ("markdown", Format::Text),
     ("jsonl", Format::Jsonl),
     ("ndjson", Format::Jsonl),
+    ("csv", Format::Csv),
+    ("tsv", Format::Tsv),
     ("parquet", Format::Parquet),
     ("warc", Format::Warc),
     ("wet", Format::Warc),
@@ -128,7 +134,7 @@ impl Format {
 
     /// Whether its records have fields.
     fn has_fields(self) -> bool {
-        matches!(self, Format::Jsonl | Format::Parquet)
+        matches!(self, Format::Jsonl | Format::Csv | Format::Tsv | Format::Parquet)
     }
 }
 
@@ -235,7 +241,11 @@ impl Source {
         if self.separator.is_some() && format != Format::Text {
             return Err(format!("`separator` is for text, not for {format:?}").to_lowercase());
         }
-        let by_lines = format == Format::Jsonl || self.separator.is_some();
+        let is_table = matches!(format, Format::Csv | Format::Tsv);
+        if self.messages.is_some() && is_table {
+            return Err(format!("`messages` is a list, and fields of format {format:?} are text").to_lowercase());
+        }
+        let by_lines = format == Format::Jsonl || is_table || self.separator.is_some();
         if let Encoding::Named(encoding) = self.encoding
             && by_lines
             && !encoding.is_ascii_compatible()
@@ -274,7 +284,7 @@ impl Source {
     /// # Errors
     /// An ending that says nothing; settings that the format has not.
     pub fn format_of(&self, path: &Path) -> Result<Format, Error> {
-        let unknown = "its ending names no format; say format = \"text\", \"jsonl\", \"parquet\", \"warc\" or \"html\" in the recipe";
+        let unknown = "its ending names no format; say format = \"text\", \"jsonl\", \"csv\", \"tsv\", \"parquet\", \"warc\" or \"html\" in the recipe";
         let format = self.format.or_else(|| Format::of_ending(path)).ok_or_else(|| Error::file(path, unknown))?;
         self.check_format(format).map_err(|problem| Error::file(path, format!("source {}: {problem}", self.name)))?;
         Ok(format)

@@ -119,6 +119,9 @@ pub struct Tally {
     pub dropped: BTreeMap<String, Dropped>,
     /// Records that could not be read.
     pub damaged: Dropped,
+    /// Sound records that hold no document, by kind.
+    #[serde(default)]
+    pub passed_over: BTreeMap<String, u64>,
     /// Duplicates by the source that has the document that was kept.
     pub duplicates_of: BTreeMap<String, u64>,
     /// Lengths as read.
@@ -139,6 +142,11 @@ impl Tally {
     /// A record could not be read.
     pub fn damaged(&mut self, sample: Sample, bytes: u64) {
         self.damaged.add(&Dropped { volume: Volume { documents: 1, bytes }, samples: vec![sample] });
+    }
+
+    /// A record of this kind holds no document.
+    pub fn passed_over(&mut self, kind: &str) {
+        *entry(&mut self.passed_over, kind) += 1;
     }
 
     /// A step made another text of one that had `before` bytes.
@@ -180,6 +188,9 @@ impl Tally {
         }
         for (rule, dropped) in &other.dropped {
             entry(&mut self.dropped, rule).add(dropped);
+        }
+        for (kind, count) in &other.passed_over {
+            *entry(&mut self.passed_over, kind) += count;
         }
         for (source, count) in &other.duplicates_of {
             *entry(&mut self.duplicates_of, source) += count;

@@ -28,6 +28,7 @@ fn try_read(folder: &Path, source: &Source, part_bytes: u64) -> Result<(Vec<Docu
             match item {
                 Item::Document(document) => documents.push(document),
                 Item::Damaged(place) => damaged.push(place),
+                Item::PassedOver(_) => {}
             }
             Ok(())
         })?;
@@ -150,6 +151,26 @@ fn pages_of_a_crawl_become_documents() {
         );
         assert!(documents[1].text().starts_with("The fox ran") && !documents[1].text().contains("Home"));
         assert_eq!(documents[2].text(), "Plain text, with Äpfel.\n");
+    }
+}
+
+#[test]
+fn what_a_crawl_has_beside_pages_is_told_by_kind() {
+    for file in ["pages.warc", "pages.warc.gz"] {
+        let source = source(file, "");
+        let mut parts = Vec::new();
+        for file in source.files(&folder()).unwrap() {
+            part::of_file(0, &source, file, u64::MAX / 2, &mut parts).unwrap();
+        }
+        let mut kinds = Vec::new();
+        readers::read(&source, &parts[0], &mut |item| {
+            if let Item::PassedOver(kind) = item {
+                kinds.push(kind);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(kinds, ["status 404", "type image/*"]);
     }
 }
 

@@ -25,6 +25,7 @@ fn read_parts(folder: &Path, source: &Source, part_bytes: u64) -> (Vec<Document>
             match item {
                 Item::Document(document) => documents.push(document),
                 Item::Damaged(place) => damaged.push(place),
+                Item::PassedOver(kind) => panic!("{kind} is passed over"),
             }
             Ok(())
         })
@@ -88,6 +89,52 @@ fn a_line_separates_documents() {
     let utf_16: Vec<u8> = "\u{feff}a\n---\nb".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let (documents, damaged) = read("a.txt", &utf_16, "separator = \"---\"");
     assert!(documents.is_empty() && damaged[0].problem.starts_with("UTF-16"));
+}
+
+/// The error of reading lines in parts of so many bytes; none if they can be read.
+fn error_of(lines: &[String], settings: &str, part_bytes: u64) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.jsonl"), lines.join("\n")).unwrap();
+    let source = source(&format!("files = [\"a.jsonl\"]\n{settings}"));
+    let mut parts = Vec::new();
+    for file in source.files(folder.path()).unwrap() {
+        part::of_file(0, &source, file, part_bytes, &mut parts).unwrap();
+    }
+    let read = |part: &Part| readers::read(&source, part, &mut |_| Ok(()));
+    parts.iter().find_map(|part| read(part).err()).map(|error| error.to_string())
+}
+
+#[test]
+fn a_file_whose_first_records_all_lack_a_field_ends_the_reading() {
+    let lines = |count: usize, line: &str| vec![line.to_string(); count];
+    let wrong = lines(1000, "{\"body\": \"x\", \"n\": 1}");
+    let error = error_of(&wrong, "", u64::MAX / 2).unwrap();
+    assert!(error.contains("a.jsonl: none of its first 1000 records is a document"), "{error}");
+    assert!(error.contains("a.jsonl:1: no field \"text\"; the record has fields body, n"), "{error}");
+    assert!(error.ends_with("say in the recipe which fields are `text`, `id` or `messages`"), "{error}");
+    let error = error_of(&lines(1000, "{\"text\": 5}"), "", u64::MAX / 2).unwrap();
+    assert!(error.contains("field \"text\" is a number, not text"), "{error}");
+    let error = error_of(&lines(1000, "text"), "", u64::MAX / 2).unwrap();
+    assert!(error.contains("no JSON") && error.ends_with("which `format` it has"), "{error}");
+
+    let with = |at: usize, line: &str| {
+        let mut lines = wrong.clone();
+        lines.insert(at, line.into());
+        lines
+    };
+    assert!(error_of(&with(999, ""), "", u64::MAX / 2).is_some(), "empty lines are no records");
+    for (lines, why) in [
+        (wrong[..999].to_vec(), "too few"),
+        (with(0, "{\"text\": \"good\"}"), "one is good"),
+        (with(999, "{\"text\": \"good\"}"), "one is good"),
+        (with(500, "no json"), "not the same damage"),
+        (lines(1500, "{\"text\": \"too long\"}"), "a document, but for a limit"),
+    ] {
+        assert_eq!(error_of(&lines, "document_bytes_max = 5", u64::MAX / 2), None, "{why}");
+    }
+    // What comes before the first part that lacks it may be good.
+    let good_first = [lines(500, "{\"text\": \"good\"}"), wrong.clone(), wrong].concat();
+    assert_eq!(error_of(&good_first, "", 4000), None);
 }
 
 #[test]
@@ -330,10 +377,99 @@ fn small_files_are_read_one_after_the_other() {
         match item {
             Item::Document(document) => ids.push(format!("{} {}", document.id, document.text())),
             Item::Damaged(place) => damaged.push(place.place),
+            Item::PassedOver(kind) => panic!("{kind} is passed over"),
         }
         Ok(())
     })
     .unwrap();
     assert_eq!(ids, ["s/a.txt#0 A.", "s/b.jsonl#0 B.", "s/c.txt#0 C."]);
     assert_eq!(damaged, ["b.jsonl:2"]);
+}
+
+#[test]
+fn fields_of_csv_are_found_by_the_header() {
+    let csv = "\u{feff}id,text,\"other, one\"\r\n1,plain,x\r\n\r\n2,\"two\nlines, with \"\"quotes\"\"\",\r\n3,Äpfel,z";
+    for (name, bytes) in [
+        ("a.csv", csv.as_bytes().to_vec()),
+        ("a.csv.gz", gzip(csv.as_bytes())),
+        ("a.csv.zst", zstd::encode_all(csv.as_bytes(), 1).unwrap()),
+    ] {
+        let (documents, damaged) = read(name, &bytes, "id = \"id\"\nkeep = [\"other, one\"]");
+        assert!(damaged.is_empty(), "{damaged:?}");
+        assert_eq!(texts(&documents), ["plain", "two\nlines, with \"quotes\"", "Äpfel"]);
+        assert_eq!(documents.iter().map(|d| d.id.as_str()).collect::<Vec<_>>(), ["1", "2", "3"]);
+        let kept: Vec<&str> = documents.iter().map(|d| d.labels["other, one"].as_str().unwrap()).collect();
+        assert_eq!(kept, ["x", "", "z"]);
+    }
+    let (documents, _) = read("a.tsv", b"q\ta\nWho?\tAnn, and Bob\n", "text = \"Q: {q} A: {a}\"");
+    assert_eq!((texts(&documents), documents[0].id.as_str()), (vec!["Q: Who? A: Ann, and Bob"], "s/a.tsv#1"));
+    let (documents, _) = read("a.csv", b"text\nsch\xf6n\n", "encoding = \"windows-1252\"");
+    assert_eq!(texts(&documents), ["schön"]);
+}
+
+#[test]
+fn damaged_records_of_csv_are_told_and_passed_over() {
+    let mut csv = b"id,text\n1,good\n2\n3,a,b\n4,caf\xe9\n5,".to_vec();
+    csv.extend("x".repeat(300_000).into_bytes());
+    csv.extend(b"\n6,");
+    csv.extend(",".repeat(20_000).into_bytes());
+    csv.extend(b"\n7,also good\n8,too long for a text\n9,\"not closed\n10,lost\n");
+    csv.extend("y".repeat(300).into_bytes());
+    let (documents, damaged) = read("a.csv", &csv, "document_bytes_max = 15");
+    assert_eq!(texts(&documents), ["good", "also good"]);
+    let expected = [
+        ("a.csv: row 2", "1 instead of 2 fields"),
+        ("a.csv: row 3", "3 instead of 2 fields"),
+        ("a.csv: row 4", "field \"text\": no UTF-8 at byte 3"),
+        ("a.csv: row 5", "a record of 300001 bytes, over 60; is a quotation mark not closed?"),
+        ("a.csv: row 6", "a record of more than 10000 fields; is a quotation mark not closed?"),
+        ("a.csv: row 8", "a text of 19 bytes, over document_bytes_max = 15"),
+        ("a.csv: row 9", "a record of 320 bytes, over 60; is a quotation mark not closed?"),
+    ];
+    assert_eq!(problems(&damaged), expected);
+    assert!(damaged[3].excerpt.starts_with("5xxx") && damaged[3].excerpt.len() <= 200);
+
+    assert_eq!(problems(&read("a.csv", b"", "").1), [("a.csv", "an empty file, without a header line")]);
+    let utf_16: Vec<u8> = "\u{feff}text\nb".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(read("a.csv", &utf_16, "").1[0].problem.starts_with("UTF-16"));
+    let mut cut = gzip("text\none\n".repeat(1000).as_bytes());
+    cut.truncate(cut.len() - 10);
+    let (documents, damaged) = read("a.csv.gz", &cut, "");
+    assert!(documents.len() < 2000 && damaged.len() == 1, "{damaged:?}");
+    assert_eq!(damaged[0].problem, "the compressed file is cut off; the rest of the file is not read");
+    let many = vec!["c"; 20_000].join(",");
+    assert!(read("a.csv", many.as_bytes(), "").1[0].problem.contains("more than 10000 fields"));
+}
+
+#[test]
+fn csv_without_a_column_ends_the_reading() {
+    let error = |csv: &str, settings: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.csv"), csv).unwrap();
+        let source = source(&format!("files = [\"a.csv\"]\n{settings}"));
+        let parts = part::of(std::slice::from_ref(&source), folder.path()).unwrap();
+        readers::read(&source, &parts[0], &mut |_| Ok(())).unwrap_err().to_string()
+    };
+    let told = error("id,body\n1,x\n", "");
+    assert!(
+        told.ends_with("no field \"text\"; its columns are id, body; say in the recipe which column is `text` or `id`"),
+        "{told}"
+    );
+    assert!(error("text,text\n1,x\n", "").ends_with("2 columns have the name \"text\", and the recipe names it"));
+    let of_messages: Source =
+        toml::from_str("name = \"s\"\nfiles = [\"a.csv\"]\nmessages = \"m\"\nformat = \"csv\"").unwrap();
+    assert!(of_messages.check().unwrap_err().contains("`messages` is a list"));
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_as_csv_is_read_back(rows in prop::collection::vec((".{0,40}", "[a\"\n\r, é]{1,40}"), 1..20)) {
+        let quoted = |field: &str| format!("\"{}\"", field.replace('"', "\"\""));
+        let lines: Vec<String> = rows.iter().map(|(a, b)| format!("{},{}", quoted(a), quoted(b))).collect();
+        let (documents, damaged) = read("a.csv", format!("a,text\n{}\n", lines.join("\n")).as_bytes(), "keep = [\"a\"]");
+        prop_assert!(damaged.is_empty(), "{:?}", damaged);
+        let found: Vec<(&str, &str)> = documents.iter().map(|d| (d.labels["a"].as_str().unwrap(), d.text())).collect();
+        let expected: Vec<(&str, &str)> = rows.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        prop_assert_eq!(found, expected);
+    }
 }

@@ -26,6 +26,7 @@ pub fn run(data: &[u8]) {
                 bytes += match item {
                     Item::Document(document) => document.text().len(),
                     Item::Damaged(damaged) => damaged.problem.len(),
+                    Item::PassedOver(kind) => kind.len(),
                 };
                 Ok(())
             });

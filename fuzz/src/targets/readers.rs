@@ -1,8 +1,9 @@
-//! Files of a corpus, text, JSON lines, WARC or a page, plain or compressed: whole and in parts the same documents come out. The first byte says what
+//! Files of a corpus, text, JSON lines, CSV, WARC or a page, plain or compressed: whole and in parts the same documents come out. The first byte says what
 //! the rest is taken for.
 use std::cell::RefCell;
 use std::path::PathBuf;
 
+use data::Error;
 use data::part::Part;
 use data::readers::{self, Item};
 use data::source::Source;
@@ -50,6 +51,8 @@ fn source(first: u8) -> Option<Source> {
         b'j' => json!({"format": "jsonl", "id": "id", "keep": ["a", "b.c"], "document_bytes_max": 200}),
         b'm' => json!({"format": "jsonl", "messages": "messages"}),
         b'l' => json!({"format": "jsonl", "text": "{a}: {b.c}", "encoding": "windows-1252"}),
+        b'c' => json!({"format": "csv", "id": "id", "keep": ["a", "b.c"], "document_bytes_max": 200}),
+        b'v' => json!({"format": "tsv", "text": "{a}: {b.c}", "encoding": "windows-1252"}),
         b'w' => json!({"format": "warc"}),
         b'h' => json!({"format": "html"}),
         _ => return None,
@@ -68,8 +71,17 @@ fn read(source: &Source, part: &Part) -> Vec<String> {
         found.push(match item {
             Item::Document(document) => format!("{}\n{}", document.id, document.text()),
             Item::Damaged(damaged) => format!("{} {}", damaged.place, damaged.problem),
+            Item::PassedOver(kind) => kind,
         });
         Ok(())
+    })
+    .or_else(|error| match error {
+        // A file that is nothing like what its source says.
+        Error::File { problem, .. } => {
+            found.push(format!(" first {problem}"));
+            Ok(())
+        }
+        error => Err(error),
     })
     .expect("a file that can be read");
     found

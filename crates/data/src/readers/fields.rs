@@ -159,15 +159,25 @@ pub fn too_long(bytes: u64, max: usize) -> String {
 pub enum Problem {
     /// It has no such field.
     Missing(String),
+    /// A field of another type, and what is wrong with it in words.
+    Type(String, String),
     /// Something else, in words.
     Other(String),
 }
 
 impl Problem {
+    /// The field that is missing or of another type.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Problem::Missing(field) | Problem::Type(field, _) => Some(field),
+            Problem::Other(_) => None,
+        }
+    }
+
     /// In words, for a record with these fields.
     pub fn describe<'a>(self, names: impl Iterator<Item = &'a str>) -> String {
         match self {
-            Problem::Other(problem) => problem,
+            Problem::Other(problem) | Problem::Type(_, problem) => problem,
             Problem::Missing(field) => missing(&field, names),
         }
     }
@@ -196,7 +206,7 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 fn wrong_type(path: &str, value: &Value, expected: &str) -> Problem {
-    Problem::Other(format!("field {path:?} is {}, not {expected}", type_name(value)))
+    Problem::Type(path.to_string(), format!("field {path:?} is {}, not {expected}", type_name(value)))
 }
 
 fn find<'a>(record: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {

@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::encoding::Encoding;
-use super::fields::{Fields, Problem};
+use super::fields::{self, Fields};
 use super::lines::{Line, Lines};
 use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, id};
 use crate::part::Part;
@@ -16,6 +16,9 @@ use crate::{Document, Error};
 
 /// Bytes of a line for each of its text: other fields, and escapes.
 const LINE_PER_TEXT: usize = 4;
+
+/// Records at the beginning of a file of which one has to be a document, if all have the same damage: then the recipe is wrong, not the records.
+const FIRST_RECORDS: u64 = 1000;
 
 /// Reads the lines that begin in the part.
 pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
@@ -31,7 +34,8 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
         lines.next(&mut line, 0).map_err(Error::io(&part.file))?;
     }
     let places = LinePlaces::new(part, &lines);
-    let mut reader = Reader { source, part, fields, lines, places };
+    let start = (part.range.start == 0).then(Start::default);
+    let mut reader = Reader { source, part, fields, lines, places, start };
     while reader.lines.offset() < part.range.end {
         if !reader.read_line(&mut line, emit)? {
             break;
@@ -46,7 +50,32 @@ struct Reader<'a> {
     fields: Fields,
     lines: Lines<File>,
     places: LinePlaces<'a>,
+    /// What the records of the file had so far, while all of them have the same damage.
+    start: Option<Start>,
 }
+
+/// The first records of a file.
+#[derive(Default)]
+struct Start {
+    records: u64,
+    cause: Option<Cause>,
+    /// The first of them, with its place.
+    first: String,
+}
+
+/// What a whole file can have wrong.
+#[derive(Clone, Debug, PartialEq)]
+enum Cause {
+    /// A field that is missing or of another type.
+    Field(String),
+    /// Lines that are no JSON objects.
+    NoObject,
+    /// Anything else: it is the record's alone.
+    Other,
+}
+
+/// A line that is no document: why, and in words.
+type Problem = (Cause, String);
 
 impl Reader<'_> {
     /// Reads one line. False at the end.
@@ -57,8 +86,14 @@ impl Reader<'_> {
             Ok(Line::End) => return Ok(false),
             Ok(Line::Whole) => match self.document(line, begin) {
                 Ok(None) => return Ok(true),
-                Ok(Some(document)) => return emit(Item::Document(document)).map(|()| true),
-                Err(problem) => problem,
+                Ok(Some(document)) => {
+                    self.start = None;
+                    return emit(Item::Document(document)).map(|()| true);
+                }
+                Err((cause, problem)) => {
+                    self.first_records(cause, &problem)?;
+                    problem
+                }
             },
             Ok(Line::Long(bytes)) => {
                 format!("a line of {bytes} bytes, over {max} ({LINE_PER_TEXT} times document_bytes_max)")
@@ -74,39 +109,68 @@ impl Reader<'_> {
         Ok(true)
     }
 
+    /// Ends the reading of a file whose first records all have the same damage.
+    fn first_records(&mut self, cause: Cause, problem: &str) -> Result<(), Error> {
+        let Some(start) = &mut self.start else { return Ok(()) };
+        if cause == Cause::Other || start.cause.as_ref().is_some_and(|before| *before != cause) {
+            self.start = None;
+            return Ok(());
+        }
+        if start.records == 0 {
+            let place = self.places.place(self.lines.number())?;
+            start.first = format!("the first, {place}: {problem}");
+        }
+        start.records += 1;
+        if start.records < FIRST_RECORDS {
+            start.cause = Some(cause);
+            return Ok(());
+        }
+        let next = match cause {
+            Cause::Field(_) => "say in the recipe which fields are `text`, `id` or `messages`",
+            _ => "say in the recipe which `format` it has",
+        };
+        let problem = format!("none of its first {FIRST_RECORDS} records is a document ({}); {next}", start.first);
+        Err(Error::file(&self.part.file, problem))
+    }
+
     fn emit_damaged(&mut self, problem: String, line: &[u8], emit: Emit) -> Result<(), Error> {
         let place = self.places.place(self.lines.number())?;
         emit(damaged(place, problem, line))
     }
 
     /// The document of a line; none if there is nothing on it.
-    fn document(&self, line: &[u8], begin: u64) -> Result<Option<Document>, String> {
+    fn document(&self, line: &[u8], begin: u64) -> Result<Option<Document>, Problem> {
         let decoded;
         let line = match self.source.encoding {
             Encoding::Named(encoding) if encoding != encoding_rs::UTF_8 => {
                 decoded = encoding
                     .decode_without_bom_handling_and_without_replacement(line)
-                    .ok_or_else(|| format!("bytes that {} has not", encoding.name()))?;
+                    .ok_or_else(|| (Cause::Other, format!("bytes that {} has not", encoding.name())))?;
                 &decoded
             }
             _ if begin == 0 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff")) => {
-                return Err(UTF_16.into());
+                return Err((Cause::Other, UTF_16.into()));
             }
-            _ => std::str::from_utf8(line).map_err(|invalid| format!("no UTF-8 at byte {}", invalid.valid_up_to()))?,
+            _ => std::str::from_utf8(line)
+                .map_err(|invalid| (Cause::Other, format!("no UTF-8 at byte {}", invalid.valid_up_to())))?,
         };
         let line = if begin == 0 { line.trim_start_matches('\u{feff}') } else { line }.trim_ascii();
         if line.is_empty() {
             return Ok(None);
         }
-        let mut record = wanted(line, &self.fields)?;
-        match self.fields.document(&mut record, || id(self.source, self.part, begin)) {
-            Ok(document) => Ok(Some(document)),
-            Err(problem @ Problem::Other(_)) => Err(problem.describe(std::iter::empty())),
-            Err(problem) => {
-                let all: Map<String, Value> = serde_json::from_str(line).map_err(|error| error.to_string())?;
-                Err(problem.describe(all.keys().map(String::as_str)))
+        let mut record = wanted(line, &self.fields).map_err(|problem| (Cause::NoObject, problem))?;
+        let problem = match self.fields.document(&mut record, || id(self.source, self.part, begin)) {
+            Ok(document) => return Ok(Some(document)),
+            Err(problem) => problem,
+        };
+        let cause = problem.field().map_or(Cause::Other, |field| Cause::Field(field.into()));
+        let all: Map<String, Value> = match problem {
+            fields::Problem::Missing(_) => {
+                serde_json::from_str(line).map_err(|error| (Cause::Other, error.to_string()))?
             }
-        }
+            _ => Map::new(),
+        };
+        Err((cause, problem.describe(all.keys().map(String::as_str))))
     }
 }
 

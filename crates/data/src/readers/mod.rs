@@ -1,6 +1,7 @@
 //! Readers: files to documents. A damaged record is told and passed over; the next one is read
 
 pub mod compressed;
+mod csv;
 pub mod encoding;
 pub mod fields;
 pub mod files;
@@ -27,6 +28,8 @@ pub enum Item {
     Document(Document),
     /// What should be one, and is not.
     Damaged(Damaged),
+    /// What is none, and is sound: the kind of it, one of a bounded number.
+    PassedOver(String),
 }
 
 /// A record that is no document.
@@ -46,8 +49,8 @@ pub type Emit<'a> = &'a mut dyn FnMut(Item) -> Result<(), Error>;
 /// Reads the documents of a part in their order.
 ///
 /// # Errors
-/// A file that cannot be opened or read, a Parquet file without the columns that the recipe names, and what `emit` gives. Nothing that is
-/// wrong with a record.
+/// A file that cannot be opened or read, one without the columns or fields that the recipe names, and what `emit` gives. Nothing that is wrong with
+/// a record.
 pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     part.files().try_for_each(|file| read_file(source, file, emit))
 }
@@ -56,6 +59,8 @@ fn read_file(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     match source.format_of(&part.file)? {
         Format::Text => text::read(source, part, emit),
         Format::Jsonl => jsonl::read(source, part, emit),
+        Format::Csv => csv::read(source, part, b',', emit),
+        Format::Tsv => csv::read(source, part, b'\t', emit),
         Format::Parquet => parquet::read(source, part, emit),
         Format::Warc => warc::read(source, part, emit),
         Format::Html => html::read(source, part, emit),

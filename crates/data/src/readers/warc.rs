@@ -1,6 +1,7 @@
 //! WARC and WET: pages as a crawler kept them, and their texts (ISO 28500)
 //!
-//! Read here and not by the crate `warc` 0.4: that one allocates what `Content-Length` says, and ends at the first damaged record.
+//! Read here and not by the crate `warc` 0.4: that one holds headers and blocks of any length, and does not look for the next record behind a
+//! damaged one (`RecordIter::next` in its `warc_reader.rs`).
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -94,13 +95,53 @@ impl Header {
         }
     }
 
-    /// Whether a document may be in it.
-    fn is_wanted(&self) -> bool {
+    /// The kind of what is passed over; none if a document may be in it.
+    fn passed_over(&self) -> Option<String> {
         match self.kind.as_str() {
-            "response" => self.content_type.starts_with("application/http"),
-            "resource" | "conversion" => is_html(&self.content_type) || self.content_type.starts_with("text/plain"),
-            _ => false,
+            "response" if self.content_type.starts_with("application/http") => None,
+            "response" => Some(type_kind(&self.content_type)),
+            "resource" | "conversion" if is_html(&self.content_type) || self.content_type.starts_with("text/plain") => {
+                None
+            }
+            "resource" | "conversion" => Some(type_kind(&self.content_type)),
+            kind => Some(format!("record {}", RECORD_TYPES.iter().find(|known| **known == kind).unwrap_or(&"other"))),
         }
+    }
+}
+
+/// Types of records without a page (ISO 28500, section 6).
+const RECORD_TYPES: &[&str] = &["warcinfo", "request", "metadata", "revisit", "continuation"];
+
+/// Content types that are counted by their own name.
+const CONTENT_TYPES: &[&str] = &[
+    "application/atom+xml",
+    "application/javascript",
+    "application/json",
+    "application/octet-stream",
+    "application/pdf",
+    "application/rss+xml",
+    "application/xml",
+    "text/calendar",
+    "text/css",
+    "text/javascript",
+    "text/xml",
+];
+
+/// Top-level media types (RFC 6838, section 4.2): the others are counted by them.
+const TOP_LEVEL_TYPES: &[&str] =
+    &["application", "audio", "font", "image", "message", "model", "multipart", "text", "video"];
+
+/// The kind of what has this content type. Servers say what they like: the number of kinds is bounded.
+fn type_kind(content_type: &str) -> String {
+    let plain = content_type.split(';').next().unwrap_or_default().trim();
+    if let Some(known) = CONTENT_TYPES.iter().find(|known| **known == plain) {
+        return format!("type {known}");
+    }
+    let top = plain.split('/').next().unwrap_or_default();
+    match TOP_LEVEL_TYPES.iter().find(|known| **known == top) {
+        Some(top) => format!("type {top}/*"),
+        None if plain.is_empty() => "type not given".into(),
+        None => "type other".into(),
     }
 }
 
@@ -141,8 +182,9 @@ impl Reader<'_> {
             }
         };
         let length = header.length.unwrap_or(0);
-        if !header.is_wanted() {
+        if let Some(kind) = header.passed_over() {
             self.lines.pass(length)?;
+            emit(Item::PassedOver(kind))?;
             return Ok(true);
         }
         let max = (self.source.document_bytes_max.max(PAGE_BYTES_MAX) + HEADERS_BYTES_MAX) as u64;
@@ -162,8 +204,8 @@ impl Reader<'_> {
         }
         let start = block[..block.len().min(1 << 10)].to_vec();
         match self.document(&header, block, begin) {
-            Ok(None) => {}
-            Ok(Some(document)) => emit(Item::Document(document))?,
+            Ok(Body::Other(kind)) => emit(Item::PassedOver(kind))?,
+            Ok(Body::Page(document)) => emit(Item::Document(document))?,
             Err(problem) => emit(damaged(self.place(), problem, &start))?,
         }
         Ok(true)
@@ -198,12 +240,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The document of a record; none if it holds no text of a page.
-    fn document(&self, header: &Header, block: Vec<u8>, begin: u64) -> Result<Option<Document>, String> {
+    /// The document of a record, or the kind of what it holds instead.
+    fn document(&self, header: &Header, block: Vec<u8>, begin: u64) -> Result<Body<Document>, String> {
         let (content_type, body) = match header.kind.as_str() {
             "response" => match response(&block)? {
-                Some(response) => response,
-                None => return Ok(None),
+                Body::Page(response) => response,
+                Body::Other(kind) => return Ok(Body::Other(kind)),
             },
             _ => (header.content_type.clone(), block),
         };
@@ -221,7 +263,7 @@ impl Reader<'_> {
             let encoding = named.map_or(self.source.encoding, Encoding::Named);
             Document::new(id, decode(body, encoding)?.text)
         } else {
-            return Ok(None);
+            return Ok(Body::Other(type_kind(&content_type)));
         };
         if document.text().len() > self.source.document_bytes_max {
             return Err(super::fields::too_long(document.text().len() as u64, self.source.document_bytes_max));
@@ -231,12 +273,20 @@ impl Reader<'_> {
                 document.labels.insert(name.into(), value.clone().into());
             }
         }
-        Ok(Some(document))
+        Ok(Body::Page(document))
     }
 }
 
-/// Type and body of an HTTP response; none unless it is one of 200.
-fn response(block: &[u8]) -> Result<Option<(String, Vec<u8>)>, String> {
+/// What a record holds.
+#[derive(Debug, PartialEq, Eq)]
+enum Body<T> {
+    Page(T),
+    /// Something else, by its kind.
+    Other(String),
+}
+
+/// Type and body of an HTTP response of status 200.
+fn response(block: &[u8]) -> Result<Body<(String, Vec<u8>)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; HTTP_HEADERS_MAX];
     let mut parser = httparse::ParserConfig::default();
     parser.allow_spaces_after_header_name_in_responses(true).ignore_invalid_headers_in_responses(true);
@@ -246,8 +296,10 @@ fn response(block: &[u8]) -> Result<Option<(String, Vec<u8>)>, String> {
         Ok(httparse::Status::Partial) => return Err("an HTTP response that is cut off in its headers".into()),
         Err(error) => return Err(format!("an HTTP response that is damaged: {error}")),
     };
-    if response.code != Some(200) {
-        return Ok(None);
+    match response.code {
+        Some(200) => {}
+        Some(code @ 100..600) => return Ok(Body::Other(format!("status {code}"))),
+        _ => return Ok(Body::Other("status other".into())),
     }
     let value = |name: &str| {
         let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
@@ -271,7 +323,7 @@ fn response(block: &[u8]) -> Result<Option<(String, Vec<u8>)>, String> {
         }
         _ => body,
     };
-    Ok(Some((content_type, unpacked)))
+    Ok(Body::Page((content_type, unpacked)))
 }
 
 fn unpack(decoder: impl Read) -> Result<Vec<u8>, String> {
@@ -305,16 +357,35 @@ mod tests {
 
     #[test]
     fn responses_are_undone() {
+        let page = |kind: &str, body: &[u8]| Ok(Body::Page((kind.to_string(), body.to_vec())));
         let plain = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=UTF-8\r\n\r\n<p>x".as_slice();
-        assert_eq!(response(plain), Ok(Some(("text/html; charset=utf-8".into(), b"<p>x".to_vec()))));
-        assert_eq!(response(b"HTTP/1.1 404 Not Found\r\n\r\nx"), Ok(None));
+        assert_eq!(response(plain), page("text/html; charset=utf-8", b"<p>x"));
+        assert_eq!(response(b"HTTP/1.1 404 Not Found\r\n\r\nx"), Ok(Body::Other("status 404".into())));
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
-        assert_eq!(response(chunked), Ok(Some((String::new(), b"abcde".to_vec()))));
+        assert_eq!(response(chunked), page("", b"abcde"));
         let undone = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n<p>text";
-        assert_eq!(response(undone), Ok(Some((String::new(), b"<p>text".to_vec()))));
+        assert_eq!(response(undone), page("", b"<p>text"));
         assert!(response(b"HTTP/1.1 200 OK\r\nContent-Type").is_err());
         assert!(response(b"no http\r\n\r\n").is_err());
         let huge = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\nabc";
-        assert_eq!(response(huge), Ok(Some((String::new(), b"fffffffffffffff\r\nabc".to_vec()))));
+        assert_eq!(response(huge), page("", b"fffffffffffffff\r\nabc"));
+    }
+
+    #[test]
+    fn kinds_of_what_is_passed_over_are_few() {
+        for (content_type, kind) in [
+            ("application/pdf; x=1", "type application/pdf"),
+            ("application/x-1234", "type application/*"),
+            ("image/png", "type image/*"),
+            ("text/htmlx", "type text/*"),
+            ("", "type not given"),
+            ("nonsense", "type other"),
+            ("x-y/z", "type other"),
+        ] {
+            assert_eq!(type_kind(content_type), kind);
+        }
+        assert_eq!(response(b"HTTP/1.1 999 Denied\r\n\r\nx"), Ok(Body::Other("status other".into())));
+        let header = Header { kind: "forged".into(), ..Header::default() };
+        assert_eq!(header.passed_over().as_deref(), Some("record other"));
     }
 }

@@ -128,6 +128,7 @@ impl Index {
                 Item::Document(document) => self.add_text(document.text(), number as u32, &part.file),
                 // What is not read could not be found.
                 Item::Damaged(damaged) => Err(file(format!("{}: {}", damaged.place, damaged.problem))),
+                Item::PassedOver(_) => Ok(()),
             })?;
         }
         Ok(())
