@@ -114,7 +114,7 @@ fn measure(documents: &[Document], bytes: f64, tokenizer: &Path, out: &Path) {
 
     let run = out.join("0.tokens");
     timed("tokenize into a token run", "MB", bytes, || {
-        tokenize(documents.iter().cloned().map(Ok::<_, Error>), &tokenizer, &run, |_, _| Ok(())).expect("a run");
+        tokenize(documents.iter().cloned().map(Ok::<_, Error>), &tokenizer, &run, false, |_, _| Ok(())).expect("a run");
     });
     let mut fit = Fit::new(&tokenizer);
     for document in documents {

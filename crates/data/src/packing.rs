@@ -101,6 +101,9 @@ impl<'a> Packing<'a> {
         let name = |hasher: &blake3::Hasher, kind: &str| {
             run.options.out.join("work").join(format!("{kind}-{}", &hasher.finalize().to_hex()[..12]))
         };
+        if run.recipe.shards.as_ref().is_some_and(|settings| settings.masks) {
+            hasher.update(b"masks");
+        }
         let tokens = name(&hasher, "tokens");
         let shares: Vec<Share> = run.recipe.sources.iter().map(crate::source::Source::share).collect();
         hasher.update(format!("{:?} {shares:?}", run.recipe.shards).as_bytes());
@@ -225,7 +228,8 @@ impl<'a> Packing<'a> {
         }
         let source = &self.run.recipe.sources[self.run.parts[part].source as usize].name;
         let mut fit = Fit::new(tokenizer);
-        tokenize(phase::documents_of(self.last(), part)?, tokenizer, &tokens, |document, tokens| {
+        let masks = self.run.recipe.shards.as_ref().is_some_and(|settings| settings.masks);
+        tokenize(phase::documents_of(self.last(), part)?, tokenizer, &tokens, masks, |document, tokens| {
             fit.count(tokenizer, source, document, tokens);
             self.run.progress.advance(document.text().len() as u64, 1);
             self.run.progress.check()

@@ -56,6 +56,11 @@ pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: 
     for (from, name) in packing.iter().flat_map(|packing| packing.files()) {
         folders.push((name, listed(&from)?));
     }
+    // What an earlier recipe made and this one does not.
+    for folder in ["tokenizer", "shards"].map(|name| out.join(name)) {
+        remove(&folder)?;
+    }
+    folders.retain(|(name, files)| !files.is_empty() || matches!(*name, "documents" | "rejected"));
     let mut files = Vec::new();
     for (folder, files_in) in &folders {
         place(files_in, &out.join(folder))?;

@@ -338,3 +338,79 @@ fn damage_is_found() {
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");
     }
 }
+
+#[test]
+fn masks_are_shards_beside_those_of_the_tokens() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0.tokens");
+    let mut writer = run::Writer::create(&path, [1; 32]).unwrap();
+    for document in 0..200u32 {
+        // A loss is taken of each token whose place the document's number divides.
+        let token = |i: u32| if i.is_multiple_of(document + 1) { i + 1 } else { (i + 1) | run::MASKED };
+        let tokens: Vec<u32> = (0..document % 50).map(token).collect();
+        writer
+            .document(&format!("a#{document}"), document % 10 == 0, &[&[document + 1000][..], &tokens].concat())
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    let sources = [(Share::Epochs(2.0), vec![path])];
+    let (with, without) = (directory.path().join("with"), directory.path().join("without"));
+    let masked = plan(&sources, &Settings { masks: true, ..settings() }, 3).unwrap();
+    write(&masked, &with, ALONE);
+    let plain = plan(&sources, &settings(), 3).unwrap();
+    write(&plain, &without, ALONE);
+    let recipe = blake3::hash(b"");
+    let shards = Shards::collect(&masked, &with, recipe).unwrap().unwrap();
+    assert!(Shards::collect(&plain, &without, recipe).unwrap().unwrap().splits[&Split::Train][0].mask.is_none());
+
+    let mut documents = 0;
+    for description in shards.splits.values().flatten() {
+        for ending in ["bin", "idx"] {
+            let name = format!("{}.{ending}", description.name);
+            assert!(std::fs::read(with.join(&name)).unwrap() == std::fs::read(without.join(&name)).unwrap(), "{name}");
+        }
+        let tokens = megatron::Reader::open(&with.join(&description.name)).unwrap();
+        let mask = megatron::Reader::open(&with.join(description.mask_name())).unwrap();
+        assert_eq!(mask.token_type(), megatron::TokenType::Uint8);
+        assert_eq!((mask.documents(), mask.tokens()), (tokens.documents(), tokens.tokens()));
+        for document in 0..tokens.documents() {
+            let (mut ids, mut bits) = (Vec::new(), Vec::new());
+            tokens.read(document, &mut ids).unwrap();
+            mask.read(document, &mut bits).unwrap();
+            let number = ids[0] - 1000;
+            let expected: Vec<u32> = ids[1..].iter().map(|id| u32::from((id - 1).is_multiple_of(number + 1))).collect();
+            assert_eq!(bits, [&[1][..], &expected].concat(), "document {number}");
+            documents += 1;
+        }
+    }
+    assert_eq!(documents, 180 * 2 + 20);
+
+    Shards::open(&with).unwrap().verify(&with).unwrap();
+    let bin = with.join("train-00000-mask.bin");
+    let mut bytes = std::fs::read(&bin).unwrap();
+    bytes[3] ^= 1;
+    std::fs::write(&bin, &bytes).unwrap();
+    let error = shards.verify(&with).unwrap_err().to_string();
+    assert!(error.contains("train-00000-mask.bin: its blake3 is"), "{error}");
+    std::fs::write(&bin, &bytes[1..]).unwrap();
+    assert!(Shards::open(&with).unwrap_err().to_string().contains("train-00000-mask.bin"));
+    // A mask that is lost or damaged is made again with its shard.
+    std::fs::remove_file(&bin).unwrap();
+    write(&masked, &with, ALONE);
+    Shards::collect(&masked, &with, recipe).unwrap().unwrap().verify(&with).unwrap();
+}
+
+#[test]
+fn shards_that_no_plan_has_any_more_are_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = [(Share::Epochs(1.0), source(directory.path(), 0, &[100], |_| 50))];
+    let shards = directory.path().join("shards");
+    let many = plan(&sources, &Settings { masks: true, ..settings() }, 1).unwrap();
+    write(&many, &shards, ALONE);
+    let one = plan(&sources, &Settings { shard_tokens: 1 << 20, ..settings() }, 1).unwrap();
+    write(&one, &shards, ALONE);
+    std::fs::write(shards.join("train-notes.txt"), "not ours").unwrap();
+    Shards::collect(&one, &shards, blake3::hash(b"")).unwrap().unwrap();
+    let left: Vec<String> = files(&shards).into_keys().collect();
+    assert_eq!(left, ["shards.json", "train-00000.bin", "train-00000.idx", "train-00000.json", "train-notes.txt"]);
+}

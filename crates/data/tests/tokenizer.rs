@@ -280,7 +280,7 @@ fn a_part_is_tokenized_once() {
     let pass = |tokenizer: &Tokenizer| {
         let mut seen = 0;
         let documents = documents.iter().cloned().map(Ok::<_, Error>);
-        tokenize(documents, tokenizer, &path, |_, _| {
+        tokenize(documents, tokenizer, &path, false, |_, _| {
             seen += 1;
             Ok(())
         })
@@ -303,7 +303,7 @@ fn a_part_is_tokenized_once() {
     assert_eq!(number, 300);
     // Another tokenizer makes the run again.
     assert_eq!(pass(&THREE), 300);
-    let error = tokenize(std::iter::once(Err(Error::Stopped)), &SINGLE, &path, |_, _| Ok(())).unwrap_err();
+    let error = tokenize(std::iter::once(Err(Error::Stopped)), &SINGLE, &path, false, |_, _| Ok(())).unwrap_err();
     assert!(matches!(error, Error::Stopped));
     assert_eq!(run::Reader::open(&path).unwrap().tokenizer(), THREE.hash());
 }
@@ -359,6 +359,122 @@ proptest! {
             }
             let bytes: Vec<u8> = ids.iter().flat_map(|&id| tokenizer.bytes(id).to_vec()).collect();
             prop_assert_eq!(String::from_utf8(bytes).unwrap(), text.clone());
+        }
+    }
+}
+
+/// The bytes of the tokens that a loss is taken of, with how many there are.
+fn trained_on(tokenizer: &Tokenizer, tokens: &[u32]) -> (Vec<u8>, usize) {
+    let trained: Vec<u32> = tokens.iter().copied().filter(|token| token & run::MASKED == 0).collect();
+    (trained.iter().flat_map(|&token| tokenizer.bytes(token).to_vec()).collect(), trained.len())
+}
+
+#[test]
+fn a_loss_is_taken_of_the_words_of_the_assistant_alone() {
+    let [user, assistant, end] = [rules::USER, rules::ASSISTANT, rules::EOS];
+    let text = format!("{user}Hi Tom's cat{assistant}  the end.{end}{user}Ciao{assistant}中文 ü!{end}");
+    let place = |piece: &str| text.match_indices(piece).map(|(at, _)| at..at + piece.len()).collect::<Vec<_>>();
+    let mut marks = [place(user), place(assistant), place(end)].concat();
+    marks.sort_by_key(|mark| mark.start);
+    let spans = [place(&format!("  the end.{end}")), place(&format!("中文 ü!{end}"))].concat();
+    let label = |ranges: &[std::ops::Range<usize>]| ranges.iter().map(|r| json!([r.start, r.end])).collect::<Value>();
+    let mut document = Document::new("a#0", text.clone());
+    document.labels.insert("marks".into(), label(&marks));
+    document.labels.insert("spans".into(), label(&spans));
+    for tokenizer in [&*SINGLE, &*THREE, &*BUNDLED] {
+        let (mut tokens, mut masked) = (Vec::new(), Vec::new());
+        let mut encoder = Encoder::new(tokenizer);
+        encoder.document(&document, &mut tokens).unwrap();
+        encoder.masked_document(&document, &mut masked).unwrap();
+        assert_eq!(masked.iter().map(|token| token & !run::MASKED).collect::<Vec<_>>(), tokens);
+        let (bytes, _) = trained_on(tokenizer, &masked);
+        assert_eq!(String::from_utf8(bytes).unwrap(), format!("  the end.{end}中文 ü!{end}"));
+        // A document without spans is trained on whole, one with none of them not at all.
+        let plain = Document::new("a#1", text.clone());
+        encoder.document(&plain, &mut tokens).unwrap();
+        encoder.masked_document(&plain, &mut masked).unwrap();
+        assert_eq!(masked, tokens);
+        let mut none = plain.clone();
+        none.labels.insert("spans".into(), json!([]));
+        encoder.masked_document(&none, &mut masked).unwrap();
+        assert_eq!(trained_on(tokenizer, &masked).1, 0);
+    }
+    document.labels.insert("spans".into(), json!([[0, 9999]]));
+    let error = Encoder::new(&SINGLE).masked_document(&document, &mut Vec::new()).unwrap_err();
+    assert!(error.contains("label spans of document \"a#0\" does not fit its text"), "{error}");
+}
+
+#[test]
+fn a_token_across_the_border_of_a_span_is_trained_on() {
+    // The space belongs to the name before it, and its token to the word behind it.
+    let text = "User: the cat\nAssistant: walking\nUser: the";
+    let start = text.find("walking").unwrap();
+    let mut document = Document::new("a#0", text);
+    document.labels.insert("spans".into(), json!([[start, start + 7]]));
+    let mut tokens = Vec::new();
+    Encoder::new(&BUNDLED).masked_document(&document, &mut tokens).unwrap();
+    let (bytes, _) = trained_on(&BUNDLED, &tokens);
+    assert_eq!(String::from_utf8(bytes).unwrap(), " walking");
+    // What ends a text ends it for the model too: the end token is trained on, the one that begins is not.
+    let text = "User: the cat\nAssistant: walking";
+    let mut document = Document::new("a#1", text);
+    document.labels.insert("spans".into(), json!([[start, text.len()]]));
+    Encoder::new(&BUNDLED).masked_document(&document, &mut tokens).unwrap();
+    let (bytes, _) = trained_on(&BUNDLED, &tokens);
+    assert_eq!(String::from_utf8(bytes).unwrap(), format!(" walking{}", rules::EOS));
+}
+
+/// The same tokenizer behind a normalizer.
+fn normalized(normalizer: Value) -> Tokenizer {
+    let trained = train(&settings(Digits::Single), corpus().iter()).unwrap();
+    let mut json: Value = serde_json::from_slice(&trained.tokenizer).unwrap();
+    json["normalizer"] = normalizer;
+    Tokenizer::from_json(json.to_string().as_bytes(), &trained.config, &Ends::default()).unwrap()
+}
+
+#[test]
+fn masks_fit_texts_that_a_normalizer_changes() {
+    let tokenizer = normalized(json!({"type": "Replace", "pattern": {"String": "the"}, "content": "walking"}));
+    let text = "the cat sat the mat";
+    let mut document = Document::new("a#0", text);
+    document.labels.insert("spans".into(), json!([[8, 15]]));
+    let mut tokens = Vec::new();
+    Encoder::new(&tokenizer).masked_document(&document, &mut tokens).unwrap();
+    let (bytes, _) = trained_on(&tokenizer, &tokens);
+    assert_eq!(String::from_utf8(bytes).unwrap(), " sat walking");
+}
+
+proptest! {
+    #[test]
+    fn masks_are_exact_at_the_bytes_of_tokens(seed: u64, cuts in prop::collection::vec(0usize..400, 0..12), long in prop::bool::weighted(0.1)) {
+        let all = corpus();
+        let mut text = all[seed as usize % all.len()].text().repeat(if long { 2000 } else { 1 });
+        text.truncate(text.floor_char_boundary(600_000));
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| text.floor_char_boundary(cut * text.len() / 400)).collect();
+        cuts.sort_unstable();
+        cuts.dedup();
+        let spans: Vec<&[usize]> = cuts.chunks_exact(2).collect();
+        let mut document = Document::new("a#0", text.clone());
+        document.labels.insert("spans".into(), json!(spans));
+        for tokenizer in [&*SINGLE, &*BUNDLED] {
+            let mut tokens = Vec::new();
+            Encoder::new(tokenizer).masked_document(&document, &mut tokens).unwrap();
+            let [bos, eos] = tokenizer.ends();
+            let mut at = 0;
+            for (i, &token) in tokens.iter().enumerate() {
+                let (id, trained) = (token & !run::MASKED, token & run::MASKED == 0);
+                if i == 0 && Some(id) == bos {
+                    prop_assert!(!trained);
+                } else if i + 1 == tokens.len() && Some(id) == eos {
+                    prop_assert_eq!(trained, spans.last().is_some_and(|span| span[1] == text.len()));
+                } else {
+                    let end = at + tokenizer.bytes(id).len();
+                    let touches = (at..end).any(|byte| spans.iter().any(|span| (span[0]..span[1]).contains(&byte)));
+                    prop_assert_eq!(trained, touches, "token {} at {}..{}", i, at, end);
+                    at = end;
+                }
+            }
+            prop_assert_eq!(at, text.len());
         }
     }
 }

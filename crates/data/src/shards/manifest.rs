@@ -1,6 +1,6 @@
 //! What shards are: shards.json, with the hash and the counts of every file, and the mix and tokenizer they come from
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::megatron::{self, TokenType, Written};
-use super::mix::{Plan, Shard, Split, Volume};
+use super::mix::{MASK_ENDING, Plan, Shard, Split, Volume};
 use crate::{Error, atomic};
 
 /// The name of the file.
@@ -30,11 +30,19 @@ pub struct Description {
     /// Counts and hashes.
     #[serde(flatten)]
     pub written: Written,
+    /// The same of its mask (`train-00000-mask.bin` and `.idx`): a byte for each token, 1 where a loss is taken of it and 0 elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Written>,
 }
 
 impl Description {
-    pub(super) fn new(plan: &Plan, shard: Shard, written: Written) -> Description {
-        Description { name: shard.name(), plan: plan.identity().to_hex().to_string(), written }
+    pub(super) fn new(plan: &Plan, shard: Shard, written: Written, mask: Option<Written>) -> Description {
+        Description { name: shard.name(), plan: plan.identity().to_hex().to_string(), written, mask }
+    }
+
+    /// The name of its mask, before `.bin` and `.idx`.
+    pub fn mask_name(&self) -> String {
+        format!("{}{MASK_ENDING}", self.name)
     }
 
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
@@ -54,7 +62,10 @@ impl Description {
         let description: Option<Description> = read(&path).ok();
         Ok(description.filter(|description| {
             let there = Shards::check(directory, description, TokenType::of_vocabulary(plan.vocabulary())).is_ok();
-            description.plan == plan.identity().to_hex().as_str() && description.name == shard.name() && there
+            description.plan == plan.identity().to_hex().as_str()
+                && description.name == shard.name()
+                && description.mask.is_some() == plan.masks()
+                && there
         }))
     }
 }
@@ -107,6 +118,7 @@ impl Shards {
             };
             splits.entry(shard.split).or_default().push(description);
         }
+        remove_others(plan, directory)?;
         let source = |mixed: &super::mix::Mixed| SourceShare {
             name: mixed.source.name.clone(),
             epochs: mixed.epochs(),
@@ -157,16 +169,35 @@ impl Shards {
             let (bin, index) = megatron::paths(&directory.join(&description.name));
             same(&bin, &description.written.bin_blake3)?;
             same(&index, &description.written.idx_blake3)?;
+            if let Some(mask) = &description.mask {
+                let (bin, index) = megatron::paths(&directory.join(description.mask_name()));
+                same(&bin, &mask.bin_blake3)?;
+                same(&index, &mask.idx_blake3)?;
+            }
         }
         Ok(())
     }
 
     fn check(directory: &Path, description: &Description, token_type: TokenType) -> Result<(), Error> {
-        let prefix = directory.join(&description.name);
-        let Written { documents, tokens, idx_blake3, .. } = &description.written;
-        let (bin, index) = megatron::paths(&prefix);
+        let Description { written, mask, name, .. } = description;
+        Shards::check_pair(&directory.join(name), written, token_type)?;
+        let Some(mask) = mask else { return Ok(()) };
+        if (mask.documents, mask.tokens) != (written.documents, written.tokens) {
+            let (bin, _) = megatron::paths(&directory.join(description.mask_name()));
+            let problem = format!(
+                "a mask of {} tokens, its shard has {}; remove it with its .json, and the same command makes it again",
+                mask.tokens, written.tokens
+            );
+            return Err(Error::file(bin, problem));
+        }
+        Shards::check_pair(&directory.join(description.mask_name()), mask, TokenType::Uint8)
+    }
+
+    fn check_pair(prefix: &Path, written: &Written, token_type: TokenType) -> Result<(), Error> {
+        let Written { documents, tokens, idx_blake3, .. } = written;
+        let (bin, index) = megatron::paths(prefix);
         same(&index, idx_blake3)?;
-        let shard = megatron::Reader::open(&prefix)?;
+        let shard = megatron::Reader::open(prefix)?;
         let found = (shard.documents() as u64, shard.tokens(), shard.token_type());
         let bytes = std::fs::metadata(&bin).map_err(Error::io(&bin))?.len();
         if found != (*documents, *tokens, token_type) || bytes != tokens * token_type.bytes() as u64 {
@@ -177,6 +208,34 @@ impl Shards {
         }
         Ok(())
     }
+}
+
+/// Removes the files of shards that the plan has not, such as those of a larger plan before it.
+fn remove_others(plan: &Plan, directory: &Path) -> Result<(), Error> {
+    let names = |shard: Shard| {
+        let (name, mask) = (shard.name(), plan.masks().then(|| shard.mask_name()));
+        [Some(format!("{name}.json")), Some(name), mask].into_iter().flatten()
+    };
+    let kept: BTreeSet<String> = plan.shards().flat_map(names).collect();
+    for entry in std::fs::read_dir(directory).map_err(Error::io(directory))? {
+        let path = entry.map_err(Error::io(directory))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let prefix = name.strip_suffix(".bin").or_else(|| name.strip_suffix(".idx")).unwrap_or(name);
+        if is_of_shard(name) && !kept.contains(prefix) {
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is a name that files of shards have.
+fn is_of_shard(name: &str) -> bool {
+    let Some((stem, "bin" | "idx" | "json")) = name.rsplit_once('.') else { return false };
+    let number = [Split::Train, Split::HeldOut]
+        .into_iter()
+        .find_map(|split| stem.strip_prefix(split.name())?.strip_prefix('-'))
+        .map(|number| number.strip_suffix(MASK_ENDING).unwrap_or(number));
+    number.is_some_and(|number| number.len() >= 5 && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Whether a file has this blake3.

@@ -44,11 +44,14 @@ pub struct Settings {
     pub held_out: f64,
     /// Tokens in a shard, about.
     pub shard_tokens: u64,
+    /// Whether each shard has a second one beside it that says of which tokens a loss is taken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub masks: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { tokens: None, epochs_max: 4.0, held_out: 0.0, shard_tokens: 1 << 26 }
+        Settings { tokens: None, epochs_max: 4.0, held_out: 0.0, shard_tokens: 1 << 26, masks: false }
     }
 }
 
@@ -242,6 +245,11 @@ impl Plan {
             .flat_map(|split| (0..self.shards[split as usize]).map(move |number| Shard { split, number }))
     }
 
+    /// Whether shards have masks.
+    pub fn masks(&self) -> bool {
+        self.settings.masks
+    }
+
     /// A hash of all that the shards follow from.
     pub fn identity(&self) -> blake3::Hash {
         let mut hash = blake3::Hasher::new();
@@ -361,6 +369,9 @@ fn in_words(count: u64) -> String {
     }
 }
 
+/// What the name of a mask has behind that of its shard.
+pub const MASK_ENDING: &str = "-mask";
+
 /// One shard of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Shard {
@@ -374,5 +385,10 @@ impl Shard {
     /// Its name, before `.bin` and `.idx`.
     pub fn name(self) -> String {
         format!("{}-{:05}", self.split.name(), self.number)
+    }
+
+    /// The name of its mask, before `.bin` and `.idx`.
+    pub fn mask_name(self) -> String {
+        format!("{}{MASK_ENDING}", self.name())
     }
 }

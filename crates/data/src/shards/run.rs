@@ -1,6 +1,6 @@
 //! Token runs: the tokens of one part's documents, with what mixing needs to know of each, in one checksummed file
 //!
-//! The file (little-endian): the tokens, document after document, each as u32; a record of 32 bytes for each document; and a trailer of 104 bytes:
+//! The file (little-endian): the tokens, document after document, each as u32 with [`MASKED`] where no loss is to be taken of it; a record of 32 bytes for each document; and a trailer of 104 bytes:
 //! magic, version, numbers of documents and tokens, blake3 of the records, blake3 of the tokenizer, and a hash of the trailer itself. Every record
 //! has a hash of its document's tokens, so that reading any of them shows damage.
 
@@ -19,6 +19,9 @@ const VERSION: u64 = 1;
 const RECORD_BYTES: usize = 32;
 const TRAILER_BYTES: usize = 104;
 const TOKEN_BYTES: u64 = 4;
+
+/// The bit of a token that no loss is to be taken of. Vocabularies are far smaller.
+pub const MASKED: u32 = 1 << 31;
 
 /// What mixing needs to know of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -121,13 +121,22 @@ fn write_shard(
 ) -> Result<(), Error> {
     let mut writer =
         megatron::Writer::create(&directory.join(shard.name()), TokenType::of_vocabulary(plan.vocabulary()))?;
-    let mut tokens = Vec::new();
+    let mask = directory.join(shard.mask_name());
+    let mut mask_writer = plan.masks().then(|| megatron::Writer::create(&mask, TokenType::Uint8)).transpose()?;
+    let (mut tokens, mut mask) = (Vec::new(), Vec::new());
     for placed in places {
         runs.open(placed.run)?.read(&placed.entry, &mut tokens)?;
+        if let Some(writer) = &mut mask_writer {
+            mask.clear();
+            mask.extend(tokens.iter().map(|token| u32::from(token & run::MASKED == 0)));
+            writer.document(&mask)?;
+        }
+        tokens.iter_mut().for_each(|token| *token &= !run::MASKED);
         writer.document(&tokens)?;
         written(tokens.len() as u64)?;
     }
-    Description::new(plan, shard, writer.finish()?).write(directory)
+    let mask = mask_writer.map(megatron::Writer::finish).transpose()?;
+    Description::new(plan, shard, writer.finish()?, mask).write(directory)
 }
 
 /// Token runs by number; not more are open than a process may have.

@@ -8,11 +8,11 @@ use ahash::AHashMap;
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokenizers::{AddedToken, Model, ModelWrapper};
+use tokenizers::{AddedToken, Model, ModelWrapper, PostProcessorWrapper};
 
 use super::split::Splitter;
 use crate::shards::run;
-use crate::steps::marks::{self, MARKS};
+use crate::steps::marks::{self, MARKS, SPANS};
 use crate::{Document, Error};
 
 /// Largest description of a tokenizer.
@@ -88,6 +88,8 @@ impl Tokenizer {
         let mut library = guarded(|| tokenizers::Tokenizer::from_bytes(json))?;
         library.with_padding(None);
         library.with_truncation(None).map_err(|e| e.to_string())?;
+        // It adds no tokens here, but would cut white space off the places of tokens.
+        library.with_post_processor(None::<PostProcessorWrapper>);
         if let ModelWrapper::BPE(model) = library.get_model()
             && let Some(dropout) = model.dropout.filter(|&dropout| dropout > 0.0)
         {
@@ -278,6 +280,88 @@ impl<'a> Encoder<'a> {
         Ok(())
     }
 
+    /// As [`Encoder::document`], and tells where each token's text is: the mark and text of the document, or nowhere for what stands around it.
+    ///
+    /// # Errors
+    /// As [`Encoder::document`].
+    fn places(&mut self, document: &Document, tokens: &mut Vec<u32>) -> Result<Vec<Range<usize>>, String> {
+        self.document(document, tokens)?;
+        let text = document.text();
+        let mut places = Vec::with_capacity(tokens.len());
+        places.extend(self.tokenizer.bos.map(|_| 0..0));
+        let mut at = 0;
+        for mark in marks::of(document, MARKS)? {
+            self.places_in(text, at..mark.start, tokens, &mut places)?;
+            places.push(mark.clone());
+            at = mark.end;
+        }
+        self.places_in(text, at..text.len(), tokens, &mut places)?;
+        // At most the end token is left.
+        if !(tokens.len().saturating_sub(1)..=tokens.len()).contains(&places.len()) {
+            return Err(format!("{} places of {} tokens in document {:?}", places.len(), tokens.len(), document.id));
+        }
+        places.resize(tokens.len(), text.len()..text.len());
+        Ok(places)
+    }
+
+    /// The places of the tokens of a text without marks, which begin in `tokens` where `places` end.
+    fn places_in(
+        &self,
+        text: &str,
+        range: Range<usize>,
+        tokens: &[u32],
+        places: &mut Vec<Range<usize>>,
+    ) -> Result<(), String> {
+        let (mut at, mut rest) = (range.start, &text[range]);
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(cut(rest));
+            let first = places.len();
+            for &token in &tokens[first..] {
+                let bytes = self.tokenizer.bytes(token);
+                let from = places.last().filter(|_| places.len() > first).map_or(at, |place| place.end);
+                if from == at + piece.len() || !text.as_bytes()[from..at + piece.len()].starts_with(bytes) {
+                    break;
+                }
+                places.push(from..from + bytes.len());
+            }
+            // Tokens that are not the bytes of the text: a normalizer changed it.
+            if places.last().is_none_or(|place| place.end != at + piece.len()) {
+                places.truncate(first);
+                let encoding = guarded(|| self.tokenizer.library.encode(piece, false))?;
+                places.extend(encoding.get_offsets().iter().map(|(start, end)| at + start..at + end));
+            }
+            at += piece.len();
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// As [`Encoder::document`], with [`run::MASKED`] set in tokens of which no loss is to be taken.
+    ///
+    /// A document without the label `spans` has none. Of one with it a loss is taken of each token that has a byte inside a span, as
+    /// `apply_chat_template` of `transformers` has it (`return_assistant_tokens_mask`), and of the end token behind a span that ends the text.
+    ///
+    /// # Errors
+    /// As [`Encoder::document`], and spans that do not fit the text.
+    pub fn masked_document(&mut self, document: &Document, tokens: &mut Vec<u32>) -> Result<(), String> {
+        if !document.labels.contains_key(SPANS) {
+            return self.document(document, tokens);
+        }
+        let spans = marks::of(document, SPANS)?;
+        let places = self.places(document, tokens)?;
+        let ends = spans.last().is_some_and(|span| span.end == document.text().len());
+        let mut spans = spans.iter().peekable();
+        for (i, (token, place)) in tokens.iter_mut().zip(&places).enumerate() {
+            while spans.next_if(|span| span.end <= place.start && !place.is_empty()).is_some() {}
+            let inside = spans.peek().is_some_and(|span| span.start < place.end && place.start < span.end);
+            let end = ends && i + 1 == places.len() && place.is_empty();
+            if !inside && !end {
+                *token |= run::MASKED;
+            }
+        }
+        Ok(())
+    }
+
     /// Appends the tokens of a text without marks. Long texts are cut between words, or anywhere if there are none.
     ///
     /// # Errors
@@ -365,7 +449,7 @@ fn cut(text: &str) -> usize {
 }
 
 /// Tokenizes the documents of a part into a token run. `written` is told the document and its tokens, and may end the work. A run that is there and
-/// of this tokenizer is not made again.
+/// of this tokenizer is not made again. `masks` sets [`run::MASKED`] in the run, not in what `written` is told.
 ///
 /// # Errors
 /// What the documents give, marks that do not fit, where the system refuses, and what `written` gives.
@@ -373,6 +457,7 @@ pub fn tokenize(
     documents: impl Iterator<Item = Result<Document, Error>>,
     tokenizer: &Tokenizer,
     path: &Path,
+    masks: bool,
     mut written: impl FnMut(&Document, &[u32]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     if run::Reader::open(path).is_ok_and(|run| run.tokenizer() == tokenizer.hash()) {
@@ -383,9 +468,14 @@ pub fn tokenize(
     let mut tokens = Vec::new();
     for document in documents {
         let document = document?;
-        encoder.document(&document, &mut tokens).map_err(|problem| Error::file(path, problem))?;
+        let encoded = match masks {
+            true => encoder.masked_document(&document, &mut tokens),
+            false => encoder.document(&document, &mut tokens),
+        };
+        encoded.map_err(|problem| Error::file(path, problem))?;
         let held_out = document.labels.get("held_out") == Some(&Value::Bool(true));
         writer.document(&document.id, held_out, &tokens)?;
+        tokens.iter_mut().for_each(|token| *token &= !run::MASKED);
         written(&document, &tokens)?;
     }
     writer.finish()
