@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use data::preview::{Effect, StepPreview};
 use data::progress::Progress;
 use data::recipe::Recipe;
 use data::run::{Options, Run};
@@ -27,6 +28,7 @@ use crate::{Failure, Outcome};
 Examples:
   farthing data recipes/generated-data.toml             text of our own, to ./generated-data
   farthing data recipe.toml --plan                      its parts, and what the steps will do; nothing is written
+  farthing data recipe.toml --preview 5                 the first documents of each source before and after each step
   farthing data recipe.toml --out corpus --json         the report as JSON
   farthing data recipe.toml --rank 3 --world 8          the fourth of eight machines that share --out
   farthing data --steps                                 steps and generators that a recipe can name
@@ -42,8 +44,12 @@ pub struct Arguments {
     /// Say what would be done, and do nothing
     #[arg(long)]
     plan: bool,
+    /// Show the first N documents of each source before and after each step, and write nothing [default: 3]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with_all = ["out", "plan", "world"],
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    preview: Option<u16>,
     /// List steps and generators
-    #[arg(long, conflicts_with_all = ["recipe", "out", "plan"])]
+    #[arg(long, conflicts_with_all = ["recipe", "out", "plan", "preview"])]
     steps: bool,
     /// Threads [default: all cores]
     #[arg(long, short, value_name = "N", value_parser = threads)]
@@ -74,6 +80,9 @@ pub fn run(a: Arguments) -> Outcome {
         return Err(Failure::usage(format!("--rank {} is not below --world {}: ranks count from 0", a.rank, a.world)));
     }
     let recipe = Recipe::read(file, &manual())?;
+    if let Some(documents) = a.preview {
+        return preview(&a, &recipe, documents.into());
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = Options {
         out: a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)),
@@ -100,7 +109,7 @@ pub fn run(a: Arguments) -> Outcome {
     if a.json {
         return put(&format!("{}\n", serde_json::to_string(&report).expect("a report is plain data")));
     }
-    put(&format!("{}\n", report.lines().join("\n")))?;
+    put(&format!("{}\n", terminal::harmless(&report.lines().join("\n"))))?;
     if !a.quiet {
         let seconds = start.elapsed().as_secs_f64();
         let rate = bytes((report.total.read.bytes as f64 / seconds.max(0.001)) as u64);
@@ -149,6 +158,78 @@ fn with_bar<T: Send>(
         data::Error::Stopped => Failure::stopped(error.to_string()),
         error => Failure::from(error),
     })
+}
+
+/// The first documents of each source and what the steps do to them.
+fn preview(a: &Arguments, recipe: &Recipe, documents: usize) -> Outcome {
+    let sources = data::preview::preview(recipe, documents)?;
+    if a.json {
+        return put(&format!("{}\n", json!({"name": recipe.name, "sources": sources})));
+    }
+    let mut lines = Vec::new();
+    for source in &sources {
+        lines.push(format!("source {}: {}", source.name, several(source.documents.len(), "document")));
+        lines.extend(source.damaged.iter().map(|damaged| format!("  damaged: {}: {}", damaged.place, damaged.problem)));
+        lines.extend(source.passed_over.iter().map(|(kind, records)| format!("  passed over: {kind}: {records}")));
+        if source.given_up {
+            lines.push("  no more records were read: too few of them are documents".into());
+        }
+        for document in &source.documents {
+            lines.push(format!("\n{}: {}", document.id, bytes(document.bytes as u64)));
+            lines.extend(shown(&document.text));
+            if !document.labels.is_empty() {
+                lines.push(format!(
+                    "  labels: {}",
+                    shortened(&serde_json::to_string(&document.labels).expect("labels are JSON"))
+                ));
+            }
+            for step in &document.steps {
+                lines.extend(effect(step));
+            }
+        }
+        lines.push(String::new());
+    }
+    put(&format!("{}\n", terminal::harmless(lines.join("\n").trim_end())))
+}
+
+/// Characters of a line, and lines, that a preview shows of a text or a change.
+const PREVIEW_COLUMNS: usize = 160;
+const PREVIEW_LINES: usize = 12;
+
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(PREVIEW_COLUMNS) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line.to_string(),
+    }
+}
+
+/// The first lines of a text, indented.
+fn shown(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        text.lines().take(PREVIEW_LINES).map(|line| format!("  | {}", shortened(line))).collect();
+    if text.lines().nth(PREVIEW_LINES).is_some() {
+        lines.push("  | ...".into());
+    }
+    lines
+}
+
+/// What a step does to a document, in lines.
+fn effect(step: &StepPreview) -> Vec<String> {
+    let name = step.step;
+    match &step.effect {
+        Effect::Kept => vec![format!("  {name}: kept")],
+        Effect::Dropped { rule, detail } => vec![format!("  {name}: dropped by {rule}: {}", shortened(detail))],
+        Effect::Unknown => vec![format!("  {name}: decided once all documents are read")],
+        Effect::Changed { bytes: after, diff, labels } => {
+            let mut lines = vec![format!("  {name}: changed, {}", bytes(*after as u64))];
+            if !labels.is_empty() {
+                let labels = serde_json::to_string(labels).expect("labels are JSON");
+                lines.push(format!("    labels: {}", shortened(&labels)));
+            }
+            lines.extend(diff.iter().flat_map(|diff| shown(diff)));
+            lines
+        }
+    }
 }
 
 /// What would be done.

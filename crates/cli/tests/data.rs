@@ -51,6 +51,34 @@ fn a_recipe_is_planned_run_and_reported() {
 }
 
 #[test]
+fn a_preview_shows_documents_before_and_after_each_step() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), 40);
+    let lines = std::fs::read_to_string(folder.path().join("lines.jsonl")).unwrap();
+    let first = "{\"text\": \"short \\u001b[31m\"}\nno json\n";
+    std::fs::write(folder.path().join("lines.jsonl"), format!("{first}{lines}")).unwrap();
+    let shown = farthing(folder.path(), &["recipe.toml", "--preview", "2"]);
+    assert!(shown.status.success(), "{}", error(&shown));
+    let text = out(&shown);
+    for said in [
+        "source lines: 2 documents\n",
+        "  damaged: lines.jsonl:2: no JSON",
+        "lines/lines.jsonl#0: 11 B\n  | short \u{fffd}[31m\n  gopher_quality: dropped by gopher_quality.words_min: ",
+        "  gopher_quality: kept\n  exact_dedup: decided once all documents are read\n",
+    ] {
+        assert!(text.contains(said), "{said:?} is not in {text}");
+    }
+    // Three documents unless a number is given, and the same as JSON.
+    let json = farthing(folder.path(), &["recipe.toml", "--json", "--preview"]);
+    let preview: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(preview["sources"][0]["documents"].as_array().unwrap().len(), 3);
+    assert_eq!(preview["sources"][0]["documents"][0]["steps"][0]["effect"], "dropped");
+    assert_eq!(preview["sources"][0]["damaged"][0]["place"], "lines.jsonl:2");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is written");
+    assert_eq!(farthing(folder.path(), &["recipe.toml", "--preview", "0"]).status.code(), Some(2));
+}
+
+#[test]
 fn steps_and_generators_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let listed = farthing(folder.path(), &["--steps"]);

@@ -17,6 +17,7 @@ pub mod origin;
 pub mod packing;
 pub mod part;
 pub mod phase;
+pub mod preview;
 pub mod progress;
 pub mod publish;
 pub mod punctuation;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use farthing_data::documents::Reader;
 use farthing_data::generators::manual::Manual;
+use farthing_data::preview::{Effect, preview};
 use farthing_data::progress::Progress;
 use farthing_data::recipe::Recipe;
 use farthing_data::report::Report;
 use farthing_data::run::{Options, Run};
-use farthing_data::shards::{Shards, Split};
+use farthing_data::shards::{Shards, Split, megatron};
+use farthing_data::tokenizer::{Ends, Tokenizer};
 use farthing_data::{Document, Error};
 
 /// Text of these words, in an order that the seed decides.
@@ -164,6 +166,11 @@ fn what_is_read_is_kept_or_dropped_with_a_reason() {
     let tokenizer = &report.packed.as_ref().unwrap().tokenizer;
     assert_eq!(tokenizer.vocabulary, 300);
     assert_eq!(tokenizer.groups.values().map(|group| group.counts.documents).sum::<u64>(), kept.len() as u64);
+    // What an earlier recipe made and this one does not is gone.
+    let without = RECIPE.split("[tokenizer]").next().unwrap();
+    make(&recipe(folder.path(), without), options(&out, 1)).unwrap();
+    assert!(out.join("documents").exists() && !out.join("shards").exists() && !out.join("tokenizer").exists());
+    make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap();
     // What is there is not made again.
     let again = make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap().unwrap();
     assert_eq!(again, report);
@@ -281,8 +288,130 @@ fn sources_without_documents_are_errors_or_empty() {
     let text = "name = \"a\"\n[[sources]]\nname = \"s\"\nfiles = [\"*.txt\"]\nget = \"get it from the library\"";
     let error = make(&recipe(folder.path(), text), options(&folder.path().join("out"), 1)).unwrap_err().to_string();
     assert!(error.contains("*.txt") && error.contains("get it from the library"), "{error}");
-    std::fs::write(folder.path().join("empty.txt"), "").unwrap();
-    let report = make(&recipe(folder.path(), text), options(&folder.path().join("out"), 1)).unwrap().unwrap();
+    std::fs::write(folder.path().join("empty.jsonl"), "\n").unwrap();
+    let text = text.replace("*.txt", "*.jsonl");
+    let report = make(&recipe(folder.path(), &text), options(&folder.path().join("out"), 1)).unwrap().unwrap();
     assert_eq!(report.total.kept.documents, 0);
     assert!(report.page().contains("<svg"));
+}
+
+#[test]
+fn a_source_whose_records_are_all_damaged_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    std::fs::write(folder.path().join("other.ndjson"), "{\"body\": \"x\"}\n{\"body\": \"y\"}\n").unwrap();
+    let text = "name = \"a\"\n[[sources]]\nname = \"lines\"\nfiles = [\"*.jsonl\"]\n\
+                [[sources]]\nname = \"other\"\nfiles = [\"*.ndjson\"]\n[[steps]]\nstep = \"exact_dedup\"\n";
+    let out = folder.path().join("out");
+    // The same however often it is run: what was read stays read.
+    for _ in 0..2 {
+        let error = make(&recipe(folder.path(), text), options(&out, 2)).unwrap_err().to_string();
+        assert!(error.contains("recipe.toml: source other: none of its 2 records is a document"), "{error}");
+        assert!(error.contains("other.ndjson:1: no field \"text\"; the record has fields body"), "{error}");
+        assert!(!out.join("dataset.json").exists());
+    }
+    std::fs::write(folder.path().join("other.ndjson"), "{\"body\": \"x\"}\n{\"text\": \"y\"}\n").unwrap();
+    let report = make(&recipe(folder.path(), text), options(&out, 2)).unwrap().unwrap();
+    assert_eq!((report.total.read.documents, report.total.damaged.volume.documents), (301, 7));
+}
+
+#[test]
+fn records_of_a_crawl_that_are_passed_over_are_reported_by_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["pages.warc", "pages.warc.gz"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/readers").join(name);
+        std::fs::copy(file, folder.path().join(name)).unwrap();
+    }
+    let text = "name = \"a\"\n[[sources]]\nname = \"crawl\"\nfiles = [\"pages.*\"]\n";
+    let report = make(&recipe(folder.path(), text), options(&folder.path().join("out"), 2)).unwrap().unwrap();
+    let passed_over = BTreeMap::from([("status 404".to_string(), 2), ("type image/*".to_string(), 2)]);
+    assert_eq!((report.total.read.documents, &report.total.passed_over), (6, &passed_over));
+    assert_eq!(report.sources[0].tally.passed_over, passed_over);
+    assert!(report.lines().iter().any(|line| line.starts_with("status 404") && line.ends_with(" 2")));
+    assert!(report.page().contains("<td>status 404</td><td>2</td>"));
+}
+
+#[test]
+fn a_preview_shows_what_each_step_does_and_reads_no_further() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let lines = ["{\"text\": \"it\u{e2}\u{20ac}\u{2122}s\\nthe same\", \"name\": \"a\"}", "no json"];
+    let rest = std::fs::read_to_string(folder.path().join("a.jsonl")).unwrap();
+    std::fs::write(folder.path().join("a.jsonl"), format!("{}\n{rest}", lines.join("\n"))).unwrap();
+    // What lies behind the first documents is not read.
+    std::fs::write(folder.path().join("book-9.txt"), b"\x1f\x8b\x08 damaged").unwrap();
+    let text =
+        RECIPE.replacen("[[steps]]", "[[steps]]\nstep = \"unicode\"\n[[steps]]\nstep = \"language\"\n[[steps]]", 1);
+    let recipe = recipe(folder.path(), &text);
+    let sources = preview(&recipe, 3).unwrap();
+    assert_eq!(sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["lines", "books"]);
+    let [lines, books] = &sources[..] else { panic!("{sources:?}") };
+    assert_eq!((lines.documents.len(), books.documents.len()), (3, 3));
+    assert_eq!((lines.damaged.len(), lines.damaged[0].place.as_str()), (1, "a.jsonl:2"));
+    assert!(books.damaged.is_empty() && !lines.given_up);
+
+    let first = &lines.documents[0];
+    assert!(first.text.starts_with("it\u{e2}"));
+    let effects: Vec<(&str, &Effect)> = first.steps.iter().map(|step| (step.step, &step.effect)).collect();
+    let Effect::Changed { bytes, diff, labels } = effects[0].1 else { panic!("{effects:?}") };
+    assert_eq!((*bytes, labels.len()), ("it\u{2019}s\nthe same".len(), 0));
+    let diff = diff.as_ref().unwrap();
+    assert!(diff.contains("-it\u{e2}\u{20ac}\u{2122}s\n+it\u{2019}s\n the same"), "{diff}");
+    let Effect::Changed { diff: None, labels, .. } = effects[1].1 else { panic!("{effects:?}") };
+    assert!(labels.contains_key("language"));
+    let dropped = Effect::Dropped { rule: "gopher_quality.words_min", detail: "4 words, less than 20".into() };
+    assert_eq!(effects[2..], [("gopher_quality", &dropped)]);
+
+    let steps: Vec<&str> = lines.documents[2].steps.iter().map(|step| step.step).collect();
+    assert_eq!(steps, ["unicode", "language", "gopher_quality", "exact_dedup"]);
+    assert_eq!(lines.documents[2].steps[3].effect, Effect::Unknown);
+    assert_eq!(books.documents[0].steps.len(), 5, "the step that is for books alone");
+    // Nothing is written, and a source without documents is given up.
+    assert!(!folder.path().join("test").exists() && !folder.path().join("work").exists());
+    let wrong: String = (0..12_000).map(|i| if i % 2 == 0 { "no json\n" } else { "{\"body\": 1}\n" }).collect();
+    std::fs::write(folder.path().join("a.jsonl"), wrong).unwrap();
+    std::fs::write(folder.path().join("b.jsonl"), "").unwrap();
+    let sources = preview(&recipe, 3).unwrap();
+    assert!(sources[0].documents.is_empty() && sources[0].given_up && sources[0].damaged.len() == 5);
+}
+
+#[test]
+fn conversations_are_packed_with_masks_of_the_assistants_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "name = \"a\"\nseed = 5\nheld_out = 0.1\n[[sources]]\nname = \"about\"\ngenerate = \"about\"\ndocuments = 300\n\
+                [[steps]]\nstep = \"conversations\"\n[tokenizer]\nvocabulary_size = 400\n[shards]\nmasks = true\nshard_tokens = 2048\n";
+    let out = folder.path().join("out");
+    make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
+    let tokenizer = Tokenizer::open(&out.join("tokenizer/tokenizer.json"), &Ends::default()).unwrap();
+    let mut expected: Vec<(String, String)> = Vec::new();
+    for path in files(&out.join("documents")).keys() {
+        for document in Reader::<Document>::open(&out.join("documents").join(path)).unwrap() {
+            let document = document.unwrap();
+            let spans = document.labels["spans"].as_array().unwrap();
+            let bound = |span: &serde_json::Value, i: usize| span[i].as_u64().unwrap() as usize;
+            let words: String = spans.iter().map(|span| &document.text()[bound(span, 0)..bound(span, 1)]).collect();
+            expected.push((document.text().to_string(), words));
+        }
+    }
+    let shards = Shards::open(&out.join("shards")).unwrap();
+    shards.verify(&out.join("shards")).unwrap();
+    let mut found = Vec::new();
+    for description in shards.splits.values().flatten() {
+        let open = |name: &str| megatron::Reader::open(&out.join("shards").join(name)).unwrap();
+        let (tokens, mask) = (open(&description.name), open(&description.mask_name()));
+        for number in 0..tokens.documents() {
+            let (mut ids, mut bits) = (Vec::new(), Vec::new());
+            tokens.read(number, &mut ids).unwrap();
+            mask.read(number, &mut bits).unwrap();
+            assert_eq!(ids.len(), bits.len());
+            let of = |trained: bool| -> String {
+                let chosen = ids.iter().zip(&bits).skip(1).filter(|(_, bit)| !trained || **bit == 1);
+                String::from_utf8(chosen.flat_map(|(id, _)| tokenizer.bytes(*id).to_vec()).collect()).unwrap()
+            };
+            found.push((of(false), of(true)));
+        }
+    }
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
 }
