@@ -10,6 +10,7 @@ use data::preview::{Effect, StepPreview};
 use data::progress::Progress;
 use data::recipe::Recipe;
 use data::run::{Options, Run};
+use data::store::Stores;
 use data::{generators, steps};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -79,7 +80,8 @@ pub fn run(a: Arguments) -> Outcome {
     if a.rank >= a.world {
         return Err(Failure::usage(format!("--rank {} is not below --world {}: ranks count from 0", a.rank, a.world)));
     }
-    let recipe = Recipe::read(file, &manual())?;
+    let mut recipe = Recipe::read(file, &manual())?;
+    recipe.stores = stores()?;
     if let Some(documents) = a.preview {
         return preview(&a, &recipe, documents.into());
     }
@@ -116,6 +118,19 @@ pub fn run(a: Arguments) -> Outcome {
         say(&format!("{seconds:.1} s, {rate}/s; report, card and documents are in {}", run.options.out.display()));
     }
     Ok(())
+}
+
+/// Opens the buckets of object stores.
+#[cfg(feature = "cluster")]
+fn stores() -> Result<Option<Arc<dyn Stores>>, Failure> {
+    let s3 = cluster::store::S3::new()?;
+    Ok(Some(Arc::new(s3)))
+}
+
+/// Nobody opens buckets.
+#[cfg(not(feature = "cluster"))]
+fn stores() -> Result<Option<Arc<dyn Stores>>, Failure> {
+    Ok(None)
 }
 
 /// Does work while a bar shows how far it is, and ctrl-c stops it.

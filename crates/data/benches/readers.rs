@@ -123,7 +123,7 @@ fn write_warc(path: &Path, documents: &[&str], pages: bool) {
 
 fn measure(folder: &Path, name: &str, settings: &str) {
     let source: Source = toml::from_str(&format!("name = \"bench\"\nfiles = [{name:?}]\n{settings}")).unwrap();
-    let parts = part::of(std::slice::from_ref(&source), folder).unwrap();
+    let parts = part::of(std::slice::from_ref(&source), folder, None).unwrap();
     let file: u64 = parts.iter().map(|part| part.bytes).sum();
     let (start, mut text, mut documents, mut damaged, mut passes) = (cpu_seconds(), 0, 0, 0, 0);
     while passes == 0 || cpu_seconds() - start < 1.0 {

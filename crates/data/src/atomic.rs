@@ -69,6 +69,11 @@ impl Drop for Pending {
     }
 }
 
+/// Whether this is the temporary name of a file that is being written, or was when a process was killed.
+pub fn is_pending(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".") && name.as_encoded_bytes().ends_with(b".part")
+}
+
 /// Writes a whole file.
 ///
 /// # Errors

@@ -31,6 +31,7 @@ pub mod simplified;
 pub mod source;
 pub mod step;
 pub mod steps;
+pub mod store;
 pub mod tally;
 pub mod tokenizer;
 pub mod words;

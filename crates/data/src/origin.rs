@@ -15,9 +15,9 @@ use crate::{Document, Error};
 pub fn parts(recipe: &Recipe) -> Result<Vec<Part>, Error> {
     let directory = recipe.directory();
     for source in recipe.sources.iter().filter(|source| source.generate.is_none()) {
-        source.verify(&source.files(&directory)?)?;
+        source.verify(&source.files(&directory, recipe.stores.as_deref())?)?;
     }
-    let parts = part::of(&recipe.sources, &directory)?;
+    let parts = part::of(&recipe.sources, &directory, recipe.stores.as_deref())?;
     match u32::try_from(parts.len()) {
         Ok(1..) => Ok(parts),
         Ok(0) => Err(Error::file(&recipe.file, "its sources have no documents: there is nothing to do")),
@@ -39,8 +39,7 @@ pub fn identity(recipe: &Recipe, parts: &[Part]) -> Result<blake3::Hash, Error> 
     for part in parts.iter().flat_map(Part::files) {
         let mut changed = None;
         if recipe.sources[part.source as usize].generate.is_none() {
-            let metadata = std::fs::metadata(&part.file).map_err(Error::io(&part.file))?;
-            changed = Some((metadata.len(), metadata.modified().map_err(Error::io(&part.file))?));
+            changed = Some(part.file.version().map_err(Error::io(&part.file))?);
         }
         add(format!("{} {} {:?} {changed:?}", part.source, part.name, part.range));
     }

@@ -1,13 +1,14 @@
 //! Parts of a corpus, the unit of work: a range of a file, or of the documents of a generator
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::Error;
 use crate::readers;
 use crate::readers::compressed::Compression;
 use crate::readers::files::SourceFile;
 use crate::source::{Format, Source};
+use crate::store::{Location, Stores};
 
 /// Bytes of a file in one part, about.
 pub const PART_BYTES: u64 = 64 << 20;
@@ -26,7 +27,7 @@ pub struct Part {
     /// The file's path as the recipe's globs give it; empty for a generator.
     pub name: String,
     /// Where to open it; empty for a generator.
-    pub file: PathBuf,
+    pub file: Location,
     /// Bytes of the file at which its records begin; row groups of a Parquet file; numbers of a generator's documents. A part up to
     /// `u64::MAX` is the whole file.
     pub range: Range<u64>,
@@ -47,7 +48,7 @@ impl Part {
 ///
 /// # Errors
 /// A glob without a file, a file of no known format, what reading gives.
-pub fn of(sources: &[Source], base: &Path) -> Result<Vec<Part>, Error> {
+pub fn of(sources: &[Source], base: &Path, stores: Option<&dyn Stores>) -> Result<Vec<Part>, Error> {
     let mut parts = Vec::new();
     for (number, source) in sources.iter().enumerate() {
         if source.generate.is_some() {
@@ -55,7 +56,7 @@ pub fn of(sources: &[Source], base: &Path) -> Result<Vec<Part>, Error> {
             continue;
         }
         let mut of_files = Vec::new();
-        for file in source.files(base)? {
+        for file in source.files(base, stores)? {
             of_file(number as u32, source, file, PART_BYTES, &mut of_files)?;
         }
         parts.extend(together(of_files, PART_BYTES));
@@ -86,7 +87,7 @@ fn generated(source: u32, documents: u64, parts: &mut Vec<Part>) {
         parts.push(Part {
             source,
             name: String::new(),
-            file: PathBuf::new(),
+            file: Location::nowhere(),
             range: start..end,
             bytes: 0,
             small_files: Vec::new(),
@@ -114,7 +115,7 @@ pub fn of_file(
         bytes,
         small_files: Vec::new(),
     };
-    let format = source.format_of(&file.path)?;
+    let format = source.format_of(file.path.path())?;
     let cut = match format {
         Format::Parquet => return of_row_groups(&file, part_bytes, part, parts),
         Format::Text => source.separator.is_some(),
@@ -123,8 +124,8 @@ pub fn of_file(
         Format::Csv | Format::Tsv | Format::Warc | Format::Html => false,
     };
     // What cannot be read is told by the reader, as damage.
-    let compression = Compression::of_file(&file.path).map_err(Error::io(&file.path))?;
-    if !cut || compression != Ok(Compression::None) || file.bytes <= part_bytes {
+    let is_plain = || Compression::of_file(&file.path).map(|found| found == Ok(Compression::None));
+    if !cut || file.bytes <= part_bytes || !is_plain().map_err(Error::io(&file.path))? {
         parts.push(part(0..u64::MAX, file.bytes));
         return Ok(());
     }
@@ -174,7 +175,7 @@ mod tests {
         std::fs::write(folder.path().join("c.jsonl"), zstd::encode_all(&[1; 1000][..], 1).unwrap()).unwrap();
         let source: Source = toml::from_str("name = \"s\"\nfiles = [\"*\"]").unwrap();
         let mut parts = Vec::new();
-        for file in source.files(folder.path()).unwrap() {
+        for file in source.files(folder.path(), None).unwrap() {
             of_file(3, &source, file, 300, &mut parts).unwrap();
         }
         let found: Vec<(&str, Range<u64>, u64)> =
@@ -195,7 +196,7 @@ mod tests {
         let file = |name: &str, range: Range<u64>, bytes: u64| Part {
             source: 0,
             name: name.into(),
-            file: name.into(),
+            file: Location::File(name.into()),
             range,
             bytes,
             small_files: Vec::new(),

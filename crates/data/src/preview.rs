@@ -109,7 +109,7 @@ pub enum Effect {
 /// # Errors
 /// A source that is not there or not what the recipe says.
 pub fn preview(recipe: &Recipe, documents: usize) -> Result<Vec<SourcePreview>, Error> {
-    let parts = part::of(&recipe.sources, &recipe.directory())?;
+    let parts = part::of(&recipe.sources, &recipe.directory(), recipe.stores.as_deref())?;
     let source = |(number, source): (usize, &crate::source::Source)| {
         let mut preview = SourcePreview {
             name: source.name.clone(),

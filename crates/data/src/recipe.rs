@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -15,6 +16,7 @@ use crate::shards::mix;
 use crate::source::Source;
 use crate::step::Step;
 use crate::steps::{self, Made, Surroundings};
+use crate::store::Stores;
 use crate::{Error, options};
 
 /// Bytes of a recipe: more than any that people write.
@@ -38,6 +40,8 @@ pub struct Recipe {
     pub keep_rejected: bool,
     /// Where documents come from, in order.
     pub sources: Vec<Source>,
+    /// Who opens the buckets that sources name: nobody, as it is read.
+    pub stores: Option<Arc<dyn Stores>>,
     /// What makes the documents of each source that has no files.
     pub generators: Vec<Option<Box<dyn Generator>>>,
     /// What is done with them, in order.
@@ -158,6 +162,7 @@ impl Recipe {
             held_out: written.held_out,
             keep_rejected: written.keep_rejected,
             sources,
+            stores: None,
             generators,
             steps,
             tokenizer,

@@ -1,7 +1,7 @@
 //! A source of a recipe: where its documents come from, which fields of a record are the text, and what is known of its origin
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -11,6 +11,7 @@ use crate::readers::encoding::Encoding;
 use crate::readers::fields::Fields;
 use crate::readers::files::{self, SourceFile};
 use crate::shards::Share;
+use crate::store::Stores;
 use crate::{Error, generators};
 
 /// Where documents come from: files, or a generator.
@@ -267,14 +268,14 @@ impl Source {
         }
     }
 
-    /// Its files, in the order of their paths' bytes. `base` is the folder of the recipe.
+    /// Its files, in the order of their paths' bytes. `base` is the folder of the recipe; `stores` opens the buckets of URLs.
     ///
     /// # Errors
     /// A glob that matches no file, too many files, links that leave the tree, a format that is not known.
-    pub fn files(&self, base: &Path) -> Result<Vec<SourceFile>, Error> {
-        let found = files::find(&self.files, base, &self.name, self.get.as_deref())?;
+    pub fn files(&self, base: &Path, stores: Option<&dyn Stores>) -> Result<Vec<SourceFile>, Error> {
+        let found = files::find(self, base, stores)?;
         for file in &found {
-            self.format_of(&file.path)?;
+            self.format_of(file.path.path())?;
         }
         Ok(found)
     }
@@ -312,7 +313,7 @@ impl Source {
                     self.name,
                     files.len()
                 );
-                return Err(Error::file(files.first().map_or(PathBuf::new(), |file| file.path.clone()), problem));
+                return Err(Error::file(files.first().map_or(Path::new(""), |file| file.path.path()), problem));
             }
             (Some(Checksums::Each(sums)), files) => {
                 let mut expected = Vec::new();
@@ -328,7 +329,7 @@ impl Source {
         };
         for (file, sum) in expected {
             let mut hash = Sha256::new();
-            let mut input = std::fs::File::open(&file.path).map_err(Error::io(&file.path))?;
+            let mut input = file.path.open_at(0).map_err(Error::io(&file.path))?;
             std::io::copy(&mut input, &mut hash).map_err(Error::io(&file.path))?;
             let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
             if !found.eq_ignore_ascii_case(sum) {

@@ -20,7 +20,7 @@ fn source(file: &str, settings: &str) -> Source {
 
 fn try_read(folder: &Path, source: &Source, part_bytes: u64) -> Result<(Vec<Document>, Vec<Damaged>), Error> {
     let (mut documents, mut damaged, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-    for file in source.files(folder)? {
+    for file in source.files(folder, None)? {
         part::of_file(0, source, file, part_bytes, &mut parts)?;
     }
     for part in &parts {
@@ -159,7 +159,7 @@ fn what_a_crawl_has_beside_pages_is_told_by_kind() {
     for file in ["pages.warc", "pages.warc.gz"] {
         let source = source(file, "");
         let mut parts = Vec::new();
-        for file in source.files(&folder()).unwrap() {
+        for file in source.files(&folder(), None).unwrap() {
             part::of_file(0, &source, file, u64::MAX / 2, &mut parts).unwrap();
         }
         let mut kinds = Vec::new();

@@ -17,7 +17,7 @@ fn source(settings: &str) -> Source {
 /// Reads a file in parts of so many bytes.
 fn read_parts(folder: &Path, source: &Source, part_bytes: u64) -> (Vec<Document>, Vec<Damaged>) {
     let (mut documents, mut damaged, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-    for file in source.files(folder).unwrap() {
+    for file in source.files(folder, None).unwrap() {
         part::of_file(0, source, file, part_bytes, &mut parts).unwrap();
     }
     for part in &parts {
@@ -97,7 +97,7 @@ fn error_of(lines: &[String], settings: &str, part_bytes: u64) -> Option<String>
     std::fs::write(folder.path().join("a.jsonl"), lines.join("\n")).unwrap();
     let source = source(&format!("files = [\"a.jsonl\"]\n{settings}"));
     let mut parts = Vec::new();
-    for file in source.files(folder.path()).unwrap() {
+    for file in source.files(folder.path(), None).unwrap() {
         part::of_file(0, &source, file, part_bytes, &mut parts).unwrap();
     }
     let read = |part: &Part| readers::read(&source, part, &mut |_| Ok(()));
@@ -214,7 +214,7 @@ fn what_emit_refuses_ends_the_reading() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.jsonl"), "{\"text\": \"a\"}\n{\"text\": \"b\"}\n").unwrap();
     let source = source("files = [\"*.jsonl\"]");
-    let parts = part::of(std::slice::from_ref(&source), folder.path()).unwrap();
+    let parts = part::of(std::slice::from_ref(&source), folder.path(), None).unwrap();
     let mut count = 0;
     let stopped = readers::read(&source, &parts[0], &mut |_| {
         count += 1;
@@ -229,12 +229,12 @@ fn what_emit_refuses_ends_the_reading() {
 fn a_file_of_no_known_format_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.json"), "{}").unwrap();
-    let error = source("files = [\"*\"]").files(folder.path()).unwrap_err().to_string();
+    let error = source("files = [\"*\"]").files(folder.path(), None).unwrap_err().to_string();
     assert!(error.contains("a.json: its ending names no format; say format"), "{error}");
-    let error = source("files = [\"*\"]\nformat = \"jsonl\"\ntext = \"x\"").files(folder.path());
+    let error = source("files = [\"*\"]\nformat = \"jsonl\"\ntext = \"x\"").files(folder.path(), None);
     assert_eq!(error.unwrap().len(), 1);
     std::fs::rename(folder.path().join("a.json"), folder.path().join("a.txt")).unwrap();
-    let error = source("files = [\"*\"]\ntext = \"x\"").files(folder.path()).unwrap_err().to_string();
+    let error = source("files = [\"*\"]\ntext = \"x\"").files(folder.path(), None).unwrap_err().to_string();
     assert!(error.contains("`text` names a field"), "{error}");
 }
 
@@ -246,7 +246,7 @@ fn checksums_are_compared() {
     let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let check = |settings: &str| {
         let source = source(&format!("files = [\"*.txt\"]\n{settings}"));
-        source.verify(&source.files(folder.path()).unwrap()).map_err(|e| e.to_string())
+        source.verify(&source.files(folder.path(), None).unwrap()).map_err(|e| e.to_string())
     };
     check(&format!("sha256 = {sum:?}")).unwrap();
     check(&format!("sha256 = {{ \"a.txt\" = {:?} }}", sum.to_uppercase())).unwrap();
@@ -358,7 +358,8 @@ fn a_part_beyond_the_end_is_empty() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.jsonl");
     std::fs::write(&file, "{\"text\": \"a\"}\n").unwrap();
-    let part = Part { source: 0, name: "a.jsonl".into(), file, range: 500..600, bytes: 0, small_files: vec![] };
+    let part =
+        Part { source: 0, name: "a.jsonl".into(), file: file.into(), range: 500..600, bytes: 0, small_files: vec![] };
     readers::read(&source("files = [\"a.jsonl\"]"), &part, &mut |_| panic!("nothing is there")).unwrap();
 }
 
@@ -370,7 +371,7 @@ fn small_files_are_read_one_after_the_other() {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
     let source = source("files = [\"*\"]");
-    let parts = part::of(std::slice::from_ref(&source), folder.path()).unwrap();
+    let parts = part::of(std::slice::from_ref(&source), folder.path(), None).unwrap();
     assert_eq!((parts.len(), parts[0].bytes), (1, 27));
     let (mut ids, mut damaged) = (Vec::new(), Vec::new());
     readers::read(&source, &parts[0], &mut |item| {
@@ -447,7 +448,7 @@ fn csv_without_a_column_ends_the_reading() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.csv"), csv).unwrap();
         let source = source(&format!("files = [\"a.csv\"]\n{settings}"));
-        let parts = part::of(std::slice::from_ref(&source), folder.path()).unwrap();
+        let parts = part::of(std::slice::from_ref(&source), folder.path(), None).unwrap();
         readers::read(&source, &parts[0], &mut |_| Ok(())).unwrap_err().to_string()
     };
     let told = error("id,body\n1,x\n", "");

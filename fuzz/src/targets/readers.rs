@@ -30,7 +30,7 @@ impl Scratch {
         Part {
             source: 0,
             name: "f".into(),
-            file: self.file.clone(),
+            file: self.file.clone().into(),
             range: 0..u64::MAX,
             bytes,
             small_files: Vec::new(),

@@ -1,12 +1,12 @@
 //! Files as they are or compressed by gzip or zstd, told by their first bytes: read as a stream, with a limit on how far they expand
 
 use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use flate2::bufread::GzDecoder;
+
+use crate::store::{Handle, Location};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -53,10 +53,8 @@ impl Compression {
     ///
     /// # Errors
     /// What opening and reading gives.
-    pub fn of_file(path: &Path) -> io::Result<Result<Compression, String>> {
-        let mut first = Vec::new();
-        File::open(path)?.take(8).read_to_end(&mut first)?;
-        Ok(Compression::of(&first))
+    pub fn of_file(file: &Location) -> io::Result<Result<Compression, String>> {
+        Ok(Compression::of(&file.first(8)?))
     }
 }
 
@@ -112,13 +110,9 @@ pub struct Input<R: Read> {
 ///
 /// # Errors
 /// What opening and reading gives.
-pub fn open(path: &Path, from: u64, expansion_max: u64) -> io::Result<Input<File>> {
-    let mut file = File::open(path)?;
-    if from == 0 {
-        return Input::new(file, expansion_max);
-    }
-    file.seek(SeekFrom::Start(from))?;
-    Ok(Input::plain(file))
+pub fn open(file: &Location, from: u64, expansion_max: u64) -> io::Result<Input<Handle>> {
+    let file = file.open_at(from)?;
+    if from == 0 { Input::new(file, expansion_max) } else { Ok(Input::plain(file)) }
 }
 
 fn member<R: Read>(header: Vec<u8>, input: BufReader<Raw<R>>) -> Decoder<R> {

@@ -1,6 +1,5 @@
 //! CSV and TSV: records behind a header line, of which only the fields that the recipe names are built (RFC 4180)
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
 use csv_core::{ReadRecordResult, ReaderBuilder};
@@ -12,6 +11,7 @@ use super::fields::{Fields, missing};
 use super::{Emit, Item, UTF_16, damaged, decompressing, id};
 use crate::part::Part;
 use crate::source::Source;
+use crate::store::Handle;
 use crate::{Document, Error};
 
 /// Bytes of a record for each of its text: other fields.
@@ -38,7 +38,7 @@ pub fn read(source: &Source, part: &Part, delimiter: u8, emit: Emit) -> Result<(
         Ok(Found::End) => return emit(damaged(part.name.clone(), "an empty file, without a header line", b"")),
         Ok(Found::Record) => header(source, &records),
         Ok(Found::TooLong(problem)) => Err(format!("its header line has {problem}")),
-        Err(error) => Err(decompressing(&part.file, records.input.get_mut().is_damage(), error)?),
+        Err(error) => Err(decompressing(part.file.path(), records.input.get_mut().is_damage(), error)?),
     };
     let header = match header {
         Ok(header) => header,
@@ -62,7 +62,7 @@ pub fn read(source: &Source, part: &Part, delimiter: u8, emit: Emit) -> Result<(
             }
             Err(error) => {
                 // Behind damage it is not known whether a field is open.
-                let problem = decompressing(&part.file, records.input.get_mut().is_damage(), error)?;
+                let problem = decompressing(part.file.path(), records.input.get_mut().is_damage(), error)?;
                 let problem = format!("{problem}; the rest of the file is not read");
                 return emit(damaged(reader.place(row), problem, records.shown()));
             }
@@ -150,7 +150,7 @@ enum Found {
 /// Records one after another, in buffers that grow up to a limit.
 struct Records {
     core: csv_core::Reader,
-    input: BufReader<Input<File>>,
+    input: BufReader<Input<Handle>>,
     /// Contents of the fields, without quotation marks.
     output: Vec<u8>,
     /// Bytes in `output`.
@@ -161,7 +161,7 @@ struct Records {
 }
 
 impl Records {
-    fn new(input: Input<File>, delimiter: u8) -> Records {
+    fn new(input: Input<Handle>, delimiter: u8) -> Records {
         Records {
             core: ReaderBuilder::new().delimiter(delimiter).build(),
             input: BufReader::with_capacity(1 << 17, input),

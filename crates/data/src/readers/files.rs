@@ -6,31 +6,34 @@ use std::path::{Component, Path, PathBuf};
 use globset::{GlobBuilder, GlobMatcher};
 use walkdir::WalkDir;
 
+use super::objects;
 use crate::Error;
+use crate::source::Source;
+use crate::store::{Address, Location, Stores};
 
 /// Files and folders that are looked at for one glob.
-const LOOKED_AT_MAX: usize = 4_000_000;
+pub(super) const LOOKED_AT_MAX: usize = 4_000_000;
 
 /// A file of a source.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
-    /// Its path as the glob gives it, relative to the recipe: in ids, places and checksums.
+    /// Its path as the glob gives it, relative to the recipe, or its URL: in ids, places and checksums.
     pub name: String,
     /// Where to open it.
-    pub path: PathBuf,
+    pub path: Location,
     /// Its size.
     pub bytes: u64,
 }
 
 /// A glob, divided where its first wildcard stands.
-struct Divided<'a> {
+pub(super) struct Divided<'a> {
     /// Folder, or the whole path where there is no wildcard.
-    fixed: PathBuf,
+    pub(super) fixed: PathBuf,
     /// What stands below it.
-    wild: Option<&'a str>,
+    pub(super) wild: Option<&'a str>,
 }
 
-fn divide(glob: &str) -> Divided<'_> {
+pub(super) fn divide(glob: &str) -> Divided<'_> {
     let Some(first) = glob.find(['*', '?', '[', '{']) else {
         return Divided { fixed: PathBuf::from(glob), wild: None };
     };
@@ -38,7 +41,7 @@ fn divide(glob: &str) -> Divided<'_> {
     Divided { fixed: PathBuf::from(&glob[..border]), wild: Some(&glob[border..]) }
 }
 
-fn matcher(wild: &str) -> Result<GlobMatcher, String> {
+pub(super) fn matcher(wild: &str) -> Result<GlobMatcher, String> {
     let glob = GlobBuilder::new(wild).literal_separator(true).backslash_escape(false).build();
     glob.map(|glob| glob.compile_matcher()).map_err(|e| e.kind().to_string())
 }
@@ -51,7 +54,12 @@ pub fn check_glob(glob: &str) -> Result<(), String> {
     if glob.is_empty() {
         return Err("files = [\"\"]: an empty glob".into());
     }
-    let Some(wild) = divide(glob).wild else { return Ok(()) };
+    let key_or_path = match Address::parse(glob).map_err(|problem| format!("files: {problem}"))? {
+        Address::Path(path) => path,
+        Address::Object { key: "", .. } => return Err(format!("files: {glob:?} names a bucket, and no object in it")),
+        Address::Object { key, .. } => key,
+    };
+    let Some(wild) = divide(key_or_path).wild else { return Ok(()) };
     if Path::new(wild).components().any(|part| part == Component::ParentDir) {
         return Err(format!("files: {glob:?} has `..` after a wildcard; folders above may stand before it"));
     }
@@ -62,14 +70,17 @@ pub fn check_glob(glob: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// A glob that matches no file, links that run in a circle or leave the tree, too many files.
-pub fn find(globs: &[String], base: &Path, source: &str, get: Option<&str>) -> Result<Vec<SourceFile>, Error> {
+pub fn find(source: &Source, base: &Path, stores: Option<&dyn Stores>) -> Result<Vec<SourceFile>, Error> {
     let mut found = BTreeMap::new();
-    for glob in globs {
+    for glob in &source.files {
         let before = found.len();
-        let matches = matches(glob, base)?;
+        let (path, matches) = match Address::parse(glob).map_err(|problem| Error::file(base, problem))? {
+            Address::Path(path) => (base.join(path), matches(path, base)?),
+            Address::Object { bucket, key } => (PathBuf::from(glob), objects::matches(bucket, key, stores)?),
+        };
         if matches.is_empty() {
-            let get = get.map_or("check the path, or say in the recipe how to `get` it", |get| get);
-            return Err(Error::file(base.join(glob), format!("no such file, which source {source} needs; {get}")));
+            let get = source.get.as_deref().unwrap_or("check the path, or say in the recipe how to `get` it");
+            return Err(Error::file(path, format!("no such file, which source {} needs; {get}", source.name)));
         }
         found.extend(matches.into_iter().map(|file| (file.name.clone().into_bytes(), file)));
         debug_assert!(found.len() >= before);
@@ -82,7 +93,7 @@ fn matches(glob: &str, base: &Path) -> Result<Vec<SourceFile>, Error> {
     let root = base.join(&divided.fixed);
     let Some(wild) = divided.wild else {
         return Ok(match std::fs::metadata(&root) {
-            Ok(data) if data.is_file() => vec![SourceFile { name: glob.into(), path: root, bytes: data.len() }],
+            Ok(data) if data.is_file() => vec![SourceFile { name: glob.into(), path: root.into(), bytes: data.len() }],
             _ => Vec::new(),
         });
     };
@@ -112,7 +123,7 @@ fn matches(glob: &str, base: &Path) -> Result<Vec<SourceFile>, Error> {
         if entry.file_type().is_file() && matcher.is_match(below) {
             let bytes = entry.metadata().map_err(|error| walking(&root, error))?.len();
             let name = divided.fixed.join(below).to_string_lossy().into_owned();
-            files.push(SourceFile { name, path: entry.into_path(), bytes });
+            files.push(SourceFile { name, path: entry.into_path().into(), bytes });
         }
     }
     Ok(files)
@@ -156,8 +167,10 @@ mod tests {
     }
 
     fn names(globs: &[&str], base: &Path) -> Result<Vec<String>, String> {
-        let globs: Vec<String> = globs.iter().map(|glob| glob.to_string()).collect();
-        let found = find(&globs, base, "books", Some("fetch it from example.org")).map_err(|e| e.to_string())?;
+        let mut source: Source =
+            toml::from_str("name = \"books\"\nget = \"fetch it from example.org\"").expect("a source");
+        source.files = globs.iter().map(|glob| glob.to_string()).collect();
+        let found = find(&source, base, None).map_err(|e| e.to_string())?;
         Ok(found.into_iter().map(|file| file.name).collect())
     }
 

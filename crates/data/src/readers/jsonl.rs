@@ -1,7 +1,6 @@
 //! JSON lines: an object a line, of which only the fields that the recipe names are built
 
 use std::fmt;
-use std::fs::File;
 
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
@@ -12,6 +11,7 @@ use super::lines::{Line, Lines};
 use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, id};
 use crate::part::Part;
 use crate::source::Source;
+use crate::store::Handle;
 use crate::{Document, Error};
 
 /// Bytes of a line for each of its text: other fields, and escapes.
@@ -48,7 +48,7 @@ struct Reader<'a> {
     source: &'a Source,
     part: &'a Part,
     fields: Fields,
-    lines: Lines<File>,
+    lines: Lines<Handle>,
     places: LinePlaces<'a>,
     /// What the records of the file had so far, while all of them have the same damage.
     start: Option<Start>,
@@ -99,7 +99,7 @@ impl Reader<'_> {
                 format!("a line of {bytes} bytes, over {max} ({LINE_PER_TEXT} times document_bytes_max)")
             }
             Err(error) => {
-                let problem = decompressing(&self.part.file, self.lines.input().is_damage(), error)?;
+                let problem = decompressing(self.part.file.path(), self.lines.input().is_damage(), error)?;
                 let goes_on = self.lines.input().resume().map_err(Error::io(&self.part.file))?;
                 self.emit_damaged(problem, line, emit)?;
                 return Ok(goes_on);

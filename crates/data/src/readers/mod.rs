@@ -8,6 +8,7 @@ pub mod files;
 mod html;
 mod jsonl;
 pub mod lines;
+mod objects;
 mod parquet;
 mod text;
 mod warc;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use crate::part::Part;
 use crate::source::{Format, Source};
+use crate::store::Handle;
 use crate::{Document, Error};
 
 /// What a reader finds.
@@ -56,7 +58,7 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
 }
 
 fn read_file(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
-    match source.format_of(&part.file)? {
+    match source.format_of(part.file.path())? {
         Format::Text => text::read(source, part, emit),
         Format::Jsonl => jsonl::read(source, part, emit),
         Format::Csv => csv::read(source, part, b',', emit),
@@ -98,7 +100,7 @@ struct LinePlaces<'a> {
 
 impl<'a> LinePlaces<'a> {
     /// `lines` stands where the part's first line begins.
-    fn new(part: &'a Part, lines: &lines::Lines<std::fs::File>) -> LinePlaces<'a> {
+    fn new(part: &'a Part, lines: &lines::Lines<Handle>) -> LinePlaces<'a> {
         let begins = part.range.start == 0;
         LinePlaces { part, first: lines.offset(), skipped: lines.number(), before: begins.then_some(0) }
     }
@@ -108,7 +110,7 @@ impl<'a> LinePlaces<'a> {
         let before = match self.before {
             Some(before) => before,
             None => {
-                let file = std::fs::File::open(&self.part.file).map_err(Error::io(&self.part.file))?;
+                let file = self.part.file.open_at(0).map_err(Error::io(&self.part.file))?;
                 lines::count(file, self.first).map_err(Error::io(&self.part.file))?
             }
         };
@@ -118,7 +120,7 @@ impl<'a> LinePlaces<'a> {
 }
 
 /// Opens the part's file from this byte on. What it is, in words, if it cannot be read.
-fn open(source: &Source, part: &Part, from: u64) -> Result<Result<compressed::Input<std::fs::File>, String>, Error> {
+fn open(source: &Source, part: &Part, from: u64) -> Result<Result<compressed::Input<Handle>, String>, Error> {
     match compressed::open(&part.file, from, source.expansion_max) {
         Ok(input) => Ok(Ok(input)),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Err(error.to_string())),

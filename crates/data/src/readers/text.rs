@@ -1,6 +1,5 @@
 //! Plain text: a file is a document, or a line of the recipe's stands between two
 
-use std::fs::File;
 use std::io::{self, Read};
 
 use super::encoding::decode;
@@ -9,6 +8,7 @@ use super::lines::{Line, Lines};
 use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, id};
 use crate::part::Part;
 use crate::source::Source;
+use crate::store::Handle;
 use crate::{Document, Error};
 
 /// Reads the documents that begin in the part.
@@ -60,7 +60,7 @@ pub fn read_file(source: &Source, part: &Part, bytes: &mut Vec<u8>) -> Result<Op
             Ok(Some(format!("a file of more than document_bytes_max = {max}; give a separator, or raise the limit")))
         }
         Ok(_) => Ok(None),
-        Err(error) => decompressing(&part.file, input.is_damage(), error).map(Some),
+        Err(error) => decompressing(part.file.path(), input.is_damage(), error).map(Some),
     }
 }
 
@@ -82,7 +82,7 @@ struct Reader<'a> {
     source: &'a Source,
     part: &'a Part,
     separator: &'a [u8],
-    lines: Lines<File>,
+    lines: Lines<Handle>,
     places: LinePlaces<'a>,
 }
 
@@ -106,7 +106,7 @@ fn is_separator(line: &[u8], separator: &[u8]) -> bool {
 }
 
 /// Goes to the first document that begins in the part.
-fn first_document(part: &Part, separator: &[u8], lines: &mut Lines<File>) -> io::Result<()> {
+fn first_document(part: &Part, separator: &[u8], lines: &mut Lines<Handle>) -> io::Result<()> {
     if part.range.start == 0 {
         return Ok(());
     }
@@ -139,7 +139,7 @@ impl Reader<'_> {
                 Ok(Line::Whole) => (&line[..], line.len() as u64),
                 Ok(Line::Long(length)) => (&line[..], length),
                 Err(error) => {
-                    let problem = decompressing(&self.part.file, self.lines.input().is_damage(), error)?;
+                    let problem = decompressing(self.part.file.path(), self.lines.input().is_damage(), error)?;
                     let goes_on = self.lines.input().resume().map_err(Error::io(&self.part.file))?;
                     self.emit_damaged(&open, problem, emit)?;
                     return Ok(goes_on);

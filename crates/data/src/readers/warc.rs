@@ -3,7 +3,6 @@
 //! Read here and not by the crate `warc` 0.4: that one holds headers and blocks of any length, and does not look for the next record behind a
 //! damaged one (`RecordIter::next` in its `warc_reader.rs`).
 
-use std::fs::File;
 use std::io::{self, Read};
 
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
@@ -14,6 +13,7 @@ use super::lines::{Line, Lines};
 use super::{Emit, Item, damaged, decompressing, id};
 use crate::part::Part;
 use crate::source::Source;
+use crate::store::Handle;
 use crate::{Document, Error};
 
 /// Bytes of the headers of a record, and of an HTTP response in it.
@@ -35,7 +35,7 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
             Ok(false) => return Ok(()),
             Err(Failed::Error(error)) => return Err(error),
             Err(Failed::Reading(error)) => {
-                let problem = decompressing(&part.file, reader.lines.input().is_damage(), error)?;
+                let problem = decompressing(part.file.path(), reader.lines.input().is_damage(), error)?;
                 let goes_on = reader.lines.input().resume().map_err(Error::io(&part.file))?;
                 emit(damaged(reader.place(), problem, b""))?;
                 if !goes_on {
@@ -66,7 +66,7 @@ impl From<Error> for Failed {
 struct Reader<'a> {
     source: &'a Source,
     part: &'a Part,
-    lines: Lines<File>,
+    lines: Lines<Handle>,
     /// Records that were begun.
     number: u64,
     /// Whether the next record is looked for after damage that was told.

@@ -13,6 +13,7 @@ use super::limits::{at_least, check_shares};
 use super::{Made, Surroundings};
 use crate::readers::{self, Item};
 use crate::source::{Format, Source};
+use crate::store::check_path;
 use crate::{Document, Step, Verdict, part, words};
 
 /// The form of DCLM's and FineWeb-Edu's filters (arXiv:2406.11794, section 4.4: a linear model over word n-grams, good examples against others), trained on the recipe's own
@@ -210,6 +211,7 @@ fn examples(
     }
     let mut examples = BTreeMap::new();
     for glob in globs {
+        check_path(glob).map_err(|problem| format!("{kind}: {problem}"))?;
         let source = source(kind, glob, settings)?;
         let read = |part: &part::Part| {
             readers::read(&source, part, &mut |item| {
@@ -224,7 +226,7 @@ fn examples(
                 Ok(())
             })
         };
-        let parts = part::of(std::slice::from_ref(&source), surroundings.directory);
+        let parts = part::of(std::slice::from_ref(&source), surroundings.directory, None);
         parts.and_then(|parts| parts.iter().try_for_each(read)).map_err(|e| format!("{kind}: {e}"))?;
     }
     match examples.len() {

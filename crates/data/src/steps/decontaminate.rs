@@ -15,6 +15,7 @@ use crate::simplified::each_run;
 use crate::source::Source;
 use crate::step::{Step, Verdict};
 use crate::steps::{Made, Settings, Surroundings};
+use crate::store::check_path;
 use crate::{Document, Error};
 
 /// What happens to a document that shares a run of words.
@@ -107,25 +108,27 @@ impl Index {
 
     fn add(&mut self, glob: &str, field: &str, surroundings: Surroundings) -> Result<(), Error> {
         let file = |problem: String| Error::file(surroundings.directory.join(glob), problem);
+        check_path(glob).map_err(file)?;
         let mut table = toml::Table::new();
         table.insert("name".into(), "decontaminate".into());
         table.insert("files".into(), vec![glob].into());
         let mut source: Source = table.try_into().map_err(|error: toml::de::Error| file(error.message().into()))?;
         // Each file alone, since files of one glob may differ in format.
         let mut parts = Vec::new();
-        for file in source.files(surroundings.directory)? {
+        for file in source.files(surroundings.directory, None)? {
             part::of_file(0, &source, file, part::PART_BYTES, &mut parts)?;
         }
         for part in parts {
             // A text file has no fields, and must be asked for none.
             source.text = None;
-            source.text = (source.format_of(&part.file)? != crate::source::Format::Text).then(|| field.to_string());
+            source.text =
+                (source.format_of(part.file.path())? != crate::source::Format::Text).then(|| field.to_string());
             let number = self.files.iter().position(|name| *name == part.name).unwrap_or_else(|| {
                 self.files.push(part.name.clone());
                 self.files.len() - 1
             });
             readers::read(&source, &part, &mut |item| match item {
-                Item::Document(document) => self.add_text(document.text(), number as u32, &part.file),
+                Item::Document(document) => self.add_text(document.text(), number as u32, part.file.path()),
                 // What is not read could not be found.
                 Item::Damaged(damaged) => Err(file(format!("{}: {}", damaged.place, damaged.problem))),
                 Item::PassedOver(_) => Ok(()),

@@ -5,10 +5,7 @@ mod thrift;
 
 use std::any::Any;
 use std::cell::Cell;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::{ConvertedType, Type as PhysicalType};
@@ -26,6 +23,7 @@ use super::{Emit, Item, damaged, id};
 use crate::Error;
 use crate::part::Part;
 use crate::source::Source;
+use crate::store::{Handle, Location};
 
 /// Bytes of the metadata at the end of a file.
 const METADATA_BYTES_MAX: u64 = 32 << 20;
@@ -71,19 +69,27 @@ struct Opened {
 }
 
 /// Opens a file and reads its metadata. In words, what is wrong with it.
-fn open(path: &Path) -> Result<Result<Opened, String>, Error> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let bytes = file.metadata().map_err(Error::io(path))?.len();
+fn open(path: &Location) -> Result<Result<Opened, String>, Error> {
+    let file = path.open_at(0).map_err(Error::io(path))?;
+    let bytes = file.bytes().map_err(Error::io(path))?;
     if let Err(problem) = check_footer(&file, bytes).map_err(Error::io(path))? {
         return Ok(Err(problem));
     }
     let file = Pages::new(Arc::new(file), bytes);
     let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(words));
-    Ok(metadata.map(|metadata| Opened { file, metadata }))
+    Ok(match metadata {
+        Ok(metadata) => Ok(Opened { file, metadata }),
+        Err(problem) => Err(if_damage(&file, path, problem)?),
+    })
+}
+
+/// Damage in words, unless the file could not be read.
+fn if_damage(file: &Pages, path: &Location, problem: String) -> Result<String, Error> {
+    file.failure().map_or(Ok(problem), |error| Err(Error::io(path)(error)))
 }
 
 /// Looks at the metadata before the library allocates what they say.
-fn check_footer(file: &File, bytes: u64) -> std::io::Result<Result<(), String>> {
+fn check_footer(file: &Handle, bytes: u64) -> std::io::Result<Result<(), String>> {
     let no_parquet = || Ok(Err("no Parquet file".to_string()));
     let Some(end) = bytes.checked_sub(8) else { return no_parquet() };
     let mut footer = [0; 8];
@@ -105,7 +111,7 @@ fn check_footer(file: &File, bytes: u64) -> std::io::Result<Result<(), String>> 
 }
 
 /// Compressed bytes of each row group. None if the file cannot be opened as Parquet, which its reader tells.
-pub fn row_groups(path: &Path) -> Result<Option<Vec<u64>>, Error> {
+pub fn row_groups(path: &Location) -> Result<Option<Vec<u64>>, Error> {
     let Ok(opened) = open(path)? else { return Ok(None) };
     let sizes = guarded(|| {
         Ok(opened.metadata.row_groups().iter().map(|group| group.compressed_size().max(0) as u64).collect())
@@ -133,7 +139,10 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     }
     let (rows, metadata) = match guarded(|| reopen(&opened, &fields)) {
         Ok(reopened) => reopened,
-        Err(problem) => return emit(damaged(part.name.clone(), problem, b"")),
+        Err(problem) => {
+            let problem = if_damage(&opened.file, &part.file, problem)?;
+            return emit(damaged(part.name.clone(), problem, b""));
+        }
     };
     let pages = Arc::new(opened.file.in_pages());
     let mut first_row = 0u64;
@@ -220,7 +229,7 @@ impl Group<'_> {
         let iterator = guarded(|| {
             let index = metadata.page_index_for_row_group(self.number);
             let properties = Arc::new(ReaderProperties::builder().build());
-            let group = SerializedRowGroupReader::new(pages, row_group, index, properties).map_err(words)?;
+            let group = SerializedRowGroupReader::new(pages.clone(), row_group, index, properties).map_err(words)?;
             TreeBuilder::new()
                 .with_batch_size(BATCH_ROWS)
                 .as_iter(rows.clone(), &Limited(Box::new(group)))
@@ -228,13 +237,19 @@ impl Group<'_> {
         });
         let mut iterator = match iterator {
             Ok(iterator) => iterator,
-            Err(problem) => return self.emit_damaged(0, problem, emit),
+            Err(problem) => {
+                let problem = if_damage(&pages, &self.part.file, problem)?;
+                return self.emit_damaged(0, problem, emit);
+            }
         };
         for row in 0..self.count {
             match guarded(|| iterator.next().transpose().map_err(words)) {
                 Ok(Some(columns)) => self.row(row, columns, emit)?,
                 Ok(None) => break,
-                Err(problem) => return self.emit_damaged(row, problem, emit),
+                Err(problem) => {
+                    let problem = if_damage(&pages, &self.part.file, problem)?;
+                    return self.emit_damaged(row, problem, emit);
+                }
             }
             if self.given > self.given_max {
                 let problem = format!(

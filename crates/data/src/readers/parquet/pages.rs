@@ -1,8 +1,6 @@
 //! Pages of a Parquet file with limits: the library allocates what headers say, so these are looked at first
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +14,7 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::{ColumnDescPtr, Type};
 
 use super::thrift;
+use crate::store::Handle;
 
 /// Bytes of a page, compressed or not. Writers make pages of about 1 MiB, or of one value if that is longer.
 const PAGE_BYTES_MAX: u64 = 128 << 20;
@@ -28,7 +27,7 @@ const REPEATED_VALUES_MAX: u64 = 1 << 24;
 
 /// A file whose pages are checked before they are read.
 pub struct Pages {
-    file: Arc<File>,
+    file: Arc<Handle>,
     bytes: u64,
     /// Whether what is read are pages, and not the metadata.
     in_pages: bool,
@@ -40,8 +39,13 @@ fn refused(problem: impl Into<String>) -> ParquetError {
 
 impl Pages {
     /// A file, to read its metadata.
-    pub fn new(file: Arc<File>, bytes: u64) -> Pages {
+    pub fn new(file: Arc<Handle>, bytes: u64) -> Pages {
         Pages { file, bytes, in_pages: false }
+    }
+
+    /// What the system or store refused, if it did: the library makes damage of it.
+    pub fn failure(&self) -> Option<io::Error> {
+        self.file.failure()
     }
 
     /// The same file, to read its pages.
@@ -58,7 +62,7 @@ impl Length for Pages {
 
 /// Reads on from a place of the file.
 pub struct From {
-    file: Arc<File>,
+    file: Arc<Handle>,
     at: u64,
 }
 
