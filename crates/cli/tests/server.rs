@@ -12,6 +12,12 @@ use started::{Server, post};
 const LONG: &str =
     r#"{"prompt": "Once", "max_tokens": 1900, "temperature": 0, "logit_bias": {"1": -100}, "stream": true}"#;
 
+/// What is under way until it is read, on any machine: an answer with so many scores that it does not fit into the system's buffers (some 10 MB at most).
+fn huge() -> String {
+    let prompts = serde_json::to_string(&["Once"; 6]).unwrap();
+    LONG.replace("\"Once\"", &prompts).replace("\"stream\"", "\"logprobs\": 20, \"stream\"")
+}
+
 #[test]
 fn every_refusal_is_json_with_its_status() {
     let server = Server::start(&["--patience", "2"]);
@@ -114,9 +120,7 @@ fn a_client_that_does_not_read_is_left() {
 fn the_first_sigterm_waits_and_the_second_does_not() {
     let mut server = Server::start(&[]);
     let mut stream = server.connect();
-    // So many scores that the answer is under way until it is read.
-    let body = LONG.replace("\"stream\"", "\"logprobs\": 20, \"stream\"");
-    stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
+    stream.write_all(post("/v1/completions", &huge()).as_bytes()).unwrap();
     let mut some = [0; 200];
     stream.read_exact(&mut some).unwrap();
     server.signal("-TERM");
@@ -240,9 +244,7 @@ fn templates_that_do_not_end_are_ended() {
 fn what_is_not_done_in_time_is_left_and_told() {
     let mut server = Server::start(&["--drain", "1"]);
     let mut stream = server.connect();
-    // So many scores that the answer is under way until it is read.
-    let body = LONG.replace("\"stream\"", "\"logprobs\": 20, \"stream\"");
-    stream.write_all(post("/v1/completions", &body).as_bytes()).unwrap();
+    stream.write_all(post("/v1/completions", &huge()).as_bytes()).unwrap();
     let mut some = [0; 200];
     stream.read_exact(&mut some).unwrap();
     let told = Instant::now();

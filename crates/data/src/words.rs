@@ -26,6 +26,14 @@ pub fn split(text: &str) -> Vec<Range<u32>> {
     words.ranges
 }
 
+/// At most as many as [`split`] finds, in a fraction of the time: ASCII characters that white space comes before, where a word begins whatever follows.
+pub fn count_min(text: &str) -> usize {
+    let begins = |pair: &[u8]| pair[0].is_ascii_whitespace() & pair[1].is_ascii_graphic();
+    let bytes = text.as_bytes();
+    usize::from(bytes.first().is_some_and(u8::is_ascii_graphic))
+        + bytes.windows(2).map(|pair| usize::from(begins(pair))).sum::<usize>()
+}
+
 struct Words<'a> {
     text: &'a str,
     ranges: Vec<Range<u32>>,
@@ -236,6 +244,13 @@ mod tests {
     }
 
     #[test]
+    fn words_after_white_space_are_as_many_at_least() {
+        for (text, min, words) in [("", 0, 0), (" one,  two\nthree ", 3, 4), ("\u{3000} \u{e9} a\u{202f}b", 1, 2), (" \u{e9}a b", 1, 2)] {
+            assert_eq!((count_min(text), split(text).len()), (min, words), "{text}");
+        }
+    }
+
+    #[test]
     fn eight_bytes_at_a_time() {
         for byte in 0..=255_u8 {
             for at in 0..8 {
@@ -252,6 +267,7 @@ mod tests {
         #[test]
         fn the_fast_path_splits_as_the_standard(text in "[a-cs-tn-nA-C0-2 .,;:'\"_\\-\n\r\t!\u{301}\u{2019}\u{e9}\u{200d}\u{1f1e6}\u{1f469}\u{3000}\u{5d0}\u{ad}]{0,40}") {
             prop_assert_eq!(split(&text), plain(&text));
+            prop_assert!(count_min(&text) <= split(&text).len());
         }
 
         #[test]

@@ -8,7 +8,9 @@ use super::{Made, Settings, Surroundings};
 use crate::lines::is_space;
 use crate::punctuation::is_terminal;
 use crate::step::Reason;
-use crate::{Document, Step, Verdict};
+use crate::{Document, Step, Verdict, words};
+
+const LINE_FEEDS: &str = "fineweb.line_feeds_max";
 
 /// Thresholds of Penedo et al. 2024 (arXiv:2406.17557), section 3.6 "Developing additional heuristic filters", as datatrove's `FineWebQualityFilter` has them. They
 /// are made for the lines of web pages: of books, whose lines are wrapped, they drop nearly all.
@@ -79,7 +81,7 @@ impl Quality {
         let repeated = share(repeated, text.chars().count() - line_feeds);
         let max = self.duplicate_line_characters_max;
         at_most("fineweb.duplicate_line_characters_max", "of the characters in repeated lines", repeated, max)?;
-        at_most("fineweb.line_feeds_max", "line feeds a word", share(line_feeds, words), self.line_feeds_max)
+        at_most(LINE_FEEDS, "line feeds a word", share(line_feeds, words), self.line_feeds_max)
     }
 }
 
@@ -89,8 +91,14 @@ fn at_most_characters(line: &str, max: usize) -> bool {
 
 impl Step for Quality {
     fn apply(&self, document: &mut Document) -> Verdict {
-        document.split_words();
-        self.check(document.text(), document.words().len()).into()
+        // Nearly all texts have few line feeds for the words that can be counted without splitting them.
+        match self.check(document.text(), words::count_min(document.text())) {
+            Err(reason) if reason.rule == LINE_FEEDS => {
+                document.split_words();
+                self.check(document.text(), document.words().len()).into()
+            }
+            passed => passed.into(),
+        }
     }
 }
 
