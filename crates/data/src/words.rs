@@ -245,7 +245,9 @@ mod tests {
 
     #[test]
     fn words_after_white_space_are_as_many_at_least() {
-        for (text, min, words) in [("", 0, 0), (" one,  two\nthree ", 3, 4), ("\u{3000} \u{e9} a\u{202f}b", 1, 2), (" \u{e9}a b", 1, 2)] {
+        for (text, min, words) in
+            [("", 0, 0), (" one,  two\nthree ", 3, 4), ("\u{3000} \u{e9} a\u{202f}b", 1, 2), (" \u{e9}a b", 1, 2)]
+        {
             assert_eq!((count_min(text), split(text).len()), (min, words), "{text}");
         }
     }
