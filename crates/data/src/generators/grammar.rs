@@ -234,26 +234,28 @@ impl Synonyms {
     }
 
     /// What can stand at the beginning of `rest`, which follows `before`, and how long the word there is.
-    fn at(&self, before: &str, rest: &str) -> Option<(usize, &[String])> {
+    fn at(&self, before: &str, rest: &str, after_possessive: bool) -> Option<(usize, &[String])> {
         let whole = |(word, _): &&(String, Vec<String>)| {
             let next = rest.as_bytes().get(word.len());
             rest.starts_with(word.as_str())
                 && next.is_none_or(|&b| !b.is_ascii_alphanumeric() && b != b'-' && b != b'~' && b != b'\'')
         };
-        let article = ["a ", "an ", "the ", "one ", "another ", "every "].iter().any(|article| {
+        let article = ["a ", "an ", "the ", "one ", "another ", "every ", "his ", "her "].iter().any(|article| {
             before.strip_suffix(article).is_some_and(|b| !b.ends_with(|c: char| c.is_ascii_alphanumeric()))
         });
+        let article = article || after_possessive && before == " " || before.ends_with("'s ");
         let noun = if article { self.nouns.iter().find(whole) } else { None };
         noun.or_else(|| self.words.iter().find(whole)).map(|(word, forms)| (word.len(), forms.as_slice()))
     }
 
     /// Text with a choice at every word that has synonyms.
-    fn vary<S>(&self, text: &str, nodes: &mut Vec<Node<S>>) {
+    fn vary<S>(&self, text: &str, after_possessive: bool, nodes: &mut Vec<Node<S>>) {
         let mut from = 0;
         let mut at = 0;
         while at < text.len() {
-            let begins = at == 0 || !text.as_bytes()[at - 1].is_ascii_alphanumeric() && text.as_bytes()[at - 1] != b'-';
-            match begins.then(|| self.at(&text[..at], &text[at..])).flatten() {
+            let letter = |at: usize| text.as_bytes()[at].is_ascii_alphanumeric() || text.as_bytes()[at] == b'-';
+            let begins = text.is_char_boundary(at) && (at == 0 || !letter(at - 1) || !letter(at));
+            match begins.then(|| self.at(&text[..at], &text[at..], after_possessive)).flatten() {
                 Some((length, forms)) => {
                     if from < at {
                         nodes.push(Node::Text(text[from..at].into()));
@@ -333,10 +335,12 @@ impl<'a, F> Parser<'a, F> {
             return Err("too many brackets in each other".to_owned());
         }
         let mut nodes = Vec::new();
+        let mut after_possessive = false;
         while let Some(at) = self.rest.find(['[', ']', '|', '<', '{']).or(Some(self.rest.len())) {
             if at > 0 {
-                self.synonyms.vary(&self.rest[..at], &mut nodes);
+                self.synonyms.vary(&self.rest[..at], after_possessive, &mut nodes);
             }
+            after_possessive = false;
             self.rest = &self.rest[at..];
             match self.rest.as_bytes().first() {
                 Some(b'[') => nodes.push(self.choice(depth)?),
@@ -347,6 +351,7 @@ impl<'a, F> Parser<'a, F> {
                 }
                 Some(b'{') => {
                     let name = self.named('}')?;
+                    after_possessive = name != "xhis" && name.ends_with("his");
                     nodes.push(Node::Slot((self.slot)(name).ok_or_else(|| format!("there is no slot {{{name}}}"))?));
                 }
                 _ => break,
@@ -416,16 +421,25 @@ pub fn append_polished(sentence: &str, out: &mut String) {
             let word = sentence[i..].split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
             if ends_with_word(&out[begin..], word) {
                 i += word.len();
+                if matches!(bytes.get(i), Some(b',' | b'.' | b'!' | b'?' | b';')) {
+                    out.pop();
+                    previous = b'a';
+                }
                 continue;
             }
         }
         let start = !previous.is_ascii_alphanumeric() && previous != b'\'' && previous != b'-';
-        let article = start && matches!(byte, b'a' | b'A') && bytes.get(i + 1) == Some(&b' ');
+        let article = ["a ", "an "].into_iter().find(|article| {
+            start && sentence.get(i..i + article.len()).is_some_and(|word| word.eq_ignore_ascii_case(article))
+        });
         if byte.is_ascii_alphanumeric() {
             out.push(if capital { byte.to_ascii_uppercase() } else { byte } as char);
             capital = false;
-            if article && begins_with_vowel_sound(sentence[i + 1..].trim_start_matches([' ', '"', '^'])) {
-                out.push('n');
+            if let Some(article) = article {
+                if begins_with_vowel_sound(sentence[i + article.len()..].trim_start_matches([' ', '"', '^'])) {
+                    out.push('n');
+                }
+                i += article.len() - 2;
             }
         } else {
             let after_mark = byte == b' ' && matches!(previous, b'.' | b'!' | b'?' | b'\n');
@@ -540,6 +554,7 @@ mod tests {
             ),
             ("well , a big egg; a egg", "Well, a big egg; an egg"),
             ("it is said that`, there had had been", "It is said that there had been"),
+            ("all set off off, and an green pear", "All set off, and a green pear"),
             ("oak~s, larch~s, mouse~s and lady~s", "Oaks, larches, mice and ladies"),
         ] {
             let mut out = String::new();
