@@ -461,11 +461,27 @@ fn ends_with_word(text: &str, word: &str) -> bool {
 
 /// Turns the noun at the end into its plural.
 fn make_plural(out: &mut String) {
-    const IRREGULAR: [(&str, &str); 5] =
-        [("mouse", "mice"), ("calf", "calves"), ("sheep", "sheep"), ("deer", "deer"), ("fish", "fish")];
-    if let Some((one, many)) = IRREGULAR.into_iter().find(|(one, _)| out.ends_with(one)) {
-        out.truncate(out.len() - one.len());
-        out.push_str(many);
+    const IRREGULAR: [(&str, &str); 15] = [
+        ("mouse", "mice"),
+        ("goose", "geese"),
+        ("ox", "oxen"),
+        ("calf", "calves"),
+        ("leaf", "leaves"),
+        ("loaf", "loaves"),
+        ("shelf", "shelves"),
+        ("knife", "knives"),
+        ("sheep", "sheep"),
+        ("deer", "deer"),
+        ("fish", "fish"),
+        ("dormouse", "dormice"),
+        ("potato", "potatoes"),
+        ("tomato", "tomatoes"),
+        ("mango", "mangoes"),
+    ];
+    let word = out.rfind(' ').map_or(0, |space| space + 1);
+    if let Some((one, many)) = IRREGULAR.into_iter().find(|(one, _)| out[word..].eq_ignore_ascii_case(one)) {
+        out.truncate(word + 1);
+        out.push_str(&many[1..]);
     } else if ["s", "x", "ch", "sh"].iter().any(|end| out.ends_with(end)) {
         out.push_str("es");
     } else if out.ends_with('y') && !["ay", "ey", "oy"].iter().any(|end| out.ends_with(end)) {

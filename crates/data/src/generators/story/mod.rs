@@ -244,9 +244,9 @@ impl Stories {
     fn attempt(&self, random: &mut Pcg64, held_out: bool, letter: u8, target: usize) -> Story {
         let size = |bouts_max, fails_max| Size { bouts_max, fails_max, brief: target < BRIEF_WORDS };
         let size = match target {
-            ..190 => size(1, 0),
-            190..250 => size(1, 1),
-            250..310 => size(1, 2),
+            ..230 => size(1, 0),
+            230..300 => size(1, 1),
+            300..350 => size(1, 2),
             _ => size(2, 2),
         };
         let plot = self.plots.draw(&self.grammar, random, held_out, size);

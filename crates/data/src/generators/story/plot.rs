@@ -567,7 +567,7 @@ fn ending(plots: &Plots, plot: &Skeleton, list: &mut List) {
     }
     list.may("detail");
     list.paragraph();
-    list.must(&format!("close.{}", plot.outcome.name()), Change::None);
+    list.may(&format!("close.{}", plot.outcome.name()));
     list.must(&format!("moral.{}", plots.themes[plot.theme]), Change::None);
 }
 
