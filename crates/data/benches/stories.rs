@@ -3,10 +3,13 @@
 //!     cargo bench -p farthing-data --bench stories                       speed and variety
 //!     cargo bench -p farthing-data --bench stories -- HUMAN.txt          and the same figures of a file, documents separated by a line `<|end|>`
 //!     cargo bench -p farthing-data --bench stories -- --show 10 SEED     prints documents
-
-use std::collections::HashSet;
+//!
+//! Both figures depend on size, so a file is compared with as many words and bytes of stories: 40,000 words in lower case for distinct-3, 1 MiB for zstd, or all that
+//! the file holds. Its documents of 60 to 400 words count, as long as stories are; they stand in the file in an order that mixes authors, as it lies with stories.
+//! HUMAN.txt was, for the figures in LOG.md, FairytaleQA's tales cut at paragraphs, and the English stories of the African Storybook and of Pratham Books, whole.
 
 use farthing_data::generators::manual::Manual;
+use farthing_data::generators::story::variety::{distinct_3, zstd_ratio};
 use farthing_data::generators::{Generator, KINDS};
 use rand::SeedableRng;
 use rand_pcg::Pcg64;
@@ -20,32 +23,12 @@ fn texts(generator: &dyn Generator, count: u64) -> Vec<String> {
     (0..count).map(|i| generator.generate(&mut Pcg64::seed_from_u64(i), false).text).collect()
 }
 
-/// Distinct word trigrams over all, in the first 40,000 words; trigrams do not cross documents.
-fn distinct_3(documents: &[String]) -> f64 {
-    let mut seen = HashSet::new();
-    let (mut all, mut words_left) = (0, 40_000);
-    for document in documents {
-        let lower = document.to_ascii_lowercase();
-        let words: Vec<&str> = lower
-            .split(|c: char| !c.is_ascii_alphanumeric() && c != '\'')
-            .filter(|word| !word.is_empty())
-            .take(words_left)
-            .collect();
-        words_left -= words.len();
-        for trigram in words.windows(3) {
-            seen.insert(trigram.join(" "));
-            all += 1;
-        }
-    }
-    seen.len() as f64 / all as f64
-}
+/// A set of texts is measured in its first words and bytes, all of it where it is smaller.
+const WORDS: usize = 40_000;
+const BYTES: usize = 1 << 20;
 
-/// Bytes of the first MiB over those that zstd makes of it at level 19.
-fn zstd_ratio(documents: &[String]) -> f64 {
-    let mut text = documents.join("\n\n").into_bytes();
-    text.truncate(1 << 20);
-    text.len() as f64 / zstd::bulk::compress(&text, 19).unwrap().len() as f64
-}
+/// Words of a document that is measured: those of a story.
+const DOCUMENT_WORDS: std::ops::RangeInclusive<usize> = 60..=400;
 
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
@@ -87,14 +70,21 @@ fn main() {
     let plain = texts(&*generator("stories", "ordered = 0.0\nend_mark = \"\""), 2_000);
     let words: usize = plain.iter().map(|text| text.split_ascii_whitespace().count()).sum();
     println!("words of a story: {}", words / plain.len());
-    println!("distinct-3 of 40,000 words: {:.3}; zstd ratio of 1 MiB: {:.2}", distinct_3(&plain), zstd_ratio(&plain));
+    let measure = |name: &str, documents: &[String], words: usize, bytes: usize| {
+        let (distinct, ratio) = (distinct_3(documents, words), zstd_ratio(documents, bytes));
+        println!("{name}: distinct-3 of {words} words {distinct:.3}, zstd ratio of {bytes} bytes {ratio:.2}");
+    };
+    measure("stories", &plain, WORDS, BYTES);
     for path in &arguments {
         let text = std::fs::read_to_string(path).unwrap();
         let human: Vec<String> = text
             .split("<|end|>")
             .map(|document| document.trim().to_owned())
-            .filter(|document| (60..=400).contains(&document.split_ascii_whitespace().count()))
+            .filter(|document| DOCUMENT_WORDS.contains(&document.split_ascii_whitespace().count()))
             .collect();
-        println!("{path}: distinct-3 {:.3}, zstd ratio {:.2}", distinct_3(&human), zstd_ratio(&human));
+        let words: usize = human.iter().map(|text| text.split_ascii_whitespace().count()).sum();
+        let (words, bytes) = (words.min(WORDS), human.join("\n\n").len().min(BYTES));
+        measure(path, &human, words, bytes);
+        measure("stories", &plain, words, bytes);
     }
 }

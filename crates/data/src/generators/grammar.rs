@@ -172,7 +172,7 @@ impl<S: Copy> Grammar<S> {
         fill: &mut dyn Fill<S>,
         out: &mut String,
     ) -> usize {
-        let mut expansion = Expansion { grammar: self, held_out, random, used, fill, out };
+        let mut expansion = Expansion { grammar: self, held_out, random, used, fill, out, said: Vec::new() };
         match line {
             Some(line) => {
                 expansion.sequence(&self.rules[rule.0 as usize].lines[line as usize], 0);
@@ -280,6 +280,8 @@ struct Expansion<'a, S> {
     used: &'a mut Used,
     fill: &'a mut dyn Fill<S>,
     out: &'a mut String,
+    /// What the rules have become in this alternative: after `the`, a rule means what it meant before.
+    said: Vec<(RuleId, String)>,
 }
 
 impl<S: Copy> Expansion<'_, S> {
@@ -301,14 +303,25 @@ impl<S: Copy> Expansion<'_, S> {
         line
     }
 
+    /// A rule inside an alternative: `a <job> came. "Well!" said the <job>` is about one person.
+    fn word(&mut self, rule: RuleId, depth: usize) {
+        if self.out.ends_with("the ")
+            && let Some((_, said)) = self.said.iter().rev().find(|(known, _)| *known == rule)
+        {
+            self.out.push_str(said);
+            return;
+        }
+        let start = self.out.len();
+        self.rule(rule, depth + 1);
+        self.said.push((rule, self.out[start..].to_owned()));
+    }
+
     fn sequence(&mut self, nodes: &[Node<S>], depth: usize) {
         for node in nodes {
             match node {
                 Node::Text(text) => self.out.push_str(text),
                 Node::Slot(slot) => self.fill.fill(*slot, self.random, self.out),
-                Node::Rule(rule) => {
-                    self.rule(*rule, depth + 1);
-                }
+                Node::Rule(rule) => self.word(*rule, depth),
                 Node::Choice(choices) => {
                     let choice = self.random.random_range(0..choices.len());
                     self.sequence(&choices[choice], depth);
@@ -479,7 +492,7 @@ fn make_plural(out: &mut String) {
         ("mango", "mangoes"),
     ];
     let word = out.rfind(' ').map_or(0, |space| space + 1);
-    if let Some((one, many)) = IRREGULAR.into_iter().find(|(one, _)| out[word..].eq_ignore_ascii_case(one)) {
+    if let Some((_, many)) = IRREGULAR.into_iter().find(|(one, _)| out[word..].eq_ignore_ascii_case(one)) {
         out.truncate(word + 1);
         out.push_str(&many[1..]);
     } else if ["s", "x", "ch", "sh"].iter().any(|end| out.ends_with(end)) {
@@ -535,6 +548,15 @@ mod tests {
         let text = "# words\n= a\nx[1|2[|!]] <b>\n= b\n{Q}\nz";
         let expected = ["x1 Q", "x1 z", "x2 Q", "x2 z", "x2! Q", "x2! z"].map(str::to_owned);
         assert_eq!(all(text, "a", false), expected.into_iter().collect());
+    }
+
+    #[test]
+    fn the_definite_article_refers_back() {
+        let words = (0..50).map(|i| format!("word{i}")).collect::<Vec<_>>().join("|");
+        for said in all(&format!("= a\na <b> and the <b>\n= b\n{words}"), "a", false) {
+            let (first, second) = said["a ".len()..].split_once(" and the ").unwrap();
+            assert_eq!(first, second);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::options;
 
 pub mod lexicon;
 pub mod plot;
+pub mod variety;
 pub mod wording;
 pub mod world;
 
