@@ -158,18 +158,20 @@ impl Report {
             lines.push(row("all", &self.total));
         }
         let dropped = self.dropped();
+        let names = dropped.iter().map(|(rule, _)| *rule).chain(self.total.passed_over.keys().map(|kind| kind.as_str()));
+        let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
         if !dropped.is_empty() {
             lines.push(String::new());
         }
         for (rule, dropped) in dropped {
             let example = dropped.samples.first().map_or(String::new(), |s| format!("  {}: {}", s.id, s.detail));
             let (documents, bytes) = (dropped.volume.documents, words(dropped.volume.bytes));
-            lines.push(format!("{rule:<34} {documents:>10} {bytes:>10}{example}"));
+            lines.push(format!("{rule:<width$} {documents:>10} {bytes:>10}{example}"));
         }
         if !self.total.passed_over.is_empty() {
             lines.extend([String::new(), "passed over, since they hold no document:".to_string()]);
         }
-        lines.extend(self.total.passed_over.iter().map(|(kind, records)| format!("{kind:<34} {records:>10}")));
+        lines.extend(self.total.passed_over.iter().map(|(kind, records)| format!("{kind:<width$} {records:>10}")));
         lines.extend(self.packed.iter().flat_map(Packed::lines));
         lines
     }

@@ -128,8 +128,8 @@ impl Signature<'_> {
             // Four at a time: the least of each would wait for the one before.
             let mut of = [*least; 4];
             for four in fours {
-                for (least, &shingle) in of.iter_mut().zip(four) {
-                    *least = (*least).min((a * shingle + b).0);
+                for i in 0..4 {
+                    of[i] = of[i].min((a * four[i] + b).0);
                 }
             }
             let of_rest = rest.iter().map(|&shingle| (a * shingle + b).0);
