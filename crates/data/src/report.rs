@@ -158,7 +158,8 @@ impl Report {
             lines.push(row("all", &self.total));
         }
         let dropped = self.dropped();
-        let names = dropped.iter().map(|(rule, _)| *rule).chain(self.total.passed_over.keys().map(|kind| kind.as_str()));
+        let names =
+            dropped.iter().map(|(rule, _)| *rule).chain(self.total.passed_over.keys().map(|kind| kind.as_str()));
         let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
         if !dropped.is_empty() {
             lines.push(String::new());
