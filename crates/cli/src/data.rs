@@ -10,7 +10,8 @@ use data::preview::{Effect, StepPreview};
 use data::progress::Progress;
 use data::recipe::Recipe;
 use data::run::{Options, Run};
-use data::store::Stores;
+use data::shared::StoreFolder;
+use data::store::{Address, Folder, Store, Stores, WITHOUT};
 use data::{generators, steps};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -39,9 +40,12 @@ pub struct Arguments {
     /// The recipe
     #[arg(value_name = "RECIPE", required_unless_present = "steps")]
     recipe: Option<PathBuf>,
-    /// Directory of what is made [default: the recipe's name, here]
+    /// Directory of what is made, or s3://BUCKET/FOLDER [default: the recipe's name, here]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Directory of this machine for what is being made, if --out is far away [default: the recipe's name and rank, here, if --out is s3://]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     plan: bool,
@@ -86,8 +90,10 @@ pub fn run(a: Arguments) -> Outcome {
         return preview(&a, &recipe, documents.into());
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (out, folder) = out(&a, &recipe)?;
     let options = Options {
-        out: a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)),
+        out,
+        folder,
         threads: a.threads.map_or(cores, usize::from),
         rank: a.rank.into(),
         world: a.world.into(),
@@ -114,21 +120,43 @@ pub fn run(a: Arguments) -> Outcome {
     put(&format!("{}\n", terminal::harmless(&report.lines().join("\n"))))?;
     if !a.quiet {
         let seconds = start.elapsed().as_secs_f64();
+        let made = run.options.folder.as_ref().map_or(&run.options.out, |folder| &folder.url);
         let rate = bytes((report.total.read.bytes as f64 / seconds.max(0.001)) as u64);
-        say(&format!("{seconds:.1} s, {rate}/s; report, card and documents are in {}", run.options.out.display()));
+        say(&format!("{seconds:.1} s, {rate}/s; report, card and documents are in {}", made.display()));
     }
     Ok(())
 }
 
+/// The directory of this machine, and the folder that machines share if that is another.
+fn out(a: &Arguments, recipe: &Recipe) -> Result<(PathBuf, Option<StoreFolder>), Failure> {
+    let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name));
+    let address = Address::parse(out.to_str().unwrap_or_default()).map_err(|e| Failure::usage(format!("--out {e}")))?;
+    let (store, prefix): (Arc<dyn Store>, _) = match (address, &a.work) {
+        (Address::Path(""), None) => return Ok((out, None)),
+        (Address::Path(path), None) => return Ok((PathBuf::from(path), None)),
+        (Address::Path(_), Some(_)) => (Arc::new(Folder::new(out.clone())), String::new()),
+        (Address::Object { bucket, key }, _) => {
+            if key.is_empty() {
+                return Err(Failure::usage(format!("--out s3://{bucket}: add a folder, as in s3://{bucket}/corpus")));
+            }
+            let without = || Failure::usage(format!("--out {}: {WITHOUT}", out.display()));
+            let stores = recipe.stores.as_ref().ok_or_else(without)?;
+            (stores.open(bucket)?, format!("{}/", key.trim_end_matches('/')))
+        }
+    };
+    let work = a.work.clone().unwrap_or_else(|| PathBuf::from(format!("{}-rank-{}", recipe.name, a.rank)));
+    Ok((work, Some(StoreFolder { store, prefix, url: out })))
+}
+
 /// Opens the buckets of object stores.
-#[cfg(feature = "cluster")]
+#[cfg(feature = "stores")]
 fn stores() -> Result<Option<Arc<dyn Stores>>, Failure> {
     let s3 = cluster::store::S3::new()?;
     Ok(Some(Arc::new(s3)))
 }
 
 /// Nobody opens buckets.
-#[cfg(not(feature = "cluster"))]
+#[cfg(not(feature = "stores"))]
 fn stores() -> Result<Option<Arc<dyn Stores>>, Failure> {
     Ok(None)
 }

@@ -29,6 +29,20 @@ const PARTS_AT_ONCE: usize = 4;
 /// Threads that wait for the network.
 const THREADS: usize = 2;
 
+/// Variables of which one says where credentials come from, or that none are needed.
+const CREDENTIALS: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_METADATA_ENDPOINT",
+    "AWS_SKIP_SIGNATURE",
+];
+
+/// Without any of them the library would wait minutes for the metadata service of a virtual machine that may not be one.
+const WITHOUT_CREDENTIALS: &str = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for the role of a virtual machine \
+                                   AWS_METADATA_ENDPOINT=http://169.254.169.254, for a public bucket AWS_SKIP_SIGNATURE=true";
+
 /// Buckets of S3, or of a server that `AWS_ENDPOINT_URL` names.
 pub struct S3 {
     runtime: Arc<Runtime>,
@@ -50,6 +64,9 @@ impl S3 {
 
 impl Stores for S3 {
     fn open(&self, bucket: &str) -> io::Result<Arc<dyn Store>> {
+        if !CREDENTIALS.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty())) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, WITHOUT_CREDENTIALS));
+        }
         let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(self.retries.clone());
         let store = builder.build().map_err(|error| in_words(bucket, error))?;
         Ok(Arc::new(Bucket { name: bucket.to_string(), store, runtime: self.runtime.clone() }))
@@ -105,9 +122,6 @@ fn in_words(bucket: &str, error: Error) -> io::Error {
             )
         }
         (Error::InvalidPath { .. }, _) => (io::ErrorKind::Other, format!("{}; rename the object", shown(&text, 300))),
-        _ if text.contains("169.254.169.254") => {
-            (io::ErrorKind::PermissionDenied, "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY".into())
-        }
         _ => {
             let endpoint = "check the network, AWS_ENDPOINT_URL, AWS_REGION, and for http:// AWS_ALLOW_HTTP=true";
             (io::ErrorKind::Other, format!("{}; {endpoint}", shown(&text, 300)))

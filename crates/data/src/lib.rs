@@ -27,6 +27,7 @@ pub mod report;
 pub mod run;
 pub mod sentences;
 pub mod shards;
+pub mod shared;
 pub mod simplified;
 pub mod source;
 pub mod step;

@@ -3,6 +3,7 @@
 //! Three stages, each resumable file by file and shared by the machines of a run: one trains the tokenizer, each tokenizes the parts of its rank, and
 //! each writes the shards of its rank.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use crate::shards::{Shards, Workers, write_shards};
 use crate::tokenizer::report::{self, Fit};
 use crate::tokenizer::train::{self, WordCounts};
 use crate::tokenizer::{Ends, Tokenizer, tokenize};
-use crate::{Error, atomic, options};
+use crate::{Error, atomic, options, publish};
 
 /// Which tokenizer, from the table `[tokenizer]`.
 #[derive(Clone, Debug)]
@@ -124,6 +125,7 @@ impl<'a> Packing<'a> {
         let run = self.run;
         let tokenizer = self.tokenizer(markers)?;
         run.progress.stage("tokenizing", run.mine().map(|part| markers[part].bytes).sum());
+        run.shared.look(&self.tokens)?;
         run.in_parallel(&run.mine().collect::<Vec<_>>(), |part| self.part(&tokenizer, part))?;
         self.wait("tokenizing", |part| self.fit_file(part))?;
         if let Some(settings) = &run.recipe.shards {
@@ -136,26 +138,48 @@ impl<'a> Packing<'a> {
                 run.progress.advance(tokens, 1);
                 run.progress.check()
             })?;
+            self.share_shards(&plan)?;
             if run.options.rank > 0 {
                 return Ok(None);
             }
             let recipe = blake3::hash(run.recipe.text.as_bytes());
             run.progress.stage("packing tokens: waiting for other machines", 0);
-            let mut shards = None;
-            run.progress.wait(|| {
-                shards = Shards::collect(&plan, &self.shards, recipe)?;
-                Ok(shards.is_some())
-            })?;
-            return self.report(&tokenizer, shards).map(Some);
+            let shards = self.collect(&plan, recipe)?;
+            return self.report(&tokenizer, Some(shards)).map(Some);
         }
         if run.options.rank > 0 { Ok(None) } else { self.report(&tokenizer, None).map(Some) }
+    }
+
+    /// Puts the shards of this machine where the first one finds them, each with its description last.
+    fn share_shards(&self, plan: &Plan) -> Result<(), Error> {
+        let mine = plan.shards().skip(self.run.options.rank).step_by(self.run.options.world);
+        let mine: BTreeSet<String> = mine.flat_map(|shard| [shard.name(), shard.mask_name()]).collect();
+        let mut files: Vec<PathBuf> = publish::listed(&self.shards)?.into_iter().map(|(path, _)| path).collect();
+        files.retain(|path| path.file_stem().and_then(|name| name.to_str()).is_some_and(|name| mine.contains(name)));
+        files.sort_by_key(|path| path.extension().is_some_and(|ending| ending == "json"));
+        self.run.shared.share(&files)
+    }
+
+    /// Waits for the shards of all machines.
+    fn collect(&self, plan: &Plan, recipe: blake3::Hash) -> Result<Shards, Error> {
+        let descriptions: Vec<PathBuf> =
+            plan.shards().map(|shard| self.shards.join(format!("{}.json", shard.name()))).collect();
+        self.run.shared.wait(self.run.progress, &self.shards, &descriptions)?;
+        self.run.shared.fetch_all(&self.shards, |_| true)?;
+        let mut shards = None;
+        self.run.progress.wait(|| {
+            shards = Shards::collect(plan, &self.shards, recipe)?;
+            Ok(shards.is_some())
+        })?;
+        Ok(shards.expect("collected"))
     }
 
     fn wait(&self, stage: &str, file: impl Fn(usize) -> PathBuf) -> Result<(), Error> {
         if self.run.options.world > 1 {
             self.run.progress.stage(&format!("{stage}: waiting for other machines"), 0);
         }
-        self.run.progress.wait(|| Ok((0..self.run.parts.len()).all(|part| file(part).exists())))
+        let files: Vec<PathBuf> = (0..self.run.parts.len()).map(file).collect();
+        self.run.shared.wait(self.run.progress, &self.tokens, &files)
     }
 
     fn last(&self) -> &'a phase::Phase<'a> {
@@ -166,11 +190,13 @@ impl<'a> Packing<'a> {
     fn tokenizer(&self, markers: &[Marker]) -> Result<Tokenizer, Error> {
         let directory = self.tokens.join("tokenizer");
         let (file, config) = (directory.join("tokenizer.json"), directory.join("tokenizer_config.json"));
+        let shared = &self.run.shared;
+        shared.look(&directory)?;
         // The tokenizer is written last.
-        if !file.exists() {
+        if !shared.has(&file) {
             if self.run.options.rank > 0 {
                 self.run.progress.stage("waiting for the tokenizer", 0);
-                self.run.progress.wait(|| Ok(file.exists()))?;
+                shared.wait(self.run.progress, &directory, std::slice::from_ref(&file))?;
             } else if let Some(given) = &self.settings.file {
                 let beside = given.with_file_name("tokenizer_config.json");
                 if beside.exists() {
@@ -183,6 +209,11 @@ impl<'a> Packing<'a> {
                 atomic::write(&file, &trained.tokenizer)?;
             }
         }
+        shared.fetch_all(&directory, |_| true)?;
+        if self.run.options.rank == 0 {
+            let there: Vec<PathBuf> = [config, file.clone()].into_iter().filter(|path| path.exists()).collect();
+            shared.share(&there)?;
+        }
         Tokenizer::open(&file, &self.settings.ends)
     }
 
@@ -192,6 +223,7 @@ impl<'a> Packing<'a> {
         run.progress.stage("counting words for the tokenizer", bytes);
         let mut counts = WordCounts::new(&self.settings.training, run.recipe.seed, bytes);
         for part in 0..run.parts.len() {
+            run.shared.fetch(&self.last().documents(part))?;
             for document in phase::documents_of(self.last(), part)? {
                 let document = document?;
                 run.progress.check()?;
@@ -219,9 +251,12 @@ impl<'a> Packing<'a> {
 
     fn part(&self, tokenizer: &Tokenizer, part: usize) -> Result<(), Error> {
         let (tokens, fit_file) = (self.run_file(part), self.fit_file(part));
-        if fit_file.exists() && tokens.exists() {
-            return Ok(());
+        let shared = &self.run.shared;
+        if shared.has(&fit_file) && shared.has(&tokens) {
+            let there: Vec<PathBuf> = [tokens, fit_file].into_iter().filter(|path| path.exists()).collect();
+            return shared.share(&there);
         }
+        shared.fetch(&self.last().documents(part))?;
         // Tokens without the counts are made again.
         if tokens.exists() {
             std::fs::remove_file(&tokens).map_err(Error::io(&tokens))?;
@@ -234,7 +269,8 @@ impl<'a> Packing<'a> {
             self.run.progress.advance(document.text().len() as u64, 1);
             self.run.progress.check()
         })?;
-        atomic::write(&fit_file, &serde_json::to_vec(&fit).expect("counts are plain data"))
+        atomic::write(&fit_file, &serde_json::to_vec(&fit).expect("counts are plain data"))?;
+        shared.share(&[tokens, fit_file])
     }
 
     fn plan(&self, settings: &mix::Settings, tokenizer: &Tokenizer) -> Result<Plan, Error> {
@@ -242,7 +278,8 @@ impl<'a> Packing<'a> {
         let mut sources = Vec::with_capacity(recipe.sources.len());
         for (number, source) in recipe.sources.iter().enumerate() {
             let parts = (0..self.run.parts.len()).filter(|&part| self.run.parts[part].source as usize == number);
-            let runs = parts.map(|part| self.run_file(part)).collect();
+            let runs: Vec<PathBuf> = parts.map(|part| self.run_file(part)).collect();
+            runs.iter().try_for_each(|run| self.run.shared.fetch(run))?;
             sources.push(Source::measure(&source.name, source.share(), runs, settings)?);
         }
         Plan::new(sources, settings, recipe.seed, tokenizer.vocabulary())
@@ -253,6 +290,7 @@ impl<'a> Packing<'a> {
         let mut fit = Fit::new(tokenizer);
         for part in 0..self.run.parts.len() {
             let file = self.fit_file(part);
+            self.run.shared.fetch(&file)?;
             let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
             let of_part: Fit = serde_json::from_slice(&bytes)
                 .map_err(|e| Error::file(&file, format!("{e}; remove it, and the same command makes it again")))?;

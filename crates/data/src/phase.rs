@@ -95,18 +95,14 @@ impl Phase<'_> {
         self.file(part, "records")
     }
 
-    fn marker_file(&self, part: usize) -> PathBuf {
+    /// What says that a part has passed.
+    pub fn marker_file(&self, part: usize) -> PathBuf {
         self.file(part, "json")
     }
 
     /// What is written of a part that has passed. A marker that cannot be read is none: the part is done again.
     pub fn marker(&self, part: usize) -> Option<Marker> {
         serde_json::from_slice(&std::fs::read(self.marker_file(part)).ok()?).ok()
-    }
-
-    /// Whether a part has passed, by the name of its marker alone.
-    pub fn is_marked(&self, part: usize) -> bool {
-        self.marker_file(part).exists()
     }
 
     /// In words.

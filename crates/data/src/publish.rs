@@ -10,7 +10,7 @@ use crate::run::Run;
 use crate::{Error, atomic};
 
 /// Name of the manifest.
-const MANIFEST: &str = "dataset.json";
+pub const MANIFEST: &str = "dataset.json";
 
 /// What a finished directory holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +41,9 @@ pub fn manifest(out: &Path) -> Option<Manifest> {
 ///
 /// # Errors
 /// Where the system refuses.
-pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: &str) -> Result<(), Error> {
+pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: &str) -> Result<Manifest, Error> {
     let out = &run.options.out;
+    fetch(run)?;
     remove(&out.join(MANIFEST))?;
     let last = run.phases.last().expect("a recipe has a phase");
     let parts = 0..run.parts.len();
@@ -75,11 +76,23 @@ pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: 
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let manifest = Manifest { identity: identity.to_string(), files };
     let json = serde_json::to_string_pretty(&manifest).expect("a manifest is plain data");
-    atomic::write(&out.join(MANIFEST), format!("{json}\n").as_bytes())
+    atomic::write(&out.join(MANIFEST), format!("{json}\n").as_bytes())?;
+    Ok(manifest)
+}
+
+/// Brings documents of other machines here.
+fn fetch(run: &Run) -> Result<(), Error> {
+    let last = run.phases.last().expect("a recipe has a phase");
+    (0..run.parts.len()).try_for_each(|part| run.shared.fetch(&last.documents(part)))?;
+    for phase in &run.phases {
+        run.shared.look(&phase.directory)?;
+        run.shared.fetch_all(&phase.directory, |name| name.ends_with(".rejected.jsonl.zst"))?;
+    }
+    Ok(())
 }
 
 /// The files of a folder with their names: none if it is not there.
-fn listed(folder: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
+pub(crate) fn listed(folder: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(Error::io(folder))?,

@@ -16,6 +16,7 @@ use crate::progress::Progress;
 use crate::readers::Item;
 use crate::recipe::{Entry, Recipe};
 use crate::report::Report;
+use crate::shared::{Shared, StoreFolder};
 use crate::steps::Made;
 use crate::tally::Tally;
 use crate::{Document, Error, atomic, origin, publish};
@@ -38,6 +39,8 @@ pub struct Options {
     pub memory_bytes: usize,
     /// Whether documents between phases stay.
     pub keep_work: bool,
+    /// Where the machines exchange files and what is made goes in the end, if `out` is a directory of this machine alone.
+    pub folder: Option<StoreFolder>,
 }
 
 /// A recipe with its parts, ready to run.
@@ -51,6 +54,7 @@ pub struct Run<'a> {
     /// The phases.
     pub phases: Vec<Phase<'a>>,
     pub(crate) progress: &'a Progress,
+    pub(crate) shared: Shared,
 }
 
 /// What came out of the phases, for each source and in all.
@@ -72,7 +76,8 @@ impl<'a> Run<'a> {
         let parts = origin::parts(recipe)?;
         let work = options.out.join("work");
         let phases = phase::cut(recipe, &origin::identity(recipe, &parts)?, &work);
-        Ok(Run { recipe, options, parts, phases, progress })
+        let shared = Shared::new(&options.out, options.folder.clone(), options.world);
+        Ok(Run { recipe, options, parts, phases, progress, shared })
     }
 
     /// Makes everything, unless it is there, and reports. Only the first of several machines has a report.
@@ -83,7 +88,8 @@ impl<'a> Run<'a> {
         let packing = Packing::of(self)?;
         let documents = blake3::Hash::from(self.identity());
         let identity = packing.as_ref().map_or(documents, |packing| packing.identity).to_hex().to_string();
-        if publish::manifest(&self.options.out).is_some_and(|manifest| manifest.identity == identity) {
+        if self.shared.manifest()?.is_some_and(|manifest| manifest.identity == identity) {
+            self.shared.fetch_report()?;
             return Report::read(&self.options.out).map(Some);
         }
         self.documents()?;
@@ -93,20 +99,29 @@ impl<'a> Run<'a> {
             Some(packing) => packing.make(&self.markers(last)?)?,
         };
         if self.options.rank > 0 {
-            atomic::write(&self.left(self.options.rank, &identity), b"")?;
+            let left = self.left(self.options.rank, &identity);
+            atomic::write(&left, b"")?;
+            self.shared.share(&[left])?;
+            if !self.options.keep_work {
+                self.shared.remove_work(false)?;
+            }
             return Ok(None);
         }
         let outcome = self.outcome()?;
         let report = Report::new(self.recipe, &outcome.sources, &outcome.total, packed);
-        publish::publish(self, &report, packing.as_ref(), &identity)?;
-        if !self.options.keep_work && self.others_left(&identity)? {
-            publish::remove(&self.options.out.join("work"))?;
+        let manifest = publish::publish(self, &report, packing.as_ref(), &identity)?;
+        self.shared.publish(&manifest, self.progress)?;
+        if !self.options.keep_work {
+            self.shared.remove_work(self.others_left(&identity)?)?;
         }
         Ok(Some(report))
     }
 
     /// Sends all parts through all phases.
     fn documents(&self) -> Result<(), Error> {
+        for phase in &self.phases {
+            self.shared.look(&phase.directory)?;
+        }
         let done = (0..self.phases.len()).rev().find(|&at| self.is_whole(at));
         if done.is_none() {
             self.phase(0)?;
@@ -143,12 +158,30 @@ impl<'a> Run<'a> {
     /// Whether all parts have passed a phase, and their documents are there.
     fn is_whole(&self, at: usize) -> bool {
         let phase = &self.phases[at];
-        (0..self.parts.len()).all(|part| self.has_passed(phase, part))
+        (0..self.parts.len()).all(|part| match self.is_mine(part) {
+            true => self.has_passed(phase, part),
+            false => self.shared.has(&phase.marker_file(part)),
+        })
     }
 
+    /// Whether a part has passed a phase. Documents between phases are on the machine of the part only.
     fn has_passed(&self, phase: &Phase, part: usize) -> bool {
-        let records = phase.closing.is_none() || phase.records(part).exists();
-        phase.is_marked(part) && phase.documents(part).exists() && records
+        let documents = match phase.closing {
+            Some(_) => phase.documents(part).exists() && phase.records(part).exists(),
+            None => self.shared.has(&phase.documents(part)),
+        };
+        self.shared.has(&phase.marker_file(part)) && documents
+    }
+
+    /// Puts what other machines need of a part where they find it.
+    fn share(&self, phase: &Phase, part: usize) -> Result<(), Error> {
+        let needed = match phase.closing {
+            Some(_) => phase.records(part),
+            None => phase.documents(part),
+        };
+        let files = [needed, phase.rejected(part), phase.marker_file(part)];
+        let there: Vec<PathBuf> = files.into_iter().filter(|file| file.exists()).collect();
+        self.shared.share(&there)
     }
 
     fn phase(&self, at: usize) -> Result<(), Error> {
@@ -165,12 +198,21 @@ impl<'a> Run<'a> {
         let (passed, to_do): (Vec<usize>, Vec<usize>) = self.mine().partition(|&part| self.has_passed(phase, part));
         let name = format!("{} of {}: {}", at + 1, self.phases.len(), phase.describe());
         self.progress.stage(&name, self.mine().map(bytes).sum());
-        self.progress.advance(passed.into_iter().map(bytes).sum(), 0);
-        self.in_parallel(&to_do, |part| self.part(at, part, bytes(part), &decisions))?;
+        self.progress.advance(passed.iter().map(|&part| bytes(part)).sum(), 0);
+        passed.iter().try_for_each(|&part| self.share(phase, part))?;
+        self.in_parallel(&to_do, |part| {
+            self.part(at, part, bytes(part), &decisions)?;
+            self.share(phase, part)
+        })?;
         if self.options.world > 1 {
             self.progress.stage(&format!("{name}: waiting for other machines"), 0);
         }
-        self.progress.wait(|| Ok(self.is_whole(at)))
+        self.shared.wait_until(self.progress, &phase.directory, || self.is_whole(at))
+    }
+
+    /// Whether a part is one of this machine. On a file system that all see, every machine can tell of each part.
+    fn is_mine(&self, part: usize) -> bool {
+        self.options.folder.is_none() || part % self.options.world == self.options.rank
     }
 
     /// The parts of this machine.
@@ -191,8 +233,9 @@ impl<'a> Run<'a> {
     /// Waits until no other machine needs the work directory: a minute at most, since a machine may be gone.
     fn others_left(&self, identity: &str) -> Result<bool, Error> {
         let end = Instant::now() + LEAVING_MAX;
-        let all = || (1..self.options.world).all(|rank| self.left(rank, identity).exists());
-        self.progress.wait(|| Ok(all() || Instant::now() > end))?;
+        let all = || (1..self.options.world).all(|rank| self.shared.has(&self.left(rank, identity)));
+        let work = self.options.out.join("work");
+        self.shared.wait_until(self.progress, &work, || all() || Instant::now() > end)?;
         Ok(all())
     }
 
@@ -270,24 +313,32 @@ impl<'a> Run<'a> {
         let path = |part: usize| join::decisions_file(&directory, part);
         self.progress.stage(&format!("{}: comparing all documents", entry.name), 0);
         if self.options.rank > 0 {
-            let done = directory.join("done");
-            self.progress.wait(|| Ok(done.exists()))?;
+            self.shared.wait(self.progress, &directory, &[directory.join("done")])?;
+            self.mine().try_for_each(|part| self.shared.fetch(&path(part)))?;
             return Ok((0..self.parts.len()).map(path).collect());
         }
         let runs: Vec<PathBuf> = (0..self.parts.len()).map(|part| phase.records(part)).collect();
+        runs.iter().try_for_each(|run| self.shared.fetch(run))?;
         let documents: Vec<u32> = self.markers(phase)?.iter().map(|marker| marker.documents).collect();
         let settings = format!("{} {}", entry.name, entry.settings);
         let records = join::Records { settings: &settings, runs: &runs, documents: &documents };
         let join = entry.joined().expect("a phase ends with a join");
         let paths = join::decide(join, &records, &directory, self.options.memory_bytes)?;
-        atomic::write(&directory.join("done"), b"")?;
+        let done = directory.join("done");
+        atomic::write(&done, b"")?;
+        self.shared.share(&paths)?;
+        self.shared.share(&[done])?;
         Ok(paths)
     }
 
     fn markers(&self, phase: &Phase) -> Result<Vec<Marker>, Error> {
         let missing =
             |part: usize| Error::file(&phase.directory, format!("part {part} has no marker; remove this directory"));
-        (0..self.parts.len()).map(|part| phase.marker(part).ok_or_else(|| missing(part))).collect()
+        let marker = |part: usize| {
+            self.shared.fetch(&phase.marker_file(part))?;
+            phase.marker(part).ok_or_else(|| missing(part))
+        };
+        (0..self.parts.len()).map(marker).collect()
     }
 
     /// Removes what no later phase needs. Markers, and documents that were dropped, stay.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_data::documents::Reader;
@@ -12,6 +13,8 @@ use farthing_data::recipe::Recipe;
 use farthing_data::report::Report;
 use farthing_data::run::{Options, Run};
 use farthing_data::shards::{Shards, Split, megatron};
+use farthing_data::shared::StoreFolder;
+use farthing_data::store::Folder;
 use farthing_data::tokenizer::{Ends, Tokenizer};
 use farthing_data::{Document, Error};
 
@@ -93,7 +96,15 @@ fn recipe(folder: &Path, text: &str) -> Recipe {
 }
 
 fn options(out: &Path, threads: usize) -> Options {
-    Options { out: out.to_path_buf(), threads, rank: 0, world: 1, memory_bytes: 4 << 20, keep_work: false }
+    Options {
+        out: out.to_path_buf(),
+        threads,
+        rank: 0,
+        world: 1,
+        memory_bytes: 4 << 20,
+        keep_work: false,
+        folder: None,
+    }
 }
 
 fn make(recipe: &Recipe, options: Options) -> Result<Option<Report>, Error> {
@@ -196,6 +207,99 @@ fn threads_and_machines_change_no_byte() {
         same(&one, &ranks);
         std::fs::remove_dir_all(&ranks).unwrap();
     }
+}
+
+/// A machine with a directory of its own, and a store that all share.
+fn machine(folder: &Path, rank: usize, world: usize) -> Options {
+    let (out, shared) = (folder.join(format!("machine-{rank}")), folder.join("bucket"));
+    let store =
+        StoreFolder { store: Arc::new(Folder::new(&shared)), prefix: "a/run/".into(), url: shared.join("a/run") };
+    Options { rank, world, folder: Some(store), ..options(&out, 1) }
+}
+
+#[test]
+fn machines_that_share_only_a_store_change_no_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let recipe = recipe(folder.path(), RECIPE);
+    let (one, bucket) = (folder.path().join("one"), folder.path().join("bucket"));
+    let report = make(&recipe, options(&one, 1)).unwrap();
+    for world in [1, 2, 5] {
+        // What an earlier run left there.
+        std::fs::create_dir_all(bucket.join("a/run/documents")).unwrap();
+        std::fs::write(bucket.join("a/run/documents/part-77777.jsonl.zst"), "old").unwrap();
+        std::fs::write(bucket.join("a/beside"), "not of the run").unwrap();
+        std::thread::scope(|scope| {
+            for rank in (0..world).rev() {
+                let (recipe, options) = (&recipe, machine(folder.path(), rank, world));
+                scope.spawn(move || make(recipe, options).unwrap_or_else(|e| panic!("rank {rank} of {world}: {e}")));
+            }
+        });
+        same(&one, &bucket.join("a/run"));
+        for rank in 0..world {
+            let left = folder.path().join(format!("machine-{rank}"));
+            assert!(!left.exists(), "{:?}", files(&left).keys());
+        }
+        // What is there is not made again.
+        assert_eq!(make(&recipe, machine(folder.path(), 0, world)).unwrap(), report);
+        assert!(bucket.join("a/beside").exists());
+        std::fs::remove_dir_all(&bucket).unwrap();
+        std::fs::remove_dir_all(folder.path().join("machine-0")).unwrap();
+    }
+}
+
+#[test]
+fn machines_that_are_stopped_or_lose_their_disk_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let recipe = recipe(folder.path(), RECIPE);
+    let (whole, bucket) = (folder.path().join("whole"), folder.path().join("bucket"));
+    make(&recipe, options(&whole, 1)).unwrap();
+    let (mut stops, mut lost) = (0, 0);
+    for attempt in 0..200u64 {
+        let finished = std::thread::scope(|scope| {
+            let one = |rank: usize| {
+                let progress = Progress::default();
+                let run = Run::plan(&recipe, machine(folder.path(), rank, 2), &progress).unwrap();
+                let (progress, wait) = (&progress, Duration::from_millis(20 * attempt + 7 * rank as u64));
+                std::thread::scope(|scope| {
+                    scope.spawn(move || {
+                        std::thread::sleep(wait);
+                        progress.stop();
+                    });
+                    run.make()
+                })
+            };
+            let other = scope.spawn(move || one(1));
+            [one(0), other.join().unwrap()]
+        });
+        if bucket.join("a/run/dataset.json").exists() {
+            same_but_work(&whole, &bucket.join("a/run"));
+        }
+        if finished[0].is_ok() {
+            break;
+        }
+        for result in &finished {
+            assert!(matches!(result, Ok(_) | Err(Error::Stopped)), "{result:?}");
+            stops += usize::from(result.is_err());
+        }
+        // Another machine takes the place of one.
+        let machine = folder.path().join(format!("machine-{}", attempt % 4));
+        if machine.exists() {
+            std::fs::remove_dir_all(machine).unwrap();
+            lost += 1;
+        }
+    }
+    assert!(stops > 10 && lost > 3, "{stops} {lost}");
+    same_but_work(&whole, &bucket.join("a/run"));
+}
+
+/// Rank 0 may be stopped while it waits for another to leave the work directory.
+fn same_but_work(a: &Path, b: &Path) {
+    if b.join("work").exists() {
+        std::fs::remove_dir_all(b.join("work")).unwrap();
+    }
+    same(a, b);
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn globs_that_cannot_be_are_refused_with_the_recipe() {
         assert!(source.check().is_err(), "{wrong}");
     }
     let error = source("s3://corpus/*.txt").files(Path::new("."), None).unwrap_err().to_string();
-    assert!(error.starts_with("s3://corpus/*.txt: ") && error.contains("--features cluster"), "{error}");
+    assert!(error.starts_with("s3://corpus/*.txt: ") && error.contains("--features stores"), "{error}");
 }
 
 /// A store with faults.

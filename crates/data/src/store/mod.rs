@@ -157,7 +157,7 @@ pub fn url(bucket: &str, key: &str) -> PathBuf {
 
 /// Why URLs cannot be read, if nobody can open a bucket.
 pub const WITHOUT: &str =
-    "this binary was built without object stores; build it with: cargo build --release --features cluster";
+    "this binary was built without object stores; build it with: cargo build --release --features stores";
 
 #[cfg(test)]
 mod tests {
