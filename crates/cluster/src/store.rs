@@ -102,6 +102,10 @@ fn in_words(bucket: &str, error: Error) -> io::Error {
         std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source()).map(|e| e.to_string()).collect();
     let text = chain.join(": ");
     let code = text.split("<Code>").nth(1).and_then(|rest| rest.split('<').next()).unwrap_or_default();
+    // Answers to lists have no variant of their own for a refusal.
+    let refused = matches!(error, Error::PermissionDenied { .. } | Error::Unauthenticated { .. })
+        || ["403 Forbidden", "401 Unauthorized"].iter().any(|status| text.contains(status));
+    let cause = chain.last().map_or(text.as_str(), String::as_str);
     let (kind, problem) = match (&error, code) {
         (_, "NoSuchBucket") => (
             io::ErrorKind::NotFound,
@@ -111,7 +115,7 @@ fn in_words(bucket: &str, error: Error) -> io::Error {
         (Error::Precondition { .. } | Error::NotModified { .. }, _) => {
             (io::ErrorKind::Other, "it was changed while it was read; the same command reads it anew".into())
         }
-        (Error::PermissionDenied { .. } | Error::Unauthenticated { .. }, _) => {
+        _ if refused => {
             let code = if code.is_empty() { String::new() } else { format!(" ({})", shown(code, 60)) };
             (
                 io::ErrorKind::PermissionDenied,
@@ -121,10 +125,10 @@ fn in_words(bucket: &str, error: Error) -> io::Error {
                 ),
             )
         }
-        (Error::InvalidPath { .. }, _) => (io::ErrorKind::Other, format!("{}; rename the object", shown(&text, 300))),
+        (Error::InvalidPath { .. }, _) => (io::ErrorKind::Other, format!("{}; rename the object", shown(cause, 300))),
         _ => {
             let endpoint = "check the network, AWS_ENDPOINT_URL, AWS_REGION, and for http:// AWS_ALLOW_HTTP=true";
-            (io::ErrorKind::Other, format!("{}; {endpoint}", shown(&text, 300)))
+            (io::ErrorKind::Other, format!("{}; {endpoint}", shown(cause, 300)))
         }
     };
     io::Error::new(kind, problem)
@@ -132,8 +136,6 @@ fn in_words(bucket: &str, error: Error) -> io::Error {
 
 /// Text from outside on one line, not longer than this.
 fn shown(text: &str, chars: usize) -> String {
-    // A URL of a request is signed in its headers, but one of a server's answer may hold anything.
-    let text = text.split('?').next().unwrap_or_default();
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(chars).collect()
 }
 

@@ -79,6 +79,8 @@ def start():
     server.start()
     Proxy.upstream = server.get_host_and_port()
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    # Processes that are killed leave their connections.
+    proxy.handle_error = lambda *_: None
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     host, port = Proxy.upstream
     s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", aws_access_key_id="key", aws_secret_access_key=SECRET)
