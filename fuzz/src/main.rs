@@ -87,7 +87,7 @@ fn fuzz(target: &str, seconds: u64, seed: u64) {
     // A panic on any thread is a finding, also where something above would catch it; but for those of the tokenizer and Parquet libraries, which become errors.
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !text::panic_is_caught() && !data::readers::panic_is_caught() {
+        if !text::panic_is_caught() && !data::panics::is_caught() {
             told(panic);
             std::process::abort();
         }

@@ -319,7 +319,7 @@ fn list(a: &Arguments) -> Outcome {
         rows.iter().fold(format!("{title}\n"), |all, (name, help)| format!("{all}  {name:<20} {help}\n"))
     };
     put(&format!(
-        "{}\n{}",
+        "{}\n{}\ndocs/DATA.md has the settings of each with their defaults.\n",
         lines("Steps ([[steps]] step = NAME):", &steps),
         lines("Generators ([[sources]] generate = NAME):", &generators)
     ))

@@ -49,7 +49,7 @@ pub fn start(format: Format, level: Level) {
     if format == Format::Json {
         // A fault of ours is an object too.
         std::panic::set_hook(Box::new(|fault| {
-            if text::panic_is_caught() {
+            if text::panic_is_caught() || ::data::panics::is_caught() {
                 return;
             }
             let line: String = fault.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -170,7 +170,7 @@ fn main() -> ExitCode {
     clap_complete::CompleteEnv::with_factory(Arguments::command).complete();
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !text::panic_is_caught() && !::data::readers::panic_is_caught() {
+        if !text::panic_is_caught() && !::data::panics::is_caught() {
             print(panic);
         }
     }));

@@ -15,6 +15,7 @@ pub mod mojibake;
 pub mod options;
 pub mod origin;
 pub mod packing;
+pub mod panics;
 pub mod part;
 pub mod phase;
 pub mod preview;

@@ -14,7 +14,7 @@ use crate::shards::mix::{self, Plan, Share, Source};
 use crate::shards::{Shards, Workers, write_shards};
 use crate::tokenizer::report::{self, Fit};
 use crate::tokenizer::train::{self, WordCounts};
-use crate::tokenizer::{Ends, Tokenizer, tokenize};
+use crate::tokenizer::{Ends, Tokenizer, read_json, tokenize};
 use crate::{Error, atomic, options, publish};
 
 /// Which tokenizer, from the table `[tokenizer]`.
@@ -59,10 +59,11 @@ impl TokenizerSettings {
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{:?} {:?}", self.training, self.ends).as_bytes());
         for name in self.file.iter().flat_map(|file| [file.clone(), file.with_file_name("tokenizer_config.json")]) {
-            match std::fs::read(&name) {
+            match read_json(&name) {
                 Ok(bytes) => _ = hasher.update(blake3::hash(&bytes).as_bytes()),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && Some(&name) != self.file.as_ref() => {}
-                Err(e) => return Err(Error::io(&name)(e)),
+                Err(Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound && Some(&name) != self.file.as_ref() => {}
+                Err(e) => return Err(e),
             }
         }
         Ok(hasher.finalize())
@@ -200,9 +201,9 @@ impl<'a> Packing<'a> {
             } else if let Some(given) = &self.settings.file {
                 let beside = given.with_file_name("tokenizer_config.json");
                 if beside.exists() {
-                    atomic::write(&config, &std::fs::read(&beside).map_err(Error::io(&beside))?)?;
+                    atomic::write(&config, &read_json(&beside)?)?;
                 }
-                atomic::write(&file, &std::fs::read(given).map_err(Error::io(given))?)?;
+                atomic::write(&file, &read_json(given)?)?;
             } else {
                 let trained = self.train(markers)?;
                 atomic::write(&config, &serde_json::to_vec_pretty(&trained.config).expect("it is JSON"))?;

@@ -1,11 +1,16 @@
 //! Parquet and WARC files of other software (pyarrow 26.0.1, warcio 1.8.1: data/readers/make.py), whole and damaged.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use farthing_data::part;
 use farthing_data::readers::{self, Damaged, Item};
 use farthing_data::source::Source;
 use farthing_data::{Document, Error};
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use serde_json::json;
 
 fn folder() -> PathBuf {
@@ -136,6 +141,33 @@ fn damaged_parquet_is_told_and_the_next_row_group_is_read() {
         bytes[place] ^= 0x55;
         let _ = read_bytes("a.parquet", &bytes, "messages = \"messages\"\nkeep = [\"meta\", \"day\", \"score\"]");
     }
+}
+
+#[test]
+fn rows_that_expand_too_far_are_not_read() {
+    // One text of half a MiB in a dictionary, and 300 rows that are it.
+    let text: String = (0u64..1 << 15).map(|i| format!("{:016x}", i.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    let schema = Arc::new(parse_message_type("message m { REQUIRED BYTE_ARRAY text (UTF8); }").unwrap());
+    let properties = WriterProperties::builder().set_dictionary_page_size_limit(4 << 20).build();
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let rows = vec![ByteArray::from(text.as_str()); 300];
+    column.typed::<ByteArrayType>().write_batch(&rows, None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    assert!(bytes.len() < 4 << 20, "{}", bytes.len());
+
+    let (documents, damaged) = read_bytes("a.parquet", &bytes, "expansion_max = 2").unwrap();
+    assert!((100..150).contains(&documents.len()) && documents.iter().all(|d| d.text() == text), "{}", documents.len());
+    assert_eq!(damaged.len(), 1);
+    let problem = &damaged[0].problem;
+    assert!(problem.contains("give more than 67108864, over expansion_max = 2"), "{problem}");
+    assert!(problem.ends_with(&format!("{} rows of row group 0 are not read", 300 - documents.len())), "{problem}");
+    let (documents, damaged) = read_bytes("a.parquet", &bytes, "expansion_max = 1000").unwrap();
+    assert_eq!((documents.len(), damaged.len()), (300, 0));
 }
 
 #[test]

@@ -519,3 +519,52 @@ fn conversations_are_packed_with_masks_of_the_assistants_words() {
     found.sort();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn what_is_lost_from_the_work_directory_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let recipe = recipe(folder.path(), RECIPE);
+    let (whole, out) = (folder.path().join("whole"), folder.path().join("out"));
+    make(&recipe, options(&whole, 1)).unwrap();
+    let keep = Options { keep_work: true, ..options(&out, 2) };
+    make(&recipe, keep.clone()).unwrap();
+    let work = out.join("work");
+    let lost =
+        ["part-00000.jsonl.zst", "part-00001.jsonl.zst", "part-00001.tokens", "part-00000.fit.json", "part-00001.json"];
+    for name in lost {
+        let mut found = 0;
+        for path in files(&work).keys().filter(|path| path.ends_with(name)) {
+            std::fs::remove_file(work.join(path)).unwrap();
+            found += 1;
+        }
+        assert!(found > 0, "{name}");
+        for published in ["dataset.json", "documents", "shards"].map(|name| out.join(name)) {
+            if published.is_dir() { std::fs::remove_dir_all(published) } else { std::fs::remove_file(published) }
+                .unwrap();
+        }
+        make(&recipe, keep.clone()).unwrap_or_else(|e| panic!("without {name}: {e}"));
+        for folder in ["documents", "shards", "tokenizer"] {
+            same(&whole.join(folder), &out.join(folder));
+        }
+    }
+}
+
+#[test]
+fn a_record_has_no_say_in_what_is_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |i: u32| serde_json::json!({"text": prose(i, 30), "held_out": true}).to_string();
+    let lines: Vec<String> = (0..200).map(line).collect();
+    std::fs::write(folder.path().join("a.jsonl"), lines.join("\n")).unwrap();
+    let text = "name = \"a\"\nheld_out = 0.1\n[[sources]]\nname = \"s\"\nfiles = [\"a.jsonl\"]\nkeep = [\"held_out\"]\n\
+                [tokenizer]\nvocabulary_size = 280\n[shards]\n";
+    let out = folder.path().join("out");
+    make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
+    let documents = Reader::<Document>::open(&out.join("documents/part-00000.jsonl.zst")).unwrap();
+    let held_out =
+        documents.filter(|document| document.as_ref().unwrap().labels.contains_key("held_out")).count() as u64;
+    assert!((8..40).contains(&held_out), "{held_out}");
+    let shards = Shards::open(&out.join("shards")).unwrap();
+    let in_split = |split| shards.splits[&split].iter().map(|shard| shard.written.documents).sum::<u64>();
+    assert_eq!((in_split(Split::Train), in_split(Split::HeldOut)), (200 - held_out, held_out));
+}

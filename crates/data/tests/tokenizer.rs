@@ -230,6 +230,7 @@ fn files_that_are_no_tokenizers_are_refused_in_words() {
         Tokenizer::from_json(json.to_string().as_bytes(), config, &Ends::default()).err().unwrap_or_default()
     };
     assert_eq!(of(&|_| (), &config), "");
+    let doublings = vec![json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}); 40];
     for (said, expected) in [
         (of(&|json| json["model"]["dropout"] = 0.5.into(), &config), "model.dropout is 0.5"),
         (of(&|json| json["model"]["type"] = "X".into(), &config), "no tokenizer"),
@@ -239,6 +240,25 @@ fn files_that_are_no_tokenizers_are_refused_in_words() {
             of(&|_| (), &json!({"bos_token": "<s>", "eos_token": rules::EOS})),
             "bos_token \"<s>\" is not in its vocabulary",
         ),
+        (
+            of(&|json| json["normalizer"] = json!({"type": "Sequence", "normalizers": doublings}), &config),
+            "its normalizer can make 1099511627776 bytes of one; at most 64 are taken",
+        ),
+        (
+            of(&|json| json["normalizer"] = json!({"type": "Prepend", "prepend": "x".repeat(1 << 20)}), &config),
+            "its normalizer can make 1048577 bytes of one",
+        ),
+        (
+            of(&|json| json["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "#"}), &config),
+            "its normalizer can make inf bytes of one",
+        ),
+        (
+            of(
+                &|json| json["pre_tokenizer"] = json!({"type": "Split", "pattern": {"Regex": "(?:a{1000}){1000}"}, "behavior": "Isolated", "invert": false}),
+                &config,
+            ),
+            "no tokenizer",
+        ),
         (Tokenizer::from_json(b"{", &config, &Ends::default()).err().unwrap(), "EOF"),
         (Tokenizer::from_json(b"{}", &config, &Ends::default()).err().unwrap(), "no tokenizer"),
     ] {
@@ -247,6 +267,40 @@ fn files_that_are_no_tokenizers_are_refused_in_words() {
     let none = Ends { bos: Some(String::new()), eos: Some(String::new()) };
     let bare = Tokenizer::from_json(good.to_string().as_bytes(), &Value::Null, &none).unwrap();
     assert_eq!(bare.ends(), [None, None]);
+}
+
+#[test]
+fn a_file_that_is_far_too_large_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    let refused = || Tokenizer::open(&path, &Ends::default()).err().unwrap().to_string();
+    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    assert!(
+        refused().ends_with("tokenizer.json: more than 134217728 bytes, which no tokenizer needs"),
+        "{}",
+        refused()
+    );
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(refused().ends_with("tokenizer.json: not a file; name a tokenizer.json"), "{}", refused());
+}
+
+/// Alternatives that are tried again and again: the library gives up, and what is left is one word.
+#[test]
+fn a_regular_expression_that_backtracks_gives_up() {
+    let tokenizer = |regex: &str| {
+        let mut json: Value = serde_json::from_slice(&std::fs::read(bundled()).unwrap()).unwrap();
+        let split = json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "use_regex": false, "trim_offsets": true});
+        json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [split, bytes]});
+        let none = Ends { bos: Some(String::new()), eos: Some(String::new()) };
+        Tokenizer::from_json(json.to_string().as_bytes(), &Value::Null, &none).unwrap()
+    };
+    let hostile = tokenizer(r"(?:(a+)+(?!a)\b){2}c");
+    let text = "a".repeat(5000);
+    let ids = tokens(&hostile, &text);
+    assert_eq!(ids, plainly(&hostile, &text));
+    assert_eq!(ids.iter().map(|&id| hostile.bytes(id).len()).sum::<usize>(), text.len());
 }
 
 #[test]
@@ -260,6 +314,18 @@ fn long_texts_are_cut_where_words_begin() {
     }
     for tokenizer in [&*SINGLE, &*THREE, &*BUNDLED] {
         assert!(tokens(tokenizer, &text) == plainly(tokenizer, &text));
+    }
+    // White space and numbers where a text has to be cut: it is cut at words before them.
+    for (offset, between) in
+        [(5, " ".repeat(20)), (8, " 12".repeat(40)), (6, "\n \n  \n".repeat(9)), (3, "\t \t".repeat(9))]
+    {
+        let mut text = "some words ".repeat((256 << 10) / 11);
+        text.truncate((256 << 10) - offset);
+        text.push_str(&between);
+        text.push_str("and the end");
+        for tokenizer in [&*SINGLE, &*THREE, &*BUNDLED] {
+            assert!(tokens(tokenizer, &text) == plainly(tokenizer, &text), "{between:?}");
+        }
     }
     // Without a place to cut, nothing is lost and nothing hangs.
     for giant in ["é".repeat(600_000), " ".repeat(1_000_000), "\n".repeat(1_000_000), "a".repeat(1_000_000)] {

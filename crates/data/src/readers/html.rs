@@ -7,6 +7,7 @@ use dom_smoothie::{Config, Readability, ReadabilityError, TextMode};
 
 use super::encoding::{Encoding, decode};
 use super::{Emit, Item, damaged, id, text};
+use crate::panics::caught;
 use crate::part::Part;
 use crate::source::Source;
 use crate::{Document, Error};
@@ -56,13 +57,17 @@ pub fn main_text(html: &str) -> Result<Page, String> {
         return Err(format!("a page of {} bytes, over {PAGE_BYTES_MAX}", html.len()));
     }
     let config = Config { text_mode: TextMode::Formatted, disable_json_ld: true, ..Config::default() };
-    let article = Readability::new(bounded(html)?, None, Some(config)).and_then(|mut page| page.parse());
-    match article {
-        Ok(article) if !article.text_content.trim().is_empty() => {
+    let page = bounded(html)?;
+    let article = caught(|| match Readability::new(page, None, Some(config)).and_then(|mut page| page.parse()) {
+        Ok(article) => Ok(Some(article)),
+        Err(ReadabilityError::GrabFailed) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    });
+    match article.map_err(|problem| format!("no main text: {problem}"))? {
+        Some(article) if !article.text_content.trim().is_empty() => {
             Ok(Page { title: article.title.trim().to_string(), text: article.text_content.trim().to_string() })
         }
-        Ok(_) | Err(ReadabilityError::GrabFailed) => Err("a page without main text".into()),
-        Err(error) => Err(format!("no main text: {error}")),
+        _ => Err("a page without main text".into()),
     }
 }
 

@@ -13,7 +13,7 @@ mod parquet;
 mod text;
 mod warc;
 
-pub use self::parquet::{panic_is_caught, row_groups};
+pub use self::parquet::row_groups;
 
 use std::io;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! Documents to tokens: special tokens where steps have marked them, everything else as the text it is
 
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ahash::AHashMap;
@@ -10,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokenizers::{AddedToken, Model, ModelWrapper, PostProcessorWrapper};
 
+use super::growth::{GROWTH_MAX, growth};
 use super::split::Splitter;
+use crate::panics::caught;
 use crate::shards::run;
 use crate::steps::marks::{self, MARKS, SPANS};
 use crate::{Document, Error};
 
-/// Largest description of a tokenizer.
+/// Largest description of a tokenizer. Published ones have up to 34 MB.
 const JSON_BYTES_MAX: usize = 128 << 20;
 
 /// Texts are encoded in pieces of at most so many bytes: the library needs some 50 bytes of memory for each.
@@ -65,12 +68,12 @@ impl Tokenizer {
     /// # Errors
     /// A file that is no tokenizer, one with a different result each time, or without the tokens that are to stand around a document.
     pub fn open(path: &Path, ends: &Ends) -> Result<Tokenizer, Error> {
-        let json = std::fs::read(path).map_err(Error::io(path))?;
+        let json = read_json(path)?;
         let beside = path.with_file_name("tokenizer_config.json");
-        let config = match std::fs::read(&beside) {
+        let config = match read_json(&beside) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::file(&beside, e.to_string()))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Value::Null,
-            Err(e) => return Err(Error::io(&beside)(e)),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Value::Null,
+            Err(e) => return Err(e),
         };
         Tokenizer::from_json(&json, &config, ends).map_err(|problem| Error::file(path, problem))
     }
@@ -84,7 +87,11 @@ impl Tokenizer {
             return Err(format!("{} bytes; at most {JSON_BYTES_MAX} are read", json.len()));
         }
         let hash = *blake3::hash(json).as_bytes();
-        let description: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let description: Description = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let most = growth(&description.normalizer);
+        if most > GROWTH_MAX {
+            return Err(format!("its normalizer can make {most} bytes of one; at most {GROWTH_MAX} are taken"));
+        }
         let mut library = guarded(|| tokenizers::Tokenizer::from_bytes(json))?;
         library.with_padding(None);
         library.with_truncation(None).map_err(|e| e.to_string())?;
@@ -167,9 +174,9 @@ impl Tokenizer {
 }
 
 impl Fast {
-    fn new(description: &Value, library: &tokenizers::Tokenizer) -> Option<Fast> {
-        let splitter = Splitter::new(&description["pre_tokenizer"])?;
-        if !description["normalizer"].is_null() || !matches!(library.get_model(), ModelWrapper::BPE(_)) {
+    fn new(description: &Description, library: &tokenizers::Tokenizer) -> Option<Fast> {
+        let splitter = Splitter::new(&description.pre_tokenizer)?;
+        if !description.normalizer.is_null() || !matches!(library.get_model(), ModelWrapper::BPE(_)) {
             return None;
         }
         let added = library.get_added_tokens_decoder();
@@ -228,11 +235,33 @@ pub(super) fn byte_characters() -> [char; 256] {
 
 /// The library panics on descriptions that contradict themselves.
 fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(format!("no tokenizer: {}", e.to_string().lines().next().unwrap_or_default())),
-        Err(_) => Err("no tokenizer: its description contradicts itself".into()),
+    let first_line = |error: tokenizers::Error| error.to_string().lines().next().unwrap_or_default().to_string();
+    caught(|| work().map_err(first_line)).map_err(|problem| format!("no tokenizer: {problem}"))
+}
+
+/// The parts of a description that are looked at here. A vocabulary is left to the library.
+#[derive(Deserialize)]
+struct Description {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+}
+
+/// Reads `tokenizer.json` or what stands beside it, up to a limit.
+///
+/// # Errors
+/// A file that is not there, is none, or is larger.
+pub fn read_json(path: &Path) -> Result<Vec<u8>, Error> {
+    if !std::fs::metadata(path).map_err(Error::io(path))?.is_file() {
+        return Err(Error::file(path, "not a file; name a tokenizer.json"));
     }
+    let (file, mut json) = (File::open(path).map_err(Error::io(path))?, Vec::new());
+    file.take(JSON_BYTES_MAX as u64 + 1).read_to_end(&mut json).map_err(Error::io(path))?;
+    if json.len() > JSON_BYTES_MAX {
+        return Err(Error::file(path, format!("more than {JSON_BYTES_MAX} bytes, which no tokenizer needs")));
+    }
+    Ok(json)
 }
 
 /// Encodes documents; remembers the tokens of short pieces.

@@ -1,9 +1,10 @@
 //! Tokenizers: read, trained, and applied to documents; text to tokens
 
 pub mod encode;
+mod growth;
 pub mod report;
 pub mod rules;
 pub mod split;
 pub mod train;
 
-pub use encode::{Encoder, Ends, Tokenizer, tokenize};
+pub use encode::{Encoder, Ends, Tokenizer, read_json, tokenize};

@@ -3,9 +3,6 @@
 mod pages;
 mod thrift;
 
-use std::any::Any;
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use parquet::basic::{ConvertedType, Type as PhysicalType};
@@ -21,6 +18,7 @@ use self::pages::{Limited, Pages};
 use super::fields::{Fields, missing};
 use super::{Emit, Item, damaged, id};
 use crate::Error;
+use crate::panics::caught;
 use crate::part::Part;
 use crate::source::Source;
 use crate::store::{Handle, Location};
@@ -33,29 +31,6 @@ const BATCH_ROWS: usize = 64;
 
 /// Bytes that the rows of a row group may give, whatever it has.
 const EXPANDED_FREELY: u64 = 64 << 20;
-
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether a panic of this thread would be caught and told as damage: the `parquet` library panics on files that contradict themselves. For a
-/// program's panic hook, which need not print such a panic.
-pub fn panic_is_caught() -> bool {
-    GUARDED.get()
-}
-
-/// Runs code of the library, which panics on some types of columns and on some damage.
-fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    let before = GUARDED.replace(true);
-    let outcome = catch_unwind(AssertUnwindSafe(f));
-    GUARDED.set(before);
-    let said = |payload: Box<dyn Any + Send>| {
-        let text =
-            payload.downcast_ref::<String>().cloned().or(payload.downcast_ref::<&str>().map(|text| text.to_string()));
-        Err(text.unwrap_or_else(|| "the file contradicts itself".into()))
-    };
-    outcome.unwrap_or_else(said)
-}
 
 fn words(error: impl std::fmt::Display) -> String {
     let text = error.to_string();
@@ -76,7 +51,7 @@ fn open(path: &Location) -> Result<Result<Opened, String>, Error> {
         return Ok(Err(problem));
     }
     let file = Pages::new(Arc::new(file), bytes);
-    let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(words));
+    let metadata = caught(|| ParquetMetaDataReader::new().parse_and_finish(&file).map_err(words));
     Ok(match metadata {
         Ok(metadata) => Ok(Opened { file, metadata }),
         Err(problem) => Err(if_damage(&file, path, problem)?),
@@ -113,9 +88,8 @@ fn check_footer(file: &Handle, bytes: u64) -> std::io::Result<Result<(), String>
 /// Compressed bytes of each row group. None if the file cannot be opened as Parquet, which its reader tells.
 pub fn row_groups(path: &Location) -> Result<Option<Vec<u64>>, Error> {
     let Ok(opened) = open(path)? else { return Ok(None) };
-    let sizes = guarded(|| {
-        Ok(opened.metadata.row_groups().iter().map(|group| group.compressed_size().max(0) as u64).collect())
-    });
+    let sizes =
+        caught(|| Ok(opened.metadata.row_groups().iter().map(|group| group.compressed_size().max(0) as u64).collect()));
     Ok(sizes.ok())
 }
 
@@ -137,7 +111,7 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
             ));
         }
     }
-    let (rows, metadata) = match guarded(|| reopen(&opened, &fields)) {
+    let (rows, metadata) = match caught(|| reopen(&opened, &fields)) {
         Ok(reopened) => reopened,
         Err(problem) => {
             let problem = if_damage(&opened.file, &part.file, problem)?;
@@ -226,7 +200,7 @@ impl Group<'_> {
         let row_group = metadata.row_group(self.number);
         let bytes = row_group.compressed_size().max(0) as u64;
         self.given_max = bytes.saturating_mul(self.source.expansion_max).max(EXPANDED_FREELY);
-        let iterator = guarded(|| {
+        let iterator = caught(|| {
             let index = metadata.page_index_for_row_group(self.number);
             let properties = Arc::new(ReaderProperties::builder().build());
             let group = SerializedRowGroupReader::new(pages.clone(), row_group, index, properties).map_err(words)?;
@@ -243,7 +217,7 @@ impl Group<'_> {
             }
         };
         for row in 0..self.count {
-            match guarded(|| iterator.next().transpose().map_err(words)) {
+            match caught(|| iterator.next().transpose().map_err(words)) {
                 Ok(Some(columns)) => self.row(row, columns, emit)?,
                 Ok(None) => break,
                 Err(problem) => {
