@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::join::pairs::{self, PairFinder};
 use crate::join::{self, PartDecisions};
 use crate::packing::Packing;
 use crate::part::Part;
@@ -53,6 +54,8 @@ pub struct Run<'a> {
     pub parts: Vec<Part>,
     /// The phases.
     pub phases: Vec<Phase<'a>>,
+    /// What finds pairs of documents instead of the sorted merge, for the joins that need no more. The same decisions come out.
+    pub pair_finder: Option<&'a dyn PairFinder>,
     pub(crate) progress: &'a Progress,
     pub(crate) shared: Shared,
 }
@@ -77,7 +80,7 @@ impl<'a> Run<'a> {
         let work = options.out.join("work");
         let phases = phase::cut(recipe, &origin::identity(recipe, &parts)?, &work);
         let shared = Shared::new(&options.out, options.folder.clone(), options.world);
-        Ok(Run { recipe, options, parts, phases, progress, shared })
+        Ok(Run { recipe, options, parts, phases, pair_finder: None, progress, shared })
     }
 
     /// Makes everything, unless it is there, and reports. Only the first of several machines has a report.
@@ -311,7 +314,10 @@ impl<'a> Run<'a> {
         let entry = phase.closing.expect("a phase before another ends with a join");
         let directory = phase.directory.join("decisions");
         let path = |part: usize| join::decisions_file(&directory, part);
-        self.progress.stage(&format!("{}: comparing all documents", entry.name), 0);
+        let join = entry.joined().expect("a phase ends with a join");
+        let finder = self.pair_finder.filter(|_| self.options.rank == 0 && join.of_pairs().is_some());
+        let place = finder.map_or(String::new(), |finder| format!(", {}", finder.describe()));
+        self.progress.stage(&format!("{}: comparing all documents{place}", entry.name), 0);
         if self.options.rank > 0 {
             self.shared.wait(self.progress, &directory, &[directory.join("done")])?;
             self.mine().try_for_each(|part| self.shared.fetch(&path(part)))?;
@@ -322,8 +328,11 @@ impl<'a> Run<'a> {
         let documents: Vec<u32> = self.markers(phase)?.iter().map(|marker| marker.documents).collect();
         let settings = format!("{} {}", entry.name, entry.settings);
         let records = join::Records { settings: &settings, runs: &runs, documents: &documents };
-        let join = entry.joined().expect("a phase ends with a join");
-        let paths = join::decide(join, &records, &directory, self.options.memory_bytes)?;
+        let memory_bytes = self.options.memory_bytes;
+        let paths = match finder {
+            Some(finder) => pairs::decide(join, finder, &records, &directory, memory_bytes)?,
+            None => join::decide(join, &records, &directory, memory_bytes)?,
+        };
         let done = directory.join("done");
         atomic::write(&done, b"")?;
         self.shared.share(&paths)?;
@@ -368,6 +377,13 @@ impl<'a> Run<'a> {
         let mut total = Tally::default();
         sources.iter().for_each(|tally| total.add(tally));
         Ok(Outcome { sources, total, documents })
+    }
+
+    /// The joins that a [`PairFinder`] can serve, by name.
+    pub fn pair_joins(&self) -> Vec<&'static str> {
+        let joins =
+            self.recipe.steps.iter().filter(|entry| entry.joined().is_some_and(|join| join.of_pairs().is_some()));
+        joins.map(|entry| entry.name).collect()
     }
 
     /// What can be expected of the steps, to be printed before they run.

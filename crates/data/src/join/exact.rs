@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Decision, Join, Record, each_repeat};
+use super::pairs::{self, Pair, PairJoin};
+use super::{Decision, Join, Record};
 use crate::steps::{Made, Settings, Surroundings};
 use crate::{Document, Error, Verdict};
 
@@ -82,10 +83,14 @@ impl Join for Exact {
     fn decide(
         &self,
         records: &mut dyn Iterator<Item = Result<Record, Error>>,
-        _documents: &[u32],
+        documents: &[u32],
         decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        each_repeat(records, |first, other| decide(Decision { place: other.place, position: 0, kept: first.place }))
+        self.decide_pairs(&mut pairs::of_records(records), documents, decide)
+    }
+
+    fn of_pairs(&self) -> Option<&dyn PairJoin> {
+        Some(self)
     }
 
     fn apply(&self, _document: &mut Document, decisions: &[Decision]) -> Verdict {
@@ -93,5 +98,21 @@ impl Join for Exact {
             [] => Verdict::Keep,
             [decision, ..] => Verdict::drop("exact_dedup", format!("the same text as {}", decision.kept)),
         }
+    }
+}
+
+impl PairJoin for Exact {
+    fn decide_pairs(
+        &self,
+        pairs: &mut dyn Iterator<Item = Result<Pair, Error>>,
+        _documents: &[u32],
+        decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // A document has one key, so that it is the other one of one pair at most.
+        for pair in pairs {
+            let Pair { first, other } = pair?;
+            decide(Decision { place: other, position: 0, kept: first })?;
+        }
+        Ok(())
     }
 }

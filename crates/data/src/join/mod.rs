@@ -15,6 +15,7 @@ use crate::{Document, Error, Verdict};
 pub mod exact;
 pub mod lines;
 pub mod near;
+pub mod pairs;
 pub mod runs;
 pub mod substrings;
 
@@ -76,24 +77,28 @@ pub trait Join: Send + Sync {
         decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
     ) -> Result<(), Error>;
 
+    /// The join as one of pairs, if it needs no more.
+    fn of_pairs(&self) -> Option<&dyn pairs::PairJoin> {
+        None
+    }
+
     /// Applies what was decided about this document, in order of position.
     fn apply(&self, document: &mut Document, decisions: &[Decision]) -> Verdict;
 }
 
-/// Calls `repeated` with the first record of each key and every further record of it.
-fn each_repeat(
+/// The first record of each key with every further record of it.
+fn repeats(
     records: &mut dyn Iterator<Item = Result<Record, Error>>,
-    mut repeated: impl FnMut(&Record, &Record) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> impl Iterator<Item = Result<(Record, Record), Error>> {
     let mut first: Option<Record> = None;
-    for record in records {
-        let record = record?;
-        match &first {
-            Some(first) if first.key == record.key => repeated(first, &record)?,
-            _ => first = Some(record),
+    records.filter_map(move |record| match (record, first) {
+        (Err(error), _) => Some(Err(error)),
+        (Ok(record), Some(first)) if first.key == record.key => Some(Ok((first, record))),
+        (Ok(record), _) => {
+            first = Some(record);
+            None
         }
-    }
-    Ok(())
+    })
 }
 
 /// What a document loses before it is dropped, for a rule of that name.
@@ -250,22 +255,54 @@ impl Records<'_> {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// The document, if there is such a one: records come from files.
-    fn check(&self, record: &Record) -> Result<(), Error> {
-        let Place { part, document } = record.place;
-        match self.documents.get(part as usize) {
-            Some(&count) if document < count => Ok(()),
-            Some(count) => Err(self.foreign(record, &format!("that part has {count} documents"))),
-            None => Err(self.foreign(record, &format!("there are {} parts", self.documents.len()))),
+    /// Whether there is such a document, and what there is if not: places come from files.
+    fn has(&self, place: Place) -> Result<(), String> {
+        match self.documents.get(place.part as usize) {
+            Some(&count) if place.document < count => Ok(()),
+            Some(count) => Err(format!("that part has {count} documents")),
+            None => Err(format!("there are {} parts", self.documents.len())),
         }
     }
 
-    fn foreign(&self, record: &Record, there_are: &str) -> Error {
-        let problem = format!(
-            "the sorted runs in this directory name {}, but {there_are}; remove them, and the same command makes them again",
-            record.place
-        );
-        Error::file(self.runs[0].parent().unwrap_or(Path::new(".")), problem)
+    fn check(&self, record: &Record) -> Result<(), Error> {
+        self.has(record.place).map_err(|there_are| {
+            let problem = format!(
+                "the sorted runs in this directory name {}, but {there_are}; remove them, and the same command makes them again",
+                record.place
+            );
+            Error::file(self.runs[0].parent().unwrap_or(Path::new(".")), problem)
+        })
+    }
+
+    /// The decisions that `make` gives in any order, by document and position, as a run a part in `directory`. Those that are there from the same
+    /// records and settings are left as they are.
+    fn decisions(
+        &self,
+        directory: &Path,
+        memory_bytes: usize,
+        make: impl FnOnce(&mut dyn FnMut(Decision) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<Vec<PathBuf>, Error> {
+        let identity = self.identity()?;
+        let paths: Vec<PathBuf> = (0..self.documents.len()).map(|part| decisions_file(directory, part)).collect();
+        if paths.iter().all(|path| is_there(path, &identity)) {
+            return Ok(paths);
+        }
+        let mut sorter = Sorter::new(Scratch::create(&directory.join("sorting"))?, memory_bytes / 2);
+        make(&mut |decision| sorter.push(decision))?;
+        let mut decisions = sorter.finish()?.peekable();
+        for (part, path) in paths.iter().enumerate() {
+            let mut writer = if is_there(path, &identity) { None } else { Some(Writer::create(path, identity)?) };
+            let in_part =
+                |next: &Result<Decision, Error>| next.as_ref().map_or(true, |d| d.place.part as usize <= part);
+            while let Some(decision) = decisions.next_if(in_part) {
+                let decision = decision?;
+                if let Some(writer) = &mut writer {
+                    writer.write(&decision)?;
+                }
+            }
+            writer.map_or(Ok(()), Writer::finish)?;
+        }
+        Ok(paths)
     }
 }
 
@@ -289,28 +326,10 @@ pub fn decide(
     directory: &Path,
     memory_bytes: usize,
 ) -> Result<Vec<PathBuf>, Error> {
-    let identity = records.identity()?;
-    let paths: Vec<PathBuf> = (0..records.documents.len()).map(|part| decisions_file(directory, part)).collect();
-    if paths.iter().all(|path| is_there(path, &identity)) {
-        return Ok(paths);
-    }
-    let open_max = runs::open_within(memory_bytes / 2);
-    let merge = Merge::<Record>::new(records.runs, Scratch::create(&directory.join("merging"))?, open_max)?;
-    let mut checked = merge.map(|record| record.and_then(|record| records.check(&record).map(|()| record)));
-    let mut sorter = Sorter::new(Scratch::create(&directory.join("sorting"))?, memory_bytes / 2);
-    join.decide(&mut checked, records.documents, &mut |decision| sorter.push(decision))?;
-    drop(checked);
-    let mut decisions = sorter.finish()?.peekable();
-    for (part, path) in paths.iter().enumerate() {
-        let mut writer = if is_there(path, &identity) { None } else { Some(Writer::create(path, identity)?) };
-        let in_part = |next: &Result<Decision, Error>| next.as_ref().map_or(true, |d| d.place.part as usize <= part);
-        while let Some(decision) = decisions.next_if(in_part) {
-            let decision = decision?;
-            if let Some(writer) = &mut writer {
-                writer.write(&decision)?;
-            }
-        }
-        writer.map_or(Ok(()), Writer::finish)?;
-    }
-    Ok(paths)
+    records.decisions(directory, memory_bytes, |decide| {
+        let open_max = runs::open_within(memory_bytes / 2);
+        let merge = Merge::<Record>::new(records.runs, Scratch::create(&directory.join("merging"))?, open_max)?;
+        let mut checked = merge.map(|record| record.and_then(|record| records.check(&record).map(|()| record)));
+        join.decide(&mut checked, records.documents, decide)
+    })
 }

@@ -10,7 +10,8 @@ use std::num::Wrapping;
 use serde::Deserialize;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed, xxh3_128_with_seed};
 
-use super::{Decision, Join, Place, Record, each_repeat};
+use super::pairs::{self, Pair, PairJoin};
+use super::{Decision, Join, Place, Record};
 use crate::simplified::each_run;
 use crate::steps::{Made, Settings, Surroundings};
 use crate::{Document, Error, Verdict};
@@ -189,11 +190,33 @@ impl Join for NearDedup {
         documents: &[u32],
         decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        self.decide_pairs(&mut pairs::of_records(records), documents, decide)
+    }
+
+    fn of_pairs(&self) -> Option<&dyn PairJoin> {
+        Some(self)
+    }
+
+    fn apply(&self, _document: &mut Document, decisions: &[Decision]) -> Verdict {
+        match decisions {
+            [] => Verdict::Keep,
+            [decision, ..] => Verdict::drop("near_dedup", format!("nearly the same as {}", decision.kept)),
+        }
+    }
+}
+
+impl PairJoin for NearDedup {
+    fn decide_pairs(
+        &self,
+        pairs: &mut dyn Iterator<Item = Result<Pair, Error>>,
+        documents: &[u32],
+        decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut clusters = Clusters::new(documents)?;
-        each_repeat(records, |first, other| {
-            clusters.unite(first.place, other.place);
-            Ok(())
-        })?;
+        for pair in pairs {
+            let Pair { first, other } = pair?;
+            clusters.unite(first, other);
+        }
         let places = documents
             .iter()
             .enumerate()
@@ -205,13 +228,6 @@ impl Join for NearDedup {
             }
         }
         Ok(())
-    }
-
-    fn apply(&self, _document: &mut Document, decisions: &[Decision]) -> Verdict {
-        match decisions {
-            [] => Verdict::Keep,
-            [decision, ..] => Verdict::drop("near_dedup", format!("nearly the same as {}", decision.kept)),
-        }
     }
 }
 

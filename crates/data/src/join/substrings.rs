@@ -21,7 +21,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Decision, Join, LostShare, Record, each_repeat};
+use super::{Decision, Join, LostShare, Record, repeats};
 use crate::steps::{Made, Settings, Surroundings};
 use crate::{Document, Error, Verdict};
 
@@ -147,7 +147,8 @@ impl Join for Substrings {
         _documents: &[u32],
         decide: &mut dyn FnMut(Decision) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        each_repeat(records, |first, other| {
+        repeats(records).try_for_each(|repeat| {
+            let (first, other) = repeat?;
             decide(Decision { place: other.place, position: other.position, kept: first.place })
         })
     }

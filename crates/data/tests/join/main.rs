@@ -9,6 +9,7 @@ use farthing_data::{Document, Verdict};
 mod exact;
 mod lines;
 mod near;
+mod pairs;
 mod runs;
 mod substrings;
 
