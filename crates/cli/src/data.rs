@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use data::join::pairs::PairFinder;
 use data::preview::{Effect, StepPreview};
 use data::progress::Progress;
 use data::recipe::Recipe;
@@ -33,6 +34,7 @@ Examples:
   farthing data recipe.toml --preview 5                 the first documents of each source before and after each step
   farthing data recipe.toml --out corpus --json         the report as JSON
   farthing data recipe.toml --rank 3 --world 8          the fourth of eight machines that share --out
+  farthing data recipe.toml --cluster node1:50050       duplicates found on the Ballista cluster of that scheduler
   farthing data --steps                                 steps and generators that a recipe can name
 
 docs/DATA.md has the recipe's format, every step with its source, and speeds.")]
@@ -68,6 +70,11 @@ pub struct Arguments {
     /// How many machines share the directory
     #[arg(long, value_name = "WORLD", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     world: u16,
+    /// Find the pairs of near_dedup and exact_dedup with DataFusion: `in-process`, or the scheduler of a Ballista cluster
+    ///
+    /// The same documents are dropped. Only in binaries that were built with the feature `cluster`.
+    #[arg(long, value_name = "HOST:PORT")]
+    cluster: Option<String>,
     /// Keep the documents between steps, so that a changed recipe starts late
     #[arg(long)]
     keep_work: bool,
@@ -102,9 +109,16 @@ pub fn run(a: Arguments) -> Outcome {
     };
     let progress = Progress::default();
     let run = Run::plan(&recipe, options, &progress)?;
+    if a.cluster.is_some() && run.pair_joins().is_empty() {
+        let steps = "near_dedup or exact_dedup";
+        return Err(Failure::usage(format!("--cluster finds pairs for {steps}: {} has neither", file.display())));
+    }
     if a.plan {
         return plan(&a, &run);
     }
+    let engine = a.cluster.as_deref().filter(|_| a.rank == 0);
+    let finder = engine.map(|engine| pair_finder(engine, run.options.threads, &progress)).transpose()?;
+    let run = run.with_pair_finder(finder.as_deref());
     terminal::catch_interrupts();
     if !a.quiet {
         run.describe().iter().for_each(|line| terminal::note(line));
@@ -159,6 +173,22 @@ fn stores() -> Result<Option<Arc<dyn Stores>>, Failure> {
 #[cfg(not(feature = "stores"))]
 fn stores() -> Result<Option<Arc<dyn Stores>>, Failure> {
     Ok(None)
+}
+
+/// What finds pairs with the engine that `--cluster` names.
+#[cfg(feature = "cluster")]
+fn pair_finder<'a>(engine: &str, threads: usize, progress: &'a Progress) -> Result<Box<dyn PairFinder + 'a>, Failure> {
+    use cluster::pairs::{Engine, PlanFinder};
+    let engine = Engine::parse(engine).map_err(|problem| Failure::usage(format!("--cluster: {problem}")))?;
+    Ok(Box::new(PlanFinder::new(engine, threads, progress)?))
+}
+
+#[cfg(not(feature = "cluster"))]
+fn pair_finder<'a>(engine: &str, _: usize, _: &'a Progress) -> Result<Box<dyn PairFinder + 'a>, Failure> {
+    let build = "cargo build --release --features cluster";
+    Err(Failure::usage(format!(
+        "--cluster {engine}: this binary was built without clusters; {build} makes one with them"
+    )))
 }
 
 /// Does work while a bar shows how far it is, and ctrl-c stops it.

@@ -99,6 +99,10 @@ fn what_is_wrong_is_told_in_one_line() {
         (vec!["recipe.toml", "--rank", "2"], 2, "--world"),
         (vec!["recipe.toml", "--out", "recipe.toml"], 1, "recipe.toml"),
         (vec!["lines.jsonl"], 1, "lines.jsonl:1: "),
+        #[cfg(not(feature = "cluster"))]
+        (vec!["recipe.toml", "--cluster", "in-process"], 2, "cargo build --release --features cluster"),
+        #[cfg(feature = "cluster")]
+        (vec!["recipe.toml", "--cluster", "node1"], 2, "HOST:PORT"),
     ] {
         let output = farthing(folder.path(), &arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", error(&output));

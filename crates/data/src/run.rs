@@ -54,8 +54,7 @@ pub struct Run<'a> {
     pub parts: Vec<Part>,
     /// The phases.
     pub phases: Vec<Phase<'a>>,
-    /// What finds pairs of documents instead of the sorted merge, for the joins that need no more. The same decisions come out.
-    pub pair_finder: Option<&'a dyn PairFinder>,
+    pair_finder: Option<&'a dyn PairFinder>,
     pub(crate) progress: &'a Progress,
     pub(crate) shared: Shared,
 }
@@ -81,6 +80,11 @@ impl<'a> Run<'a> {
         let phases = phase::cut(recipe, &origin::identity(recipe, &parts)?, &work);
         let shared = Shared::new(&options.out, options.folder.clone(), options.world);
         Ok(Run { recipe, options, parts, phases, pair_finder: None, progress, shared })
+    }
+
+    /// Lets something else than the sorted merge find pairs of documents, for the joins that need no more. The same bytes come out.
+    pub fn with_pair_finder(self, pair_finder: Option<&'a dyn PairFinder>) -> Run<'a> {
+        Run { pair_finder, ..self }
     }
 
     /// Makes everything, unless it is there, and reports. Only the first of several machines has a report.
