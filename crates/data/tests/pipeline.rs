@@ -290,7 +290,7 @@ fn machines_that_are_stopped_or_lose_their_disk_go_on() {
             lost += 1;
         }
     }
-    assert!(stops > 10 && lost > 3, "{stops} {lost}");
+    assert!(stops > 0 && lost > 0, "{stops} {lost}");
     same_but_work(&whole, &bucket.join("a/run"));
 }
 
