@@ -23,6 +23,7 @@ pub mod pii;
 pub mod preferences;
 pub mod readability;
 pub mod repetition;
+pub mod text_questions;
 pub mod unicode;
 
 /// What a step can know of the recipe around it.
@@ -83,6 +84,7 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "patterns", help: "drop documents by regular expressions of the recipe's, replace text in others", make: make::<patterns::Patterns> },
     Kind { name: "exact_dedup", help: "keep the first of documents with the same text", make: make::<exact::Exact> },
     Kind { name: "fill_in_middle", help: "cut a share of the texts in three and put the middle last (Bavarian et al. 2022)", make: make::<fill_in_middle::FillInMiddle> },
+    Kind { name: "text_questions", help: "make a question on a passage of the text, whose answer is a span of it or is not there", make: make::<text_questions::TextQuestions> },
     Kind { name: "conversations", help: "turn checked messages into text, with the assistant's part marked", make: make::<conversations::Conversations> },
     Kind { name: "preferences", help: "check prompts with a chosen and a rejected answer and bring them to one form", make: make::<preferences::Preferences> },
     Kind { name: "near_dedup", help: "keep the first of documents that share most of their runs of words (MinHash-LSH, as for FineWeb)", make: make::<near::Near> },
