@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    const TALE: &str = "A long time ago, an old woman named Agatha had nothing but a red hen. The hen slept in a basket.\n\n\
+    const TALE: &str = "A long time ago, an old woman named Agatha had nothing but a hen and a red kettle. The hen slept in a basket.\n\n\
         One day there came three soldiers down the road. \u{201c}Have you any soup for us?\u{201d} asked the corporal.\n\n\
         She laughed, for there was only water in the house, and the hen had other plans for the evening than to be soup.";
 
