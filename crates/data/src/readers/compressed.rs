@@ -91,7 +91,7 @@ type Member<R> = io::Chain<io::Cursor<Vec<u8>>, BufReader<Raw<R>>>;
 
 enum Decoder<R: Read> {
     Plain(BufReader<Raw<R>>),
-    Gzip(GzDecoder<Member<R>>),
+    Gzip(Box<GzDecoder<Member<R>>>),
     Zstd(zstd::Decoder<'static, BufReader<Raw<R>>>),
     /// Read to its end, or to damage after which nothing can be read.
     Over,
@@ -116,7 +116,7 @@ pub fn open(file: &Location, from: u64, expansion_max: u64) -> io::Result<Input<
 }
 
 fn member<R: Read>(header: Vec<u8>, input: BufReader<Raw<R>>) -> Decoder<R> {
-    Decoder::Gzip(GzDecoder::new(io::Cursor::new(header).chain(input)))
+    Decoder::Gzip(Box::new(GzDecoder::new(io::Cursor::new(header).chain(input))))
 }
 
 fn damage(problem: impl Into<String>) -> io::Error {
