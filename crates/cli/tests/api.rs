@@ -152,7 +152,7 @@ fn streams_have_the_events_of_their_dialect() {
     assert_eq!(named, data.iter().map(|d| d["type"].as_str().unwrap()).collect::<Vec<_>>());
     assert_eq!(named[..3], ["message_start", "ping", "content_block_start"]);
     assert_eq!(named[named.len() - 3..], ["content_block_stop", "message_delta", "message_stop"]);
-    let answer = stream("/v1/responses", json!({"input": "Hi", "max_output_tokens": 3}));
+    let answer = stream("/v1/responses", json!({"input": "Hi", "max_output_tokens": 3, "temperature": 0}));
     let data = events(&answer);
     assert!(data.iter().enumerate().all(|(i, d)| d["sequence_number"] == i), "{answer}");
     assert_eq!(data.last().unwrap()["type"], "response.incomplete");

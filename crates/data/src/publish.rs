@@ -37,6 +37,44 @@ pub fn manifest(out: &Path) -> Option<Manifest> {
     serde_json::from_slice(&std::fs::read(out.join(MANIFEST)).ok()?).ok()
 }
 
+/// What a run writes in its directory. Everything else was there before.
+const OURS: [&str; 10] = [
+    MANIFEST,
+    "README.md",
+    "documents",
+    "recipe.toml",
+    "rejected",
+    "report.html",
+    "report.json",
+    "shards",
+    "tokenizer",
+    "work",
+];
+
+/// Refuses a directory that has files and is no dataset: what is put in its place would replace them.
+///
+/// # Errors
+/// Such a directory, by the first of these files, or a directory that cannot be read.
+pub fn check_is_ours(out: &Path) -> Result<(), Error> {
+    if manifest(out).is_some() || !out.exists() {
+        return Ok(());
+    }
+    let mut foreign: Option<String> = None;
+    for entry in std::fs::read_dir(out).map_err(Error::io(out))? {
+        let name = entry.map_err(Error::io(out))?.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !name.ends_with(".new") && !OURS.contains(&name.as_str()) {
+            foreign = foreign.into_iter().chain([name]).min();
+        }
+    }
+    match foreign {
+        None => Ok(()),
+        Some(name) => {
+            let problem = format!("has files that are no dataset's, such as {name:?}; name a new directory with --out");
+            Err(Error::file(out, problem))
+        }
+    }
+}
+
 /// Puts everything in its place. The work directory is needed until this has ended.
 ///
 /// # Errors

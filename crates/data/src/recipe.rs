@@ -144,7 +144,9 @@ impl Recipe {
             let problem = format!("held_out = {} is no share from 0 up to 1", written.held_out);
             return Err(at((text.find("held_out").unwrap_or(0), problem)));
         }
-        if written.name.is_empty() || !written.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+        // It is a directory's too: `..` would be somebody else's.
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if written.name.is_empty() || written.name.starts_with('.') || !written.name.chars().all(plain) {
             let problem = format!("name = {:?}: letters, digits and `-`, `_`, `.` make a name", written.name);
             return Err(at((text.find("name").unwrap_or(0), problem)));
         }

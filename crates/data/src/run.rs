@@ -99,6 +99,7 @@ impl<'a> Run<'a> {
             self.shared.fetch_report()?;
             return Report::read(&self.options.out).map(Some);
         }
+        publish::check_is_ours(&self.options.out)?;
         self.documents()?;
         let last = self.phases.last().expect("a recipe has a phase");
         let packed = match &packing {

@@ -14,6 +14,9 @@ use crate::shards::Share;
 use crate::store::Stores;
 use crate::{Error, generators};
 
+/// Documents that a generator makes at most: a million parts, each of which is held while a run is planned.
+const GENERATED_MAX: u64 = 10_000_000_000;
+
 /// Where documents come from: files, or a generator.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -182,6 +185,9 @@ impl Source {
         }
         if self.documents.is_none_or(|n| n == 0) {
             return Err(format!("source {}: `documents` says how many documents {generator} makes", self.name));
+        }
+        if self.documents.is_some_and(|n| n > GENERATED_MAX) {
+            return Err(format!("source {}: `documents` is more than {GENERATED_MAX}", self.name));
         }
         let files_only = [
             ("format", self.format.is_some()),

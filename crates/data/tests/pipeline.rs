@@ -351,6 +351,29 @@ fn a_changed_recipe_does_again_what_the_change_touches() {
     assert!(before.iter().all(|name| after.contains(name)));
 }
 
+/// A directory in which somebody works is no place for a dataset, whatever the names of its folders.
+#[test]
+fn a_directory_of_other_files_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = folder.path().join("project");
+    std::fs::create_dir_all(out.join("documents")).unwrap();
+    std::fs::write(out.join("documents/thesis.txt"), "mine").unwrap();
+    std::fs::write(out.join("dataset.json"), "{}").unwrap();
+    std::fs::write(out.join("main.py"), "mine").unwrap();
+    let options = options(&out, 2);
+    let error = make(&recipe(folder.path(), RECIPE), options.clone()).unwrap_err().to_string();
+    assert!(error.contains("no dataset's, such as \"main.py\"") && error.contains("--out"), "{error}");
+    assert_eq!(std::fs::read_to_string(out.join("documents/thesis.txt")).unwrap(), "mine");
+    assert!(!out.join("work").exists());
+    // Once a dataset is there, files beside it are no obstacle.
+    std::fs::remove_dir_all(&out).unwrap();
+    make(&recipe(folder.path(), RECIPE), options.clone()).unwrap();
+    std::fs::write(out.join("main.py"), "mine").unwrap();
+    make(&recipe(folder.path(), &RECIPE.replace("words_min = 30", "words_min = 31")), options).unwrap();
+    assert!(out.join("main.py").exists());
+}
+
 #[test]
 fn a_recipe_that_is_wrong_says_where() {
     let folder = tempfile::tempdir().unwrap();
@@ -363,6 +386,7 @@ fn a_recipe_that_is_wrong_says_where() {
         ("seed = 3", "sead = 3", "3: unknown field `sead`"),
         ("held_out = 0.1", "held_out = 1.5", "4: held_out = 1.5 is no share"),
         ("name = \"test\"", "name = \"a/b\"", "2: name = \"a/b\""),
+        ("name = \"test\"", "name = \"..\"", "2: name = \"..\""),
         ("name = \"test\"", "name = test", "2: "),
         ("keep = [\"name\"]", "kept = [\"name\"]", "9: unknown field `kept`"),
         ("keep = [\"name\"]", "keep = 7", "9: "),
