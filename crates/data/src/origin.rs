@@ -1,5 +1,7 @@
 //! Where a part's documents come from: files by the readers, or a generator with a random generator for each document
 
+use std::path::Path;
+
 use rand_pcg::Pcg64;
 use serde_json::Value;
 
@@ -46,6 +48,27 @@ pub fn identity(recipe: &Recipe, parts: &[Part]) -> Result<blake3::Hash, Error> 
     Ok(hasher.finalize())
 }
 
+/// Refuses sources among what a run makes: it would read its own documents again.
+///
+/// # Errors
+/// The first such file.
+pub fn check_apart(recipe: &Recipe, parts: &[Part], out: &Path) -> Result<(), Error> {
+    let Ok(out) = out.canonicalize() else { return Ok(()) };
+    let inside = |file: &Path| file.canonicalize().is_ok_and(|file| file.starts_with(&out));
+    let read = parts.iter().filter(|part| recipe.sources[part.source as usize].generate.is_none());
+    match read.flat_map(Part::files).find(|part| inside(part.file.path())) {
+        None => Ok(()),
+        Some(part) => {
+            let source = &recipe.sources[part.source as usize].name;
+            let problem = format!(
+                "source {source} reads it, and it is in {}, where the dataset goes; name other files, or another directory with --out",
+                out.display()
+            );
+            Err(Error::file(part.file.path(), problem))
+        }
+    }
+}
+
 /// A number from 0 up to 1 that follows from the seed, a purpose and a name.
 fn drawn(seed: u64, purpose: &str, name: &str) -> f64 {
     let hash = blake3::hash(format!("{seed} {purpose} {name}").as_bytes());
@@ -61,18 +84,19 @@ fn random(seed: u64, source: &str, number: u64) -> Pcg64 {
     Pcg64::new(half(0..16), half(16..32))
 }
 
-/// Reads the documents of a part in order, each with the label `held_out` if it is drawn for validation. Generated documents of the held-out set are
-/// made of frames that the others never have.
+/// Reads the documents of a part in order, each with the label `held_out` if it is drawn for validation: by its text, so that copies are drawn together.
+/// Generated documents are drawn by number, and those of the held-out set are made of frames that the others never have.
 ///
 /// # Errors
 /// As [`readers::read`].
 pub fn read(recipe: &Recipe, part: &Part, emit: Emit) -> Result<(), Error> {
     let source = &recipe.sources[part.source as usize];
-    let is_held_out = |id: &str| recipe.held_out > 0.0 && drawn(recipe.seed, "held out", id) < recipe.held_out;
+    let is_held_out = |name: &str| recipe.held_out > 0.0 && drawn(recipe.seed, "held out", name) < recipe.held_out;
     let Some(generator) = &recipe.generators[part.source as usize] else {
         return readers::read(source, part, &mut |item| match item {
             Item::Document(mut document) => {
-                mark(&mut document, is_held_out);
+                let held_out = is_held_out(document.text());
+                mark(&mut document, held_out);
                 emit(Item::Document(document))
             }
             other => emit(other),
@@ -80,18 +104,19 @@ pub fn read(recipe: &Recipe, part: &Part, emit: Emit) -> Result<(), Error> {
     };
     for number in part.range.clone() {
         let id = format!("{}#{number}", source.name);
-        let generated = generator.generate(&mut random(recipe.seed, &source.name, number), is_held_out(&id));
+        let held_out = is_held_out(&id);
+        let generated = generator.generate(&mut random(recipe.seed, &source.name, number), held_out);
         let mut document = Document::new(id, generated.text);
         document.labels = generated.labels;
-        mark(&mut document, is_held_out);
+        mark(&mut document, held_out);
         emit(Item::Document(document))?;
     }
     Ok(())
 }
 
 /// Labels a document of the held-out set. A record's own label of that name has no say.
-fn mark(document: &mut Document, is_held_out: impl Fn(&str) -> bool) {
-    if is_held_out(&document.id) {
+fn mark(document: &mut Document, held_out: bool) {
+    if held_out {
         document.labels.insert("held_out".into(), Value::Bool(true));
     } else {
         document.labels.remove("held_out");

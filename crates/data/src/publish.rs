@@ -32,9 +32,17 @@ pub struct FileEntry {
     pub blake3: String,
 }
 
-/// The manifest of a directory, if it is finished.
+/// Bytes of a manifest that is read.
+pub const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+
+/// The manifest of a directory, if it is finished. What is no file, or too long, is none.
 pub fn manifest(out: &Path) -> Option<Manifest> {
-    serde_json::from_slice(&std::fs::read(out.join(MANIFEST)).ok()?).ok()
+    let file = out.join(MANIFEST);
+    let is_one = std::fs::metadata(&file).is_ok_and(|m| m.is_file() && m.len() <= MANIFEST_BYTES_MAX);
+    if !is_one {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
 }
 
 /// What a run writes in its directory. Everything else was there before.
@@ -51,11 +59,16 @@ const OURS: [&str; 10] = [
     "work",
 ];
 
-/// Refuses a directory that has files and is no dataset: what is put in its place would replace them.
+/// Refuses a directory that has files and is no dataset: what is put in its place would replace them. Refuses a work directory that is a link, by which
+/// files would be written elsewhere.
 ///
 /// # Errors
 /// Such a directory, by the first of these files, or a directory that cannot be read.
 pub fn check_is_ours(out: &Path) -> Result<(), Error> {
+    let work = out.join("work");
+    if work.is_symlink() {
+        return Err(Error::file(work, "a link, which is not followed; remove it, and name another place with --work"));
+    }
     if manifest(out).is_some() || !out.exists() {
         return Ok(());
     }

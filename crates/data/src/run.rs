@@ -75,7 +75,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// A source that is not there or not what it should be.
     pub fn plan(recipe: &'a Recipe, options: Options, progress: &'a Progress) -> Result<Run<'a>, Error> {
+        publish::check_is_ours(&options.out)?;
         let parts = origin::parts(recipe)?;
+        origin::check_apart(recipe, &parts, &options.out)?;
         let work = options.out.join("work");
         let phases = phase::cut(recipe, &origin::identity(recipe, &parts)?, &work);
         let shared = Shared::new(&options.out, options.folder.clone(), options.world);
@@ -99,7 +101,6 @@ impl<'a> Run<'a> {
             self.shared.fetch_report()?;
             return Report::read(&self.options.out).map(Some);
         }
-        publish::check_is_ours(&self.options.out)?;
         self.documents()?;
         let last = self.phases.last().expect("a recipe has a phase");
         let packed = match &packing {

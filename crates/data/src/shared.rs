@@ -12,11 +12,8 @@ use std::time::{Duration, Instant};
 use crate::Error;
 use crate::atomic::Pending;
 use crate::progress::Progress;
-use crate::publish::{MANIFEST, Manifest};
+use crate::publish::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
 use crate::store::{Location, Store};
-
-/// Bytes of a manifest that is read.
-const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// The longest pause between two looks at a store.
 const PAUSE_MAX: Duration = Duration::from_secs(8);

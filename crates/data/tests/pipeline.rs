@@ -374,6 +374,50 @@ fn a_directory_of_other_files_is_left_alone() {
     assert!(out.join("main.py").exists());
 }
 
+/// By their text, whatever their ids are.
+#[test]
+fn copies_are_held_out_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |i: u32| serde_json::json!({"text": prose(i, 30), "id": "same"}).to_string();
+    let lines: Vec<String> = (0..200).chain(0..200).map(line).collect();
+    std::fs::write(folder.path().join("a.jsonl"), lines.join("\n")).unwrap();
+    let text = "name = \"a\"\nheld_out = 0.1\n[[sources]]\nname = \"s\"\nfiles = [\"a.jsonl\"]\nid = \"id\"\n";
+    let out = folder.path().join("out");
+    make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
+    let mut by_text: BTreeMap<String, Vec<bool>> = BTreeMap::new();
+    for document in Reader::open(&out.join("documents/part-00000.jsonl.zst")).unwrap() {
+        let document: Document = document.unwrap();
+        by_text.entry(document.text().to_string()).or_default().push(document.labels.contains_key("held_out"));
+    }
+    assert!(by_text.len() == 200 && by_text.values().all(|held| held.len() == 2 && held[0] == held[1]));
+    assert!((8..40).contains(&by_text.values().filter(|held| held[0]).count()));
+}
+
+#[test]
+fn a_recipe_does_not_read_what_it_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.jsonl"), serde_json::json!({"text": prose(1, 30)}).to_string()).unwrap();
+    let text = "name = \"a\"\n[[sources]]\nname = \"s\"\nfiles = [\"**/*.jsonl*\"]\n";
+    let options = options(&folder.path().join("out"), 1);
+    make(&recipe(folder.path(), text), options.clone()).unwrap();
+    let error = make(&recipe(folder.path(), text), options).unwrap_err().to_string();
+    assert!(error.contains("part-00000.jsonl.zst") && error.contains("source s reads it"), "{error}");
+}
+
+/// What a stranger left in a directory leads nowhere else.
+#[test]
+fn a_work_directory_that_is_a_link_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let (out, elsewhere) = (folder.path().join("out"), folder.path().join("elsewhere"));
+    std::fs::create_dir_all(&out).unwrap();
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, out.join("work")).unwrap();
+    let error = make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap_err().to_string();
+    assert!(error.contains("a link"), "{error}");
+    assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
+}
+
 #[test]
 fn a_recipe_that_is_wrong_says_where() {
     let folder = tempfile::tempdir().unwrap();
