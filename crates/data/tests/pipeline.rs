@@ -393,6 +393,34 @@ fn copies_are_held_out_together() {
     assert!((8..40).contains(&by_text.values().filter(|held| held[0]).count()));
 }
 
+/// The words of documents that are held out are no tokens: no merge was learnt from them.
+#[test]
+fn a_tokenizer_is_not_trained_on_what_is_held_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let letter = |i: usize| char::from(b'a' + (i % 20) as u8);
+    let word = |i: usize| format!("{0}{1}q{1}{0}", letter(i), letter(i / 2 + 7));
+    let lines = (0..40).map(|i| serde_json::json!({"text": format!("{} ", word(i)).repeat(20 * i + 20)}).to_string());
+    std::fs::write(folder.path().join("a.jsonl"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let text = "name = \"a\"\nheld_out = 0.4\n[[sources]]\nname = \"s\"\nfiles = [\"a.jsonl\"]\n\
+                [tokenizer]\nvocabulary_size = 340\n[shards]\n";
+    let out = folder.path().join("out");
+    make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
+    let tokenizer = std::fs::read_to_string(out.join("tokenizer/tokenizer.json")).unwrap();
+    let (mut learnt, mut unseen) = (0, 0);
+    for document in Reader::open(&out.join("documents/part-00000.jsonl.zst")).unwrap() {
+        let document: Document = document.unwrap();
+        let word = document.text().split(' ').next().unwrap();
+        let is_token = tokenizer.contains(&format!("\"\u{120}{word}\""));
+        if document.labels.contains_key("held_out") {
+            assert!(!is_token, "{word}");
+            unseen += 1;
+        } else {
+            learnt += usize::from(is_token);
+        }
+    }
+    assert!(learnt > 10 && unseen > 5, "{learnt} {unseen}");
+}
+
 #[test]
 fn a_recipe_does_not_read_what_it_makes() {
     let folder = tempfile::tempdir().unwrap();
