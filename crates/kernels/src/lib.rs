@@ -32,6 +32,7 @@ mod small_quants;
 mod spin;
 mod swiglu;
 mod table;
+pub mod training;
 mod unpack;
 #[doc(hidden)]
 pub mod vectors;
