@@ -75,6 +75,9 @@ pub struct Arguments {
     /// The same documents are dropped. Only in binaries that were built with the feature `cluster`.
     #[arg(long, value_name = "HOST:PORT")]
     cluster: Option<String>,
+    /// Replace the finished dataset of another recipe, or of sources that have changed, in --out
+    #[arg(long)]
+    replace: bool,
     /// Keep the documents between steps, so that a changed recipe starts late
     #[arg(long)]
     keep_work: bool,
@@ -105,6 +108,7 @@ pub fn run(a: Arguments) -> Outcome {
         rank: a.rank.into(),
         world: a.world.into(),
         memory_bytes: (a.memory as usize) << 20,
+        replace: a.replace,
         keep_work: a.keep_work,
     };
     let progress = Progress::default();

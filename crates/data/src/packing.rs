@@ -15,7 +15,7 @@ use crate::shards::{Shards, Workers, write_shards};
 use crate::tokenizer::report::{self, Fit};
 use crate::tokenizer::train::{self, WordCounts};
 use crate::tokenizer::{Ends, Tokenizer, read_json, tokenize};
-use crate::{Error, atomic, options, publish};
+use crate::{Document, Error, atomic, documents, options, publish};
 
 /// Which tokenizer, from the table `[tokenizer]`.
 #[derive(Clone, Debug)]
@@ -224,14 +224,12 @@ impl<'a> Packing<'a> {
         run.progress.stage("counting words for the tokenizer", bytes);
         let mut counts = WordCounts::new(&self.settings.training, run.recipe.seed, bytes);
         for part in 0..run.parts.len() {
+            // What is held out from training is no example of text either: it is in another file.
             run.shared.fetch(&self.last().documents(part))?;
-            for document in phase::documents_of(self.last(), part)? {
+            for document in documents::Reader::<Document>::open(&self.last().documents(part))? {
                 let document = document?;
                 run.progress.check()?;
-                // What is held out from training is no example of text either.
-                if !document.labels.contains_key("held_out") {
-                    counts.add(&document).map_err(|problem| Error::file(&run.recipe.file, problem))?;
-                }
+                counts.add(&document).map_err(|problem| Error::file(&run.recipe.file, problem))?;
                 run.progress.advance(document.text().len() as u64, 1);
             }
         }
@@ -257,7 +255,7 @@ impl<'a> Packing<'a> {
             let there: Vec<PathBuf> = [tokens, fit_file].into_iter().filter(|path| path.exists()).collect();
             return shared.share(&there);
         }
-        shared.fetch(&self.last().documents(part))?;
+        self.last().all_documents(part).iter().try_for_each(|file| shared.fetch(file))?;
         // Tokens without the counts are made again.
         if tokens.exists() {
             std::fs::remove_file(&tokens).map_err(Error::io(&tokens))?;

@@ -28,6 +28,8 @@ pub struct Phase<'a> {
     pub directory: PathBuf,
     /// What its files follow from: sources, parts and all steps up to its end.
     pub identity: [u8; 32],
+    /// Whether documents of the held-out set go into files of their own.
+    pub splits: bool,
 }
 
 /// A part that has passed a phase.
@@ -50,6 +52,9 @@ struct Rejected<'a> {
     document: &'a Document,
 }
 
+/// Number of the layout of a phase's files: what has another one is made again.
+const LAYOUT: u8 = 2;
+
 /// Cuts the steps of a recipe at its joins. `identity` is that of sources and parts; each phase gets a directory in `work`.
 pub fn cut<'a>(recipe: &'a Recipe, identity: &blake3::Hash, work: &Path) -> Vec<Phase<'a>> {
     let mut hasher = blake3::Hasher::new();
@@ -66,10 +71,12 @@ pub fn cut<'a>(recipe: &'a Recipe, identity: &blake3::Hash, work: &Path) -> Vec<
             hasher.update(read.as_ref().map_or(&[0; 32], |hash| hash.as_bytes()));
         }
         // One hash for a phase that ends the recipe, and another for one that leaves records.
-        hasher.update(&[u8::from(closing.is_some()), u8::from(recipe.keep_rejected)]);
+        hasher.update(&[u8::from(closing.is_some()), u8::from(recipe.keep_rejected), LAYOUT]);
         let identity = hasher.finalize();
         let directory = work.join(format!("{}-{}", phases.len() + 1, &identity.to_hex()[..12]));
-        phases.push(Phase { opening, steps: &recipe.steps[start..end], closing, directory, identity: identity.into() });
+        let splits = closing.is_none() && recipe.held_out > 0.0;
+        let (steps, identity) = (&recipe.steps[start..end], identity.into());
+        phases.push(Phase { opening, steps, closing, directory, identity, splits });
         (opening, start) = (closing, end + 1);
     }
     phases
@@ -83,6 +90,17 @@ impl Phase<'_> {
     /// The documents of a part that went through.
     pub fn documents(&self, part: usize) -> PathBuf {
         self.file(part, "jsonl.zst")
+    }
+
+    /// The documents of a part that went through all steps and are held out, if the recipe holds any out.
+    pub fn held_out(&self, part: usize) -> PathBuf {
+        self.file(part, "held_out.jsonl.zst")
+    }
+
+    /// The files of a part's documents.
+    pub fn all_documents(&self, part: usize) -> Vec<PathBuf> {
+        let held_out = self.splits.then(|| self.held_out(part));
+        [self.documents(part)].into_iter().chain(held_out).collect()
     }
 
     /// The documents of a part that were dropped, if the recipe keeps them.
@@ -122,6 +140,7 @@ pub struct Passage<'a> {
     recipe: &'a Recipe,
     progress: &'a Progress,
     out: Writer,
+    held_out: Option<Writer>,
     rejected: Option<Writer>,
     records: Option<PartRecords<'a>>,
     documents: u32,
@@ -146,6 +165,7 @@ impl<'a> Passage<'a> {
         let scratch = phase.file(part, "sorting");
         let records = join.map(|join| PartRecords::create(join, part as u32, &scratch, memory_bytes)).transpose()?;
         let out = Writer::create(&phase.documents(part))?;
+        let held_out = phase.splits.then(|| Writer::create(&phase.held_out(part))).transpose()?;
         let is_last = phase.closing.is_none();
         let tally = Tally::default();
         Ok(Passage {
@@ -156,6 +176,7 @@ impl<'a> Passage<'a> {
             recipe,
             progress,
             out,
+            held_out,
             rejected: None,
             records,
             documents: 0,
@@ -222,7 +243,8 @@ impl<'a> Passage<'a> {
         }
         self.documents += 1;
         self.bytes += document.text().len() as u64;
-        self.out.write(&document)
+        let held_out = self.held_out.as_mut().filter(|_| document.labels.contains_key("held_out"));
+        held_out.unwrap_or(&mut self.out).write(&document)
     }
 
     fn reject(&mut self, document: &Document, reason: &Reason) -> Result<(), Error> {
@@ -259,6 +281,9 @@ impl<'a> Passage<'a> {
     /// Where the system refuses.
     pub fn finish(self) -> Result<(), Error> {
         self.out.finish()?;
+        if let Some(held_out) = self.held_out {
+            held_out.finish()?;
+        }
         if let Some(rejected) = self.rejected {
             rejected.finish()?;
         }
@@ -271,10 +296,12 @@ impl<'a> Passage<'a> {
     }
 }
 
-/// The documents of a part that passed an earlier phase.
+/// The documents of a part that passed a phase: those that are held out last.
 ///
 /// # Errors
 /// Where they are not there.
-pub fn documents_of(phase: &Phase, part: usize) -> Result<Reader<Document>, Error> {
-    Reader::open(&phase.documents(part))
+pub fn documents_of(phase: &Phase, part: usize) -> Result<impl Iterator<Item = Result<Document, Error>>, Error> {
+    let files: Vec<Reader<Document>> =
+        phase.all_documents(part).iter().map(|file| Reader::open(file)).collect::<Result<_, _>>()?;
+    Ok(files.into_iter().flatten())
 }

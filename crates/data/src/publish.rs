@@ -1,13 +1,17 @@
 //! What a run leaves: documents, what was rejected, the report; and a manifest, written last, that says it is all there
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::documents::Reader;
 use crate::packing::Packing;
+use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::run::Run;
-use crate::{Error, atomic};
+use crate::shards::Split;
+use crate::{Document, Error, atomic};
 
 /// Name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
@@ -88,6 +92,20 @@ pub fn check_is_ours(out: &Path) -> Result<(), Error> {
     }
 }
 
+/// Why no other dataset is made in the place of one that is finished: what differs, and how to go on.
+pub fn replacing(there: &Manifest, recipe: &Recipe, out: &Path) -> Error {
+    let now = blake3::hash(recipe.text.as_bytes()).to_hex();
+    let short = |hash: &str| hash.chars().take(12).collect::<String>();
+    let before = there.files.iter().find(|file| file.path == "recipe.toml").map_or("", |file| &file.blake3);
+    let differs = if before == now.as_str() {
+        format!("its recipe is this one (BLAKE3 {}), but the sources or this program have changed", short(before))
+    } else {
+        format!("BLAKE3 of its recipe.toml is {}, of {} {}", short(before), recipe.file.display(), short(&now))
+    };
+    let next = "--replace makes the new one in its place; another name, or --out, keeps both";
+    Error::file(out, format!("has another dataset, which is finished: {differs}; {next}"))
+}
+
 /// Puts everything in its place. The work directory is needed until this has ended.
 ///
 /// # Errors
@@ -95,11 +113,11 @@ pub fn check_is_ours(out: &Path) -> Result<(), Error> {
 pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: &str) -> Result<Manifest, Error> {
     let out = &run.options.out;
     fetch(run)?;
+    let before: BTreeSet<String> =
+        manifest(out).into_iter().flat_map(|manifest| manifest.files).map(|file| file.path).collect();
     remove(&out.join(MANIFEST))?;
-    let last = run.phases.last().expect("a recipe has a phase");
     let parts = 0..run.parts.len();
-    let documents: Vec<(PathBuf, String)> =
-        parts.clone().map(|part| (last.documents(part), format!("part-{part:05}.jsonl.zst"))).collect();
+    let documents = documents(run)?;
     let rejected = run.phases.iter().enumerate().flat_map(|(at, phase)| {
         parts.clone().map(move |part| (phase.rejected(part), format!("part-{part:05}-phase-{}.jsonl.zst", at + 1)))
     });
@@ -109,13 +127,17 @@ pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: 
         folders.push((name, listed(&from)?));
     }
     // What an earlier recipe made and this one does not.
-    for folder in ["tokenizer", "shards"].map(|name| out.join(name)) {
-        remove(&folder)?;
+    for name in ["tokenizer", "shards"] {
+        if folders.iter().all(|(folder, files)| *folder != name || files.is_empty()) {
+            place(&[], out, name, &before)?;
+            // It stays if it holds anything else.
+            let _ = std::fs::remove_dir(out.join(name));
+        }
     }
     folders.retain(|(name, files)| !files.is_empty() || matches!(*name, "documents" | "rejected"));
     let mut files = Vec::new();
     for (folder, files_in) in &folders {
-        place(files_in, &out.join(folder))?;
+        place(files_in, out, folder, &before)?;
         for (_, name) in files_in {
             files.push(entry(out, format!("{folder}/{name}"))?);
         }
@@ -131,10 +153,25 @@ pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: 
     Ok(manifest)
 }
 
+/// The files of documents with their names, a file a part and split: what is held out lies in files that say so.
+fn documents(run: &Run) -> Result<Vec<(PathBuf, String)>, Error> {
+    let last = run.phases.last().expect("a recipe has a phase");
+    let mut files = Vec::new();
+    for part in 0..run.parts.len() {
+        files.push((last.documents(part), format!("{}-{part:05}.jsonl.zst", Split::Train.name())));
+        let held_out = last.held_out(part);
+        if last.splits && Reader::<Document>::open(&held_out)?.next().is_some() {
+            files.push((held_out, format!("{}-{part:05}.jsonl.zst", Split::HeldOut.name())));
+        }
+    }
+    Ok(files)
+}
+
 /// Brings documents of other machines here.
 fn fetch(run: &Run) -> Result<(), Error> {
     let last = run.phases.last().expect("a recipe has a phase");
-    (0..run.parts.len()).try_for_each(|part| run.shared.fetch(&last.documents(part)))?;
+    let documents = (0..run.parts.len()).flat_map(|part| last.all_documents(part));
+    documents.into_iter().try_for_each(|file| run.shared.fetch(&file))?;
     for phase in &run.phases {
         run.shared.look(&phase.directory)?;
         run.shared.fetch_all(&phase.directory, |name| name.ends_with(".rejected.jsonl.zst"))?;
@@ -161,8 +198,19 @@ pub(crate) fn listed(folder: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
     Ok(files)
 }
 
-/// Makes a folder of these files, in the place of what was there.
-fn place(files: &[(PathBuf, String)], folder: &Path) -> Result<(), Error> {
+/// Whether a file of a dataset's folder was made by a run, by its name: a run that was stopped while it put its files in place left no manifest.
+fn is_made(name: &str) -> bool {
+    let numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    ["part-", "train-", "held_out-"].iter().any(|start| name.strip_prefix(start).is_some_and(numbered))
+        || ["tokenizer.json", "tokenizer_config.json", "shards.json"].contains(&name)
+}
+
+/// Makes a folder of these files, in the place of those that a run made before. Other files in it stay.
+fn place(files: &[(PathBuf, String)], out: &Path, name: &str, before: &BTreeSet<String>) -> Result<(), Error> {
+    let folder = &out.join(name);
+    if files.is_empty() && !folder.exists() {
+        return std::fs::create_dir_all(folder).map_err(Error::io(folder));
+    }
     let fresh = folder.with_extension("new");
     remove(&fresh)?;
     std::fs::create_dir_all(&fresh).map_err(Error::io(&fresh))?;
@@ -171,6 +219,15 @@ fn place(files: &[(PathBuf, String)], folder: &Path) -> Result<(), Error> {
         // Some file systems have no hard links.
         if std::fs::hard_link(from, &to).is_err() {
             std::fs::copy(from, &to).map_err(Error::io(&to))?;
+        }
+    }
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+            let file = entry.map_err(Error::io(folder))?.file_name();
+            let shown = file.to_string_lossy();
+            if !is_made(&shown) && !before.contains(&format!("{name}/{shown}")) {
+                std::fs::rename(folder.join(&file), fresh.join(&file)).map_err(Error::io(folder.join(&file)))?;
+            }
         }
     }
     remove(folder)?;

@@ -20,7 +20,7 @@ use crate::report::Report;
 use crate::shared::{Shared, StoreFolder};
 use crate::steps::Made;
 use crate::tally::Tally;
-use crate::{Document, Error, atomic, origin, publish};
+use crate::{Error, atomic, origin, publish};
 
 /// How long the first machine waits for the others to leave the work directory before it lets it lie.
 const LEAVING_MAX: Duration = Duration::from_secs(60);
@@ -38,6 +38,8 @@ pub struct Options {
     pub world: usize,
     /// Bytes that sorting may hold, of all threads together.
     pub memory_bytes: usize,
+    /// Whether a finished dataset of another recipe is replaced, and not kept with an error.
+    pub replace: bool,
     /// Whether documents between phases stay.
     pub keep_work: bool,
     /// Where the machines exchange files and what is made goes in the end, if `out` is a directory of this machine alone.
@@ -97,9 +99,16 @@ impl<'a> Run<'a> {
         let packing = Packing::of(self)?;
         let documents = blake3::Hash::from(self.identity());
         let identity = packing.as_ref().map_or(documents, |packing| packing.identity).to_hex().to_string();
-        if self.shared.manifest()?.is_some_and(|manifest| manifest.identity == identity) {
-            self.shared.fetch_report()?;
-            return Report::read(&self.options.out).map(Some);
+        match self.shared.manifest()? {
+            Some(there) if there.identity == identity => {
+                self.shared.fetch_report()?;
+                return Report::read(&self.options.out).map(Some);
+            }
+            Some(there) if !self.options.replace => {
+                let out = self.options.folder.as_ref().map_or(&self.options.out, |folder| &folder.url);
+                return Err(publish::replacing(&there, self.recipe, out));
+            }
+            _ => {}
         }
         self.documents()?;
         let last = self.phases.last().expect("a recipe has a phase");
@@ -177,18 +186,18 @@ impl<'a> Run<'a> {
     fn has_passed(&self, phase: &Phase, part: usize) -> bool {
         let documents = match phase.closing {
             Some(_) => phase.documents(part).exists() && phase.records(part).exists(),
-            None => self.shared.has(&phase.documents(part)),
+            None => phase.all_documents(part).iter().all(|file| self.shared.has(file)),
         };
         self.shared.has(&phase.marker_file(part)) && documents
     }
 
     /// Puts what other machines need of a part where they find it.
     fn share(&self, phase: &Phase, part: usize) -> Result<(), Error> {
-        let needed = match phase.closing {
-            Some(_) => phase.records(part),
-            None => phase.documents(part),
+        let mut files = match phase.closing {
+            Some(_) => vec![phase.records(part)],
+            None => phase.all_documents(part),
         };
-        let files = [needed, phase.rejected(part), phase.marker_file(part)];
+        files.extend([phase.rejected(part), phase.marker_file(part)]);
         let there: Vec<PathBuf> = files.into_iter().filter(|file| file.exists()).collect();
         self.shared.share(&there)
     }
@@ -400,12 +409,4 @@ impl<'a> Run<'a> {
         };
         self.recipe.steps.iter().flat_map(of).collect()
     }
-}
-
-/// The documents that went through all phases, of one part.
-///
-/// # Errors
-/// Where they are not there.
-pub fn kept(run: &Run, part: usize) -> Result<impl Iterator<Item = Result<Document, Error>>, Error> {
-    phase::documents_of(run.phases.last().expect("a recipe has a phase"), part)
 }

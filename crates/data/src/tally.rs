@@ -113,6 +113,9 @@ pub struct Tally {
     pub read: Volume,
     /// Documents that went through all steps.
     pub kept: Volume,
+    /// Documents among them that are held out.
+    #[serde(default)]
+    pub held_out: Volume,
     /// By step.
     pub changed: BTreeMap<String, Changed>,
     /// By rule.
@@ -169,6 +172,9 @@ impl Tally {
     pub fn kept(&mut self, document: &Document) {
         self.kept.count(document.text().len());
         self.lengths_kept.count(document.text().len());
+        if document.labels.contains_key("held_out") {
+            self.held_out.count(document.text().len());
+        }
         if let Some(language) = document.labels.get("language").and_then(|l| l.as_str()) {
             *entry(&mut self.languages, language) += 1;
         }
@@ -178,6 +184,7 @@ impl Tally {
     pub fn add(&mut self, other: &Tally) {
         self.read.add(other.read);
         self.kept.add(other.kept);
+        self.held_out.add(other.held_out);
         self.damaged.add(&other.damaged);
         self.lengths_read.add(&other.lengths_read);
         self.lengths_kept.add(&other.lengths_kept);

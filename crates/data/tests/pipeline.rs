@@ -102,6 +102,7 @@ fn options(out: &Path, threads: usize) -> Options {
         rank: 0,
         world: 1,
         memory_bytes: 4 << 20,
+        replace: false,
         keep_work: false,
         folder: None,
     }
@@ -127,6 +128,13 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// All documents of a dataset.
+fn documents(out: &Path) -> Vec<Document> {
+    let names: Vec<PathBuf> = files(&out.join("documents")).into_keys().collect();
+    let of_file = |name: &PathBuf| Reader::open(&out.join("documents").join(name)).unwrap().map(Result::unwrap);
+    names.iter().flat_map(of_file).collect()
 }
 
 fn same(a: &Path, b: &Path) {
@@ -179,9 +187,10 @@ fn what_is_read_is_kept_or_dropped_with_a_reason() {
     assert_eq!(tokenizer.groups.values().map(|group| group.counts.documents).sum::<u64>(), kept.len() as u64);
     // What an earlier recipe made and this one does not is gone.
     let without = RECIPE.split("[tokenizer]").next().unwrap();
-    make(&recipe(folder.path(), without), options(&out, 1)).unwrap();
+    let replacing = Options { replace: true, ..options(&out, 1) };
+    make(&recipe(folder.path(), without), replacing.clone()).unwrap();
     assert!(out.join("documents").exists() && !out.join("shards").exists() && !out.join("tokenizer").exists());
-    make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap();
+    make(&recipe(folder.path(), RECIPE), replacing).unwrap();
     // What is there is not made again.
     let again = make(&recipe(folder.path(), RECIPE), options(&out, 1)).unwrap().unwrap();
     assert_eq!(again, report);
@@ -336,7 +345,7 @@ fn a_changed_recipe_does_again_what_the_change_touches() {
     let folder = tempfile::tempdir().unwrap();
     corpus(folder.path());
     let out = folder.path().join("out");
-    let keep = Options { keep_work: true, ..options(&out, 2) };
+    let keep = Options { keep_work: true, replace: true, ..options(&out, 2) };
     make(&recipe(folder.path(), RECIPE), keep.clone()).unwrap();
     let phases = || {
         let names = std::fs::read_dir(out.join("work")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
@@ -366,12 +375,66 @@ fn a_directory_of_other_files_is_left_alone() {
     assert!(error.contains("no dataset's, such as \"main.py\"") && error.contains("--out"), "{error}");
     assert_eq!(std::fs::read_to_string(out.join("documents/thesis.txt")).unwrap(), "mine");
     assert!(!out.join("work").exists());
-    // Once a dataset is there, files beside it are no obstacle.
+    // Once a dataset is there, files beside it and in its folders are no obstacle, and stay.
     std::fs::remove_dir_all(&out).unwrap();
     make(&recipe(folder.path(), RECIPE), options.clone()).unwrap();
-    std::fs::write(out.join("main.py"), "mine").unwrap();
-    make(&recipe(folder.path(), &RECIPE.replace("words_min = 30", "words_min = 31")), options).unwrap();
-    assert!(out.join("main.py").exists());
+    let mine = ["main.py", "documents/notes.txt", "rejected/thesis/1.txt", "shards/notes.bin"];
+    for file in mine {
+        std::fs::create_dir_all(out.join(file).parent().unwrap()).unwrap();
+        std::fs::write(out.join(file), "mine").unwrap();
+    }
+    let without = RECIPE.split("[tokenizer]").next().unwrap();
+    make(&recipe(folder.path(), without), Options { replace: true, ..options }).unwrap();
+    let is_mine = |file: &&str| std::fs::read_to_string(out.join(file)).is_ok_and(|text| text == "mine");
+    assert_eq!(mine.iter().filter(|file| is_mine(file)).count(), mine.len());
+    assert_eq!(files(&out.join("shards")).len(), 1, "shards of the earlier recipe are gone");
+}
+
+/// Another recipe of the same name does not take the place of what is finished unless somebody says so.
+#[test]
+fn a_finished_dataset_is_replaced_on_request_only() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = folder.path().join("out");
+    make(&recipe(folder.path(), RECIPE), options(&out, 2)).unwrap();
+    let before = files(&out);
+    let changed = RECIPE.replace("words_min = 30", "words_min = 31");
+    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex()[..12].to_string();
+    let error = make(&recipe(folder.path(), &changed), options(&out, 2)).unwrap_err().to_string();
+    assert!(error.contains(&hash(RECIPE)) && error.contains(&hash(&changed)) && error.contains("--replace"), "{error}");
+    std::fs::write(folder.path().join("book-9.txt"), prose(9, 400)).unwrap();
+    let error = make(&recipe(folder.path(), RECIPE), options(&out, 2)).unwrap_err().to_string();
+    assert!(error.contains("the sources or this program have changed") && error.contains("--replace"), "{error}");
+    assert!(files(&out) == before, "nothing is touched");
+    make(&recipe(folder.path(), &changed), Options { replace: true, ..options(&out, 2) }).unwrap();
+    assert_ne!(files(&out)[Path::new("dataset.json")], before[Path::new("dataset.json")]);
+}
+
+/// `datasets.load_dataset` takes the files of a split as the card names them.
+#[test]
+fn what_is_held_out_is_a_split_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = folder.path().join("out");
+    let report = make(&recipe(folder.path(), RECIPE), options(&out, 2)).unwrap().unwrap();
+    let mut splits = [0, 0];
+    for path in files(&out.join("documents")).keys() {
+        let held_out = path.to_str().unwrap().starts_with("held_out-");
+        assert!(held_out || path.to_str().unwrap().starts_with("train-"), "{}", path.display());
+        for document in Reader::<Document>::open(&out.join("documents").join(path)).unwrap() {
+            assert_eq!(document.unwrap().labels.contains_key("held_out"), held_out, "{}", path.display());
+            splits[usize::from(held_out)] += 1;
+        }
+    }
+    assert!(splits[0] > 0 && splits[1] > 0);
+    assert_eq!(report.total.held_out.documents, splits[1]);
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    let named = |card: &str| card.contains("- split: held_out\n    path: documents/held_out-*.jsonl.zst\n---");
+    assert!(card.contains("- split: train\n    path: documents/train-*.jsonl.zst\n") && named(&card), "{card}");
+    let without =
+        make(&recipe(folder.path(), &RECIPE.replace("held_out = 0.1", "")), options(&folder.path().join("b"), 2));
+    assert_eq!(without.unwrap().unwrap().total.held_out.documents, 0);
+    assert!(!named(&std::fs::read_to_string(folder.path().join("b/README.md")).unwrap()));
 }
 
 /// By their text, whatever their ids are.
@@ -385,8 +448,7 @@ fn copies_are_held_out_together() {
     let out = folder.path().join("out");
     make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
     let mut by_text: BTreeMap<String, Vec<bool>> = BTreeMap::new();
-    for document in Reader::open(&out.join("documents/part-00000.jsonl.zst")).unwrap() {
-        let document: Document = document.unwrap();
+    for document in documents(&out) {
         by_text.entry(document.text().to_string()).or_default().push(document.labels.contains_key("held_out"));
     }
     assert!(by_text.len() == 200 && by_text.values().all(|held| held.len() == 2 && held[0] == held[1]));
@@ -407,8 +469,7 @@ fn a_tokenizer_is_not_trained_on_what_is_held_out() {
     make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
     let tokenizer = std::fs::read_to_string(out.join("tokenizer/tokenizer.json")).unwrap();
     let (mut learnt, mut unseen) = (0, 0);
-    for document in Reader::open(&out.join("documents/part-00000.jsonl.zst")).unwrap() {
-        let document: Document = document.unwrap();
+    for document in documents(&out) {
         let word = document.text().split(' ').next().unwrap();
         let is_token = tokenizer.contains(&format!("\"\u{120}{word}\""));
         if document.labels.contains_key("held_out") {
@@ -429,7 +490,7 @@ fn a_recipe_does_not_read_what_it_makes() {
     let options = options(&folder.path().join("out"), 1);
     make(&recipe(folder.path(), text), options.clone()).unwrap();
     let error = make(&recipe(folder.path(), text), options).unwrap_err().to_string();
-    assert!(error.contains("part-00000.jsonl.zst") && error.contains("source s reads it"), "{error}");
+    assert!(error.contains("train-00000.jsonl.zst") && error.contains("source s reads it"), "{error}");
 }
 
 /// What a stranger left in a directory leads nowhere else.
@@ -626,8 +687,13 @@ fn what_is_lost_from_the_work_directory_is_made_again() {
     let keep = Options { keep_work: true, ..options(&out, 2) };
     make(&recipe, keep.clone()).unwrap();
     let work = out.join("work");
-    let lost =
-        ["part-00000.jsonl.zst", "part-00001.jsonl.zst", "part-00001.tokens", "part-00000.fit.json", "part-00001.json"];
+    let lost = [
+        "part-00000.jsonl.zst",
+        "part-00001.held_out.jsonl.zst",
+        "part-00001.tokens",
+        "part-00000.fit.json",
+        "part-00001.json",
+    ];
     for name in lost {
         let mut found = 0;
         for path in files(&work).keys().filter(|path| path.ends_with(name)) {
@@ -656,9 +722,7 @@ fn a_record_has_no_say_in_what_is_held_out() {
                 [tokenizer]\nvocabulary_size = 280\n[shards]\n";
     let out = folder.path().join("out");
     make(&recipe(folder.path(), text), options(&out, 2)).unwrap();
-    let documents = Reader::<Document>::open(&out.join("documents/part-00000.jsonl.zst")).unwrap();
-    let held_out =
-        documents.filter(|document| document.as_ref().unwrap().labels.contains_key("held_out")).count() as u64;
+    let held_out = documents(&out).iter().filter(|document| document.labels.contains_key("held_out")).count() as u64;
     assert!((8..40).contains(&held_out), "{held_out}");
     let shards = Shards::open(&out.join("shards")).unwrap();
     let in_split = |split| shards.splits[&split].iter().map(|shard| shard.written.documents).sum::<u64>();
