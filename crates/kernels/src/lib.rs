@@ -17,6 +17,7 @@ pub mod dequantize;
 #[doc(hidden)]
 pub mod dispatch;
 mod elements;
+pub mod encode;
 mod floats;
 pub mod formats;
 mod lanes;
