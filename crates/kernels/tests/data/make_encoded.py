@@ -27,7 +27,7 @@ x = rng.standard_normal((rows, COLS)).astype(np.float32)
 KINDS = [
     lambda b: b,
     lambda b: b * np.float32(0.02),
-    lambda b: b * 0,
+    np.zeros_like,
     np.abs,
     lambda b: -np.abs(b),
     lambda b: np.where(np.arange(256) % 37 == 0, b * 40, b),
