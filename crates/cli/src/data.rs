@@ -18,6 +18,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::manual::manual;
+use crate::serve::size;
 use crate::terminal::{self, bytes, put, say, several, threads};
 use crate::{Failure, Outcome};
 
@@ -53,7 +54,7 @@ pub struct Arguments {
     plan: bool,
     /// Show the first N documents of each source before and after each step, and write nothing [default: 3]
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "3", conflicts_with_all = ["out", "plan", "world"],
-        value_parser = clap::value_parser!(u16).range(1..=1000))]
+        value_parser = documents)]
     preview: Option<u16>,
     /// List steps and generators
     #[arg(long, conflicts_with_all = ["recipe", "out", "plan", "preview"])]
@@ -61,8 +62,8 @@ pub struct Arguments {
     /// Threads [default: all cores]
     #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<u16>,
-    /// Memory for sorting, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1 << 24))]
+    /// Memory for sorting, such as 4G; a number alone is MiB
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
     memory: u64,
     /// This machine among those that share the directory, from 0
     #[arg(long, value_name = "RANK", default_value_t = 0, requires = "world")]
@@ -89,6 +90,29 @@ pub struct Arguments {
     quiet: bool,
 }
 
+/// Documents of a preview.
+fn documents(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| (1..=1000).contains(number));
+    let next = if std::path::Path::new(text).exists() {
+        format!("; the recipe comes first: {text} --preview")
+    } else {
+        String::new()
+    };
+    number.ok_or_else(|| format!("give a number of documents from 1 to 1000{next}"))
+}
+
+/// Least and most bytes for sorting.
+const MEMORY: std::ops::RangeInclusive<u64> = 16 << 20..=16 << 40;
+
+/// Bytes, or MiB if there is no unit.
+fn memory(text: &str) -> Result<u64, String> {
+    let bytes = match text.parse::<u64>() {
+        Ok(mib) => mib.checked_mul(1 << 20),
+        Err(_) => Some(size(text)?),
+    };
+    bytes.filter(|bytes| MEMORY.contains(bytes)).ok_or_else(|| "give 16M to 16T, such as 4G".to_string())
+}
+
 pub fn run(a: Arguments) -> Outcome {
     let Some(file) = &a.recipe else { return list(&a) };
     if a.rank >= a.world {
@@ -107,7 +131,7 @@ pub fn run(a: Arguments) -> Outcome {
         threads: a.threads.map_or(cores, usize::from),
         rank: a.rank.into(),
         world: a.world.into(),
-        memory_bytes: (a.memory as usize) << 20,
+        memory_bytes: a.memory as usize,
         replace: a.replace,
         keep_work: a.keep_work,
     };
@@ -255,10 +279,7 @@ fn preview(a: &Arguments, recipe: &Recipe, documents: usize) -> Outcome {
             lines.push(format!("\n{}: {}", document.id, bytes(document.bytes as u64)));
             lines.extend(shown(&document.text));
             if !document.labels.is_empty() {
-                lines.push(format!(
-                    "  labels: {}",
-                    shortened(&serde_json::to_string(&document.labels).expect("labels are JSON"))
-                ));
+                lines.push(format!("  labels: {}", written(&document.labels)));
             }
             for step in &document.steps {
                 lines.extend(effect(step));
@@ -290,6 +311,10 @@ fn shown(text: &str) -> Vec<String> {
     lines
 }
 
+fn written(labels: &serde_json::Map<String, serde_json::Value>) -> String {
+    shortened(&serde_json::to_string(labels).expect("labels are JSON"))
+}
+
 /// What a step does to a document, in lines.
 fn effect(step: &StepPreview) -> Vec<String> {
     let name = step.step;
@@ -297,11 +322,11 @@ fn effect(step: &StepPreview) -> Vec<String> {
         Effect::Kept => vec![format!("  {name}: kept")],
         Effect::Dropped { rule, detail } => vec![format!("  {name}: dropped by {rule}: {}", shortened(detail))],
         Effect::Unknown => vec![format!("  {name}: decided once all documents are read")],
+        Effect::Labelled { labels } => vec![format!("  {name}: kept, labels {}", written(labels))],
         Effect::Changed { bytes: after, diff, labels } => {
             let mut lines = vec![format!("  {name}: changed, {}", bytes(*after as u64))];
             if !labels.is_empty() {
-                let labels = serde_json::to_string(labels).expect("labels are JSON");
-                lines.push(format!("    labels: {}", shortened(&labels)));
+                lines.push(format!("    labels: {}", written(labels)));
             }
             lines.extend(diff.iter().flat_map(|diff| shown(diff)));
             lines

@@ -171,7 +171,7 @@ fn address(text: &str) -> Result<IpAddr, String> {
 }
 
 /// Bytes, with K, M, G or T (powers of 1024, with or without iB or B).
-fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
         "" => 0,

@@ -44,7 +44,8 @@ fn a_recipe_is_planned_run_and_reported() {
     assert!(card.contains("| lines | 40 | 39 |") && card.contains("CC0-1.0"), "{card}");
     assert!(std::fs::read_to_string(folder.path().join("corpus/report.html")).unwrap().contains("<svg"));
 
-    let json = farthing(folder.path(), &["recipe.toml", "--out", "other", "--json", "--threads", "1"]);
+    let json =
+        farthing(folder.path(), &["recipe.toml", "--out", "other", "--json", "--threads", "1", "--memory", "64M"]);
     let report: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(report["total"]["kept"]["documents"], 39);
     assert!(error(&json).lines().all(|line| line.starts_with("{\"note\":")), "{}", error(&json));
@@ -99,6 +100,9 @@ fn what_is_wrong_is_told_in_one_line() {
         (vec!["recipe.toml", "--rank", "2"], 2, "--world"),
         (vec!["recipe.toml", "--out", "recipe.toml"], 1, "recipe.toml"),
         (vec!["lines.jsonl"], 1, "lines.jsonl:1: "),
+        (vec!["--preview", "recipe.toml"], 2, "the recipe comes first: recipe.toml --preview"),
+        (vec!["recipe.toml", "--memory", "1M"], 2, "16M"),
+        (vec!["recipe.toml", "--memory", "much"], 2, "such as"),
         #[cfg(not(feature = "cluster"))]
         (vec!["recipe.toml", "--cluster", "in-process"], 2, "cargo build --release --features cluster"),
         #[cfg(feature = "cluster")]

@@ -9,6 +9,7 @@ pub mod document;
 pub mod documents;
 pub mod error;
 pub mod generators;
+pub mod ids;
 pub mod join;
 pub mod lines;
 pub mod mojibake;

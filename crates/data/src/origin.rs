@@ -10,16 +10,16 @@ use crate::readers::{self, Emit, Item};
 use crate::recipe::Recipe;
 use crate::{Document, Error};
 
-/// Cuts the sources of a recipe into parts, after their checksums are compared.
+/// Cuts the sources of a recipe into parts, and compares their checksums.
 ///
 /// # Errors
 /// A source that is not there, or another than the recipe says.
 pub fn parts(recipe: &Recipe) -> Result<Vec<Part>, Error> {
     let directory = recipe.directory();
-    for source in recipe.sources.iter().filter(|source| source.generate.is_none()) {
+    let parts = part::of(&recipe.sources, &directory, recipe.stores.as_deref())?;
+    for source in recipe.sources.iter().filter(|source| source.sha256.is_some()) {
         source.verify(&source.files(&directory, recipe.stores.as_deref())?)?;
     }
-    let parts = part::of(&recipe.sources, &directory, recipe.stores.as_deref())?;
     match u32::try_from(parts.len()) {
         Ok(1..) => Ok(parts),
         Ok(0) => Err(Error::file(&recipe.file, "its sources have no documents: there is nothing to do")),

@@ -29,7 +29,7 @@ pub struct Part {
     /// Where to open it; empty for a generator.
     pub file: Location,
     /// Bytes of the file at which its records begin; row groups of a Parquet file; numbers of a generator's documents. A part up to
-    /// `u64::MAX` is the whole file.
+    /// `u64::MAX` is the whole file; one that ends at 0 is a file without a byte.
     pub range: Range<u64>,
     /// Bytes of the files that it stands for, to tell progress by; 0 for a generator.
     pub bytes: u64,
@@ -49,24 +49,32 @@ impl Part {
 /// # Errors
 /// A glob without a file, a file of no known format, what reading gives.
 pub fn of(sources: &[Source], base: &Path, stores: Option<&dyn Stores>) -> Result<Vec<Part>, Error> {
-    let mut parts = Vec::new();
+    let (mut parts, mut missing) = (Vec::new(), Vec::new());
     for (number, source) in sources.iter().enumerate() {
         if source.generate.is_some() {
             generated(number as u32, source.documents.unwrap_or(0), &mut parts);
             continue;
         }
+        let files = match source.files(base, stores) {
+            // All of them are told together.
+            Err(Error::Missing(files)) => {
+                missing.extend(files);
+                continue;
+            }
+            files => files?,
+        };
         let mut of_files = Vec::new();
-        for file in source.files(base, stores)? {
+        for file in files {
             of_file(number as u32, source, file, PART_BYTES, &mut of_files)?;
         }
         parts.extend(together(of_files, PART_BYTES));
     }
-    Ok(parts)
+    if missing.is_empty() { Ok(parts) } else { Err(Error::Missing(missing)) }
 }
 
 /// Puts neighbours that are whole files into one part of at most `part_bytes`.
 fn together(files: Vec<Part>, part_bytes: u64) -> Vec<Part> {
-    let is_whole = |part: &Part| part.range == (0..u64::MAX);
+    let is_whole = |part: &Part| part.range == (0..u64::MAX) || part.range.end == 0;
     let mut parts: Vec<Part> = Vec::new();
     for file in files {
         match parts.last_mut().filter(|last| is_whole(last) && is_whole(&file)) {
@@ -116,6 +124,10 @@ pub fn of_file(
         small_files: Vec::new(),
     };
     let format = source.format_of(file.path.path())?;
+    if file.bytes == 0 {
+        parts.push(part(0..0, 0));
+        return Ok(());
+    }
     let cut = match format {
         Format::Parquet => return of_row_groups(&file, part_bytes, part, parts),
         Format::Text => source.separator.is_some(),

@@ -3,18 +3,21 @@
 //! The steps of a recipe are cut at the joins. A phase begins with what a join decided, goes on with steps that look at each document alone, and ends
 //! with the records that the next join needs. A part passes a phase alone; its marker, written last, says that it has.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::documents::{Reader, Writer};
-use crate::join::{PartDecisions, PartRecords};
+use crate::join::runs::{Scratch, Sorter};
+use crate::join::{PartDecisions, PartRecords, Place, Record};
 use crate::progress::Progress;
 use crate::readers::Damaged;
 use crate::recipe::{Entry, Recipe};
-use crate::step::{Reason, Step, Verdict};
+use crate::run::Run;
+use crate::step::{self, Reason, Step, Verdict};
 use crate::tally::{Sample, Tally};
-use crate::{Document, Error, atomic};
+use crate::{Document, Error, atomic, ids};
 
 /// Steps between two joins.
 pub struct Phase<'a> {
@@ -113,6 +116,24 @@ impl Phase<'_> {
         self.file(part, "records")
     }
 
+    /// The ids of the documents of a part that go into the next join.
+    pub fn names(&self, part: usize) -> PathBuf {
+        self.file(part, "names")
+    }
+
+    /// Hashes of the ids of the documents of a part that went through all steps, sorted.
+    pub fn ids(&self, part: usize) -> PathBuf {
+        self.file(part, "ids")
+    }
+
+    /// What a part leaves for all machines, before its marker.
+    pub fn left(&self, part: usize) -> Vec<PathBuf> {
+        match self.closing {
+            Some(_) => vec![self.records(part), self.names(part)],
+            None => self.all_documents(part).into_iter().chain([self.ids(part)]).collect(),
+        }
+    }
+
     /// What says that a part has passed.
     pub fn marker_file(&self, part: usize) -> PathBuf {
         self.file(part, "json")
@@ -136,13 +157,14 @@ pub struct Passage<'a> {
     phase: &'a Phase<'a>,
     part: usize,
     source: usize,
-    is_last: bool,
     recipe: &'a Recipe,
     progress: &'a Progress,
     out: Writer,
     held_out: Option<Writer>,
     rejected: Option<Writer>,
     records: Option<PartRecords<'a>>,
+    names: Option<ids::Writer>,
+    ids: Option<Sorter<Record>>,
     documents: u32,
     bytes: u64,
     /// What is counted.
@@ -164,21 +186,26 @@ impl<'a> Passage<'a> {
         let join = phase.closing.and_then(Entry::joined);
         let scratch = phase.file(part, "sorting");
         let records = join.map(|join| PartRecords::create(join, part as u32, &scratch, memory_bytes)).transpose()?;
+        let names = join.map(|_| ids::Writer::create(&phase.names(part))).transpose()?;
+        let ids = match join {
+            Some(_) => None,
+            None => Some(Sorter::new(Scratch::create(&scratch)?, memory_bytes)),
+        };
         let out = Writer::create(&phase.documents(part))?;
         let held_out = phase.splits.then(|| Writer::create(&phase.held_out(part))).transpose()?;
-        let is_last = phase.closing.is_none();
         let tally = Tally::default();
         Ok(Passage {
             phase,
             part,
             source,
-            is_last,
             recipe,
             progress,
             out,
             held_out,
             rejected: None,
             records,
+            names,
+            ids,
             documents: 0,
             bytes: 0,
             tally,
@@ -194,7 +221,7 @@ impl<'a> Passage<'a> {
         mut document: Document,
         decisions: &mut PartDecisions,
         number: u32,
-        source_of: &dyn Fn(u32) -> String,
+        originals: &mut Originals,
     ) -> Result<(), Error> {
         let entry = self.phase.opening.expect("decisions come from a join");
         let join = entry.joined().expect("a phase opens with a join");
@@ -210,8 +237,10 @@ impl<'a> Passage<'a> {
                 }
                 self.step(document)
             }
-            Verdict::Drop(reason) => {
-                *self.tally.duplicates_of.entry(source_of(decisions[0].kept.part)).or_default() += 1;
+            Verdict::Drop(mut reason) => {
+                let (source, id) = originals.find(decisions[0].kept)?;
+                *self.tally.duplicates_of.entry(source).or_default() += 1;
+                reason.detail = format!("{} {id}", reason.detail).into();
                 self.reject(&document, &reason)
             }
         }
@@ -223,6 +252,9 @@ impl<'a> Passage<'a> {
     /// Where the system refuses, or somebody asked to stop.
     pub fn step(&mut self, mut document: Document) -> Result<(), Error> {
         self.progress.check()?;
+        if let Some(reason) = step::empty(&document) {
+            return self.reject(&document, &reason);
+        }
         for entry in self.phase.steps.iter().filter(|entry| entry.is_for(self.source)) {
             let step = entry.alone().expect("joins are between phases");
             let (bytes, edits) = (document.text().len(), document.edits());
@@ -234,11 +266,19 @@ impl<'a> Passage<'a> {
                 Verdict::Drop(reason) => return self.reject(&document, &reason),
             }
         }
+        if let Some(reason) = step::empty(&document) {
+            return self.reject(&document, &reason);
+        }
         let in_join = self.phase.closing.is_none_or(|entry| entry.is_for(self.source));
         if let Some(records) = &mut self.records {
             if in_join { records.add(&mut document)? } else { records.skip() }
         }
-        if self.is_last {
+        if let Some(names) = &mut self.names {
+            names.write(&document.id)?;
+        }
+        if let Some(ids) = &mut self.ids {
+            let place = Place { part: self.part as u32, document: self.documents };
+            ids.push(Record { key: ids::key(&document.id), place, position: 0 })?;
             self.tally.kept(&document);
         }
         self.documents += 1;
@@ -290,9 +330,47 @@ impl<'a> Passage<'a> {
         if let Some(records) = self.records {
             records.finish(&self.phase.records(self.part), self.phase.identity)?;
         }
+        if let Some(names) = self.names {
+            names.finish()?;
+        }
+        if let Some(ids) = self.ids {
+            ids.finish_run(&self.phase.ids(self.part), self.phase.identity)?;
+        }
         let marker = Marker { documents: self.documents, bytes: self.bytes, tally: self.tally };
         let json = serde_json::to_vec(&marker).expect("a marker is plain data");
         atomic::write(&self.phase.marker_file(self.part), &json)
+    }
+}
+
+/// Files of ids that are open at once, of those that the documents of one part repeat.
+const OPEN_MAX: usize = 16;
+
+/// Names the documents that others repeat, by their places in an earlier phase.
+pub struct Originals<'a> {
+    run: &'a Run<'a>,
+    phase: &'a Phase<'a>,
+    open: BTreeMap<u32, ids::Reader>,
+}
+
+impl<'a> Originals<'a> {
+    /// Documents that went into the join that ends this phase.
+    pub fn new(run: &'a Run<'a>, phase: &'a Phase<'a>) -> Originals<'a> {
+        Originals { run, phase, open: BTreeMap::new() }
+    }
+
+    /// The source of a document, and its id.
+    fn find(&mut self, place: Place) -> Result<(String, String), Error> {
+        let part = place.part as usize;
+        if !self.open.contains_key(&place.part) {
+            if self.open.len() == OPEN_MAX {
+                self.open.pop_first();
+            }
+            let names = self.phase.names(part);
+            self.run.shared.fetch(&names)?;
+            self.open.insert(place.part, ids::Reader::open(&names)?);
+        }
+        let source = self.run.parts.get(part).map_or(0, |part| part.source as usize);
+        Ok((self.run.recipe.sources[source].name.clone(), self.open[&place.part].get(place.document)?))
     }
 }
 

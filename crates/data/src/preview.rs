@@ -10,7 +10,7 @@ use similar::TextDiff;
 use crate::document::Document;
 use crate::readers::Item;
 use crate::recipe::{Entry, Recipe};
-use crate::step::Verdict;
+use crate::step::{self, Reason, Verdict};
 use crate::{Error, origin, part};
 
 /// Records that are looked at for the documents of a source: one whose records are damaged or passed over is not read to its end.
@@ -84,11 +84,16 @@ pub struct StepPreview {
 pub enum Effect {
     /// It goes on as it is.
     Kept,
-    /// It goes on with another text or other labels.
+    /// It goes on with the same text and other labels.
+    Labelled {
+        /// Labels that are new or another.
+        labels: Map<String, Value>,
+    },
+    /// It goes on with another text.
     Changed {
         /// Bytes of the text after it.
         bytes: usize,
-        /// What changed in the text, as a unified diff; none if nothing did, or if the text is long.
+        /// What changed in the text, as a unified diff; none if the text is long.
         diff: Option<String>,
         /// Labels that are new or another.
         labels: Map<String, Value>,
@@ -163,6 +168,10 @@ fn passage(mut document: Document, recipe: &Recipe, source: usize) -> DocumentPr
         labels: document.labels.clone(),
         steps: Vec::new(),
     };
+    if let Some(reason) = step::empty(&document) {
+        preview.steps.push(StepPreview { step: "read", effect: dropped(reason) });
+        return preview;
+    }
     for entry in recipe.steps.iter().filter(|entry| entry.is_for(source)) {
         let effect = effect(entry, &mut document);
         let is_dropped = matches!(effect, Effect::Dropped { .. });
@@ -174,23 +183,27 @@ fn passage(mut document: Document, recipe: &Recipe, source: usize) -> DocumentPr
     preview
 }
 
+fn dropped(reason: Reason) -> Effect {
+    Effect::Dropped { rule: reason.rule, detail: reason.detail.into_owned() }
+}
+
 fn effect(entry: &Entry, document: &mut Document) -> Effect {
     let Some(step) = entry.alone() else { return Effect::Unknown };
     let before = document.clone();
     if let Verdict::Drop(reason) = step.apply(document) {
-        return Effect::Dropped { rule: reason.rule, detail: reason.detail.into_owned() };
+        return dropped(reason);
     }
     let is_new = |(name, value): &(&String, &Value)| before.labels.get(*name) != Some(*value);
     let labels: Map<String, Value> =
         document.labels.iter().filter(is_new).map(|(name, value)| (name.clone(), value.clone())).collect();
-    if before.text() == document.text() && labels.is_empty() {
-        return Effect::Kept;
+    if before.text() == document.text() {
+        return if labels.is_empty() { Effect::Kept } else { Effect::Labelled { labels } };
     }
     Effect::Changed { bytes: document.text().len(), diff: diff(before.text(), document.text()), labels }
 }
 
 fn diff(before: &str, after: &str) -> Option<String> {
-    if before == after || before.len().max(after.len()) > COMPARED_BYTES_MAX {
+    if before.len().max(after.len()) > COMPARED_BYTES_MAX {
         return None;
     }
     let diff = TextDiff::configure().timeout(COMPARED_FOR).diff_lines(before, after);

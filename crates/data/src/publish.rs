@@ -73,6 +73,9 @@ pub fn check_is_ours(out: &Path) -> Result<(), Error> {
     if work.is_symlink() {
         return Err(Error::file(work, "a link, which is not followed; remove it, and name another place with --work"));
     }
+    if out.is_file() {
+        return Err(Error::file(out, "a file; a dataset is a directory: name another place with --out"));
+    }
     if manifest(out).is_some() || !out.exists() {
         return Ok(());
     }

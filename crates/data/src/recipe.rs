@@ -138,10 +138,16 @@ impl Recipe {
             line: text[..text.floor_char_boundary(byte)].matches('\n').count() + 1,
             problem,
         };
-        let written: Written = toml::from_str(&text)
-            .map_err(|e| at((e.span().map_or(0, |span| span.start), e.message().trim().replace('\n', "; "))))?;
+        let wrong = |e: toml::de::Error| {
+            let problem = options::with_nearest(e.message().trim()).replace('\n', "; ");
+            at(single_table(&text).unwrap_or((e.span().map_or(0, |span| span.start), problem)))
+        };
+        let written: Written = toml::from_str(&text).map_err(wrong)?;
         if !(0.0..1.0).contains(&written.held_out) {
-            let problem = format!("held_out = {} is no share from 0 up to 1", written.held_out);
+            let problem = format!(
+                "held_out = {} is no share of the documents: from 0 (none) to below 1 (all), such as 0.01",
+                written.held_out
+            );
             return Err(at((text.find("held_out").unwrap_or(0), problem)));
         }
         // It is a directory's too: `..` would be somebody else's.
@@ -156,6 +162,9 @@ impl Recipe {
         let steps = steps(&text, written.steps, &sources, surroundings).map_err(at)?;
         let tokenizer = tokenizer(&text, written.tokenizer, &directory).map_err(at)?;
         let shards = shards(&text, written.shards, tokenizer.is_some()).map_err(at)?;
+        if shards.is_none() {
+            check_shares(&text, &sources).map_err(at)?;
+        }
         Ok(Recipe {
             file: file.to_path_buf(),
             name: written.name,
@@ -177,6 +186,30 @@ impl Recipe {
     pub fn directory(&self) -> PathBuf {
         directory_of(&self.file)
     }
+}
+
+/// The problem of a recipe that has `[sources]` or `[steps]`, one table, where a list belongs.
+fn single_table(text: &str) -> Option<Problem> {
+    let table: toml::Table = text.parse().ok()?;
+    let name = ["sources", "steps"].into_iter().find(|name| table.get(*name).is_some_and(toml::Value::is_table))?;
+    let problem = format!("[{name}] is a single table; write [[{name}]] above each of the {name}");
+    Some((text.find(&format!("[{name}")).unwrap_or(0), problem))
+}
+
+/// Refuses shares of tokens where no tokens are mixed.
+fn check_shares(text: &str, sources: &[Source]) -> Result<(), Problem> {
+    for source in sources {
+        let shares = [("weight", source.weight), ("epochs", source.epochs)];
+        if let Some((key, _)) = shares.iter().find(|(_, share)| share.is_some()) {
+            let start = text.find(&format!("\"{}\"", source.name)).unwrap_or(0);
+            let problem = format!(
+                "source {}: `{key}` is a share of the tokens in shards, and the recipe has no [shards]",
+                source.name
+            );
+            return Err((place(text, text[..start].rfind("[[").unwrap_or(0), &problem), problem));
+        }
+    }
+    Ok(())
 }
 
 fn directory_of(file: &Path) -> PathBuf {
@@ -253,7 +286,8 @@ fn steps(
             None => return Err((start, format!("a step needs its name: step = \"{}\"", known_steps().join("\", \"")))),
         };
         let Some(kind) = steps::KINDS.iter().find(|kind| kind.name == name) else {
-            return Err((start, format!("step = {name:?} is not known; there are {}", known_steps().join(", "))));
+            let near = options::did_you_mean(&name, known_steps());
+            return Err((start, format!("step = {name:?} is not known{near}; there are {}", known_steps().join(", "))));
         };
         let only = settings.remove("sources").map(|only| named_sources(&only, sources)).transpose().map_err(at)?;
         let made = (kind.make)(settings.clone(), surroundings).map_err(|problem| at(format!("{name}: {problem}")))?;
@@ -272,7 +306,10 @@ fn named_sources(only: &toml::Value, sources: &[Source]) -> Result<BTreeSet<usiz
     let mut found = BTreeSet::new();
     for name in names {
         let index = sources.iter().position(|source| Some(source.name.as_str()) == name.as_str());
-        found.insert(index.ok_or_else(|| format!("`sources` names {name}, and there is no source of that name"))?);
+        let near = || options::did_you_mean(name.as_str().unwrap_or_default(), sources.iter().map(|s| s.name.as_str()));
+        found.insert(
+            index.ok_or_else(|| format!("`sources` names {name}, and there is no source of that name{}", near()))?,
+        );
     }
     Ok(found)
 }

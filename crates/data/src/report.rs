@@ -7,6 +7,7 @@ use minijinja::{Environment, context};
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::EqualIds;
 use crate::packing::Packed;
 use crate::recipe::{Entry, Recipe};
 use crate::shards::megatron::Written;
@@ -31,6 +32,9 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// Of all sources.
     pub total: Tally,
+    /// Ids that several kept documents have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equal_ids: Option<EqualIds>,
     /// Tokenizer and shards, if the recipe has them.
     pub packed: Option<Packed>,
 }
@@ -90,6 +94,7 @@ impl Report {
             sources: sources.iter().enumerate().map(source).collect(),
             steps: recipe.steps.iter().map(step).collect(),
             total: total.clone(),
+            equal_ids: None,
             packed,
         }
     }
@@ -173,6 +178,13 @@ impl Report {
             lines.extend([String::new(), "passed over, since they hold no document:".to_string()]);
         }
         lines.extend(self.total.passed_over.iter().map(|(kind, records)| format!("{kind:<width$} {records:>10}")));
+        if let Some(equal) = &self.equal_ids {
+            let EqualIds { documents, example } = equal;
+            lines.extend([
+                String::new(),
+                format!("documents with the id of an earlier one: {documents}, the first {example:?}"),
+            ]);
+        }
         lines.extend(self.packed.iter().flat_map(Packed::lines));
         lines
     }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::ids::{self, EqualIds};
 use crate::join::pairs::{self, PairFinder};
 use crate::join::{self, PartDecisions};
 use crate::packing::Packing;
 use crate::part::Part;
-use crate::phase::{self, Marker, Passage, Phase};
+use crate::phase::{self, Marker, Originals, Passage, Phase};
 use crate::progress::Progress;
 use crate::readers::Item;
 use crate::recipe::{Entry, Recipe};
@@ -126,7 +127,8 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let outcome = self.outcome()?;
-        let report = Report::new(self.recipe, &outcome.sources, &outcome.total, packed);
+        let mut report = Report::new(self.recipe, &outcome.sources, &outcome.total, packed);
+        report.equal_ids = self.equal_ids()?;
         let manifest = publish::publish(self, &report, packing.as_ref(), &identity)?;
         self.shared.publish(&manifest, self.progress)?;
         if !self.options.keep_work {
@@ -155,7 +157,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Ends a run in which a source has records but no document: the recipe is wrong about it, and not the records.
+    /// Ends a run in which a source has records but no document, or documents without a field that is to be kept: the recipe is wrong about it, and not the records.
     fn check_sources(&self) -> Result<(), Error> {
         let mut sources = vec![Tally::default(); self.recipe.sources.len()];
         for (part, marker) in self.parts.iter().zip(self.markers(&self.phases[0])?) {
@@ -166,6 +168,15 @@ impl<'a> Run<'a> {
                 let problem = format!(
                     "source {}: none of its {} records is a document (the first, {}: {}); correct the source, or leave it out",
                     source.name, tally.damaged.volume.documents, first.id, first.detail
+                );
+                return Err(Error::file(&self.recipe.file, problem));
+            }
+            // Held-out documents have a label of that name whatever their records say.
+            let absent = |field: &&String| *field != "held_out" && !tally.with_field.contains_key(*field);
+            if let Some(field) = source.keep.iter().find(absent).filter(|_| tally.read.documents > 0) {
+                let problem = format!(
+                    "source {}: none of its {} documents has the field {field:?} of `keep`; correct the name, or leave it out",
+                    source.name, tally.read.documents
                 );
                 return Err(Error::file(&self.recipe.file, problem));
             }
@@ -184,21 +195,18 @@ impl<'a> Run<'a> {
 
     /// Whether a part has passed a phase. Documents between phases are on the machine of the part only.
     fn has_passed(&self, phase: &Phase, part: usize) -> bool {
-        let documents = match phase.closing {
-            Some(_) => phase.documents(part).exists() && phase.records(part).exists(),
-            None => phase.all_documents(part).iter().all(|file| self.shared.has(file)),
+        let left = phase.left(part);
+        let is_there = match phase.closing {
+            Some(_) => phase.documents(part).exists() && left.iter().all(|file| file.exists()),
+            None => left.iter().all(|file| self.shared.has(file)),
         };
-        self.shared.has(&phase.marker_file(part)) && documents
+        self.shared.has(&phase.marker_file(part)) && is_there
     }
 
     /// Puts what other machines need of a part where they find it.
     fn share(&self, phase: &Phase, part: usize) -> Result<(), Error> {
-        let mut files = match phase.closing {
-            Some(_) => vec![phase.records(part)],
-            None => phase.all_documents(part),
-        };
-        files.extend([phase.rejected(part), phase.marker_file(part)]);
-        let there: Vec<PathBuf> = files.into_iter().filter(|file| file.exists()).collect();
+        let files = phase.left(part).into_iter().chain([phase.rejected(part), phase.marker_file(part)]);
+        let there: Vec<PathBuf> = files.filter(|file| file.exists()).collect();
         self.shared.share(&there)
     }
 
@@ -299,7 +307,7 @@ impl<'a> Run<'a> {
             origin::read(self.recipe, &self.parts[part], &mut |item| match item {
                 Item::Document(document) => {
                     show(document.text().len());
-                    passage.tally.read(&document);
+                    passage.tally.read(&document, &self.recipe.sources[source].keep);
                     passage.step(document)
                 }
                 Item::Damaged(damaged) => passage.damaged(&damaged),
@@ -310,14 +318,11 @@ impl<'a> Run<'a> {
             })?;
         } else {
             let mut decided = PartDecisions::open(&decisions[part])?;
-            let source_of = |part: u32| {
-                let source = self.parts.get(part as usize).map_or(0, |part| part.source as usize);
-                self.recipe.sources[source].name.clone()
-            };
+            let mut originals = Originals::new(self, &self.phases[at - 1]);
             for (number, document) in phase::documents_of(&self.phases[at - 1], part)?.enumerate() {
                 let document = document?;
                 show(document.text().len());
-                passage.decided(document, &mut decided, number as u32, &source_of)?;
+                passage.decided(document, &mut decided, number as u32, &mut originals)?;
             }
         }
         self.progress.advance(bytes - shown, 0);
@@ -372,7 +377,7 @@ impl<'a> Run<'a> {
             _ => Ok(()),
         };
         for part in 0..self.parts.len() {
-            for path in [phase.documents(part), phase.records(part)] {
+            for path in [phase.documents(part), phase.records(part), phase.names(part)] {
                 gone(&path, std::fs::remove_file(&path))?;
             }
         }
@@ -392,6 +397,25 @@ impl<'a> Run<'a> {
         let mut total = Tally::default();
         sources.iter().for_each(|tally| total.add(tally));
         Ok(Outcome { sources, total, documents })
+    }
+
+    /// The ids that several kept documents have, if there are any.
+    fn equal_ids(&self) -> Result<Option<EqualIds>, Error> {
+        let last = self.phases.last().expect("a recipe has a phase");
+        let runs: Vec<PathBuf> = (0..self.parts.len()).map(|part| last.ids(part)).collect();
+        runs.iter().try_for_each(|run| self.shared.fetch(run))?;
+        let scratch = last.directory.join("merging");
+        let (documents, first) = ids::repeated(&runs, &scratch, self.options.memory_bytes)?;
+        let Some(first) = first else { return Ok(None) };
+        let part = first.place.part as usize;
+        last.all_documents(part).iter().try_for_each(|file| self.shared.fetch(file))?;
+        for document in phase::documents_of(last, part)? {
+            let document = document?;
+            if ids::key(&document.id) == first.key {
+                return Ok(Some(EqualIds { documents, example: document.id }));
+            }
+        }
+        Err(Error::file(&last.directory, "ids are not those of the documents; remove this directory"))
     }
 
     /// The joins that a [`PairFinder`] can serve, by name.

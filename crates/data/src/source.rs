@@ -12,7 +12,7 @@ use crate::readers::fields::Fields;
 use crate::readers::files::{self, SourceFile};
 use crate::shards::Share;
 use crate::store::Stores;
-use crate::{Error, generators};
+use crate::{Error, generators, options};
 
 /// Documents that a generator makes at most: a million parts, each of which is held while a run is planned.
 const GENERATED_MAX: u64 = 10_000_000_000;
@@ -117,6 +117,7 @@ const ENDINGS: &[(&str, Format)] = &[
     ("markdown", Format::Text),
     ("jsonl", Format::Jsonl),
     ("ndjson", Format::Jsonl),
+    ("json", Format::Jsonl),
     ("csv", Format::Csv),
     ("tsv", Format::Tsv),
     ("parquet", Format::Parquet),
@@ -177,8 +178,9 @@ impl Source {
     fn check_generator(&self, generator: &str) -> Result<(), String> {
         if !generators::KINDS.iter().any(|kind| kind.name == generator) {
             let known: Vec<&str> = generators::KINDS.iter().map(|kind| kind.name).collect();
+            let near = options::did_you_mean(generator, known.iter().copied());
             return Err(format!(
-                "source {}: generate = {generator:?} is not known; there are {}",
+                "source {}: generate = {generator:?} is not known{near}; there are {}",
                 self.name,
                 known.join(", ")
             ));

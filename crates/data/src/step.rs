@@ -29,6 +29,16 @@ impl Verdict {
     }
 }
 
+/// Why a document is dropped that has no text, before its first step or after its last.
+pub fn empty(document: &Document) -> Option<Reason> {
+    let detail = match document.text() {
+        "" => "no text",
+        text if text.trim().is_empty() => "only white space",
+        _ => return None,
+    };
+    Some(Reason { rule: "empty", detail: detail.into() })
+}
+
 /// A step that looks at each document alone. What it does follows from the document and its own settings.
 pub trait Step: Send + Sync {
     /// What can be expected of it, a line each, to be printed before it runs.

@@ -120,6 +120,9 @@ pub struct Tally {
     pub changed: BTreeMap<String, Changed>,
     /// By rule.
     pub dropped: BTreeMap<String, Dropped>,
+    /// Documents as they were read that have a field of the source's `keep`, by field.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub with_field: BTreeMap<String, u64>,
     /// Records that could not be read.
     pub damaged: Dropped,
     /// Sound records that hold no document, by kind.
@@ -136,8 +139,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// A document was read.
-    pub fn read(&mut self, document: &Document) {
+    /// A document was read, of a source that keeps these fields.
+    pub fn read(&mut self, document: &Document, keep: &[String]) {
+        for field in keep.iter().filter(|field| document.labels.contains_key(*field)) {
+            *entry(&mut self.with_field, field) += 1;
+        }
         self.read.count(document.text().len());
         self.lengths_read.count(document.text().len());
     }
@@ -199,6 +205,9 @@ impl Tally {
         for (kind, count) in &other.passed_over {
             *entry(&mut self.passed_over, kind) += count;
         }
+        for (field, count) in &other.with_field {
+            *entry(&mut self.with_field, field) += count;
+        }
         for (source, count) in &other.duplicates_of {
             *entry(&mut self.duplicates_of, source) += count;
         }
@@ -233,7 +242,7 @@ mod tests {
         let count = |documents: &[Document]| {
             let mut tally = Tally::default();
             for (i, document) in documents.iter().enumerate() {
-                tally.read(document);
+                tally.read(document, &[]);
                 match i % 4 {
                     0 => tally.kept(document),
                     1 => {

@@ -118,9 +118,7 @@ fn a_row_that_is_no_utf_8_is_damage_of_that_row_alone() {
 fn damaged_parquet_is_told_and_the_next_row_group_is_read() {
     let whole = std::fs::read(folder().join("snappy.parquet")).unwrap();
     let damaged_file = |bytes: &[u8]| read_bytes("a.parquet", bytes, "").unwrap();
-    for (bytes, expected) in
-        [(&b"PAR1"[..], "no Parquet file"), (&whole[..whole.len() - 1], "no Parquet file"), (b"", "no Parquet file")]
-    {
+    for (bytes, expected) in [(&b"PAR1"[..], "no Parquet file"), (&whole[..whole.len() - 1], "no Parquet file")] {
         let (documents, damaged) = damaged_file(bytes);
         assert!(documents.is_empty());
         assert_eq!((damaged[0].place.as_str(), damaged[0].problem.as_str()), ("a.parquet", expected));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use farthing_data::documents::Reader;
 use farthing_data::generators::manual::Manual;
-use farthing_data::preview::{Effect, preview};
+use farthing_data::preview::{Effect, StepPreview, preview};
 use farthing_data::progress::Progress;
 use farthing_data::recipe::Recipe;
 use farthing_data::report::Report;
@@ -429,7 +429,8 @@ fn what_is_held_out_is_a_split_of_its_own() {
     assert!(splits[0] > 0 && splits[1] > 0);
     assert_eq!(report.total.held_out.documents, splits[1]);
     let card = std::fs::read_to_string(out.join("README.md")).unwrap();
-    let named = |card: &str| card.contains("- split: held_out\n    path: documents/held_out-*.jsonl.zst\n---");
+    let named =
+        |card: &str| card.contains("- split: held_out\n    path: documents/held_out-*.jsonl.zst\ndataset_info:");
     assert!(card.contains("- split: train\n    path: documents/train-*.jsonl.zst\n") && named(&card), "{card}");
     let without =
         make(&recipe(folder.path(), &RECIPE.replace("held_out = 0.1", "")), options(&folder.path().join("b"), 2));
@@ -453,6 +454,80 @@ fn copies_are_held_out_together() {
     }
     assert!(by_text.len() == 200 && by_text.values().all(|held| held.len() == 2 && held[0] == held[1]));
     assert!((8..40).contains(&by_text.values().filter(|held| held[0]).count()));
+}
+
+/// Told, and not an error: the documents are others.
+#[test]
+fn equal_ids_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |i: u32| serde_json::json!({"text": prose(i, 30), "id": format!("d{}", i % 18)}).to_string();
+    std::fs::write(folder.path().join("a.jsonl"), (0..10).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    std::fs::write(
+        folder.path().join("b.jsonl.zst"),
+        zstd::encode_all((10..20).map(line).collect::<Vec<_>>().join("\n").as_bytes(), 1).unwrap(),
+    )
+    .unwrap();
+    let text = "name = \"a\"\nheld_out = 0.3\n[[sources]]\nname = \"s\"\nfiles = [\"a.jsonl\"]\nid = \"id\"\n\
+                [[sources]]\nname = \"t\"\nfiles = [\"b.jsonl.zst\"]\nid = \"id\"\n[[steps]]\nstep = \"exact_dedup\"\n";
+    let out = folder.path().join("out");
+    let report = make(&recipe(folder.path(), text), options(&out, 2)).unwrap().unwrap();
+    let equal = report.equal_ids.clone().unwrap();
+    assert_eq!((equal.documents, equal.example.as_str()), (2, "d0"));
+    let said = "documents with the id of an earlier one: 2, the first \"d0\"";
+    assert!(report.lines().iter().any(|line| line == said), "{:#?}", report.lines());
+    assert!(report.page().contains("2 documents have the id of an earlier one, the first of them d0"));
+    assert_eq!(Report::read(&out).unwrap(), report);
+    let unique = make(&recipe(folder.path(), &text.replace("id = \"id\"\n", "")), options(&folder.path().join("b"), 2));
+    assert_eq!(unique.unwrap().unwrap().equal_ids, None);
+}
+
+#[test]
+fn documents_without_text_are_dropped_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = ["", " \n\u{a0}\t", "a text", "\u{200b}\u{feff}"];
+    let lines: Vec<String> = texts.iter().map(|text| serde_json::json!({"text": text}).to_string()).collect();
+    std::fs::write(folder.path().join("a.jsonl"), lines.join("\n")).unwrap();
+    std::fs::write(folder.path().join("b.jsonl"), "").unwrap();
+    let text = "name = \"a\"\n[[sources]]\nname = \"s\"\nfiles = [\"*.jsonl\"]\n[[steps]]\nstep = \"unicode\"\n";
+    let recipe = recipe(folder.path(), text);
+    let report = make(&recipe, options(&folder.path().join("out"), 2)).unwrap().unwrap();
+    let empty = &report.total.dropped["empty"];
+    let details: Vec<&str> = empty.samples.iter().map(|sample| sample.detail.as_str()).collect();
+    assert_eq!(details, ["no text", "only white space", "no text"]);
+    assert_eq!((report.total.kept.documents, report.total.unaccounted()), (1, 0));
+    assert_eq!(report.total.passed_over["empty file"], 1);
+    let shown = preview(&recipe, 2).unwrap();
+    assert!(matches!(
+        shown[0].documents[0].steps[..],
+        [StepPreview { step: "read", effect: Effect::Dropped { rule: "empty", .. } }]
+    ));
+}
+
+/// A reader of the report can find the document that another one repeats.
+#[test]
+fn a_duplicate_names_the_document_that_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = |i: u32| serde_json::json!({"text": prose(i, 60), "id": format!("d{i}")}).to_string();
+    let lines = |numbers: &[u32]| numbers.iter().map(|&i| line(i)).collect::<Vec<_>>().join("\n");
+    std::fs::write(folder.path().join("a.jsonl"), lines(&[1, 2, 3])).unwrap();
+    std::fs::write(folder.path().join("b.jsonl"), lines(&[4, 3, 2])).unwrap();
+    for (step, settings) in [
+        ("exact_dedup", ""),
+        ("near_dedup", ""),
+        ("line_dedup", "occurrences_max = 1\nkeep = \"first\""),
+        ("substring_dedup", "lost_share_max = 0.5"),
+    ] {
+        let text = format!(
+            "name = \"a\"\n[[sources]]\nname = \"s\"\nfiles = [\"a.jsonl\"]\nid = \"id\"\n\
+             [[sources]]\nname = \"t\"\nfiles = [\"b.jsonl\"]\n[[steps]]\nstep = {step:?}\n{settings}\n"
+        );
+        let out = folder.path().join("out");
+        let report =
+            make(&recipe(folder.path(), &text), Options { replace: true, ..options(&out, 2) }).unwrap().unwrap();
+        let dropped = report.total.dropped.values().next().unwrap_or_else(|| panic!("{step}: {report:#?}"));
+        let ends: Vec<&str> = dropped.samples.iter().map(|sample| sample.detail.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(ends, ["d3", "d2"], "{step}: {dropped:#?}");
+    }
 }
 
 /// The words of documents that are held out are no tokens: no merge was learnt from them.
@@ -518,13 +593,20 @@ fn a_recipe_that_is_wrong_says_where() {
     for (from, to, said) in [
         ("seed = 3", "sead = 3", "3: unknown field `sead`"),
         ("held_out = 0.1", "held_out = 1.5", "4: held_out = 1.5 is no share"),
+        ("held_out = 0.1", "held_out = 1", "4: held_out = 1 is no share of the documents: from 0 (none) to below 1"),
+        ("[[sources]]\nname = \"lines\"", "[[source]]\nname = \"lines\"", "6: unknown field `source`, expected"),
+        ("licence = \"CC0-1.0\"", "weight = 0.5\nepochs = 1", "11: source lines: it has `epochs` and `weight`"),
         ("name = \"test\"", "name = \"a/b\"", "2: name = \"a/b\""),
         ("name = \"test\"", "name = \"..\"", "2: name = \"..\""),
         ("name = \"test\"", "name = test", "2: "),
         ("keep = [\"name\"]", "kept = [\"name\"]", "9: unknown field `kept`"),
         ("keep = [\"name\"]", "keep = 7", "9: "),
         ("name = \"books\"", "name = \"lines\"", "12: source lines: there are two of this name"),
-        ("step = \"exact_dedup\"", "step = \"exact\"", "20: step = \"exact\" is not known; there are"),
+        (
+            "step = \"exact_dedup\"",
+            "step = \"exact\"",
+            "20: step = \"exact\" is not known; did you mean `exact_dedup`?; there are",
+        ),
         ("step = \"exact_dedup\"", "", "20: a step needs its name"),
         ("sources = [\"books\"]", "sources = [\"book\"]", "25: `sources` names \"book\""),
         ("words_min = 30", "words_min = \"many\"", "26: gopher_quality: "),
@@ -538,6 +620,22 @@ fn a_recipe_that_is_wrong_says_where() {
     ] {
         let told = error(&RECIPE.replacen(from, to, 1));
         assert!(told.starts_with(said), "{to}: {told}");
+    }
+    let single = "name = \"a\"\nseed = 1\n[sources]\nname = \"s\"\nfiles = [\"x\"]\n";
+    assert_eq!(error(single), "3: [sources] is a single table; write [[sources]] above each of the sources");
+    let without_shards = RECIPE.split("[tokenizer]").next().unwrap().replace("licence = \"CC0-1.0\"", "epochs = 2");
+    assert!(error(&without_shards).starts_with("10: source lines: `epochs` is a share"), "{}", error(&without_shards));
+    for (from, to, meant) in [
+        ("seed = 3", "sead = 3", "seed"),
+        ("[[sources]]\nname = \"lines\"", "[[source]]\nname = \"lines\"", "sources"),
+        ("keep = [\"name\"]", "kept = [\"name\"]", "keep"),
+        ("sources = [\"books\"]", "sources = [\"book\"]", "books"),
+        ("words_min = 30", "word_min = 30", "words_min"),
+        ("vocabulary_size = 300", "vocab_size = 300", "vocabulary_size"),
+        ("files = [\"book-*.txt\"]", "generate = \"story\"\ndocuments = 1", "stories"),
+    ] {
+        let told = error(&RECIPE.replacen(from, to, 1));
+        assert!(told.contains(&format!("did you mean `{meant}`?")), "{to}: {told}");
     }
     assert!(error("name = \"a\"\nsources = []").contains("a recipe needs a source"));
     assert!(error("").contains("missing field `name`"));
@@ -554,6 +652,49 @@ fn sources_without_documents_are_errors_or_empty() {
     let report = make(&recipe(folder.path(), &text), options(&folder.path().join("out"), 1)).unwrap().unwrap();
     assert_eq!(report.total.kept.documents, 0);
     assert!(report.page().contains("<svg"));
+}
+
+/// A newcomer sees at once what all sources need, and what a folder needs to become files.
+#[test]
+fn all_missing_files_are_told_together() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("texts")).unwrap();
+    let source = |name: &str, files: &str| {
+        format!("[[sources]]\nname = {name:?}\nfiles = [{files:?}]\nget = \"fetch {name}\"\n")
+    };
+    let text = format!("name = \"a\"\n{}{}", source("s", "s/*.txt"), source("t", "t.jsonl"));
+    let error = make(&recipe(folder.path(), &text), options(&folder.path().join("out"), 1)).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(
+        lines.len() == 2
+            && lines[0].ends_with("source s needs; fetch s")
+            && lines[1].ends_with("source t needs; fetch t"),
+        "{error}"
+    );
+    let text = format!("name = \"a\"\n{}", source("s", "texts"));
+    let error = make(&recipe(folder.path(), &text), options(&folder.path().join("out"), 1)).unwrap_err().to_string();
+    assert!(error.ends_with("texts: a folder; source s needs files, such as \"texts/**/*\""), "{error}");
+}
+
+#[test]
+fn a_field_to_keep_that_no_document_has_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = options(&folder.path().join("out"), 2);
+    let text = RECIPE.replace("keep = [\"name\"]", "keep = [\"name\", \"nmae\"]");
+    let error = make(&recipe(folder.path(), &text), out.clone()).unwrap_err().to_string();
+    assert!(error.contains("source lines: none of its 300 documents has the field \"nmae\" of `keep`"), "{error}");
+    let text = RECIPE.replace("keep = [\"name\"]", "keep = [\"name\", \"held_out\"]").replace("held_out = 0.1", "");
+    make(&recipe(folder.path(), &text), out).unwrap();
+}
+
+#[test]
+fn a_dataset_does_not_take_the_place_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let error =
+        make(&recipe(folder.path(), RECIPE), options(&folder.path().join("a.jsonl"), 1)).unwrap_err().to_string();
+    assert!(error.contains("a.jsonl: a file; a dataset is a directory"), "{error}");
 }
 
 #[test]
@@ -618,7 +759,7 @@ fn a_preview_shows_what_each_step_does_and_reads_no_further() {
     assert_eq!((*bytes, labels.len()), ("it\u{2019}s\nthe same".len(), 0));
     let diff = diff.as_ref().unwrap();
     assert!(diff.contains("-it\u{e2}\u{20ac}\u{2122}s\n+it\u{2019}s\n the same"), "{diff}");
-    let Effect::Changed { diff: None, labels, .. } = effects[1].1 else { panic!("{effects:?}") };
+    let Effect::Labelled { labels } = effects[1].1 else { panic!("{effects:?}") };
     assert!(labels.contains_key("language"));
     let dropped = Effect::Dropped { rule: "gopher_quality.words_min", detail: "4 words, less than 20".into() };
     assert_eq!(effects[2..], [("gopher_quality", &dropped)]);
@@ -690,6 +831,7 @@ fn what_is_lost_from_the_work_directory_is_made_again() {
     let lost = [
         "part-00000.jsonl.zst",
         "part-00001.held_out.jsonl.zst",
+        "part-00001.ids",
         "part-00001.tokens",
         "part-00000.fit.json",
         "part-00001.json",

@@ -96,7 +96,7 @@ impl Join for Exact {
     fn apply(&self, _document: &mut Document, decisions: &[Decision]) -> Verdict {
         match decisions {
             [] => Verdict::Keep,
-            [decision, ..] => Verdict::drop("exact_dedup", format!("the same text as {}", decision.kept)),
+            _ => Verdict::drop("exact_dedup", "the same text as"),
         }
     }
 }

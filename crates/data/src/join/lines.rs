@@ -128,13 +128,12 @@ impl Join for Lines {
     }
 
     fn apply(&self, document: &mut Document, decisions: &[Decision]) -> Verdict {
-        let [first, ..] = decisions else { return Verdict::Keep };
         let mut numbers = decisions.iter().map(|decision| decision.position as usize).peekable();
         let all: Vec<Range<usize>> = lines(document.text())
             .enumerate()
             .filter(|(n, _)| numbers.next_if_eq(n).is_some())
             .map(|(_, r)| r)
             .collect();
-        self.lost().cut(document, all.into_iter(), first.kept)
+        self.lost().cut(document, all.into_iter())
     }
 }

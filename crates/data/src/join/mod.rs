@@ -82,12 +82,12 @@ pub trait Join: Send + Sync {
         None
     }
 
-    /// Applies what was decided about this document, in order of position.
+    /// Applies what was decided about this document, in order of position. A reason ends where the id of the first decision's document belongs.
     fn apply(&self, document: &mut Document, decisions: &[Decision]) -> Verdict;
 }
 
 /// The first record of each key with every further record of it.
-fn repeats(
+pub(crate) fn repeats(
     records: &mut dyn Iterator<Item = Result<Record, Error>>,
 ) -> impl Iterator<Item = Result<(Record, Record), Error>> {
     let mut first: Option<Record> = None;
@@ -117,7 +117,7 @@ impl LostShare {
     }
 
     /// Cuts ranges of bytes, which ascend and do not overlap, out of the text. Drops it if that is more than the share, or if only white space is left.
-    fn cut(self, document: &mut Document, ranges: impl Iterator<Item = Range<usize>>, kept: Place) -> Verdict {
+    fn cut(self, document: &mut Document, ranges: impl Iterator<Item = Range<usize>>) -> Verdict {
         let text = document.text();
         let (mut left, mut from) = (String::new(), 0);
         for range in ranges {
@@ -131,7 +131,7 @@ impl LostShare {
             let (lost, max) = (share * 100.0, self.max * 100.0);
             return Verdict::drop(
                 self.rule,
-                format!("{lost:.0} % of it is repeated, more than {max:.0} % or all of it; first in {kept}"),
+                format!("{lost:.0} % of it is repeated, more than {max:.0} % or all of it; first in"),
             );
         }
         if lost > 0 {

@@ -200,7 +200,7 @@ impl Join for NearDedup {
     fn apply(&self, _document: &mut Document, decisions: &[Decision]) -> Verdict {
         match decisions {
             [] => Verdict::Keep,
-            [decision, ..] => Verdict::drop("near_dedup", format!("nearly the same as {}", decision.kept)),
+            _ => Verdict::drop("near_dedup", "nearly the same as"),
         }
     }
 }

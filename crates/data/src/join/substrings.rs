@@ -154,7 +154,6 @@ impl Join for Substrings {
     }
 
     fn apply(&self, document: &mut Document, decisions: &[Decision]) -> Verdict {
-        let [first, ..] = decisions else { return Verdict::Keep };
         let mut repeated: Vec<Range<usize>> = Vec::new();
         for decision in decisions {
             // Decisions come from a file, and could be about another text.
@@ -168,7 +167,7 @@ impl Join for Substrings {
         for range in &mut repeated {
             *range = at_words(document.text(), range.clone());
         }
-        self.lost().cut(document, repeated.into_iter(), first.kept)
+        self.lost().cut(document, repeated.into_iter())
     }
 }
 

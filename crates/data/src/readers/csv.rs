@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::compressed::Input;
 use super::encoding::Encoding;
 use super::fields::{Fields, missing};
-use super::{Emit, Item, UTF_16, damaged, decompressing, id};
+use super::{Emit, Item, UTF_16, damaged, decompressing, empty_file, id};
 use crate::part::Part;
 use crate::source::Source;
 use crate::store::Handle;
@@ -35,7 +35,7 @@ pub fn read(source: &Source, part: &Part, delimiter: u8, emit: Emit) -> Result<(
     };
     let mut records = Records::new(input, delimiter);
     let header = match records.next(HEADER_BYTES_MAX) {
-        Ok(Found::End) => return emit(damaged(part.name.clone(), "an empty file, without a header line", b"")),
+        Ok(Found::End) => return emit(empty_file()),
         Ok(Found::Record) => header(source, &records),
         Ok(Found::TooLong(problem)) => Err(format!("its header line has {problem}")),
         Err(error) => Err(decompressing(part.file.path(), records.input.get_mut().is_damage(), error)?),

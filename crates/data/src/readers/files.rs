@@ -78,9 +78,15 @@ pub fn find(source: &Source, base: &Path, stores: Option<&dyn Stores>) -> Result
             Address::Path(path) => (base.join(path), matches(path, base)?),
             Address::Object { bucket, key } => (PathBuf::from(glob), objects::matches(bucket, key, stores)?),
         };
+        if matches.is_empty() && path.is_dir() {
+            let all = Path::new(glob).join("**").join("*");
+            let problem =
+                format!("a folder; source {} needs files, such as {:?}", source.name, all.display().to_string());
+            return Err(Error::file(path, problem));
+        }
         if matches.is_empty() {
             let get = source.get.as_deref().unwrap_or("check the path, or say in the recipe how to `get` it");
-            return Err(Error::file(path, format!("no such file, which source {} needs; {get}", source.name)));
+            return Err(Error::missing(path, &source.name, get));
         }
         found.extend(matches.into_iter().map(|file| (file.name.clone().into_bytes(), file)));
         debug_assert!(found.len() >= before);
@@ -200,7 +206,7 @@ mod tests {
     #[test]
     fn a_glob_without_a_file_says_how_to_get_one() {
         let folder = tree(&["a/1.txt"]);
-        for glob in ["a/*.md", "nowhere/*.txt", "a/2.txt", "a"] {
+        for glob in ["a/*.md", "nowhere/*.txt", "a/2.txt"] {
             let error = names(&[glob, "a/1.txt"], folder.path()).unwrap_err();
             assert!(
                 error.contains(glob) && error.contains("books") && error.ends_with("fetch it from example.org"),

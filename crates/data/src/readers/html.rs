@@ -6,7 +6,7 @@
 use dom_smoothie::{Config, Readability, ReadabilityError, TextMode};
 
 use super::encoding::{Encoding, decode};
-use super::{Emit, Item, damaged, id, text};
+use super::{Emit, Item, damaged, empty_file, id, text};
 use crate::panics::caught;
 use crate::part::Part;
 use crate::source::Source;
@@ -241,6 +241,9 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     let mut bytes = Vec::new();
     if let Some(problem) = text::read_file(source, part, &mut bytes)? {
         return emit(damaged(part.name.clone(), problem, &bytes));
+    }
+    if bytes.is_empty() {
+        return emit(empty_file());
     }
     let start = bytes[..bytes.len().min(1 << 10)].to_vec();
     let page = decode_page(bytes, None, source.encoding).and_then(|html| main_text(&html));

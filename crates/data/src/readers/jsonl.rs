@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::encoding::Encoding;
 use super::fields::{self, Fields};
 use super::lines::{Line, Lines};
-use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, id};
+use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, empty_file, id};
 use crate::part::Part;
 use crate::source::Source;
 use crate::store::Handle;
@@ -70,6 +70,8 @@ enum Cause {
     Field(String),
     /// Lines that are no JSON objects.
     NoObject,
+    /// All records are in one JSON array.
+    Array,
     /// Anything else: it is the record's alone.
     Other,
 }
@@ -83,12 +85,17 @@ impl Reader<'_> {
         let begin = self.lines.offset();
         let max = self.source.document_bytes_max.saturating_mul(LINE_PER_TEXT);
         let problem = match self.lines.next(line, max) {
+            Ok(Line::End) if begin == 0 => return emit(empty_file()).map(|()| false),
             Ok(Line::End) => return Ok(false),
             Ok(Line::Whole) => match self.document(line, begin) {
                 Ok(None) => return Ok(true),
                 Ok(Some(document)) => {
                     self.start = None;
                     return emit(Item::Document(document)).map(|()| true);
+                }
+                Err((Cause::Array, _)) => {
+                    let next = "write one object a line, as `jq -c '.[]'` does";
+                    return Err(Error::file(&self.part.file, format!("a JSON array, not JSON lines; {next}")));
                 }
                 Err((cause, problem)) => {
                     self.first_records(cause, &problem)?;
@@ -155,6 +162,9 @@ impl Reader<'_> {
                 .map_err(|invalid| (Cause::Other, format!("no UTF-8 at byte {}", invalid.valid_up_to())))?,
         };
         let line = if begin == 0 { line.trim_start_matches('\u{feff}') } else { line }.trim_ascii();
+        if begin == 0 && line.starts_with('[') {
+            return Err((Cause::Array, String::new()));
+        }
         if line.is_empty() {
             return Ok(None);
         }

@@ -58,6 +58,9 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
 }
 
 fn read_file(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
+    if part.range.end == 0 {
+        return emit(empty_file());
+    }
     match source.format_of(part.file.path())? {
         Format::Text => text::read(source, part, emit),
         Format::Jsonl => jsonl::read(source, part, emit),
@@ -81,6 +84,11 @@ fn excerpt(bytes: &[u8]) -> String {
 
 fn damaged(place: String, problem: impl Into<String>, bytes: &[u8]) -> Item {
     Item::Damaged(Damaged { place, problem: problem.into(), excerpt: excerpt(bytes) })
+}
+
+/// A file without a byte, compressed or not, which holds no document in any format.
+fn empty_file() -> Item {
+    Item::PassedOver("empty file".into())
 }
 
 /// The id of a document whose record has none: source, file and where it begins in the file, as bytes or number of the record.

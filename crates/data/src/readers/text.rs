@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::encoding::decode;
 use super::fields::too_long;
 use super::lines::{Line, Lines};
-use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, id};
+use super::{Emit, Item, LinePlaces, UTF_16, damaged, decompressing, empty_file, id};
 use crate::part::Part;
 use crate::source::Source;
 use crate::store::Handle;
@@ -36,7 +36,7 @@ fn whole(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     let mut bytes = Vec::new();
     let problem = match read_file(source, part, &mut bytes)? {
         Some(problem) => problem,
-        None if bytes.is_empty() => "an empty file".into(),
+        None if bytes.is_empty() => return emit(empty_file()),
         None => {
             let start = bytes[..bytes.len().min(1 << 10)].to_vec();
             match document(source, id(source, part, 0), bytes) {
@@ -132,6 +132,7 @@ impl Reader<'_> {
         let max = self.source.document_bytes_max;
         loop {
             let (read, length) = match self.lines.next(&mut line, max + LINE_END as usize) {
+                Ok(Line::End) if self.lines.offset() == 0 => return emit(empty_file()).map(|()| false),
                 Ok(Line::End) => return self.finish(open, emit).map(|()| false),
                 Ok(Line::Whole) if is_separator(&line, self.separator) => {
                     return self.finish(open, emit).map(|()| true);

@@ -10,7 +10,7 @@ use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use super::encoding::{Encoding, decode};
 use super::html::{self, PAGE_BYTES_MAX};
 use super::lines::{Line, Lines};
-use super::{Emit, Item, damaged, decompressing, id};
+use super::{Emit, Item, damaged, decompressing, empty_file, id};
 use crate::part::Part;
 use crate::source::Source;
 use crate::store::Handle;
@@ -32,6 +32,7 @@ pub fn read(source: &Source, part: &Part, emit: Emit) -> Result<(), Error> {
     loop {
         match reader.record(emit) {
             Ok(true) => {}
+            Ok(false) if reader.lines.offset() == 0 => return emit(empty_file()),
             Ok(false) => return Ok(()),
             Err(Failed::Error(error)) => return Err(error),
             Err(Failed::Reading(error)) => {
