@@ -69,7 +69,7 @@ fn an_empty_file_is_passed_over() {
         let settings = if how == "zipped" { "" } else { how };
         let source = source(&format!("files = [\"*\"]\n{settings}"));
         let mut found = Vec::new();
-        for part in part::of(&[source.clone()], folder.path(), None).unwrap() {
+        for part in part::of(std::slice::from_ref(&source), folder.path(), None).unwrap() {
             readers::read(&source, &part, &mut |item| {
                 found.push(format!("{item:?}"));
                 Ok(())
@@ -89,7 +89,7 @@ fn files_that_end_in_json_are_json_lines() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.json"), array).unwrap();
         let source = source("files = [\"a.json\"]");
-        let parts = part::of(&[source.clone()], folder.path(), None).unwrap();
+        let parts = part::of(std::slice::from_ref(&source), folder.path(), None).unwrap();
         let error = readers::read(&source, &parts[0], &mut |_| Ok(())).unwrap_err().to_string();
         assert!(error.contains("a.json: a JSON array") && error.contains("jq -c"), "{error}");
     }
