@@ -28,7 +28,7 @@ fn whole(v: __m256) -> __m256i {
 pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
 
 /// Every kernel from the common source.
-const GENERIC: Table = kernels!("avx2", Avx2::proof(), "avx2,fma,f16c");
+const GENERIC: Table = kernels!("avx2", Avx2, Avx2::proof(), Rounded, "avx2,fma,f16c");
 
 /// The set, where the processor has it.
 #[derive(Clone, Copy)]
@@ -183,6 +183,9 @@ impl Vectors for Avx2 {
             (_mm256_round_ps::<NEAREST>(a.0), _mm256_round_ps::<NEAREST>(a.1))
         }
         fn exp2(self, n: Pair) -> Pair { (exp2(n.0), exp2(n.1)) }
+        fn to_bf16(self, x: Pair) -> Pair { (to_bf16(x.0), to_bf16(x.1)) }
+        fn as_i(self, v: Pair) -> (__m256i, __m256i) { (_mm256_castps_si256(v.0), _mm256_castps_si256(v.1)) }
+        fn as_f(self, v: (__m256i, __m256i)) -> Pair { (_mm256_castsi256_ps(v.0), _mm256_castsi256_ps(v.1)) }
         fn below(self, x: Pair, bound: Pair, a: Pair, b: Pair) -> Pair {
             let low = _mm256_blendv_ps(b.0, a.0, _mm256_cmp_ps::<_CMP_LT_OQ>(x.0, bound.0));
             (low, _mm256_blendv_ps(b.1, a.1, _mm256_cmp_ps::<_CMP_LT_OQ>(x.1, bound.1)))
@@ -277,6 +280,25 @@ impl Vectors for Avx2 {
 #[inline]
 fn bf16(x: __m128i) -> __m256 {
     _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+#[inline]
+fn to_bf16(x: __m256) -> __m256 {
+    let bits = _mm256_castps_si256(x);
+    let even = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    let near = _mm256_add_epi32(bits, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
+    let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+    let near =
+        _mm256_blendv_ps(_mm256_castsi256_ps(near), _mm256_castsi256_ps(quiet), _mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+    let exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f80_0000));
+    let zero = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+    // Subnormal numbers keep their sign, others their upper half.
+    let kept = _mm256_xor_si256(
+        _mm256_set1_epi32(0xffff_0000u32 as i32),
+        _mm256_and_si256(zero, _mm256_set1_epi32(0x7fff_0000)),
+    );
+    _mm256_and_ps(near, _mm256_castsi256_ps(kept))
 }
 
 // Functions, not closures: a closure is compiled without the instruction set of the kernel that it stands in.

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use crate::table::{Table, kernels};
 use crate::vectors::{Vectors, array, for_features};
 
+mod bf16;
 pub(crate) mod lanes;
 mod quantised;
 
@@ -18,12 +19,22 @@ pub fn available() -> bool {
         && crate::avx2::available()
 }
 
+/// Whether there are products of bf16 too.
+pub fn bf16_available() -> bool {
+    available() && is_x86_feature_detected!("avx512bf16")
+}
+
+/// As `TABLE`, for processors that have products of bf16.
+pub static WITH_BF16: Table = Table { bf16: bf16::KERNEL, ..PLAIN_BF16 };
+
 /// Kernels; products with the common block formats have inner loops of their own.
-pub static TABLE: Table = Table { product: quantised::product, panels: true, ..GENERIC };
+pub static TABLE: Table = PLAIN_BF16;
+
+const PLAIN_BF16: Table = Table { product: quantised::product, panels: true, ..GENERIC };
 
 /// Every kernel from the common source.
 const GENERIC: Table =
-    kernels!("avx512", Avx512::proof(), "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+    kernels!("avx512", Avx512, Avx512::proof(), Rounded, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
 
 /// The set, where the processor has it.
 #[derive(Clone, Copy)]
@@ -133,6 +144,19 @@ impl Vectors for Avx512 {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
         }
+        fn to_bf16(self, x: __m512) -> __m512 {
+            let bits = _mm512_castps_si512(x);
+            let even = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let near = _mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+            let near = _mm512_mask_or_epi32(near, nan, bits, _mm512_set1_epi32(0x0040_0000));
+            let upper = _mm512_and_si512(near, _mm512_set1_epi32(0xffff_0000u32 as i32));
+            // Subnormal numbers keep their sign.
+            let zero = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
+            _mm512_castsi512_ps(_mm512_mask_and_epi32(upper, zero, bits, _mm512_set1_epi32(i32::MIN)))
+        }
+        fn as_i(self, v: __m512) -> __m512i { _mm512_castps_si512(v) }
+        fn as_f(self, v: __m512i) -> __m512 { _mm512_castsi512_ps(v) }
         fn below(self, x: __m512, bound: __m512, a: __m512, b: __m512) -> __m512 {
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, bound), b, a)
         }

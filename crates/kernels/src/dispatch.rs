@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use crate::table::{Table, kernels};
 
-static SCALAR: Table = kernels!("scalar", crate::vectors::Scalar);
+static SCALAR: Table = kernels!("scalar", crate::vectors::Scalar, crate::vectors::Scalar, Pairs);
 
 /// The tables this processor can run, best first. The last is the plain one.
 pub fn tables() -> Vec<&'static Table> {
@@ -15,7 +15,9 @@ pub fn tables() -> Vec<&'static Table> {
         if crate::avx2::available() {
             tables.insert(0, &crate::avx2::TABLE);
         }
-        if crate::avx512::available() {
+        if crate::avx512::bf16_available() {
+            tables.insert(0, &crate::avx512::WITH_BF16);
+        } else if crate::avx512::available() {
             tables.insert(0, &crate::avx512::TABLE);
         }
     }

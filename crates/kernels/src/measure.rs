@@ -111,3 +111,13 @@ pub fn f32_peak(pool: &Pool) -> f64 {
         std::hint::black_box(unsafe { (table().spin_f32)(rounds) });
     })
 }
+
+/// Operations per second (a multiply-add counts two) of products of bf16 with f32 sums between registers, all threads together: by the
+/// instruction for them where there is one (`training::bf16_products`), else by multiply-adds of f32.
+pub fn bf16_peak(pool: &Pool) -> f64 {
+    let kernel = table().bf16;
+    peak(pool, (F32_STEPS * 16 * 2 * kernel.numbers) as f64, |rounds| {
+        // SAFETY: the table holds only functions whose instruction set this processor has.
+        std::hint::black_box(unsafe { (kernel.spin)(rounds) });
+    })
+}

@@ -76,4 +76,11 @@ impl<'a> Out<'a> {
         // SAFETY: within the part by `check`.
         unsafe { std::ptr::copy_nonoverlapping(self.ptr.add(at), x.as_mut_ptr(), x.len()) }
     }
+
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize, col: usize, len: usize) -> &mut [f32] {
+        let at = self.check(row, col, len);
+        // SAFETY: within the part by `check`, and this thread's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.add(at), len) }
+    }
 }

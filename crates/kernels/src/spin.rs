@@ -1,8 +1,9 @@
 //! Loops that keep the arithmetic busy and nothing else, for the yardsticks of `measure`.
 
-use crate::vectors::Vectors;
+use crate::training::multiply::Multiply;
+use crate::vectors::{Vectors, array};
 
-/// Vector multiply-adds of a round of `spin_f32`: a multiple of every number of sums.
+/// Vector multiply-adds of a round of `spin_f32`, and steps of one of `spin_steps`: a multiple of every number of sums.
 pub const F32_STEPS: usize = 48;
 
 /// Input rows of a round of `spin_int8`.
@@ -60,4 +61,25 @@ fn chains<V: Vectors, const N: usize>(isa: V, rounds: u64) -> f32 {
         }
     }
     acc.iter().map(|&v| isa.sum(v)).sum()
+}
+
+/// Steps of tiles between registers, in as many chains as fit.
+#[inline(always)]
+pub(crate) fn spin_steps<V: Vectors, M: Multiply<V>>(isa: V, mul: M, rounds: u64) -> f32 {
+    if V::MANY_REGISTERS { step_chains::<V, M, 16>(isa, mul, rounds) } else { step_chains::<V, M, 6>(isa, mul, rounds) }
+}
+
+#[inline(always)]
+fn step_chains<V: Vectors, M: Multiply<V>, const N: usize>(isa: V, mul: M, rounds: u64) -> f32 {
+    // Sums grow by 1 a step, or 2, until they are large.
+    let ones = std::hint::black_box(if M::NUMBERS == 2 { 0x3f80_3f80 } else { 0x3f80_0000 });
+    let (b, mut acc) = (isa.splat_i(ones), array!(N, i, isa.splat(i as f32)));
+    for _ in 0..rounds {
+        for _ in 0..F32_STEPS / N {
+            for sum in &mut acc {
+                *sum = mul.step(isa, *sum, ones, b);
+            }
+        }
+    }
+    acc.iter().map(|&sum| isa.sum(sum)).sum()
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::attend::Shape;
 use crate::panels::Hints;
+use crate::training::Kernel;
 use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
 /// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
@@ -25,6 +26,9 @@ pub struct Table {
     pub(crate) sigmoid: unsafe fn(&mut [f32]),
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
+    /// Products of f32 matrices, and those whose numbers are rounded to bf16.
+    pub(crate) f32: Kernel,
+    pub(crate) bf16: Kernel,
     /// Dot products of bytes as fast as they go; returns a number that depends on all.
     pub(crate) spin_int8: unsafe fn(u64) -> i64,
     /// Multiply-adds of f32 as fast as they go.
@@ -44,14 +48,16 @@ macro_rules! compiled {
 }
 pub(crate) use compiled;
 
-/// A table of kernels over `$isa`, each compiled with `$feature`s.
+/// A table of kernels over `$isa`, each compiled with `$feature`s; products of bf16 are as `$bf16` has them.
 macro_rules! kernels {
-    ($name:expr, $isa:expr $(, $feature:literal)?) => {{
+    ($name:expr, $V:ty, $isa:expr, $bf16:ident $(, $feature:literal)?) => {{
         use $crate::attend::Shape;
         use $crate::operands::Sides;
         use $crate::panels::Hints;
         use $crate::products::{SCRATCH, ProductScratch};
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
+        use $crate::training::kernel;
+        use $crate::training::multiply::{Floats, $bf16};
         use std::ops::Range;
         // A function for each block format: one of all formats takes the compiler minutes. Floats are faster within.
         $(#[target_feature(enable = $feature)])?
@@ -107,6 +113,8 @@ macro_rules! kernels {
             sigmoid,
             softmax,
             add_scaled,
+            f32: kernel!($V, $isa, Floats, Floats $(, $feature)?),
+            bf16: kernel!($V, $isa, $bf16, $bf16 $(, $feature)?),
             spin_int8,
             spin_f32,
         }

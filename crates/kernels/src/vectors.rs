@@ -93,6 +93,12 @@ pub trait Vectors: Copy + 'static {
     fn round(self, a: Self::F) -> Self::F;
     /// 2^n for integral n in -126..=127.
     fn exp2(self, n: Self::F) -> Self::F;
+    /// To bfloat16 and back: to the nearest even; subnormal numbers to zeros, a NaN to a quiet one.
+    fn to_bf16(self, x: Self::F) -> Self::F;
+    /// The bits of each lane.
+    fn as_i(self, v: Self::F) -> Self::I;
+    /// Lanes of these bits.
+    fn as_f(self, v: Self::I) -> Self::F;
     /// a where x < bound, else b.
     fn below(self, x: Self::F, bound: Self::F, a: Self::F, b: Self::F) -> Self::F;
 
@@ -272,6 +278,14 @@ impl Vectors for Scalar {
         fn exp2(self, n: [f32; 16]) -> [f32; 16] {
             map(|i| f32::from_bits((integer(n[i]).wrapping_add(127) as u32) << 23))
         }
+        fn to_bf16(self, x: [f32; 16]) -> [f32; 16] {
+            map(|i| {
+                let flushed = if x[i].abs() < f32::MIN_POSITIVE { 0f32.copysign(x[i]) } else { x[i] };
+                dequantize::bf16_to_f32(dequantize::f32_to_bf16(flushed))
+            })
+        }
+        fn as_i(self, v: [f32; 16]) -> [i32; 16] { map(|i| v[i].to_bits() as i32) }
+        fn as_f(self, v: [i32; 16]) -> [f32; 16] { map(|i| f32::from_bits(v[i] as u32)) }
         fn below(self, x: [f32; 16], bound: [f32; 16], a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
             map(|i| if x[i] < bound[i] { a[i] } else { b[i] })
         }

@@ -2,9 +2,15 @@
 //! its backward, and the backward of single rows.
 
 mod attention;
+mod factor;
 mod gemm;
+pub(crate) mod multiply;
 mod rows;
+pub(crate) mod tiles;
 
 pub use attention::{Packed, Shape, attention, attention_backward};
-pub use gemm::{Factor, Gemm, Precision, gemm};
+pub use factor::Factor;
+pub use gemm::{Gemm, Precision, bf16_products, gemm};
+pub(crate) use gemm::{Kernel, kernel};
 pub use rows::{cross_entropy, rms_norm_backward, silu_mul_backward};
+pub(crate) use tiles::Part;

@@ -1,0 +1,130 @@
+//! What numbers of a product are multiplied as: how they are packed in words of 32 bits, and what a step of a tile does with them.
+
+use crate::dequantize::{bf16_to_f32, f32_to_bf16};
+use crate::vectors::{Scalar, Vectors, fused};
+
+/// A format of packed factors over an instruction set.
+pub(crate) trait Multiply<V: Vectors>: Copy {
+    /// Numbers of the inner dimension in a word.
+    const NUMBERS: usize;
+    /// One where the words of a pair change places, else zero.
+    const SWAPPED: usize;
+
+    /// Words of so many numbers.
+    fn words(numbers: usize) -> usize;
+    /// Sixteen words of one row; zeros past its end.
+    fn along(self, isa: V, row: &[f32]) -> V::I;
+    /// Words of sixteen columns of two rows: two with one number each, or the first alone with two.
+    fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2];
+    /// `sum + a * b` in every lane.
+    fn step(self, isa: V, sum: V::F, a: i32, b: V::I) -> V::F;
+}
+
+#[inline(always)]
+fn load_some<V: Vectors>(isa: V, row: &[f32]) -> V::F {
+    if row.len() >= 16 { isa.load(row) } else { isa.load_part(row) }
+}
+
+/// f32, one fused multiply-add a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Floats;
+
+impl<V: Vectors> Multiply<V> for Floats {
+    const NUMBERS: usize = 1;
+    const SWAPPED: usize = 0;
+
+    #[inline(always)]
+    fn words(numbers: usize) -> usize {
+        numbers
+    }
+
+    #[inline(always)]
+    fn along(self, isa: V, row: &[f32]) -> V::I {
+        isa.as_i(load_some(isa, row))
+    }
+
+    #[inline(always)]
+    fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2] {
+        [isa.as_i(even), isa.as_i(odd)]
+    }
+
+    #[inline(always)]
+    fn step(self, isa: V, sum: V::F, a: i32, b: V::I) -> V::F {
+        isa.fma(isa.splat(f32::from_bits(a as u32)), isa.as_f(b), sum)
+    }
+}
+
+/// bf16 in f32, for processors without products of bf16: in the order of `Pairs`, but sums that are subnormal are kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounded;
+
+impl<V: Vectors> Multiply<V> for Rounded {
+    const NUMBERS: usize = 1;
+    const SWAPPED: usize = 1;
+
+    #[inline(always)]
+    fn words(numbers: usize) -> usize {
+        numbers.next_multiple_of(2)
+    }
+
+    #[inline(always)]
+    fn along(self, isa: V, row: &[f32]) -> V::I {
+        isa.as_i(isa.to_bf16(load_some(isa, row)))
+    }
+
+    #[inline(always)]
+    fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2] {
+        [isa.as_i(isa.to_bf16(odd)), isa.as_i(isa.to_bf16(even))]
+    }
+
+    #[inline(always)]
+    fn step(self, isa: V, sum: V::F, a: i32, b: V::I) -> V::F {
+        Floats.step(isa, sum, a, b)
+    }
+}
+
+/// Two bf16 a word, the even one below, as the instruction VDPBF16PS takes them (Intel SDM): the odd product is added first, each sum is
+/// rounded, subnormal numbers are zeros before and after.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs;
+
+/// A number with zero for subnormal ones.
+fn flushed(x: f32) -> f32 {
+    if x.abs() < f32::MIN_POSITIVE { 0f32.copysign(x) } else { x }
+}
+
+impl Pairs {
+    /// Two numbers, rounded, in a word.
+    fn word(even: f32, odd: f32) -> i32 {
+        let bits = |x| u32::from(f32_to_bf16(flushed(x)));
+        (bits(even) | bits(odd) << 16) as i32
+    }
+
+    fn fused(sum: f32, a: i32, b: i32) -> f32 {
+        let halves = |word: i32| (bf16_to_f32(word as u16), bf16_to_f32((word >> 16) as u16));
+        let ((a_even, a_odd), (b_even, b_odd)) = (halves(a), halves(b));
+        flushed(fused(a_even, b_even, flushed(fused(a_odd, b_odd, flushed(sum)))))
+    }
+}
+
+impl Multiply<Scalar> for Pairs {
+    const NUMBERS: usize = 2;
+    const SWAPPED: usize = 0;
+
+    fn words(numbers: usize) -> usize {
+        numbers.div_ceil(2)
+    }
+
+    fn along(self, _: Scalar, row: &[f32]) -> [i32; 16] {
+        let at = |i: usize| row.get(i).copied().unwrap_or(0.0);
+        std::array::from_fn(|i| Pairs::word(at(2 * i), at(2 * i + 1)))
+    }
+
+    fn across(self, _: Scalar, even: [f32; 16], odd: [f32; 16]) -> [[i32; 16]; 2] {
+        [std::array::from_fn(|i| Pairs::word(even[i], odd[i])), [0; 16]]
+    }
+
+    fn step(self, _: Scalar, sum: [f32; 16], a: i32, b: [i32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| Pairs::fused(sum[i], a, b[i]))
+    }
+}

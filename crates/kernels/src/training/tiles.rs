@@ -1,0 +1,206 @@
+//! Tiles of products: sums of some rows and columns in registers, over packed factors.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::factor::Factor;
+use super::multiply::Multiply;
+use crate::out::Out;
+use crate::scratch::sized;
+use crate::vectors::{Vectors, array};
+
+/// Words of the inner dimension that are packed and multiplied at a time: a panel of the right factor then stays in the first cache.
+pub(crate) const DEPTH: usize = 256;
+
+/// Columns of the widest panel of a right factor.
+pub(crate) const fn panel_columns<V: Vectors>() -> usize {
+    if V::MANY_REGISTERS { 32 } else { 16 }
+}
+
+/// Widths of the panels of so many columns, in words: the last is narrower where that is enough.
+pub(crate) fn panel_width(columns: usize, widest: usize) -> usize {
+    columns.min(widest).next_multiple_of(16)
+}
+
+/// A part of a product.
+pub(crate) struct Part<'a> {
+    pub a: Factor<'a>,
+    /// The packed right factor: for each range of `depth`, every panel in turn.
+    pub b: &'a [i32],
+    /// Columns of the right factor.
+    pub columns: usize,
+    /// Numbers of the inner dimension, and how many are treated at a time.
+    pub inner: usize,
+    pub depth: usize,
+    /// Whether sums begin with what the output holds.
+    pub add: bool,
+}
+
+thread_local! {
+    static PANELS: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Pack columns `columns` of a right factor, the inner numbers `ks`: panel after panel.
+#[inline(always)]
+pub(crate) fn pack<V: Vectors, M: Multiply<V>>(
+    isa: V,
+    mul: M,
+    b: &Factor,
+    columns: Range<usize>,
+    ks: Range<usize>,
+    packed: &mut [i32],
+) {
+    let widest = panel_columns::<V>();
+    let words = M::words(ks.len());
+    let mut packed = packed;
+    for from in columns.clone().step_by(widest) {
+        let lanes = from..columns.end.min(from + widest);
+        let width = panel_width(lanes.len(), widest);
+        let (panel, rest) = packed.split_at_mut(words * width);
+        b.t().pack((isa, mul), lanes, ks.clone(), width, panel);
+        packed = rest;
+    }
+}
+
+/// Rows `rows` and columns `columns` of a product, which are what `out` has; the first column starts a panel.
+#[inline(always)]
+pub(crate) fn product<V: Vectors, M: Multiply<V>>(
+    isa: V,
+    mul: M,
+    part: &Part,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    out: &mut Out,
+) {
+    if V::MANY_REGISTERS {
+        blocks::<V, M, 12, 8, 4, 2, 32>(isa, mul, part, rows, columns, out)
+    } else {
+        blocks::<V, M, 6, 4, 2, 1, 16>(isa, mul, part, rows, columns, out)
+    }
+}
+
+/// Tiles of `R` rows and `C` vectors, `N` columns; the last have `S` or `T` rows where those are enough.
+#[inline(always)]
+fn blocks<
+    V: Vectors,
+    M: Multiply<V>,
+    const R: usize,
+    const S: usize,
+    const T: usize,
+    const C: usize,
+    const N: usize,
+>(
+    isa: V,
+    mul: M,
+    part: &Part,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    out: &mut Out,
+) {
+    // Of every panel, the tile's rows.
+    let height = |row: usize| match rows.len() - row {
+        left if left <= T => T,
+        left if left <= S => S,
+        _ => R,
+    };
+    let mut scratch = PANELS.take();
+    let mut at = 0;
+    for k in (0..part.inner).step_by(part.depth) {
+        let ks = k..part.inner.min(k + part.depth);
+        let words = M::words(ks.len());
+        let a = sized(&mut scratch, rows.len().next_multiple_of(R) * words + 16);
+        for row in (0..rows.len()).step_by(R) {
+            let lanes = rows.start + row..rows.end.min(rows.start + row + R);
+            part.a.pack((isa, mul), lanes, ks.clone(), height(row), &mut a[row * words..]);
+        }
+        let from_zero = k == 0 && !part.add;
+        for col in columns.clone().step_by(N) {
+            let width = panel_width(part.columns - col, N);
+            let b = &part.b[at + col * words..][..words * width];
+            let valid = (part.columns - col).min(N);
+            for row in (0..rows.len()).step_by(R) {
+                let height = height(row);
+                let a = &a[row * words..][..words * height];
+                let place = Place { row, col, rows: (rows.len() - row).min(height), columns: valid, from_zero };
+                match (height == R, height == S, width == N) {
+                    (true, _, true) => tile::<V, M, R, C, N>(isa, mul, a, b, place, out),
+                    (true, _, false) => tile::<V, M, R, 1, 16>(isa, mul, a, b, place, out),
+                    (_, true, true) => tile::<V, M, S, C, N>(isa, mul, a, b, place, out),
+                    (_, true, false) => tile::<V, M, S, 1, 16>(isa, mul, a, b, place, out),
+                    (_, _, true) => tile::<V, M, T, C, N>(isa, mul, a, b, place, out),
+                    (_, _, false) => tile::<V, M, T, 1, 16>(isa, mul, a, b, place, out),
+                }
+            }
+        }
+        at += part.columns.next_multiple_of(16) * words;
+    }
+    PANELS.set(scratch);
+}
+
+/// Where a tile's sums lie.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    col: usize,
+    rows: usize,
+    columns: usize,
+    from_zero: bool,
+}
+
+#[inline(always)]
+fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usize>(
+    isa: V,
+    mul: M,
+    a: &[i32],
+    b: &[i32],
+    place: Place,
+    out: &mut Out,
+) {
+    const { assert!(N == 16 * C) };
+    let Place { row, col, rows, columns, from_zero } = place;
+    let whole = rows == R && columns == N;
+    // Every index of sums is a constant, so that they stay in registers.
+    let mut sums = [[isa.splat(0.0); C]; R];
+    if !from_zero {
+        for r in 0..R {
+            if r < rows {
+                let out = out.row(row + r, col, columns);
+                for c in 0..C {
+                    sums[r][c] = if whole { isa.load(&out[16 * c..]) } else { isa.load_part(part_of(out, c)) };
+                }
+            }
+        }
+    }
+    for (a, b) in a.as_chunks::<R>().0.iter().zip(b.as_chunks::<N>().0) {
+        let b: [V::I; C] = array!(C, c, isa.load_i(&b[16 * c..]));
+        for r in 0..R {
+            for c in 0..C {
+                sums[r][c] = mul.step(isa, sums[r][c], a[r], b[c]);
+            }
+        }
+    }
+    if whole {
+        for r in 0..R {
+            let out = out.row(row + r, col, N);
+            for c in 0..C {
+                isa.store(sums[r][c], &mut out[16 * c..]);
+            }
+        }
+    } else {
+        for r in 0..R {
+            if r < rows {
+                let (out, mut lanes) = (out.row(row + r, col, columns), [0f32; N]);
+                for c in 0..C {
+                    isa.store(sums[r][c], &mut lanes[16 * c..]);
+                }
+                out.copy_from_slice(&lanes[..columns]);
+            }
+        }
+    }
+}
+
+/// Vector `c` of a row, as far as it goes.
+#[inline(always)]
+fn part_of(x: &[f32], c: usize) -> &[f32] {
+    &x[(16 * c).min(x.len())..(16 * c + 16).min(x.len())]
+}
