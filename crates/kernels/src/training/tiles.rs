@@ -159,18 +159,17 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
     const { assert!(N == 16 * C) };
     let Place { row, col, rows, columns, from_zero } = place;
     let whole = rows == R && columns == N;
-    // Every index of sums is a constant, so that they stay in registers.
-    let mut sums = [[isa.splat(0.0); C]; R];
+    let mut start = [[isa.splat(0.0); C]; R];
     if !from_zero {
-        for r in 0..R {
-            if r < rows {
-                let out = out.row(row + r, col, columns);
-                for c in 0..C {
-                    sums[r][c] = if whole { isa.load(&out[16 * c..]) } else { isa.load_part(part_of(out, c)) };
-                }
+        for r in 0..R.min(rows) {
+            let out = out.row(row + r, col, columns);
+            for c in 0..C {
+                start[r][c] = if whole { isa.load(&out[16 * c..]) } else { isa.load_part(part_of(out, c)) };
             }
         }
     }
+    // An array of its own, every index of which is a constant: so it is in registers.
+    let mut sums = start;
     for (a, b) in a.as_chunks::<R>().0.iter().zip(b.as_chunks::<N>().0) {
         let b: [V::I; C] = array!(C, c, isa.load_i(&b[16 * c..]));
         for r in 0..R {
@@ -179,22 +178,15 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
             }
         }
     }
-    if whole {
-        for r in 0..R {
-            let out = out.row(row + r, col, N);
-            for c in 0..C {
-                isa.store(sums[r][c], &mut out[16 * c..]);
-            }
+    let ends = sums;
+    for r in 0..R.min(rows) {
+        let (out, mut lanes) = (out.row(row + r, col, columns), [0f32; N]);
+        for c in 0..C {
+            let to = if whole { &mut *out } else { &mut lanes };
+            isa.store(ends[r][c], &mut to[16 * c..]);
         }
-    } else {
-        for r in 0..R {
-            if r < rows {
-                let (out, mut lanes) = (out.row(row + r, col, columns), [0f32; N]);
-                for c in 0..C {
-                    isa.store(sums[r][c], &mut lanes[16 * c..]);
-                }
-                out.copy_from_slice(&lanes[..columns]);
-            }
+        if !whole {
+            out.copy_from_slice(&lanes[..columns]);
         }
     }
 }
