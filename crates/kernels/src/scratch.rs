@@ -12,3 +12,12 @@ pub(crate) fn room<T: Clone>(buffer: &mut Vec<T>, len: usize, new: T) -> &mut [T
 pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     room(buffer, len, T::default())
 }
+
+/// As `sized`, of words from the start of a cache line on.
+pub(crate) fn aligned(buffer: &mut Vec<i32>, len: usize) -> &mut [i32] {
+    let room = sized(buffer, len + LINE_WORDS);
+    let skip = room.as_ptr().align_offset(4 * LINE_WORDS).min(LINE_WORDS);
+    &mut room[skip..][..len]
+}
+
+const LINE_WORDS: usize = 16;

@@ -69,11 +69,7 @@ impl Multiply<Avx512> for Bf16 {
     #[inline(always)]
     fn along(self, isa: Avx512, row: &[f32]) -> __m512i {
         use crate::vectors::Vectors;
-        if row.len() >= 32 {
-            return self.in_order(isa.load(row), isa.load(&row[16..]));
-        }
-        let (low, high) = row.split_at(row.len().min(16));
-        self.in_order(isa.load_part(low), isa.load_part(high))
+        self.in_order(isa.load(row), isa.load(&row[16..]))
     }
 
     #[inline(always)]

@@ -44,79 +44,121 @@ impl<'a> Factor<'a> {
         &self.x[row * self.cols..][..self.cols]
     }
 
-    /// Pack the panel of some rows of what it stands for, the columns `ks`: `[word][width]`. Lanes past the rows are undefined, numbers
-    /// past the columns zero. Sixteen words after a panel
-    /// whose `width` is no multiple of sixteen are overwritten.
+    /// Pack panels of some rows of what it stands for, the columns `ks`: each `[word][width]`. Lanes past the rows are undefined, numbers
+    /// past the columns zero.
     #[inline(always)]
     pub(super) fn pack<V: Vectors, M: Multiply<V>>(
         &self,
-        (isa, mul): (V, M),
-        rows: Range<usize>,
-        ks: Range<usize>,
-        width: usize,
-        panel: &mut [i32],
+        isa: V,
+        mul: M,
+        (rows, ks): (Range<usize>, Range<usize>),
+        panels: Panels,
+        packed: &mut [i32],
     ) {
-        for lane in (0..rows.len()).step_by(16) {
-            let (lanes, panel) = (rows.start + lane..rows.end.min(rows.start + lane + 16), &mut panel[lane..]);
-            if self.transposed {
-                self.pack_across((isa, mul), lanes, ks.clone(), width, panel);
-            } else {
-                self.pack_along((isa, mul), lanes, ks.clone(), width, panel);
+        if self.transposed {
+            self.pack_across(isa, mul, (rows, ks), panels, packed);
+            return;
+        }
+        for (i, from) in rows.clone().step_by(panels.width).enumerate() {
+            let width = panels.width_of(rows.end - from);
+            for lane in (0..width).step_by(16) {
+                let lanes = from + lane..rows.end.min(from + panels.width).min(from + lane + 16);
+                self.pack_along(isa, mul, lanes, ks.clone(), width, &mut packed[i * panels.stride + lane..]);
             }
         }
     }
 
-    /// Lanes lie in rows of their own.
+    /// At most sixteen lanes that lie in rows of their own.
     #[inline(always)]
     fn pack_along<V: Vectors, M: Multiply<V>>(
         &self,
-        (isa, mul): (V, M),
+        isa: V,
+        mul: M,
         lanes: Range<usize>,
         ks: Range<usize>,
         width: usize,
         panel: &mut [i32],
     ) {
-        let words = M::words(ks.len());
-        let rows: [&[f32]; 16] =
-            array!(16, r, if r < lanes.len() { &self.row(lanes.start + r)[ks.clone()] } else { &[] });
-        for word in (0..words).step_by(16) {
-            let from = word * M::NUMBERS;
-            let mut v = array!(16, r, if r < lanes.len() { mul.along(isa, &rows[r][from..]) } else { isa.splat_i(0) });
+        let (words, numbers) = (M::words(ks.len()), ks.len());
+        // Lanes past the last repeat it: nobody looks at them.
+        let rows: [&[f32]; 16] = array!(16, r, &self.row((lanes.start + r).min(lanes.end - 1))[ks.clone()]);
+        let whole = numbers / (16 * M::NUMBERS) * 16;
+        for word in (0..whole).step_by(16) {
+            let at = word * M::NUMBERS..(word + 16) * M::NUMBERS;
+            let mut v = array!(16, r, mul.along(isa, &rows[r][at.clone()]));
             isa.transpose(&mut v);
-            for w in 0..16.min(words - word) {
-                isa.store_i(v[w ^ M::SWAPPED], &mut panel[(word + w) * width..]);
+            let panel = &mut panel[word * width..][..15 * width + 16];
+            for w in 0..16 {
+                isa.store_i(v[w ^ M::SWAPPED], &mut panel[w * width..]);
+            }
+        }
+        if whole < words {
+            let mut v = array!(16, r, mul.along_part(isa, &rows[r][whole * M::NUMBERS..]));
+            isa.transpose(&mut v);
+            for w in 0..words - whole {
+                isa.store_i(v[w ^ M::SWAPPED], &mut panel[(whole + w) * width..]);
             }
         }
     }
 
-    /// Lanes lie side by side.
+    /// Lanes that lie side by side: each row in memory is read once, for all panels.
     #[inline(always)]
     fn pack_across<V: Vectors, M: Multiply<V>>(
         &self,
-        (isa, mul): (V, M),
-        lanes: Range<usize>,
-        ks: Range<usize>,
-        width: usize,
-        panel: &mut [i32],
+        isa: V,
+        mul: M,
+        (lanes, ks): (Range<usize>, Range<usize>),
+        panels: Panels,
+        packed: &mut [i32],
     ) {
         let (words, end) = (M::words(ks.len()), ks.end);
         for (pair, k) in ks.step_by(2).enumerate() {
-            let even = self.load(isa, k, &lanes);
-            let odd = if k + 1 < end { self.load(isa, k + 1, &lanes) } else { isa.splat(0.0) };
-            let (v, word) = (mul.across(isa, even, odd), pair * (2 / M::NUMBERS));
-            for w in 0..(2 / M::NUMBERS).min(words - word) {
-                isa.store_i(v[w], &mut panel[(word + w) * width..]);
+            let word = pair * (2 / M::NUMBERS);
+            let count = (2 / M::NUMBERS).min(words - word);
+            let (even, odd) = (self.row(k), if k + 1 < end { self.row(k + 1) } else { &[] });
+            for (i, from) in lanes.clone().step_by(panels.width).enumerate() {
+                let width = panels.width_of(lanes.end - from);
+                let panel = &mut packed[i * panels.stride + word * width..];
+                for lane in (0..width).step_by(16) {
+                    let v = mul.across(isa, sixteen(isa, even, from + lane), sixteen(isa, odd, from + lane));
+                    isa.store_i(v[0], &mut panel[lane..]);
+                    if count == 2 {
+                        isa.store_i(v[1], &mut panel[width + lane..]);
+                    }
+                }
             }
         }
     }
+}
 
-    /// Sixteen columns of a row in memory, of which `lanes` are looked at.
+/// Numbers of a row from one on, zeros past its end.
+#[inline(always)]
+fn sixteen<V: Vectors>(isa: V, row: &[f32], from: usize) -> V::F {
+    match row.get(from..from + 16) {
+        Some(row) => isa.load(row),
+        None => isa.load_part(&row[from.min(row.len())..]),
+    }
+}
+
+/// How lanes are divided in panels.
+#[derive(Clone, Copy)]
+pub(super) struct Panels {
+    pub width: usize,
+    /// Widths of a last panel, in ascending order, of which the first that is enough is taken.
+    pub last: [usize; 2],
+    /// Words from one panel to the next: at least sixteen more than a panel has where a width is no multiple of sixteen, since vectors are
+    /// stored whole.
+    pub stride: usize,
+}
+
+impl Panels {
+    /// The width of the panel that starts where so many lanes are left.
     #[inline(always)]
-    fn load<V: Vectors>(&self, isa: V, row: usize, lanes: &Range<usize>) -> V::F {
-        let row = self.row(row);
-        match row.get(lanes.start..lanes.start + 16) {
-            Some(row) => isa.load(row),
-            None => isa.load_part(&row[lanes.clone()]),
+    pub fn width_of(&self, left: usize) -> usize {
+        match left {
+            left if left <= self.last[0] => self.last[0],
+            left if left <= self.last[1] => self.last[1],
+            _ => self.width,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::tiles::{DEPTH, Part};
 use crate::Pool;
 use crate::dispatch::table;
 use crate::out::{Out, SharedOut};
-use crate::scratch::sized;
+use crate::scratch::aligned;
 
 /// What numbers are multiplied as. Sums are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,8 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
     let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, &kernel)).collect();
     let mut room = PACKED.take();
     let all = sizes.iter().map(|s| s.packed(&kernel)).sum();
-    let mut rest = sized(&mut room, all);
+    let packed = aligned(&mut room, all);
+    let mut rest = &mut *packed;
     let mut packings = Vec::new();
     for (product, s) in products.iter().zip(&sizes) {
         for ks in s.depths() {
@@ -177,7 +178,7 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
         unsafe { (kernel.pack)(b, columns.clone(), ks.clone(), packed) }
     });
     drop(packings);
-    multiply(pool, &kernel, products, &sizes, &room);
+    multiply(pool, &kernel, products, &sizes, packed);
     PACKED.set(room);
 }
 

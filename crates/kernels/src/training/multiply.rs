@@ -12,17 +12,20 @@ pub(crate) trait Multiply<V: Vectors>: Copy {
 
     /// Words of so many numbers.
     fn words(numbers: usize) -> usize;
-    /// Sixteen words of one row; zeros past its end.
+    /// Sixteen words of one row.
     fn along(self, isa: V, row: &[f32]) -> V::I;
     /// Words of sixteen columns of two rows: two with one number each, or the first alone with two.
     fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2];
     /// `sum + a * b` in every lane.
     fn step(self, isa: V, sum: V::F, a: i32, b: V::I) -> V::F;
-}
 
-#[inline(always)]
-fn load_some<V: Vectors>(isa: V, row: &[f32]) -> V::F {
-    if row.len() >= 16 { isa.load(row) } else { isa.load_part(row) }
+    /// Words of less than sixteen, then zeros.
+    #[inline(always)]
+    fn along_part(self, isa: V, row: &[f32]) -> V::I {
+        let mut whole = [0f32; 32];
+        whole[..row.len()].copy_from_slice(row);
+        self.along(isa, &whole)
+    }
 }
 
 /// f32, one fused multiply-add a step.
@@ -40,7 +43,7 @@ impl<V: Vectors> Multiply<V> for Floats {
 
     #[inline(always)]
     fn along(self, isa: V, row: &[f32]) -> V::I {
-        isa.as_i(load_some(isa, row))
+        isa.as_i(isa.load(row))
     }
 
     #[inline(always)]
@@ -69,7 +72,7 @@ impl<V: Vectors> Multiply<V> for Rounded {
 
     #[inline(always)]
     fn along(self, isa: V, row: &[f32]) -> V::I {
-        isa.as_i(isa.to_bf16(load_some(isa, row)))
+        isa.as_i(isa.to_bf16(isa.load(row)))
     }
 
     #[inline(always)]
@@ -116,8 +119,7 @@ impl Multiply<Scalar> for Pairs {
     }
 
     fn along(self, _: Scalar, row: &[f32]) -> [i32; 16] {
-        let at = |i: usize| row.get(i).copied().unwrap_or(0.0);
-        std::array::from_fn(|i| Pairs::word(at(2 * i), at(2 * i + 1)))
+        std::array::from_fn(|i| Pairs::word(row[2 * i], row[2 * i + 1]))
     }
 
     fn across(self, _: Scalar, even: [f32; 16], odd: [f32; 16]) -> [[i32; 16]; 2] {

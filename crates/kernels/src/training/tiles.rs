@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::factor::Factor;
+use super::factor::{Factor, Panels};
 use super::multiply::Multiply;
 use crate::out::Out;
-use crate::scratch::sized;
+use crate::scratch::aligned;
 use crate::vectors::{Vectors, array};
 
 /// Words of the inner dimension that are packed and multiplied at a time: a panel of the right factor then stays in the first cache.
@@ -17,9 +17,10 @@ pub(crate) const fn panel_columns<V: Vectors>() -> usize {
     if V::MANY_REGISTERS { 32 } else { 16 }
 }
 
-/// Widths of the panels of so many columns, in words: the last is narrower where that is enough.
-pub(crate) fn panel_width(columns: usize, widest: usize) -> usize {
-    columns.min(widest).next_multiple_of(16)
+/// Panels of a right factor, of so many words a lane.
+fn right_panels<V: Vectors>(words: usize) -> Panels {
+    let width = panel_columns::<V>();
+    Panels { width, last: [16, 16], stride: width * words }
 }
 
 /// A part of a product.
@@ -50,16 +51,8 @@ pub(crate) fn pack<V: Vectors, M: Multiply<V>>(
     ks: Range<usize>,
     packed: &mut [i32],
 ) {
-    let widest = panel_columns::<V>();
-    let words = M::words(ks.len());
-    let mut packed = packed;
-    for from in columns.clone().step_by(widest) {
-        let lanes = from..columns.end.min(from + widest);
-        let width = panel_width(lanes.len(), widest);
-        let (panel, rest) = packed.split_at_mut(words * width);
-        b.t().pack((isa, mul), lanes, ks.clone(), width, panel);
-        packed = rest;
-    }
+    let panels = right_panels::<V>(M::words(ks.len()));
+    b.t().pack(isa, mul, (columns, ks), panels, packed);
 }
 
 /// Rows `rows` and columns `columns` of a product, which are what `out` has; the first column starts a panel.
@@ -97,30 +90,22 @@ fn blocks<
     columns: Range<usize>,
     out: &mut Out,
 ) {
-    // Of every panel, the tile's rows.
-    let height = |row: usize| match rows.len() - row {
-        left if left <= T => T,
-        left if left <= S => S,
-        _ => R,
-    };
     let mut scratch = PANELS.take();
     let mut at = 0;
     for k in (0..part.inner).step_by(part.depth) {
         let ks = k..part.inner.min(k + part.depth);
         let words = M::words(ks.len());
-        let a = sized(&mut scratch, rows.len().next_multiple_of(R) * words + 16);
-        for row in (0..rows.len()).step_by(R) {
-            let lanes = rows.start + row..rows.end.min(rows.start + row + R);
-            part.a.pack((isa, mul), lanes, ks.clone(), height(row), &mut a[row * words..]);
-        }
+        let (left, right) = (Panels { width: R, last: [T, S], stride: R * words + 16 }, right_panels::<V>(words));
+        let a = aligned(&mut scratch, rows.len().div_ceil(R) * left.stride);
+        part.a.pack(isa, mul, (rows.clone(), ks.clone()), left, a);
         let from_zero = k == 0 && !part.add;
         for col in columns.clone().step_by(N) {
-            let width = panel_width(part.columns - col, N);
+            let width = right.width_of(part.columns - col);
             let b = &part.b[at + col * words..][..words * width];
             let valid = (part.columns - col).min(N);
-            for row in (0..rows.len()).step_by(R) {
-                let height = height(row);
-                let a = &a[row * words..][..words * height];
+            for (i, row) in (0..rows.len()).step_by(R).enumerate() {
+                let height = left.width_of(rows.len() - row);
+                let a = &a[i * left.stride..][..words * height];
                 let place = Place { row, col, rows: (rows.len() - row).min(height), columns: valid, from_zero };
                 match (height == R, height == S, width == N) {
                     (true, _, true) => tile::<V, M, R, C, N>(isa, mul, a, b, place, out),
