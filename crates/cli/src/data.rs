@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use data::join::pairs::PairFinder;
+use data::part::Part;
 use data::preview::{Effect, StepPreview};
-use data::progress::Progress;
+use data::progress::{Progress, Snapshot, Stage, Unit};
 use data::recipe::Recipe;
 use data::run::{Options, Run};
 use data::shared::StoreFolder;
@@ -136,7 +137,7 @@ pub fn run(a: Arguments) -> Outcome {
         keep_work: a.keep_work,
     };
     let progress = Progress::default();
-    let run = Run::plan(&recipe, options, &progress)?;
+    let run = Run::plan(&recipe, options, &progress).map_err(planning)?;
     if a.cluster.is_some() && run.pair_joins().is_empty() {
         let steps = "near_dedup or exact_dedup";
         return Err(Failure::usage(format!("--cluster finds pairs for {steps}: {} has neither", file.display())));
@@ -163,10 +164,24 @@ pub fn run(a: Arguments) -> Outcome {
     if !a.quiet {
         let seconds = start.elapsed().as_secs_f64();
         let made = run.options.folder.as_ref().map_or(&run.options.out, |folder| &folder.url);
-        let rate = bytes((report.total.read.bytes as f64 / seconds.max(0.001)) as u64);
-        say(&format!("{seconds:.1} s, {rate}/s; report, card and documents are in {}", made.display()));
+        let rate = match progress.bytes_read() {
+            0 => "nothing was left to be read".to_string(),
+            read => format!("{}/s", bytes((read as f64 / seconds.max(0.001)) as u64)),
+        };
+        say(&format!("{seconds:.1} s, {rate}; report, card and documents are in {}", made.display()));
     }
     Ok(())
+}
+
+/// Why there is no plan. Files that are missing are told a line each, since a newcomer has to get all of them.
+fn planning(error: data::Error) -> Failure {
+    let missing = match &error {
+        data::Error::Missing(missing) if missing.len() > 1 => missing,
+        _ => return error.into(),
+    };
+    let one_line = |text: String| text.replace(|c: char| c.is_control(), " ");
+    missing.iter().for_each(|file| terminal::note(&one_line(file.to_string())));
+    Failure::failed(format!("{} lack files; how to get them stands above", several(missing.len(), "source")))
 }
 
 /// The directory of this machine, and the folder that machines share if that is another.
@@ -219,6 +234,26 @@ fn pair_finder<'a>(engine: &str, _: usize, _: &'a Progress) -> Result<Box<dyn Pa
     )))
 }
 
+/// How progress is shown: a share and a rate only where something of a known amount is done.
+fn bar_template(now: &Snapshot) -> &'static str {
+    match now.stage.unit {
+        _ if now.stage.phase == 0 => "{spinner} {wide_msg}",
+        _ if now.stage.total == 0 => "{prefix} {spinner} {elapsed}  {wide_msg}",
+        _ if now.done <= now.stage.before => "{prefix} {bar:24} {percent:>3} %  {wide_msg}",
+        Unit::Bytes => "{prefix} {bar:24} {percent:>3} % {decimal_bytes_per_sec}, {eta} left  {wide_msg}",
+        Unit::Tokens => "{prefix} {bar:24} {percent:>3} % of {human_len} tokens, {eta} left  {wide_msg}",
+    }
+}
+
+/// What is being done, in words.
+fn message(now: &Snapshot) -> String {
+    match (now.stage.phase, now.documents) {
+        (0, _) => "looking for files".to_string(),
+        (_, 0) => now.stage.name.clone(),
+        (_, documents) => format!("{} ({})", now.stage.name, several(documents as usize, "document")),
+    }
+}
+
 /// Does work while a bar shows how far it is, and ctrl-c stops it.
 fn with_bar<T: Send>(
     a: &Arguments,
@@ -227,25 +262,30 @@ fn with_bar<T: Send>(
 ) -> Result<T, Failure> {
     let hidden = a.quiet || terminal::is_json_only();
     let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let style = "{bar:24} {percent:>3} % {binary_bytes_per_sec}, {eta} left  {wide_msg}";
     let bar = ProgressBar::with_draw_target(Some(0), target);
-    bar.set_style(ProgressStyle::with_template(style).expect("a sound template"));
     let done = Arc::new(AtomicBool::new(false));
     let result = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
-            let mut stage = String::new();
+            let (mut stage, mut template) = (Stage::default(), "");
             while !done.load(Ordering::Relaxed) {
                 if terminal::interrupt_pending() {
                     progress.stop();
                 }
                 let now = progress.snapshot();
                 if now.stage != stage {
-                    stage = now.stage;
+                    stage = now.stage.clone();
                     bar.reset();
+                    bar.set_length(stage.total);
+                    bar.set_position(stage.before);
+                    bar.reset_eta();
                 }
-                bar.set_length(now.total);
+                if template != bar_template(&now) {
+                    template = bar_template(&now);
+                    bar.set_style(ProgressStyle::with_template(template).expect("a sound template"));
+                }
                 bar.set_position(now.done);
-                bar.set_message(format!("{stage} ({})", several(now.documents as usize, "document")));
+                bar.set_prefix(format!("phase {} of {}", stage.phase, stage.phases));
+                bar.set_message(message(&now));
                 std::thread::park_timeout(Duration::from_millis(100));
             }
         });
@@ -336,7 +376,8 @@ fn effect(step: &StepPreview) -> Vec<String> {
 
 /// What would be done.
 fn plan(a: &Arguments, run: &Run) -> Outcome {
-    let size = |source: usize| run.parts.iter().filter(|p| p.source as usize == source).map(|p| p.bytes).sum::<u64>();
+    let is_of = |part: &Part, source: usize| part.source as usize == source && !part.name.is_empty();
+    let size = |source: usize| run.parts.iter().filter(|p| is_of(p, source)).map(|p| p.bytes).sum::<u64>();
     let parts = |source: usize| run.parts.iter().filter(|p| p.source as usize == source).count();
     let sources = run.recipe.sources.iter().enumerate();
     if a.json {
@@ -355,7 +396,8 @@ fn plan(a: &Arguments, run: &Run) -> Outcome {
     )];
     lines.extend(sources.map(|(i, source)| match source.documents {
         Some(documents) => {
-            format!("  {}: {documents} generated documents in {}", source.name, several(parts(i), "part"))
+            let documents = several(documents as usize, "generated document");
+            format!("  {}: {documents} in {}", source.name, several(parts(i), "part"))
         }
         None => format!("  {}: {} in {}", source.name, bytes(size(i)), several(parts(i), "part")),
     }));

@@ -121,6 +121,37 @@ fn what_is_wrong_is_told_in_one_line() {
     assert!(error(&output).starts_with("farthing: recipe.toml:6: unknown field `formt`"), "{}", error(&output));
 }
 
+/// The files of all sources in one go, and no line of a recipe can make another one here.
+#[test]
+fn missing_files_are_told_a_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let source =
+        |name: &str| format!("[[sources]]\nname = {name:?}\nfiles = [\"{name}.jsonl\"]\nget = \"fetch\\n{name}\"\n");
+    let recipe = format!("name = \"a\"\n{}{}", source("s"), source("t"));
+    std::fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
+    let planned = farthing(folder.path(), &["recipe.toml", "--plan"]);
+    let told = error(&planned);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!((planned.status.code(), lines.len()), (Some(1), 3), "{told}");
+    assert!(lines[0].ends_with("s.jsonl: no such file, which source s needs; fetch s"), "{told}");
+    assert!(
+        lines[1].contains("source t") && lines[2] == "farthing: 2 sources lack files; how to get them stands above",
+        "{told}"
+    );
+    let json = error(&farthing(folder.path(), &["recipe.toml", "--plan", "--json"]));
+    assert!(json.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{json}");
+}
+
+/// A run that finds everything made names no speed.
+#[test]
+fn nothing_is_read_twice_and_no_rate_is_told_then() {
+    let folder = tempfile::tempdir().unwrap();
+    recipe(folder.path(), 40);
+    assert!(error(&farthing(folder.path(), &["recipe.toml"])).contains("iB/s; report, card"));
+    let again = error(&farthing(folder.path(), &["recipe.toml"]));
+    assert!(again.contains("nothing was left to be read; report, card") && !again.contains("/s;"), "{again}");
+}
+
 /// Killed without warning at many moments, then finished: the bytes of a run that was left alone.
 #[test]
 fn a_killed_run_goes_on() {

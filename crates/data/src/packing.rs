@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::phase::{self, Marker};
+use crate::progress::{Stage, Unit};
 use crate::run::Run;
 use crate::shards::mix::{self, Plan, Share, Source};
 use crate::shards::{Shards, Workers, write_shards};
@@ -125,14 +126,16 @@ impl<'a> Packing<'a> {
     pub fn make(&self, markers: &[Marker]) -> Result<Option<Packed>, Error> {
         let run = self.run;
         let tokenizer = self.tokenizer(markers)?;
-        run.progress.stage("tokenizing", run.mine().map(|part| markers[part].bytes).sum());
+        let total = run.mine().map(|part| markers[part].bytes).sum();
+        run.begin(run.phases.len() + 2, Stage { name: "tokenizing".into(), total, ..Stage::default() });
         run.shared.look(&self.tokens)?;
         run.in_parallel(&run.mine().collect::<Vec<_>>(), |part| self.part(&tokenizer, part))?;
         self.wait("tokenizing", |part| self.fit_file(part))?;
         if let Some(settings) = &run.recipe.shards {
             let plan = self.plan(settings, &tokenizer)?;
             let total = plan.sources().iter().map(|mixed| mixed.tokens() + mixed.source.held_out.tokens).sum();
-            run.progress.stage("packing tokens", total);
+            let stage = Stage { name: "packing tokens".into(), total, unit: Unit::Tokens, ..Stage::default() };
+            run.begin(run.phases.len() + 3, stage);
             let workers =
                 Workers { rank: run.options.rank, world: run.options.world, threads: run.options.threads.max(1) };
             write_shards(&plan, &self.shards, workers, &|tokens| {
@@ -144,7 +147,9 @@ impl<'a> Packing<'a> {
                 return Ok(None);
             }
             let recipe = blake3::hash(run.recipe.text.as_bytes());
-            run.progress.stage("packing tokens: waiting for other machines", 0);
+            if run.options.world > 1 {
+                run.progress.stage("packing tokens: waiting for other machines");
+            }
             let shards = self.collect(&plan, recipe)?;
             return self.report(&tokenizer, Some(shards)).map(Some);
         }
@@ -177,7 +182,7 @@ impl<'a> Packing<'a> {
 
     fn wait(&self, stage: &str, file: impl Fn(usize) -> PathBuf) -> Result<(), Error> {
         if self.run.options.world > 1 {
-            self.run.progress.stage(&format!("{stage}: waiting for other machines"), 0);
+            self.run.progress.stage(&format!("{stage}: waiting for other machines"));
         }
         let files: Vec<PathBuf> = (0..self.run.parts.len()).map(file).collect();
         self.run.shared.wait(self.run.progress, &self.tokens, &files)
@@ -196,7 +201,8 @@ impl<'a> Packing<'a> {
         // The tokenizer is written last.
         if !shared.has(&file) {
             if self.run.options.rank > 0 {
-                self.run.progress.stage("waiting for the tokenizer", 0);
+                let name = "waiting for the tokenizer".to_string();
+                self.run.begin(self.run.phases.len() + 1, Stage { name, ..Stage::default() });
                 shared.wait(self.run.progress, &directory, std::slice::from_ref(&file))?;
             } else if let Some(given) = &self.settings.file {
                 let beside = given.with_file_name("tokenizer_config.json");
@@ -221,7 +227,8 @@ impl<'a> Packing<'a> {
     fn train(&self, markers: &[Marker]) -> Result<train::Trained, Error> {
         let run = self.run;
         let bytes = markers.iter().map(|marker| marker.bytes).sum();
-        run.progress.stage("counting words for the tokenizer", bytes);
+        let name = "counting words for the tokenizer".to_string();
+        run.begin(run.phases.len() + 1, Stage { name, total: bytes, ..Stage::default() });
         let mut counts = WordCounts::new(&self.settings.training, run.recipe.seed, bytes);
         for part in 0..run.parts.len() {
             // What is held out from training is no example of text either: it is in another file.
@@ -233,7 +240,7 @@ impl<'a> Packing<'a> {
                 run.progress.advance(document.text().len() as u64, 1);
             }
         }
-        run.progress.stage("training the tokenizer", 0);
+        run.progress.stage("training the tokenizer");
         counts
             .train(&self.settings.training)
             .map_err(|problem| Error::file(&run.recipe.file, format!("[tokenizer]: {problem}")))

@@ -19,6 +19,9 @@ const PART_FILES: usize = 10_000;
 /// Documents of a generator in one part.
 pub const PART_DOCUMENTS: u64 = 10_000;
 
+/// Bytes that a document of a generator counts as in progress.
+pub const GENERATED_BYTES: u64 = 500;
+
 /// A piece of a corpus that is worked on alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
@@ -31,7 +34,7 @@ pub struct Part {
     /// Bytes of the file at which its records begin; row groups of a Parquet file; numbers of a generator's documents. A part up to
     /// `u64::MAX` is the whole file; one that ends at 0 is a file without a byte.
     pub range: Range<u64>,
-    /// Bytes of the files that it stands for, to tell progress by; 0 for a generator.
+    /// Bytes of the files that it stands for, or about as many as a generator makes, to tell progress by.
     pub bytes: u64,
     /// Small files of the same source that are read after this one.
     pub small_files: Vec<Part>,
@@ -97,7 +100,7 @@ fn generated(source: u32, documents: u64, parts: &mut Vec<Part>) {
             name: String::new(),
             file: Location::nowhere(),
             range: start..end,
-            bytes: 0,
+            bytes: (end - start) * GENERATED_BYTES,
             small_files: Vec::new(),
         });
         start = end;

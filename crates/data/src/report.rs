@@ -149,15 +149,17 @@ impl Report {
         let row = |name: &str, tally: &Tally| {
             let share = 100.0 * tally.kept.bytes as f64 / tally.read.bytes.max(1) as f64;
             format!(
-                "{name:<width$} {:>10} {:>10} {:>10} {:>10} {share:>6.1} %",
+                "{name:<width$} {:>14} {:>10} {:>14} {:>10} {share:>11.1} %",
                 tally.read.documents,
                 words(tally.read.bytes),
                 tally.kept.documents,
                 words(tally.kept.bytes)
             )
         };
-        let mut lines =
-            vec![format!("{:<width$} {:>10} {:>10} {:>10} {:>10} {:>8}", "source", "read", "", "kept", "", "share")];
+        let mut lines = vec![format!(
+            "{:<width$} {:>14} {:>10} {:>14} {:>10} {:>13}",
+            "source", "documents read", "text read", "documents kept", "text kept", "share of text"
+        )];
         lines.extend(self.sources.iter().map(|source| row(&source.name, &source.tally)));
         if self.sources.len() > 1 {
             lines.push(row("all", &self.total));
@@ -167,7 +169,8 @@ impl Report {
             dropped.iter().map(|(rule, _)| *rule).chain(self.total.passed_over.keys().map(|kind| kind.as_str()));
         let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
         if !dropped.is_empty() {
-            lines.push(String::new());
+            let width = width.max(4);
+            lines.extend([String::new(), format!("{:<width$} {:>10} {:>10}  example", "rule", "documents", "text")]);
         }
         for (rule, dropped) in dropped {
             let example = dropped.samples.first().map_or(String::new(), |s| format!("  {}: {}", s.id, s.detail));
@@ -213,13 +216,25 @@ impl Packed {
         for (split, shards) in self.shards.iter().flat_map(|shards| &shards.splits) {
             let count = |f: fn(&Written) -> u64| shards.iter().map(|shard| f(&shard.written)).sum::<u64>();
             let (documents, tokens) = (count(|w| w.documents), count(|w| w.tokens));
-            lines.push(format!(
-                "{}: {tokens} tokens of {documents} documents in {} shards",
-                split.name(),
-                shards.len()
-            ));
+            let (documents, shards) = (several(documents, "document"), several(shards.len() as u64, "shard"));
+            lines.push(format!("{}: {} of {documents} in {shards}", split.name(), several(tokens, "token")));
         }
         lines
+    }
+}
+
+/// A number of things.
+fn several(count: u64, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A number that fits below an axis.
+fn short(number: f64) -> String {
+    match number {
+        n if n >= 1e9 => format!("{:.1} G", n / 1e9),
+        n if n >= 1e6 => format!("{:.1} M", n / 1e6),
+        n if n >= 1e4 => format!("{:.0} k", n / 1e3),
+        n => format!("{n:.0}"),
     }
 }
 
@@ -238,6 +253,7 @@ fn words(bytes: u64) -> String {
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.add_filter("bytes", words);
+    environment.add_filter("several", several);
     environment.add_filter("percent", |part: f64, whole: f64| format!("{:.1}", 100.0 * part / whole.max(1.0)));
     for (name, text) in
         [("report.html", include_str!("templates/report.html")), ("card.md", include_str!("templates/card.md"))]
@@ -257,6 +273,8 @@ fn lengths_plot(read: &Lengths, kept: &Lengths) -> String {
         root.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&root)
             .margin(8)
+            // The last label is centred below its tick.
+            .margin_right(40)
             .x_label_area_size(36)
             .y_label_area_size(64)
             .build_cartesian_2d(0f64..bins as f64, 0f64..most as f64 * 1.05)?;
@@ -264,8 +282,9 @@ fn lengths_plot(read: &Lengths, kept: &Lengths) -> String {
             .configure_mesh()
             .x_desc("bytes of a document")
             .y_desc("documents")
-            .x_label_formatter(&|x| words(2f64.powf(*x) as u64))
-            .y_label_formatter(&|y| format!("{y:.0}"))
+            .max_light_lines(0)
+            .x_label_formatter(&|x| if x.fract() == 0.0 { words(2f64.powf(*x) as u64) } else { String::new() })
+            .y_label_formatter(&|y| if y.fract() == 0.0 { short(*y) } else { String::new() })
             .draw()?;
         for (lengths, colour, label) in [(read, RGBColor(150, 150, 150), "read"), (kept, RGBColor(0, 90, 180), "kept")]
         {

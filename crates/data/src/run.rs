@@ -12,9 +12,9 @@ use crate::ids::{self, EqualIds};
 use crate::join::pairs::{self, PairFinder};
 use crate::join::{self, PartDecisions};
 use crate::packing::Packing;
-use crate::part::Part;
+use crate::part::{GENERATED_BYTES, Part};
 use crate::phase::{self, Marker, Originals, Passage, Phase};
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::readers::Item;
 use crate::recipe::{Entry, Recipe};
 use crate::report::Report;
@@ -222,18 +222,24 @@ impl<'a> Run<'a> {
             _ => self.phases[at - 1].marker(part).map_or(0, |marker| marker.bytes),
         };
         let (passed, to_do): (Vec<usize>, Vec<usize>) = self.mine().partition(|&part| self.has_passed(phase, part));
-        let name = format!("{} of {}: {}", at + 1, self.phases.len(), phase.describe());
-        self.progress.stage(&name, self.mine().map(bytes).sum());
-        self.progress.advance(passed.iter().map(|&part| bytes(part)).sum(), 0);
+        let name = phase.describe();
+        let (total, before) = (self.mine().map(bytes).sum(), passed.iter().map(|&part| bytes(part)).sum());
+        self.begin(at + 1, Stage { name: name.clone(), total, before, ..Stage::default() });
         passed.iter().try_for_each(|&part| self.share(phase, part))?;
         self.in_parallel(&to_do, |part| {
             self.part(at, part, bytes(part), &decisions)?;
             self.share(phase, part)
         })?;
         if self.options.world > 1 {
-            self.progress.stage(&format!("{name}: waiting for other machines"), 0);
+            self.progress.stage(&format!("{name}: waiting for other machines"));
         }
         self.shared.wait_until(self.progress, &phase.directory, || self.is_whole(at))
+    }
+
+    /// Tells that a phase begins, of all that the recipe has: those of its steps, then tokenizer, tokens and shards.
+    pub(crate) fn begin(&self, phase: usize, stage: Stage) {
+        let packing = usize::from(self.recipe.tokenizer.is_some()) * 2 + usize::from(self.recipe.shards.is_some());
+        self.progress.phase(Stage { phase, phases: self.phases.len() + packing, ..stage });
     }
 
     /// Whether a part is one of this machine. On a file system that all see, every machine can tell of each part.
@@ -298,8 +304,9 @@ impl<'a> Run<'a> {
         let mut passage = Passage::begin(phase, (part, source), self.recipe, memory, self.progress)?;
         let mut shown = 0;
         // Compressed files give more bytes than they have: the bar stops at their size.
+        let is_generated = at == 0 && self.recipe.sources[source].generate.is_some();
         let mut show = |text: usize| {
-            let step = (text as u64).min(bytes - shown);
+            let step = if is_generated { GENERATED_BYTES } else { text as u64 }.min(bytes - shown);
             shown += step;
             self.progress.advance(step, 1);
         };
@@ -307,6 +314,7 @@ impl<'a> Run<'a> {
             origin::read(self.recipe, &self.parts[part], &mut |item| match item {
                 Item::Document(document) => {
                     show(document.text().len());
+                    self.progress.read(document.text().len());
                     passage.tally.read(&document, &self.recipe.sources[source].keep);
                     passage.step(document)
                 }
@@ -337,7 +345,7 @@ impl<'a> Run<'a> {
         let join = entry.joined().expect("a phase ends with a join");
         let finder = self.pair_finder.filter(|_| self.options.rank == 0 && join.of_pairs().is_some());
         let place = finder.map_or(String::new(), |finder| format!(", {}", finder.describe()));
-        self.progress.stage(&format!("{}: comparing all documents{place}", entry.name), 0);
+        self.progress.stage(&format!("{}: comparing all documents{place}", entry.name));
         if self.options.rank > 0 {
             self.shared.wait(self.progress, &directory, &[directory.join("done")])?;
             self.mine().try_for_each(|part| self.shared.fetch(&path(part)))?;

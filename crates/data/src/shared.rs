@@ -183,7 +183,8 @@ impl Shared {
     pub fn publish(&self, manifest: &Manifest, progress: &Progress) -> Result<(), Error> {
         let Some(folder) = &self.folder else { return Ok(()) };
         folder.delete(MANIFEST)?;
-        progress.stage("putting the dataset into the store", manifest.files.iter().map(|file| file.bytes).sum());
+        let total = manifest.files.iter().map(|file| file.bytes).sum();
+        progress.part_of_phase("putting the dataset into the store", total);
         for file in &manifest.files {
             progress.check()?;
             folder.put(&file.path, &self.local.join(&file.path))?;

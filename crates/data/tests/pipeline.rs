@@ -8,7 +8,7 @@ use std::time::Duration;
 use farthing_data::documents::Reader;
 use farthing_data::generators::manual::Manual;
 use farthing_data::preview::{Effect, StepPreview, preview};
-use farthing_data::progress::Progress;
+use farthing_data::progress::{Progress, Stage, Unit};
 use farthing_data::recipe::Recipe;
 use farthing_data::report::Report;
 use farthing_data::run::{Options, Run};
@@ -674,6 +674,40 @@ fn all_missing_files_are_told_together() {
     let text = format!("name = \"a\"\n{}", source("s", "texts"));
     let error = make(&recipe(folder.path(), &text), options(&folder.path().join("out"), 1)).unwrap_err().to_string();
     assert!(error.ends_with("texts: a folder; source s needs files, such as \"texts/**/*\""), "{error}");
+}
+
+/// Phases count up to the last, tokenizer and shards among them, and what is begun without a known end has no total.
+#[test]
+fn progress_tells_the_phase_and_how_many_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let recipe = recipe(folder.path(), RECIPE);
+    let progress = Progress::default();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watch = || {
+            let mut seen: Vec<Stage> = Vec::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let stage = progress.snapshot().stage;
+                if seen.last() != Some(&stage) {
+                    seen.push(stage);
+                }
+            }
+            seen
+        };
+        let watcher = scope.spawn(watch);
+        Run::plan(&recipe, options(&folder.path().join("out"), 2), &progress).unwrap().make().unwrap();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    let last = progress.snapshot();
+    assert_eq!((last.stage.phase, last.stage.phases, last.stage.unit), (5, 5, Unit::Tokens));
+    assert_eq!(last.done, last.stage.total);
+    assert!(seen.is_sorted_by_key(|stage| stage.phase), "{seen:#?}");
+    let trained = seen.iter().filter(|stage| stage.name == "training the tokenizer");
+    assert!(trained.clone().count() > 0 && trained.clone().all(|s| s.total == 0 && s.phase == 3), "{seen:#?}");
+    let text: u64 = (0..7).map(|i| std::fs::metadata(folder.path().join(format!("book-{i}.txt"))).unwrap().len()).sum();
+    assert!(progress.bytes_read() > text);
 }
 
 #[test]
