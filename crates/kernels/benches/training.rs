@@ -5,8 +5,10 @@
 
 use std::time::Instant;
 
-use farthing_kernels::training::{Factor, Gemm, Precision, bf16_products, gemm};
-use farthing_kernels::*;
+use farthing_kernels::training::{
+    Factor, Gemm, Packed, Precision, Shape, attention, attention_backward, bf16_products, gemm,
+};
+use farthing_kernels::{Pool, instruction_set, measure};
 
 const TOKENS: usize = 4096;
 
@@ -72,6 +74,39 @@ fn layer(pass: Pass, (inner, outer): (usize, usize), lists: Vec<Vec<u32>>, bf16:
     }
 }
 
+/// Attention over documents of about so many tokens, or its backward. The operations are those of scores that are seen.
+fn documents(length: usize, backward: bool) -> Case {
+    const SHAPE: Shape = Shape { heads: 8, kv_heads: 8, key: 48, value: 32, scale: 0.144, window: None };
+    let Shape { heads, key, value, .. } = SHAPE;
+    let (mut documents, mut at) = (Vec::new(), 0);
+    while at < TOKENS {
+        let end = (at + length * (3 + documents.len() % 3) / 4).min(TOKENS);
+        documents.push(at..end);
+        at = end;
+    }
+    let pairs: usize = documents.iter().map(|d| d.len() * (d.len() + 1) / 2).sum();
+    let widths = if backward { 3 * key + 2 * value } else { key + value };
+    let (q, k, v) = (numbers(TOKENS * heads * key), numbers(TOKENS * heads * key), numbers(TOKENS * heads * value));
+    let (mut out, mut log_sums) = (v.clone(), vec![0.0; TOKENS * heads]);
+    let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
+    let d_out = v.clone();
+    let run = move |pool: &Pool| {
+        let x = Packed { q: &q, k: &k, v: &v, documents: &documents };
+        if backward {
+            attention_backward(pool, SHAPE, x, (&out, &log_sums), &d_out, (&mut dq, &mut dk, &mut dv));
+        } else {
+            attention(pool, SHAPE, x, &mut out, &mut log_sums);
+        }
+    };
+    Case {
+        name: format!("f32 attention of {length}{}", if backward { ", backward" } else { "" }),
+        operations: 2.0 * (heads * pairs * widths) as f64,
+        bf16: false,
+        run: Box::new(run),
+        seconds: Vec::new(),
+    }
+}
+
 fn main() {
     farthing_kernels::instruction_set_from_env().expect("an instruction set of this processor");
     let threads = std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
@@ -93,6 +128,9 @@ fn main() {
             let lists = (0..16).map(|expert| list(expert).map(|t| t as u32).collect()).collect();
             cases.push(layer(pass, (320, 192), lists, bf16));
         }
+    }
+    for length in [200, 1024] {
+        cases.extend([false, true].map(|backward| documents(length, backward)));
     }
     cases.retain(|case| case.name.contains(&wanted));
     let mut peaks = [Vec::new(), Vec::new()];

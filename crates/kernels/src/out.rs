@@ -39,6 +39,18 @@ impl<'a> SharedOut<'a> {
     }
 }
 
+impl SharedOut<'_> {
+    /// As `part`, with the columns numbered from the part's first.
+    ///
+    /// # Safety
+    /// As of `part`.
+    pub(crate) unsafe fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Out<'_> {
+        // SAFETY: asked of the caller.
+        let part = unsafe { self.part(rows, columns) };
+        Out { columns: 0..part.columns.len(), ..part }
+    }
+}
+
 /// A part of an output that is one thread's alone: rows, numbered from the part's first, of some columns, numbered as the output's.
 pub(crate) struct Out<'a> {
     ptr: *mut f32,
@@ -82,5 +94,13 @@ impl<'a> Out<'a> {
         let at = self.check(row, col, len);
         // SAFETY: within the part by `check`, and this thread's alone.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(at), len) }
+    }
+
+    /// Some of its rows and columns, these and the block's own numbered from the first.
+    pub(crate) fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Out<'_> {
+        assert!(rows.start <= rows.end && rows.end <= self.rows);
+        assert!(columns.start <= columns.end && columns.end <= self.columns.len());
+        let ptr = self.ptr.wrapping_add(rows.start * self.stride + columns.start);
+        Out { ptr, rows: rows.len(), stride: self.stride, columns: 0..columns.len(), lives: PhantomData }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::attend::Shape;
 use crate::panels::Hints;
 use crate::training::Kernel;
+use crate::training::scores::Tile;
 use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
 /// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
@@ -26,6 +27,10 @@ pub struct Table {
     pub(crate) sigmoid: unsafe fn(&mut [f32]),
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
+    /// See `training::scores`.
+    pub(crate) exponentials: unsafe fn(Tile, &mut [[f32; 2]], &mut [f32], usize),
+    pub(crate) gradients: unsafe fn(Tile, &mut [f32], &[[f32; 2]]),
+    pub(crate) dot: unsafe fn(&[f32], &[f32]) -> f32,
     /// Products of f32 matrices, and those whose numbers are rounded to bf16.
     pub(crate) f32: Kernel,
     pub(crate) bf16: Kernel,
@@ -57,6 +62,7 @@ macro_rules! kernels {
         use $crate::products::{SCRATCH, ProductScratch};
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use $crate::training::kernel;
+        use $crate::training::scores::Tile;
         use $crate::training::multiply::{Floats, $bf16};
         use std::ops::Range;
         // A function for each block format: one of all formats takes the compiler minutes. Floats are faster within.
@@ -95,6 +101,11 @@ macro_rules! kernels {
             fn sigmoid(x: &mut [f32]) = $crate::elements::sigmoid($isa, x);
             fn softmax(x: &mut [f32]) = $crate::elements::softmax($isa, x);
             fn add_scaled(out: &mut [f32], x: &[f32], a: f32) = $crate::elements::add_scaled($isa, out, x, a);
+            fn exponentials(tile: Tile, state: &mut [[f32; 2]], acc: &mut [f32], value: usize) =
+                $crate::training::scores::exponentials($isa, tile, state, acc, value);
+            fn gradients(tile: Tile, d_weights: &mut [f32], rows: &[[f32; 2]]) =
+                $crate::training::scores::gradients($isa, tile, d_weights, rows);
+            fn dot(a: &[f32], b: &[f32]) -> f32 = $crate::training::scores::dot($isa, a, b);
             fn spin_int8(rounds: u64) -> i64 = $crate::spin::spin_int8($isa, rounds);
             fn spin_f32(rounds: u64) -> f32 = $crate::spin::spin_f32($isa, rounds);
         }
@@ -113,6 +124,9 @@ macro_rules! kernels {
             sigmoid,
             softmax,
             add_scaled,
+            exponentials,
+            gradients,
+            dot,
             f32: kernel!($V, $isa, Floats, Floats $(, $feature)?),
             bf16: kernel!($V, $isa, $bf16, $bf16 $(, $feature)?),
             spin_int8,

@@ -9,6 +9,10 @@ use crate::vectors::{Vectors, array};
 #[derive(Clone, Copy)]
 pub struct Factor<'a> {
     x: &'a [f32],
+    /// Numbers from one row to the next.
+    stride: usize,
+    /// The first column and their number.
+    first: usize,
     cols: usize,
     list: Option<&'a [u32]>,
     transposed: bool,
@@ -18,30 +22,36 @@ impl<'a> Factor<'a> {
     /// Rows of so many columns.
     pub fn new(x: &'a [f32], cols: usize) -> Factor<'a> {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "whole rows");
-        Factor { x, cols, list: None, transposed: false }
+        Factor { x, stride: cols, first: 0, cols, list: None, transposed: false }
     }
 
     /// Only these of its rows, in this order.
     pub fn rows(self, list: &'a [u32]) -> Factor<'a> {
-        assert!(list.iter().all(|&row| (row as usize) < self.x.len() / self.cols), "rows of the matrix");
+        assert!(list.iter().all(|&row| (row as usize) < self.x.len() / self.stride), "rows of the matrix");
         Factor { list: Some(list), ..self }
     }
 
-    /// Its transposition (of the selected rows).
+    /// Only these of its columns.
+    pub fn columns(self, columns: Range<usize>) -> Factor<'a> {
+        assert!(!self.transposed && columns.start <= columns.end && columns.end <= self.cols, "columns of the matrix");
+        Factor { first: self.first + columns.start, cols: columns.len(), ..self }
+    }
+
+    /// Its transposition (of the selected rows and columns).
     pub fn t(self) -> Factor<'a> {
         Factor { transposed: !self.transposed, ..self }
     }
 
     /// Rows and columns of what it stands for.
     pub(super) fn shape(&self) -> (usize, usize) {
-        let rows = self.list.map_or(self.x.len() / self.cols, <[u32]>::len);
+        let rows = self.list.map_or(self.x.len() / self.stride, <[u32]>::len);
         if self.transposed { (self.cols, rows) } else { (rows, self.cols) }
     }
 
     #[inline(always)]
     fn row(&self, row: usize) -> &'a [f32] {
         let row = self.list.map_or(row, |list| list[row] as usize);
-        &self.x[row * self.cols..][..self.cols]
+        &self.x[row * self.stride + self.first..][..self.cols]
     }
 
     /// Pack panels of some rows of what it stands for, the columns `ks`: each `[word][width]`. Lanes past the rows are undefined, numbers

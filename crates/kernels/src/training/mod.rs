@@ -2,13 +2,16 @@
 //! its backward, and the backward of single rows.
 
 mod attention;
+mod attention_backward;
 mod factor;
 mod gemm;
 pub(crate) mod multiply;
 mod rows;
+pub(crate) mod scores;
 pub(crate) mod tiles;
 
-pub use attention::{Packed, Shape, attention, attention_backward};
+pub use attention::{Packed, Shape, attention};
+pub use attention_backward::attention_backward;
 pub use factor::Factor;
 pub use gemm::{Gemm, Precision, bf16_products, gemm};
 pub(crate) use gemm::{Kernel, kernel};
