@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::attend::Shape;
 use crate::panels::Hints;
-use crate::training::Kernel;
 use crate::training::scores::Tile;
+use crate::training::{AdamW, Kernel};
 use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
 /// Kernels of one instruction set, all compiled from the same source. Calling one is safe where the set exists.
@@ -31,6 +31,12 @@ pub struct Table {
     pub(crate) exponentials: unsafe fn(Tile, &mut [[f32; 2]], &mut [f32], usize),
     pub(crate) gradients: unsafe fn(Tile, &mut [f32], &[[f32; 2]]),
     pub(crate) dot: unsafe fn(&[f32], &[f32]) -> f32,
+    /// See `training::rows`.
+    pub(crate) rms_norm_backward: unsafe fn((&[f32], &[f32], f32), &[f32], &mut [f32], &mut [f32]),
+    pub(crate) silu_mul_backward: unsafe fn(&mut [f32], &mut [f32], &[f32]),
+    pub(crate) cross_entropy: unsafe fn(&mut [f32], usize, f32) -> f32,
+    pub(crate) adamw: unsafe fn(&AdamW, &mut [f32], &[f32], (&mut [f32], &mut [f32])),
+    pub(crate) sum_of_squares: unsafe fn(&[f32]) -> f64,
     /// Products of f32 matrices, and those whose numbers are rounded to bf16.
     pub(crate) f32: Kernel,
     pub(crate) bf16: Kernel,
@@ -61,7 +67,7 @@ macro_rules! kernels {
         use $crate::panels::Hints;
         use $crate::products::{SCRATCH, ProductScratch};
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
-        use $crate::training::kernel;
+        use $crate::training::{AdamW, kernel};
         use $crate::training::scores::Tile;
         use $crate::training::multiply::{Floats, $bf16};
         use std::ops::Range;
@@ -106,6 +112,15 @@ macro_rules! kernels {
             fn gradients(tile: Tile, d_weights: &mut [f32], rows: &[[f32; 2]]) =
                 $crate::training::scores::gradients($isa, tile, d_weights, rows);
             fn dot(a: &[f32], b: &[f32]) -> f32 = $crate::training::scores::dot($isa, a, b);
+            fn rms_norm_backward(x: (&[f32], &[f32], f32), dy: &[f32], dx: &mut [f32], d_weight: &mut [f32]) =
+                $crate::training::rows::norm_backward($isa, x, dy, dx, d_weight);
+            fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_hidden: &[f32]) =
+                $crate::training::rows::gated_backward($isa, gate, up, d_hidden);
+            fn cross_entropy(logits: &mut [f32], target: usize, weight: f32) -> f32 =
+                $crate::training::rows::loss($isa, logits, target, weight);
+            fn adamw(settings: &AdamW, weights: &mut [f32], gradient: &[f32], moments: (&mut [f32], &mut [f32])) =
+                $crate::training::rows::step(settings, weights, gradient, moments);
+            fn sum_of_squares(x: &[f32]) -> f64 = $crate::training::rows::squares(x);
             fn spin_int8(rounds: u64) -> i64 = $crate::spin::spin_int8($isa, rounds);
             fn spin_f32(rounds: u64) -> f32 = $crate::spin::spin_f32($isa, rounds);
         }
@@ -127,6 +142,11 @@ macro_rules! kernels {
             exponentials,
             gradients,
             dot,
+            rms_norm_backward,
+            silu_mul_backward,
+            cross_entropy,
+            adamw,
+            sum_of_squares,
             f32: kernel!($V, $isa, Floats, Floats $(, $feature)?),
             bf16: kernel!($V, $isa, $bf16, $bf16 $(, $feature)?),
             spin_int8,

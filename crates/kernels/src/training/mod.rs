@@ -6,7 +6,7 @@ mod attention_backward;
 mod factor;
 mod gemm;
 pub(crate) mod multiply;
-mod rows;
+pub(crate) mod rows;
 pub(crate) mod scores;
 pub(crate) mod tiles;
 
@@ -15,5 +15,5 @@ pub use attention_backward::attention_backward;
 pub use factor::Factor;
 pub use gemm::{Gemm, Precision, bf16_products, gemm};
 pub(crate) use gemm::{Kernel, kernel};
-pub use rows::{cross_entropy, rms_norm_backward, silu_mul_backward};
+pub use rows::{AdamW, adamw, cross_entropy, rms_norm_backward, silu_mul_backward, sum_of_squares};
 pub(crate) use tiles::Part;
