@@ -23,6 +23,7 @@ mod models;
 mod notify;
 mod plot;
 mod pull;
+mod quantize;
 mod remote;
 mod serve;
 mod show;
@@ -97,6 +98,7 @@ enum Command {
     Bench(bench::Arguments),
     #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
+    Quantize(quantize::Arguments),
     Data(data::Arguments),
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
@@ -190,6 +192,7 @@ fn main() -> ExitCode {
         Command::Doctor(a) => a.json,
         Command::Bench(a) => a.json,
         Command::Loss(a) => a.json,
+        Command::Quantize(a) => a.json,
         Command::Data(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Serve(a) => a.logs_json(),
@@ -213,6 +216,7 @@ fn main() -> ExitCode {
         Command::Doctor(a) => doctor::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Loss(a) => loss::run(a),
+        Command::Quantize(a) => quantize::run(a),
         Command::Data(a) => data::run(a),
         Command::Tokenize(a) => tokenize::run(a),
         Command::Trace(a) => trace::run(a),

@@ -1,5 +1,6 @@
 //! Why something could not be done, in one line each.
 
+use convert::ConvertError;
 use engine::{EngineError, SamplingError, SubmitError};
 use hub::HubError;
 use model::checkpoint::CheckpointError;
@@ -18,6 +19,9 @@ pub enum Error {
     /// The checkpoint cannot be read or run.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A model cannot be written in another format.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
     /// The model needs more memory than is available.
     #[error("it needs {needs}, but {available} are available; {advice}")]
     DoesNotFit {

@@ -254,6 +254,14 @@ fn open_directory(path: &Path) -> Result<Checkpoint, CheckpointError> {
     Ok(checkpoint)
 }
 
+/// The configuration of a Hugging Face directory.
+///
+/// # Errors
+/// A file that is not there or no JSON object.
+pub fn configuration(directory: &Path) -> Result<serde_json::Value, CheckpointError> {
+    crate::settings::read_json(&directory.join("config.json"), serde_json::Value::is_object, "a JSON object")
+}
+
 /// Ids that a configuration names must be tokens.
 fn known_ids(path: &Path, generation: &Generation, vocab: usize) -> Result<(), CheckpointError> {
     let named = generation

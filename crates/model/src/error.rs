@@ -84,11 +84,13 @@ fn and_others(others: usize) -> String {
 }
 
 impl CheckpointError {
-    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+    /// Bytes that cannot be what they claim.
+    pub fn damaged(path: &Path, what: impl Into<String>) -> Self {
         CheckpointError::Damaged { path: path.to_path_buf(), what: what.into() }
     }
 
-    pub(crate) fn unsupported(path: &Path, what: impl Into<String>) -> Self {
+    /// Sound, but not for this program.
+    pub fn unsupported(path: &Path, what: impl Into<String>) -> Self {
         CheckpointError::Unsupported { path: path.to_path_buf(), what: what.into() }
     }
 

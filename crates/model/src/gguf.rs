@@ -1,6 +1,7 @@
 //! GGUF v2 and v3, one file or split: metadata and tensor table. Every count is checked before it is believed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,6 +81,65 @@ impl Value {
             _ => None,
         }
     }
+}
+
+/// A metadata value to write, by its type in the file.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the names are the types
+pub enum TypedValue {
+    U32(u32),
+    U64(u64),
+    F32(f32),
+    Bool(bool),
+    Text(String),
+    I32s(Vec<i32>),
+    F32s(Vec<f32>),
+    Texts(Vec<String>),
+    /// Type and value as they stand in another file.
+    Bytes(Vec<u8>),
+}
+
+impl TypedValue {
+    /// Type and value as a file has them.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        fn number(out: &mut Vec<u8>, kind: u32, bytes: &[u8]) {
+            out.extend(kind.to_le_bytes());
+            out.extend(bytes);
+        }
+        fn array(out: &mut Vec<u8>, kind: u32, length: usize) {
+            number(out, 9, &kind.to_le_bytes());
+            out.extend((length as u64).to_le_bytes());
+        }
+        match self {
+            TypedValue::U32(v) => number(out, 4, &v.to_le_bytes()),
+            TypedValue::U64(v) => number(out, 10, &v.to_le_bytes()),
+            TypedValue::F32(v) => number(out, 6, &v.to_le_bytes()),
+            TypedValue::Bool(v) => number(out, 7, &[u8::from(*v)]),
+            TypedValue::Text(v) => {
+                out.extend(8u32.to_le_bytes());
+                write_text(out, v);
+            }
+            TypedValue::I32s(all) => {
+                array(out, 5, all.len());
+                all.iter().for_each(|v| out.extend(v.to_le_bytes()));
+            }
+            TypedValue::F32s(all) => {
+                array(out, 6, all.len());
+                all.iter().for_each(|v| out.extend(v.to_le_bytes()));
+            }
+            TypedValue::Texts(all) => {
+                array(out, 8, all.len());
+                all.iter().for_each(|v| write_text(out, v));
+            }
+            TypedValue::Bytes(bytes) => out.extend(bytes),
+        }
+    }
+}
+
+/// Text as a file has it: its length, then its bytes.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
 }
 
 struct Reader<'a> {
@@ -219,11 +279,18 @@ pub(crate) fn shown(value: Option<&Value>) -> String {
     value.map_or_else(|| "absent".to_string(), Value::shown)
 }
 
+/// The number of a format in the table of tensors; `None` for FP8, which these files have not.
+pub fn type_number(format: Format) -> Option<u32> {
+    TYPES.iter().position(|&name| name == format.name()).map(|number| number as u32)
+}
+
 /// Metadata of a GGUF file.
 pub struct Metadata {
     pub(crate) path: PathBuf,
     /// All keys.
     pub values: BTreeMap<String, Value>,
+    /// All keys in the file's order, with the bytes of their type and value in the file.
+    pub places: Vec<(String, Range<usize>)>,
     /// Its keys begin with it.
     pub(crate) architecture: String,
 }
@@ -244,11 +311,13 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
     let path = mapping.path();
     let mut r = Reader { path, bytes: mapping.bytes(), at: 0, elements: 0 };
     let (tensor_count, key_count) = r.header()?;
-    let mut values = BTreeMap::new();
+    let (mut values, mut places) = (BTreeMap::new(), Vec::new());
     for _ in 0..key_count {
         let key = r.text(NAME_BYTES_MAX)?;
+        let start = r.at;
         let kind = r.u32()?;
         let value = r.value(kind)?;
+        places.push((key.clone(), start..r.at));
         if values.insert(key.clone(), value).is_some() {
             return Err(r.damaged(format!("key {key} is there twice")));
         }
@@ -271,7 +340,7 @@ pub fn read_mapped(mapping: &Arc<Mapping>, tensors: &mut Tensors) -> Result<Meta
             return Err(r.damaged(format!("general.architecture is {}; it must be a text", shown(other))));
         }
     };
-    Ok(Metadata { path: path.to_path_buf(), values, architecture })
+    Ok(Metadata { path: path.to_path_buf(), values, places, architecture })
 }
 
 impl Reader<'_> {

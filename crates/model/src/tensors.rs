@@ -280,6 +280,16 @@ impl Tensors {
         Ok((0..count).map(|i| all.view(i * rows, rows)).collect())
     }
 
+    /// A tensor of any shape as the matrix of its rows, with its factors where it is FP8.
+    ///
+    /// # Errors
+    /// A name that is not there, a format that is not read, or factors that are missing.
+    pub fn rows(&self, name: &str) -> Result<Weight, CheckpointError> {
+        let tensor = self.find(name)?;
+        let rows = tensor.shape.iter().rev().skip(1).product();
+        self.weight(name, tensor, [rows, tensor.shape.last().copied().unwrap_or(1)], Depth::Numbers)
+    }
+
     /// A tensor of this shape, widened to f32.
     pub(crate) fn numbers(&self, name: &str, shape: &[usize], depth: Depth) -> Result<Vec<f32>, CheckpointError> {
         let tensor = self.find(name)?;

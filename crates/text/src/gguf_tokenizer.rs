@@ -40,8 +40,8 @@ pub struct Vocabulary {
 /// Longest piece that merges are looked for in: the ways to cut a piece grow with its square.
 const PIECE_BYTES_MAX: usize = 1024;
 
-const CONTROL: i64 = 3;
-const USER_DEFINED: i64 = 4;
+pub(crate) const CONTROL: i64 = 3;
+pub(crate) const USER_DEFINED: i64 = 4;
 
 /// What depends on the kind of tokenizer.
 struct Parts {

@@ -7,6 +7,7 @@ pub mod detokenizer;
 pub mod ends;
 pub mod families;
 mod gguf_tokenizer;
+mod gguf_vocabulary;
 pub mod grammar;
 mod growth;
 mod least;

@@ -6,6 +6,7 @@ mod hf;
 pub(crate) mod names;
 pub mod purpose;
 mod rows;
+pub mod to_gguf;
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test uses its part
 
 #[path = "../twins/mod.rs"]
-mod twins;
+pub mod twins;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
