@@ -1,6 +1,7 @@
 //! The binary as a person or a script uses it, with the bundled model.
 
 mod mistakes;
+mod quantize;
 mod running;
 mod stopping;
 #[path = "../../../model/tests/twins/mod.rs"]
