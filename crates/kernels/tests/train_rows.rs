@@ -139,7 +139,7 @@ fn adamw_is_its_formula() {
                 let ends = [1.0 - beta1.powf(step.into()), 1.0 - beta2.powf(step.into())];
                 let update = m[i] / ends[0] / ((v[i] / ends[1]).sqrt() + eps);
                 // Where the sign of a moment is open, so is whether the weight decays.
-                if !cautious || m[i] * w[i] > 0.0 {
+                if !cautious || m[i] * w[i] >= 0.0 {
                     w[i] *= 1.0 - rate * decay;
                 }
                 w[i] -= rate * update;

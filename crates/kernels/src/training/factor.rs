@@ -126,6 +126,12 @@ impl<'a> Factor<'a> {
             let word = pair * (2 / M::NUMBERS);
             let count = (2 / M::NUMBERS).min(words - word);
             let (even, odd) = (self.row(k), if k + 1 < end { self.row(k + 1) } else { &[] });
+            // Rows are too short for the processor to see that another follows.
+            for ahead in [k + AHEAD, k + AHEAD + 1] {
+                if ahead < end {
+                    self.row(ahead)[lanes.clone()].chunks(16).for_each(|line| isa.prefetch(line));
+                }
+            }
             for (i, from) in lanes.clone().step_by(panels.width).enumerate() {
                 let width = panels.width_of(lanes.end - from);
                 let panel = &mut packed[i * panels.stride + word * width..];
@@ -140,6 +146,9 @@ impl<'a> Factor<'a> {
         }
     }
 }
+
+/// Rows that are asked for before they are packed.
+const AHEAD: usize = 16;
 
 /// Numbers of a row from one on, zeros past its end.
 #[inline(always)]

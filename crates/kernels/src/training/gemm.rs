@@ -88,7 +88,7 @@ pub fn bf16_products() -> bool {
 /// Rows of a part at most: those that are packed stay in the second cache.
 const ROWS_MAX: usize = 192;
 /// Rows and columns of a part where there are few parts: packing should stay a small share of the work.
-const ROWS_FEW: usize = 96;
+const ROWS_FEW: usize = 48;
 const COLUMNS_FEW: usize = 128;
 /// Parts for each thread, where products are large enough.
 const PARTS_A_THREAD: usize = 4;
@@ -131,7 +131,7 @@ impl Sizes {
         let rows = m.div_ceil(m.div_ceil(most)).next_multiple_of(12);
         let columns = (work / (rows * k)).max(COLUMNS_FEW);
         // About equal parts.
-        let columns = n.div_ceil(n.div_ceil(columns)).next_multiple_of(kernel.columns);
+        let columns = n.div_ceil(((n + columns / 2) / columns).max(1)).next_multiple_of(kernel.columns);
         (rows, columns)
     }
 }

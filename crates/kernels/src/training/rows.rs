@@ -50,7 +50,7 @@ pub struct AdamW {
     pub eps: f32,
     /// Weight decay, multiplied by the learning rate.
     pub decay: f32,
-    /// Whether weights decay only where the step makes them smaller too (arXiv 2510.12402).
+    /// Whether weights decay only where the step does not make them larger (arXiv 2510.12402).
     pub cautious: bool,
     /// Steps taken, this one included.
     pub step: u32,
@@ -195,7 +195,7 @@ pub(crate) fn step(settings: &AdamW, weights: &mut [f32], gradient: &[f32], (fir
         let g = g * scale;
         *m += (g - *m) * (1.0 - beta1);
         *v = *v * beta2 + g * g * (1.0 - beta2);
-        let decays = !cautious || *m * *w > 0.0;
+        let decays = !cautious || *m * *w >= 0.0;
         let held = if decays { *w * kept } else { *w };
         *w = held - size * (*m / (v.sqrt() / root + eps));
     }
