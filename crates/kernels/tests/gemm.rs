@@ -109,8 +109,8 @@ fn rounded(x: f32) -> f32 {
     out[0]
 }
 
-/// Sizes about those of tiles, panels and ranges of the inner dimension; nothing, and one.
-const SIZES: [(usize, usize, usize); 14] = [
+/// Sizes about those of tiles, panels, ranges and stretches of the inner dimension; nothing, and one.
+const SIZES: [(usize, usize, usize); 15] = [
     (1, 1, 1),
     (0, 5, 3),
     (5, 0, 3),
@@ -125,6 +125,7 @@ const SIZES: [(usize, usize, usize); 14] = [
     (200, 300, 40),
     (97, 129, 67),
     (4, 4, 1100),
+    (20, 40, 4701),
 ];
 
 #[test]
@@ -172,7 +173,7 @@ fn products_are_their_definition_on_every_instruction_set() {
 #[test]
 fn bits_do_not_depend_on_threads_or_company() {
     let mut random = Random(5);
-    let sizes = [(700, 320, 300), (64, 40, 5), (33, 1000, 1300), (1, 1, 2000), (8, 8, 8)];
+    let sizes = [(700, 320, 300), (64, 40, 5), (33, 1000, 1300), (1, 1, 2000), (30, 48, 5000), (8, 8, 8)];
     let products: Vec<Product> = sizes.iter().map(|&size| Product::new(size, random.below(32), &mut random)).collect();
     for precision in PRECISIONS {
         let alone = Pool::new(1);

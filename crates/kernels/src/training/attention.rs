@@ -113,7 +113,7 @@ impl Products {
         add: bool,
         out: &mut Out,
     ) {
-        let part = Part { a, b, columns, inner, depth: inner, add };
+        let part = Part { a, left: None, b, columns, inner: 0..inner, depth: inner, add };
         // SAFETY: the table holds only functions whose instruction set this processor has.
         unsafe { (self.0.f32.product)(&part, rows, 0..columns, out) }
     }

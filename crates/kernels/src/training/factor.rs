@@ -42,6 +42,10 @@ impl<'a> Factor<'a> {
         Factor { transposed: !self.transposed, ..self }
     }
 
+    pub(super) fn transposed(&self) -> bool {
+        self.transposed
+    }
+
     /// Rows and columns of what it stands for.
     pub(super) fn shape(&self) -> (usize, usize) {
         let rows = self.list.map_or(self.x.len() / self.stride, <[u32]>::len);

@@ -1,7 +1,7 @@
 //! `out = A B` or `out += A B` for many pairs of f32 matrices at once, each as it lies in memory or transposed, whole or some of its rows.
 //!
-//! Right factors are packed first, by all threads; then threads claim parts of all products together, and pack the rows that they take of
-//! left factors themselves.
+//! A stretch of the inner dimension at a time, right factors are packed first, by all threads, and left factors that are transposed; then
+//! threads claim parts of all products together, and pack the rows that they take of other left factors themselves.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -45,8 +45,12 @@ pub(crate) struct Kernel {
     pub words: fn(usize) -> usize,
     /// Columns of a panel of a right factor.
     pub columns: usize,
+    /// Words of packed rows of a left factor, by rows and words of each.
+    pub left: fn(usize, usize) -> usize,
     /// Some columns of a right factor to panels.
     pub pack: unsafe fn(&Factor, Range<usize>, Range<usize>, &mut [i32]),
+    /// Some rows of a left factor to panels.
+    pub pack_left: unsafe fn(&Factor, Range<usize>, Range<usize>, &mut [i32]),
     /// Some rows and columns of a product.
     pub product: unsafe fn(&Part, Range<usize>, Range<usize>, &mut Out),
     /// Steps of tiles as fast as they go.
@@ -64,6 +68,8 @@ macro_rules! kernel {
             [$($feature)?]
             fn pack(b: &Factor, columns: Range<usize>, ks: Range<usize>, packed: &mut [i32]) =
                 $crate::training::tiles::pack($isa, $format, b, columns, ks, packed);
+            fn pack_left(a: &Factor, rows: Range<usize>, ks: Range<usize>, packed: &mut [i32]) =
+                $crate::training::tiles::pack_left($isa, $format, a, rows, ks, packed);
             fn spin(rounds: u64) -> f32 = $crate::spin::spin_steps($isa, $format, rounds);
             fn product(part: &Part, rows: Range<usize>, columns: Range<usize>, out: &mut Out) =
                 $crate::training::tiles::product($isa, $format, part, rows, columns, out);
@@ -72,7 +78,9 @@ macro_rules! kernel {
             numbers: <$M as Multiply<$V>>::NUMBERS,
             words: <$M as Multiply<$V>>::words,
             columns: $crate::training::tiles::panel_columns::<$V>(),
+            left: $crate::training::tiles::left_packed::<$V>,
             pack,
+            pack_left,
             product,
             spin,
         }
@@ -92,8 +100,10 @@ const ROWS_FEW: usize = 48;
 const COLUMNS_FEW: usize = 128;
 /// Parts for each thread, where products are large enough.
 const PARTS_A_THREAD: usize = 4;
-/// Columns that are packed together.
-const COLUMNS_PACKED: usize = 256;
+/// Columns of a right factor, or rows of a left one, that are packed together: whole panels.
+const PACKED_TOGETHER: usize = 384;
+/// Numbers of the inner dimension that are packed before they are multiplied, about: what bounds the memory that is taken.
+const STRETCH: usize = 2048;
 
 /// Sizes of a product, and how its inner dimension is divided.
 #[derive(Clone, Copy)]
@@ -114,19 +124,20 @@ impl Sizes {
         Sizes { m, n, k, depth }
     }
 
-    /// Ranges of the inner dimension.
-    fn depths(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.k).step_by(self.depth).map(move |k| k..self.k.min(k + self.depth))
+    /// A stretch of the inner dimension; the last is followed by empty ones.
+    fn stretch(self, pass: usize) -> Range<usize> {
+        let numbers = (STRETCH / self.depth).max(1) * self.depth;
+        self.k.min(pass * numbers)..self.k.min((pass + 1) * numbers)
     }
 
-    /// Words of the packed right factor.
-    fn packed(self, kernel: &Kernel) -> usize {
-        self.depths().map(|ks| (kernel.words)(ks.len())).sum::<usize>() * self.n.next_multiple_of(16)
+    /// Ranges of a stretch.
+    fn depths(self, stretch: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        stretch.clone().step_by(self.depth).map(move |k| k..stretch.end.min(k + self.depth))
     }
 
-    /// Rows and columns of a part, where a part should take no more than `work` multiplications.
-    fn part(self, work: usize, kernel: &Kernel) -> (usize, usize) {
-        let Sizes { m, n, k, .. } = self;
+    /// Rows and columns of a part of a stretch of `k`, where a part should take no more than `work` multiplications.
+    fn part(self, work: usize, k: usize, kernel: &Kernel) -> (usize, usize) {
+        let Sizes { m, n, .. } = self;
         let most = if m * n * k > 2 * work { ROWS_FEW } else { ROWS_MAX };
         let rows = m.div_ceil(m.div_ceil(most)).next_multiple_of(12);
         let columns = (work / (rows * k)).max(COLUMNS_FEW);
@@ -140,10 +151,11 @@ thread_local! {
     static PACKED: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
 }
 
-/// Columns of a right factor to be packed.
+/// Rows of a left factor or columns of a right one, to be packed.
 struct Packing<'a> {
-    b: Factor<'a>,
-    columns: Range<usize>,
+    factor: Factor<'a>,
+    left: bool,
+    lanes: Range<usize>,
     ks: Range<usize>,
     packed: &'a mut [i32],
 }
@@ -158,47 +170,80 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
         Precision::Bf16 => table().bf16,
     };
     let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, &kernel)).collect();
-    let mut room = PACKED.take();
-    let all = sizes.iter().map(|s| s.packed(&kernel)).sum();
-    let packed = aligned(&mut room, all);
-    let mut rest = &mut *packed;
-    let mut packings = Vec::new();
-    for (product, s) in products.iter().zip(&sizes) {
-        for ks in s.depths() {
-            let words = (kernel.words)(ks.len());
-            for from in (0..s.n).step_by(COLUMNS_PACKED) {
-                let columns = from..s.n.min(from + COLUMNS_PACKED);
-                let packed = rest.split_off_mut(..words * columns.len().next_multiple_of(16)).expect("room for all");
-                packings.push(Packing { b: product.b, columns, ks: ks.clone(), packed });
-            }
+    for (product, s) in products.iter_mut().zip(&sizes) {
+        if s.k == 0 && !product.add {
+            product.out.fill(0.0);
         }
     }
-    pool.each(&mut packings, |Packing { b, columns, ks, packed }| {
-        // SAFETY: the table holds only functions whose instruction set this processor has.
-        unsafe { (kernel.pack)(b, columns.clone(), ks.clone(), packed) }
-    });
-    drop(packings);
-    multiply(pool, &kernel, products, &sizes, packed);
+    let mut room = PACKED.take();
+    for pass in 0.. {
+        if sizes.iter().all(|s| s.stretch(pass).is_empty()) {
+            break;
+        }
+        multiply(pool, &kernel, products, &sizes, pass, &mut room);
+    }
     PACKED.set(room);
 }
 
-fn multiply(pool: &Pool, kernel: &Kernel, products: &mut [Gemm<'_>], sizes: &[Sizes], packed: &[i32]) {
-    let work: usize = sizes.iter().map(|s| s.m * s.n * s.k).sum::<usize>() / (PARTS_A_THREAD * pool.threads());
-    let (mut parts, mut pieces, mut rest) = (Vec::with_capacity(products.len()), Vec::new(), packed);
-    for (Gemm { a, out, add, .. }, s) in products.iter_mut().zip(sizes) {
-        let b = rest.split_off(..s.packed(kernel)).expect("all are packed");
-        if s.k == 0 && !*add {
-            out.fill(0.0);
+/// A stretch of every product.
+fn multiply(
+    pool: &Pool,
+    kernel: &Kernel,
+    products: &mut [Gemm<'_>],
+    sizes: &[Sizes],
+    pass: usize,
+    room: &mut Vec<i32>,
+) {
+    // A left factor that is transposed is packed before too: its rows in memory are then read from end to end.
+    let lengths = |product: &Gemm, s: &Sizes| {
+        let words = |ks: Range<usize>| (kernel.words)(ks.len());
+        let left = |ks: Range<usize>| if product.a.transposed() { (kernel.left)(s.m, words(ks)) } else { 0 };
+        let right = |ks: Range<usize>| words(ks) * s.n.next_multiple_of(16);
+        (s.depths(s.stretch(pass)).map(left).sum::<usize>(), s.depths(s.stretch(pass)).map(right).sum::<usize>())
+    };
+    let lengths: Vec<(usize, usize)> = products.iter().zip(sizes).map(|(p, s)| lengths(p, s)).collect();
+    let packed = aligned(room, lengths.iter().map(|(left, right)| left + right).sum());
+    let (mut rest, mut packings) = (&mut *packed, Vec::new());
+    for (product, s) in products.iter().zip(sizes) {
+        for (factor, left, lanes) in [(product.a, true, s.m), (product.b, false, s.n)] {
+            if left && !product.a.transposed() {
+                continue;
+            }
+            for ks in s.depths(s.stretch(pass)) {
+                let words = (kernel.words)(ks.len());
+                for from in (0..lanes).step_by(PACKED_TOGETHER) {
+                    let lanes = from..lanes.min(from + PACKED_TOGETHER);
+                    let width = lanes.len();
+                    let size = if left { (kernel.left)(width, words) } else { words * width.next_multiple_of(16) };
+                    let packed = rest.split_off_mut(..size).expect("room for all");
+                    packings.push(Packing { factor, left, lanes, ks: ks.clone(), packed });
+                }
+            }
         }
-        if s.m * s.n * s.k > 0 {
-            let (rows, columns) = s.part(work, kernel);
+    }
+    pool.each(&mut packings, |Packing { factor, left, lanes, ks, packed }| {
+        let pack = if *left { kernel.pack_left } else { kernel.pack };
+        // SAFETY: the table holds only functions whose instruction set this processor has.
+        unsafe { pack(factor, lanes.clone(), ks.clone(), packed) }
+    });
+    drop(packings);
+    let work: usize = sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum();
+    let work = work / (PARTS_A_THREAD * pool.threads());
+    let (mut parts, mut pieces, mut rest) = (Vec::with_capacity(products.len()), Vec::new(), &*packed);
+    for ((Gemm { a, out, add, .. }, s), lengths) in products.iter_mut().zip(sizes).zip(lengths) {
+        let left = rest.split_off(..lengths.0).expect("all are packed");
+        let b = rest.split_off(..lengths.1).expect("all are packed");
+        let inner = s.stretch(pass);
+        if s.m * s.n * inner.len() > 0 {
+            let (rows, columns) = s.part(work, inner.len(), kernel);
             for row in (0..s.m).step_by(rows) {
                 for col in (0..s.n).step_by(columns) {
                     pieces.push((parts.len(), row..s.m.min(row + rows), col..s.n.min(col + columns)));
                 }
             }
         }
-        let part = Part { a: *a, b, columns: s.n, inner: s.k, depth: s.depth, add: *add };
+        let left = a.transposed().then_some((left, s.m));
+        let part = Part { a: *a, left, b, columns: s.n, inner, depth: s.depth, add: *add || pass > 0 };
         parts.push((part, SharedOut::new(out, s.m, s.n)));
     }
     pool.run(pieces.len(), |i| {

@@ -10,7 +10,7 @@ use crate::scratch::aligned;
 use crate::vectors::{Vectors, array};
 
 /// Words of the inner dimension that are packed and multiplied at a time: a panel of the right factor then stays in the first cache.
-pub(crate) const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 384;
 
 /// Columns of the widest panel of a right factor.
 pub(crate) const fn panel_columns<V: Vectors>() -> usize {
@@ -23,15 +23,47 @@ fn right_panels<V: Vectors>(words: usize) -> Panels {
     Panels { width, last: [16, 16], stride: width * words }
 }
 
+/// Rows of the highest tile.
+const fn tile_rows<V: Vectors>() -> usize {
+    if V::MANY_REGISTERS { 12 } else { 6 }
+}
+
+/// Panels of a left factor, of so many words a lane.
+fn left_panels<V: Vectors>(words: usize) -> Panels {
+    let width = tile_rows::<V>();
+    Panels { width, last: [width / 3, width / 3 * 2], stride: width * words + 16 }
+}
+
+/// Words of so many packed rows of a left factor, of so many words each.
+pub(crate) fn left_packed<V: Vectors>(rows: usize, words: usize) -> usize {
+    rows.div_ceil(tile_rows::<V>()) * left_panels::<V>(words).stride
+}
+
+/// Pack rows `rows` of a left factor, the inner numbers `ks`: panel after panel.
+#[inline(always)]
+pub(crate) fn pack_left<V: Vectors, M: Multiply<V>>(
+    isa: V,
+    mul: M,
+    a: &Factor,
+    rows: Range<usize>,
+    ks: Range<usize>,
+    packed: &mut [i32],
+) {
+    let panels = left_panels::<V>(M::words(ks.len()));
+    a.pack(isa, mul, (rows, ks), panels, packed);
+}
+
 /// A part of a product.
 pub(crate) struct Part<'a> {
     pub a: Factor<'a>,
+    /// The left factor, if it is packed: for each range of `depth`, every panel in turn; and its rows.
+    pub left: Option<(&'a [i32], usize)>,
     /// The packed right factor: for each range of `depth`, every panel in turn.
     pub b: &'a [i32],
     /// Columns of the right factor.
     pub columns: usize,
     /// Numbers of the inner dimension, and how many are treated at a time.
-    pub inner: usize,
+    pub inner: Range<usize>,
     pub depth: usize,
     /// Whether sums begin with what the output holds.
     pub add: bool,
@@ -55,7 +87,7 @@ pub(crate) fn pack<V: Vectors, M: Multiply<V>>(
     b.t().pack(isa, mul, (columns, ks), panels, packed);
 }
 
-/// Rows `rows` and columns `columns` of a product, which are what `out` has; the first column starts a panel.
+/// Rows `rows` and columns `columns` of a product, which are what `out` has; the first of each start panels.
 #[inline(always)]
 pub(crate) fn product<V: Vectors, M: Multiply<V>>(
     isa: V,
@@ -91,14 +123,24 @@ fn blocks<
     out: &mut Out,
 ) {
     let mut scratch = PANELS.take();
-    let mut at = 0;
-    for k in (0..part.inner).step_by(part.depth) {
-        let ks = k..part.inner.min(k + part.depth);
+    let (mut at, mut left_at) = (0, 0);
+    for k in part.inner.clone().step_by(part.depth) {
+        let ks = k..part.inner.end.min(k + part.depth);
         let words = M::words(ks.len());
-        let (left, right) = (Panels { width: R, last: [T, S], stride: R * words + 16 }, right_panels::<V>(words));
-        let a = aligned(&mut scratch, rows.len().div_ceil(R) * left.stride);
-        part.a.pack(isa, mul, (rows.clone(), ks.clone()), left, a);
-        let from_zero = k == 0 && !part.add;
+        let (left, right) = (left_panels::<V>(words), right_panels::<V>(words));
+        let a = match part.left {
+            Some((packed, all)) => {
+                let from = left_at + left_packed::<V>(rows.start, words);
+                left_at += left_packed::<V>(all, words);
+                &packed[from..][..left_packed::<V>(rows.len(), words)]
+            }
+            None => {
+                let a = aligned(&mut scratch, left_packed::<V>(rows.len(), words));
+                part.a.pack(isa, mul, (rows.clone(), ks.clone()), left, a);
+                a
+            }
+        };
+        let from_zero = k == part.inner.start && !part.add;
         for col in columns.clone().step_by(N) {
             let width = right.width_of(part.columns - col);
             let b = &part.b[at + col * words..][..words * width];
