@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::factor::Factor;
 use super::gemm::Kernel;
 use super::scores::Tile;
-use super::tiles::Part;
+use super::tiles::{Left, Part};
 use crate::Pool;
 use crate::dispatch::table;
 use crate::out::{Out, SharedOut};
@@ -105,15 +105,26 @@ impl Products {
         unsafe { pack(&b, columns, inner, packed) }
     }
 
-    /// Rows of `a` times a packed factor of so many columns, to `out` or added to it.
+    /// Words of so many packed rows of a left factor.
+    pub fn packed_left(self, rows: usize, inner: usize) -> usize {
+        (self.0.f32.left)(rows, inner)
+    }
+
+    /// Pack rows of a left factor.
+    pub fn pack_left(self, a: Factor, rows: Range<usize>, inner: Range<usize>, packed: &mut [i32]) {
+        // SAFETY: as above.
+        unsafe { (self.0.f32.pack_left)(&a, rows, inner, packed) }
+    }
+
+    /// Rows of a left factor times a packed factor of so many columns, to `out` or added to it.
     pub fn product(
         self,
-        (a, rows): (Factor, Range<usize>),
+        (left, rows): (Left, Range<usize>),
         (b, inner, columns): (&[i32], usize, usize),
         add: bool,
         out: &mut Out,
     ) {
-        let part = Part { a, left: None, b, columns, inner: 0..inner, depth: inner, add };
+        let part = Part { left, b, columns, inner: 0..inner, depth: inner, add };
         // SAFETY: the table holds only functions whose instruction set this processor has.
         unsafe { (self.0.f32.product)(&part, rows, 0..columns, out) }
     }
@@ -142,6 +153,7 @@ pub(super) fn seen(shape: &Shape, queries: &Range<usize>, keys: &Range<usize>) -
 
 #[derive(Default)]
 struct Scratch {
+    queries: Vec<i32>,
     keys: Vec<i32>,
     values: Vec<i32>,
     scores: Vec<f32>,
@@ -201,6 +213,7 @@ fn forward(
         products.pack(k.t(), keys.clone(), 0..key, &mut packed_keys[b * Products::packed(key, KEYS)..]);
         products.pack(v, 0..value, keys.clone(), &mut packed_values[b * Products::packed(KEYS, value)..]);
     }
+    let packed_queries = aligned(&mut scratch.queries, products.packed_left(QUERIES, key));
     let (scores, acc) = (sized(&mut scratch.scores, QUERIES * KEYS), sized(&mut scratch.acc, QUERIES * value));
     for (of_group, h) in shape.group(kv).enumerate() {
         let q = Factor::new(x.q, heads * key).columns(h * key..(h + 1) * key);
@@ -208,19 +221,21 @@ fn forward(
             let (mut state, n) = ([[f32::NEG_INFINITY, 0.0]; QUERIES], tile.len());
             let acc = &mut acc[..n * value];
             acc.fill(0.0);
+            products.pack_left(q, tile.clone(), 0..key, packed_queries);
+            let q = Left::Packed(packed_queries, n);
             let first = shape.first(document, tile.start);
             for (b, keys) in blocks.iter().enumerate().filter(|(_, keys)| keys.end > first && keys.start < tile.end) {
                 let columns = keys.len().next_multiple_of(16);
                 let scores = &mut scores[..n * columns];
                 let packed = &packed_keys[b * Products::packed(key, KEYS)..];
                 let mut to = Out::new(scores, n, 0..columns);
-                products.product((q, tile.clone()), (packed, key, columns), false, &mut to);
+                products.product((q, 0..n), (packed, key, columns), false, &mut to);
                 let (behind, ahead) = seen(shape, &tile, keys);
                 let seen = Tile { scores: &mut *scores, columns, behind, ahead, scale };
                 products.exponentials(seen, &mut state[..n], acc, value);
                 let packed = &packed_values[b * Products::packed(KEYS, value)..];
                 let mut to = Out::new(acc, n, 0..value);
-                let weights = Factor::new(scores, columns);
+                let weights = Left::Plain(Factor::new(scores, columns));
                 products.product((weights, 0..n), (packed, keys.len(), value), true, &mut to);
             }
             for (i, (acc, [max, sum])) in acc.chunks_exact(value).zip(state).enumerate() {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::attention::{CHUNK, KEYS, Packed, Products, QUERIES, Shape, seen, tiles};
 use super::factor::Factor;
 use super::scores::Tile;
+use super::tiles::Left;
 use crate::Pool;
 use crate::out::{Out, SharedOut};
 use crate::scratch::{aligned, sized};
@@ -16,6 +17,9 @@ struct Scratch {
     q: Vec<i32>,
     d_out: Vec<i32>,
     k: Vec<i32>,
+    /// Left factors by tile: queries, gradients of outputs.
+    q_left: Vec<i32>,
+    d_left: Vec<i32>,
     /// Transposed keys and values by tile.
     kt: Vec<i32>,
     vt: Vec<i32>,
@@ -146,6 +150,9 @@ fn backward(
     let (q_size, d_size) = (Products::packed(QUERIES, key), Products::packed(QUERIES, value));
     let q_rows = aligned(&mut scratch.q, query_tiles.len() * q_size);
     let d_rows = aligned(&mut scratch.d_out, query_tiles.len() * d_size);
+    let (q_left_size, d_left_size) = (products.packed_left(QUERIES, key), products.packed_left(QUERIES, value));
+    let q_left = aligned(&mut scratch.q_left, query_tiles.len() * q_left_size);
+    let d_left = aligned(&mut scratch.d_left, query_tiles.len() * d_left_size);
     let rows = sized(&mut scratch.rows, query_tiles.len() * QUERIES);
     let weights = sized(&mut scratch.weights, QUERIES * KEYS);
     let d_weights = sized(&mut scratch.d_weights, QUERIES * KEYS);
@@ -154,6 +161,8 @@ fn backward(
         let d_out = Factor::new(given.d_out, heads * value).columns(h * value..(h + 1) * value);
         for (i, tile) in query_tiles.iter().enumerate() {
             given.rows(products, h, tile.clone(), &mut rows[i * QUERIES..]);
+            products.pack_left(q, tile.clone(), 0..key, &mut q_left[i * q_left_size..]);
+            products.pack_left(d_out, tile.clone(), 0..value, &mut d_left[i * d_left_size..]);
             if of_keys.is_some() {
                 products.pack(q, 0..key, tile.clone(), &mut q_rows[i * q_size..]);
                 products.pack(d_out, 0..value, tile.clone(), &mut d_rows[i * d_size..]);
@@ -168,9 +177,11 @@ fn backward(
                 let (weights, d_weights) = (&mut weights[..n * columns], &mut d_weights[..n * columns]);
                 let (kt, vt) = (&kt[j * sizes.0..], &vt[j * sizes.1..]);
                 let mut to = Out::new(weights, n, 0..columns);
-                products.product((q, tile.clone()), (kt, key, columns), false, &mut to);
+                let left = Left::Packed(&q_left[i * q_left_size..], n);
+                products.product((left, 0..n), (kt, key, columns), false, &mut to);
                 let mut to = Out::new(d_weights, n, 0..columns);
-                products.product((d_out, tile.clone()), (vt, value, columns), false, &mut to);
+                let left = Left::Packed(&d_left[i * d_left_size..], n);
+                products.product((left, 0..n), (vt, value, columns), false, &mut to);
                 let (behind, ahead) = seen(shape, tile, keys);
                 let seen = Tile { scores: &mut *weights, columns, behind, ahead, scale: shape.scale };
                 products.gradients(seen, d_weights, &rows[i * QUERIES..][..n]);
@@ -179,13 +190,18 @@ fn backward(
                     let (at, all) = (keys.start - first_key..keys.end - first_key, 0..keys.len());
                     let (q, d_out) = (&q_rows[i * q_size..], &d_rows[i * d_size..]);
                     let mut to = dv.block(at.clone(), 0..value);
-                    products.product((weights.t(), all.clone()), (d_out, n, value), true, &mut to);
-                    products.product((d_weights.t(), all), (q, n, key), true, &mut dk.block(at, 0..key));
+                    products.product((Left::Plain(weights.t()), all.clone()), (d_out, n, value), true, &mut to);
+                    products.product((Left::Plain(d_weights.t()), all), (q, n, key), true, &mut dk.block(at, 0..key));
                 }
                 if let Some(dq) = &mut of_queries {
                     let at = tile.start - first_query..tile.end - first_query;
                     let mut to = dq.block(at, of_group * key..(of_group + 1) * key);
-                    products.product((d_weights, 0..n), (&k_rows[j * sizes.2..], keys.len(), key), true, &mut to);
+                    products.product(
+                        (Left::Plain(d_weights), 0..n),
+                        (&k_rows[j * sizes.2..], keys.len(), key),
+                        true,
+                        &mut to,
+                    );
                 }
             }
         }

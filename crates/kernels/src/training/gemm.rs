@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::factor::Factor;
-use super::tiles::{DEPTH, Part};
+use super::tiles::{DEPTH, Left, Part};
 use crate::Pool;
 use crate::dispatch::table;
 use crate::out::{Out, SharedOut};
@@ -242,8 +242,8 @@ fn multiply(
                 }
             }
         }
-        let left = a.transposed().then_some((left, s.m));
-        let part = Part { a: *a, left, b, columns: s.n, inner, depth: s.depth, add: *add || pass > 0 };
+        let left = if a.transposed() { Left::Packed(left, s.m) } else { Left::Plain(*a) };
+        let part = Part { left, b, columns: s.n, inner, depth: s.depth, add: *add || pass > 0 };
         parts.push((part, SharedOut::new(out, s.m, s.n)));
     }
     pool.run(pieces.len(), |i| {

@@ -53,11 +53,18 @@ pub(crate) fn pack_left<V: Vectors, M: Multiply<V>>(
     a.pack(isa, mul, (rows, ks), panels, packed);
 }
 
+/// The left factor of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// To be packed by the part that takes it.
+    Plain(Factor<'a>),
+    /// For each range of `depth`, every panel in turn; and how many rows these have.
+    Packed(&'a [i32], usize),
+}
+
 /// A part of a product.
 pub(crate) struct Part<'a> {
-    pub a: Factor<'a>,
-    /// The left factor, if it is packed: for each range of `depth`, every panel in turn; and its rows.
-    pub left: Option<(&'a [i32], usize)>,
+    pub left: Left<'a>,
     /// The packed right factor: for each range of `depth`, every panel in turn.
     pub b: &'a [i32],
     /// Columns of the right factor.
@@ -129,14 +136,14 @@ fn blocks<
         let words = M::words(ks.len());
         let (left, right) = (left_panels::<V>(words), right_panels::<V>(words));
         let a = match part.left {
-            Some((packed, all)) => {
+            Left::Packed(packed, all) => {
                 let from = left_at + left_packed::<V>(rows.start, words);
                 left_at += left_packed::<V>(all, words);
                 &packed[from..][..left_packed::<V>(rows.len(), words)]
             }
-            None => {
+            Left::Plain(factor) => {
                 let a = aligned(&mut scratch, left_packed::<V>(rows.len(), words));
-                part.a.pack(isa, mul, (rows.clone(), ks.clone()), left, a);
+                factor.pack(isa, mul, (rows.clone(), ks.clone()), left, a);
                 a
             }
         };
