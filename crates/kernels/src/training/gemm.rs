@@ -88,7 +88,7 @@ macro_rules! kernel {
 }
 pub(crate) use kernel;
 
-/// Whether products of bf16 are computed by an instruction for them.
+/// Whether `Precision::Bf16` computes as VDPBF16PS does, subnormal sums and all: by that instruction, or by its definition in the plain set.
 pub fn bf16_products() -> bool {
     table().bf16.numbers == 2
 }
