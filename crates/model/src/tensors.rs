@@ -318,6 +318,26 @@ impl Tensors {
         Ok(out)
     }
 
+    /// A tensor of this shape as f32, from whatever format it is stored in. Every number is finite.
+    ///
+    /// # Errors
+    /// A tensor that is missing, of another shape or an unknown format, or that holds a NaN or an infinite number.
+    pub fn widened(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let [rows, cols] = *shape else { return self.numbers(name, shape, Depth::Numbers) };
+        let weight = self.matrix(name, rows, cols, Depth::Numbers)?;
+        let mut out = vec![0f32; rows * cols];
+        if cols > 0 {
+            out.chunks_mut(cols).enumerate().for_each(|(r, row)| weight.matrix().decode_row(r, row));
+        }
+        match out.iter().position(|x| !x.is_finite()) {
+            None => Ok(out),
+            Some(at) => Err(CheckpointError::damaged(
+                weight.file.path(),
+                format!("tensor {name} holds {} at {at}; it is damaged: {FETCH}", out[at]),
+            )),
+        }
+    }
+
     /// The first number of a tensor that is none (NaN or infinite), with its place: row and column of the tensor seen as a matrix.
     /// `None` where all are numbers, and for formats that are not known. Reads the whole tensor.
     pub fn not_finite(&self, name: &str) -> Option<(usize, usize, f32)> {

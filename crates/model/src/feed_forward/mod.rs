@@ -8,7 +8,7 @@ use std::ops::Deref;
 
 pub use dense::{Activation, BlockBiases, Dense, DenseLayer};
 use kernels::{Hidden, Input, Pool, Product, Quantized, Rows, matmul};
-pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score};
+pub use mixture::{GroupScore, Moe, MoeLayer, Router, Routes, Score, choose};
 
 use crate::error::CheckpointError;
 use crate::identity::IdentityFields;

@@ -1,0 +1,139 @@
+//! Grouped-query attention (arXiv 2305.13245), with norms, biases and windows where a model has them.
+
+use kernels::training::{Packed, Shape, attention, attention_backward};
+use model::structure::Gqa;
+
+use crate::linear::Linear;
+use crate::parameters::{Id, Parameters, Role};
+use crate::pass::{Angles, Pass, ROWS, Values};
+
+pub(crate) struct GroupedNet {
+    shape: Gqa,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    /// Norms of heads of q and k, `[head_dim]`.
+    norms: Option<[Id; 2]>,
+}
+
+/// Of all tokens.
+pub(crate) struct GroupedSaved {
+    /// q and k before their norms, where they have them.
+    raw: Option<[Vec<f32>; 2]>,
+    /// Rotated.
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// Heads' outputs, `[heads, head_dim]`, and the logarithms of their sums, `[heads]`.
+    mixed: Vec<f32>,
+    log_sums: Vec<f32>,
+}
+
+impl GroupedSaved {
+    pub fn buffers(self) -> Vec<Vec<f32>> {
+        let GroupedSaved { raw, q, k, v, mixed, log_sums } = self;
+        [q, k, v, mixed, log_sums].into_iter().chain(raw.into_iter().flatten()).collect()
+    }
+}
+
+impl GroupedNet {
+    pub fn new(all: &mut Parameters, prefix: &str, hidden: usize, shape: &Gqa) -> GroupedNet {
+        let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, .. } = *shape;
+        let name = |part: &str| format!("{prefix}.self_attn.{part}");
+        let mut linear = |part: &str, heads: usize| {
+            Linear::new(all, &name(part), (heads * head_dim, hidden), qkv_bias, Role::Matrix)
+        };
+        let (q, k, v) = (linear("q_proj", heads), linear("k_proj", kv_heads), linear("v_proj", kv_heads));
+        let out = Linear::new(all, &name("o_proj"), (hidden, heads * head_dim), out_bias, Role::Output);
+        let norms = qk_norm.then(|| {
+            ["q_norm", "k_norm"].map(|part| all.add(format!("{}.weight", name(part)), &[head_dim], Role::Norm))
+        });
+        GroupedNet { shape: shape.clone(), q, k, v, out, norms }
+    }
+
+    fn kernel(&self) -> Shape {
+        let Gqa { heads, kv_heads, head_dim, window, ref rope, .. } = self.shape;
+        Shape { heads, kv_heads, key: head_dim, value: head_dim, scale: rope.score_scale, window }
+    }
+
+    pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> GroupedSaved {
+        let (d, tokens) = (self.shape.head_dim, pass.tokens());
+        let [mut q, mut k, mut v] = [&self.q, &self.k, &self.v].map(|l| pass.buffers.take(tokens * l.outputs));
+        Linear::forward_all(pass, x, &mut [(&self.q, &mut q), (&self.k, &mut k), (&self.v, &mut v)]);
+        let raw = self.norms.map(|norms| {
+            [(&mut q, norms[0]), (&mut k, norms[1])].map(|(heads, norm)| {
+                let mut normed = pass.buffers.take(heads.len());
+                crate::norm::forward(pass.pool, heads, &pass.weights[norm], pass.norm_eps, &mut normed);
+                std::mem::replace(heads, normed)
+            })
+        });
+        if self.shape.rotates {
+            let angles = Angles::new(&self.shape.rope, pass.positions);
+            for heads in [&mut q, &mut k] {
+                let width = heads.len() / tokens;
+                each_row(pass, heads, width, |token, row| row.chunks_mut(d).for_each(|h| angles.rotate(token, h)));
+            }
+        }
+        let mut mixed = pass.buffers.take(tokens * self.q.outputs);
+        let mut log_sums = pass.buffers.take(tokens * self.shape.heads);
+        let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
+        attention(pass.pool, self.kernel(), packed, &mut mixed, &mut log_sums);
+        self.out.forward(pass, &mixed, out);
+        GroupedSaved { raw, q, k, v, mixed, log_sums }
+    }
+
+    pub fn backward(
+        &self,
+        pass: &mut Pass,
+        (x, saved): (&[f32], GroupedSaved),
+        dy: &[f32],
+        dx: &mut [f32],
+        gradients: &mut Values,
+    ) {
+        let (d, tokens) = (self.shape.head_dim, pass.tokens());
+        let GroupedSaved { raw, q, k, v, mixed, log_sums } = saved;
+        let mut d_mixed = pass.buffers.take(mixed.len());
+        self.out.backward(pass, &mixed, dy, (&mut d_mixed, false), gradients);
+        let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| pass.buffers.take(len));
+        let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
+        attention_backward(
+            pass.pool,
+            self.kernel(),
+            packed,
+            (&mixed, &log_sums),
+            &d_mixed,
+            (&mut dq, &mut dk, &mut dv),
+        );
+        [q, k, v, mixed, log_sums, d_mixed].into_iter().for_each(|b| pass.buffers.give(b));
+        if self.shape.rotates {
+            let angles = Angles::new(&self.shape.rope, pass.positions);
+            for heads in [&mut dq, &mut dk] {
+                let width = heads.len() / tokens;
+                each_row(pass, heads, width, |token, row| {
+                    row.chunks_mut(d).for_each(|h| angles.rotate_back(token, h));
+                });
+            }
+        }
+        if let (Some(norms), Some(raw)) = (self.norms, raw) {
+            for ((heads, norm), raw) in [(&mut dq, norms[0]), (&mut dk, norms[1])].into_iter().zip(raw) {
+                let mut d_raw = pass.buffers.zeros(raw.len());
+                let weight = &pass.weights[norm];
+                crate::norm::backward(pass.pool, &raw, weight, pass.norm_eps, heads, &mut d_raw, &mut gradients[norm]);
+                pass.buffers.give(std::mem::replace(heads, d_raw));
+                pass.buffers.give(raw);
+            }
+        }
+        self.q.backward(pass, x, &dq, (dx, false), gradients);
+        self.k.backward(pass, x, &dk, (dx, true), gradients);
+        self.v.backward(pass, x, &dv, (dx, true), gradients);
+        [dq, dk, dv].into_iter().for_each(|b| pass.buffers.give(b));
+    }
+}
+
+fn each_row(pass: &Pass, x: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    let mut parts: Vec<_> = x.chunks_mut(ROWS * width).enumerate().collect();
+    pass.pool.each(&mut parts, |(part, rows)| {
+        rows.chunks_mut(width).enumerate().for_each(|(i, row)| f(*part * ROWS + i, row));
+    });
+}

@@ -1,0 +1,70 @@
+//! Attention over packed documents: queries, keys and values are made as `model` makes them, and kept for the backward.
+
+mod grouped;
+mod latent;
+
+use grouped::{GroupedNet, GroupedSaved};
+use latent::{LatentNet, LatentSaved};
+use model::structure::Attention;
+
+use crate::error::Error;
+use crate::parameters::Parameters;
+use crate::pass::{Pass, Values};
+
+/// An attention's parameters.
+pub(crate) enum AttentionNet {
+    Grouped(GroupedNet),
+    Latent(LatentNet),
+}
+
+/// What a forward leaves for its backward.
+pub(crate) enum AttentionSaved {
+    Grouped(GroupedSaved),
+    Latent(LatentSaved),
+}
+
+impl AttentionNet {
+    pub fn new(all: &mut Parameters, prefix: &str, hidden: usize, attention: &Attention) -> Result<Self, Error> {
+        Ok(match attention {
+            Attention::Gqa(shape) => AttentionNet::Grouped(GroupedNet::new(all, prefix, hidden, shape)),
+            Attention::Mla(shape) => AttentionNet::Latent(LatentNet::new(all, prefix, hidden, shape)),
+        })
+    }
+
+    /// `out[tokens, hidden]` from normed rows `x`.
+    pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> AttentionSaved {
+        match self {
+            AttentionNet::Grouped(net) => AttentionSaved::Grouped(net.forward(pass, x, out)),
+            AttentionNet::Latent(net) => AttentionSaved::Latent(net.forward(pass, x, out)),
+        }
+    }
+
+    /// `dx =` the gradient of the normed rows, from that of `out`.
+    pub fn backward(
+        &self,
+        pass: &mut Pass,
+        (x, saved): (&[f32], AttentionSaved),
+        dy: &[f32],
+        dx: &mut [f32],
+        gradients: &mut Values,
+    ) {
+        match (self, saved) {
+            (AttentionNet::Grouped(net), AttentionSaved::Grouped(saved)) => {
+                net.backward(pass, (x, saved), dy, dx, gradients);
+            }
+            (AttentionNet::Latent(net), AttentionSaved::Latent(saved)) => {
+                net.backward(pass, (x, saved), dy, dx, gradients);
+            }
+            _ => unreachable!("what a layer saved is of its kind"),
+        }
+    }
+
+    /// Let go of what a forward saved.
+    pub fn discard(&self, pass: &mut Pass, saved: AttentionSaved) {
+        let buffers: Vec<Vec<f32>> = match saved {
+            AttentionSaved::Grouped(saved) => saved.buffers(),
+            AttentionSaved::Latent(saved) => saved.buffers(),
+        };
+        buffers.into_iter().for_each(|b| pass.buffers.give(b));
+    }
+}
