@@ -31,6 +31,7 @@ mod signals;
 mod terminal;
 mod tokenize;
 mod trace;
+mod train;
 mod work;
 
 use std::fmt::Display;
@@ -100,6 +101,7 @@ enum Command {
     Loss(loss::Arguments),
     Quantize(quantize::Arguments),
     Data(data::Arguments),
+    Train(train::Arguments),
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
     Completions(completions::Arguments),
@@ -194,6 +196,7 @@ fn main() -> ExitCode {
         Command::Loss(a) => a.json,
         Command::Quantize(a) => a.json,
         Command::Data(a) => a.json,
+        Command::Train(a) => a.json,
         Command::Tokenize(a) => a.json,
         Command::Serve(a) => a.logs_json(),
         Command::Chat(_) | Command::Load(_) | Command::Stop(_) | Command::Trace(_) | Command::Completions(_) => false,
@@ -218,6 +221,7 @@ fn main() -> ExitCode {
         Command::Loss(a) => loss::run(a),
         Command::Quantize(a) => quantize::run(a),
         Command::Data(a) => data::run(a),
+        Command::Train(a) => train::run(a),
         Command::Tokenize(a) => tokenize::run(a),
         Command::Trace(a) => trace::run(a),
         Command::Completions(a) => completions::run(a),

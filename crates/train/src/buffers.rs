@@ -1,21 +1,28 @@
 //! Buffers that are used again from layer to layer and step to step: fresh memory costs more than many a kernel.
 
-use std::collections::HashMap;
-
-/// Buffers that are free, by length.
+/// Buffers that are free, by capacity, the smallest first.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    free: HashMap<usize, Vec<Vec<f32>>>,
+    free: Vec<Vec<f32>>,
     bytes: usize,
 }
 
 impl Buffers {
     /// A buffer of this length; what it holds is of no account.
     pub fn take(&mut self, len: usize) -> Vec<f32> {
-        self.free.get_mut(&len).and_then(Vec::pop).unwrap_or_else(|| {
-            self.bytes += 4 * len;
-            vec![0.0; len]
-        })
+        let at = self.free.partition_point(|b| b.capacity() < len);
+        // One that is far too large is left to those who need it.
+        if self.free.get(at).is_none_or(|b| b.capacity() / 2 > len + 1024) {
+            // An eighth more, since batches are not all of one size.
+            let room = len + len / 8;
+            self.bytes += 4 * room;
+            let mut buffer = Vec::with_capacity(room);
+            buffer.resize(len, 0.0);
+            return buffer;
+        }
+        let mut buffer = self.free.remove(at);
+        buffer.resize(len, 0.0);
+        buffer
     }
 
     /// A buffer of zeros.
@@ -27,18 +34,14 @@ impl Buffers {
 
     /// No longer needed.
     pub fn give(&mut self, buffer: Vec<f32>) {
-        self.free.entry(buffer.len()).or_default().push(buffer);
+        if buffer.capacity() > 0 {
+            let at = self.free.partition_point(|b| b.capacity() < buffer.capacity());
+            self.free.insert(at, buffer);
+        }
     }
 
-    /// Bytes that were ever taken at once.
+    /// Bytes of all, free or not.
     pub fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Let go of all that is free. Batches of other sizes than before leave buffers behind that none will ask for.
-    pub fn clear(&mut self) {
-        let free: usize = self.free.values().flatten().map(|b| 4 * b.len()).sum();
-        self.bytes -= free;
-        self.free.clear();
     }
 }

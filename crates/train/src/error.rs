@@ -1,4 +1,6 @@
-//! What can go wrong.
+//! What can go wrong: every message is one line that names the file, the value and the next step.
+
+use std::path::{Path, PathBuf};
 
 use model::CheckpointError;
 
@@ -8,6 +10,9 @@ pub enum Error {
     /// A checkpoint that cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// Shards that cannot be read, or a file that cannot be written.
+    #[error(transparent)]
+    Data(#[from] data::Error),
     /// A part of a structure that has no backward.
     #[error("layer {layer}: {what} is not trained; take a model without it")]
     Structure {
@@ -16,4 +21,43 @@ pub enum Error {
         /// The part.
         what: &'static str,
     },
+    /// A recipe whose settings cannot be.
+    #[error("{file}: {problem}", file = .file.display())]
+    Recipe {
+        /// The recipe.
+        file: PathBuf,
+        /// What is wrong, with the value, and what would do.
+        problem: String,
+    },
+    /// A loss or gradient that is no number.
+    #[error("step {step}: {what} is {value} on {batch}; the last good checkpoint is {checkpoint}; {advice}")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// What is no number.
+        what: String,
+        /// What it is.
+        value: f64,
+        /// Which part of the data.
+        batch: String,
+        /// Where the training can go on from.
+        checkpoint: String,
+        /// What may help.
+        advice: &'static str,
+    },
+    /// Somebody wanted it to stop.
+    #[error("stopped; the same command goes on from here")]
+    Stopped,
+}
+
+impl Error {
+    /// A file that is not what it is taken for.
+    pub(crate) fn file(file: impl AsRef<Path>, problem: impl Into<String>) -> Error {
+        Error::Data(data::Error::file(file, problem))
+    }
+
+    /// A refusal of the system.
+    pub(crate) fn io(file: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        |source| Error::Data(data::Error::io(file)(source))
+    }
 }

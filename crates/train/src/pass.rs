@@ -11,7 +11,7 @@ use crate::buffers::Buffers;
 pub(crate) const ROWS: usize = 32;
 
 /// A vector of numbers for each parameter.
-pub(crate) type Values = Vec<Vec<f32>>;
+pub type Values = Vec<Vec<f32>>;
 
 /// One pass over a batch.
 pub(crate) struct Pass<'a> {

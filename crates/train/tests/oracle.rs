@@ -37,7 +37,7 @@ fn check(case: &str, settings: Settings) {
     }
     let pool = Pool::new(2);
     let weight = 1.0 / batch.wanted() as f32;
-    let adam = AdamW { rate: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1 };
+    let adam = AdamW { rate: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1, cautious: false };
     let (mut m, mut v) = (network.parameters.zeros(), network.parameters.zeros());
     for (step, (expected_loss, expected_norm)) in losses.into_iter().zip(norms).enumerate() {
         let mut gradients = network.parameters.zeros();

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -302,7 +303,7 @@ impl Reader {
     ///
     /// # Panics
     /// If there is no such document.
-    pub fn sequences_of(&self, document: usize) -> std::ops::Range<usize> {
+    pub fn sequences_of(&self, document: usize) -> Range<usize> {
         self.boundaries[document] as usize..self.boundaries[document + 1] as usize
     }
 
@@ -314,8 +315,20 @@ impl Reader {
     /// # Panics
     /// If there is no such sequence.
     pub fn read(&self, sequence: usize, tokens: &mut Vec<u32>) -> Result<(), Error> {
+        self.read_part(sequence, 0..self.length(sequence), tokens)
+    }
+
+    /// As `read`, of some tokens of the sequence.
+    ///
+    /// # Errors
+    /// As `read`.
+    ///
+    /// # Panics
+    /// If there are no such tokens.
+    pub fn read_part(&self, sequence: usize, part: Range<usize>, tokens: &mut Vec<u32>) -> Result<(), Error> {
+        assert!(part.start <= part.end && part.end <= self.length(sequence), "tokens of the sequence");
         let size = self.token_type.bytes();
-        let (mut at, mut left) = (self.offsets[sequence], self.length(sequence) * size);
+        let (mut at, mut left) = (self.offsets[sequence] + (part.start * size) as u64, part.len() * size);
         let mut buffer = vec![0; left.min(CHUNK_BYTES)];
         while left > 0 {
             let chunk = &mut buffer[..left.min(CHUNK_BYTES)];

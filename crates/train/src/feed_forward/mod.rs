@@ -4,13 +4,14 @@ mod balance;
 mod dense;
 mod mixture;
 
+pub(crate) use balance::move_bias;
 pub use balance::{Balance, Load};
 use dense::{DenseNet, DenseSaved};
 use mixture::{MixtureNet, MixtureSaved};
 use model::structure::{Activation, FeedForward};
 
 use crate::error::Error;
-use crate::parameters::{Id, Parameters};
+use crate::parameters::Parameters;
 use crate::pass::{Pass, Values};
 
 /// A feed-forward's parameters.
@@ -81,14 +82,6 @@ impl FeedForwardNet {
                 None
             }
             _ => None,
-        }
-    }
-
-    /// The router's bias of choice, where it has one.
-    pub fn choice(&self) -> Option<Id> {
-        match self {
-            FeedForwardNet::Mixture(net) => net.choice(),
-            FeedForwardNet::Dense(_) => None,
         }
     }
 }

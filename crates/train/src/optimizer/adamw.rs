@@ -11,6 +11,8 @@ pub struct AdamW {
     pub epsilon: f64,
     /// Weight decay, in shares of the weight a unit of learning rate.
     pub decay: f64,
+    /// Decay only what the step moves towards zero anyway.
+    pub cautious: bool,
 }
 
 impl AdamW {
@@ -26,7 +28,9 @@ impl AdamW {
         for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
             *m = b1 * *m + n1 * g;
             *v = b2 * *v + n2 * g * g;
-            *w = *w * keep - size * *m / (v.sqrt() * root + epsilon);
+            let step = size * *m / (v.sqrt() * root + epsilon);
+            let kept = if !self.cautious || step * *w > 0.0 { keep } else { 1.0 };
+            *w = *w * kept - step;
         }
     }
 }

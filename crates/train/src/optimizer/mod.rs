@@ -1,8 +1,137 @@
 //! From gradients to weights.
 
 mod adamw;
+mod muon;
 
 pub use adamw::AdamW;
+use kernels::Pool;
+use kernels::training::Precision;
+use serde::{Deserialize, Serialize};
+
+use crate::parameters::{Parameters, Role};
+use crate::pass::Values;
+
+/// Which optimizer moves the matrices; AdamW moves the rest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Muon.
+    #[default]
+    Muon,
+    /// AdamW, as for the rest.
+    AdamW,
+}
+
+/// Settings of an optimizer. The learning rate is given with every step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Of matrices.
+    pub kind: Kind,
+    /// Decay of Muon's momentum.
+    pub momentum: f64,
+    /// Decay of AdamW's means of gradients and of their squares.
+    pub betas: [f64; 2],
+    /// Added to the root of AdamW's mean square.
+    pub epsilon: f64,
+    /// Weight decay of matrices, in shares of the weight a unit of learning rate.
+    pub decay: f64,
+    /// Decay only what the step moves towards zero anyway (arXiv 2510.12402).
+    pub cautious: bool,
+    /// Of Muon's products.
+    pub precision: Precision,
+}
+
+/// What an optimizer remembers: a mean of gradients for each parameter, and of their squares where AdamW moves it.
+pub struct Optimizer {
+    settings: Settings,
+    /// Steps taken.
+    pub steps: u64,
+    /// Of gradients.
+    pub means: Values,
+    /// Of their squares; empty where Muon moves a parameter.
+    pub squares: Values,
+}
+
+impl Optimizer {
+    /// One that has seen nothing.
+    pub fn new(settings: Settings, parameters: &Parameters) -> Optimizer {
+        let squares = |p: &crate::Parameter| if muon(&settings, p.role) { 0 } else { p.len() };
+        Optimizer {
+            settings,
+            steps: 0,
+            means: parameters.iter().map(|p| vec![0.0; if moved(p.role) { p.len() } else { 0 }]).collect(),
+            squares: parameters
+                .iter()
+                .map(|p| vec![0.0; if moved(p.role) { squares(p) } else { 0 }])
+                .collect(),
+        }
+    }
+
+    /// What it remembered after so many steps.
+    ///
+    /// # Errors
+    /// Numbers that are not those of this optimizer.
+    pub fn restore(&mut self, steps: u64, means: Values, squares: Values) -> Result<(), String> {
+        let alike = |a: &Values, b: &Values| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.len() == b.len());
+        if !alike(&self.means, &means) || !alike(&self.squares, &squares) {
+            return Err("the optimizer's numbers are of another optimizer".to_string());
+        }
+        (self.steps, self.means, self.squares) = (steps, means, squares);
+        Ok(())
+    }
+
+    /// One step down the gradients.
+    pub fn step(&mut self, pool: &Pool, parameters: &Parameters, rate: f64, weights: &mut Values, gradients: &Values) {
+        self.steps += 1;
+        let (settings, steps) = (self.settings, self.steps);
+        let all = parameters.iter().zip(weights).zip(gradients).zip(&mut self.means).zip(&mut self.squares);
+        let (mut adam, mut matrices) = (Vec::new(), Vec::new());
+        for ((((parameter, w), g), m), v) in all {
+            match parameter.role {
+                Role::Choice => {}
+                role if muon(&settings, role) => matrices.push((parameter, w, g, m)),
+                role => adam.push((role, w, g, m, v)),
+            }
+        }
+        pool.each(&mut adam, |(role, w, g, m, v)| {
+            let decay = if decays(*role) { settings.decay } else { 0.0 };
+            let adam = AdamW { rate, betas: settings.betas, epsilon: settings.epsilon, decay, cautious: settings.cautious };
+            adam.step(steps, w, g, m, v);
+        });
+        let momentum = settings.momentum as f32;
+        pool.each(&mut matrices, |(_, _, g, m)| {
+            m.iter_mut().zip(g.iter()).for_each(|(m, g)| *m = momentum * *m + (1.0 - momentum) * g);
+        });
+        // Nesterov's: the gradient once more beside the momentum.
+        let look = |(parameter, _, g, m): &(&crate::Parameter, &mut Vec<f32>, &Vec<f32>, &mut Vec<f32>)| {
+            let ahead = m.iter().zip(g.iter()).map(|(m, g)| momentum * m + (1.0 - momentum) * g).collect();
+            (ahead, parameter.shape[0], parameter.shape[1])
+        };
+        let mut steps: Vec<(Vec<f32>, usize, usize)> = matrices.iter().map(look).collect();
+        muon::orthogonalise(pool, settings.precision, &mut steps);
+        let mut moves: Vec<_> = matrices.into_iter().map(|m| m.1).zip(steps).collect();
+        pool.each(&mut moves, |(w, (step, rows, cols))| {
+            let size = (rate * 0.2 * (*rows.max(cols) as f64).sqrt()) as f32;
+            let decay = (rate * settings.decay) as f32;
+            for (w, u) in w.iter_mut().zip(step) {
+                let decayed = if !settings.cautious || *u * *w > 0.0 { *w * decay } else { 0.0 };
+                *w -= size * *u + decayed;
+            }
+        });
+    }
+}
+
+fn moved(role: Role) -> bool {
+    role != Role::Choice
+}
+
+fn muon(settings: &Settings, role: Role) -> bool {
+    settings.kind == Kind::Muon && matches!(role, Role::Matrix | Role::Output)
+}
+
+fn decays(role: Role) -> bool {
+    matches!(role, Role::Matrix | Role::Output | Role::Router | Role::Head)
+}
 
 /// The Euclidean norm of all gradients together.
 pub fn norm(gradients: &[Vec<f32>]) -> f64 {

@@ -1,0 +1,217 @@
+//! States of a training on disk: whole or not there, and enough of them that the next step has the same bits as without a stop.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensors, serialize_to_file};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::parameters::Parameters;
+use crate::pass::Values;
+
+/// What a state says of itself besides its numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    version: u32,
+    /// Hash of all that the training's numbers follow from.
+    pub identity: String,
+    /// Steps taken.
+    pub step: u64,
+    /// The next piece of the corpus.
+    pub place: u64,
+    /// Tokens seen.
+    pub tokens: u64,
+    /// Seconds of training so far.
+    pub seconds: f64,
+    /// Hashes of the files beside it.
+    files: HashMap<String, String>,
+}
+
+const VERSION: u32 = 1;
+const STATE: &str = "state.json";
+const WEIGHTS: &str = "weights.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE_BYTES_MAX: u64 = 1 << 20;
+
+/// How a state's directory begins.
+const PREFIX: &str = "step-";
+
+impl State {
+    pub(crate) fn new(identity: &str, step: u64, place: u64, tokens: u64, seconds: f64) -> State {
+        let (identity, files) = (identity.to_string(), HashMap::new());
+        State { version: VERSION, identity, step, place, tokens, seconds, files }
+    }
+}
+
+/// All numbers of a training between two steps.
+pub(crate) struct Numbers {
+    pub weights: Values,
+    /// The optimizer's.
+    pub means: Values,
+    pub squares: Values,
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// Write tensors to a new file, synced.
+pub(crate) fn write_tensors(
+    path: &Path,
+    tensors: &[(String, Vec<usize>, Dtype, Vec<u8>)],
+    about: Option<HashMap<String, String>>,
+) -> Result<(), Error> {
+    let views: Vec<(&str, TensorView)> = tensors
+        .iter()
+        .map(|(name, shape, dtype, data)| {
+            (name.as_str(), TensorView::new(*dtype, shape.clone(), data).expect("bytes of the shape"))
+        })
+        .collect();
+    serialize_to_file(views, about, path).map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(e) => Error::io(path)(e),
+        e => Error::file(path, e.to_string()),
+    })?;
+    File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path))
+}
+
+fn list(parameters: &Parameters, prefix: &str, values: &Values) -> Vec<(String, Vec<usize>, Dtype, Vec<u8>)> {
+    let there = parameters.iter().zip(values).filter(|(_, v)| !v.is_empty());
+    there.map(|(p, v)| (format!("{prefix}{}", p.name), p.shape.clone(), Dtype::F32, bytes(v))).collect()
+}
+
+/// Write a state below `directory`, and remove all but the newest `keep`.
+///
+/// # Errors
+/// Where the system refuses: the states that were there stay.
+pub(crate) fn save(
+    directory: &Path,
+    parameters: &Parameters,
+    mut state: State,
+    numbers: &Numbers,
+    keep: usize,
+) -> Result<PathBuf, Error> {
+    let path = directory.join(format!("{PREFIX}{:08}", state.step));
+    let temporary = directory.join(format!(".{PREFIX}{:08}.{}.part", state.step, std::process::id()));
+    let mut write = || {
+        fs::create_dir_all(&temporary).map_err(Error::io(&temporary))?;
+        write_tensors(&temporary.join(WEIGHTS), &list(parameters, "", &numbers.weights), None)?;
+        let mut optimizer = list(parameters, "mean.", &numbers.means);
+        optimizer.extend(list(parameters, "square.", &numbers.squares));
+        write_tensors(&temporary.join(OPTIMIZER), &optimizer, None)?;
+        for name in [WEIGHTS, OPTIMIZER] {
+            state.files.insert(name.to_string(), hash(&temporary.join(name))?);
+        }
+        let text = serde_json::to_vec_pretty(&state).expect("a state is JSON");
+        data::atomic::write(&temporary.join(STATE), &text)?;
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+        fs::rename(&temporary, &path).map_err(Error::io(&path))?;
+        File::open(directory).and_then(|d| d.sync_all()).map_err(Error::io(directory))
+    };
+    let written: Result<(), Error> = write();
+    if let Err(error) = written {
+        let _ = fs::remove_dir_all(&temporary);
+        return Err(error);
+    }
+    for old in all(directory)?.into_iter().rev().skip(keep) {
+        fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+    }
+    Ok(path)
+}
+
+fn hash(path: &Path) -> Result<String, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    std::io::copy(&mut file, &mut hasher).map_err(Error::io(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The states below a directory, the oldest first.
+fn all(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(directory)(e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io(directory))?;
+        let name = entry.file_name();
+        let step = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|n| n.parse::<u64>().ok());
+        found.extend(step.map(|step| (step, entry.path())));
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// The newest state below a directory that is whole; damaged ones are told to `damaged`.
+///
+/// # Errors
+/// A state of another training; a system that refuses.
+pub(crate) fn newest(
+    directory: &Path,
+    parameters: &Parameters,
+    identity: &str,
+    damaged: &mut dyn FnMut(&Path, &Error),
+) -> Result<Option<(State, Numbers)>, Error> {
+    for path in all(directory)?.into_iter().rev() {
+        let read = read(&path, parameters);
+        match read {
+            Ok((state, _)) if state.identity != identity => {
+                let problem = "it is of a training with other settings, data or structure; train into another directory, or remove this one";
+                return Err(Error::file(path, problem));
+            }
+            Ok(found) => return Ok(Some(found)),
+            Err(error) => damaged(&path, &error),
+        }
+    }
+    Ok(None)
+}
+
+fn read(path: &Path, parameters: &Parameters) -> Result<(State, Numbers), Error> {
+    let file = path.join(STATE);
+    let text = model::tensors::read_bounded(&file, STATE_BYTES_MAX)?;
+    let state: State = serde_json::from_slice(&text).map_err(|e| Error::file(&file, e.to_string()))?;
+    if state.version != VERSION {
+        return Err(Error::file(file, format!("version {}; {VERSION} is read", state.version)));
+    }
+    let expected: u64 = 64 * (1 << 20) + 4 * 4 * parameters.numbers() as u64;
+    let tensors = |name: &str| -> Result<Vec<u8>, Error> {
+        let file = path.join(name);
+        let bytes = model::tensors::read_bounded(&file, expected)?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
+        if state.files.get(name) != Some(&hash) {
+            return Err(Error::file(file, "its bytes are not those that were written"));
+        }
+        Ok(bytes)
+    };
+    let (weights, optimizer) = (tensors(WEIGHTS)?, tensors(OPTIMIZER)?);
+    let numbers = Numbers {
+        weights: values(&path.join(WEIGHTS), &weights, parameters, "", true)?,
+        means: values(&path.join(OPTIMIZER), &optimizer, parameters, "mean.", false)?,
+        squares: values(&path.join(OPTIMIZER), &optimizer, parameters, "square.", false)?,
+    };
+    Ok((state, numbers))
+}
+
+fn values(path: &Path, bytes: &[u8], parameters: &Parameters, prefix: &str, all: bool) -> Result<Values, Error> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, e.to_string()))?;
+    let one = |p: &crate::Parameter| {
+        let name = format!("{prefix}{}", p.name);
+        match tensors.tensor(&name) {
+            Ok(tensor) if tensor.shape() == p.shape && tensor.dtype() == Dtype::F32 => {
+                let numbers = tensor.data().chunks_exact(4);
+                Ok(numbers.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+            }
+            Ok(tensor) => Err(Error::file(path, format!("tensor {name} has the shape {:?}", tensor.shape()))),
+            Err(_) if all => Err(Error::file(path, format!("tensor {name} is missing"))),
+            Err(_) => Ok(Vec::new()),
+        }
+    };
+    parameters.iter().map(one).collect()
+}

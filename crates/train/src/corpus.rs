@@ -1,0 +1,171 @@
+//! Tokens to train on: the documents of shards in pieces of at most a context. Every epoch has an order of its own, of pieces, not documents: a
+//! long book's would otherwise fill whole steps.
+
+use std::path::{Path, PathBuf};
+
+use data::shards::megatron::Reader;
+use data::shards::{Shards, Split, manifest};
+
+use crate::batch::{Batch, NO_TARGET};
+use crate::error::Error;
+use crate::random::Random;
+
+/// What the random numbers of an order are for.
+const ORDER: u64 = 1;
+
+/// A part of a document that one pass sees whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    shard: u32,
+    sequence: u32,
+    start: u32,
+    len: u32,
+}
+
+/// A split of a dataset.
+pub struct Corpus {
+    directory: PathBuf,
+    shards: Vec<Shard>,
+    pieces: Vec<Piece>,
+    tokens: u64,
+    vocabulary: usize,
+    seed: u64,
+    /// The order of the epoch that was read last.
+    order: (u64, Vec<u32>),
+    /// Hash of what it is made of.
+    identity: String,
+    tokenizer: String,
+}
+
+struct Shard {
+    tokens: Reader,
+    mask: Option<Reader>,
+}
+
+impl Corpus {
+    /// Open the shards of a dataset that `farthing data` made. Pieces have at most `context` tokens.
+    ///
+    /// # Errors
+    /// What is missing, damaged or empty.
+    pub fn open(dataset: &Path, split: Split, context: usize, seed: u64) -> Result<Corpus, Error> {
+        let directory = dataset.join("shards");
+        let described = Shards::open(&directory)?;
+        let descriptions = described.splits.get(&split).map_or(&[][..], Vec::as_slice);
+        let mut identity = blake3::Hasher::new();
+        let (mut shards, mut pieces, mut tokens) = (Vec::new(), Vec::new(), 0u64);
+        for (shard, description) in descriptions.iter().enumerate() {
+            identity.update(description.written.bin_blake3.as_bytes());
+            let reader = Reader::open(&directory.join(&description.name))?;
+            let mask = description.mask.is_some().then(|| Reader::open(&directory.join(description.mask_name())));
+            for sequence in 0..reader.sequences() {
+                // A piece of one token has no target.
+                let len = reader.length(sequence);
+                for start in (0..len.saturating_sub(1)).step_by(context) {
+                    let len = context.min(len - start);
+                    tokens += len as u64;
+                    let [shard, sequence, start, len] = [shard, sequence, start, len].map(|n| n as u32);
+                    pieces.push(Piece { shard, sequence, start, len });
+                }
+            }
+            shards.push(Shard { tokens: reader, mask: mask.transpose()? });
+        }
+        if pieces.is_empty() {
+            let problem = format!(
+                "no document of the split {} has two tokens or more: there is nothing to learn from; {}",
+                split.name(),
+                match split {
+                    Split::Train => "give the recipe of the data more sources",
+                    Split::HeldOut => "set held_out in the recipe of the data",
+                }
+            );
+            return Err(Error::file(directory.join(manifest::FILE), problem));
+        }
+        Ok(Corpus {
+            directory,
+            shards,
+            order: (u64::MAX, Vec::new()),
+            pieces,
+            tokens,
+            vocabulary: described.vocabulary,
+            seed,
+            identity: identity.finalize().to_hex().to_string(),
+            tokenizer: described.tokenizer,
+        })
+    }
+
+    /// Tokens of one epoch.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Pieces of one epoch.
+    pub fn pieces(&self) -> u64 {
+        self.pieces.len() as u64
+    }
+
+    /// Tokens of the tokenizer.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// Hash of the tokens.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Hash of the tokenizer's file.
+    pub fn tokenizer(&self) -> &str {
+        &self.tokenizer
+    }
+
+    /// The piece at `place`, which counts on over epochs.
+    fn piece(&mut self, place: u64) -> Piece {
+        let (epoch, at) = (place / self.pieces(), place % self.pieces());
+        if self.order.0 != epoch {
+            let mut order: Vec<u32> = (0..self.pieces.len() as u32).collect();
+            Random::new(&[self.seed, epoch, ORDER]).shuffle(&mut order);
+            self.order = (epoch, order);
+        }
+        self.pieces[self.order.1[at as usize] as usize]
+    }
+
+    /// The pieces from `place` on, as many as fit into `tokens`, but at least one; and the place behind them.
+    ///
+    /// # Errors
+    /// A shard that cannot be read, or holds a token that the vocabulary does not have.
+    pub fn batch(&mut self, place: u64, tokens: usize) -> Result<(Batch, u64), Error> {
+        let (mut batch, mut at) = (Batch::default(), place);
+        let (mut sequence, mut mask) = (Vec::new(), Vec::new());
+        loop {
+            let piece = self.piece(at);
+            if !batch.tokens.is_empty() && batch.tokens.len() + piece.len as usize > tokens {
+                return Ok((batch, at));
+            }
+            sequence.clear();
+            mask.clear();
+            let (shard, number) = (&self.shards[piece.shard as usize], piece.sequence as usize);
+            // The token behind the piece is the last one's target.
+            let (start, len) = (piece.start as usize, piece.len as usize);
+            let part = start..(start + len + 1).min(shard.tokens.length(number));
+            shard.tokens.read_part(number, part.clone(), &mut sequence)?;
+            if let Some(reader) = &shard.mask {
+                reader.read_part(number, part, &mut mask)?;
+            }
+            if let Some(token) = sequence.iter().find(|&&t| t as usize >= self.vocabulary) {
+                let problem = format!(
+                    "sequence {number} of shard {} holds the token {token}, the vocabulary has {}; make the shards again",
+                    piece.shard, self.vocabulary
+                );
+                return Err(Error::file(&self.directory, problem));
+            }
+            let first = batch.tokens.len();
+            batch.tokens.extend(&sequence[..len]);
+            batch.targets.extend((1..=len).map(|i| match sequence.get(i) {
+                Some(&target) if mask.get(i).is_none_or(|&m| m != 0) => target,
+                _ => NO_TARGET,
+            }));
+            batch.documents.push(first..batch.tokens.len());
+            at += 1;
+        }
+    }
+}

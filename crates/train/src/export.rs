@@ -1,0 +1,148 @@
+//! A trained model as other software reads it: a Hugging Face directory.
+
+use std::fs;
+use std::path::Path;
+
+use model::Checkpoint;
+use model::checkpoint::Kind;
+use safetensors::tensor::Dtype;
+use serde_json::{Value, json};
+
+use crate::checkpoint::write_tensors;
+use crate::error::Error;
+use crate::network::Network;
+use crate::parameters::Role;
+use crate::pass::Values;
+
+/// How matrices are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// As they were trained.
+    F32,
+    /// Rounded to the nearest.
+    #[default]
+    Bf16,
+}
+
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
+
+/// The configuration of a Hugging Face checkpoint.
+///
+/// # Errors
+/// A checkpoint of another kind.
+pub(crate) fn config_of(checkpoint: &Checkpoint) -> Result<Value, Error> {
+    let path = &checkpoint.path;
+    if checkpoint.kind != Kind::Safetensors {
+        let problem = "training goes on from a Hugging Face directory; turn the GGUF file into one first";
+        return Err(Error::file(path, problem));
+    }
+    let file = path.join("config.json");
+    let bytes = model::tensors::read_bounded(&file, CONFIG_BYTES_MAX)?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::file(file, e.to_string()))
+}
+
+/// Write a model's directory: it is there whole, or what was there before.
+pub(crate) fn write(
+    network: &Network,
+    weights: &Values,
+    config: &Value,
+    tokenizer: &Path,
+    format: Format,
+    out: &Path,
+) -> Result<(), Error> {
+    let parent = out.parent().unwrap_or(Path::new("."));
+    let temporary = parent.join(format!(".model.{}.part", std::process::id()));
+    let written = fill(network, weights, config, tokenizer, format, &temporary).and_then(|()| {
+        if out.exists() {
+            fs::remove_dir_all(out).map_err(Error::io(out))?;
+        }
+        fs::rename(&temporary, out).map_err(Error::io(out))
+    });
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    written
+}
+
+fn fill(
+    network: &Network,
+    weights: &Values,
+    config: &Value,
+    tokenizer: &Path,
+    format: Format,
+    out: &Path,
+) -> Result<(), Error> {
+    fs::create_dir_all(out).map_err(Error::io(out))?;
+    let mut config = config.clone();
+    let predicts = usize::from(network.predicts());
+    if let Some(fields) = config.as_object_mut() {
+        let kept = if format == Format::F32 { "float32" } else { "bfloat16" };
+        fields.insert("torch_dtype".to_string(), json!(kept));
+        if predicts > 0 || fields.contains_key("num_nextn_predict_layers") {
+            fields.insert("num_nextn_predict_layers".to_string(), json!(predicts));
+        }
+    }
+    let store = |values: &[f32], role: Role| match (format, role) {
+        // Biases of choice decide between neighbours: they stay exact, as in published checkpoints.
+        (Format::Bf16, role) if role != Role::Choice => {
+            let mut short = vec![0u16; values.len()];
+            kernels::f32_to_bf16(values, &mut short);
+            (Dtype::BF16, short.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+        }
+        _ => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
+    };
+    let mut tensors = Vec::new();
+    for (parameter, values) in network.parameters.iter().zip(weights) {
+        let (dtype, bytes) = store(values, parameter.role);
+        // Published checkpoints repeat embedding and head with the module of multi-token prediction.
+        let repeated = match parameter.role {
+            Role::Embedding => Some("embed_tokens.weight"),
+            Role::Head => Some("shared_head.head.weight"),
+            _ => None,
+        };
+        if let Some(name) = repeated.filter(|_| predicts > 0) {
+            let name = format!("model.layers.{}.{name}", network.structure.layers.len());
+            tensors.push((name, parameter.shape.clone(), dtype, bytes.clone()));
+        }
+        tensors.push((parameter.name.clone(), parameter.shape.clone(), dtype, bytes));
+    }
+    let about = [("format".to_string(), "pt".to_string())].into();
+    write_tensors(&out.join("model.safetensors"), &tensors, Some(about))?;
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let from = tokenizer.join(name);
+        if from.exists() {
+            fs::copy(&from, out.join(name)).map_err(Error::io(&from))?;
+        }
+    }
+    special_tokens(out, &mut config)?;
+    let text = |value: &Value| serde_json::to_vec_pretty(value).expect("JSON");
+    let generation = json!({
+        "bos_token_id": config.get("bos_token_id"),
+        "eos_token_id": config.get("eos_token_id"),
+    });
+    data::atomic::write(&out.join("generation_config.json"), &text(&generation))?;
+    data::atomic::write(&out.join("config.json"), &text(&config))?;
+    Ok(())
+}
+
+/// Ids of the first and last token of a text, as the tokenizer's files tell.
+fn special_tokens(out: &Path, config: &mut Value) -> Result<(), Error> {
+    let (Ok(settings), Ok(tokenizer)) =
+        (fs::read(out.join("tokenizer_config.json")), fs::read(out.join("tokenizer.json")))
+    else {
+        return Ok(());
+    };
+    let parse = |name: &str, bytes: &[u8]| -> Result<Value, Error> {
+        serde_json::from_slice(bytes).map_err(|e| Error::file(out.join(name), e.to_string()))
+    };
+    let (settings, tokenizer) = (parse("tokenizer_config.json", &settings)?, parse("tokenizer.json", &tokenizer)?);
+    let added = tokenizer.get("added_tokens").and_then(Value::as_array).cloned().unwrap_or_default();
+    for (key, name) in [("bos_token_id", "bos_token"), ("eos_token_id", "eos_token")] {
+        let content = settings.get(name).and_then(|t| t.as_str().or_else(|| t.get("content")?.as_str()));
+        let id = added.iter().find(|t| t.get("content").and_then(Value::as_str) == content && content.is_some());
+        if let (Some(id), Some(fields)) = (id.and_then(|t| t.get("id")), config.as_object_mut()) {
+            fields.insert(key.to_string(), id.clone());
+        }
+    }
+    Ok(())
+}

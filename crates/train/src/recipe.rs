@@ -1,0 +1,273 @@
+//! Recipes of a training: a file that says which data, which structure, how large, how long.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::optimizer::Kind as OptimizerKind;
+use crate::schedule::Shape;
+use crate::sizes::Kind;
+
+/// Bytes of a recipe: more than any that people write.
+const RECIPE_BYTES_MAX: u64 = 1 << 20;
+
+/// A recipe as it is written, with what it leaves out filled in where that needs no data.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the model.
+    pub name: String,
+    /// What the model is, for its card.
+    #[serde(default)]
+    pub description: String,
+    /// Directory that `farthing data` made, from the folder of the recipe.
+    pub data: PathBuf,
+    /// Seed of all that is drawn.
+    #[serde(default)]
+    pub seed: u64,
+    /// The structure.
+    pub model: ModelSettings,
+    /// How it is trained.
+    pub train: TrainSettings,
+    /// What is measured on the way.
+    #[serde(default)]
+    pub evaluate: EvaluateSettings,
+}
+
+/// The structure: from a dial, or an existing checkpoint's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// A checkpoint to go on from, from the folder of the recipe; then it decides the structure.
+    pub from: Option<PathBuf>,
+    /// Kind of structure.
+    #[serde(default)]
+    pub structure: Kind,
+    /// Parameters that a token's forward uses; all sizes follow.
+    #[serde(default, deserialize_with = "count_or_none")]
+    pub active: Option<u64>,
+    /// Positions.
+    pub context: Option<usize>,
+    /// Whether a module of multi-token prediction is trained beside (DeepSeek-V3, section 2.2).
+    #[serde(default)]
+    pub predict: bool,
+    /// Keys of the configuration that are given, by the names of Hugging Face.
+    #[serde(default)]
+    pub config: Map<String, Value>,
+}
+
+/// How a model is trained. What is absent follows from the size.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Tokens that are seen in all.
+    #[serde(deserialize_with = "count")]
+    pub tokens: u64,
+    /// Tokens a step.
+    #[serde(default, deserialize_with = "count_or_none")]
+    pub batch: Option<u64>,
+    /// Tokens that are computed together.
+    #[serde(default = "micro_batch", deserialize_with = "count")]
+    pub micro_batch: u64,
+    /// Peak of the learning rate.
+    pub rate: Option<f64>,
+    /// Of matrices.
+    #[serde(default)]
+    pub optimizer: OptimizerKind,
+    /// Weight decay.
+    #[serde(default = "decay")]
+    pub decay: f64,
+    /// Decay only what a step moves towards zero anyway.
+    #[serde(default = "yes")]
+    pub cautious: bool,
+    /// Decay of Muon's momentum.
+    #[serde(default = "momentum")]
+    pub momentum: f64,
+    /// Decays of AdamW's means.
+    #[serde(default = "betas")]
+    pub betas: [f64; 2],
+    /// Shape of the learning rate.
+    #[serde(default)]
+    pub schedule: Shape,
+    /// Share of the tokens over which the rate goes up.
+    #[serde(default = "warm_up")]
+    pub warm_up: f64,
+    /// Share of the tokens over which it goes down.
+    #[serde(default = "cool_down")]
+    pub cool_down: f64,
+    /// Where it ends, as a share of its peak.
+    #[serde(default)]
+    pub end: f64,
+    /// Largest norm of the gradients.
+    #[serde(default = "one")]
+    pub clip: f64,
+    /// What products are computed in.
+    #[serde(default)]
+    pub precision: PrecisionSetting,
+    /// Whether activations are computed again in the backward; absent: where memory asks for it.
+    pub recompute: Option<bool>,
+    /// Factor of the experts' balance loss; absent: 0.0001 beside biases, 0.01 without.
+    pub balance_loss: Option<f64>,
+    /// What an expert's bias of choice moves by; absent: 0.001.
+    pub balance_bias: Option<f64>,
+    /// Factor of the loss of multi-token prediction.
+    #[serde(default = "prediction")]
+    pub prediction: f64,
+    /// Minutes between states on disk.
+    #[serde(default = "save_minutes")]
+    pub save_minutes: f64,
+}
+
+/// What is measured on the way.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateSettings {
+    /// Tokens between two measurements on held-out text; absent: a fortieth of all.
+    #[serde(default, deserialize_with = "count_or_none")]
+    pub every: Option<u64>,
+    /// Held-out tokens that are measured, at most.
+    #[serde(default = "evaluated", deserialize_with = "count")]
+    pub tokens: u64,
+}
+
+impl Default for EvaluateSettings {
+    fn default() -> EvaluateSettings {
+        EvaluateSettings { every: None, tokens: evaluated() }
+    }
+}
+
+/// What products are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrecisionSetting {
+    /// bfloat16 where the processor multiplies it, else f32.
+    #[default]
+    Auto,
+    /// f32.
+    F32,
+    /// bfloat16 with f32 sums.
+    Bf16,
+}
+
+fn micro_batch() -> u64 {
+    8192
+}
+fn decay() -> f64 {
+    0.1
+}
+fn yes() -> bool {
+    true
+}
+fn momentum() -> f64 {
+    0.95
+}
+fn betas() -> [f64; 2] {
+    [0.9, 0.95]
+}
+fn warm_up() -> f64 {
+    0.02
+}
+fn cool_down() -> f64 {
+    0.45
+}
+fn one() -> f64 {
+    1.0
+}
+fn prediction() -> f64 {
+    0.1
+}
+fn save_minutes() -> f64 {
+    10.0
+}
+fn evaluated() -> u64 {
+    200_000
+}
+
+/// A whole number, or a text such as `"5M"`: K, M and G are thousands.
+fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u64),
+        Text(String),
+    }
+    let problem = |text: &str| D::Error::custom(format!("{text:?} is no count; write it as 5000000 or \"5M\" (K, M, G)"));
+    match Written::deserialize(from)? {
+        Written::Number(n) => Ok(n),
+        Written::Text(text) => {
+            let (digits, factor) = match text.chars().last() {
+                Some('K' | 'k') => (&text[..text.len() - 1], 1e3),
+                Some('M' | 'm') => (&text[..text.len() - 1], 1e6),
+                Some('G' | 'g' | 'B' | 'b') => (&text[..text.len() - 1], 1e9),
+                _ => (&text[..], 1.0),
+            };
+            let number: f64 = digits.trim().parse().map_err(|_| problem(&text))?;
+            let count = (number * factor).round();
+            if (0.0..1e18).contains(&count) { Ok(count as u64) } else { Err(problem(&text)) }
+        }
+    }
+}
+
+fn count_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    count(from).map(Some)
+}
+
+impl Recipe {
+    /// Read a recipe. Paths in it are from its folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read, an unknown key, a setting that cannot be.
+    pub fn read(file: &Path) -> Result<Recipe, Error> {
+        let bytes = model::tensors::read_bounded(file, RECIPE_BYTES_MAX)?;
+        let problem = |problem: String| Error::Recipe { file: file.to_path_buf(), problem };
+        let text = String::from_utf8(bytes).map_err(|_| problem("it is no UTF-8 text".to_string()))?;
+        let mut recipe: Recipe = toml::from_str(&text).map_err(|e| problem(e.to_string()))?;
+        recipe.check().map_err(problem)?;
+        let folder = file.parent().unwrap_or(Path::new("."));
+        recipe.data = folder.join(&recipe.data);
+        recipe.model.from = recipe.model.from.map(|from| folder.join(from));
+        Ok(recipe)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let TrainSettings { tokens, micro_batch, rate, warm_up, cool_down, end, clip, decay, .. } = self.train;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(plain) {
+            return Err(format!("name = {:?}: letters, digits, '-', '_' and '.' make a name", self.name));
+        }
+        if self.model.from.is_none() && self.model.active.is_none() {
+            return Err("[model] says neither active (such as \"5M\") nor from (a checkpoint)".to_string());
+        }
+        if self.model.from.is_some() && (self.model.active.is_some() || !self.model.config.is_empty()) {
+            return Err("[model] from = a checkpoint decides the structure: leave out active and config".to_string());
+        }
+        if tokens == 0 || micro_batch == 0 || self.train.batch == Some(0) {
+            return Err("[train] tokens, batch and micro_batch are at least 1".to_string());
+        }
+        if self.model.context.is_some_and(|c| !(2..=1 << 20).contains(&c)) {
+            return Err(format!("[model] context = {}: from 2 to 1048576", self.model.context.unwrap_or(0)));
+        }
+        if rate.is_some_and(|r| !(r > 0.0 && r <= 1.0)) {
+            return Err(format!("[train] rate = {}: above 0, at most 1", rate.unwrap_or(0.0)));
+        }
+        let share = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(format!("[train] {name} = {value}: a share, from 0 to 1")),
+        };
+        share("warm_up", warm_up)?;
+        share("cool_down", cool_down)?;
+        share("end", end)?;
+        share("decay", decay)?;
+        share("momentum", self.train.momentum)?;
+        if warm_up + cool_down > 1.0 && self.train.schedule == Shape::Wsd {
+            return Err(format!("[train] warm_up = {warm_up} and cool_down = {cool_down} are more than all of it"));
+        }
+        if clip.is_nan() || clip <= 0.0 {
+            return Err(format!("[train] clip = {clip}: above 0"));
+        }
+        Ok(())
+    }
+}
