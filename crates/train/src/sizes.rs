@@ -180,6 +180,6 @@ mod tests {
         };
         assert_eq!(with("hidden_size", json!(256)).unwrap().1.hidden, 256);
         let error = with("num_experts_per_tok", json!(99)).unwrap_err().to_string();
-        assert!(error.contains("num_experts_per_tok"), "{error}");
+        assert!(error.contains("99 active of 16 experts"), "{error}");
     }
 }

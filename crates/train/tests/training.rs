@@ -1,0 +1,188 @@
+//! Laws of a training: it resumes to the bit, experts' loads are counted once, and what it writes is what is served.
+
+extern crate model as farthing_model;
+
+#[path = "../../model/tests/running/mod.rs"]
+mod running;
+mod tiny;
+
+use std::fs;
+use std::sync::atomic::AtomicBool;
+
+use farthing_train::export::Format;
+use farthing_train::{Batch, Role, Setup};
+use tiny::{MODEL, Notes, open, recipe};
+
+fn bits(values: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    values.iter().map(|v| v.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+/// Two and a half epochs over several shards, with what every optimizer keeps: stopped without a state in between, the steps since the last
+/// state are taken again.
+#[test]
+fn the_resumed_curve_is_the_same_to_the_bit_across_shards_and_epochs() {
+    for optimizer in ["muon", "adamw"] {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = AtomicBool::new(false);
+        let train = format!(
+            "tokens = 30000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"\noptimizer = \"{optimizer}\"\nsave_minutes = 1e6"
+        );
+        let recipe = recipe(folder.path(), MODEL, &train);
+        let mut whole = Notes::default();
+        let mut trainer = open(recipe.clone(), &folder.path().join("whole"), &mut whole);
+        assert!(trainer.setup.corpus.tokens() < 13_000, "{}", trainer.setup.corpus.tokens());
+        trainer.run(&stop, &mut whole).unwrap();
+        let expected = bits(trainer.weights());
+
+        let (mut losses, mut rates) = (vec![0f64; whole.steps.len()], vec![0f64; whole.steps.len()]);
+        let place = folder.path().join("killed");
+        for (kept, lost) in [(3, 2), (9, 1), (100, 0)] {
+            let mut trainer = open(recipe.clone(), &place, &mut Notes::default());
+            for i in 0..kept + lost {
+                if trainer.tokens() >= 30_000 {
+                    break;
+                }
+                let step = trainer.step(&stop).unwrap();
+                let at = step.step as usize - 1;
+                (losses[at], rates[at]) = (step.loss, step.rate);
+                if i + 1 == kept {
+                    trainer.save().unwrap();
+                }
+            }
+            if kept == 100 {
+                assert_eq!(bits(trainer.weights()), expected, "{optimizer}");
+            }
+        }
+        let whole_losses: Vec<f64> = whole.steps.iter().map(|s| s.loss).collect();
+        assert_eq!(losses, whole_losses, "{optimizer}");
+        assert_eq!(rates, whole.steps.iter().map(|s| s.rate).collect::<Vec<_>>(), "the rate is the schedule's");
+    }
+}
+
+#[test]
+fn a_damaged_state_is_passed_over_and_that_of_another_training_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let train = "tokens = 8000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"";
+    let recipe_ = recipe(folder.path(), MODEL, train);
+    let mut trainer = open(recipe_.clone(), folder.path(), &mut Notes::default());
+    trainer.step(&stop).unwrap();
+    let first = trainer.save().unwrap();
+    trainer.step(&stop).unwrap();
+    let second = trainer.save().unwrap();
+    for name in ["weights.safetensors", "optimizer.safetensors", "state.json"] {
+        let file = second.join(name);
+        let whole = fs::read(&file).unwrap();
+        let mut bytes = whole.clone();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 0x40;
+        for damaged in [bytes, whole[..at].to_vec()] {
+            fs::write(&file, damaged).unwrap();
+            let mut notes = Notes::default();
+            let trainer = open(recipe_.clone(), folder.path(), &mut notes);
+            assert_eq!((trainer.steps(), notes.warnings.len()), (1, 1), "{name}: {:?}", notes.warnings);
+            assert!(notes.warnings[0].contains(name), "{:?}", notes.warnings);
+        }
+        fs::write(&file, whole).unwrap();
+    }
+    assert_eq!(open(recipe_, folder.path(), &mut Notes::default()).steps(), 2);
+    assert!(first.exists());
+    let other = recipe(folder.path(), MODEL, &format!("{train}\ndecay = 0.2"));
+    let error = farthing_train::Trainer::open(
+        Setup::new(other).unwrap(),
+        kernels::Pool::new(1),
+        folder.path(),
+        &mut Notes::default(),
+    );
+    let error = error.err().expect("another training").to_string();
+    assert!(error.contains("another directory"), "{error}");
+}
+
+#[test]
+fn what_was_trained_is_what_is_served() {
+    let models = [
+        MODEL.to_string(),
+        format!("structure = \"mla-moe-v2\"\n{MODEL}"),
+        format!("predict = true\n{MODEL}"),
+        "structure = \"gqa\"\nactive = \"100K\"\ncontext = 48\nconfig = { hidden_size = 64, num_hidden_layers = 2 }".to_string(),
+        "structure = \"gqa-moe\"\nactive = \"100K\"\ncontext = 48\nconfig = { hidden_size = 64, num_hidden_layers = 2 }".to_string(),
+    ];
+    for lines in models {
+        let folder = tempfile::tempdir().unwrap();
+        let train = "tokens = 4000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"\nrate = 0.02\nwarm_up = 0.0";
+        let mut notes = Notes::default();
+        let mut trainer = open(recipe(folder.path(), &lines, train), folder.path(), &mut notes);
+        trainer.run(&AtomicBool::new(false), &mut notes).unwrap();
+        assert!(notes.steps.last().unwrap().loss < notes.steps[0].loss - 0.3, "{lines}: it learns");
+        let out = trainer.export(Format::F32).unwrap();
+        let served = running::Runner::open(&out);
+        let (batch, _) = trainer.setup.corpus.batch(0, 48).unwrap();
+        let tokens = &batch.tokens[batch.documents[0].clone()];
+        let mut alone = Batch::default();
+        alone.document(tokens);
+        let Setup { network, settings, .. } = &trainer.setup;
+        let weights = trainer.weights().to_vec();
+        let logits = network.logits(&kernels::Pool::new(1), settings, &weights, &alone);
+        let apart = running::largest_difference(&logits, &served.whole(tokens).0);
+        assert!(apart < 1e-4, "{lines}: {apart}");
+        // What is stored in 16 bits is the nearest.
+        let out = trainer.export(Format::Bf16).unwrap();
+        let apart = running::largest_difference(&logits, &running::Runner::open(&out).whole(tokens).0);
+        assert!((1e-6..0.2).contains(&apart), "{lines}: {apart}");
+    }
+}
+
+/// Loads are counted once a token, whether activations are computed again or not, and measuring held-out text moves no bias.
+#[test]
+fn loads_are_counted_once_and_biases_move_once_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let mut seen = Vec::new();
+    for recompute in [false, true] {
+        let train = format!(
+            "tokens = 8000\nbatch = 1024\nmicro_batch = 256\nprecision = \"f32\"\nrecompute = {recompute}\nbalance_bias = 0.01"
+        );
+        let recipe = recipe(folder.path(), MODEL, &train);
+        let mut trainer = open(recipe, &folder.path().join(recompute.to_string()), &mut Notes::default());
+        let choices: Vec<usize> = trainer.setup.network.choices().into_iter().flatten().collect();
+        assert_eq!(choices.len(), 1, "the first layer is dense");
+        assert!(trainer.setup.network.parameters[choices[0]].role == Role::Choice);
+        for _ in 0..3 {
+            let before = trainer.weights()[choices[0]].clone();
+            let step = trainer.step(&stop).unwrap();
+            assert_eq!(step.loads[0].tokens.iter().sum::<u64>(), 2 * step.step_tokens);
+            let after = trainer.weights()[choices[0]].clone();
+            // Once by 0.01 and then centred: never more than 0.02, though there are four parts of a batch.
+            let moved: Vec<f32> = before.iter().zip(&after).map(|(b, a)| (a - b).abs()).collect();
+            assert!(moved.iter().any(|&m| m > 0.004) && moved.iter().all(|&m| m < 0.0201), "{moved:?}");
+            assert!(after.iter().sum::<f32>().abs() < 1e-6, "{after:?}");
+            trainer.evaluate().unwrap().unwrap();
+            assert_eq!(trainer.weights()[choices[0]], after, "held-out text is not counted");
+            seen.push((recompute, step.loads, step.loss));
+        }
+    }
+    let (kept, again) = seen.split_at(3);
+    for (a, b) in kept.iter().zip(again) {
+        assert_eq!((&a.1, a.2), (&b.1, b.2), "computed again, the same");
+    }
+}
+
+/// Bits a byte are what a person computes from the loss, and a stop leaves a state.
+#[test]
+fn held_out_text_and_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = "tokens = 3000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"";
+    let mut notes = Notes::default();
+    let mut trainer = open(recipe(folder.path(), MODEL, train), folder.path(), &mut notes);
+    let evaluation = trainer.evaluate().unwrap().unwrap();
+    // Nothing is learnt yet: every token is about as likely, ln 400 nats.
+    assert!((evaluation.loss - 400f64.ln()).abs() < 0.05, "{evaluation:?}");
+    let error = trainer.run(&AtomicBool::new(true), &mut notes).unwrap_err();
+    assert!(matches!(error, farthing_train::Error::Stopped), "{error}");
+    assert!(folder.path().join("states/step-00000000/state.json").exists());
+    trainer.run(&AtomicBool::new(false), &mut notes).unwrap();
+    let last = notes.evaluations.last().unwrap();
+    assert!(last.loss < evaluation.loss && last.bits_per_byte < evaluation.bits_per_byte);
+    let ratio = evaluation.bits_per_byte / last.bits_per_byte;
+    assert!((ratio - evaluation.loss / last.loss).abs() < 1e-9, "the same text both times");
+}
