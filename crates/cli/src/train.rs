@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ::train::{Evaluation, Observer, Recipe, Setup, Step, Trainer};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::Pool;
 use serde_json::{Value, json};
-use ::train::{Evaluation, Observer, Recipe, Setup, Step, Trainer};
 
 use crate::terminal::{self, bytes, put, say, threads};
 use crate::{Failure, Outcome};
@@ -226,8 +226,13 @@ impl Observer for View {
     fn evaluated(&mut self, evaluation: &Evaluation) {
         let Evaluation { tokens, loss, bits_per_byte } = *evaluation;
         self.log(&json!({"tokens": tokens, "held_out_loss": loss, "bits_per_byte": bits_per_byte}));
-        let line = format!("{:.1} M tokens: held-out loss {loss:.4}, {bits_per_byte:.4} bits a byte", tokens as f64 / 1e6);
-        if self.plain { terminal::note(&line) } else { self.bar.println(line) }
+        let line =
+            format!("{:.1} M tokens: held-out loss {loss:.4}, {bits_per_byte:.4} bits a byte", tokens as f64 / 1e6);
+        if self.plain {
+            terminal::note(&line)
+        } else {
+            self.bar.println(line)
+        }
         self.evaluated = Some(*evaluation);
     }
 

@@ -28,7 +28,7 @@ pub use batch::{Batch, NO_TARGET};
 pub use error::Error;
 pub use feed_forward::{Balance, Load};
 pub use network::{Network, Outcome, Settings};
-pub use optimizer::{AdamW, clip};
+pub use optimizer::clip;
 pub use parameters::{Parameter, Parameters, Role};
 pub use recipe::Recipe;
 pub use start::{fresh, from_checkpoint};

@@ -174,8 +174,7 @@ impl LayerNet {
         };
         let mut d_normed = pass.buffers.take(x.len());
         let normed = self.normed(pass, &middle, self.feed_forward_norm);
-        let load =
-            self.feed_forward.backward(pass, (&normed, feed_forward), (d, balance), &mut d_normed, gradients);
+        let load = self.feed_forward.backward(pass, (&normed, feed_forward), (d, balance), &mut d_normed, gradients);
         pass.buffers.give(normed);
         self.norm_backward(pass, (&middle, self.feed_forward_norm), &d_normed, d, gradients);
         let normed = self.normed(pass, &x, self.attention_norm);

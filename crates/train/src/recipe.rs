@@ -194,7 +194,8 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         Number(u64),
         Text(String),
     }
-    let problem = |text: &str| D::Error::custom(format!("{text:?} is no count; write it as 5000000 or \"5M\" (K, M, G)"));
+    let problem =
+        |text: &str| D::Error::custom(format!("{text:?} is no count; write it as 5000000 or \"5M\" (K, M, G)"));
     match Written::deserialize(from)? {
         Written::Number(n) => Ok(n),
         Written::Text(text) => {

@@ -36,7 +36,9 @@ impl Schedule {
         let down = match self.shape {
             Shape::Wsd if progress <= 1.0 - self.decay => return 1.0,
             Shape::Wsd => (1.0 - progress) / self.decay,
-            Shape::Cosine => 0.5 + 0.5 * (std::f64::consts::PI * (progress - self.warm_up) / (1.0 - self.warm_up)).cos(),
+            Shape::Cosine => {
+                0.5 + 0.5 * (std::f64::consts::PI * (progress - self.warm_up) / (1.0 - self.warm_up)).cos()
+            }
         };
         self.end + (1.0 - self.end) * down
     }

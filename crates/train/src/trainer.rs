@@ -153,7 +153,7 @@ impl Setup {
         let precision = match train.precision {
             PrecisionSetting::F32 => Precision::F32,
             PrecisionSetting::Bf16 => Precision::Bf16,
-            PrecisionSetting::Auto if kernels::training::multiplies_bf16() => Precision::Bf16,
+            PrecisionSetting::Auto if kernels::training::bf16_products() => Precision::Bf16,
             PrecisionSetting::Auto => Precision::F32,
         };
         let settings = network::Settings {
@@ -274,8 +274,7 @@ impl Trainer {
         let gradients = network.parameters.zeros();
         let schedule =
             Schedule { shape: train.schedule, warm_up: train.warm_up, decay: train.cool_down, end: train.end };
-        let (step, place, tokens, seconds) =
-            state.map_or((0, 0, 0, 0.0), |s| (s.step, s.place, s.tokens, s.seconds));
+        let (step, place, tokens, seconds) = state.map_or((0, 0, 0, 0.0), |s| (s.step, s.place, s.tokens, s.seconds));
         let directory = directory.to_path_buf();
         Ok(Trainer { setup, pool, weights, gradients, optimizer, schedule, place, tokens, step, seconds, directory })
     }
@@ -358,14 +357,14 @@ impl Trainer {
             let numbers = (&self.weights, &mut self.gradients);
             outcome.add(&network.train(&self.pool, settings, numbers, batch, weight));
         }
-        let norm = optimizer::clip(&mut self.gradients, recipe.train.clip);
+        let norm = optimizer::clip(&self.pool, &mut self.gradients, recipe.train.clip);
         let loss = outcome.loss / outcome.targets.max(1) as f64;
         self.finite(loss, norm, place)?;
 
         let optimizing = Instant::now();
-        let progress = (self.tokens + tokens) as f64 / self.setup.recipe.train.tokens as f64;
-        // The rate at the end of the step, so that the first one moves.
-        let rate = self.setup.rate * self.schedule.at(progress.min(1.0)).max(0.0);
+        // The rate in the middle of the step: both the first and the last one move.
+        let progress = (self.tokens as f64 + tokens as f64 / 2.0) / self.setup.recipe.train.tokens as f64;
+        let rate = self.setup.rate * self.schedule.at(progress);
         let network = &self.setup.network;
         self.optimizer.step(&self.pool, &network.parameters, rate, &mut self.weights, &self.gradients);
         for (choice, load) in network.choices().into_iter().zip(&outcome.loads) {
@@ -379,7 +378,8 @@ impl Trainer {
         self.step += 1;
         let seconds = started.elapsed().as_secs_f64();
         self.seconds += seconds;
-        let prediction = (outcome.prediction_targets > 0).then(|| outcome.prediction / outcome.prediction_targets as f64);
+        let prediction =
+            (outcome.prediction_targets > 0).then(|| outcome.prediction / outcome.prediction_targets as f64);
         Ok(Step {
             step: self.step,
             tokens: self.tokens,
@@ -408,7 +408,8 @@ impl Trainer {
             None => ("the norm of the gradients".to_string(), norm),
         };
         let pieces = self.setup.corpus.pieces();
-        let batch = format!("pieces {} to {} of epoch {}", self.place % pieces, (next - 1) % pieces, self.place / pieces);
+        let batch =
+            format!("pieces {} to {} of epoch {}", self.place % pieces, (next - 1) % pieces, self.place / pieces);
         Err(Error::Diverged {
             step: self.step + 1,
             what,
@@ -438,7 +439,11 @@ impl Trainer {
             batch.targets.truncate(end);
             place = next;
             tokens += end as u64;
-            bytes += batch.targets.iter().map(|&t| u64::from(token_bytes.get(t as usize).copied().unwrap_or(0))).sum::<u64>();
+            bytes += batch
+                .targets
+                .iter()
+                .map(|&t| u64::from(token_bytes.get(t as usize).copied().unwrap_or(0)))
+                .sum::<u64>();
             outcome.add(&network.loss(&self.pool, settings, &self.weights, &batch));
         }
         let bits = outcome.loss / std::f64::consts::LN_2;
@@ -462,7 +467,8 @@ impl Trainer {
         };
         let directory = self.directory.join("states");
         let saved = checkpoint::save(&directory, &self.setup.network.parameters, state, &numbers, KEPT);
-        (self.weights, self.optimizer.means, self.optimizer.squares) = (numbers.weights, numbers.means, numbers.squares);
+        (self.weights, self.optimizer.means, self.optimizer.squares) =
+            (numbers.weights, numbers.means, numbers.squares);
         saved
     }
 

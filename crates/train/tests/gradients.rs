@@ -92,7 +92,11 @@ fn check(network: &Network, settings: Settings, least: usize) {
 #[test]
 fn every_gradient_is_the_slope_of_the_loss() {
     let none = json!({});
-    check(&network(Kind::Gqa, false, json!({"attention_bias": true, "num_key_value_heads": 1})), Settings::default(), 20);
+    check(
+        &network(Kind::Gqa, false, json!({"attention_bias": true, "num_key_value_heads": 1})),
+        Settings::default(),
+        20,
+    );
     check(&network(Kind::GqaMoe, false, none.clone()), Settings::default(), 15);
     check(&network(Kind::Mla, false, json!({"q_lora_rank": 24})), Settings::default(), 20);
     let balance = Balance { loss: 0.3, bias: 0.0 };

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use farthing_train::{AdamW, Batch, NO_TARGET, Network, Parameter, Role, Settings, clip, from_checkpoint};
+use farthing_train::{Batch, NO_TARGET, Network, Parameter, Role, Settings, clip, from_checkpoint};
 use kernels::Pool;
+use kernels::training::{AdamW, adamw};
 use safetensors::SafeTensors;
 
 fn ints(tensor: &safetensors::tensor::TensorView) -> Vec<i32> {
@@ -37,7 +38,6 @@ fn check(case: &str, settings: Settings) {
     }
     let pool = Pool::new(2);
     let weight = 1.0 / batch.wanted() as f32;
-    let adam = AdamW { rate: 1e-3, betas: [0.9, 0.95], epsilon: 1e-8, decay: 0.1, cautious: false };
     let (mut m, mut v) = (network.parameters.zeros(), network.parameters.zeros());
     for (step, (expected_loss, expected_norm)) in losses.into_iter().zip(norms).enumerate() {
         let mut gradients = network.parameters.zeros();
@@ -49,11 +49,14 @@ fn check(case: &str, settings: Settings) {
             let compared = compared.filter(|(parameter, gradient)| compare(&reference, parameter, gradient)).count();
             assert_eq!(compared, reference.len() - 4, "{case}");
         }
-        let norm = clip(&mut gradients, 1.0) as f32;
+        let norm = clip(&pool, &mut gradients, 1.0) as f32;
         assert!((norm - expected_norm).abs() < 1e-3 * expected_norm, "{case} step {step}: {norm}, not {expected_norm}");
         for (i, parameter) in network.parameters.iter().enumerate() {
             if parameter.role != Role::Choice {
-                adam.step(step as u64 + 1, &mut weights[i], &gradients[i], &mut m[i], &mut v[i]);
+                let step = step as u32 + 1;
+                let (rate, beta1, beta2, eps, decay) = (1e-3, 0.9, 0.95, 1e-8, 0.1);
+                let adam = AdamW { rate, beta1, beta2, eps, decay, cautious: false, step, scale: 1.0 };
+                adamw(&pool, &adam, &mut weights[i], &gradients[i], (&mut m[i], &mut v[i]));
             }
         }
     }

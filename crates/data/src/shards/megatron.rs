@@ -7,8 +7,8 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -85,9 +85,8 @@ impl MixtureNet {
         let bias = || all.add(format!("{prefix}.mlp.gate.e_score_correction_bias"), &[experts], Role::Choice);
         let choice = router.bias.then(bias);
         let mut stack = |part: &str, shape: &[usize], role| {
-            let ids: Vec<Id> = (0..experts)
-                .map(|e| all.add(format!("{prefix}.mlp.experts.{e}.{part}.weight"), shape, role))
-                .collect();
+            let ids: Vec<Id> =
+                (0..experts).map(|e| all.add(format!("{prefix}.mlp.experts.{e}.{part}.weight"), shape, role)).collect();
             ids[0]..ids[0] + experts
         };
         let gates = stack("gate_proj", &[inner, hidden], Role::Matrix);
@@ -287,7 +286,8 @@ impl MixtureNet {
             products.push((d_up.t(), input, std::mem::take(&mut d_ups[e]), e));
             products.push((output.t(), of(&act[part]), std::mem::take(&mut d_downs[e]), e));
         }
-        let mut weights: Vec<_> = products.iter_mut().map(|(a, b, out, _)| Gemm { a: *a, b: *b, out, add: true }).collect();
+        let mut weights: Vec<_> =
+            products.iter_mut().map(|(a, b, out, _)| Gemm { a: *a, b: *b, out, add: true }).collect();
         pass.multiply(&mut weights);
         drop(weights);
         for three in products.chunks_mut(3) {

@@ -1,11 +1,9 @@
 //! From gradients to weights.
 
-mod adamw;
 mod muon;
 
-pub use adamw::AdamW;
 use kernels::Pool;
-use kernels::training::Precision;
+use kernels::training::{AdamW, Precision, adamw, sum_of_squares};
 use serde::{Deserialize, Serialize};
 
 use crate::parameters::{Parameters, Role};
@@ -60,10 +58,7 @@ impl Optimizer {
             settings,
             steps: 0,
             means: parameters.iter().map(|p| vec![0.0; if moved(p.role) { p.len() } else { 0 }]).collect(),
-            squares: parameters
-                .iter()
-                .map(|p| vec![0.0; if moved(p.role) { squares(p) } else { 0 }])
-                .collect(),
+            squares: parameters.iter().map(|p| vec![0.0; if moved(p.role) { squares(p) } else { 0 }]).collect(),
         }
     }
 
@@ -93,11 +88,14 @@ impl Optimizer {
                 role => adam.push((role, w, g, m, v)),
             }
         }
-        pool.each(&mut adam, |(role, w, g, m, v)| {
-            let decay = if decays(*role) { settings.decay } else { 0.0 };
-            let adam = AdamW { rate, betas: settings.betas, epsilon: settings.epsilon, decay, cautious: settings.cautious };
-            adam.step(steps, w, g, m, v);
-        });
+        for (role, w, g, m, v) in adam {
+            let decay = if decays(role) { settings.decay as f32 } else { 0.0 };
+            let [beta1, beta2] = settings.betas.map(|b| b as f32);
+            let (eps, cautious) = (settings.epsilon as f32, settings.cautious);
+            let step = u32::try_from(steps).unwrap_or(u32::MAX);
+            let settings = AdamW { rate: rate as f32, beta1, beta2, eps, decay, cautious, step, scale: 1.0 };
+            adamw(pool, &settings, w, g, (m, v));
+        }
         let momentum = settings.momentum as f32;
         pool.each(&mut matrices, |(_, _, g, m)| {
             m.iter_mut().zip(g.iter()).for_each(|(m, g)| *m = momentum * *m + (1.0 - momentum) * g);
@@ -133,18 +131,13 @@ fn decays(role: Role) -> bool {
     matches!(role, Role::Matrix | Role::Output | Role::Router | Role::Head)
 }
 
-/// The Euclidean norm of all gradients together.
-pub fn norm(gradients: &[Vec<f32>]) -> f64 {
-    gradients.iter().flatten().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt()
-}
-
-/// Scale all gradients so that their norm is at most `most`; returns what it was.
-pub fn clip(gradients: &mut [Vec<f32>], most: f64) -> f64 {
-    let norm = norm(gradients);
+/// Scale all gradients so that the Euclidean norm of all together is at most `most`; returns what it was.
+pub fn clip(pool: &Pool, gradients: &mut [Vec<f32>], most: f64) -> f64 {
+    let norm = gradients.iter().map(|g| sum_of_squares(pool, g)).sum::<f64>().sqrt();
     if norm > most {
         // As torch does, which the reference values come from.
         let factor = (most / (norm + 1e-6)) as f32;
-        gradients.iter_mut().flatten().for_each(|g| *g *= factor);
+        pool.each(gradients, |g| g.iter_mut().for_each(|g| *g *= factor));
     }
     norm
 }

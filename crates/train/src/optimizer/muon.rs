@@ -12,7 +12,8 @@ const ITERATIONS: usize = 5;
 /// Orthogonalise every matrix in place: singular values become about 1. `(numbers, rows, cols)` each.
 pub(crate) fn orthogonalise(pool: &Pool, precision: Precision, matrices: &mut [(Vec<f32>, usize, usize)]) {
     // The smaller side's products are the cheaper ones: a tall matrix is worked on as its transposition.
-    let mut work: Vec<Work> = matrices.iter_mut().map(|(x, rows, cols)| Work::new(std::mem::take(x), *rows, *cols)).collect();
+    let mut work: Vec<Work> =
+        matrices.iter_mut().map(|(x, rows, cols)| Work::new(std::mem::take(x), *rows, *cols)).collect();
     pool.each(&mut work, Work::scale);
     for _ in 0..ITERATIONS {
         // A = X X^T, B = b A + c A A, X = a X + B X

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-
 use data::generators::manual::Manual;
 use data::progress::Progress;
 use data::run::{Options, Run};
@@ -14,10 +13,11 @@ use kernels::Pool;
 /// Sums and short stories in several shards, with a tokenizer of 400 tokens.
 pub fn dataset() -> &'static Path {
     static MADE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    &MADE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let recipe = folder.path().join("data.toml");
-        let text = "
+    &MADE
+        .get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            let recipe = folder.path().join("data.toml");
+            let text = "
             name = \"tiny\"
             seed = 3
             held_out = 0.1
@@ -30,30 +30,32 @@ pub fn dataset() -> &'static Path {
             [shards]
             shard_tokens = 2048
         ";
-        std::fs::write(&recipe, text).unwrap();
-        let recipe = data::recipe::Recipe::read(&recipe, &Manual::default()).unwrap();
-        let out = folder.path().join("tiny");
-        let options = Options {
-            out: out.clone(),
-            threads: 1,
-            rank: 0,
-            world: 1,
-            memory_bytes: 16 << 20,
-            keep_work: false,
-            folder: None,
-        };
-        Run::plan(&recipe, options, &Progress::default()).unwrap().make().unwrap().unwrap();
-        assert!(out.join("shards/train-00001.bin").exists(), "more than one shard");
-        (folder, out)
-    })
-    .1
+            std::fs::write(&recipe, text).unwrap();
+            let recipe = data::recipe::Recipe::read(&recipe, &Manual::default()).unwrap();
+            let out = folder.path().join("tiny");
+            let options = Options {
+                out: out.clone(),
+                threads: 1,
+                rank: 0,
+                world: 1,
+                memory_bytes: 16 << 20,
+                keep_work: false,
+                folder: None,
+                replace: false,
+            };
+            Run::plan(&recipe, options, &Progress::default()).unwrap().make().unwrap().unwrap();
+            assert!(out.join("shards/train-00001.bin").exists(), "more than one shard");
+            (folder, out)
+        })
+        .1
 }
 
 /// A recipe with these lines of `[model]` and of `[train]`.
 pub fn recipe(folder: &Path, model: &str, train: &str) -> Recipe {
     let file = folder.join("recipe.toml");
     let data = dataset().display();
-    std::fs::write(&file, format!("name = \"m\"\ndata = \"{data}\"\nseed = 5\n[model]\n{model}\n[train]\n{train}\n")).unwrap();
+    std::fs::write(&file, format!("name = \"m\"\ndata = \"{data}\"\nseed = 5\n[model]\n{model}\n[train]\n{train}\n"))
+        .unwrap();
     Recipe::read(&file).unwrap()
 }
 
@@ -88,4 +90,3 @@ impl Observer for Notes {
 pub fn open(recipe: Recipe, folder: &Path, notes: &mut Notes) -> Trainer {
     Trainer::open(Setup::new(recipe).unwrap(), Pool::new(1), folder, notes).unwrap()
 }
-
