@@ -318,10 +318,9 @@ impl Trainer {
                 step => step?,
             };
             observer.step(&step);
-            if before / every != self.tokens / every || self.tokens >= wanted {
-                if let Some(evaluation) = self.evaluate()? {
-                    observer.evaluated(&evaluation);
-                }
+            let due = before / every != self.tokens / every || self.tokens >= wanted;
+            if let Some(evaluation) = due.then(|| self.evaluate()).transpose()?.flatten() {
+                observer.evaluated(&evaluation);
             }
             if saved.elapsed() >= minutes || self.tokens >= wanted {
                 observer.saved(&self.save()?);

@@ -23,7 +23,7 @@ pub(crate) enum FeedForwardNet {
 /// What a forward leaves for its backward.
 pub(crate) enum FeedForwardSaved {
     Dense(DenseSaved),
-    Mixture(MixtureSaved),
+    Mixture(Box<MixtureSaved>),
 }
 
 impl FeedForwardNet {
@@ -48,7 +48,7 @@ impl FeedForwardNet {
     pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> FeedForwardSaved {
         match self {
             FeedForwardNet::Dense(net) => FeedForwardSaved::Dense(net.forward(pass, x, out)),
-            FeedForwardNet::Mixture(net) => FeedForwardSaved::Mixture(net.forward(pass, x, out)),
+            FeedForwardNet::Mixture(net) => FeedForwardSaved::Mixture(Box::new(net.forward(pass, x, out))),
         }
     }
 
@@ -67,7 +67,7 @@ impl FeedForwardNet {
                 None
             }
             (FeedForwardNet::Mixture(net), FeedForwardSaved::Mixture(saved)) => {
-                Some(net.backward(pass, (x, saved), (dy, balance), dx, gradients))
+                Some(net.backward(pass, (x, *saved), (dy, balance), dx, gradients))
             }
             _ => unreachable!("what a layer saved is of its kind"),
         }
@@ -76,7 +76,7 @@ impl FeedForwardNet {
     /// What `forward` saved and no backward will use.
     pub fn discard(&self, pass: &mut Pass, saved: FeedForwardSaved) -> Option<Load> {
         match (self, saved) {
-            (FeedForwardNet::Mixture(net), FeedForwardSaved::Mixture(saved)) => Some(net.discard(pass, saved)),
+            (FeedForwardNet::Mixture(net), FeedForwardSaved::Mixture(saved)) => Some(net.discard(pass, *saved)),
             (_, FeedForwardSaved::Dense(saved)) => {
                 saved.give(pass);
                 None
