@@ -22,6 +22,7 @@ mod manual;
 mod models;
 mod notify;
 mod plot;
+mod publish;
 mod pull;
 mod quantize;
 mod remote;
@@ -100,6 +101,7 @@ enum Command {
     #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
     Quantize(quantize::Arguments),
+    Publish(publish::Arguments),
     Data(data::Arguments),
     Train(train::Arguments),
     Tokenize(tokenize::Arguments),
@@ -195,6 +197,7 @@ fn main() -> ExitCode {
         Command::Bench(a) => a.json,
         Command::Loss(a) => a.json,
         Command::Quantize(a) => a.json,
+        Command::Publish(a) => a.json,
         Command::Data(a) => a.json,
         Command::Train(a) => a.json,
         Command::Tokenize(a) => a.json,
@@ -220,6 +223,7 @@ fn main() -> ExitCode {
         Command::Bench(a) => bench::run(a),
         Command::Loss(a) => loss::run(a),
         Command::Quantize(a) => quantize::run(a),
+        Command::Publish(a) => publish::run(a),
         Command::Data(a) => data::run(a),
         Command::Train(a) => train::run(a),
         Command::Tokenize(a) => tokenize::run(a),

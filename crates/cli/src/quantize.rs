@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use convert::{ConvertError, MIXES, Mix, Progress, Written};
+use convert::{ConvertError, MIXES, Mix, Progress, Written, read_importance};
 use farthing::quantize::{QuantizeOptions, plan, quantize};
 use farthing::{Error, LoadOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -40,6 +40,9 @@ pub struct Arguments {
     /// The file [default: NAME-MIX.gguf in the working directory]
     #[arg(long, short, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Importance matrix of the model, as llama-imatrix writes it: columns that matter lose less
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
     /// Write nothing: show each tensor's format
     #[arg(long)]
     plan: bool,
@@ -57,7 +60,8 @@ pub struct Arguments {
     quiet: bool,
 }
 
-fn mix(name: &str) -> Result<Mix, String> {
+/// A mix of the command line.
+pub fn mix(name: &str) -> Result<Mix, String> {
     let names: Vec<&str> = MIXES.iter().rev().map(|mix| mix.name).collect();
     Mix::named(name).ok_or_else(|| format!("give one of {}", names.join(", ")))
 }
@@ -102,7 +106,10 @@ fn name_of(model: &Path, mix: Mix) -> PathBuf {
 pub fn run(a: Arguments) -> Outcome {
     let path = fetch::find(&a.model, &LoadOptions::default(), a.quiet)?;
     let checkpoint = Checkpoint::open(&path)?;
-    let options = QuantizeOptions { mix: a.to, importance: BTreeMap::new() };
+    let options = QuantizeOptions {
+        mix: a.to,
+        importance: a.imatrix.as_deref().map(read_importance).transpose()?.unwrap_or_default(),
+    };
     let planned = plan(&checkpoint, options.clone())?;
     if a.plan {
         return show(&a, &planned);

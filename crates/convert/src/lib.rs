@@ -2,18 +2,24 @@
 //!
 //! It knows no terminal and computes no logits. Memory is bounded by a piece of one tensor, whatever the model's size.
 
+mod card;
 mod encode;
 mod error;
 mod gguf_file;
+mod importance;
 mod mix;
 mod plan;
+mod safetensors_file;
 mod source;
 mod vocabulary;
 
+pub use card::{CardData, CardFiles, CardResult, CardTraining, ModelCard};
 pub use encode::Progress;
 pub use error::ConvertError;
 pub use gguf_file::{Written, write_gguf};
+pub use importance::read_importance;
 pub use mix::{MIXES, Mix, ModelFacts};
 pub use plan::{GgufPlan, Planned};
+pub use safetensors_file::write_safetensors;
 pub use source::Source;
 pub use vocabulary::ChatTemplates;

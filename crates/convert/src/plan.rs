@@ -83,7 +83,7 @@ impl GgufPlan {
     pub fn choose(&mut self, mix: Mix, importance: BTreeMap<String, Vec<f32>>) -> Result<(), ConvertError> {
         self.facts.importance = !importance.is_empty();
         if mix.wants_importance() && importance.is_empty() {
-            let what = format!("{} needs an importance matrix, and there is none: choose Q2_K", mix.name);
+            let what = format!("{} needs an importance matrix: give --imatrix, or choose Q2_K", mix.name);
             return Err(ConvertError::refused(&self.from, what));
         }
         self.check_importance(&importance)?;

@@ -131,7 +131,7 @@ pub struct TensorReport {
 }
 
 /// Runs of equal layers in words.
-fn layer_kinds(layers: &[Layer]) -> Vec<String> {
+pub(crate) fn layer_kinds(layers: &[Layer]) -> Vec<String> {
     let mut first = 0;
     let mut lines = Vec::new();
     for run in layers.chunk_by(|a, b| a == b) {

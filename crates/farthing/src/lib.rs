@@ -32,6 +32,7 @@ pub mod loading;
 pub mod machine;
 pub mod names;
 mod paths;
+pub mod publish;
 pub mod quantize;
 pub mod server;
 mod tokenizer;
