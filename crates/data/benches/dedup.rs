@@ -188,7 +188,7 @@ fn duplicates(step: &str, file: &str) {
     let path = folder.path().join("records");
     let mut records = PartRecords::create(&*join, 0, &folder.path().join("scratch"), 64 << 20).expect("room");
     documents.iter_mut().for_each(|document| records.add(document).expect("room"));
-    let count = records.finish(&path, [0; 32]).expect("room");
+    let (count, _) = records.finish(&path, [0; 32]).expect("room");
     let records = Records { settings: step, runs: &[path], documents: &[count] };
     let runs = decide(&*join, &records, &folder.path().join("decisions"), 64 << 20).expect("room");
     let mut decisions = PartDecisions::open(&runs[0]).expect("a run");

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
-use crate::atomic::Pending;
+use crate::atomic::{Digest, Pending};
 
 /// Level of compression: the fastest, since most files are read once.
 const LEVEL: i32 = 1;
@@ -46,14 +46,29 @@ impl Writer {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn finish(self) -> Result<(), Error> {
+    pub fn finish(self) -> Result<Digest, Error> {
         self.out.finish().map_err(Error::io(&self.path))?.finish()
+    }
+}
+
+/// A file that is hashed as it is read.
+struct Hashed {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(bytes)?;
+        self.hasher.update(&bytes[..read]);
+        Ok(read)
     }
 }
 
 /// Reads records that [`Writer`] wrote.
 pub struct Reader<T> {
-    from: BufReader<zstd::Decoder<'static, BufReader<File>>>,
+    from: BufReader<zstd::Decoder<'static, BufReader<Hashed>>>,
+    expected: Option<Digest>,
     path: PathBuf,
     line: Vec<u8>,
     number: u64,
@@ -66,9 +81,18 @@ impl<T: DeserializeOwned> Reader<T> {
     /// # Errors
     /// Where it is not there or cannot be read.
     pub fn open(path: &Path) -> Result<Reader<T>, Error> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = Hashed { file: File::open(path).map_err(Error::io(path))?, hasher: blake3::Hasher::new() };
         let from = BufReader::with_capacity(1 << 17, zstd::Decoder::new(file).map_err(Error::io(path))?);
-        Ok(Reader { from, path: path.to_path_buf(), line: Vec::new(), number: 0, record: std::marker::PhantomData })
+        let path = path.to_path_buf();
+        Ok(Reader { from, expected: None, path, line: Vec::new(), number: 0, record: std::marker::PhantomData })
+    }
+
+    /// Opens a file that must hold what was written: behind its last record another length or hash is an error.
+    ///
+    /// # Errors
+    /// As [`Reader::open`].
+    pub fn open_written(path: &Path, written: Digest) -> Result<Reader<T>, Error> {
+        Ok(Reader { expected: Some(written), ..Reader::open(path)? })
     }
 
     fn next_record(&mut self) -> Result<Option<T>, Error> {
@@ -82,7 +106,8 @@ impl<T: DeserializeOwned> Reader<T> {
         };
         let read = (&mut self.from).take(LINE_BYTES_MAX).read_until(b'\n', &mut self.line);
         if read.map_err(|e| damaged(e.to_string()))? == 0 {
-            return Ok(None);
+            let found = || Digest::of(&self.from.get_ref().get_ref().get_ref().hasher);
+            return self.expected.take().map_or(Ok(()), |written| written.check(&found(), &self.path)).map(|()| None);
         }
         serde_json::from_slice(&self.line).map(Some).map_err(|e| damaged(e.to_string()))
     }

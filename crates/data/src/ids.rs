@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::Error;
-use crate::atomic::Pending;
+use crate::atomic::{Digest, Pending};
 use crate::join::runs::{self, Merge, Scratch};
 use crate::join::{Place, Record, repeats};
 
@@ -45,7 +45,7 @@ impl Writer {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn finish(mut self) -> Result<(), Error> {
+    pub fn finish(mut self) -> Result<Digest, Error> {
         let count = self.ends.len() as u64;
         for number in self.ends.iter().chain([&count]) {
             self.out.write_all(&number.to_le_bytes()).map_err(Error::io(self.out.path()))?;

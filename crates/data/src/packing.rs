@@ -3,11 +3,12 @@
 //! Three stages, each resumable file by file and shared by the machines of a run: one trains the tokenizer, each tokenizes the parts of its rank, and
 //! each writes the shards of its rank.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::Digest;
 use crate::phase::{self, Marker};
 use crate::progress::{Stage, Unit};
 use crate::run::Run;
@@ -16,7 +17,7 @@ use crate::shards::{Shards, Workers, write_shards};
 use crate::tokenizer::report::{self, Fit};
 use crate::tokenizer::train::{self, WordCounts};
 use crate::tokenizer::{Ends, Tokenizer, read_json, tokenize};
-use crate::{Document, Error, atomic, documents, options, publish};
+use crate::{Error, atomic, options, publish, sealed};
 
 /// Which tokenizer, from the table `[tokenizer]`.
 #[derive(Clone, Debug)]
@@ -71,6 +72,18 @@ impl TokenizerSettings {
     }
 }
 
+/// A part that is tokenized.
+#[derive(Debug, Serialize, Deserialize)]
+struct FitMarker {
+    /// The token run.
+    tokens: Digest,
+    /// How the tokenizer fits the part.
+    fit: Fit,
+}
+
+/// The files of a tokenizer by name.
+type TokenizerMarker = BTreeMap<String, Digest>;
+
 /// What of packing is reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Packed {
@@ -114,9 +127,37 @@ impl<'a> Packing<'a> {
         Ok(Some(Packing { run, settings, tokens, shards, identity: hasher.finalize() }))
     }
 
-    /// Files to be published, with their places below the directory.
-    pub fn files(&self) -> Vec<(PathBuf, &'static str)> {
-        [(self.tokens.join("tokenizer"), "tokenizer"), (self.shards.clone(), "shards")].into()
+    /// Folders to be published, with their names below the directory, and what their files must hold, by path.
+    ///
+    /// # Errors
+    /// A tokenizer without a marker.
+    pub fn folders(&self, packed: &Packed) -> Result<Vec<(PathBuf, &'static str, BTreeMap<PathBuf, String>)>, Error> {
+        let tokenizer = self.tokens.join("tokenizer");
+        let marker = self.tokenizer_marker().ok_or_else(|| self.without_marker())?;
+        let of_tokenizer = marker.into_iter().map(|(name, digest)| (tokenizer.join(name), digest.blake3)).collect();
+        let of_shards = packed.shards.iter().flat_map(Shards::hashes);
+        let of_shards = of_shards.map(|(name, hash)| (self.shards.join(name), hash)).collect();
+        Ok([(tokenizer, "tokenizer", of_tokenizer), (self.shards.clone(), "shards", of_shards)].into())
+    }
+
+    fn tokenizer_marker_file(&self) -> PathBuf {
+        self.tokens.join("tokenizer.json")
+    }
+
+    fn tokenizer_marker(&self) -> Option<TokenizerMarker> {
+        sealed::read(&self.tokenizer_marker_file(), self.about().as_bytes())
+    }
+
+    fn without_marker(&self) -> Error {
+        Error::file(
+            self.tokenizer_marker_file(),
+            "this marker is gone or damaged; the same command makes it and what it is for again",
+        )
+    }
+
+    /// What markers of the tokenizer and of tokens are about: the name follows from all that they are made from.
+    fn about(&self) -> String {
+        self.tokens.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Does what falls to this machine. Only the first of several has a report.
@@ -195,33 +236,65 @@ impl<'a> Packing<'a> {
     /// The tokenizer: trained by the first machine, waited for by the others.
     fn tokenizer(&self, markers: &[Marker]) -> Result<Tokenizer, Error> {
         let directory = self.tokens.join("tokenizer");
-        let (file, config) = (directory.join("tokenizer.json"), directory.join("tokenizer_config.json"));
+        let (file, marker_file) = (directory.join("tokenizer.json"), self.tokenizer_marker_file());
         let shared = &self.run.shared;
-        shared.look(&directory)?;
-        // The tokenizer is written last.
-        if !shared.has(&file) {
+        shared.look(&self.tokens)?;
+        if self.run.options.rank == 0 && marker_file.exists() && !self.has_tokenizer(&directory)? {
+            publish::remove(&marker_file)?;
+        }
+        if !shared.has(&marker_file) {
             if self.run.options.rank > 0 {
                 let name = "waiting for the tokenizer".to_string();
                 self.run.begin(self.run.phases.len() + 1, Stage { name, ..Stage::default() });
-                shared.wait(self.run.progress, &directory, std::slice::from_ref(&file))?;
-            } else if let Some(given) = &self.settings.file {
-                let beside = given.with_file_name("tokenizer_config.json");
-                if beside.exists() {
-                    atomic::write(&config, &read_json(&beside)?)?;
-                }
-                atomic::write(&file, &read_json(given)?)?;
+                shared.wait(self.run.progress, &self.tokens, std::slice::from_ref(&marker_file))?;
             } else {
-                let trained = self.train(markers)?;
-                atomic::write(&config, &serde_json::to_vec_pretty(&trained.config).expect("it is JSON"))?;
-                atomic::write(&file, &trained.tokenizer)?;
+                let written = self.make_tokenizer(markers, &directory)?;
+                sealed::write(&marker_file, self.about().as_bytes(), &written)?;
             }
         }
-        shared.fetch_all(&directory, |_| true)?;
+        shared.fetch(&marker_file)?;
+        let written = self.tokenizer_marker().ok_or_else(|| self.without_marker())?;
+        let files: Vec<PathBuf> = written.keys().map(|name| directory.join(name)).collect();
+        for (path, digest) in files.iter().zip(written.values()) {
+            shared.fetch(path)?;
+            digest.check(&Digest::of_file(path)?, path)?;
+        }
         if self.run.options.rank == 0 {
-            let there: Vec<PathBuf> = [config, file.clone()].into_iter().filter(|path| path.exists()).collect();
-            shared.share(&there)?;
+            shared.share(&files)?;
+            shared.share(&[marker_file])?;
         }
         Tokenizer::open(&file, &self.settings.ends)
+    }
+
+    /// Whether the tokenizer of an earlier run is what was written.
+    fn has_tokenizer(&self, directory: &Path) -> Result<bool, Error> {
+        let Some(written) = self.tokenizer_marker() else { return Ok(false) };
+        for (name, digest) in &written {
+            let path = directory.join(name);
+            if !path.exists() || &Digest::of_file(&path)? != digest {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Copies the given tokenizer, or trains one, and says what was written.
+    fn make_tokenizer(&self, markers: &[Marker], directory: &Path) -> Result<TokenizerMarker, Error> {
+        publish::remove(directory)?;
+        let (config, json) = match &self.settings.file {
+            Some(given) => {
+                let beside = given.with_file_name("tokenizer_config.json");
+                (beside.exists().then(|| read_json(&beside)).transpose()?, read_json(given)?)
+            }
+            None => {
+                let trained = self.train(markers)?;
+                (Some(serde_json::to_vec_pretty(&trained.config).expect("it is JSON")), trained.tokenizer)
+            }
+        };
+        let files = [("tokenizer_config.json", config), ("tokenizer.json", Some(json))];
+        let write =
+            |(name, bytes): (&str, Vec<u8>)| Ok((name.to_string(), atomic::write(&directory.join(name), &bytes)?));
+        files.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))).map(write).collect()
     }
 
     fn train(&self, markers: &[Marker]) -> Result<train::Trained, Error> {
@@ -233,7 +306,7 @@ impl<'a> Packing<'a> {
         for part in 0..run.parts.len() {
             // What is held out from training is no example of text either: it is in another file.
             run.shared.fetch(&self.last().documents(part))?;
-            for document in documents::Reader::<Document>::open(&self.last().documents(part))? {
+            for document in phase::train_documents_of(self.last(), part)? {
                 let document = document?;
                 run.progress.check()?;
                 counts.add(&document).map_err(|problem| Error::file(&run.recipe.file, problem))?;
@@ -255,27 +328,44 @@ impl<'a> Packing<'a> {
         self.tokens.join(format!("part-{part:05}.fit.json"))
     }
 
+    fn about_part(&self, part: usize) -> String {
+        format!("{} {part}", self.about())
+    }
+
+    fn fit_marker(&self, part: usize) -> Option<FitMarker> {
+        sealed::read(&self.fit_file(part), self.about_part(part).as_bytes())
+    }
+
     fn part(&self, tokenizer: &Tokenizer, part: usize) -> Result<(), Error> {
         let (tokens, fit_file) = (self.run_file(part), self.fit_file(part));
         let shared = &self.run.shared;
+        // Tokens of an earlier run that are not what was counted are made again.
+        if fit_file.exists() {
+            let fits = match self.fit_marker(part) {
+                Some(marker) => !tokens.exists() || Digest::of_file(&tokens)? == marker.tokens,
+                None => false,
+            };
+            if !fits {
+                publish::remove(&fit_file)?;
+                publish::remove(&tokens)?;
+            }
+        }
         if shared.has(&fit_file) && shared.has(&tokens) {
             let there: Vec<PathBuf> = [tokens, fit_file].into_iter().filter(|path| path.exists()).collect();
             return shared.share(&there);
         }
         self.last().all_documents(part).iter().try_for_each(|file| shared.fetch(file))?;
-        // Tokens without the counts are made again.
-        if tokens.exists() {
-            std::fs::remove_file(&tokens).map_err(Error::io(&tokens))?;
-        }
+        publish::remove(&tokens)?;
         let source = &self.run.recipe.sources[self.run.parts[part].source as usize].name;
         let mut fit = Fit::new(tokenizer);
         let masks = self.run.recipe.shards.as_ref().is_some_and(|settings| settings.masks);
-        tokenize(phase::documents_of(self.last(), part)?, tokenizer, &tokens, masks, |document, tokens| {
+        let documents = phase::documents_of(self.last(), part)?;
+        let written = tokenize(documents, tokenizer, &tokens, masks, |document, tokens| {
             fit.count(tokenizer, source, document, tokens);
             self.run.progress.advance(document.text().len() as u64, 1);
             self.run.progress.check()
         })?;
-        atomic::write(&fit_file, &serde_json::to_vec(&fit).expect("counts are plain data"))?;
+        sealed::write(&fit_file, self.about_part(part).as_bytes(), &FitMarker { tokens: written, fit })?;
         shared.share(&[tokens, fit_file])
     }
 
@@ -297,10 +387,8 @@ impl<'a> Packing<'a> {
         for part in 0..self.run.parts.len() {
             let file = self.fit_file(part);
             self.run.shared.fetch(&file)?;
-            let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
-            let of_part: Fit = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::file(&file, format!("{e}; remove it, and the same command makes it again")))?;
-            fit.add(&of_part);
+            let gone = || Error::file(&file, "it is gone or damaged; the same command makes it again");
+            fit.add(&self.fit_marker(part).ok_or_else(gone)?.fit);
         }
         Ok(Packed { tokenizer: fit.report(tokenizer), shards })
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::Digest;
 use crate::documents::{Reader, Writer};
 use crate::join::runs::{Scratch, Sorter};
 use crate::join::{PartDecisions, PartRecords, Place, Record};
@@ -17,7 +18,7 @@ use crate::recipe::{Entry, Recipe};
 use crate::run::Run;
 use crate::step::{self, Reason, Step, Verdict};
 use crate::tally::{Sample, Tally};
-use crate::{Document, Error, atomic, ids};
+use crate::{Document, Error, ids, sealed};
 
 /// Steps between two joins.
 pub struct Phase<'a> {
@@ -44,6 +45,18 @@ pub struct Marker {
     pub bytes: u64,
     /// What was counted.
     pub tally: Tally,
+    /// The file of the documents that go on.
+    pub kept: Digest,
+    /// The file of those that are held out, if the phase has one.
+    pub held_out: Option<Digest>,
+    /// The file of the documents that were dropped, if there is one.
+    pub rejected: Option<Digest>,
+    /// What the part leaves for the next join.
+    pub records: Option<Digest>,
+    /// The ids of the documents that go into it.
+    pub names: Option<Digest>,
+    /// Hashes of the ids of the documents that went through all steps.
+    pub ids: Option<Digest>,
 }
 
 /// A document that was dropped, kept aside whole.
@@ -56,7 +69,7 @@ struct Rejected<'a> {
 }
 
 /// Number of the layout of a phase's files: what has another one is made again.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// Cuts the steps of a recipe at its joins. `identity` is that of sources and parts; each phase gets a directory in `work`.
 pub fn cut<'a>(recipe: &'a Recipe, identity: &blake3::Hash, work: &Path) -> Vec<Phase<'a>> {
@@ -139,9 +152,27 @@ impl Phase<'_> {
         self.file(part, "json")
     }
 
+    /// What a part's marker is about.
+    fn about(&self, part: usize) -> Vec<u8> {
+        [&self.identity[..], &(part as u64).to_le_bytes()].concat()
+    }
+
     /// What is written of a part that has passed. A marker that cannot be read is none: the part is done again.
     pub fn marker(&self, part: usize) -> Option<Marker> {
-        serde_json::from_slice(&std::fs::read(self.marker_file(part)).ok()?).ok()
+        sealed::read(&self.marker_file(part), &self.about(part))
+    }
+
+    /// Files that a marker vouches for, with what they hold.
+    pub fn files<'m>(&self, part: usize, marker: &'m Marker) -> impl Iterator<Item = (PathBuf, &'m Digest)> {
+        let files = [
+            (self.documents(part), Some(&marker.kept)),
+            (self.held_out(part), marker.held_out.as_ref()),
+            (self.rejected(part), marker.rejected.as_ref()),
+            (self.records(part), marker.records.as_ref()),
+            (self.names(part), marker.names.as_ref()),
+            (self.ids(part), marker.ids.as_ref()),
+        ];
+        files.into_iter().filter_map(|(path, digest)| Some((path, digest?)))
     }
 
     /// In words.
@@ -320,25 +351,17 @@ impl<'a> Passage<'a> {
     /// # Errors
     /// Where the system refuses.
     pub fn finish(self) -> Result<(), Error> {
-        self.out.finish()?;
-        if let Some(held_out) = self.held_out {
-            held_out.finish()?;
-        }
-        if let Some(rejected) = self.rejected {
-            rejected.finish()?;
-        }
-        if let Some(records) = self.records {
-            records.finish(&self.phase.records(self.part), self.phase.identity)?;
-        }
-        if let Some(names) = self.names {
-            names.finish()?;
-        }
-        if let Some(ids) = self.ids {
-            ids.finish_run(&self.phase.ids(self.part), self.phase.identity)?;
-        }
-        let marker = Marker { documents: self.documents, bytes: self.bytes, tally: self.tally };
-        let json = serde_json::to_vec(&marker).expect("a marker is plain data");
-        atomic::write(&self.phase.marker_file(self.part), &json)
+        let kept = self.out.finish()?;
+        let held_out = self.held_out.map(Writer::finish).transpose()?;
+        let rejected = self.rejected.map(Writer::finish).transpose()?;
+        let leave = |records: PartRecords| records.finish(&self.phase.records(self.part), self.phase.identity);
+        let names = self.names.map(ids::Writer::finish).transpose()?;
+        let sort = |ids: Sorter<Record>| ids.finish_run(&self.phase.ids(self.part), self.phase.identity);
+        let ids = self.ids.map(sort).transpose()?;
+        let records = self.records.map(leave).transpose()?.map(|(_, digest)| digest);
+        let Passage { phase, part, documents, bytes, tally, .. } = self;
+        let marker = Marker { documents, bytes, tally, kept, held_out, rejected, records, names, ids };
+        sealed::write(&phase.marker_file(part), &phase.about(part), &marker)
     }
 }
 
@@ -374,12 +397,30 @@ impl<'a> Originals<'a> {
     }
 }
 
-/// The documents of a part that passed a phase: those that are held out last.
+/// The documents of a part that passed a phase: those that are held out last. Behind the last of a file, one that is not what the marker says is an
+/// error.
 ///
 /// # Errors
 /// Where they are not there.
 pub fn documents_of(phase: &Phase, part: usize) -> Result<impl Iterator<Item = Result<Document, Error>>, Error> {
-    let files: Vec<Reader<Document>> =
-        phase.all_documents(part).iter().map(|file| Reader::open(file)).collect::<Result<_, _>>()?;
-    Ok(files.into_iter().flatten())
+    let marker = marker_of(phase, part)?;
+    let held_out = marker.held_out.map(|written| Reader::open_written(&phase.held_out(part), written)).transpose()?;
+    Ok(Reader::open_written(&phase.documents(part), marker.kept)?.chain(held_out.into_iter().flatten()))
+}
+
+/// As [`documents_of`], without those that are held out by a phase that has files for them.
+///
+/// # Errors
+/// Where they are not there.
+pub fn train_documents_of(phase: &Phase, part: usize) -> Result<Reader<Document>, Error> {
+    Reader::open_written(&phase.documents(part), marker_of(phase, part)?.kept)
+}
+
+/// A marker that must be there.
+///
+/// # Errors
+/// One that is not, or is damaged.
+pub fn marker_of(phase: &Phase, part: usize) -> Result<Marker, Error> {
+    let problem = "this marker is gone or damaged; the same command makes it and what it is for again";
+    phase.marker(part).ok_or_else(|| Error::file(phase.marker_file(part), problem))
 }

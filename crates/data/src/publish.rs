@@ -5,16 +5,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::Digest;
 use crate::documents::Reader;
 use crate::packing::Packing;
 use crate::recipe::Recipe;
 use crate::report::Report;
 use crate::run::Run;
 use crate::shards::Split;
-use crate::{Document, Error, atomic};
+use crate::{Document, Error, atomic, phase};
 
 /// Name of the manifest.
 pub const MANIFEST: &str = "dataset.json";
+
+/// What to do about a finished directory that was changed.
+pub(crate) const MAKE_AGAIN: &str = "remove dataset.json, and the same command makes the dataset again";
 
 /// What a finished directory holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +51,28 @@ pub fn manifest(out: &Path) -> Option<Manifest> {
         return None;
     }
     serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+impl Manifest {
+    /// Compares the sizes of its files with those that are there; `bytes_of` looks for one.
+    ///
+    /// # Errors
+    /// The first file that is gone or has another size, and what `bytes_of` gives.
+    pub fn check_sizes(
+        &self,
+        directory: &Path,
+        mut bytes_of: impl FnMut(&str) -> Result<Option<u64>, Error>,
+    ) -> Result<(), Error> {
+        for FileEntry { path, bytes, .. } in &self.files {
+            let problem = match bytes_of(path)? {
+                Some(found) if found == *bytes => continue,
+                Some(found) => format!("it has {found} bytes, and {MANIFEST} says {bytes}"),
+                None => format!("it is gone, and {MANIFEST} has it"),
+            };
+            return Err(Error::file(directory.join(path), format!("{problem}; {MAKE_AGAIN}")));
+        }
+        Ok(())
+    }
 }
 
 /// What a run writes in its directory. Everything else was there before.
@@ -116,19 +142,11 @@ pub fn replacing(there: &Manifest, recipe: &Recipe, out: &Path) -> Error {
 pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: &str) -> Result<Manifest, Error> {
     let out = &run.options.out;
     fetch(run)?;
+    let mut folders = folders(run, report, packing)?;
+    check(run, &mut folders)?;
     let before: BTreeSet<String> =
         manifest(out).into_iter().flat_map(|manifest| manifest.files).map(|file| file.path).collect();
     remove(&out.join(MANIFEST))?;
-    let parts = 0..run.parts.len();
-    let documents = documents(run)?;
-    let rejected = run.phases.iter().enumerate().flat_map(|(at, phase)| {
-        parts.clone().map(move |part| (phase.rejected(part), format!("part-{part:05}-phase-{}.jsonl.zst", at + 1)))
-    });
-    let rejected: Vec<(PathBuf, String)> = rejected.filter(|(path, _)| path.exists()).collect();
-    let mut folders = vec![("documents", documents), ("rejected", rejected)];
-    for (from, name) in packing.iter().flat_map(|packing| packing.files()) {
-        folders.push((name, listed(&from)?));
-    }
     // What an earlier recipe made and this one does not.
     for name in ["tokenizer", "shards"] {
         if folders.iter().all(|(folder, files)| *folder != name || files.is_empty()) {
@@ -139,15 +157,17 @@ pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: 
     }
     folders.retain(|(name, files)| !files.is_empty() || matches!(*name, "documents" | "rejected"));
     let mut files = Vec::new();
-    for (folder, files_in) in &folders {
-        place(files_in, out, folder, &before)?;
-        for (_, name) in files_in {
-            files.push(entry(out, format!("{folder}/{name}"))?);
-        }
+    for (folder, files_in) in folders {
+        place(&files_in, out, folder, &before)?;
+        files.extend(files_in.into_iter().map(|file| {
+            let digest = file.digest.expect("all files were checked");
+            FileEntry { path: format!("{folder}/{}", file.name), bytes: digest.bytes, blake3: digest.blake3 }
+        }));
     }
     report.write(run.recipe, out)?;
     for name in ["README.md", "recipe.toml", "report.html", "report.json"] {
-        files.push(entry(out, name.to_string())?);
+        let Digest { bytes, blake3 } = Digest::of_file(&out.join(name))?;
+        files.push(FileEntry { path: name.to_string(), bytes, blake3 });
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let manifest = Manifest { identity: identity.to_string(), files };
@@ -156,18 +176,78 @@ pub fn publish(run: &Run, report: &Report, packing: Option<&Packing>, identity: 
     Ok(manifest)
 }
 
-/// The files of documents with their names, a file a part and split: what is held out lies in files that say so.
-fn documents(run: &Run) -> Result<Vec<(PathBuf, String)>, Error> {
-    let last = run.phases.last().expect("a recipe has a phase");
-    let mut files = Vec::new();
-    for part in 0..run.parts.len() {
-        files.push((last.documents(part), format!("{}-{part:05}.jsonl.zst", Split::Train.name())));
-        let held_out = last.held_out(part);
-        if last.splits && Reader::<Document>::open(&held_out)?.next().is_some() {
-            files.push((held_out, format!("{}-{part:05}.jsonl.zst", Split::HeldOut.name())));
+/// A file that is published.
+struct Published {
+    /// Where it is in the work directory.
+    from: PathBuf,
+    /// Its name in its folder.
+    name: String,
+    /// BLAKE3 of what was written, if something vouches for it.
+    written: Option<String>,
+    /// What it holds.
+    digest: Option<Digest>,
+}
+
+impl Published {
+    fn new(from: PathBuf, name: String, written: Option<String>) -> Published {
+        Published { from, name, written, digest: None }
+    }
+}
+
+/// The folders of a dataset with their files.
+fn folders(
+    run: &Run,
+    report: &Report,
+    packing: Option<&Packing>,
+) -> Result<Vec<(&'static str, Vec<Published>)>, Error> {
+    let (mut documents, mut rejected) = (Vec::new(), Vec::new());
+    for (at, phase) in run.phases.iter().enumerate() {
+        for part in 0..run.parts.len() {
+            let marker = phase::marker_of(phase, part)?;
+            if at + 1 == run.phases.len() {
+                let name = |split: Split| format!("{}-{part:05}.jsonl.zst", split.name());
+                documents.push(Published::new(phase.documents(part), name(Split::Train), Some(marker.kept.blake3)));
+                // What is held out lies in files that say so.
+                if let Some(digest) = marker.held_out
+                    && Reader::<Document>::open(&phase.held_out(part))?.next().is_some()
+                {
+                    documents.push(Published::new(phase.held_out(part), name(Split::HeldOut), Some(digest.blake3)));
+                }
+            }
+            if let Some(digest) = marker.rejected {
+                let name = format!("part-{part:05}-phase-{}.jsonl.zst", at + 1);
+                rejected.push(Published::new(phase.rejected(part), name, Some(digest.blake3)));
+            }
         }
     }
-    Ok(files)
+    let mut folders = vec![("documents", documents), ("rejected", rejected)];
+    if let Some((packing, packed)) = packing.zip(report.packed.as_ref()) {
+        for (from, name, written) in packing.folders(packed)? {
+            let files = listed(&from)?.into_iter().map(|(path, name)| {
+                let hash = written.get(&path).cloned();
+                Published::new(path, name, hash)
+            });
+            folders.push((name, files.collect()));
+        }
+    }
+    Ok(folders)
+}
+
+/// Hashes all files, and compares them with what was written.
+fn check(run: &Run, folders: &mut [(&'static str, Vec<Published>)]) -> Result<(), Error> {
+    let files = || folders.iter().flat_map(|(_, files)| files);
+    let bytes = files().map(|file| std::fs::metadata(&file.from).map_or(0, |m| m.len())).sum();
+    run.progress.part_of_phase("checking the files", bytes);
+    for file in folders.iter_mut().flat_map(|(_, files)| files) {
+        run.progress.check()?;
+        let found = Digest::of_file(&file.from)?;
+        if let Some(blake3) = &file.written {
+            Digest { bytes: found.bytes, blake3: blake3.clone() }.check(&found, &file.from)?;
+        }
+        run.progress.advance(found.bytes, 0);
+        file.digest = Some(found);
+    }
+    Ok(())
 }
 
 /// Brings documents of other machines here.
@@ -209,7 +289,7 @@ fn is_made(name: &str) -> bool {
 }
 
 /// Makes a folder of these files, in the place of those that a run made before. Other files in it stay.
-fn place(files: &[(PathBuf, String)], out: &Path, name: &str, before: &BTreeSet<String>) -> Result<(), Error> {
+fn place(files: &[Published], out: &Path, name: &str, before: &BTreeSet<String>) -> Result<(), Error> {
     let folder = &out.join(name);
     if files.is_empty() && !folder.exists() {
         return std::fs::create_dir_all(folder).map_err(Error::io(folder));
@@ -217,11 +297,11 @@ fn place(files: &[(PathBuf, String)], out: &Path, name: &str, before: &BTreeSet<
     let fresh = folder.with_extension("new");
     remove(&fresh)?;
     std::fs::create_dir_all(&fresh).map_err(Error::io(&fresh))?;
-    for (from, name) in files {
-        let to = fresh.join(name);
+    for file in files {
+        let to = fresh.join(&file.name);
         // Some file systems have no hard links.
-        if std::fs::hard_link(from, &to).is_err() {
-            std::fs::copy(from, &to).map_err(Error::io(&to))?;
+        if std::fs::hard_link(&file.from, &to).is_err() {
+            std::fs::copy(&file.from, &to).map_err(Error::io(&to))?;
         }
     }
     if folder.is_dir() {
@@ -244,12 +324,4 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path)(e)),
         _ => Ok(()),
     }
-}
-
-fn entry(out: &Path, path: String) -> Result<FileEntry, Error> {
-    let file = out.join(&path);
-    let mut hasher = blake3::Hasher::new();
-    let bytes =
-        hasher.update_reader(std::fs::File::open(&file).map_err(Error::io(&file))?).map_err(Error::io(&file))?.count();
-    Ok(FileEntry { path, bytes, blake3: hasher.finalize().to_hex().to_string() })
 }

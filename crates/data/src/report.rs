@@ -1,5 +1,7 @@
 //! What came of a run: counts by source, rule and step, as JSON, as a page with plots, as a dataset card, and in lines for a terminal
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use minijinja::value::{Serde, Value};
@@ -9,11 +11,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::EqualIds;
 use crate::packing::Packed;
+use crate::publish::{MAKE_AGAIN, MANIFEST};
 use crate::recipe::{Entry, Recipe};
 use crate::shards::megatron::Written;
 use crate::tally::{Dropped, Lengths, Tally};
 use crate::tokenizer::report::Counts;
 use crate::{Error, atomic};
+
+/// Bytes of a report that is read.
+const JSON_BYTES_MAX: u64 = 256 << 20;
 
 /// All that is reported. It follows from the recipe and its sources alone: times are not in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,16 +105,21 @@ impl Report {
         }
     }
 
-    /// The report of a finished directory.
+    /// The report of a finished directory, whose manifest gives its BLAKE3.
     ///
     /// # Errors
-    /// Where it is not there, or is none.
-    pub fn read(directory: &Path) -> Result<Report, Error> {
+    /// Where it is not there, or is another.
+    pub fn read(directory: &Path, blake3: Option<&str>) -> Result<Report, Error> {
         let file = directory.join("report.json");
-        let json = std::fs::read(&file).map_err(Error::io(&file))?;
-        let problem =
-            |e| Error::file(&file, format!("{e}; remove this directory, and the same command makes it again"));
-        serde_json::from_slice(&json).map_err(problem)
+        let mut json = Vec::new();
+        let opened = File::open(&file).map_err(Error::io(&file))?;
+        opened.take(JSON_BYTES_MAX).read_to_end(&mut json).map_err(Error::io(&file))?;
+        let problem = |problem: String| Error::file(&file, format!("{problem}; {MAKE_AGAIN}"));
+        let found = blake3::hash(&json).to_hex();
+        if let Some(expected) = blake3.filter(|expected| *expected != found.as_str()) {
+            return Err(problem(format!("its BLAKE3 is {found}, and {MANIFEST} says {expected}")));
+        }
+        serde_json::from_slice(&json).map_err(|e| problem(e.to_string()))
     }
 
     /// Writes `report.json`, `report.html` and the dataset card `README.md`.
@@ -120,7 +131,7 @@ impl Report {
         atomic::write(&directory.join("report.json"), format!("{json}\n").as_bytes())?;
         atomic::write(&directory.join("report.html"), self.page().as_bytes())?;
         atomic::write(&directory.join("README.md"), self.card(recipe).as_bytes())?;
-        atomic::write(&directory.join("recipe.toml"), recipe.text.as_bytes())
+        atomic::write(&directory.join("recipe.toml"), recipe.text.as_bytes()).map(drop)
     }
 
     /// The report as one page that needs nothing else.

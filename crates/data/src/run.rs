@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::atomic::Digest;
 use crate::ids::{self, EqualIds};
 use crate::join::pairs::{self, PairFinder};
 use crate::join::{self, PartDecisions};
+use crate::lock::{Lock, Worker};
 use crate::packing::Packing;
 use crate::part::{GENERATED_BYTES, Part};
 use crate::phase::{self, Marker, Originals, Passage, Phase};
@@ -100,16 +102,14 @@ impl<'a> Run<'a> {
         let packing = Packing::of(self)?;
         let documents = blake3::Hash::from(self.identity());
         let identity = packing.as_ref().map_or(documents, |packing| packing.identity).to_hex().to_string();
-        match self.shared.manifest()? {
-            Some(there) if there.identity == identity => {
-                self.shared.fetch_report()?;
-                return Report::read(&self.options.out).map(Some);
-            }
-            Some(there) if !self.options.replace => {
-                let out = self.options.folder.as_ref().map_or(&self.options.out, |folder| &folder.url);
-                return Err(publish::replacing(&there, self.recipe, out));
-            }
-            _ => {}
+        if let Some(report) = self.finished(&identity)? {
+            return Ok(Some(report));
+        }
+        let (rank, world) = (self.options.rank, self.options.world);
+        let _lock = Lock::take(&self.options.out.join("work"), Worker { identity: &identity, rank, world })?;
+        // Another run may have finished before the lock was free.
+        if let Some(report) = self.finished(&identity)? {
+            return Ok(Some(report));
         }
         self.documents()?;
         let last = self.phases.last().expect("a recipe has a phase");
@@ -137,12 +137,31 @@ impl<'a> Run<'a> {
         Ok(Some(report))
     }
 
+    /// The report of what is finished already, whose files must be there. Another dataset is an error unless it is to be replaced.
+    fn finished(&self, identity: &str) -> Result<Option<Report>, Error> {
+        let manifest = match self.shared.manifest()? {
+            Some(there) if there.identity == identity => there,
+            Some(there) if !self.options.replace => {
+                let out = self.options.folder.as_ref().map_or(&self.options.out, |folder| &folder.url);
+                return Err(publish::replacing(&there, self.recipe, out));
+            }
+            _ => return Ok(None),
+        };
+        self.shared.check_finished(&manifest)?;
+        self.shared.fetch_report()?;
+        let report = manifest.files.iter().find(|file| file.path == "report.json");
+        Report::read(&self.options.out, report.map(|file| file.blake3.as_str())).map(Some)
+    }
+
     /// Sends all parts through all phases.
     fn documents(&self) -> Result<(), Error> {
         for phase in &self.phases {
             self.shared.look(&phase.directory)?;
+            self.check_passed(phase)?;
         }
-        let done = (0..self.phases.len()).rev().find(|&at| self.is_whole(at));
+        // Counts and rejected documents of all phases are published: the markers of the earlier ones are needed too.
+        let marked = |phase: &Phase| (0..self.parts.len()).all(|part| self.shared.has(&phase.marker_file(part)));
+        let done = (0..self.phases.len()).rev().find(|&at| self.is_whole(at) && self.phases[..at].iter().all(marked));
         if done.is_none() {
             self.phase(0)?;
         }
@@ -155,6 +174,29 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Compares the files of an earlier run with their markers. A part that does not fit loses its marker, and is done again.
+    fn check_passed(&self, phase: &Phase) -> Result<(), Error> {
+        let marked: Vec<usize> = self.mine().filter(|&part| phase.marker_file(part).exists()).collect();
+        self.progress.part_of_phase("checking what is finished", 0);
+        self.in_parallel(&marked, |part| {
+            self.progress.check()?;
+            let marker = phase.marker(part);
+            let mut fits = marker.is_some();
+            for (path, written) in marker.iter().flat_map(|marker| phase.files(part, marker)) {
+                // Documents and records that are not needed any more were removed, rejected documents were not.
+                if path.exists() {
+                    if written != &Digest::of_file(&path)? {
+                        publish::remove(&path)?;
+                        fits = false;
+                    }
+                } else if path == phase.rejected(part) {
+                    fits = false;
+                }
+            }
+            if fits { Ok(()) } else { publish::remove(&phase.marker_file(part)) }
+        })
     }
 
     /// Ends a run in which a source has records but no document, or documents without a field that is to be kept: the recipe is wrong about it, and not the records.
@@ -369,11 +411,9 @@ impl<'a> Run<'a> {
     }
 
     fn markers(&self, phase: &Phase) -> Result<Vec<Marker>, Error> {
-        let missing =
-            |part: usize| Error::file(&phase.directory, format!("part {part} has no marker; remove this directory"));
         let marker = |part: usize| {
             self.shared.fetch(&phase.marker_file(part))?;
-            phase.marker(part).ok_or_else(|| missing(part))
+            phase::marker_of(phase, part)
         };
         (0..self.parts.len()).map(marker).collect()
     }

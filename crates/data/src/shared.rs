@@ -3,7 +3,7 @@
 //! With a store, each machine works in a directory of its own. What others need of a finished part is put into the store under the same names, its
 //! marker last, and fetched where it is needed. Names follow from what files are made from, so that one that is there is never another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -84,7 +84,7 @@ impl Shared {
     pub fn look(&self, directory: &Path) -> Result<(), Error> {
         let Some(folder) = self.exchange() else { return Ok(()) };
         let names = folder.list(&format!("{}/", self.name(directory)))?;
-        self.there.lock().expect("no panic holds it").extend(names);
+        self.there.lock().expect("no panic holds it").extend(names.into_keys());
         Ok(())
     }
 
@@ -165,6 +165,29 @@ impl Shared {
         }
     }
 
+    /// Compares the files of what is finished with the sizes of its manifest.
+    ///
+    /// # Errors
+    /// As [`Manifest::check_sizes`].
+    pub fn check_finished(&self, manifest: &Manifest) -> Result<(), Error> {
+        let Some(folder) = &self.folder else {
+            return manifest.check_sizes(&self.local, |path| {
+                let metadata = std::fs::metadata(self.local.join(path)).ok();
+                Ok(metadata.filter(std::fs::Metadata::is_file).map(|metadata| metadata.len()))
+            });
+        };
+        let mut sizes = BTreeMap::new();
+        let names: BTreeSet<&str> =
+            manifest.files.iter().filter_map(|file| Some(file.path.split_once('/')?.0)).collect();
+        for name in names {
+            sizes.extend(folder.list(&format!("{name}/"))?);
+        }
+        manifest.check_sizes(&folder.url, |path| match path.contains('/') {
+            true => Ok(sizes.get(path).copied()),
+            false => Ok(folder.look_up(path)?.map(|(_, bytes)| bytes)),
+        })
+    }
+
     /// Brings the report of what is finished to this machine.
     ///
     /// # Errors
@@ -194,7 +217,7 @@ impl Shared {
         let mut folders: BTreeSet<&str> = kept.iter().filter_map(|path| Some(path.split_once('/')?.0)).collect();
         folders.extend(["documents", "rejected", "tokenizer", "shards"]);
         for name in &folders {
-            for name in folder.list(&format!("{name}/"))?.iter().filter(|name| !kept.contains(name.as_str())) {
+            for name in folder.list(&format!("{name}/"))?.keys().filter(|name| !kept.contains(name.as_str())) {
                 folder.delete(name)?;
             }
         }
@@ -213,7 +236,7 @@ impl Shared {
         }
         if let Some(folder) = &self.folder {
             if of_all {
-                folder.list("work/")?.iter().try_for_each(|name| folder.delete(name))?;
+                folder.list("work/")?.keys().try_for_each(|name| folder.delete(name))?;
             }
             // It stays if it holds anything else.
             let _ = std::fs::remove_dir(&self.local);
@@ -239,13 +262,13 @@ impl StoreFolder {
         self.store.delete(&self.key(name)).map_err(Error::io(self.url(name)))
     }
 
-    /// Names of the files below a folder.
-    fn list(&self, folder: &str) -> Result<Vec<String>, Error> {
-        let mut names = Vec::new();
+    /// Names of the files below a folder, with their sizes.
+    fn list(&self, folder: &str) -> Result<BTreeMap<String, u64>, Error> {
+        let mut names = BTreeMap::new();
         let listed = self.store.list(&self.key(folder), &mut |object| {
             let name = object.key.strip_prefix(&self.prefix).filter(|name| name.starts_with(folder));
             let name = name.ok_or_else(|| io::Error::other(format!("the store lists {:?} there", object.key)))?;
-            names.push(name.to_string());
+            names.insert(name.to_string(), object.bytes);
             Ok(())
         });
         listed.map_err(Error::io(self.url(folder)))?;
@@ -271,7 +294,7 @@ impl StoreFolder {
         let copied = object.open_at(0).and_then(|mut object| io::copy(&mut object, &mut file));
         copied.map_err(Error::io(self.url(name)))?;
         file.flush().map_err(Error::io(path))?;
-        file.finish()
+        file.finish().map(drop)
     }
 
     fn manifest(&self) -> Result<Option<Manifest>, Error> {

@@ -324,7 +324,7 @@ fn a_stopped_run_goes_on_where_it_was() {
         let run = Run::plan(&recipe, options(&stopped, 2), &progress).unwrap();
         let result = std::thread::scope(|scope| {
             scope.spawn(|| {
-                std::thread::sleep(Duration::from_micros(100 * attempt));
+                std::thread::sleep(Duration::from_micros(100 * attempt + 20 * attempt * attempt));
                 progress.stop();
             });
             run.make()
@@ -476,7 +476,7 @@ fn equal_ids_are_reported() {
     let said = "documents with the id of an earlier one: 2, the first \"d0\"";
     assert!(report.lines().iter().any(|line| line == said), "{:#?}", report.lines());
     assert!(report.page().contains("2 documents have the id of an earlier one, the first of them d0"));
-    assert_eq!(Report::read(&out).unwrap(), report);
+    assert_eq!(Report::read(&out, None).unwrap(), report);
     let unique = make(&recipe(folder.path(), &text.replace("id = \"id\"\n", "")), options(&folder.path().join("b"), 2));
     assert_eq!(unique.unwrap().unwrap().equal_ids, None);
 }
@@ -701,7 +701,10 @@ fn progress_tells_the_phase_and_how_many_there_are() {
         watcher.join().unwrap()
     });
     let last = progress.snapshot();
-    assert_eq!((last.stage.phase, last.stage.phases, last.stage.unit), (5, 5, Unit::Tokens));
+    assert_eq!((last.stage.phase, last.stage.phases, last.stage.unit), (5, 5, Unit::Bytes));
+    assert_eq!(last.stage.name, "checking the files");
+    let packed = seen.iter().find(|stage| stage.name == "packing tokens").expect("it is seen");
+    assert_eq!((packed.phase, packed.phases, packed.unit), (5, 5, Unit::Tokens));
     assert_eq!(last.done, last.stage.total);
     assert!(seen.is_sorted_by_key(|stage| stage.phase), "{seen:#?}");
     let trained = seen.iter().filter(|stage| stage.name == "training the tokenizer");

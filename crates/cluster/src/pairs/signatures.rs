@@ -110,5 +110,5 @@ fn write_file(run: &Path, path: &Path, made_from: String, progress: &Progress) -
         let batch = RecordBatch::try_new(Arc::clone(&schema), columns).expect("three columns of one length");
         writer.write(&batch).map_err(failed)?;
     }
-    writer.into_inner().map_err(failed)?.finish()
+    writer.into_inner().map_err(failed)?.finish().map(drop)
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::Digest;
 use crate::{Document, Error, Verdict};
 
 pub mod exact;
@@ -183,13 +184,13 @@ impl<'a> PartRecords<'a> {
         self.next.document += 1;
     }
 
-    /// Writes the run, and says how many documents there were.
+    /// Writes the run, and says how many documents there were and what the file holds.
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn finish(self, path: &Path, identity: [u8; 32]) -> Result<u32, Error> {
-        self.sorter.finish_run(path, identity)?;
-        Ok(self.next.document)
+    pub fn finish(self, path: &Path, identity: [u8; 32]) -> Result<(u32, Digest), Error> {
+        let digest = self.sorter.finish_run(path, identity)?;
+        Ok((self.next.document, digest))
     }
 }
 
@@ -300,7 +301,7 @@ impl Records<'_> {
                     writer.write(&decision)?;
                 }
             }
-            writer.map_or(Ok(()), Writer::finish)?;
+            writer.map(Writer::finish).transpose()?;
         }
         Ok(paths)
     }

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{Decision, Place, Record};
 use crate::Error;
-use crate::atomic::Pending;
+use crate::atomic::{self, Digest, Pending};
 
 /// Runs that are open at once, by default: below the usual limit of 1,024 open files for two sorters at once.
 pub const OPEN_MAX: usize = 256;
@@ -145,7 +145,7 @@ impl<R: Row> Writer<R> {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn finish(mut self) -> Result<(), Error> {
+    pub fn finish(mut self) -> Result<Digest, Error> {
         self.end()?;
         self.out.finish()
     }
@@ -154,7 +154,7 @@ impl<R: Row> Writer<R> {
 impl<R: Row> Writer<R, BufWriter<File>> {
     /// Begins a run that nobody needs after this process, so that nothing waits for the disk.
     fn scratch(path: &Path) -> Result<Self, Error> {
-        let file = File::create(path).map_err(Error::io(path))?;
+        let file = atomic::create_anew(path)?;
         Writer::begin(BufWriter::with_capacity(1 << 16, file), path, [0; 32])
     }
 
@@ -525,7 +525,7 @@ impl<R: Row> Sorter<R> {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn finish_run(self, path: &Path, identity: [u8; 32]) -> Result<(), Error> {
+    pub fn finish_run(self, path: &Path, identity: [u8; 32]) -> Result<Digest, Error> {
         let mut writer = Writer::create(path, identity)?;
         for row in self.finish()? {
             writer.write(&row?)?;

@@ -47,7 +47,21 @@ impl Description {
 
     pub(super) fn write(&self, directory: &Path) -> Result<(), Error> {
         let path = directory.join(format!("{}.json", self.name));
-        atomic::write(&path, &json(self))
+        atomic::write(&path, &json(self)).map(drop)
+    }
+
+    /// Whether the files of a shard hold what was written.
+    pub(super) fn is_written(&self, directory: &Path) -> bool {
+        self.hashes().iter().all(|(name, hash)| same(&directory.join(name), hash).is_ok())
+    }
+
+    /// Its files by name, with their blake3 in hexadecimal.
+    fn hashes(&self) -> Vec<(String, String)> {
+        let pair = |name: &str, written: &Written| {
+            [(format!("{name}.bin"), written.bin_blake3.clone()), (format!("{name}.idx"), written.idx_blake3.clone())]
+        };
+        let mask = self.mask.iter().flat_map(|mask| pair(&self.mask_name(), mask));
+        pair(&self.name, &self.written).into_iter().chain(mask).collect()
     }
 
     /// The description of a shard that this plan made; none if it is still to be made.
@@ -58,9 +72,10 @@ impl Description {
             Ok(true) => {}
             Err(e) => return Err(Error::io(&path)(e)),
         }
-        // One that cannot be read is made again with its shard.
-        let description: Option<Description> = read(&path).ok();
-        Ok(description.filter(|description| {
+        // One that is not as it was written is made again with its shard.
+        let bytes = read_bytes(&path)?;
+        let description: Option<Description> = serde_json::from_slice(&bytes).ok();
+        Ok(description.filter(|description| json(description) == bytes).filter(|description| {
             let there = Shards::check(directory, description, TokenType::of_vocabulary(plan.vocabulary())).is_ok();
             description.plan == plan.identity().to_hex().as_str()
                 && description.name == shard.name()
@@ -165,17 +180,12 @@ impl Shards {
     /// # Errors
     /// The first file that is not what was written.
     pub fn verify(&self, directory: &Path) -> Result<(), Error> {
-        for description in self.splits.values().flatten() {
-            let (bin, index) = megatron::paths(&directory.join(&description.name));
-            same(&bin, &description.written.bin_blake3)?;
-            same(&index, &description.written.idx_blake3)?;
-            if let Some(mask) = &description.mask {
-                let (bin, index) = megatron::paths(&directory.join(description.mask_name()));
-                same(&bin, &mask.bin_blake3)?;
-                same(&index, &mask.idx_blake3)?;
-            }
-        }
-        Ok(())
+        self.hashes().try_for_each(|(name, hash)| same(&directory.join(name), &hash))
+    }
+
+    /// Tokens, indices and masks of all shards by name, with their blake3 in hexadecimal.
+    pub fn hashes(&self) -> impl Iterator<Item = (String, String)> {
+        self.splits.values().flatten().flat_map(Description::hashes)
     }
 
     fn check(directory: &Path, description: &Description, token_type: TokenType) -> Result<(), Error> {
@@ -258,8 +268,12 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(path).map_err(Error::io(path))?.take(JSON_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::file(path, e.to_string()))
+    Ok(bytes)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    serde_json::from_slice(&read_bytes(path)?).map_err(|e| Error::file(path, e.to_string()))
 }

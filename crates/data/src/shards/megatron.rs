@@ -133,7 +133,6 @@ pub struct Written {
 /// Writes a shard: each document is one sequence.
 pub struct Writer {
     bin: Pending,
-    hash: blake3::Hasher,
     index: PathBuf,
     token_type: TokenType,
     lengths: Vec<u32>,
@@ -152,14 +151,7 @@ impl Writer {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&index)(e)),
             _ => {}
         }
-        Ok(Writer {
-            bin: Pending::create(&bin)?,
-            hash: blake3::Hasher::new(),
-            index,
-            token_type,
-            lengths: Vec::new(),
-            buffer: Vec::new(),
-        })
+        Ok(Writer { bin: Pending::create(&bin)?, index, token_type, lengths: Vec::new(), buffer: Vec::new() })
     }
 
     /// Writes a document.
@@ -180,7 +172,6 @@ impl Writer {
                 }
                 self.token_type.put(token, &mut self.buffer);
             }
-            self.hash.update(&self.buffer);
             self.bin.write_all(&self.buffer).map_err(Error::io(self.bin.path()))?;
         }
         self.lengths.push(length as u32);
@@ -192,13 +183,9 @@ impl Writer {
     /// # Errors
     /// Where the system refuses.
     pub fn finish(self) -> Result<Written, Error> {
-        self.bin.finish()?;
+        let bin_blake3 = self.bin.finish()?.blake3;
         let mut index = Pending::create(&self.index)?;
-        let mut hash = blake3::Hasher::new();
-        let mut put = |bytes: &[u8]| {
-            hash.update(bytes);
-            index.write_all(bytes).map_err(Error::io(&self.index))
-        };
+        let mut put = |bytes: &[u8]| index.write_all(bytes).map_err(Error::io(&self.index));
         let documents = self.lengths.len() as u64;
         put(MAGIC)?;
         put(&VERSION.to_le_bytes())?;
@@ -216,9 +203,7 @@ impl Writer {
         for boundary in 0..=documents {
             put(&boundary.to_le_bytes())?;
         }
-        let idx_blake3 = hash.finalize().to_hex().to_string();
-        index.finish()?;
-        let bin_blake3 = self.hash.finalize().to_hex().to_string();
+        let idx_blake3 = index.finish()?.blake3;
         Ok(Written { documents, tokens, bin_blake3, idx_blake3 })
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
-use crate::atomic::Pending;
+use crate::atomic::{Digest, Pending};
 
 const MAGIC: &[u8; 8] = b"FARTHRUN";
 const VERSION: u64 = 1;
@@ -83,7 +83,7 @@ impl Writer {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn finish(mut self) -> Result<(), Error> {
+    pub fn finish(mut self) -> Result<Digest, Error> {
         let mut trailer = Vec::with_capacity(TRAILER_BYTES);
         trailer.extend(MAGIC);
         for number in [VERSION, self.documents, self.tokens] {

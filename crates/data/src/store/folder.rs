@@ -85,7 +85,7 @@ impl Store for Folder {
         let mut buffer = vec![0; 1 << 17];
         loop {
             match from.read(&mut buffer)? {
-                0 => return to.finish().map_err(io::Error::other),
+                0 => return to.finish().map(drop).map_err(io::Error::other),
                 read => to.write_all(&buffer[..read])?,
             }
         }

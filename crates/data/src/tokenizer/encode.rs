@@ -13,6 +13,7 @@ use tokenizers::{AddedToken, Model, ModelWrapper, PostProcessorWrapper};
 
 use super::growth::{GROWTH_MAX, growth};
 use super::split::Splitter;
+use crate::atomic::Digest;
 use crate::panics::caught;
 use crate::shards::run;
 use crate::steps::marks::{self, MARKS, SPANS};
@@ -488,9 +489,9 @@ pub fn tokenize(
     path: &Path,
     masks: bool,
     mut written: impl FnMut(&Document, &[u32]) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<Digest, Error> {
     if run::Reader::open(path).is_ok_and(|run| run.tokenizer() == tokenizer.hash()) {
-        return Ok(());
+        return Digest::of_file(path);
     }
     let mut encoder = Encoder::new(tokenizer);
     let mut writer = run::Writer::create(path, tokenizer.hash())?;

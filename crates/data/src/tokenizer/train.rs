@@ -272,7 +272,7 @@ impl Trained {
     /// Where the system refuses.
     pub fn write(&self, directory: &Path) -> Result<(), Error> {
         atomic::write(&directory.join("tokenizer_config.json"), &json_bytes(&self.config))?;
-        atomic::write(&directory.join("tokenizer.json"), &self.tokenizer)
+        atomic::write(&directory.join("tokenizer.json"), &self.tokenizer).map(drop)
     }
 }
 

@@ -49,7 +49,7 @@ impl<'a> Corpus<'a> {
             for text in texts {
                 records.add(&mut Document::new("", text.as_ref())).unwrap();
             }
-            documents.push(records.finish(&path, [0; 32]).unwrap());
+            documents.push(records.finish(&path, [0; 32]).unwrap().0);
             runs.push(path);
         }
         Corpus { join, runs, documents }
