@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ::train::{Evaluation, Observer, Recipe, Setup, Step, Trainer};
+use ::train::{Evaluation, Measured, Observer, Recipe, Setup, Step, Trainer};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::Pool;
@@ -34,9 +34,15 @@ pub struct Arguments {
     /// Directory of states, log and model [default: the recipe's name, here]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Say what would be done, and do nothing
+    /// Say what would be done, time some tokens, and write nothing
     #[arg(long)]
     plan: bool,
+    /// Power of the machine under load, for the cost of electricity
+    #[arg(long, value_name = "W", value_parser = terminal::number)]
+    watts: Option<f32>,
+    /// Price of a kilowatt-hour, in any currency
+    #[arg(long, value_name = "PRICE", requires = "watts", value_parser = terminal::number)]
+    electricity: Option<f32>,
     /// Threads [default: all cores]
     #[arg(long, short, value_name = "N", value_parser = threads)]
     threads: Option<u16>,
@@ -49,12 +55,14 @@ pub struct Arguments {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let setup = Setup::new(Recipe::read(&a.recipe)?)?;
-    let plan = plan(&setup);
+    let mut setup = Setup::new(Recipe::read(&a.recipe)?)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = Pool::new(a.threads.map_or(cores, usize::from));
+    let measured = setup.measure(&pool)?;
+    let plan = plan(&a, &setup, measured);
     if a.plan {
         return put(&if a.json { format!("{plan}\n") } else { format!("{}\n", lines(&plan).join("\n")) });
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&setup.recipe.name));
     std::fs::create_dir_all(&out).map_err(|e| Failure::failed(format!("{}: {e}", out.display())))?;
     if !a.quiet {
@@ -62,7 +70,6 @@ pub fn run(a: Arguments) -> Outcome {
     }
     terminal::catch_interrupts();
     let mut view = View::new(&a, &setup, &out)?;
-    let pool = Pool::new(a.threads.map_or(cores, usize::from));
     let mut trainer = Trainer::open(setup, pool, &out, &mut view)?;
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let result = std::thread::scope(|scope| {
@@ -105,7 +112,10 @@ pub fn run(a: Arguments) -> Outcome {
 }
 
 /// What a recipe comes to.
-fn plan(setup: &Setup) -> Value {
+fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
+    let hours = setup.recipe.train.tokens as f64 / measured.tokens_per_second / 3600.0;
+    let kilowatt_hours = a.watts.map(|watts| f64::from(watts) * hours / 1000.0);
+    let cost = kilowatt_hours.zip(a.electricity).map(|(energy, price)| energy * f64::from(price));
     let structure = &setup.network.structure;
     let parameters = structure.parameters();
     let layers: Vec<String> = structure
@@ -128,7 +138,14 @@ fn plan(setup: &Setup) -> Value {
         "steps": setup.recipe.train.tokens.div_ceil(setup.batch),
         "rate": setup.rate,
         "precision": format!("{:?}", setup.settings.precision).to_lowercase(),
+        // Weights and gradients, and one or two means of the optimizer.
         "numbers_bytes": 4 * setup.network.parameters.numbers() as u64 * 4,
+        "activation_bytes": measured.activation_bytes,
+        "tokens_per_second": measured.tokens_per_second,
+        "operations_per_second": measured.operations_per_second,
+        "hours": hours,
+        "kilowatt_hours": kilowatt_hours,
+        "electricity_cost": cost,
     })
 }
 
@@ -158,7 +175,22 @@ fn lines(plan: &Value) -> Vec<String> {
         n("rate"),
         plan["precision"].as_str().unwrap_or("")
     ));
-    lines.push(format!("weights, gradients and optimizer: {}", bytes(n("numbers_bytes") as u64)));
+    lines.push(format!(
+        "memory: {} of weights, gradients and optimizer at most, {} of activations",
+        bytes(n("numbers_bytes") as u64),
+        bytes(n("activation_bytes") as u64)
+    ));
+    let energy = match (plan["kilowatt_hours"].as_f64(), plan["electricity_cost"].as_f64()) {
+        (Some(energy), Some(cost)) => format!(", {energy:.2} kWh, {cost:.2} for electricity"),
+        (Some(energy), None) => format!(", {energy:.2} kWh"),
+        _ => String::new(),
+    };
+    lines.push(format!(
+        "measured: {:.0} tokens/s, {:.0} GFLOP/s without the optimizer: {:.1} hours{energy}",
+        n("tokens_per_second"),
+        n("operations_per_second") / 1e9,
+        n("hours")
+    ));
     lines
 }
 

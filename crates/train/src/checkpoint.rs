@@ -1,6 +1,6 @@
 //! States of a training on disk: whole or not there, and enough of them that the next step has the same bits as without a stop.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub struct State {
     /// Seconds of training so far.
     pub seconds: f64,
     /// Hashes of the files beside it.
-    files: HashMap<String, String>,
+    files: BTreeMap<String, String>,
 }
 
 const VERSION: u32 = 1;
@@ -42,7 +42,7 @@ const PREFIX: &str = "step-";
 
 impl State {
     pub(crate) fn new(identity: &str, step: u64, place: u64, tokens: u64, seconds: f64) -> State {
-        let (identity, files) = (identity.to_string(), HashMap::new());
+        let (identity, files) = (identity.to_string(), BTreeMap::new());
         State { version: VERSION, identity, step, place, tokens, seconds, files }
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use data::shards::megatron::Reader;
-use data::shards::{Shards, Split, manifest};
+use data::shards::{Shards, Split};
 
 use crate::batch::{Batch, NO_TARGET};
 use crate::error::Error;
@@ -43,11 +43,12 @@ struct Shard {
 }
 
 impl Corpus {
-    /// Open the shards of a dataset that `farthing data` made. Pieces have at most `context` tokens.
+    /// Open the shards of a dataset that `farthing data` made. Pieces have at most `context` tokens. `None`: the split has no document of two
+    /// tokens or more.
     ///
     /// # Errors
-    /// What is missing, damaged or empty.
-    pub fn open(dataset: &Path, split: Split, context: usize, seed: u64) -> Result<Corpus, Error> {
+    /// What is missing or damaged.
+    pub fn open(dataset: &Path, split: Split, context: usize, seed: u64) -> Result<Option<Corpus>, Error> {
         let directory = dataset.join("shards");
         let described = Shards::open(&directory)?;
         let descriptions = described.splits.get(&split).map_or(&[][..], Vec::as_slice);
@@ -70,17 +71,9 @@ impl Corpus {
             shards.push(Shard { tokens: reader, mask: mask.transpose()? });
         }
         if pieces.is_empty() {
-            let problem = format!(
-                "no document of the split {} has two tokens or more: there is nothing to learn from; {}",
-                split.name(),
-                match split {
-                    Split::Train => "give the recipe of the data more sources",
-                    Split::HeldOut => "set held_out in the recipe of the data",
-                }
-            );
-            return Err(Error::file(directory.join(manifest::FILE), problem));
+            return Ok(None);
         }
-        Ok(Corpus {
+        Ok(Some(Corpus {
             directory,
             shards,
             order: (u64::MAX, Vec::new()),
@@ -90,7 +83,7 @@ impl Corpus {
             seed,
             identity: identity.finalize().to_hex().to_string(),
             tokenizer: described.tokenizer,
-        })
+        }))
     }
 
     /// Tokens of one epoch.

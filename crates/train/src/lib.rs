@@ -32,4 +32,4 @@ pub use optimizer::clip;
 pub use parameters::{Parameter, Parameters, Role};
 pub use recipe::Recipe;
 pub use start::{fresh, from_checkpoint};
-pub use trainer::{Evaluation, Observer, Setup, Step, Trainer};
+pub use trainer::{Evaluation, Measured, Observer, Setup, Step, Trainer};

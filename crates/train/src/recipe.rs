@@ -225,7 +225,10 @@ impl Recipe {
         let bytes = model::tensors::read_bounded(file, RECIPE_BYTES_MAX)?;
         let problem = |problem: String| Error::Recipe { file: file.to_path_buf(), problem };
         let text = String::from_utf8(bytes).map_err(|_| problem("it is no UTF-8 text".to_string()))?;
-        let mut recipe: Recipe = toml::from_str(&text).map_err(|e| problem(e.to_string()))?;
+        let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            problem(format!("line {line}: {}", e.message().lines().collect::<Vec<_>>().join(" ")))
+        })?;
         recipe.check().map_err(problem)?;
         let folder = file.parent().unwrap_or(Path::new("."));
         recipe.data = folder.join(&recipe.data);

@@ -81,7 +81,6 @@ impl Wanted {
         let [nope, rope, value] = HEAD;
         let heads = self.given.get("num_attention_heads").and_then(Value::as_u64).unwrap_or((hidden / value).max(1));
         let layers = (hidden as f64 / 36.0).round().max(2.0) as u64;
-        let whole = |x: u64| (x / 32).max(1) * 32;
         let mut config = json!({
             "vocab_size": self.vocabulary,
             "hidden_size": hidden,
@@ -124,31 +123,42 @@ impl Wanted {
                 "topk_group": 1,
             }));
         }
-        match self.kind {
-            Kind::MlaMoe | Kind::Mla => set(json!({
-                "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "topk_method": "noaux_tc",
-                "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 1.0,
-                "num_nextn_predict_layers": 0,
-            })),
-            Kind::MlaMoeV2 => set(json!({
-                "architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "topk_method": "greedy",
-                "scoring_func": "softmax", "norm_topk_prob": false, "routed_scaling_factor": 1.0,
-            })),
-            Kind::Gqa => set(json!({
-                "architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": false,
-                "num_key_value_heads": grouped(heads), "head_dim": value,
-            })),
-            Kind::GqaMoe => set(json!({
-                "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "norm_topk_prob": true,
-                "num_key_value_heads": grouped(heads), "head_dim": value, "num_experts": 16, "num_experts_per_tok": 4,
-                "moe_intermediate_size": whole(hidden / 2), "decoder_sparse_step": 1, "mlp_only_layers": [],
-            })),
-        }
+        set(self.family(heads, hidden));
         self.given.iter().for_each(|(key, value)| {
             fields.insert(key.clone(), value.clone());
         });
         config
     }
+
+    /// The keys of the family that a kind is published in.
+    fn family(&self, heads: u64, hidden: u64) -> Value {
+        let value = HEAD[2];
+        match self.kind {
+            Kind::MlaMoe | Kind::Mla => json!({
+                "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "topk_method": "noaux_tc",
+                "scoring_func": "sigmoid", "norm_topk_prob": true, "routed_scaling_factor": 1.0,
+                "num_nextn_predict_layers": 0,
+            }),
+            Kind::MlaMoeV2 => json!({
+                "architectures": ["DeepseekV2ForCausalLM"], "model_type": "deepseek_v2", "topk_method": "greedy",
+                "scoring_func": "softmax", "norm_topk_prob": false, "routed_scaling_factor": 1.0,
+            }),
+            Kind::Gqa => json!({
+                "architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": false,
+                "num_key_value_heads": grouped(heads), "head_dim": value,
+            }),
+            Kind::GqaMoe => json!({
+                "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "norm_topk_prob": true,
+                "num_key_value_heads": grouped(heads), "head_dim": value, "num_experts": 16, "num_experts_per_tok": 4,
+                "moe_intermediate_size": whole(hidden / 2), "decoder_sparse_step": 1, "mlp_only_layers": [],
+            }),
+        }
+    }
+}
+
+/// To a multiple of 32 below, but not to zero.
+fn whole(x: u64) -> u64 {
+    (x / 32).max(1) * 32
 }
 
 /// Key/value heads of grouped queries: a quarter of the heads, where that divides them.

@@ -89,6 +89,17 @@ pub struct Evaluation {
     pub bits_per_byte: f64,
 }
 
+/// What a micro-batch came to, without the optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Tokens a second.
+    pub tokens_per_second: f64,
+    /// See `Step::operations`.
+    pub operations_per_second: f64,
+    /// Bytes of all that is kept for the backward, and of buffers.
+    pub activation_bytes: u64,
+}
+
 /// Who is told of what happens.
 pub trait Observer {
     /// A step was taken.
@@ -107,6 +118,10 @@ impl Setup {
     /// # Errors
     /// Data that is missing or damaged, settings that contradict each other or the data, a structure that is not trained.
     pub fn new(recipe: Recipe) -> Result<Setup, Error> {
+        if !recipe.data.join("shards").exists() {
+            let problem = "no dataset with shards is there; `farthing data` makes one, from a recipe with [tokenizer] and [shards]";
+            return Err(Error::file(&recipe.data, problem));
+        }
         let from = recipe.model.from.as_deref().map(model::Checkpoint::open).transpose()?;
         let (config, mut structure) = match &from {
             Some(checkpoint) => (export::config_of(checkpoint)?, checkpoint.structure.clone()),
@@ -127,7 +142,10 @@ impl Setup {
             let problem = format!("[train] micro_batch = {} is below the context, {context}", recipe.train.micro_batch);
             return Err(Error::Recipe { file: recipe.data.clone(), problem });
         }
-        let corpus = Corpus::open(&recipe.data, Split::Train, context, recipe.seed)?;
+        let corpus = Corpus::open(&recipe.data, Split::Train, context, recipe.seed)?.ok_or_else(|| {
+            let problem = "no document has two tokens or more: there is nothing to learn from; give the recipe of the data more sources";
+            Error::file(recipe.data.join("shards"), problem)
+        })?;
         if corpus.vocabulary() > structure.vocab {
             let problem = format!(
                 "the shards are of a tokenizer of {} tokens, the model has {}: take shards made with the model's tokenizer",
@@ -136,7 +154,10 @@ impl Setup {
             );
             return Err(Error::file(recipe.data.join("shards"), problem));
         }
-        let held_out = Corpus::open(&recipe.data, Split::HeldOut, context, recipe.seed).ok();
+        if let Some(checkpoint) = &from {
+            same_tokenizer(&checkpoint.path, &corpus, &recipe.data)?;
+        }
+        let held_out = Corpus::open(&recipe.data, Split::HeldOut, context, recipe.seed)?;
         structure.context = structure.context.max(context);
         let network = Network::new(structure, recipe.model.predict)?;
         let active = network.structure.parameters().active as f64;
@@ -148,42 +169,46 @@ impl Setup {
             let most = (recipe.train.tokens / 200).max(recipe.train.micro_batch);
             (wanted.min(most) / recipe.train.micro_batch).max(1) * recipe.train.micro_batch
         });
-        let biased = network.choices().iter().any(Option::is_some);
-        let train = &recipe.train;
-        let precision = match train.precision {
-            PrecisionSetting::F32 => Precision::F32,
-            PrecisionSetting::Bf16 => Precision::Bf16,
-            PrecisionSetting::Auto if kernels::training::bf16_products() => Precision::Bf16,
-            PrecisionSetting::Auto => Precision::F32,
-        };
-        let settings = network::Settings {
-            precision,
-            recompute: train.recompute.unwrap_or(false),
-            balance: Balance {
-                loss: train.balance_loss.unwrap_or(if biased { 1e-4 } else { 1e-2 }) as f32,
-                bias: train.balance_bias.unwrap_or(1e-3) as f32,
-            },
-            prediction: train.prediction as f32,
-        };
+        let settings = loss_settings(&recipe, &network);
         let token_bytes = token_bytes(&recipe.data, corpus.vocabulary())?;
-        let mut identity = blake3::Hasher::new();
-        // All that the numbers follow from: names, descriptions and how often something is saved or measured are not among it.
-        let facts = format!(
-            "1 {config} {} {} {:?} {settings:?} {rate} {batch} {} {} {:?} {} {} {} {:?}",
-            corpus.identity(),
-            recipe.seed,
-            recipe.model,
-            train.tokens,
-            train.micro_batch,
-            (train.optimizer, train.decay, train.cautious, train.momentum),
-            train.warm_up,
-            train.cool_down,
-            train.end,
-            (train.schedule, train.clip, train.betas)
-        );
-        identity.update(facts.as_bytes());
-        let identity = identity.finalize().to_hex().to_string();
+        let identity = identity(&recipe, &config, &corpus, &format!("{settings:?} {rate} {batch}"));
         Ok(Setup { recipe, config, network, corpus, held_out, batch, rate, settings, token_bytes, from, identity })
+    }
+
+    /// The parts of the step that begins at `place`, and the place behind it.
+    fn batches(&mut self, mut place: u64) -> Result<(Vec<Batch>, u64), Error> {
+        let (mut batches, mut tokens) = (Vec::new(), 0u64);
+        while tokens < self.batch {
+            let room = self.recipe.train.micro_batch.min(self.batch - tokens).max(1);
+            let (batch, next) = self.corpus.batch(place, room as usize)?;
+            tokens += batch.tokens.len() as u64;
+            place = next;
+            batches.push(batch);
+        }
+        Ok((batches, place))
+    }
+
+    /// Time some tokens with fresh weights: a micro-batch, after one that makes buffers ready.
+    ///
+    /// # Errors
+    /// Shards that cannot be read.
+    pub fn measure(&mut self, pool: &Pool) -> Result<Measured, Error> {
+        let (batch, _) = self.corpus.batch(0, self.recipe.train.micro_batch as usize)?;
+        let weights = start::fresh(&self.network, self.recipe.seed);
+        let mut gradients = self.network.parameters.zeros();
+        let mut seconds = f64::INFINITY;
+        for _ in 0..2 {
+            let started = Instant::now();
+            self.network.train(pool, &self.settings, (&weights, &mut gradients), &batch, 1.0);
+            seconds = seconds.min(started.elapsed().as_secs_f64());
+        }
+        let seen = distances(&batch);
+        let tokens = batch.tokens.len() as f64;
+        Ok(Measured {
+            tokens_per_second: tokens / seconds,
+            operations_per_second: tokens * self.operations_per_token(seen / tokens) / seconds,
+            activation_bytes: self.network.buffer_bytes() as u64,
+        })
     }
 
     /// Floating-point operations of a forward and backward a token, at a mean distance of attention: see `Step::operations`.
@@ -210,6 +235,68 @@ impl Setup {
             + (2 * structure.hidden * structure.hidden + structure.vocab * structure.hidden) as u64;
         layer as f64
     }
+}
+
+/// How the loss is computed, as a recipe says.
+fn loss_settings(recipe: &Recipe, network: &Network) -> network::Settings {
+    let biased = network.choices().iter().any(Option::is_some);
+    let train = &recipe.train;
+    let precision = match train.precision {
+        PrecisionSetting::F32 => Precision::F32,
+        PrecisionSetting::Bf16 => Precision::Bf16,
+        PrecisionSetting::Auto if kernels::training::bf16_products() => Precision::Bf16,
+        PrecisionSetting::Auto => Precision::F32,
+    };
+    network::Settings {
+        precision,
+        recompute: train.recompute.unwrap_or(false),
+        balance: Balance {
+            loss: train.balance_loss.unwrap_or(if biased { 1e-4 } else { 1e-2 }) as f32,
+            bias: train.balance_bias.unwrap_or(1e-3) as f32,
+        },
+        prediction: train.prediction as f32,
+    }
+}
+
+/// Hash of all that the numbers follow from: names, descriptions and how often something is saved or measured are not among it.
+fn identity(recipe: &Recipe, config: &Value, corpus: &Corpus, derived: &str) -> String {
+    let train = &recipe.train;
+    let facts = format!(
+        "1 {config} {} {} {:?} {derived} {} {} {:?} {} {} {} {:?}",
+        corpus.identity(),
+        recipe.seed,
+        recipe.model,
+        train.tokens,
+        train.micro_batch,
+        (train.optimizer, train.decay, train.cautious, train.momentum),
+        train.warm_up,
+        train.cool_down,
+        train.end,
+        (train.schedule, train.clip, train.betas)
+    );
+    blake3::hash(facts.as_bytes()).to_hex().to_string()
+}
+
+/// Whether the shards are of the tokenizer of a checkpoint, where that has one.
+fn same_tokenizer(checkpoint: &Path, corpus: &Corpus, dataset: &Path) -> Result<(), Error> {
+    let file = checkpoint.join("tokenizer.json");
+    if !file.exists() {
+        return Ok(());
+    }
+    let own = blake3::hash(&data::tokenizer::encode::read_json(&file)?).to_hex().to_string();
+    if own == corpus.tokenizer() {
+        return Ok(());
+    }
+    let problem = format!(
+        "the shards of {} were made with another tokenizer; set [tokenizer] file to this one in the recipe of the data",
+        dataset.display()
+    );
+    Err(Error::file(file, problem))
+}
+
+/// Keys that all tokens of a batch see, together.
+fn distances(batch: &Batch) -> f64 {
+    batch.documents.iter().map(|d| (d.len() * (d.len() + 1) / 2) as f64).sum()
 }
 
 /// Bytes of the text of every token.
@@ -336,17 +423,10 @@ impl Trainer {
     /// Shards that cannot be read; a loss or gradient that is no number, and then nothing has changed; `Stopped`, likewise.
     pub fn step(&mut self, stop: &AtomicBool) -> Result<Step, Error> {
         let started = Instant::now();
-        let Setup { network, corpus, settings, batch: wanted, recipe, .. } = &mut self.setup;
-        let (mut batches, mut place, mut tokens) = (Vec::new(), self.place, 0u64);
-        while tokens < *wanted {
-            let room = recipe.train.micro_batch.min(*wanted - tokens).max(1);
-            let (batch, next) = corpus.batch(place, room as usize)?;
-            tokens += batch.tokens.len() as u64;
-            place = next;
-            batches.push(batch);
-        }
-        let targets: usize = batches.iter().map(Batch::wanted).sum();
-        let weight = 1.0 / targets.max(1) as f32;
+        let (batches, place) = self.setup.batches(self.place)?;
+        let tokens: u64 = batches.iter().map(|b| b.tokens.len() as u64).sum();
+        let Setup { network, settings, recipe, .. } = &self.setup;
+        let weight = 1.0 / batches.iter().map(Batch::wanted).sum::<usize>().max(1) as f32;
         self.gradients.iter_mut().for_each(|g| g.fill(0.0));
         let mut outcome = Outcome::default();
         for batch in &batches {
@@ -371,7 +451,7 @@ impl Trainer {
                 move_bias(&mut self.weights[choice], load, self.setup.settings.balance.bias);
             }
         }
-        let seen = batches.iter().flat_map(|b| &b.documents).map(|d| (d.len() * (d.len() + 1) / 2) as f64).sum::<f64>();
+        let seen = batches.iter().map(distances).sum::<f64>();
         self.place = place;
         self.tokens += tokens;
         self.step += 1;

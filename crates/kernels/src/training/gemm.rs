@@ -195,13 +195,13 @@ fn multiply(
     room: &mut Vec<i32>,
 ) {
     // A left factor that is transposed is packed before too: its rows in memory are then read from end to end.
-    let lengths = |product: &Gemm, s: &Sizes| {
+    let lengths = |(product, s): (&Gemm, &Sizes)| {
         let words = |ks: Range<usize>| (kernel.words)(ks.len());
         let left = |ks: Range<usize>| if product.a.transposed() { (kernel.left)(s.m, words(ks)) } else { 0 };
         let right = |ks: Range<usize>| words(ks) * s.n.next_multiple_of(16);
         (s.depths(s.stretch(pass)).map(left).sum::<usize>(), s.depths(s.stretch(pass)).map(right).sum::<usize>())
     };
-    let lengths: Vec<(usize, usize)> = products.iter().zip(sizes).map(|(p, s)| lengths(p, s)).collect();
+    let lengths: Vec<(usize, usize)> = products.iter().zip(sizes).map(lengths).collect();
     let packed = aligned(room, lengths.iter().map(|(left, right)| left + right).sum());
     let (mut rest, mut packings) = (&mut *packed, Vec::new());
     for (product, s) in products.iter().zip(sizes) {
@@ -213,26 +213,25 @@ fn multiply(
                 let words = (kernel.words)(ks.len());
                 for from in (0..lanes).step_by(PACKED_TOGETHER) {
                     let lanes = from..lanes.min(from + PACKED_TOGETHER);
-                    let width = lanes.len();
-                    let size = if left { (kernel.left)(width, words) } else { words * width.next_multiple_of(16) };
+                    let columns = lanes.len().next_multiple_of(16);
+                    let size = if left { (kernel.left)(lanes.len(), words) } else { words * columns };
                     let packed = rest.split_off_mut(..size).expect("room for all");
                     packings.push(Packing { factor, left, lanes, ks: ks.clone(), packed });
                 }
             }
         }
     }
-    pool.each(&mut packings, |Packing { factor, left, lanes, ks, packed }| {
-        let pack = if *left { kernel.pack_left } else { kernel.pack };
+    pool.each(&mut packings, |p| {
+        let pack = if p.left { kernel.pack_left } else { kernel.pack };
         // SAFETY: the table holds only functions whose instruction set this processor has.
-        unsafe { pack(factor, lanes.clone(), ks.clone(), packed) }
+        unsafe { pack(&p.factor, p.lanes.clone(), p.ks.clone(), p.packed) }
     });
     drop(packings);
-    let work: usize = sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum();
-    let work = work / (PARTS_A_THREAD * pool.threads());
+    let work =
+        sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum::<usize>() / (PARTS_A_THREAD * pool.threads());
     let (mut parts, mut pieces, mut rest) = (Vec::with_capacity(products.len()), Vec::new(), &*packed);
     for ((Gemm { a, out, add, .. }, s), lengths) in products.iter_mut().zip(sizes).zip(lengths) {
-        let left = rest.split_off(..lengths.0).expect("all are packed");
-        let b = rest.split_off(..lengths.1).expect("all are packed");
+        let [left, b] = [lengths.0, lengths.1].map(|len| rest.split_off(..len).expect("all are packed"));
         let inner = s.stretch(pass);
         if s.m * s.n * inner.len() > 0 {
             let (rows, columns) = s.part(work, inner.len(), kernel);

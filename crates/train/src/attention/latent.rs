@@ -157,8 +157,7 @@ impl LatentNet {
         dx: &mut [f32],
         gradients: &mut Values,
     ) {
-        let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, latent_eps, ref rope, .. } = self.shape;
-        let (tokens, key, width) = (pass.tokens(), nope_dim + rope_dim, kv_rank + rope_dim);
+        let latent_eps = self.shape.latent_eps;
         let LatentSaved { low, entries, q, k, v, mixed, log_sums } = saved;
         let mut d_mixed = pass.buffers.take(mixed.len());
         self.out.backward(pass, &mixed, dy, (&mut d_mixed, false), gradients);
@@ -174,31 +173,7 @@ impl LatentNet {
         );
         [q, k, v, mixed, log_sums, d_mixed].into_iter().for_each(|b| pass.buffers.give(b));
 
-        let mut d_expanded = pass.buffers.take(tokens * self.kv_b.outputs);
-        let mut d_entries = pass.buffers.zeros(tokens * width);
-        let angles = Angles::new(rope, pass.positions);
-        let head = nope_dim + value_dim;
-        let rows = dq.chunks_mut(ROWS * heads * key).zip(d_expanded.chunks_mut(ROWS * heads * head));
-        let mut parts: Vec<_> = rows.zip(d_entries.chunks_mut(ROWS * width)).enumerate().collect();
-        pass.pool.each(&mut parts, |(part, ((dq, d_expanded), d_entries))| {
-            let rows = dq.chunks_mut(heads * key).zip(d_expanded.chunks_mut(heads * head));
-            for (i, ((dq, d_expanded), d_entry)) in rows.zip(d_entries.chunks_mut(width)).enumerate() {
-                let token = *part * ROWS + i;
-                let dk = &dk[token * heads * key..(token + 1) * heads * key];
-                let dv = &dv[token * heads * value_dim..(token + 1) * heads * value_dim];
-                let rotary = &mut d_entry[kv_rank..];
-                for h in 0..heads {
-                    angles.rotate_back(token, &mut dq[h * key + nope_dim..(h + 1) * key]);
-                    let (nope, turned) = dk[h * key..(h + 1) * key].split_at(nope_dim);
-                    kernels::add(rotary, turned);
-                    d_expanded[h * head..h * head + nope_dim].copy_from_slice(nope);
-                    let value = &dv[h * value_dim..(h + 1) * value_dim];
-                    d_expanded[h * head + nope_dim..(h + 1) * head].copy_from_slice(value);
-                }
-                angles.rotate_back(token, rotary);
-            }
-        });
-        drop(parts);
+        let (d_expanded, mut d_entries) = self.heads_backward(pass, &mut dq, &dk, &dv);
         [dk, dv].into_iter().for_each(|b| pass.buffers.give(b));
 
         let latents = self.latents(pass, &entries);
@@ -224,6 +199,39 @@ impl LatentNet {
         }
         self.kv_a.backward(pass, x, &d_entries, (dx, true), gradients);
         [dq, d_entries].into_iter().for_each(|b| pass.buffers.give(b));
+    }
+
+    /// From gradients of heads to those of what they were put together from: `dq` is turned back in its place; returns the gradients of
+    /// expanded latents and, for their rotary parts, of entries.
+    fn heads_backward(&self, pass: &mut Pass, dq: &mut [f32], dk: &[f32], dv: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, ref rope, .. } = self.shape;
+        let (tokens, key, width) = (pass.tokens(), nope_dim + rope_dim, kv_rank + rope_dim);
+        let mut d_expanded = pass.buffers.take(tokens * self.kv_b.outputs);
+        let mut d_entries = pass.buffers.zeros(tokens * width);
+        let angles = Angles::new(rope, pass.positions);
+        let head = nope_dim + value_dim;
+        let rows = dq.chunks_mut(ROWS * heads * key).zip(d_expanded.chunks_mut(ROWS * heads * head));
+        let mut parts: Vec<_> = rows.zip(d_entries.chunks_mut(ROWS * width)).enumerate().collect();
+        pass.pool.each(&mut parts, |(part, ((dq, d_expanded), d_entries))| {
+            let rows = dq.chunks_mut(heads * key).zip(d_expanded.chunks_mut(heads * head));
+            for (i, ((dq, d_expanded), d_entry)) in rows.zip(d_entries.chunks_mut(width)).enumerate() {
+                let token = *part * ROWS + i;
+                let dk = &dk[token * heads * key..(token + 1) * heads * key];
+                let dv = &dv[token * heads * value_dim..(token + 1) * heads * value_dim];
+                let rotary = &mut d_entry[kv_rank..];
+                for h in 0..heads {
+                    angles.rotate_back(token, &mut dq[h * key + nope_dim..(h + 1) * key]);
+                    let (nope, turned) = dk[h * key..(h + 1) * key].split_at(nope_dim);
+                    kernels::add(rotary, turned);
+                    d_expanded[h * head..h * head + nope_dim].copy_from_slice(nope);
+                    let value = &dv[h * value_dim..(h + 1) * value_dim];
+                    d_expanded[h * head + nope_dim..(h + 1) * head].copy_from_slice(value);
+                }
+                angles.rotate_back(token, rotary);
+            }
+        });
+        drop(parts);
+        (d_expanded, d_entries)
     }
 
     /// The backward of `latents`, to the leading parts of `d_entries`, which are zeros.

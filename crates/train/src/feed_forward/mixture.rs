@@ -105,8 +105,9 @@ impl MixtureNet {
         Factor::new(&pass.weights[self.router], self.hidden)
     }
 
-    pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> MixtureSaved {
-        let Moe { experts, active, hidden: inner, ref router, .. } = self.shape;
+    /// The router's logits, and the choice that the model's router makes of them.
+    fn route(&self, pass: &mut Pass, x: &[f32]) -> (Vec<f32>, Routes) {
+        let Moe { experts, active, ref router, .. } = self.shape;
         let (tokens, hidden) = (pass.tokens(), self.hidden);
         let mut logits = pass.buffers.take(tokens * experts);
         // Routers compute in f32.
@@ -127,6 +128,13 @@ impl MixtureNet {
             routes.experts.extend(part.experts);
             routes.weights.extend(part.weights);
         }
+        (logits, routes)
+    }
+
+    pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> MixtureSaved {
+        let Moe { experts, active, hidden: inner, .. } = self.shape;
+        let (tokens, hidden) = (pass.tokens(), self.hidden);
+        let (logits, routes) = self.route(pass, x);
         let lists = Lists::new(&routes, active, experts);
 
         let rows = tokens * active;
@@ -235,7 +243,7 @@ impl MixtureNet {
         (dy, dx): (&[f32], &mut [f32]),
         gradients: &mut Values,
     ) -> Vec<f32> {
-        let Moe { active, hidden: inner, .. } = self.shape;
+        let inner = self.shape.hidden;
         let (hidden, rows) = (self.hidden, lists.tokens.len());
         let [mut act, mut d_act] = [(); 2].map(|()| pass.buffers.take(rows * inner));
         activated(pass.pool, (gate, up), inner, &mut act);
@@ -271,11 +279,55 @@ impl MixtureNet {
         drop(parts);
         let d_weights = lists.slots.iter().map(|&slot| along[slot as usize]).collect();
 
+        self.weights_backward(pass, (x, lists), (gate, up, &act), dy, gradients);
+        let mut d_slots = pass.buffers.take(rows * hidden);
+        for (stack, d_inner, add) in [(&self.gates, &*gate, false), (&self.ups, &*up, true)] {
+            let mut products = Vec::new();
+            let mut rest = &mut d_slots[..];
+            for (e, range) in lists.used() {
+                products.push(Gemm {
+                    a: Factor::new(&d_inner[range.start * inner..range.end * inner], inner),
+                    b: Factor::new(&pass.weights[stack.start + e], hidden),
+                    out: rest.split_off_mut(..range.len() * hidden).expect("room for all"),
+                    add,
+                });
+            }
+            pass.multiply(&mut products);
+        }
+        self.gather(pass, lists, &d_slots, dx);
+        [act, d_act, d_slots].into_iter().for_each(|b| pass.buffers.give(b));
+        d_weights
+    }
+
+    /// `out =` the sum of a token's rows in expert after expert, in ascending order of expert.
+    fn gather(&self, pass: &Pass, lists: &Lists, slots: &[f32], out: &mut [f32]) {
+        let (active, hidden) = (self.shape.active, self.hidden);
+        let mut parts: Vec<_> = out.chunks_mut(ROWS * hidden).enumerate().collect();
+        pass.pool.each(&mut parts, |(part, out)| {
+            for (i, out) in out.chunks_mut(hidden).enumerate() {
+                out.fill(0.0);
+                let first = (*part * ROWS + i) * active;
+                for &slot in &lists.slots[first..first + active] {
+                    kernels::add(out, &slots[slot as usize * hidden..(slot as usize + 1) * hidden]);
+                }
+            }
+        });
+    }
+
+    /// The experts' own gradients, from those of their gates and ups, and the weighted inputs of their downs.
+    fn weights_backward(
+        &self,
+        pass: &Pass,
+        (x, lists): (&[f32], &Lists),
+        (gate, up, act): (&[f32], &[f32], &[f32]),
+        dy: &[f32],
+        gradients: &mut Values,
+    ) {
+        let (inner, hidden) = (self.shape.hidden, self.hidden);
         // Gates, ups and downs lie one after the other.
         let all = &mut gradients[self.gates.start..self.downs.end];
         let (d_gates, rest) = all.split_at_mut(self.gates.len());
         let (d_ups, d_downs) = rest.split_at_mut(self.ups.len());
-        let mut d_slots = pass.buffers.take(rows * hidden);
         let mut products = Vec::new();
         for (e, range) in lists.used() {
             let of = |x| Factor::new(x, inner);
@@ -296,32 +348,6 @@ impl MixtureNet {
                 *place = std::mem::take(&mut product.2);
             }
         }
-        for (stack, d_inner, add) in [(&self.gates, &*gate, false), (&self.ups, &*up, true)] {
-            let mut products = Vec::new();
-            let mut rest = &mut d_slots[..];
-            for (e, range) in lists.used() {
-                products.push(Gemm {
-                    a: Factor::new(&d_inner[range.start * inner..range.end * inner], inner),
-                    b: Factor::new(&pass.weights[stack.start + e], hidden),
-                    out: rest.split_off_mut(..range.len() * hidden).expect("room for all"),
-                    add,
-                });
-            }
-            pass.multiply(&mut products);
-        }
-        let mut parts: Vec<_> = dx.chunks_mut(ROWS * hidden).enumerate().collect();
-        pass.pool.each(&mut parts, |(part, dx)| {
-            for (i, dx) in dx.chunks_mut(hidden).enumerate() {
-                dx.fill(0.0);
-                let first = (*part * ROWS + i) * active;
-                for &slot in &lists.slots[first..first + active] {
-                    kernels::add(dx, &d_slots[slot as usize * hidden..(slot as usize + 1) * hidden]);
-                }
-            }
-        });
-        drop(parts);
-        [act, d_act, d_slots].into_iter().for_each(|b| pass.buffers.give(b));
-        d_weights
     }
 
     /// From gradients of the chosen experts' weights, and the balance loss, to those of the router's logits. Returns the mean balance loss.
