@@ -97,8 +97,8 @@ pub fn run(data: &[u8]) {
         let plain = !rest.starts_with(&[0x1f, 0x8b])
             && !rest.starts_with(&[0x28, 0xb5])
             && rest.get(1..4) != Some(&[0x2a, 0x4d, 0x18]);
-        // A file without a byte is never cut, and is told once.
-        let plain = plain && !rest.is_empty();
+        // No part of a file is without a byte, but of one that has none, which is told as such.
+        let plain = plain && rest.len() > 1;
         if plain && whole.iter().all(|item| !item.contains(" first")) && matches!(first, b's' | b'j' | b'm' | b'l') {
             let middle = rest.len() as u64 / 2;
             part.range = 0..middle;
