@@ -12,6 +12,7 @@ mod data;
 mod doctor;
 #[cfg(test)]
 mod documents;
+mod eval;
 mod external_bench;
 mod fetch;
 mod generate;
@@ -100,6 +101,7 @@ enum Command {
     Bench(bench::Arguments),
     #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
+    Eval(eval::Arguments),
     Quantize(quantize::Arguments),
     Publish(publish::Arguments),
     Data(data::Arguments),
@@ -196,6 +198,7 @@ fn main() -> ExitCode {
         Command::Doctor(a) => a.json,
         Command::Bench(a) => a.json,
         Command::Loss(a) => a.json,
+        Command::Eval(a) => a.json,
         Command::Quantize(a) => a.json,
         Command::Publish(a) => a.json,
         Command::Data(a) => a.json,
@@ -222,6 +225,7 @@ fn main() -> ExitCode {
         Command::Doctor(a) => doctor::run(a),
         Command::Bench(a) => bench::run(a),
         Command::Loss(a) => loss::run(a),
+        Command::Eval(a) => eval::run(a),
         Command::Quantize(a) => quantize::run(a),
         Command::Publish(a) => publish::run(a),
         Command::Data(a) => data::run(a),

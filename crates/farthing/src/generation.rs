@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use engine::{Engine, Request, Sampling, Settings};
+use engine::{Constraint, Engine, Request, Sampling, Settings};
 use text::Tokenizer;
 use text::chat::{Context, Message, Render};
 
@@ -11,6 +11,7 @@ use crate::bundled::bundled;
 use crate::error::Error;
 use crate::loading::{LoadOptions, LoadedModel, PlannedModel, advised_sampling};
 use crate::names::find;
+use crate::scoring::Scoring;
 
 /// How a text is generated.
 #[derive(Clone, Debug)]
@@ -65,8 +66,14 @@ impl Model {
 
     /// A model that was loaded. Requests run one at a time; another one waits.
     pub fn new(loaded: LoadedModel) -> Model {
+        Model::batched(loaded, 1)
+    }
+
+    /// A model that was loaded, for so many requests at once; as many wait. The KV cache must hold them: `LoadOptions::cached`.
+    pub fn batched(loaded: LoadedModel, requests: usize) -> Model {
         let LoadedModel { runner, tokenizer, template, bos, eos, generation, stops, .. } = loaded;
-        let engine = Engine::start(runner, Settings { running: 1, waiting: 1, ..Settings::default() });
+        let settings = Settings { running: requests, waiting: requests.max(1), ..Settings::default() };
+        let engine = Engine::start(runner, settings);
         Model { engine, tokenizer, template, bos, eos, stops, sampling: advised_sampling(&generation) }
     }
 
@@ -83,6 +90,24 @@ impl Model {
     /// Tokens of the vocabulary.
     pub fn vocab(&self) -> usize {
         self.engine.vocab()
+    }
+
+    /// Requests that run at once.
+    pub fn requests(&self) -> usize {
+        self.engine.running_max()
+    }
+
+    /// The token that stands before a text: what the model calls the beginning, or the end where it has no beginning.
+    pub fn first_token(&self) -> Option<u32> {
+        [&self.bos, &self.eos]
+            .into_iter()
+            .filter(|piece| !piece.is_empty())
+            .find_map(|piece| self.tokenizer.id_of(piece))
+    }
+
+    /// Ids that end a text.
+    pub fn stops(&self) -> &[u32] {
+        &self.stops
     }
 
     /// Text to ids and back.
@@ -138,8 +163,22 @@ impl Model {
     /// # Errors
     /// As `complete`.
     pub fn generate(&self, prompt: Vec<u32>, options: &GenerateOptions) -> Result<Answer<'_>, Error> {
+        self.generate_within(prompt, options, None)
+    }
+
+    /// Continues tokens with a text that obeys a constraint.
+    ///
+    /// # Errors
+    /// As `complete`.
+    pub fn generate_within(
+        &self,
+        prompt: Vec<u32>,
+        options: &GenerateOptions,
+        constraint: Option<Box<dyn Constraint>>,
+    ) -> Result<Answer<'_>, Error> {
         options.sampling.validate(self.vocab())?;
         let request = Request {
+            constraint,
             prompt,
             sampling: options.sampling.clone(),
             stops: self.stops.clone(),
@@ -147,5 +186,14 @@ impl Model {
             ..Request::default()
         };
         Ok(Answer::new(self.engine.generate(request)?, &self.tokenizer, options.stop.clone()))
+    }
+
+    /// Scores tokens: how likely each is after those before it.
+    ///
+    /// # Errors
+    /// No token, more than the context holds, an unknown one.
+    pub fn score(&self, tokens: Vec<u32>) -> Result<Scoring, Error> {
+        let request = Request { prompt: tokens, prompt_log_probabilities: Some(0), ..Request::default() };
+        Ok(Scoring::new(self.engine.generate(request)?))
     }
 }

@@ -1,5 +1,6 @@
 //! The binary as a person or a script uses it, with the bundled model.
 
+mod evaluating;
 mod mistakes;
 mod publish;
 mod quantize;

@@ -107,6 +107,16 @@ pub fn make(table: toml::Table, manual: &Manual) -> Result<Box<dyn Generator>, S
     Ok(Box::new(Help::new(options::read(table)?, manual)?))
 }
 
+/// The paragraphs of a manual, as records have them: a command, a flag, or prose under a heading of a document.
+pub fn paragraphs(manual: &Manual) -> Vec<String> {
+    Reader::read(manual).0.into_iter().map(|paragraph| paragraph.text).collect()
+}
+
+/// Paragraphs as the message before a question, the first line `Help:`.
+pub fn context<'a>(paragraphs: impl IntoIterator<Item = &'a str>) -> String {
+    paragraphs.into_iter().fold(String::from("Help:"), |context, paragraph| context + "\n- " + paragraph)
+}
+
 impl Help {
     /// Checks the settings and takes the manual apart.
     ///
@@ -265,11 +275,7 @@ impl Generator for Help {
         if random.random_bool(self.settings.misspelled) {
             asked = self.misspell(&asked, random);
         }
-        let mut context = String::from("Help:");
-        for &paragraph in &retrieved {
-            context.push_str("\n- ");
-            context.push_str(&self.paragraphs[paragraph].text);
-        }
+        let context = context(retrieved.iter().map(|&paragraph| &*self.paragraphs[paragraph].text));
         let answerable = reply.is_some();
         let reply = reply.unwrap_or_else(|| self.settings.unknown.clone());
         labels.insert("answer".into(), reply.clone().into());

@@ -213,8 +213,14 @@ impl Sums {
         }
     }
 
-    fn conversation(&self, random: &mut Pcg64, held_out: bool) -> Generated {
-        let problem = self.problem(random, held_out);
+    /// A product of two numbers of one digit, asked for in a frame of the set. Its numbers are never held out.
+    pub fn table(&self, random: &mut Pcg64, held_out: bool) -> Generated {
+        let numbers = vec![random.random_range(0..10), random.random_range(0..10)];
+        let form = self.forms.choose(random);
+        self.conversation(Problem { numbers, operations: vec![Operation::Multiply], form }, random, held_out)
+    }
+
+    fn conversation(&self, problem: Problem, random: &mut Pcg64, held_out: bool) -> Generated {
         let frame = self.questions(&problem, random).choose(random, held_out);
         // As people type it.
         let style = random.random_range(0..10);
@@ -242,7 +248,7 @@ impl Generator for Sums {
     fn generate(&self, random: &mut Pcg64, held_out: bool) -> Generated {
         // A line has no frame that could be held out; its numbers are.
         if random.random_bool(self.settings.conversation) {
-            self.conversation(random, held_out)
+            self.conversation(self.problem(random, held_out), random, held_out)
         } else {
             self.lines(random, held_out)
         }

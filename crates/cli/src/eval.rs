@@ -1,0 +1,146 @@
+//! `farthing eval`: skills of a model, measured on prompts that its training never has.
+
+use std::time::Instant;
+
+use ::eval::figures::Measure;
+use ::eval::{CONTEXT, EvalError, Measured, Progress, SKILLS, Settings, Skill};
+use clap::Args;
+use farthing::Model;
+use serde_json::{Value, json};
+
+use crate::arguments::{LoadArguments, ModelArgument};
+use crate::terminal::{catch_interrupts, interrupt_pending, put, say, several, whole};
+use crate::{Failure, Outcome};
+
+/// Prompts that are answered at once.
+const BATCH: usize = 16;
+
+/// Measure skills of a chat model: stories, sums, answers from a passage, help, JSON, grammar
+///
+/// Prompts come from Farthing's generators, with frames, names and numbers that no training data of theirs has, and go
+/// through the model's chat template; answers are greedy. BLiMP's pairs are scored by their log-probabilities. Each
+/// figure has its standard error. docs/EVAL.md says how each skill is scored.
+#[derive(Args)]
+#[command(after_long_help = "\
+Skills:
+  stories        a story to order: the name and the thing of the request are kept, and the story ends
+  sums           sums and differences of up to three digits, products of one digit
+  word-problems  word problems of one step
+  passages       questions on a passage: a span of it, or \"The text does not say.\"
+  help           200 questions on Farthing's commands, answered from its help, and 50 on other things
+  json           JSON to a small schema, without a grammar
+  blimp          of two sentences the grammatical one is more likely: 67 paradigms of 200 pairs
+
+Examples:
+  farthing eval models/seed-5.7m
+  farthing eval model.gguf --skill sums,json --samples 100
+  farthing eval model.gguf --skill blimp --json      accuracy of each paradigm, too")]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArgument,
+    /// Skills with commas between [default: all]
+    #[arg(long, value_name = "SKILLS", value_delimiter = ',', value_parser = skill)]
+    skill: Vec<&'static Skill>,
+    /// Prompts of each skill, at most (blimp: pairs of each paradigm)
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    samples: u32,
+    /// Seed of the prompts
+    #[arg(long, default_value_t = 0, value_parser = whole::<u32>)]
+    seed: u32,
+    /// A JSON object: figures, and some answers that were wrong
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    load: LoadArguments,
+}
+
+fn skill(name: &str) -> Result<&'static Skill, String> {
+    ::eval::skill(name).map_err(|error| error.to_string())
+}
+
+/// `  95.2 %  1.0 %`, or dashes where there was no trial.
+fn shares(measure: &Measure) -> String {
+    match (measure.share(), measure.standard_error) {
+        (Some(share), Some(error)) => format!("{:>6.1} %  {:>4.1} %", share * 100.0, error * 100.0),
+        _ => format!("{:>8}  {:>6}", "-", "-"),
+    }
+}
+
+fn row(skill: &str, measure: &Measure) -> String {
+    format!("{skill:<14} {:<24} {:>8} {:>6} {}\n", measure.name, measure.right, measure.of, shares(measure))
+}
+
+fn table(skill: &Skill, measured: &Measured, alone: bool) -> String {
+    let mut out = String::new();
+    for (number, measure) in measured.measures.iter().enumerate() {
+        out += &row(if number == 0 { skill.name } else { "" }, measure);
+    }
+    if alone {
+        for measure in &measured.paradigms {
+            out += &format!("  {:<52} {}\n", measure.name, shares(measure));
+        }
+    }
+    out
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let planned = a.load.plan(&a.model, |checkpoint, options| {
+        let context = options.context.unwrap_or(CONTEXT).min(checkpoint.structure.context);
+        (options.context, options.cached) = (Some(context), Some(BATCH * context));
+        Ok(())
+    })?;
+    let model = Model::batched(planned.load()?, BATCH);
+    let skills: Vec<&'static Skill> = if a.skill.is_empty() { SKILLS.iter().collect() } else { a.skill.clone() };
+    let manual = crate::manual::manual();
+    let settings = Settings { skills: &skills, samples: a.samples as usize, seed: u64::from(a.seed), manual: &manual };
+    catch_interrupts();
+    let begun = Instant::now();
+    let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left");
+    let bar = indicatif::ProgressBar::no_length().with_style(style.expect("a sound template"));
+    let mut proceed = |progress: Progress| {
+        if bar.message() != progress.skill {
+            bar.reset();
+            bar.set_message(progress.skill);
+            bar.set_length(progress.of as u64);
+        }
+        bar.set_position(progress.done as u64);
+        !interrupt_pending()
+    };
+    let (mut all, mut written): (Vec<Value>, Outcome) = (Vec::new(), Ok(()));
+    let mut heading = format!("{:<14} {:<24} {:>8} {:>6} {:>8}  {:>6}\n", "skill", "", "right", "of", "share", "s.e.");
+    let mut give = |skill: &'static Skill, measured: Measured| {
+        if a.json {
+            return all.push(measured.json(skill));
+        }
+        let rows = std::mem::take(&mut heading) + &table(skill, &measured, skills.len() == 1);
+        bar.suspend(|| {
+            if written.is_ok() {
+                written = put(&rows);
+            }
+            if measured.too_long > 0 {
+                say(&format!(
+                    "{}: {} too long for the context and counted as wrong",
+                    skill.name,
+                    several(measured.too_long, "prompt")
+                ));
+            }
+        });
+    };
+    let outcome = ::eval::measure(&model, &settings, &mut proceed, &mut give);
+    bar.finish_and_clear();
+    match outcome {
+        Ok(()) => {}
+        Err(EvalError::Model(error)) => return Err(error.into()),
+        Err(stopped @ EvalError::Stopped { .. }) => return Err(Failure::stopped(stopped.to_string())),
+        Err(error @ EvalError::UnknownSkill { .. }) => return Err(Failure::usage(error)),
+    }
+    written?;
+    if a.json {
+        let seconds = begun.elapsed().as_secs_f64();
+        let report = json!({
+            "model": &*a.model, "samples": a.samples, "seed": a.seed, "seconds": seconds, "skills": all,
+        });
+        return put(&format!("{report}\n"));
+    }
+    Ok(())
+}
