@@ -111,6 +111,34 @@ enum Command {
     Completions(completions::Arguments),
 }
 
+impl Command {
+    /// Whether it gives JSON, and so its errors are JSON.
+    fn reports_json(&self) -> bool {
+        match self {
+            Command::Generate(a) => a.json,
+            Command::Show(a) => a.json,
+            Command::Pull(a) => a.json,
+            Command::List(a) => a.json,
+            Command::Rm(a) => a.json,
+            Command::Models(a) => a.json,
+            Command::Ps(a) => a.json,
+            Command::Doctor(a) => a.json,
+            Command::Bench(a) => a.json,
+            Command::Loss(a) => a.json,
+            Command::Eval(a) => a.json,
+            Command::Quantize(a) => a.json,
+            Command::Publish(a) => a.json,
+            Command::Data(a) => a.json,
+            Command::Train(a) => a.json,
+            Command::Tokenize(a) => a.json,
+            Command::Serve(a) => a.logs_json(),
+            Command::Chat(_) | Command::Load(_) | Command::Stop(_) | Command::Trace(_) | Command::Completions(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// Why a command failed, in one line.
 #[derive(Debug)]
 pub enum Failure {
@@ -187,27 +215,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return unparsed(error),
     };
-    let json = match &arguments.command {
-        Command::Generate(a) => a.json,
-        Command::Show(a) => a.json,
-        Command::Pull(a) => a.json,
-        Command::List(a) => a.json,
-        Command::Rm(a) => a.json,
-        Command::Models(a) => a.json,
-        Command::Ps(a) => a.json,
-        Command::Doctor(a) => a.json,
-        Command::Bench(a) => a.json,
-        Command::Loss(a) => a.json,
-        Command::Eval(a) => a.json,
-        Command::Quantize(a) => a.json,
-        Command::Publish(a) => a.json,
-        Command::Data(a) => a.json,
-        Command::Train(a) => a.json,
-        Command::Tokenize(a) => a.json,
-        Command::Serve(a) => a.logs_json(),
-        Command::Chat(_) | Command::Load(_) | Command::Stop(_) | Command::Trace(_) | Command::Completions(_) => false,
-    };
-    if json {
+    if arguments.command.reports_json() {
         terminal::json_only();
     }
     let outcome = kernels::instruction_set_from_env().map_err(Failure::Failed).and_then(|()| match arguments.command {
