@@ -1,13 +1,15 @@
 //! `farthing tokenize`: text to ids and back.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use farthing::{TokenizerParts, tokenizer};
+use farthing::{TokenizerParts, save_tokenizer, tokenizer};
 use model::Checkpoint;
 use serde_json::json;
 
 use crate::arguments::ModelArgument;
 use crate::fetch::find_headers;
-use crate::terminal::{put, read_text};
+use crate::terminal::{put, read_text, say};
 use crate::{Failure, Outcome};
 
 /// Show the tokens of a text
@@ -18,6 +20,7 @@ use crate::{Failure, Outcome};
 ///   farthing tokenize model.gguf "Hello world"
 ///   farthing tokenize model.gguf --ids-only < prompt.txt
 ///   farthing tokenize model.gguf --decode 655,561,267
+///   farthing tokenize model.gguf --save tokenizer
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 #[command(verbatim_doc_comment)]
@@ -35,6 +38,9 @@ pub struct Arguments {
     /// The text is ids with commas or spaces between: print what they spell
     #[arg(long)]
     decode: bool,
+    /// Write the model's tokenizer into a folder, as tokenizer.json and tokenizer_config.json: for the recipe of a dataset
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["text", "ids_only", "special", "decode", "json"])]
+    save: Option<PathBuf>,
     /// A JSON object: ids and pieces, or text
     #[arg(long)]
     pub json: bool,
@@ -51,6 +57,12 @@ pub fn ids(text: &str) -> Result<Vec<u32>, Failure> {
 }
 
 pub fn run(a: Arguments) -> Outcome {
+    if let Some(folder) = &a.save {
+        let (path, _remote) = find_headers(&a.model, false)?;
+        save_tokenizer(&Checkpoint::open(&path)?, folder)?;
+        say(&format!("the tokenizer is in {}", folder.display()));
+        return Ok(());
+    }
     let text = match a.text {
         Some(text) => text,
         None => read_text(std::io::stdin(), "the text on stdin")?,

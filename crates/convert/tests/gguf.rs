@@ -13,7 +13,9 @@ use farthing_convert::{GgufPlan, Mix, write_gguf};
 use kernels::Pool;
 use model::Checkpoint;
 use model::families::to_gguf::same_in_gguf;
+use model::families::to_hf;
 use model::gguf::{self, Metadata};
+use model::structure::{Pairing, Structure};
 use model::tensors::Tensors;
 use running::{Runner, largest_difference};
 
@@ -64,6 +66,13 @@ fn every_architecture_is_written_and_gives_the_logits_of_its_source() {
         let again = Checkpoint::open(&file).unwrap();
         again.complete().unwrap();
         assert!(same_in_gguf(&checkpoint.structure, &again.structure), "{name}");
+        // And back: the configuration of the file is that of the directory.
+        let (config, described) = to_hf::configuration(&again).unwrap();
+        assert!(same_in_gguf(&checkpoint.structure, &described), "{name}: {config}");
+        let pairings = |structure: &Structure| -> Vec<Pairing> {
+            structure.layers.iter().map(|layer| layer.attention.heads().rope.pairing).collect()
+        };
+        assert_eq!(pairings(&described), pairings(&checkpoint.structure), "{name}");
         let vocab = checkpoint.structure.vocab as u32;
         let tokens: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % vocab).collect();
         let (a, b) = (Runner::open(&source).whole(&tokens).0, Runner::open(&file).whole(&tokens).0);

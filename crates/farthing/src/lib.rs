@@ -54,4 +54,4 @@ pub use serve::http::api_keys::ApiKeys;
 pub use serve::{Access, ServerLimits, Tls};
 pub use server::{ModelSource, Server, ServerOptions};
 pub use text::chat::{Message, Role};
-pub use tokenizer::{TokenizerParts, tokenizer};
+pub use tokenizer::{TokenizerParts, save_tokenizer, tokenizer};

@@ -133,6 +133,51 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<TokenizerParts, Error> {
     Ok(TokenizerParts { tokenizer, template, tool_template, bos, eos })
 }
 
+/// Writes the tokenizer of a checkpoint into a folder as `tokenizer.json` and `tokenizer_config.json`, which other software reads too.
+///
+/// # Errors
+/// A checkpoint without a tokenizer, one that is damaged, or a system that refuses.
+pub fn save_tokenizer(checkpoint: &Checkpoint, folder: &Path) -> Result<(), Error> {
+    let refused = |path: &Path| {
+        let path = path.to_path_buf();
+        move |e: std::io::Error| Error::Tokenizer(format!("{}: {e}", path.display()))
+    };
+    std::fs::create_dir_all(folder).map_err(refused(folder))?;
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).map_err(refused(&path))
+    };
+    let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value).expect("JSON is text");
+    let parts = tokenizer(checkpoint)?;
+    match &checkpoint.tokenizer {
+        TokenizerSource::HuggingFace { tokenizer, config, template } => {
+            for file in [Some(tokenizer), config.as_ref(), template.as_ref()].into_iter().flatten() {
+                let name = file.file_name().and_then(|name| name.to_str()).expect("files of known names");
+                write(name, &model::tensors::read_bounded(file, BESIDE_BYTES_MAX)?)?;
+            }
+            Ok(())
+        }
+        TokenizerSource::Gguf(keys) => {
+            let named = |e: text::TextError| Error::Tokenizer(format!("{}: {e}", checkpoint.path.display()));
+            let vocabulary = vocabulary(&checkpoint.path, keys)?;
+            write("tokenizer.json", &pretty(&vocabulary.describe().map_err(named)?))?;
+            let TokenizerParts { template, bos, eos, .. } = parts;
+            let token = |token: String| Some(token).filter(|token| !token.is_empty());
+            let mut config = serde_json::json!({
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": token(bos),
+                "eos_token": token(eos),
+                "clean_up_tokenization_spaces": false,
+            });
+            if let Some(template) = template {
+                config["chat_template"] = template.into();
+            }
+            write("tokenizer_config.json", &pretty(&config))
+        }
+        TokenizerSource::None => unreachable!("a tokenizer was read"),
+    }
+}
+
 /// Longest file beside the weights.
 const BESIDE_BYTES_MAX: u64 = 128 << 20;
 

@@ -64,8 +64,11 @@ fn pre_tokenizer(name: &str) -> Result<&'static PreTokenizer, TextError> {
 }
 
 impl Vocabulary {
-    /// The description of the same tokenizer in the library's format.
-    pub(crate) fn describe(&self) -> Result<Value, TextError> {
+    /// The same tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// A vocabulary that contradicts itself, or a kind that is not read.
+    pub fn describe(&self) -> Result<Value, TextError> {
         self.check()?;
         let Parts { model, normalizer, pre_tokenizer, decoder, bos } = match self.model.as_str() {
             "gpt2" => self.byte_level()?,

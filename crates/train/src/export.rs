@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use model::Checkpoint;
-use model::checkpoint::Kind;
+use model::checkpoint::TokenizerSource;
+use model::{Checkpoint, gguf};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
@@ -24,35 +24,41 @@ pub enum Format {
     Bf16,
 }
 
-const CONFIG_BYTES_MAX: u64 = 16 << 20;
-
-/// The configuration of a Hugging Face checkpoint.
-///
-/// # Errors
-/// A checkpoint of another kind.
-pub(crate) fn config_of(checkpoint: &Checkpoint) -> Result<Value, Error> {
-    let path = &checkpoint.path;
-    if checkpoint.kind != Kind::Safetensors {
-        let problem = "training goes on from a Hugging Face directory; turn the GGUF file into one first";
-        return Err(Error::file(path, problem));
-    }
-    let file = path.join("config.json");
-    let bytes = model::tensors::read_bounded(&file, CONFIG_BYTES_MAX)?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::file(file, e.to_string()))
+/// What a model's directory is made of.
+pub(crate) struct Model<'a> {
+    pub network: &'a Network,
+    pub weights: &'a Values,
+    pub config: &'a Value,
+    /// Directory of the tokenizer's files.
+    pub tokenizer: &'a Path,
+    /// Source of the chat template of the checkpoint that the training went on from.
+    pub template: Option<String>,
 }
 
+/// The chat template of a checkpoint, where that has one outside of the tokenizer's files.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn template_of(checkpoint: &Checkpoint) -> Result<Option<String>, Error> {
+    match &checkpoint.tokenizer {
+        TokenizerSource::HuggingFace { template: Some(file), .. } => {
+            let bytes = model::tensors::read_bounded(file, TEMPLATE_BYTES_MAX)?;
+            String::from_utf8(bytes).map(Some).map_err(|_| Error::file(file, "it is no UTF-8 text"))
+        }
+        TokenizerSource::Gguf(keys) => {
+            Ok(keys.get("tokenizer.chat_template").and_then(gguf::Value::text).map(str::to_string))
+        }
+        _ => Ok(None),
+    }
+}
+
+const TEMPLATE_BYTES_MAX: u64 = 4 << 20;
+
 /// Write a model's directory: it is there whole, or what was there before.
-pub(crate) fn write(
-    network: &Network,
-    weights: &Values,
-    config: &Value,
-    tokenizer: &Path,
-    format: Format,
-    out: &Path,
-) -> Result<(), Error> {
+pub(crate) fn write(model: &Model, format: Format, out: &Path) -> Result<(), Error> {
     let parent = out.parent().unwrap_or(Path::new("."));
     let temporary = parent.join(format!(".model.{}.part", std::process::id()));
-    let written = fill(network, weights, config, tokenizer, format, &temporary).and_then(|()| {
+    let written = fill(model, format, &temporary).and_then(|()| {
         if out.exists() {
             fs::remove_dir_all(out).map_err(Error::io(out))?;
         }
@@ -64,20 +70,17 @@ pub(crate) fn write(
     written
 }
 
-fn fill(
-    network: &Network,
-    weights: &Values,
-    config: &Value,
-    tokenizer: &Path,
-    format: Format,
-    out: &Path,
-) -> Result<(), Error> {
+fn fill(model: &Model, format: Format, out: &Path) -> Result<(), Error> {
+    let Model { network, weights, config, tokenizer, template } = model;
     fs::create_dir_all(out).map_err(Error::io(out))?;
-    let mut config = config.clone();
+    let mut config = (*config).clone();
     let predicts = usize::from(network.predicts());
     if let Some(fields) = config.as_object_mut() {
         let kept = if format == Format::F32 { "float32" } else { "bfloat16" };
-        fields.insert("torch_dtype".to_string(), json!(kept));
+        let key = if fields.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+        fields.insert(key.to_string(), json!(kept));
+        // Of a checkpoint in FP8 that the training went on from.
+        fields.remove("quantization_config");
         if predicts > 0 || fields.contains_key("num_nextn_predict_layers") {
             fields.insert("num_nextn_predict_layers".to_string(), json!(predicts));
         }
@@ -92,7 +95,7 @@ fn fill(
         _ => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
     };
     let mut tensors = Vec::new();
-    for (parameter, values) in network.parameters.iter().zip(weights) {
+    for (parameter, values) in network.parameters.iter().zip(*weights) {
         let (dtype, bytes) = store(values, parameter.role);
         // Published checkpoints repeat embedding and head with the module of multi-token prediction.
         let repeated = match parameter.role {
@@ -113,6 +116,9 @@ fn fill(
         if from.exists() {
             fs::copy(&from, out.join(name)).map_err(Error::io(&from))?;
         }
+    }
+    if let Some(template) = template {
+        data::atomic::write(&out.join("chat_template.jinja"), template.as_bytes())?;
     }
     special_tokens(out, &mut config)?;
     let text = |value: &Value| serde_json::to_vec_pretty(value).expect("JSON");

@@ -20,8 +20,10 @@ mod pass;
 mod random;
 pub mod recipe;
 pub mod schedule;
+mod setup;
 pub mod sizes;
 mod start;
+mod tokenizer;
 pub mod trainer;
 
 pub use batch::{Batch, NO_TARGET};
@@ -31,5 +33,6 @@ pub use network::{Network, Outcome, Settings};
 pub use optimizer::clip;
 pub use parameters::{Parameter, Parameters, Role};
 pub use recipe::Recipe;
+pub use setup::{Measured, Setup};
 pub use start::{fresh, from_checkpoint};
-pub use trainer::{Evaluation, Measured, Observer, Setup, Step, Trainer};
+pub use trainer::{Evaluation, Observer, Step, Trainer};

@@ -4,51 +4,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use data::shards::Split;
 use kernels::Pool;
-use kernels::training::Precision;
-use serde_json::Value;
 
 use crate::batch::Batch;
 use crate::checkpoint::{self, Numbers, State};
-use crate::corpus::Corpus;
 use crate::error::Error;
 use crate::export;
-use crate::feed_forward::{Balance, Load, move_bias};
-use crate::network::{self, Network, Outcome};
+use crate::feed_forward::{Load, move_bias};
+use crate::network::Outcome;
 use crate::optimizer::{self, Optimizer};
 use crate::pass::Values;
-use crate::recipe::{PrecisionSetting, Recipe};
 use crate::schedule::Schedule;
-use crate::sizes::Wanted;
+use crate::setup::{Setup, distances};
 use crate::start;
 
 /// States that stay on disk.
 const KEPT: usize = 2;
-
-/// What a recipe comes to, before anything is computed.
-pub struct Setup {
-    /// The recipe.
-    pub recipe: Recipe,
-    /// The configuration, in the keys of published checkpoints.
-    pub config: Value,
-    /// The network.
-    pub network: Network,
-    /// What is trained on.
-    pub corpus: Corpus,
-    /// What is measured on, where there is any.
-    pub held_out: Option<Corpus>,
-    /// Tokens a step.
-    pub batch: u64,
-    /// Peak of the learning rate.
-    pub rate: f64,
-    /// Of the loss.
-    pub settings: network::Settings,
-    /// Bytes of every token, for bits a byte.
-    token_bytes: Vec<u32>,
-    from: Option<model::Checkpoint>,
-    identity: String,
-}
 
 /// What a step came to.
 #[derive(Clone, Debug)]
@@ -89,17 +60,6 @@ pub struct Evaluation {
     pub bits_per_byte: f64,
 }
 
-/// What a micro-batch came to, without the optimizer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Measured {
-    /// Tokens a second.
-    pub tokens_per_second: f64,
-    /// See `Step::operations`.
-    pub operations_per_second: f64,
-    /// Bytes of all that is kept for the backward, and of buffers.
-    pub activation_bytes: u64,
-}
-
 /// Who is told of what happens.
 pub trait Observer {
     /// A step was taken.
@@ -110,204 +70,6 @@ pub trait Observer {
     fn saved(&mut self, path: &Path);
     /// Something that a person should know.
     fn warned(&mut self, what: &str);
-}
-
-impl Setup {
-    /// What a recipe comes to. Opens the data and, where it goes on from one, the checkpoint's headers.
-    ///
-    /// # Errors
-    /// Data that is missing or damaged, settings that contradict each other or the data, a structure that is not trained.
-    pub fn new(recipe: Recipe) -> Result<Setup, Error> {
-        if !recipe.data.join("shards").exists() {
-            let problem = "no dataset with shards is there; `farthing data` makes one, from a recipe with [tokenizer] and [shards]";
-            return Err(Error::file(&recipe.data, problem));
-        }
-        let from = recipe.model.from.as_deref().map(model::Checkpoint::open).transpose()?;
-        let (config, mut structure) = match &from {
-            Some(checkpoint) => (export::config_of(checkpoint)?, checkpoint.structure.clone()),
-            None => {
-                let vocabulary = data::shards::Shards::open(&recipe.data.join("shards"))?.vocabulary;
-                let wanted = Wanted {
-                    kind: recipe.model.structure,
-                    active: recipe.model.active.unwrap_or_default(),
-                    vocabulary,
-                    context: recipe.model.context.unwrap_or(1024),
-                    given: recipe.model.config.clone(),
-                };
-                wanted.config()?
-            }
-        };
-        let context = recipe.model.context.unwrap_or(structure.context).min(structure.context);
-        if recipe.train.micro_batch < context as u64 {
-            let problem = format!("[train] micro_batch = {} is below the context, {context}", recipe.train.micro_batch);
-            return Err(Error::Recipe { file: recipe.data.clone(), problem });
-        }
-        let corpus = Corpus::open(&recipe.data, Split::Train, context, recipe.seed)?.ok_or_else(|| {
-            let problem = "no document has two tokens or more: there is nothing to learn from; give the recipe of the data more sources";
-            Error::file(recipe.data.join("shards"), problem)
-        })?;
-        if corpus.vocabulary() > structure.vocab {
-            let problem = format!(
-                "the shards are of a tokenizer of {} tokens, the model has {}: take shards made with the model's tokenizer",
-                corpus.vocabulary(),
-                structure.vocab
-            );
-            return Err(Error::file(recipe.data.join("shards"), problem));
-        }
-        if let Some(checkpoint) = &from {
-            same_tokenizer(&checkpoint.path, &corpus, &recipe.data)?;
-        }
-        let held_out = Corpus::open(&recipe.data, Split::HeldOut, context, recipe.seed)?;
-        structure.context = structure.context.max(context);
-        let network = Network::new(structure, recipe.model.predict)?;
-        let active = network.structure.parameters().active as f64;
-        // DeepSeek LLM (arXiv 2401.02954), section 3.1: of the arithmetic of the whole training.
-        let compute = 6.0 * active * recipe.train.tokens as f64;
-        let rate = recipe.train.rate.unwrap_or(0.3118 * compute.powf(-0.1250));
-        let batch = recipe.train.batch.unwrap_or_else(|| {
-            let wanted = (0.2920 * compute.powf(0.3271)) as u64;
-            let most = (recipe.train.tokens / 200).max(recipe.train.micro_batch);
-            (wanted.min(most) / recipe.train.micro_batch).max(1) * recipe.train.micro_batch
-        });
-        let settings = loss_settings(&recipe, &network);
-        let token_bytes = token_bytes(&recipe.data, corpus.vocabulary())?;
-        let identity = identity(&recipe, &config, &corpus, &format!("{settings:?} {rate} {batch}"));
-        Ok(Setup { recipe, config, network, corpus, held_out, batch, rate, settings, token_bytes, from, identity })
-    }
-
-    /// The parts of the step that begins at `place`, and the place behind it.
-    fn batches(&mut self, mut place: u64) -> Result<(Vec<Batch>, u64), Error> {
-        let (mut batches, mut tokens) = (Vec::new(), 0u64);
-        while tokens < self.batch {
-            let room = self.recipe.train.micro_batch.min(self.batch - tokens).max(1);
-            let (batch, next) = self.corpus.batch(place, room as usize)?;
-            tokens += batch.tokens.len() as u64;
-            place = next;
-            batches.push(batch);
-        }
-        Ok((batches, place))
-    }
-
-    /// Time some tokens with fresh weights: a micro-batch, after one that makes buffers ready.
-    ///
-    /// # Errors
-    /// Shards that cannot be read.
-    pub fn measure(&mut self, pool: &Pool) -> Result<Measured, Error> {
-        let (batch, _) = self.corpus.batch(0, self.recipe.train.micro_batch as usize)?;
-        let weights = start::fresh(&self.network, self.recipe.seed);
-        let mut gradients = self.network.parameters.zeros();
-        let mut seconds = f64::INFINITY;
-        for _ in 0..2 {
-            let started = Instant::now();
-            self.network.train(pool, &self.settings, (&weights, &mut gradients), &batch, 1.0);
-            seconds = seconds.min(started.elapsed().as_secs_f64());
-        }
-        let seen = distances(&batch);
-        let tokens = batch.tokens.len() as f64;
-        Ok(Measured {
-            tokens_per_second: tokens / seconds,
-            operations_per_second: tokens * self.operations_per_token(seen / tokens) / seconds,
-            activation_bytes: self.network.buffer_bytes() as u64,
-        })
-    }
-
-    /// Floating-point operations of a forward and backward a token, at a mean distance of attention: see `Step::operations`.
-    pub fn operations_per_token(&self, seen: f64) -> f64 {
-        let structure = &self.network.structure;
-        let products = structure.parameters().active as f64 + self.predicted_parameters();
-        let attention: f64 = structure
-            .layers
-            .iter()
-            .map(|layer| {
-                let heads = layer.attention.heads();
-                (heads.count * heads.cache_width) as f64 * seen
-            })
-            .sum();
-        6.0 * (products + attention)
-    }
-
-    /// Active parameters of the module of multi-token prediction, its use of the head included.
-    fn predicted_parameters(&self) -> f64 {
-        let structure = &self.network.structure;
-        let Some(last) = structure.layers.last().filter(|_| self.network.predicts()) else { return 0.0 };
-        let layer = last.attention.parameters(structure.hidden)
-            + last.feed_forward.parameters(structure.hidden).active
-            + (2 * structure.hidden * structure.hidden + structure.vocab * structure.hidden) as u64;
-        layer as f64
-    }
-}
-
-/// How the loss is computed, as a recipe says.
-fn loss_settings(recipe: &Recipe, network: &Network) -> network::Settings {
-    let biased = network.choices().iter().any(Option::is_some);
-    let train = &recipe.train;
-    let precision = match train.precision {
-        PrecisionSetting::F32 => Precision::F32,
-        PrecisionSetting::Bf16 => Precision::Bf16,
-        PrecisionSetting::Auto if kernels::training::bf16_products() => Precision::Bf16,
-        PrecisionSetting::Auto => Precision::F32,
-    };
-    network::Settings {
-        precision,
-        recompute: train.recompute.unwrap_or(false),
-        balance: Balance {
-            loss: train.balance_loss.unwrap_or(if biased { 1e-4 } else { 1e-2 }) as f32,
-            bias: train.balance_bias.unwrap_or(1e-3) as f32,
-        },
-        prediction: train.prediction as f32,
-    }
-}
-
-/// Hash of all that the numbers follow from: names, descriptions and how often something is saved or measured are not among it.
-fn identity(recipe: &Recipe, config: &Value, corpus: &Corpus, derived: &str) -> String {
-    let train = &recipe.train;
-    let facts = format!(
-        "1 {config} {} {} {:?} {derived} {} {} {:?} {} {} {} {:?}",
-        corpus.identity(),
-        recipe.seed,
-        recipe.model,
-        train.tokens,
-        train.micro_batch,
-        (train.optimizer, train.decay, train.cautious, train.momentum),
-        train.warm_up,
-        train.cool_down,
-        train.end,
-        (train.schedule, train.clip, train.betas)
-    );
-    blake3::hash(facts.as_bytes()).to_hex().to_string()
-}
-
-/// Whether the shards are of the tokenizer of a checkpoint, where that has one.
-fn same_tokenizer(checkpoint: &Path, corpus: &Corpus, dataset: &Path) -> Result<(), Error> {
-    let file = checkpoint.join("tokenizer.json");
-    if !file.exists() {
-        return Ok(());
-    }
-    let own = blake3::hash(&data::tokenizer::encode::read_json(&file)?).to_hex().to_string();
-    if own == corpus.tokenizer() {
-        return Ok(());
-    }
-    let problem = format!(
-        "the shards of {} were made with another tokenizer; set [tokenizer] file to this one in the recipe of the data",
-        dataset.display()
-    );
-    Err(Error::file(file, problem))
-}
-
-/// Keys that all tokens of a batch see, together.
-fn distances(batch: &Batch) -> f64 {
-    batch.documents.iter().map(|d| (d.len() * (d.len() + 1) / 2) as f64).sum()
-}
-
-/// Bytes of the text of every token.
-fn token_bytes(dataset: &Path, vocabulary: usize) -> Result<Vec<u32>, Error> {
-    let file = dataset.join("tokenizer").join("tokenizer.json");
-    let tokenizer = data::tokenizer::encode::Tokenizer::open(&file, &data::tokenizer::encode::Ends::default())?;
-    let bytes = |id: u32| if tokenizer.is_special(id) { 0 } else { tokenizer.bytes(id).len() as u32 };
-    let known = tokenizer.vocabulary().min(vocabulary) as u32;
-    let mut all: Vec<u32> = (0..known).map(bytes).collect();
-    all.resize(vocabulary, 0);
-    Ok(all)
 }
 
 /// A training in the middle of it.
@@ -558,7 +320,10 @@ impl Trainer {
     pub fn export(&self, format: export::Format) -> Result<PathBuf, Error> {
         let out = self.directory.join("model");
         let tokenizer = self.setup.recipe.data.join("tokenizer");
-        export::write(&self.setup.network, &self.weights, &self.setup.config, &tokenizer, format, &out)?;
+        let Setup { network, config, from, .. } = &self.setup;
+        let template = from.as_ref().map(export::template_of).transpose()?.flatten();
+        let model = export::Model { network, weights: &self.weights, config, tokenizer: &tokenizer, template };
+        export::write(&model, format, &out)?;
         Ok(out)
     }
 }

@@ -19,6 +19,11 @@ impl<'a> GgufKeys<'a> {
         GgufKeys { metadata, architecture: "" }
     }
 
+    /// Keys that begin with the architecture's name, without it.
+    pub(crate) fn of_architecture(metadata: &'a Metadata, architecture: &'a str) -> GgufKeys<'a> {
+        GgufKeys { metadata, architecture }
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
         let values = &self.metadata.values;
         if self.architecture.is_empty() { values.get(key) } else { values.get(&format!("{}.{key}", self.architecture)) }
@@ -58,7 +63,7 @@ pub(crate) fn structure(
     tensors: &Tensors,
 ) -> Result<(Structure, usize, Purpose), CheckpointError> {
     let arch = metadata.architecture.as_str();
-    let m = &GgufKeys { metadata, architecture: arch };
+    let m = &GgufKeys::of_architecture(metadata, arch);
     let named = |family: &&Family| family.gguf.as_ref().is_some_and(|gguf| gguf.name == arch);
     let Some(family) = FAMILIES.iter().find(named) else {
         let mut known: Vec<&str> = Vec::new();

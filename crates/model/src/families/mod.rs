@@ -7,6 +7,7 @@ pub(crate) mod names;
 pub mod purpose;
 mod rows;
 pub mod to_gguf;
+pub mod to_hf;
 
 use std::path::Path;
 
