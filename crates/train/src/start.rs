@@ -30,10 +30,7 @@ fn lacks(checkpoint: &Checkpoint, parameter: &Parameter, stored: &str) -> bool {
 
 /// A parameter of a GGUF file, whose names, stacks of experts and order of rows are llama.cpp's.
 fn from_gguf(network: &Network, checkpoint: &Checkpoint, parameter: &Parameter) -> Result<Vec<f32>, CheckpointError> {
-    let missing = |tensor: &str| CheckpointError::Missing {
-        path: checkpoint.path.clone(),
-        tensor: tensor.to_string(),
-    };
+    let missing = |tensor: &str| CheckpointError::Missing { path: checkpoint.path.clone(), tensor: tensor.to_string() };
     let tensors = &checkpoint.tensors;
     match gguf_place(&parameter.name, network.structure.layers.len()) {
         Some(GgufPlace::Whole { name, .. }) if lacks(checkpoint, parameter, &name) => Ok(vec![0.0; parameter.len()]),
