@@ -10,11 +10,13 @@ const K1: f64 = 1.2;
 /// How much long texts are held against.
 const B: f64 = 0.75;
 
-/// Words that say nothing of what a question is about.
-const STOP_WORDS: &str = "a about all also am an and any are as at be been but by can could did do does for from get give go had has have help how i \
-    if in into is it its just let like make may me mean meaning might must my need no not of off on one or other our out please say shall should show \
-    so some tell than that the their them then there these they this to type up us use used using want was we well were what when where which while \
-    who why will with without would you your";
+/// Words that say nothing of what a question is about: those of grammar, and those of asking.
+const STOP_WORDS: &str = "a about all also am an and any answer are as ask at be been but by call called can certain command commands could describe \
+    did do document documentation does enter exactly example explain explains find first flag flags follow for forgot from get give go had happen \
+    happens has have help how i if in into is it its just know let lets like line make may me mean meaning might must my need no not of off on one \
+    option options or other our out page please possible say see shall should show so some something somewhere tell than that the their them then \
+    there these they thing things this three to try trying two type understand up us use used useful using want was way we well were what when where \
+    which while who why will with without word words would wrong you your";
 
 /// An index of texts.
 pub(crate) struct Bm25 {
@@ -34,6 +36,8 @@ pub(crate) struct Hit {
     pub score: f64,
     /// Share of the question's words that the text has, each weighed by its idf; words that no text has count like the rarest.
     pub coverage: f64,
+    /// How many of the question's words it has.
+    pub words: usize,
 }
 
 impl Bm25 {
@@ -71,9 +75,10 @@ impl Bm25 {
             weight += idf;
             for &(text, count) in entries {
                 let long = 1.0 - B + B * self.lengths[text] / self.mean_length;
-                let hit = hits.entry(text).or_insert(Hit { text, score: 0.0, coverage: 0.0 });
+                let hit = hits.entry(text).or_insert(Hit { text, score: 0.0, coverage: 0.0, words: 0 });
                 hit.score += idf * count * (K1 + 1.0) / (count + K1 * long);
                 hit.coverage += idf;
+                hit.words += 1;
             }
         }
         let mut hits: Vec<Hit> = hits.into_values().map(|hit| Hit { coverage: hit.coverage / weight, ..hit }).collect();
@@ -82,10 +87,15 @@ impl Bm25 {
     }
 }
 
-/// The words of a text in small letters, without endings and without stop words.
+/// The words of a text in small letters, without endings and without stop words, numbers and single letters.
 pub(crate) fn words(text: &str) -> Vec<String> {
-    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase);
-    words.filter(|word| !STOP_WORDS.split_whitespace().any(|stop| stop == word)).map(stem).collect()
+    let words = text.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
+    let says_something = |word: &String| {
+        let ascii = word.is_ascii();
+        !(ascii && (word.len() < 2 || word.bytes().all(|b| b.is_ascii_digit())))
+            && !STOP_WORDS.split_whitespace().any(|stop| stop == word)
+    };
+    words.filter(says_something).map(stem).collect()
 }
 
 /// Without the endings of plurals and verbs, so far that `serves`, `serving` and `served` are one word.
@@ -139,7 +149,7 @@ mod tests {
     #[test]
     fn words_lose_their_endings() {
         assert_eq!(words("Serves, serving and served: the caches' classes"), ["serv", "serv", "serv", "cach", "class"]);
-        assert_eq!(words("--max-tokens 5"), ["max", "token", "5"]);
+        assert_eq!(words("--max-tokens 5"), ["max", "token"]);
         assert_eq!(words("日本語"), ["日本語"]);
     }
 }

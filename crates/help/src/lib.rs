@@ -8,6 +8,7 @@ use data::generators::manual::Manual;
 mod bm25;
 mod commands;
 mod guide;
+mod topic;
 
 use bm25::{Bm25, Hit};
 pub use commands::{Commands, Named};
@@ -16,28 +17,12 @@ pub use guide::Guides;
 /// Paragraphs before a question, at most: as many as records of the generator have.
 pub const PARAGRAPHS: usize = 3;
 
-/// Least coverage of the best paragraph at which a question is taken to be about the program.
-const COVERAGE_MIN: f64 = 0.6;
-
-/// Most words of a question that is answered from the manual, or declined because the manual does not have it.
-const WORDS_MAX: usize = 30;
-
 /// The manual of a program, to be searched.
 pub struct HelpIndex {
     paragraphs: Vec<String>,
     index: Bm25,
+    /// `farthing`.
     program: String,
-}
-
-/// What a message is taken to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
-    /// A question about the program.
-    Program,
-    /// A question about the world, which the manual does not answer.
-    World,
-    /// Anything else: a request, a sum, talk with the model.
-    Other,
 }
 
 impl HelpIndex {
@@ -52,27 +37,30 @@ impl HelpIndex {
         }
     }
 
+    fn best(&self, question: &str) -> Vec<Hit> {
+        let mut hits = self.index.search(question);
+        hits.truncate(PARAGRAPHS);
+        hits
+    }
+
     /// The paragraphs that fit a question best, best first.
     pub fn search(&self, question: &str) -> Vec<&str> {
-        let hits = self.index.search(question);
-        hits.iter().take(PARAGRAPHS).map(|hit| self.paragraphs[hit.text].as_str()).collect()
+        self.best(question).into_iter().map(|hit| self.paragraphs[hit.text].as_str()).collect()
     }
 
-    /// What a message is about.
-    pub fn topic(&self, message: &str) -> Topic {
-        let best = self.index.search(message).into_iter().take(PARAGRAPHS);
-        let coverage = best.map(|hit: Hit| hit.coverage).fold(0.0, f64::max);
-        let words = message.split_whitespace().count();
-        if words > WORDS_MAX || message.contains('\n') {
-            return Topic::Other;
-        }
-        let named = bm25::words(message).contains(&self.program) || message.contains(" --");
-        if named || coverage >= COVERAGE_MIN { Topic::Program } else { Topic::Other }
-    }
-
-    /// The message before a question that a model answers from the manual: the paragraphs that fit best. None where the message is no such question.
+    /// The message before a message that a model answers from the manual: the paragraphs that fit best, or the first of the manual where none fits.
+    /// None where the message is no question on the program, nor one of the kind that the model declines when it gets paragraphs that do not answer it.
     pub fn context(&self, message: &str) -> Option<String> {
-        (self.topic(message) != Topic::Other).then(|| context(self.search(message)))
+        let hits = self.best(message);
+        if !topic::is_about(&self.program, message, &hits) && !topic::is_plain_question(message) {
+            return None;
+        }
+        let found: Vec<&str> = hits.iter().map(|hit| self.paragraphs[hit.text].as_str()).collect();
+        Some(context(if found.is_empty() {
+            self.paragraphs.iter().take(1).map(String::as_str).collect()
+        } else {
+            found
+        }))
     }
 }
 
@@ -83,5 +71,28 @@ mod tests {
     /// A part of the help of Farthing.
     pub fn manual() -> Manual {
         serde_json::from_str(include_str!("../../data/tests/data/manual.json")).unwrap()
+    }
+
+    #[test]
+    fn questions_get_the_paragraphs_that_fit() {
+        let index = HelpIndex::new(&manual());
+        let context = index.context("How do I set the port of farthing serve?").unwrap();
+        let lines: Vec<&str> = context.lines().collect();
+        assert_eq!(lines[..2], ["Help:", "- farthing serve --port PORT: Port (0 = any free one)."]);
+        assert_eq!(lines.len(), 1 + PARAGRAPHS);
+        let found = index.search("I want to download a model.");
+        assert!(found.iter().any(|text| text.starts_with("farthing pull: Download a model")), "{found:?}");
+        // The same each time, as where scores are equal the earlier paragraph is first.
+        assert_eq!(context, HelpIndex::new(&manual()).context("How do I set the port of farthing serve?").unwrap());
+    }
+
+    #[test]
+    fn questions_on_the_world_get_paragraphs_that_do_not_answer_them() {
+        let index = HelpIndex::new(&manual());
+        assert!(index.search("Who painted the Mona Lisa?").is_empty());
+        let context = index.context("Who painted the Mona Lisa?").unwrap();
+        assert_eq!(context.lines().count(), 2, "{context}");
+        assert_eq!(index.context("Tell me a story about a fox named Mira who lost her red hat."), None);
+        assert_eq!(HelpIndex::new(&Manual::default()).context("Why?").as_deref(), Some("Help:"));
     }
 }

@@ -1,5 +1,6 @@
 //! `farthing chat`: a conversation in the terminal, or through a pipe.
 
+mod built_in_help;
 mod commands;
 mod conversation;
 mod lines;
@@ -10,6 +11,7 @@ use clap::Args;
 use engine::{EngineError, Finish, Sampling, SubmitError, Timing};
 use farthing::{Error, GenerateOptions, Message, Model, PlannedModel, Role, bundled, xdg};
 
+use built_in_help::BuiltInHelp;
 use commands::{HELP, Input, parse, set};
 use lines::Lines;
 
@@ -22,7 +24,8 @@ use crate::{Failure, Outcome};
 /// Chat with a model
 ///
 /// Without MODEL the small bundled model answers. It learnt from children's stories and knows nothing:
-/// most of its answers are beside the point.
+/// most of its answers are beside the point. To a question on Farthing it gets the paragraphs of this
+/// help that fit, and it can name only commands and flags that exist.
 /// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves.
 /// /help lists the commands.
 ///
@@ -57,12 +60,17 @@ pub struct Arguments {
     load: LoadArguments,
 }
 
+/// What the bundled model is, and how a larger one is named.
+const BUNDLED_MODEL: &str = "Small model, often wrong: stories, sums, help. Larger: farthing chat qwen3-4b";
+
 struct Chat<'a> {
     arguments: &'a Arguments,
     model: Model,
     messages: Vec<Message>,
     options: GenerateOptions,
     stats: bool,
+    /// Of the bundled model, as long as there is no system prompt.
+    help: Option<BuiltInHelp>,
     /// Not at a terminal: nobody is there to go on after a failure.
     piped: bool,
 }
@@ -78,9 +86,12 @@ impl Chat<'_> {
 
     /// Answer the last message, streaming; how the answer ended.
     fn answer(&mut self) -> Result<Finish, Failure> {
-        let prompt = self.model.encode_messages(&self.messages)?;
+        let help = self.help.as_ref().filter(|_| self.system().is_none());
+        let about_farthing = help.and_then(|help| help.messages(&self.messages));
+        let prompt = self.model.encode_messages(about_farthing.as_deref().unwrap_or(&self.messages))?;
         let prompt_tokens = prompt.len();
-        let mut answer = self.model.generate(prompt, &self.options).map_err(|e| match e {
+        let guide = help.map(BuiltInHelp::guide);
+        let mut answer = self.model.generate_within(prompt, &self.options, guide).map_err(|e| match e {
             Error::Submit(SubmitError::Prompt(EngineError::TooLong { tokens, over, context })) => Failure::failed(format!(
                 "the conversation has {tokens} tokens, {over} more than the context of {context}; /reset starts over, or start with a larger --context"
             )),
@@ -234,7 +245,9 @@ impl Chat<'_> {
                 self.answer_or_say()?;
             }
             Input::Model(name) => match open(self.arguments, Some(name)) {
-                Ok((model, sampling)) => (self.model, self.options.sampling) = (model, sampling),
+                Ok((model, sampling)) => {
+                    (self.model, self.options.sampling, self.help) = (model, sampling, None);
+                }
                 Err(failure) => say(&format!("({failure})")),
             },
             Input::Show => put(&(self.settings() + "\n"))?,
@@ -269,12 +282,14 @@ impl Chat<'_> {
 pub fn run(a: Arguments) -> Outcome {
     // Before anything is loaded.
     a.choose.check()?;
-    let (model, sampling) = open(&a, a.model.as_deref().or(a.also.as_deref()))?;
+    let named = a.model.as_deref().or(a.also.as_deref());
+    let (model, sampling) = open(&a, named)?;
     let stop = text::families::user_marks().map(str::to_string).collect();
     let options = GenerateOptions { sampling, max_tokens: a.max_tokens, stop };
     let mut lines = Lines::open();
     let piped = matches!(lines, Lines::Pipe);
-    let mut chat = Chat { arguments: &a, model, messages: Vec::new(), options, stats: a.verbose, piped };
+    let help = named.is_none().then(|| BuiltInHelp::new(&model));
+    let mut chat = Chat { arguments: &a, model, messages: Vec::new(), options, stats: a.verbose, help, piped };
     chat.start_over(a.system.clone());
     if a.resume {
         let file = last_conversation().filter(|file| file.exists());
@@ -284,6 +299,9 @@ pub fn run(a: Arguments) -> Outcome {
     }
     catch_interrupts_of_answers();
     if !piped {
+        if named.is_none() {
+            say(BUNDLED_MODEL);
+        }
         say("/help lists the commands; ctrl-c stops an answer, ctrl-d leaves");
     }
     let mut begun = String::new();
