@@ -149,6 +149,14 @@ fn all(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// The newest state below a directory, for a message.
+pub(crate) fn latest(directory: &Path) -> String {
+    match all(directory).ok().and_then(|mut states| states.pop()) {
+        Some(state) => state.display().to_string(),
+        None => "none yet".to_string(),
+    }
+}
+
 /// The newest state below a directory that is whole; damaged ones are told to `damaged`.
 ///
 /// # Errors

@@ -1,9 +1,10 @@
 //! Tokens to train on: the documents of shards in pieces of at most a context. Every epoch has an order of its own, of pieces, not documents: a
 //! long book's would otherwise fill whole steps.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use data::shards::megatron::Reader;
+use data::shards::megatron::{self, Reader, Written};
 use data::shards::{Shards, Split};
 
 use crate::batch::{Batch, NO_TARGET};
@@ -42,6 +43,21 @@ struct Shard {
     mask: Option<Reader>,
 }
 
+/// A shard whose tokens are those that were written: one that was changed would be learnt, not noticed. `Shards::open` has seen the index.
+fn whole(prefix: &Path, written: &Written) -> Result<Reader, Error> {
+    let (bin, _) = megatron::paths(prefix);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(&bin).map_err(Error::io(&bin))?).map_err(Error::io(&bin))?;
+    let (found, expected) = (hasher.finalize().to_hex().to_string(), &written.bin_blake3);
+    if found != *expected {
+        let problem = format!(
+            "its blake3 is {found}, not {expected}: it was cut short or changed; copy it again or make the shards again"
+        );
+        return Err(Error::file(bin, problem));
+    }
+    Ok(Reader::open(prefix)?)
+}
+
 impl Corpus {
     /// Open the shards of a dataset that `farthing data` made. Pieces have at most `context` tokens. `None`: the split has no document of two
     /// tokens or more.
@@ -56,8 +72,9 @@ impl Corpus {
         let (mut shards, mut pieces, mut tokens) = (Vec::new(), Vec::new(), 0u64);
         for (shard, description) in descriptions.iter().enumerate() {
             identity.update(description.written.bin_blake3.as_bytes());
-            let reader = Reader::open(&directory.join(&description.name))?;
-            let mask = description.mask.is_some().then(|| Reader::open(&directory.join(description.mask_name())));
+            let reader = whole(&directory.join(&description.name), &description.written)?;
+            let mask_name = directory.join(description.mask_name());
+            let mask = description.mask.as_ref().map(|written| whole(&mask_name, written));
             for sequence in 0..reader.sequences() {
                 // A piece of one token has no target.
                 let len = reader.length(sequence);

@@ -18,6 +18,9 @@ const RECIPE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// Where it was read from, for messages.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// Name of the model.
     pub name: String,
     /// What the model is, for its card.
@@ -69,9 +72,9 @@ pub struct TrainSettings {
     /// Tokens a step.
     #[serde(default, deserialize_with = "count_or_none")]
     pub batch: Option<u64>,
-    /// Tokens that are computed together.
-    #[serde(default = "micro_batch", deserialize_with = "count")]
-    pub micro_batch: u64,
+    /// Tokens that are computed together; absent: 8192, or a step where that is less.
+    #[serde(default, deserialize_with = "count_or_none")]
+    pub micro_batch: Option<u64>,
     /// Peak of the learning rate.
     pub rate: Option<f64>,
     /// Of matrices.
@@ -152,9 +155,15 @@ pub enum PrecisionSetting {
     Bf16,
 }
 
-fn micro_batch() -> u64 {
-    8192
+impl TrainSettings {
+    /// Tokens that are computed together.
+    pub fn micro_batch(&self) -> u64 {
+        self.micro_batch.unwrap_or(MICRO_BATCH.min(self.batch.unwrap_or(MICRO_BATCH)))
+    }
 }
+
+const MICRO_BATCH: u64 = 8192;
+
 fn decay() -> f64 {
     0.1
 }
@@ -227,17 +236,23 @@ impl Recipe {
         let text = String::from_utf8(bytes).map_err(|_| problem("it is no UTF-8 text".to_string()))?;
         let mut recipe: Recipe = toml::from_str(&text).map_err(|e| {
             let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            problem(format!("line {line}: {}", e.message().lines().collect::<Vec<_>>().join(" ")))
+            let message = e.message().lines().collect::<Vec<_>>().join(" ");
+            problem(format!("line {line}: {message}{}", meant(&message)))
         })?;
         recipe.check().map_err(problem)?;
+        recipe.file = file.to_path_buf();
         let folder = file.parent().unwrap_or(Path::new("."));
         recipe.data = folder.join(&recipe.data);
         recipe.model.from = recipe.model.from.map(|from| folder.join(from));
         Ok(recipe)
     }
 
+    /// An error of this recipe's settings.
+    pub(crate) fn problem(&self, problem: impl Into<String>) -> Error {
+        Error::Recipe { file: self.file.clone(), problem: problem.into() }
+    }
+
     fn check(&self) -> Result<(), String> {
-        let TrainSettings { tokens, micro_batch, rate, warm_up, cool_down, end, clip, decay, .. } = self.train;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if self.name.is_empty() || self.name.starts_with('.') || !self.name.chars().all(plain) {
             return Err(format!("name = {:?}: letters, digits, '-', '_' and '.' make a name", self.name));
@@ -248,30 +263,80 @@ impl Recipe {
         if self.model.from.is_some() && (self.model.active.is_some() || !self.model.config.is_empty()) {
             return Err("[model] from = a checkpoint decides the structure: leave out active and config".to_string());
         }
-        if tokens == 0 || micro_batch == 0 || self.train.batch == Some(0) {
-            return Err("[train] tokens, batch and micro_batch are at least 1".to_string());
+        if self.model.active == Some(0) {
+            return Err("[model] active = 0: at least 1, such as \"5M\"".to_string());
         }
-        if self.model.context.is_some_and(|c| !(2..=1 << 20).contains(&c)) {
-            return Err(format!("[model] context = {}: from 2 to 1048576", self.model.context.unwrap_or(0)));
+        if let Some(context) = self.model.context.filter(|c| !(2..=1 << 20).contains(c)) {
+            return Err(format!("[model] context = {context}: from 2 to 1048576"));
         }
-        if rate.is_some_and(|r| !(r > 0.0 && r <= 1.0)) {
-            return Err(format!("[train] rate = {}: above 0, at most 1", rate.unwrap_or(0.0)));
+        if self.evaluate.every == Some(0) || self.evaluate.tokens == 0 {
+            return Err("[evaluate] every and tokens are at least 1".to_string());
         }
-        let share = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
+        self.train.check_counts()?;
+        self.train.check_numbers()
+    }
+}
+
+impl TrainSettings {
+    fn check_counts(&self) -> Result<(), String> {
+        let TrainSettings { tokens, batch, micro_batch, .. } = *self;
+        let zero = [("tokens", Some(tokens)), ("batch", batch), ("micro_batch", micro_batch)];
+        if let Some((name, _)) = zero.into_iter().find(|(_, count)| *count == Some(0)) {
+            return Err(format!("[train] {name} = 0: at least 1"));
+        }
+        if let (Some(batch), Some(micro_batch)) = (batch, micro_batch)
+            && micro_batch > batch
+        {
+            return Err(format!(
+                "[train] micro_batch = {micro_batch} is more than batch = {batch}: a step has at least one micro-batch"
+            ));
+        }
+        match batch {
+            Some(batch) if batch > tokens => {
+                Err(format!("[train] batch = {batch} is more than tokens = {tokens}: there would be no whole step"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_numbers(&self) -> Result<(), String> {
+        let TrainSettings { warm_up, cool_down, .. } = *self;
+        let within = |name: &str, value: f64, sound: bool, expected: &str| match sound {
             true => Ok(()),
-            false => Err(format!("[train] {name} = {value}: a share, from 0 to 1")),
+            false => Err(format!("[train] {name} = {value}: {expected}")),
         };
-        share("warm_up", warm_up)?;
-        share("cool_down", cool_down)?;
-        share("end", end)?;
-        share("decay", decay)?;
-        share("momentum", self.train.momentum)?;
-        if warm_up + cool_down > 1.0 && self.train.schedule == Shape::Wsd {
+        if let Some(rate) = self.rate {
+            within("rate", rate, rate > 0.0 && rate <= 1.0, "above 0, at most 1")?;
+        }
+        for (name, value) in [("warm_up", warm_up), ("cool_down", cool_down), ("end", self.end), ("decay", self.decay)]
+        {
+            within(name, value, (0.0..=1.0).contains(&value), "a share, from 0 to 1")?;
+        }
+        let [first, second] = self.betas;
+        for (name, value) in [("momentum", self.momentum), ("betas[0]", first), ("betas[1]", second)] {
+            within(name, value, (0.0..1.0).contains(&value), "a decay, from 0 to below 1")?;
+        }
+        if warm_up + cool_down > 1.0 && self.schedule == Shape::Wsd {
             return Err(format!("[train] warm_up = {warm_up} and cool_down = {cool_down} are more than all of it"));
         }
-        if clip.is_nan() || clip <= 0.0 {
-            return Err(format!("[train] clip = {clip}: above 0"));
+        within("clip", self.clip, self.clip > 0.0, "above 0")?;
+        let factors = [
+            ("balance_loss", self.balance_loss),
+            ("balance_bias", self.balance_bias),
+            ("prediction", Some(self.prediction)),
+        ];
+        for (name, value) in factors {
+            let value = value.unwrap_or(0.0);
+            within(name, value, value >= 0.0 && value.is_finite(), "a number from 0 on")?;
         }
-        Ok(())
+        within("save_minutes", self.save_minutes, self.save_minutes > 0.0, "above 0")
     }
+}
+
+/// The key that was likely meant, from an error that names an unknown one and those that are known.
+fn meant(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let (true, Some(given)) = (message.starts_with("unknown "), names.next()) else { return String::new() };
+    let near = names.map(|name| (strsim::jaro(given, name), name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    near.filter(|(likeness, _)| *likeness > 0.7).map_or(String::new(), |(_, name)| format!("; did you mean `{name}`?"))
 }

@@ -5,7 +5,10 @@ use std::time::Instant;
 use data::shards::Split;
 use kernels::Pool;
 use kernels::training::Precision;
+use model::CheckpointError;
+use model::checkpoint::Purpose;
 use model::families::to_hf;
+use model::structure::Structure;
 use serde_json::Value;
 
 use crate::batch::Batch;
@@ -17,6 +20,9 @@ use crate::recipe::{PrecisionSetting, Recipe};
 use crate::sizes::Wanted;
 use crate::start;
 use crate::tokenizer;
+
+/// Architectures whose every part has a backward, and whose tensors are written under the names that they were read by.
+const TRAINED: [&str; 8] = ["llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"];
 
 /// What a recipe comes to, before anything is computed.
 pub struct Setup {
@@ -64,8 +70,8 @@ impl Setup {
             return Err(Error::file(&recipe.data, problem));
         }
         let from = recipe.model.from.as_deref().map(model::Checkpoint::open).transpose()?;
-        let (config, mut structure) = match &from {
-            Some(checkpoint) => to_hf::configuration(checkpoint)?,
+        let (config, structure) = match &from {
+            Some(checkpoint) => going_on(checkpoint)?,
             None => {
                 let vocabulary = data::shards::Shards::open(&recipe.data.join("shards"))?.vocabulary;
                 let wanted = Wanted {
@@ -75,13 +81,18 @@ impl Setup {
                     context: recipe.model.context.unwrap_or(1024),
                     given: recipe.model.config.clone(),
                 };
-                wanted.config()?
+                wanted.config().map_err(|e| recipe.problem(e.to_string()))?
             }
         };
-        let context = recipe.model.context.unwrap_or(structure.context).min(structure.context);
-        if recipe.train.micro_batch < context as u64 {
-            let problem = format!("[train] micro_batch = {} is below the context, {context}", recipe.train.micro_batch);
-            return Err(Error::Recipe { file: recipe.data.clone(), problem });
+        let context = recipe.model.context.unwrap_or(structure.context);
+        if context > structure.context {
+            let problem = format!("[model] context = {context}: the checkpoint was made for {}", structure.context);
+            return Err(recipe.problem(problem));
+        }
+        let micro_batch = recipe.train.micro_batch();
+        if micro_batch < context as u64 {
+            let problem = format!("[train] micro_batch = {micro_batch} is below [model] context = {context}");
+            return Err(recipe.problem(problem));
         }
         let corpus = Corpus::open(&recipe.data, Split::Train, context, recipe.seed)?.ok_or_else(|| {
             let problem = "no document has two tokens or more: there is nothing to learn from; give the recipe of the data more sources";
@@ -100,7 +111,6 @@ impl Setup {
             tokenizer::same(checkpoint, &corpus, &recipe.data)?;
         }
         let held_out = Corpus::open(&recipe.data, Split::HeldOut, context, recipe.seed)?;
-        structure.context = structure.context.max(context);
         let network = Network::new(structure, recipe.model.predict)?;
         let active = network.structure.parameters().active as f64;
         // DeepSeek LLM (arXiv 2401.02954), section 3.1: of the arithmetic of the whole training.
@@ -108,12 +118,14 @@ impl Setup {
         let rate = recipe.train.rate.unwrap_or(0.3118 * compute.powf(-0.1250));
         let batch = recipe.train.batch.unwrap_or_else(|| {
             let wanted = (0.2920 * compute.powf(0.3271)) as u64;
-            let most = (recipe.train.tokens / 200).max(recipe.train.micro_batch);
-            (wanted.min(most) / recipe.train.micro_batch).max(1) * recipe.train.micro_batch
+            let most = (recipe.train.tokens / 200).max(micro_batch);
+            (wanted.min(most) / micro_batch).max(1) * micro_batch
         });
         let settings = loss_settings(&recipe, &network);
         let token_bytes = tokenizer::token_bytes(&recipe.data, corpus.vocabulary())?;
-        let identity = identity(&recipe, &config, &corpus, &format!("{settings:?} {rate} {batch}"));
+        // Whether activations are computed again changes no number.
+        let identified = network::Settings { recompute: recipe.train.recompute.unwrap_or(false), ..settings };
+        let identity = identity(&recipe, &config, &corpus, &format!("{identified:?} {rate} {batch}"));
         Ok(Setup { recipe, config, network, corpus, held_out, batch, rate, settings, token_bytes, from, identity })
     }
 
@@ -121,7 +133,7 @@ impl Setup {
     pub(crate) fn batches(&mut self, mut place: u64) -> Result<(Vec<Batch>, u64), Error> {
         let (mut batches, mut tokens) = (Vec::new(), 0u64);
         while tokens < self.batch {
-            let room = self.recipe.train.micro_batch.min(self.batch - tokens).max(1);
+            let room = self.recipe.train.micro_batch().min(self.batch - tokens).max(1);
             let (batch, next) = self.corpus.batch(place, room as usize)?;
             tokens += batch.tokens.len() as u64;
             place = next;
@@ -135,7 +147,7 @@ impl Setup {
     /// # Errors
     /// Shards that cannot be read.
     pub fn measure(&mut self, pool: &Pool) -> Result<Measured, Error> {
-        let (batch, _) = self.corpus.batch(0, self.recipe.train.micro_batch as usize)?;
+        let (batch, _) = self.corpus.batch(0, self.recipe.train.micro_batch() as usize)?;
         let weights = start::fresh(&self.network, self.recipe.seed);
         let mut gradients = self.network.parameters.zeros();
         let mut seconds = f64::INFINITY;
@@ -179,6 +191,23 @@ impl Setup {
     }
 }
 
+/// The configuration and structure of a checkpoint whose tensors are all there.
+fn going_on(checkpoint: &model::Checkpoint) -> Result<(Value, Structure), Error> {
+    let (config, structure) = to_hf::configuration(checkpoint)?;
+    let refuse = |what: String| {
+        Err(CheckpointError::Unsupported { path: checkpoint.path.clone(), what: format!("training of {what}") }.into())
+    };
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    if !TRAINED.contains(&kind) {
+        return refuse(format!("architecture {kind}; trained are {}", TRAINED.join(", ")));
+    }
+    if checkpoint.purpose != Purpose::Generate {
+        return refuse("a model that embeds or scores texts; take one that generates them".to_string());
+    }
+    checkpoint.complete()?;
+    Ok((config, structure))
+}
+
 /// How the loss is computed, as a recipe says.
 fn loss_settings(recipe: &Recipe, network: &Network) -> network::Settings {
     let biased = network.choices().iter().any(Option::is_some);
@@ -209,7 +238,7 @@ fn identity(recipe: &Recipe, config: &Value, corpus: &Corpus, derived: &str) -> 
         recipe.seed,
         recipe.model,
         train.tokens,
-        train.micro_batch,
+        train.micro_batch(),
         (train.optimizer, train.decay, train.cautious, train.momentum),
         train.warm_up,
         train.cool_down,

@@ -21,6 +21,9 @@ use crate::start;
 /// States that stay on disk.
 const KEPT: usize = 2;
 
+/// A loss of so many times that of a uniform guess is a training that has diverged.
+const LOSS_MAX: f64 = 4.0;
+
 /// What a step came to.
 #[derive(Clone, Debug)]
 pub struct Step {
@@ -236,15 +239,17 @@ impl Trainer {
         })
     }
 
-    /// Whether loss and gradients are numbers.
+    /// Whether loss and gradients are numbers, and the loss is one of a training.
     fn finite(&self, loss: f64, norm: f64, next: u64) -> Result<(), Error> {
-        if loss.is_finite() && norm.is_finite() {
+        // A model that knows nothing has the logarithm of the vocabulary; far above it, it is sure of what is wrong.
+        let worst = LOSS_MAX * (self.setup.network.structure.vocab as f64).ln();
+        if loss <= worst && norm.is_finite() {
             return Ok(());
         }
         let bad = self.gradients.iter().zip(self.setup.network.parameters.iter());
         let bad = bad.into_iter().find_map(|(g, p)| g.iter().find(|g| !g.is_finite()).map(|g| (p, *g)));
         let (what, value) = match bad {
-            _ if !loss.is_finite() => ("the loss".to_string(), loss),
+            _ if !loss.is_finite() || loss > worst => ("the loss".to_string(), loss),
             Some((parameter, value)) => (format!("the gradient of {}", parameter.name), f64::from(value)),
             None => ("the norm of the gradients".to_string(), norm),
         };
@@ -256,7 +261,7 @@ impl Trainer {
             what,
             value,
             batch,
-            checkpoint: self.directory.join("states").display().to_string(),
+            checkpoint: checkpoint::latest(&self.directory.join("states")),
             advice: "lower [train] rate, or lengthen warm_up",
         })
     }
@@ -270,7 +275,7 @@ impl Trainer {
         let Some(corpus) = held_out else { return Ok(None) };
         let (mut place, mut tokens, mut bytes, mut outcome) = (0, 0, 0u64, Outcome::default());
         while place < corpus.pieces() && tokens < recipe.evaluate.tokens {
-            let room = recipe.train.micro_batch as usize;
+            let room = recipe.train.micro_batch() as usize;
             let (mut batch, next) = corpus.batch(place, room)?;
             // Not beyond the epoch: each text counts once.
             let over = next.saturating_sub(corpus.pieces()) as usize;
