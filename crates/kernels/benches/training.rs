@@ -75,7 +75,7 @@ fn layer(pass: Pass, (inner, outer): (usize, usize), lists: Vec<Vec<u32>>, bf16:
 }
 
 /// Attention over documents of about so many tokens, or its backward. The operations are those of scores that are seen.
-fn documents(length: usize, backward: bool) -> Case {
+fn documents(length: usize, backward: bool, precision: Precision) -> Case {
     const SHAPE: Shape = Shape { heads: 8, kv_heads: 8, key: 48, value: 32, scale: 0.144, window: None };
     let Shape { heads, key, value, .. } = SHAPE;
     let (mut documents, mut at) = (Vec::new(), 0);
@@ -93,15 +93,15 @@ fn documents(length: usize, backward: bool) -> Case {
     let run = move |pool: &Pool| {
         let x = Packed { q: &q, k: &k, v: &v, documents: &documents };
         if backward {
-            attention_backward(pool, SHAPE, x, (&out, &log_sums), &d_out, (&mut dq, &mut dk, &mut dv));
+            attention_backward(pool, precision, SHAPE, x, (&out, &log_sums), &d_out, (&mut dq, &mut dk, &mut dv));
         } else {
-            attention(pool, SHAPE, x, &mut out, &mut log_sums);
+            attention(pool, precision, SHAPE, x, (&mut out, &mut log_sums));
         }
     };
     Case {
-        name: format!("f32 attention of {length}{}", if backward { ", backward" } else { "" }),
+        name: format!("{precision:?} attention of {length}{}", if backward { ", backward" } else { "" }).to_lowercase(),
         operations: 2.0 * (heads * pairs * widths) as f64,
-        bf16: false,
+        bf16: precision == Precision::Bf16,
         run: Box::new(run),
         seconds: Vec::new(),
     }
@@ -130,7 +130,9 @@ fn main() {
         }
     }
     for length in [200, 1024] {
-        cases.extend([false, true].map(|backward| documents(length, backward)));
+        for precision in [Precision::F32, Precision::Bf16] {
+            cases.extend([false, true].map(|backward| documents(length, backward, precision)));
+        }
     }
     cases.retain(|case| case.name.contains(&wanted));
     let mut peaks = [Vec::new(), Vec::new()];

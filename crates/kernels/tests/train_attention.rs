@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use farthing_kernels::Pool;
 use farthing_kernels::dispatch::{tables, with_table};
-use farthing_kernels::training::{Packed, Shape, attention, attention_backward};
+use farthing_kernels::training::{Packed, Precision, Shape, attention, attention_backward};
 
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -54,15 +54,15 @@ impl Case {
         }
     }
 
-    fn compute(&self, pool: &Pool) -> All<f32> {
+    fn compute(&self, pool: &Pool, precision: Precision) -> All<f32> {
         let x = Packed { q: &self.q, k: &self.k, v: &self.v, documents: &self.documents };
         let mut out = vec![f32::NAN; self.d_out.len()];
         let mut log_sums = vec![f32::NAN; self.q.len() / self.shape.key];
-        attention(pool, self.shape, x, &mut out, &mut log_sums);
+        attention(pool, precision, self.shape, x, (&mut out, &mut log_sums));
         let like = |x: &[f32]| vec![f32::NAN; x.len()];
         let (mut dq, mut dk, mut dv) = (like(&self.q), like(&self.k), like(&self.v));
         let grads = (&mut dq[..], &mut dk[..], &mut dv[..]);
-        attention_backward(pool, self.shape, x, (&out, &log_sums), &self.d_out, grads);
+        attention_backward(pool, precision, self.shape, x, (&out, &log_sums), &self.d_out, grads);
         [out, log_sums, dq, dk, dv]
     }
 
@@ -120,13 +120,17 @@ fn cases() -> Vec<Case> {
 
 const NAMES: [&str; 5] = ["out", "log_sums", "dq", "dk", "dv"];
 
+/// Each precision with what its rounding may cost: bf16 has eight bits.
+const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 2e-6), (Precision::Bf16, 2e-2)];
+
 #[test]
 fn equals_sums_written_out() {
-    for case in cases() {
-        for (name, (got, want)) in NAMES.iter().zip(case.compute(&Pool::new(1)).iter().zip(&case.plain())) {
+    for (case, (precision, bound)) in cases().iter().flat_map(|case| PRECISIONS.map(|p| (case, p))) {
+        for (name, (got, want)) in NAMES.iter().zip(case.compute(&Pool::new(1), precision).iter().zip(&case.plain())) {
             let size = want.iter().fold(1.0, |a: f64, b| a.max(b.abs()));
             for (i, (got, want)) in got.iter().zip(want).enumerate() {
-                assert!((f64::from(*got) - want).abs() < 2e-6 * size, "{:?} {name} {i}: {got}, not {want}", case.shape);
+                let off = (f64::from(*got) - want).abs() / size;
+                assert!(off < bound, "{:?} {precision:?} {name} {i}: {got}, not {want}", case.shape);
             }
         }
     }
@@ -136,7 +140,7 @@ fn equals_sums_written_out() {
 #[test]
 fn finite_differences() {
     let mut case = Case::new((2, 1, 6, 5), Some(4), &[5, 3]);
-    let [_, _, dq, dk, dv] = case.compute(&Pool::new(1));
+    let [_, _, dq, dk, dv] = case.compute(&Pool::new(1), Precision::F32);
     let loss = |case: &Case| -> f64 { case.plain()[0].iter().zip(&case.d_out).map(|(a, b)| a * f64::from(*b)).sum() };
     const STEP: f32 = 1.0 / 1024.0;
     for (which, gradient) in [dq, dk, dv].iter().enumerate() {
@@ -167,10 +171,11 @@ fn bits(all: &All<f32>) -> Vec<u32> {
 #[test]
 fn bits_do_not_depend_on_the_instruction_set() {
     let pool = Pool::new(1);
-    for case in cases() {
-        let scalar = bits(&with_table(tables().last().unwrap(), || case.compute(&pool)));
+    for (case, (precision, _)) in cases().iter().flat_map(|case| PRECISIONS.map(|p| (case, p))) {
+        let scalar = bits(&with_table(tables().last().unwrap(), || case.compute(&pool, precision)));
         for table in tables() {
-            assert!(bits(&with_table(table, || case.compute(&pool))) == scalar, "{} {:?}", table.name, case.shape);
+            let got = bits(&with_table(table, || case.compute(&pool, precision)));
+            assert!(got == scalar, "{} {precision:?} {:?}", table.name, case.shape);
         }
     }
 }
@@ -178,10 +183,11 @@ fn bits_do_not_depend_on_the_instruction_set() {
 /// With many threads the parts of a document are computed apart.
 #[test]
 fn bits_do_not_depend_on_threads() {
-    for case in cases() {
-        let one = bits(&case.compute(&Pool::new(1)));
+    for (case, (precision, _)) in cases().iter().flat_map(|case| PRECISIONS.map(|p| (case, p))) {
+        let one = bits(&case.compute(&Pool::new(1), precision));
         for threads in [2, 3, 8] {
-            assert!(bits(&case.compute(&Pool::new(threads))) == one, "{threads} threads {:?}", case.shape);
+            let got = bits(&case.compute(&Pool::new(threads), precision));
+            assert!(got == one, "{threads} threads {precision:?} {:?}", case.shape);
         }
     }
 }
@@ -195,6 +201,8 @@ fn bits_do_not_depend_on_company() {
     (alone.q, alone.k) = (tail(&together.q), tail(&together.k));
     (alone.v, alone.d_out) = (tail(&together.v), tail(&together.d_out));
     let pool = Pool::new(1);
-    let of_both = together.compute(&pool).map(|x| tail(&x));
-    assert!(bits(&of_both) == bits(&alone.compute(&pool)));
+    for (precision, _) in PRECISIONS {
+        let of_both = together.compute(&pool, precision).map(|x| tail(&x));
+        assert!(bits(&of_both) == bits(&alone.compute(&pool, precision)), "{precision:?}");
+    }
 }

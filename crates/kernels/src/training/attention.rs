@@ -1,12 +1,12 @@
 //! Attention over whole documents that are packed into one row of tokens, without the matrix of scores in memory (arXiv 2307.08691). Tiles of
-//! queries and keys of one document are multiplied by the tiles of `gemm`, in f32. Tiles of documents lie at multiples of their sizes from its
-//! start, and sums are in the order of keys: so bits depend on the document alone.
+//! queries and keys of one document are multiplied by the tiles of `gemm`; all between the products is f32. Tiles of documents lie at multiples
+//! of their sizes from its start, and sums are in the order of keys: so bits depend on the document alone.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use super::factor::Factor;
-use super::gemm::Kernel;
+use super::gemm::{Kernel, Precision};
 use super::scores::Tile;
 use super::tiles::{Left, Part};
 use crate::Pool;
@@ -84,36 +84,39 @@ pub(super) fn tiles(document: &Range<usize>, part: Range<usize>, size: usize) ->
     (first..part.end).step_by(size).map(move |from| from..part.end.min(from + size))
 }
 
-/// Products of a part of a head, all with f32 and with right factors packed in one range.
+/// Products of a part of a head, with right factors packed in one range.
 #[derive(Clone, Copy)]
-pub(super) struct Products(&'static Table);
+pub(super) struct Products {
+    table: &'static Table,
+    kernel: &'static Kernel,
+}
 
 impl Products {
-    pub fn new() -> Products {
-        Products(table())
+    pub fn new(precision: Precision) -> Products {
+        let table = table();
+        Products { table, kernel: Kernel::of(table, precision) }
     }
 
     /// Words of so many numbers of so many columns.
-    pub fn packed(inner: usize, columns: usize) -> usize {
-        inner * columns.next_multiple_of(16)
+    pub fn packed(self, inner: usize, columns: usize) -> usize {
+        (self.kernel.words)(inner) * columns.next_multiple_of(16)
     }
 
     /// Pack columns of a right factor.
     pub fn pack(self, b: Factor, columns: Range<usize>, inner: Range<usize>, packed: &mut [i32]) {
-        let Kernel { pack, .. } = self.0.f32;
         // SAFETY: the table holds only functions whose instruction set this processor has.
-        unsafe { pack(&b, columns, inner, packed) }
+        unsafe { (self.kernel.pack)(&b, columns, inner, packed) }
     }
 
     /// Words of so many packed rows of a left factor.
     pub fn packed_left(self, rows: usize, inner: usize) -> usize {
-        (self.0.f32.left)(rows, inner)
+        (self.kernel.left)(rows, (self.kernel.words)(inner))
     }
 
     /// Pack rows of a left factor.
     pub fn pack_left(self, a: Factor, rows: Range<usize>, inner: Range<usize>, packed: &mut [i32]) {
         // SAFETY: as above.
-        unsafe { (self.0.f32.pack_left)(&a, rows, inner, packed) }
+        unsafe { (self.kernel.pack_left)(&a, rows, inner, packed) }
     }
 
     /// Rows of a left factor times a packed factor of so many columns, to `out` or added to it.
@@ -125,23 +128,23 @@ impl Products {
         out: &mut Out,
     ) {
         let part = Part { left, b, columns, inner: 0..inner, depth: inner, add };
-        // SAFETY: the table holds only functions whose instruction set this processor has.
-        unsafe { (self.0.f32.product)(&part, rows, 0..columns, out) }
+        // SAFETY: as above.
+        unsafe { (self.kernel.product)(&part, rows, 0..columns, out) }
     }
 
     fn exponentials(self, tile: Tile, state: &mut [[f32; 2]], acc: &mut [f32], value: usize) {
         // SAFETY: as above.
-        unsafe { (self.0.exponentials)(tile, state, acc, value) }
+        unsafe { (self.table.exponentials)(tile, state, acc, value) }
     }
 
     pub fn gradients(self, tile: Tile, d_weights: &mut [f32], rows: &[[f32; 2]]) {
         // SAFETY: as above.
-        unsafe { (self.0.gradients)(tile, d_weights, rows) }
+        unsafe { (self.table.gradients)(tile, d_weights, rows) }
     }
 
     pub fn dot(self, a: &[f32], b: &[f32]) -> f32 {
         // SAFETY: as above.
-        unsafe { (self.0.dot)(a, b) }
+        unsafe { (self.table.dot)(a, b) }
     }
 }
 
@@ -168,7 +171,13 @@ thread_local! {
 ///
 /// # Panics
 /// When shapes do not agree.
-pub fn attention(pool: &Pool, shape: Shape, x: Packed<'_>, out: &mut [f32], log_sums: &mut [f32]) {
+pub fn attention(
+    pool: &Pool,
+    precision: Precision,
+    shape: Shape,
+    x: Packed<'_>,
+    (out, log_sums): (&mut [f32], &mut [f32]),
+) {
     let tokens = shape.check(&x);
     let Shape { heads, kv_heads, value, .. } = shape;
     assert!(out.len() == tokens * heads * value && log_sums.len() == tokens * heads);
@@ -179,7 +188,7 @@ pub fn attention(pool: &Pool, shape: Shape, x: Packed<'_>, out: &mut [f32], log_
             tasks.extend((0..kv_heads).map(|kv| (document, kv, queries.clone())));
         }
     }
-    let products = Products::new();
+    let products = Products::new(precision);
     pool.run(tasks.len(), |i| {
         let (document, kv, queries) = &tasks[i];
         let heads = shape.group(*kv);
@@ -205,13 +214,13 @@ fn forward(
     let seen_from = shape.first(document, queries.start);
     let blocks: Vec<Range<usize>> = tiles(document, seen_from..queries.end, KEYS).collect();
     let all: usize = blocks.iter().map(|keys| keys.len().next_multiple_of(16)).sum();
-    let packed_keys = aligned(&mut scratch.keys, Products::packed(key, all));
-    let packed_values = aligned(&mut scratch.values, Products::packed(all, value));
+    let packed_keys = aligned(&mut scratch.keys, products.packed(key, all));
+    let packed_values = aligned(&mut scratch.values, products.packed(all, value));
     let k = Factor::new(x.k, kv_heads * key).columns(kv * key..(kv + 1) * key);
     let v = Factor::new(x.v, kv_heads * value).columns(kv * value..(kv + 1) * value);
     for (b, keys) in blocks.iter().enumerate() {
-        products.pack(k.t(), keys.clone(), 0..key, &mut packed_keys[b * Products::packed(key, KEYS)..]);
-        products.pack(v, 0..value, keys.clone(), &mut packed_values[b * Products::packed(KEYS, value)..]);
+        products.pack(k.t(), keys.clone(), 0..key, &mut packed_keys[b * products.packed(key, KEYS)..]);
+        products.pack(v, 0..value, keys.clone(), &mut packed_values[b * products.packed(KEYS, value)..]);
     }
     let packed_queries = aligned(&mut scratch.queries, products.packed_left(QUERIES, key));
     let (scores, acc) = (sized(&mut scratch.scores, QUERIES * KEYS), sized(&mut scratch.acc, QUERIES * value));
@@ -227,13 +236,13 @@ fn forward(
             for (b, keys) in blocks.iter().enumerate().filter(|(_, keys)| keys.end > first && keys.start < tile.end) {
                 let columns = keys.len().next_multiple_of(16);
                 let scores = &mut scores[..n * columns];
-                let packed = &packed_keys[b * Products::packed(key, KEYS)..];
+                let packed = &packed_keys[b * products.packed(key, KEYS)..];
                 let mut to = Out::new(scores, n, 0..columns);
                 products.product((q, 0..n), (packed, key, columns), false, &mut to);
                 let (behind, ahead) = seen(shape, &tile, keys);
                 let seen = Tile { scores: &mut *scores, columns, behind, ahead, scale };
                 products.exponentials(seen, &mut state[..n], acc, value);
-                let packed = &packed_values[b * Products::packed(KEYS, value)..];
+                let packed = &packed_values[b * products.packed(KEYS, value)..];
                 let mut to = Out::new(acc, n, 0..value);
                 let weights = Left::Plain(Factor::new(scores, columns));
                 products.product((weights, 0..n), (packed, keys.len(), value), true, &mut to);

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::attention::{CHUNK, KEYS, Packed, Products, QUERIES, Shape, seen, tiles};
 use super::factor::Factor;
+use super::gemm::Precision;
 use super::scores::Tile;
 use super::tiles::Left;
 use crate::Pool;
@@ -37,9 +38,10 @@ thread_local! {
 struct Given<'a> {
     shape: Shape,
     x: Packed<'a>,
-    out: &'a [f32],
     log_sums: &'a [f32],
     d_out: &'a [f32],
+    /// Of each token and head the dot product of output and its gradient.
+    deltas: &'a [f32],
 }
 
 /// Gradients of queries, keys and values from that of the output; all are overwritten. `out` and `log_sums` are what `attention` gave.
@@ -48,6 +50,7 @@ struct Given<'a> {
 /// When shapes do not agree.
 pub fn attention_backward(
     pool: &Pool,
+    precision: Precision,
     shape: Shape,
     x: Packed<'_>,
     (out, log_sums): (&[f32], &[f32]),
@@ -58,8 +61,9 @@ pub fn attention_backward(
     let Shape { heads, kv_heads, key, value, .. } = shape;
     assert!(out.len() == tokens * heads * value && log_sums.len() == tokens * heads && d_out.len() == out.len());
     assert!(dq.len() == x.q.len() && dk.len() == x.k.len() && dv.len() == x.v.len());
-    let given = Given { shape, x, out, log_sums, d_out };
-    let products = Products::new();
+    let products = Products::new(precision);
+    let deltas = deltas(pool, products, value, out, d_out);
+    let given = Given { shape, x, log_sums, d_out, deltas: &deltas };
     let dq = SharedOut::new(dq, tokens, heads * key);
     let (dk, dv) = (SharedOut::new(dk, tokens, kv_heads * key), SharedOut::new(dv, tokens, kv_heads * value));
     // Where there are few documents and heads, tiles are computed twice: for their keys, and for their queries. Sums are the same.
@@ -134,7 +138,7 @@ fn backward(
     let queries = queries.start.max(keys.start)..queries.end;
     let key_tiles: Vec<Range<usize>> = tiles(document, keys, KEYS).collect();
     let query_tiles: Vec<Range<usize>> = tiles(document, queries.clone(), QUERIES).collect();
-    let sizes = (Products::packed(key, KEYS), Products::packed(value, KEYS), Products::packed(KEYS, key));
+    let sizes = (products.packed(key, KEYS), products.packed(value, KEYS), products.packed(KEYS, key));
     let kt = aligned(&mut scratch.kt, key_tiles.len() * sizes.0);
     let vt = aligned(&mut scratch.vt, key_tiles.len() * sizes.1);
     let k_rows = aligned(&mut scratch.k, key_tiles.len() * sizes.2);
@@ -147,7 +151,7 @@ fn backward(
             products.pack(k, 0..key, keys.clone(), &mut k_rows[j * sizes.2..]);
         }
     }
-    let (q_size, d_size) = (Products::packed(QUERIES, key), Products::packed(QUERIES, value));
+    let (q_size, d_size) = (products.packed(QUERIES, key), products.packed(QUERIES, value));
     let q_rows = aligned(&mut scratch.q, query_tiles.len() * q_size);
     let d_rows = aligned(&mut scratch.d_out, query_tiles.len() * d_size);
     let (q_left_size, d_left_size) = (products.packed_left(QUERIES, key), products.packed_left(QUERIES, value));
@@ -160,7 +164,7 @@ fn backward(
         let q = Factor::new(x.q, heads * key).columns(h * key..(h + 1) * key);
         let d_out = Factor::new(given.d_out, heads * value).columns(h * value..(h + 1) * value);
         for (i, tile) in query_tiles.iter().enumerate() {
-            given.rows(products, h, tile.clone(), &mut rows[i * QUERIES..]);
+            given.rows(h, tile.clone(), &mut rows[i * QUERIES..]);
             products.pack_left(q, tile.clone(), 0..key, &mut q_left[i * q_left_size..]);
             products.pack_left(d_out, tile.clone(), 0..value, &mut d_left[i * d_left_size..]);
             if of_keys.is_some() {
@@ -209,14 +213,27 @@ fn backward(
     SCRATCH.set(scratch);
 }
 
+/// See `Given::deltas`.
+fn deltas(pool: &Pool, products: Products, value: usize, out: &[f32], d_out: &[f32]) -> Vec<f32> {
+    const TOGETHER: usize = 1024;
+    let mut deltas = vec![0f32; out.len() / value];
+    let outs = out.chunks(TOGETHER * value).zip(d_out.chunks(TOGETHER * value));
+    let mut parts: Vec<_> = deltas.chunks_mut(TOGETHER).zip(outs).collect();
+    pool.each(&mut parts, |(deltas, (out, d_out))| {
+        for (delta, (out, d_out)) in deltas.iter_mut().zip(out.chunks(value).zip(d_out.chunks(value))) {
+            *delta = products.dot(out, d_out);
+        }
+    });
+    drop(parts);
+    deltas
+}
+
 impl Given<'_> {
     /// What `scores::gradients` takes of queries of a head.
-    fn rows(&self, products: Products, head: usize, tokens: Range<usize>, rows: &mut [[f32; 2]]) {
-        let Shape { heads, value, .. } = self.shape;
+    fn rows(&self, head: usize, tokens: Range<usize>, rows: &mut [[f32; 2]]) {
         for (token, row) in tokens.zip(rows) {
-            let at = token * heads + head;
-            let of = at * value..(at + 1) * value;
-            *row = [self.log_sums[at], products.dot(&self.out[of.clone()], &self.d_out[of])];
+            let at = token * self.shape.heads + head;
+            *row = [self.log_sums[at], self.deltas[at]];
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::Pool;
 use crate::dispatch::table;
 use crate::out::{Out, SharedOut};
 use crate::scratch::aligned;
+use crate::table::Table;
 
 /// What numbers are multiplied as. Sums are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,16 @@ pub(crate) struct Kernel {
     pub product: unsafe fn(&Part, Range<usize>, Range<usize>, &mut Out),
     /// Steps of tiles as fast as they go.
     pub spin: unsafe fn(u64) -> f32,
+}
+
+impl Kernel {
+    /// That of a table for a precision.
+    pub fn of(table: &Table, precision: Precision) -> &Kernel {
+        match precision {
+            Precision::F32 => &table.f32,
+            Precision::Bf16 => &table.bf16,
+        }
+    }
 }
 
 /// The functions over `$isa` and `$format`, compiled with `$feature`s.
@@ -165,11 +176,8 @@ struct Packing<'a> {
 /// # Panics
 /// When shapes do not agree.
 pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
-    let kernel = match precision {
-        Precision::F32 => table().f32,
-        Precision::Bf16 => table().bf16,
-    };
-    let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, &kernel)).collect();
+    let kernel = Kernel::of(table(), precision);
+    let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, kernel)).collect();
     for (product, s) in products.iter_mut().zip(&sizes) {
         if s.k == 0 && !product.add {
             product.out.fill(0.0);
@@ -180,7 +188,7 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
         if sizes.iter().all(|s| s.stretch(pass).is_empty()) {
             break;
         }
-        multiply(pool, &kernel, products, &sizes, pass, &mut room);
+        multiply(pool, kernel, products, &sizes, pass, &mut room);
     }
     PACKED.set(room);
 }

@@ -1,8 +1,9 @@
 //! Grouped-query attention (arXiv 2305.13245), with norms, biases and windows where a model has them.
 
-use kernels::training::{Packed, Shape, attention, attention_backward};
+use kernels::training::Shape;
 use model::structure::Gqa;
 
+use super::Heads;
 use crate::linear::Linear;
 use crate::parameters::{Id, Parameters, Role};
 use crate::pass::{Angles, Pass, ROWS, Values};
@@ -21,19 +22,13 @@ pub(crate) struct GroupedNet {
 pub(crate) struct GroupedSaved {
     /// q and k before their norms, where they have them.
     raw: Option<[Vec<f32>; 2]>,
-    /// Rotated.
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
-    /// Heads' outputs, `[heads, head_dim]`, and the logarithms of their sums, `[heads]`.
-    mixed: Vec<f32>,
-    log_sums: Vec<f32>,
+    /// Queries and keys are rotated.
+    heads: Heads,
 }
 
 impl GroupedSaved {
     pub fn buffers(self) -> Vec<Vec<f32>> {
-        let GroupedSaved { raw, q, k, v, mixed, log_sums } = self;
-        [q, k, v, mixed, log_sums].into_iter().chain(raw.into_iter().flatten()).collect()
+        self.heads.buffers().into_iter().chain(self.raw.into_iter().flatten()).collect()
     }
 }
 
@@ -75,12 +70,9 @@ impl GroupedNet {
                 each_row(pass, heads, width, |token, row| row.chunks_mut(d).for_each(|h| angles.rotate(token, h)));
             }
         }
-        let mut mixed = pass.buffers.take(tokens * self.q.outputs);
-        let mut log_sums = pass.buffers.take(tokens * self.shape.heads);
-        let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
-        attention(pass.pool, self.kernel(), packed, &mut mixed, &mut log_sums);
-        self.out.forward(pass, &mixed, out);
-        GroupedSaved { raw, q, k, v, mixed, log_sums }
+        let heads = Heads::attend(pass, self.kernel(), [q, k, v]);
+        self.out.forward(pass, &heads.mixed, out);
+        GroupedSaved { raw, heads }
     }
 
     pub fn backward(
@@ -92,20 +84,10 @@ impl GroupedNet {
         gradients: &mut Values,
     ) {
         let (d, tokens) = (self.shape.head_dim, pass.tokens());
-        let GroupedSaved { raw, q, k, v, mixed, log_sums } = saved;
-        let mut d_mixed = pass.buffers.take(mixed.len());
-        self.out.backward(pass, &mixed, dy, (&mut d_mixed, false), gradients);
-        let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| pass.buffers.take(len));
-        let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
-        attention_backward(
-            pass.pool,
-            self.kernel(),
-            packed,
-            (&mixed, &log_sums),
-            &d_mixed,
-            (&mut dq, &mut dk, &mut dv),
-        );
-        [q, k, v, mixed, log_sums, d_mixed].into_iter().for_each(|b| pass.buffers.give(b));
+        let GroupedSaved { raw, heads } = saved;
+        let mut d_mixed = pass.buffers.take(heads.mixed.len());
+        self.out.backward(pass, &heads.mixed, dy, (&mut d_mixed, false), gradients);
+        let [mut dq, mut dk, dv] = heads.backward(pass, self.kernel(), d_mixed);
         if self.shape.rotates {
             let angles = Angles::new(&self.shape.rope, pass.positions);
             for heads in [&mut dq, &mut dk] {

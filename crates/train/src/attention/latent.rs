@@ -1,8 +1,9 @@
 //! Multi-head latent attention (arXiv 2405.04434, section 2.1) in its expanded form: keys and values are rebuilt from latents for all heads.
 
-use kernels::training::{Packed, Shape, attention, attention_backward};
+use kernels::training::Shape;
 use model::structure::Mla;
 
+use super::Heads;
 use crate::linear::Linear;
 use crate::norm;
 use crate::parameters::{Id, Parameters, Role};
@@ -28,20 +29,14 @@ pub(crate) struct LatentSaved {
     low: Option<Vec<f32>>,
     /// Latents before their norm, and rotary keys before rotation, `[kv_rank + rope]`.
     entries: Vec<f32>,
-    /// Rotated, `[heads, nope + rope]`.
-    q: Vec<f32>,
-    k: Vec<f32>,
-    /// `[heads, value]`
-    v: Vec<f32>,
-    /// Heads' outputs, `[heads, value]`, and the logarithms of their sums, `[heads]`.
-    mixed: Vec<f32>,
-    log_sums: Vec<f32>,
+    /// Queries and keys are rotated.
+    heads: Heads,
 }
 
 impl LatentSaved {
     pub fn buffers(self) -> Vec<Vec<f32>> {
-        let LatentSaved { low, entries, q, k, v, mixed, log_sums } = self;
-        [entries, q, k, v, mixed, log_sums].into_iter().chain(low).collect()
+        let LatentSaved { low, entries, heads } = self;
+        heads.buffers().into_iter().chain([entries]).chain(low).collect()
     }
 }
 
@@ -141,12 +136,9 @@ impl LatentNet {
         });
         drop(parts);
         pass.buffers.give(expanded);
-        let mut mixed = pass.buffers.take(tokens * heads * value_dim);
-        let mut log_sums = pass.buffers.take(tokens * heads);
-        let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
-        attention(pass.pool, self.kernel(), packed, &mut mixed, &mut log_sums);
-        self.out.forward(pass, &mixed, out);
-        LatentSaved { low, entries, q, k, v, mixed, log_sums }
+        let heads = Heads::attend(pass, self.kernel(), [q, k, v]);
+        self.out.forward(pass, &heads.mixed, out);
+        LatentSaved { low, entries, heads }
     }
 
     pub fn backward(
@@ -158,20 +150,10 @@ impl LatentNet {
         gradients: &mut Values,
     ) {
         let latent_eps = self.shape.latent_eps;
-        let LatentSaved { low, entries, q, k, v, mixed, log_sums } = saved;
-        let mut d_mixed = pass.buffers.take(mixed.len());
-        self.out.backward(pass, &mixed, dy, (&mut d_mixed, false), gradients);
-        let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| pass.buffers.take(len));
-        let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
-        attention_backward(
-            pass.pool,
-            self.kernel(),
-            packed,
-            (&mixed, &log_sums),
-            &d_mixed,
-            (&mut dq, &mut dk, &mut dv),
-        );
-        [q, k, v, mixed, log_sums, d_mixed].into_iter().for_each(|b| pass.buffers.give(b));
+        let LatentSaved { low, entries, heads } = saved;
+        let mut d_mixed = pass.buffers.take(heads.mixed.len());
+        self.out.backward(pass, &heads.mixed, dy, (&mut d_mixed, false), gradients);
+        let [mut dq, dk, dv] = heads.backward(pass, self.kernel(), d_mixed);
 
         let (d_expanded, mut d_entries) = self.heads_backward(pass, &mut dq, &dk, &dv);
         [dk, dv].into_iter().for_each(|b| pass.buffers.give(b));
