@@ -60,7 +60,7 @@ struct LayerSaved {
 /// How a loss is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Of products of weights with activations; and of attention; routers, norms, softmax and all sums are f32.
+    /// Of products of weights with activations and of attention; routers, norms, softmax and all sums are f32.
     pub precision: Precision,
     /// Keep only the input of each layer for the backward and compute the rest again: less memory, a third more arithmetic.
     pub recompute: bool,

@@ -36,11 +36,13 @@ pub(crate) fn exponentials<V: Vectors>(isa: V, tile: Tile, state: &mut [[f32; 2]
             row.fill(0.0);
             continue;
         }
+        let whole = first <= 0 && end >= columns as isize;
+        let seen = |c: usize| (first.saturating_sub(16 * c as isize), end - 16 * c as isize);
         let mut most = isa.splat(f32::NEG_INFINITY);
         for (c, row) in row.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let (v, at) = (isa.mul(isa.load(row), scale), 16 * c as isize);
+            let v = isa.mul(isa.load(row), scale);
             isa.store(v, row);
-            most = isa.max(within(isa, (first.saturating_sub(at), end - at), v, most), most);
+            most = isa.max(if whole { v } else { within(isa, seen(c), v, most) }, most);
         }
         let mut lanes = [0f32; 16];
         isa.store(most, &mut lanes);
@@ -51,9 +53,8 @@ pub(crate) fn exponentials<V: Vectors>(isa: V, tile: Tile, state: &mut [[f32; 2]
         }
         let (top, mut sums) = (isa.splat(max), zero);
         for (c, row) in row.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            let at = 16 * c as isize;
             let p = isa.exp(isa.sub(isa.load(row), top));
-            let p = within(isa, (first.saturating_sub(at), end - at), p, zero);
+            let p = if whole { p } else { within(isa, seen(c), p, zero) };
             sums = isa.add(sums, p);
             isa.store(p, row);
         }
@@ -84,12 +85,13 @@ pub(crate) fn gradients<V: Vectors>(isa: V, tile: Tile, d_weights: &mut [f32], r
         let (first, end) = (behind.saturating_add(r as isize), ahead + r as isize);
         let (log_sum, delta) = (isa.splat(*log_sum), isa.splat(*delta));
         let (scores, d) = (scores.as_chunks_mut::<16>().0, d.as_chunks_mut::<16>().0);
+        let whole = first <= 0 && end >= columns as isize;
         for (c, (scores, d)) in scores.iter_mut().zip(d).enumerate() {
             let seen = (first.saturating_sub(16 * c as isize), end - 16 * c as isize);
             let p = isa.exp(isa.sub(isa.mul(isa.load(scores), scale), log_sum));
             let ds = isa.mul(isa.mul(p, isa.sub(isa.load(d), delta)), scale);
-            isa.store(within(isa, seen, p, zero), scores);
-            isa.store(within(isa, seen, ds, zero), d);
+            isa.store(if whole { p } else { within(isa, seen, p, zero) }, scores);
+            isa.store(if whole { ds } else { within(isa, seen, ds, zero) }, d);
         }
     }
 }
