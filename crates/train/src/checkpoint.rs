@@ -11,14 +11,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::parameters::Parameters;
 use crate::pass::Values;
+use crate::schedule::Schedule;
 
 /// What a state says of itself besides its numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     version: u32,
-    /// Hash of all that the training's numbers follow from.
+    /// Hash of all that the training's numbers follow from, but for `schedule`.
     pub identity: String,
+    /// By which the steps so far were taken.
+    pub schedule: Schedule,
     /// Steps taken.
     pub step: u64,
     /// The next piece of the corpus.
@@ -31,7 +34,7 @@ pub struct State {
     files: BTreeMap<String, String>,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const STATE: &str = "state.json";
 const WEIGHTS: &str = "weights.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -41,9 +44,15 @@ const STATE_BYTES_MAX: u64 = 1 << 20;
 const PREFIX: &str = "step-";
 
 impl State {
-    pub(crate) fn new(identity: &str, step: u64, place: u64, tokens: u64, seconds: f64) -> State {
+    pub(crate) fn new(
+        identity: &str,
+        schedule: Schedule,
+        (step, place): (u64, u64),
+        tokens: u64,
+        seconds: f64,
+    ) -> State {
         let (identity, files) = (identity.to_string(), BTreeMap::new());
-        State { version: VERSION, identity, step, place, tokens, seconds, files }
+        State { version: VERSION, identity, schedule, step, place, tokens, seconds, files }
     }
 }
 

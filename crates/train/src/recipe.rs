@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::optimizer::Kind as OptimizerKind;
-use crate::schedule::Shape;
+use crate::schedule::{Schedule, Shape};
 use crate::sizes::Kind;
 
 /// Bytes of a recipe: more than any that people write.
@@ -159,6 +159,12 @@ impl TrainSettings {
     /// Tokens that are computed together.
     pub fn micro_batch(&self) -> u64 {
         self.micro_batch.unwrap_or(MICRO_BATCH.min(self.batch.unwrap_or(MICRO_BATCH)))
+    }
+
+    /// How the learning rate goes.
+    pub fn schedule(&self) -> Schedule {
+        let TrainSettings { tokens, schedule: shape, warm_up, cool_down: decay, end, .. } = *self;
+        Schedule { tokens, shape, warm_up, decay, end }
     }
 }
 

@@ -14,8 +14,11 @@ pub enum Shape {
 }
 
 /// A learning rate over a training.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
+    /// Tokens of the whole training.
+    pub tokens: u64,
     /// Its shape.
     pub shape: Shape,
     /// Share of the tokens at the start over which the rate goes up from zero.
@@ -27,9 +30,9 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The share of the peak at `progress`, in 0 to 1.
-    pub fn at(&self, progress: f64) -> f64 {
-        let progress = progress.clamp(0.0, 1.0);
+    /// The share of the peak once so many tokens were seen.
+    pub fn at(&self, tokens: f64) -> f64 {
+        let progress = (tokens / self.tokens as f64).clamp(0.0, 1.0);
         if progress < self.warm_up {
             return progress / self.warm_up;
         }
@@ -50,8 +53,8 @@ mod tests {
 
     #[test]
     fn up_hold_down() {
-        let schedule = Schedule { shape: Shape::Wsd, warm_up: 0.1, decay: 0.4, end: 0.0 };
-        let near = |at: f64, rate: f64| assert!((schedule.at(at) - rate).abs() < 1e-12, "{at}");
+        let schedule = Schedule { tokens: 1000, shape: Shape::Wsd, warm_up: 0.1, decay: 0.4, end: 0.0 };
+        let near = |at: f64, rate: f64| assert!((schedule.at(1000.0 * at) - rate).abs() < 1e-12, "{at}");
         near(0.0, 0.0);
         near(0.05, 0.5);
         near(0.1, 1.0);
@@ -59,7 +62,7 @@ mod tests {
         near(0.8, 0.5);
         near(1.0, 0.0);
         let cosine = Schedule { shape: Shape::Cosine, end: 0.1, ..schedule };
-        assert!((cosine.at(0.55) - 0.55).abs() < 1e-12);
-        assert!((cosine.at(2.0) - 0.1).abs() < 1e-12);
+        assert!((cosine.at(550.0) - 0.55).abs() < 1e-12);
+        assert!((cosine.at(2000.0) - 0.1).abs() < 1e-12);
     }
 }

@@ -229,21 +229,18 @@ fn loss_settings(recipe: &Recipe, network: &Network) -> network::Settings {
     }
 }
 
-/// Hash of all that the numbers follow from: names, descriptions and how often something is saved or measured are not among it.
+/// Hash of all that the numbers follow from: names, descriptions and how often something is saved or measured are not among it, nor is the
+/// schedule, which states have themselves.
 fn identity(recipe: &Recipe, config: &Value, corpus: &Corpus, derived: &str) -> String {
     let train = &recipe.train;
     let facts = format!(
-        "1 {config} {} {} {:?} {derived} {} {} {:?} {} {} {} {:?}",
+        "2 {config} {} {} {:?} {derived} {} {:?} {:?}",
         corpus.identity(),
         recipe.seed,
         recipe.model,
-        train.tokens,
         train.micro_batch(),
         (train.optimizer, train.decay, train.cautious, train.momentum),
-        train.warm_up,
-        train.cool_down,
-        train.end,
-        (train.schedule, train.clip, train.betas)
+        (train.clip, train.betas)
     );
     blake3::hash(facts.as_bytes()).to_hex().to_string()
 }

@@ -91,6 +91,26 @@ pub struct Trainer {
     directory: PathBuf,
 }
 
+/// Whether a training may go on by this schedule: by its own, or by another with the same rate where it is.
+fn same_rate(states: &Path, state: &State, schedule: &Schedule, observer: &mut dyn Observer) -> Result<(), Error> {
+    let old = &state.schedule;
+    if old == schedule {
+        return Ok(());
+    }
+    let tokens = state.tokens as f64;
+    let (before, after) = (old.at(tokens), schedule.at(tokens));
+    if before != after {
+        let problem = format!(
+            "[train] tokens, schedule, warm_up, cool_down or end has changed, and after {tokens} tokens the rate would jump from {before:.3} to \
+             {after:.3} of its peak; a training may change them while its rate is held",
+        );
+        return Err(Error::file(states, problem));
+    }
+    let problem = format!("the schedule has changed: from {} to {} tokens in all", old.tokens, schedule.tokens);
+    observer.warned(&problem);
+    Ok(())
+}
+
 impl Trainer {
     /// Begin, or go on from the newest whole state below `directory/states`.
     ///
@@ -112,9 +132,11 @@ impl Trainer {
         let mut damaged = |path: &Path, error: &Error| {
             observer.warned(&format!("{}: passed over: {error}", path.display()));
         };
+        let schedule = train.schedule();
         let found = checkpoint::newest(&states, &network.parameters, &setup.identity, &mut damaged)?;
         let (weights, state) = match found {
             Some((state, Numbers { weights, means, squares })) => {
+                same_rate(&states, &state, &schedule, observer)?;
                 optimizer.restore(state.step, means, squares).map_err(|problem| Error::file(&states, problem))?;
                 (weights, Some(state))
             }
@@ -124,8 +146,6 @@ impl Trainer {
             },
         };
         let gradients = network.parameters.zeros();
-        let schedule =
-            Schedule { shape: train.schedule, warm_up: train.warm_up, decay: train.cool_down, end: train.end };
         let (step, place, tokens, seconds) = state.map_or((0, 0, 0, 0.0), |s| (s.step, s.place, s.tokens, s.seconds));
         let directory = directory.to_path_buf();
         Ok(Trainer { setup, pool, weights, gradients, optimizer, schedule, place, tokens, step, seconds, directory })
@@ -207,8 +227,7 @@ impl Trainer {
 
         let optimizing = Instant::now();
         // The rate in the middle of the step: both the first and the last one move.
-        let progress = (self.tokens as f64 + tokens as f64 / 2.0) / self.setup.recipe.train.tokens as f64;
-        let rate = self.setup.rate * self.schedule.at(progress);
+        let rate = self.setup.rate * self.schedule.at(self.tokens as f64 + tokens as f64 / 2.0);
         let network = &self.setup.network;
         self.optimizer.step(&self.pool, &network.parameters, rate, &mut self.weights, &self.gradients);
         for (choice, load) in network.choices().into_iter().zip(&outcome.loads) {
@@ -305,7 +324,7 @@ impl Trainer {
     /// # Errors
     /// Where the system refuses; earlier states stay.
     pub fn save(&mut self) -> Result<PathBuf, Error> {
-        let state = State::new(&self.setup.identity, self.step, self.place, self.tokens, self.seconds);
+        let state = State::new(&self.setup.identity, self.schedule, (self.step, self.place), self.tokens, self.seconds);
         let numbers = Numbers {
             weights: std::mem::take(&mut self.weights),
             means: std::mem::take(&mut self.optimizer.means),

@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::atomic::AtomicBool;
 
 use farthing_train::export::Format;
-use farthing_train::{Batch, Role, Setup};
+use farthing_train::{Batch, Role, Setup, Trainer};
 use tiny::{MODEL, Notes, open, recipe};
 
 fn bits(values: &[Vec<f32>]) -> Vec<Vec<u32>> {
@@ -89,14 +89,39 @@ fn a_damaged_state_is_passed_over_and_that_of_another_training_refused() {
     assert_eq!(open(recipe_, folder.path(), &mut Notes::default()).steps(), 2);
     assert!(first.exists());
     let other = recipe(folder.path(), MODEL, &format!("{train}\ndecay = 0.2"));
-    let error = farthing_train::Trainer::open(
-        Setup::new(other).unwrap(),
-        kernels::Pool::new(1),
-        folder.path(),
-        &mut Notes::default(),
-    );
+    let error = Trainer::open(Setup::new(other).unwrap(), kernels::Pool::new(1), folder.path(), &mut Notes::default());
     let error = error.err().expect("another training").to_string();
     assert!(error.contains("another directory"), "{error}");
+}
+
+/// How long a training is can be decided while its rate is held: the steps are then those of a training that was so from the start.
+#[test]
+fn a_schedule_changes_only_where_the_rate_does_not_jump() {
+    let folder = tempfile::tempdir().unwrap();
+    let stop = AtomicBool::new(false);
+    let with = |lines: &str| {
+        let train =
+            format!("batch = 1024\nmicro_batch = 512\nprecision = \"f32\"\nrate = 0.01\nsave_minutes = 1e6\n{lines}");
+        recipe(folder.path(), MODEL, &train)
+    };
+    let long = "tokens = 40000\nwarm_up = 0.05\ncool_down = 0.2";
+    let short = "tokens = 8000\nwarm_up = 0.25\ncool_down = 0.5";
+    let mut trainer = open(with(long), folder.path(), &mut Notes::default());
+    (0..3).for_each(|_| drop(trainer.step(&stop).unwrap()));
+    trainer.save().unwrap();
+    let mut notes = Notes::default();
+    let mut trainer = open(with(short), folder.path(), &mut notes);
+    assert!(trainer.steps() == 3 && notes.warnings[0].contains("from 40000 to 8000"), "{:?}", notes.warnings);
+    trainer.run(&stop, &mut notes).unwrap();
+    let rates: Vec<f64> = notes.steps.iter().map(|s| s.rate).collect();
+    let other = folder.path().join("other");
+    let mut whole = Notes::default();
+    open(with(short), &other, &mut whole).run(&stop, &mut whole).unwrap();
+    assert_eq!(rates, whole.steps[3..].iter().map(|s| s.rate).collect::<Vec<_>>());
+    // Its rate has gone down: longer is too late.
+    let late = Trainer::open(Setup::new(with(long)).unwrap(), kernels::Pool::new(1), &other, &mut Notes::default());
+    let error = late.err().expect("a jump").to_string();
+    assert!(error.contains("would jump from 0.000 to 1.000"), "{error}");
 }
 
 #[test]
