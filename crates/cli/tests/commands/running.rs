@@ -69,6 +69,25 @@ fn chat_through_a_pipe() {
 }
 
 #[test]
+fn a_question_on_farthing_comes_with_paragraphs_of_its_help() {
+    let prompt_tokens = |args: &[&str], question: &str| -> usize {
+        let output = run_with(&[&["chat", "-q", "-v", "-n", "8", "-t", "0"], args].concat(), question);
+        let err = text(&output.stderr);
+        let tokens = err
+            .split(" prompt tokens")
+            .next()
+            .and_then(|before| before.rsplit(char::is_whitespace).next()?.parse().ok());
+        tokens.unwrap_or_else(|| panic!("{err}"))
+    };
+    let question = "How do I serve with a key?\n";
+    assert!(prompt_tokens(&[], question) > 60);
+    // Neither for a task, nor beside a system prompt, nor of a model that was named.
+    assert!(prompt_tokens(&[], "Tell me a story of a key.\n") < 30);
+    assert!(prompt_tokens(&["--system", "Hello."], question) < 30);
+    assert!(prompt_tokens(&[bundled().to_str().unwrap()], question) < 30);
+}
+
+#[test]
 fn bytes_that_are_no_text_do_not_end_a_chat_and_a_seed_repeats_itself() {
     let output = run_with(&["chat", "-n", "3", "-q", "--seed", "5"], b"h\xffi\n/retry\n/quit\n");
     let err = text(&output.stderr);
