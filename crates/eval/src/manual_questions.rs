@@ -72,6 +72,12 @@ fn declines(reply: &Reply) -> bool {
     plain(&reply.text).starts_with(UNKNOWN)
 }
 
+/// An answer without the word in whose middle it was cut.
+fn whole(reply: &Reply) -> &str {
+    let in_word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if reply.ended { &reply.text } else { reply.text.trim_end_matches(in_word) }
+}
+
 pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     let manual = asking.settings.manual;
     let (index, commands) = (HelpIndex::new(manual), Arc::new(Commands::new(manual)));
@@ -99,7 +105,7 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     };
     let (right, on_topic) = count(true);
     let (declined, off_topic) = count(false);
-    let invents = |reply: &&Reply| commands.named(&reply.text).iter().any(|named| !named.exists);
+    let invents = |reply: &&Reply| commands.named(whole(reply)).iter().any(|named| !named.exists);
     let invented = replies.iter().filter(invents).count();
     Ok(Measured {
         measures: vec![
@@ -155,6 +161,8 @@ mod tests {
         assert!(!right(None, "Use `farthing pull`.") && !right(None, "serve") && !right(None, ""));
         // A list of guesses is no answer.
         assert!(!right(None, "`farthing chat`, `farthing pull` or `farthing serve`"));
+        let cut = |ended| whole(&Reply { text: "Use `farthing serve --po".into(), ended }).len();
+        assert_eq!((cut(false), cut(true)), (20, 24));
         let unknown = |text: &str| Expected::Unknown.is_met(&commands, &Reply { text: text.into(), ended: true });
         assert!(unknown("I do not know.") && unknown(" I do not know that.") && !unknown("Paris.") && !unknown(""));
     }

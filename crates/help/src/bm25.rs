@@ -128,6 +128,8 @@ mod tests {
         assert_eq!(order("How do I serve with keys?"), [0, 1, 3]);
         assert_eq!(order("key"), [0, 3]);
         assert_eq!(order("LISTING"), [2]);
+        // A word counts once, however often it is asked.
+        assert_eq!(index.search("key or keys, a key"), index.search("key"));
         assert!(order("What is the capital of France?").is_empty());
         assert!(order("").is_empty() && Bm25::new([]).search("key").is_empty());
     }

@@ -186,7 +186,12 @@ mod tests {
 
     #[test]
     fn prose_names_nothing() {
-        assert!(invented("Farthing serves models -- well, most - to a `farthing`. --- x--y").is_empty());
+        assert!(
+            invented(
+                "Farthing serves models -- well, most - to a `farthing`. --- x--y, farthing/models and farthing:list"
+            )
+            .is_empty()
+        );
         assert!(Commands::new(&manual()).named("").is_empty());
         let named = Commands::new(&manual()).named("farthing serve --port=8080");
         let words: Vec<&str> = named.iter().map(|named| named.word.as_str()).collect();
