@@ -138,9 +138,12 @@ fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
         "steps": setup.recipe.train.tokens.div_ceil(setup.batch),
         "rate": setup.rate,
         "precision": format!("{:?}", setup.settings.precision).to_lowercase(),
-        // Weights and gradients, and one or two means of the optimizer.
-        "numbers_bytes": 4 * setup.network.parameters.numbers() as u64 * 4,
-        "activation_bytes": measured.activation_bytes,
+        "recompute": setup.settings.recompute,
+        "memory_bytes": measured.memory.total(),
+        "available_bytes": measured.available,
+        "numbers_bytes": measured.memory.numbers + measured.memory.optimizer,
+        "moment_bytes": measured.memory.moment,
+        "activation_bytes": measured.memory.activations,
         "tokens_per_second": measured.tokens_per_second,
         "operations_per_second": measured.operations_per_second,
         "hours": hours,
@@ -175,11 +178,7 @@ fn lines(plan: &Value) -> Vec<String> {
         n("rate"),
         plan["precision"].as_str().unwrap_or("")
     ));
-    lines.push(format!(
-        "memory: {} of weights, gradients and optimizer at most, {} of activations",
-        bytes(n("numbers_bytes") as u64),
-        bytes(n("activation_bytes") as u64)
-    ));
+    lines.push(memory(plan));
     let energy = match (plan["kilowatt_hours"].as_f64(), plan["electricity_cost"].as_f64()) {
         (Some(energy), Some(cost)) => format!(", {energy:.2} kWh, {cost:.2} for electricity"),
         (Some(energy), None) => format!(", {energy:.2} kWh"),
@@ -192,6 +191,21 @@ fn lines(plan: &Value) -> Vec<String> {
         n("hours")
     ));
     lines
+}
+
+/// What is needed at most, of what, and whether that is there.
+fn memory(plan: &Value) -> String {
+    let b = |key: &str| bytes(plan[key].as_u64().unwrap_or(0));
+    let again = if plan["recompute"] == true { " (computed again in the backward)" } else { "" };
+    let available = plan["available_bytes"].as_u64().map(|_| format!("; {} available", b("available_bytes")));
+    format!(
+        "memory: {} at most: {} of weights, gradients and optimizer, {} while it steps or writes, {} of activations{again}{}",
+        b("memory_bytes"),
+        b("numbers_bytes"),
+        b("moment_bytes"),
+        b("activation_bytes"),
+        available.unwrap_or_default()
+    )
 }
 
 /// What a person sees, and what is logged.

@@ -1,5 +1,6 @@
 //! States of a training on disk: whole or not there, and enough of them that the next step has the same bits as without a stop.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -64,14 +65,22 @@ pub(crate) struct Numbers {
     pub squares: Values,
 }
 
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+/// The bytes of numbers, without a copy where the machine has them in the file's order.
+pub(crate) fn bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        Cow::Borrowed(bytemuck::cast_slice(values))
+    } else {
+        Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
 }
+
+/// A tensor to write: name, shape, type and bytes.
+pub(crate) type Tensor<'a> = (String, Vec<usize>, Dtype, Cow<'a, [u8]>);
 
 /// Write tensors to a new file, synced.
 pub(crate) fn write_tensors(
     path: &Path,
-    tensors: &[(String, Vec<usize>, Dtype, Vec<u8>)],
+    tensors: &[Tensor],
     about: Option<HashMap<String, String>>,
 ) -> Result<(), Error> {
     let views: Vec<(&str, TensorView)> = tensors
@@ -87,7 +96,7 @@ pub(crate) fn write_tensors(
     File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path))
 }
 
-fn list(parameters: &Parameters, prefix: &str, values: &Values) -> Vec<(String, Vec<usize>, Dtype, Vec<u8>)> {
+fn list<'a>(parameters: &Parameters, prefix: &str, values: &'a Values) -> Vec<Tensor<'a>> {
     let there = parameters.iter().zip(values).filter(|(_, v)| !v.is_empty());
     there.map(|(p, v)| (format!("{prefix}{}", p.name), p.shape.clone(), Dtype::F32, bytes(v))).collect()
 }
@@ -207,9 +216,11 @@ fn read(path: &Path, parameters: &Parameters) -> Result<(State, Numbers), Error>
         }
         Ok(bytes)
     };
-    let (weights, optimizer) = (tensors(WEIGHTS)?, tensors(OPTIMIZER)?);
+    // One file's bytes at a time.
+    let weights = values(&path.join(WEIGHTS), &tensors(WEIGHTS)?, parameters, "", true)?;
+    let optimizer = tensors(OPTIMIZER)?;
     let numbers = Numbers {
-        weights: values(&path.join(WEIGHTS), &weights, parameters, "", true)?,
+        weights,
         means: values(&path.join(OPTIMIZER), &optimizer, parameters, "mean.", false)?,
         squares: values(&path.join(OPTIMIZER), &optimizer, parameters, "square.", false)?,
     };

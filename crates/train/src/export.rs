@@ -1,5 +1,6 @@
 //! A trained model as other software reads it: a Hugging Face directory.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use model::{Checkpoint, gguf};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
-use crate::checkpoint::write_tensors;
+use crate::checkpoint::{bytes, write_tensors};
 use crate::error::Error;
 use crate::network::Network;
 use crate::parameters::Role;
@@ -70,6 +71,19 @@ pub(crate) fn write(model: &Model, format: Format, out: &Path) -> Result<(), Err
     written
 }
 
+/// Type and bytes of a parameter's numbers in a file.
+fn stored(values: &[f32], role: Role, format: Format) -> (Dtype, Cow<'_, [u8]>) {
+    match (format, role) {
+        // Biases of choice decide between neighbours: they stay exact, as in published checkpoints.
+        (Format::Bf16, role) if role != Role::Choice => {
+            let mut short = vec![0u16; values.len()];
+            kernels::f32_to_bf16(values, &mut short);
+            (Dtype::BF16, Cow::Owned(short.iter().flat_map(|x| x.to_le_bytes()).collect()))
+        }
+        _ => (Dtype::F32, bytes(values)),
+    }
+}
+
 fn fill(model: &Model, format: Format, out: &Path) -> Result<(), Error> {
     let Model { network, weights, config, tokenizer, template } = model;
     fs::create_dir_all(out).map_err(Error::io(out))?;
@@ -85,18 +99,9 @@ fn fill(model: &Model, format: Format, out: &Path) -> Result<(), Error> {
             fields.insert("num_nextn_predict_layers".to_string(), json!(predicts));
         }
     }
-    let store = |values: &[f32], role: Role| match (format, role) {
-        // Biases of choice decide between neighbours: they stay exact, as in published checkpoints.
-        (Format::Bf16, role) if role != Role::Choice => {
-            let mut short = vec![0u16; values.len()];
-            kernels::f32_to_bf16(values, &mut short);
-            (Dtype::BF16, short.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
-        }
-        _ => (Dtype::F32, values.iter().flat_map(|x| x.to_le_bytes()).collect()),
-    };
     let mut tensors = Vec::new();
     for (parameter, values) in network.parameters.iter().zip(*weights) {
-        let (dtype, bytes) = store(values, parameter.role);
+        let (dtype, bytes) = stored(values, parameter.role, format);
         // Published checkpoints repeat embedding and head with the module of multi-token prediction.
         let repeated = match parameter.role {
             Role::Embedding => Some("embed_tokens.weight"),

@@ -15,7 +15,9 @@ use crate::batch::Batch;
 use crate::corpus::Corpus;
 use crate::error::Error;
 use crate::feed_forward::Balance;
+use crate::memory::Memory;
 use crate::network::{self, Network};
+use crate::pass::Values;
 use crate::recipe::{PrecisionSetting, Recipe};
 use crate::sizes::Wanted;
 use crate::start;
@@ -55,9 +57,14 @@ pub struct Measured {
     pub tokens_per_second: f64,
     /// See `Step::operations`.
     pub operations_per_second: f64,
-    /// Bytes of all that is kept for the backward, and of buffers.
-    pub activation_bytes: u64,
+    /// Of the whole training.
+    pub memory: Memory,
+    /// Bytes that the system can give, as far as it says.
+    pub available: Option<u64>,
 }
+
+/// Tokens whose activations are measured to tell what a micro-batch takes.
+const PROBE_TOKENS: [usize; 2] = [512, 1024];
 
 impl Setup {
     /// What a recipe comes to. Opens the data and, where it goes on from one, the checkpoint's headers.
@@ -142,14 +149,27 @@ impl Setup {
         Ok((batches, place))
     }
 
-    /// Time some tokens with fresh weights: a micro-batch, after one that makes buffers ready.
+    /// Time some tokens with fresh weights: a micro-batch, after one that makes buffers ready. Where the recipe leaves it open, activations
+    /// are computed again in the backward from here on if they do not fit into the memory that is there.
     ///
     /// # Errors
     /// Shards that cannot be read.
     pub fn measure(&mut self, pool: &Pool) -> Result<Measured, Error> {
+        self.measure_within(pool, model::plan::available())
+    }
+
+    /// As `measure`, with so many bytes of memory.
+    ///
+    /// # Errors
+    /// As `measure`.
+    pub fn measure_within(&mut self, pool: &Pool, available: Option<u64>) -> Result<Measured, Error> {
         let (batch, _) = self.corpus.batch(0, self.recipe.train.micro_batch() as usize)?;
         let weights = start::fresh(&self.network, self.recipe.seed);
         let mut gradients = self.network.parameters.zeros();
+        if let (None, Some(available)) = (self.recipe.train.recompute, available) {
+            let activations = self.probe(pool, &weights, &mut gradients, batch.tokens.len())?;
+            self.settings.recompute = self.memory(activations).total() > available;
+        }
         let mut seconds = f64::INFINITY;
         for _ in 0..2 {
             let started = Instant::now();
@@ -161,8 +181,29 @@ impl Setup {
         Ok(Measured {
             tokens_per_second: tokens / seconds,
             operations_per_second: tokens * self.operations_per_token(seen / tokens) / seconds,
-            activation_bytes: self.network.buffer_bytes() as u64,
+            memory: self.memory(self.network.buffer_bytes() as u64),
+            available,
         })
+    }
+
+    fn memory(&self, activations: u64) -> Memory {
+        Memory::new(&self.recipe, &self.network, self.corpus.pieces(), self.batch, activations)
+    }
+
+    /// Bytes of the activations of so many tokens, nothing computed again, along the line through those of fewer: some buffers are of one
+    /// size whatever the tokens.
+    fn probe(&mut self, pool: &Pool, weights: &Values, gradients: &mut Values, tokens: usize) -> Result<u64, Error> {
+        let settings = network::Settings { recompute: false, ..self.settings };
+        let mut measured = [(0.0, 0.0); 2];
+        for (point, room) in measured.iter_mut().zip(PROBE_TOKENS) {
+            let (batch, _) = self.corpus.batch(0, room.min(tokens))?;
+            let network = Network::new(self.network.structure.clone(), self.network.predicts())?;
+            network.train(pool, &settings, (weights, gradients), &batch, 1.0);
+            *point = (batch.tokens.len() as f64, network.buffer_bytes() as f64);
+        }
+        let [(few, less), (many, more)] = measured;
+        let slope = if many > few { (more - less) / (many - few) } else { more / many };
+        Ok((more + slope * (tokens as f64 - many)) as u64)
     }
 
     /// Floating-point operations of a forward and backward a token, at a mean distance of attention: see `Step::operations`.

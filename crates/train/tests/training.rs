@@ -212,3 +212,33 @@ fn held_out_text_and_a_stop() {
     let ratio = evaluation.bits_per_byte / last.bits_per_byte;
     assert!((ratio - evaluation.loss / last.loss).abs() < 1e-9, "the same text both times");
 }
+
+/// Where the recipe leaves it open, activations are computed again exactly where they would not fit; the state is the same training's.
+#[test]
+fn activations_are_computed_again_where_memory_asks_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = "tokens = 8000\nbatch = 1024\nmicro_batch = 1024\nprecision = \"f32\"";
+    let pool = kernels::Pool::new(1);
+    let planned = |more: &str, available: u64| {
+        let mut setup = Setup::new(recipe(folder.path(), MODEL, &format!("{train}{more}"))).unwrap();
+        let measured = setup.measure_within(&pool, Some(available)).unwrap();
+        (setup.settings.recompute, measured.memory)
+    };
+    let (again, whole) = planned("", u64::MAX);
+    assert!(!again);
+    let (again, less) = planned("", whole.total() - whole.activations / 2);
+    assert!(again && less.activations < whole.activations, "{less:?} {whole:?}");
+    assert_eq!(planned("", whole.total() + whole.activations / 10), (false, whole), "it just fits");
+    assert_eq!(planned("\nrecompute = true", u64::MAX), (true, less), "asked for");
+    assert!(!planned("\nrecompute = false", 1).0, "ruled out");
+    // Numbers do not change, so neither does the training.
+    let mut trainer = open(recipe(folder.path(), MODEL, train), folder.path(), &mut Notes::default());
+    trainer.step(&AtomicBool::new(false)).unwrap();
+    trainer.save().unwrap();
+    let mut setup = Setup::new(recipe(folder.path(), MODEL, train)).unwrap();
+    setup.measure_within(&pool, Some(1)).unwrap();
+    assert!(setup.settings.recompute);
+    let mut notes = Notes::default();
+    let again = farthing_train::Trainer::open(setup, kernels::Pool::new(1), folder.path(), &mut notes).unwrap();
+    assert_eq!((again.steps(), notes.warnings.len()), (1, 0));
+}

@@ -119,12 +119,30 @@ impl Optimizer {
     }
 }
 
+/// Numbers that an optimizer of this kind remembers, and those that a step takes for a moment.
+pub(crate) fn numbers(kind: Kind, parameters: &Parameters) -> (usize, usize) {
+    let (mut remembered, mut scratch) = (0, 0);
+    for parameter in parameters.iter().filter(|p| moved(p.role)) {
+        if orthogonalised(kind, parameter.role) {
+            remembered += parameter.len();
+            scratch += muon::scratch(parameter.shape[0], parameter.shape[1]);
+        } else {
+            remembered += 2 * parameter.len();
+        }
+    }
+    (remembered, scratch)
+}
+
 fn moved(role: Role) -> bool {
     role != Role::Choice
 }
 
 fn muon(settings: &Settings, role: Role) -> bool {
-    settings.kind == Kind::Muon && matches!(role, Role::Matrix | Role::Output)
+    orthogonalised(settings.kind, role)
+}
+
+fn orthogonalised(kind: Kind, role: Role) -> bool {
+    kind == Kind::Muon && matches!(role, Role::Matrix | Role::Output)
 }
 
 fn decays(role: Role) -> bool {

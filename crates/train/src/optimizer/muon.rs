@@ -31,6 +31,11 @@ pub(crate) fn orthogonalise(pool: &Pool, precision: Precision, matrices: &mut [(
     }
 }
 
+/// Numbers that are there at once for a matrix: itself, what it becomes, and two squares of its smaller side.
+pub(crate) fn scratch(rows: usize, cols: usize) -> usize {
+    2 * rows * cols + 2 * rows.min(cols).pow(2)
+}
+
 struct Work {
     x: Vec<f32>,
     /// No more than `cols`.
