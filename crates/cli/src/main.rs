@@ -123,7 +123,7 @@ impl Command {
             Command::Models(a) => a.json,
             Command::Ps(a) => a.json,
             Command::Doctor(a) => a.json,
-            Command::Bench(a) => a.json,
+            Command::Bench(a) => a.json(),
             Command::Loss(a) => a.json,
             Command::Eval(a) => a.json,
             Command::Quantize(a) => a.json,

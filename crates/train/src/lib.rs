@@ -2,6 +2,7 @@
 //!
 //! The structure, rotary frequencies, the router's choice and the names of tensors are the model's, so that what is trained is what is served.
 
+mod arithmetic;
 mod attention;
 mod batch;
 mod buffers;
@@ -23,6 +24,7 @@ pub mod recipe;
 pub mod schedule;
 mod setup;
 pub mod sizes;
+pub mod speed;
 mod start;
 mod tokenizer;
 pub mod trainer;

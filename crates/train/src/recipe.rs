@@ -201,7 +201,24 @@ fn evaluated() -> u64 {
     200_000
 }
 
-/// A whole number, or a text such as `"5M"`: K, M and G are thousands.
+/// A count such as `5000000` or `5M`: K, M and G are thousands.
+///
+/// # Errors
+/// In words: what is none.
+pub fn count_of(text: &str) -> Result<u64, String> {
+    let problem = || format!("{text:?} is no count; write it as 5000000 or \"5M\" (K, M, G)");
+    let (digits, factor) = match text.chars().last() {
+        Some('K' | 'k') => (&text[..text.len() - 1], 1e3),
+        Some('M' | 'm') => (&text[..text.len() - 1], 1e6),
+        Some('G' | 'g' | 'B' | 'b') => (&text[..text.len() - 1], 1e9),
+        _ => (text, 1.0),
+    };
+    let number: f64 = digits.trim().parse().map_err(|_| problem())?;
+    let count = (number * factor).round();
+    if (0.0..1e18).contains(&count) { Ok(count as u64) } else { Err(problem()) }
+}
+
+/// A whole number, or a text: see `count_of`.
 fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -209,21 +226,9 @@ fn count<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         Number(u64),
         Text(String),
     }
-    let problem =
-        |text: &str| D::Error::custom(format!("{text:?} is no count; write it as 5000000 or \"5M\" (K, M, G)"));
     match Written::deserialize(from)? {
         Written::Number(n) => Ok(n),
-        Written::Text(text) => {
-            let (digits, factor) = match text.chars().last() {
-                Some('K' | 'k') => (&text[..text.len() - 1], 1e3),
-                Some('M' | 'm') => (&text[..text.len() - 1], 1e6),
-                Some('G' | 'g' | 'B' | 'b') => (&text[..text.len() - 1], 1e9),
-                _ => (&text[..], 1.0),
-            };
-            let number: f64 = digits.trim().parse().map_err(|_| problem(&text))?;
-            let count = (number * factor).round();
-            if (0.0..1e18).contains(&count) { Ok(count as u64) } else { Err(problem(&text)) }
-        }
+        Written::Text(text) => count_of(&text).map_err(D::Error::custom),
     }
 }
 

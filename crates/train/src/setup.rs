@@ -180,7 +180,7 @@ impl Setup {
         let tokens = batch.tokens.len() as f64;
         Ok(Measured {
             tokens_per_second: tokens / seconds,
-            operations_per_second: tokens * self.operations_per_token(seen / tokens) / seconds,
+            operations_per_second: tokens * self.network.operations_per_token(seen / tokens) / seconds,
             memory: self.memory(self.network.buffer_bytes() as u64),
             available,
         })
@@ -204,31 +204,6 @@ impl Setup {
         let [(few, less), (many, more)] = measured;
         let slope = if many > few { (more - less) / (many - few) } else { more / many };
         Ok((more + slope * (tokens as f64 - many)) as u64)
-    }
-
-    /// Floating-point operations of a forward and backward a token, at a mean distance of attention: see `Step::operations`.
-    pub fn operations_per_token(&self, seen: f64) -> f64 {
-        let structure = &self.network.structure;
-        let products = structure.parameters().active as f64 + self.predicted_parameters();
-        let attention: f64 = structure
-            .layers
-            .iter()
-            .map(|layer| {
-                let heads = layer.attention.heads();
-                (heads.count * heads.cache_width) as f64 * seen
-            })
-            .sum();
-        6.0 * (products + attention)
-    }
-
-    /// Active parameters of the module of multi-token prediction, its use of the head included.
-    fn predicted_parameters(&self) -> f64 {
-        let structure = &self.network.structure;
-        let Some(last) = structure.layers.last().filter(|_| self.network.predicts()) else { return 0.0 };
-        let layer = last.attention.parameters(structure.hidden)
-            + last.feed_forward.parameters(structure.hidden).active
-            + (2 * structure.hidden * structure.hidden + structure.vocab * structure.hidden) as u64;
-        layer as f64
     }
 }
 

@@ -254,7 +254,7 @@ impl Trainer {
             loads: outcome.loads,
             seconds,
             optimizer_seconds: optimizing.elapsed().as_secs_f64(),
-            operations: tokens as f64 * self.setup.operations_per_token(seen / tokens as f64),
+            operations: tokens as f64 * self.setup.network.operations_per_token(seen / tokens as f64),
         })
     }
 

@@ -2,10 +2,11 @@
 
 mod measure;
 mod report;
+mod training;
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::arguments::{LoadArguments, ModelArgument};
 use crate::plot::plot;
@@ -18,7 +19,7 @@ use crate::{Failure, Outcome};
 /// repetitions, with the share of the memory bandwidth or of the arithmetic peak that this machine shows in the same run, whichever is
 /// nearer. With --against another program's benchmark runs between our repetitions, and its figures stand beside ours.
 #[derive(Args)]
-#[command(allow_negative_numbers = true)]
+#[command(allow_negative_numbers = true, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_long_help = "\
 Examples:
   farthing bench model.gguf
@@ -32,6 +33,8 @@ Examples:
 given several times. Rows are matched by what they measure. Several sequences share a prompt of 512
 tokens; what is timed is their decoding, all tokens counted.")]
 pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
     #[command(flatten)]
     model: ModelArgument,
     /// Prompt lengths
@@ -65,7 +68,22 @@ pub struct Arguments {
     load: LoadArguments,
 }
 
-pub fn run(a: Arguments) -> Outcome {
+#[derive(Subcommand)]
+enum What {
+    Train(Box<training::Arguments>),
+}
+
+impl Arguments {
+    /// Whether all that is printed is one JSON object.
+    pub fn json(&self) -> bool {
+        self.json || matches!(&self.what, Some(What::Train(a)) if a.json)
+    }
+}
+
+pub fn run(mut a: Arguments) -> Outcome {
+    if let Some(What::Train(training)) = a.what.take() {
+        return training::run(*training);
+    }
     let zeros = [
         ("--prefill", a.prefill.contains(&0)),
         ("--sequences", a.sequences.contains(&0)),

@@ -185,6 +185,40 @@ fn tokenize_there_and_back() {
 }
 
 #[test]
+fn a_training_step_is_measured() {
+    let scratch = Scratch::new("bench-train");
+    let config = scratch.0.join("config.json");
+    let path = config.to_str().unwrap();
+    // The other program finds the configuration, and is as slow as it says.
+    let other = format!(r#"grep -q deepseek_v2 {path} && echo '{{"precision": "f32", "tokens_per_second": 1}}'"#);
+    let size =
+        ["--length", "32", "--documents", "4", "--repetitions", "2", "--precision", "f32,bf16", "--threads", "1"];
+    let shape = ["--active", "100K", "--structure", "mla-moe-v2", "--vocabulary", "256", "--write-config", path];
+    let all = [&["bench", "train", "--json", "--against", &other], &shape[..], &size].concat();
+    let report: serde_json::Value = serde_json::from_str(&succeed(&all, "")).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.iter().map(|r| r["precision"].as_str().unwrap()).collect::<Vec<_>>(), ["f32", "bf16"]);
+    for row in rows {
+        let rate = row["tokens_per_second"]["median"].as_f64().unwrap();
+        // Six operations a parameter and token, and those of attention.
+        let each = row["operations_per_second"].as_f64().unwrap() / rate;
+        assert!((6e5..2e6).contains(&each), "{row}");
+        let share =
+            row["operations_per_second"].as_f64().unwrap() / row["peak_operations_per_second"].as_f64().unwrap();
+        assert_eq!(row["model_flops_utilisation"].as_f64().unwrap(), share, "{row}");
+        assert_eq!(row["tokens"], 128);
+    }
+    assert_eq!(rows[0]["against"]["ratio"], rows[0]["tokens_per_second"]["median"]);
+    assert!(rows[1]["against"].is_null(), "{report}");
+    // The same from the file.
+    let text = succeed(&[&["bench", "train", "--config", path, "--adamw"], &size[..]].concat(), "");
+    assert!(text.lines().count() == 2 && text.contains("% of a peak"), "{text}");
+    assert!(fail(&["bench", "train", "--config", path, "--length", "33"]).contains("of 2 to 32"));
+    let silent = ["bench", "train", "--config", path, "--against", "true"];
+    assert!(fail(&[&silent[..], &size].concat()).contains("no JSON line"));
+}
+
+#[test]
 fn bench_measures() {
     let model = bundled();
     let scratch = Scratch::new("bench");
