@@ -40,8 +40,12 @@ fn architecture_lists_every_source() {
             listed.push(format!("{folder}/{}", line.split_whitespace().next().unwrap()));
         }
     }
+    let sources = all_sources();
+    let missing: Vec<&String> = sources.iter().filter(|file| !listed.contains(file)).collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md lacks {missing:?}");
     listed.sort();
-    assert_eq!(listed, all_sources());
+    listed.iter().zip(&sources).for_each(|(listed, source)| assert_eq!(listed, source, "listed twice, or not there"));
+    assert_eq!(listed.len(), sources.len(), "listed twice");
 }
 
 /// Files that the text of ARCHITECTURE.md names, such as `engine/worker.rs` for `crates/engine/src/worker.rs`.
