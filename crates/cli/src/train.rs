@@ -1,13 +1,14 @@
 //! `farthing train`: trains a model as a recipe says.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ::train::events::Events;
+use ::train::log::Log;
 use ::train::{Evaluation, Measured, Observer, Recipe, Setup, Step, Trainer};
 use clap::Args;
+use data::lock::{Lock, Worker};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::Pool;
 use serde_json::{Value, json};
@@ -58,19 +59,22 @@ pub fn run(a: Arguments) -> Outcome {
     let mut setup = Setup::new(Recipe::read(&a.recipe)?)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = Pool::new(a.threads.map_or(cores, usize::from));
+    let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&setup.recipe.name));
+    let alone = Worker { identity: &setup.recipe.name, rank: 0, world: 1 };
+    // Held until this returns.
+    let _lock = if a.plan { None } else { Some(Lock::take(&out, alone)?) };
     let measured = setup.measure(&pool)?;
     let plan = plan(&a, &setup, measured);
     if a.plan {
         return put(&if a.json { format!("{plan}\n") } else { format!("{}\n", lines(&plan).join("\n")) });
     }
-    let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&setup.recipe.name));
-    std::fs::create_dir_all(&out).map_err(|e| Failure::failed(format!("{}: {e}", out.display())))?;
     if !a.quiet {
         lines(&plan).iter().for_each(|line| terminal::note(line));
     }
     terminal::catch_interrupts();
-    let mut view = View::new(&a, &setup, &out)?;
+    let mut view = View::new(&a, &setup, measured.peak_operations_per_second);
     let mut trainer = Trainer::open(setup, pool, &out, &mut view)?;
+    view.record(&out, trainer.steps())?;
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let result = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -107,7 +111,7 @@ pub fn run(a: Arguments) -> Outcome {
     if a.json {
         return put(&format!("{result}\n"));
     }
-    say(&format!("the model is in {}", model.display()));
+    say(&format!("the model is in {0}; to talk to it: farthing chat {0}", model.display()));
     Ok(())
 }
 
@@ -146,6 +150,7 @@ fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
         "activation_bytes": measured.memory.activations,
         "tokens_per_second": measured.tokens_per_second,
         "operations_per_second": measured.operations_per_second,
+        "peak_operations_per_second": measured.peak_operations_per_second,
         "hours": hours,
         "kilowatt_hours": kilowatt_hours,
         "electricity_cost": cost,
@@ -185,9 +190,10 @@ fn lines(plan: &Value) -> Vec<String> {
         _ => String::new(),
     };
     lines.push(format!(
-        "measured: {:.0} tokens/s, {:.0} GFLOP/s without the optimizer: {:.1} hours{energy}",
+        "measured: {:.0} tokens/s, {:.0} GFLOP/s ({:.0} % of the machine's peak) without the optimizer: {:.1} hours{energy}",
         n("tokens_per_second"),
         n("operations_per_second") / 1e9,
+        100.0 * n("operations_per_second") / n("peak_operations_per_second").max(1.0),
         n("hours")
     ));
     lines
@@ -211,8 +217,10 @@ fn memory(plan: &Value) -> String {
 /// What a person sees, and what is logged.
 struct View {
     bar: ProgressBar,
-    log: std::fs::File,
-    path: PathBuf,
+    records: Option<Records>,
+    /// Operations per second that the machine reaches.
+    peak: f64,
+    step: u64,
     last: Option<Step>,
     evaluated: Option<Evaluation>,
     told: Instant,
@@ -221,43 +229,102 @@ struct View {
 }
 
 impl View {
-    fn new(a: &Arguments, setup: &Setup, out: &Path) -> Result<View, Failure> {
+    fn new(a: &Arguments, setup: &Setup, peak: f64) -> View {
         let hidden = a.quiet || terminal::is_json_only();
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(setup.recipe.train.tokens), target);
         let style = "{bar:24} {percent:>3} %, {eta} left  {wide_msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("a sound template"));
-        let path = out.join("log.jsonl");
-        let log = OpenOptions::new().create(true).append(true).open(&path);
-        let log = log.map_err(|e| Failure::failed(format!("{}: {e}", path.display())))?;
         let plain = !hidden && bar.is_hidden();
         let total = setup.recipe.train.tokens;
-        Ok(View { bar, log, path, last: None, evaluated: None, told: Instant::now(), plain, total })
+        View { bar, records: None, peak, step: 0, last: None, evaluated: None, told: Instant::now(), plain, total }
     }
 
-    fn log(&mut self, line: &Value) {
-        if let Err(e) = writeln!(self.log, "{line}") {
-            terminal::note(&format!("{}: {e}; the log is not whole", self.path.display()));
+    /// Opens log and events of a training that goes on behind `step`.
+    fn record(&mut self, out: &Path, step: u64) -> Outcome {
+        let path = out.join("log.jsonl");
+        let (log, cut) = Log::open(&path, step)?;
+        if cut > 0 {
+            let steps = terminal::several(cut as usize, "step");
+            self.warned(&format!("{}: {steps} after step {step} cut, which are taken again", path.display()));
+        }
+        let events = Events::create(&out.join("tensorboard"), step, now())?;
+        self.step = step;
+        self.records = Some(Records { log, events, path, failed: false });
+        Ok(())
+    }
+
+    /// Writes a line to the log, and scalars of the last step to the events. A disk that is full is told of once, and the training goes on.
+    fn write(&mut self, line: &Value, scalars: &[(&str, f64)]) {
+        let Some(records) = &mut self.records else { return };
+        let logged = records.log.write(line).map_err(|e| e.to_string());
+        let told = match scalars {
+            [] => Ok(()),
+            scalars => records.events.scalars(self.step, now(), scalars).map_err(|e| e.to_string()),
+        };
+        let failed = logged.and(told).err().filter(|_| !records.failed);
+        if let Some(problem) = failed {
+            records.failed = true;
+            let line = format!("{}: {problem}; the training goes on, its log is not whole", records.path.display());
+            self.warned(&line);
         }
     }
+}
+
+/// What is written beside the states.
+struct Records {
+    log: Log,
+    events: Events,
+    path: PathBuf,
+    failed: bool,
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// An expert's load of each mixture over what it would be if all were even.
+fn expert_loads(step: &Step, pick: fn(&[u64]) -> u64) -> Vec<f64> {
+    let share = |load: &::train::Load| {
+        let total = load.tokens.iter().sum::<u64>().max(1) as f64;
+        (1000.0 * pick(&load.tokens) as f64 * load.tokens.len() as f64 / total).round() / 1000.0
+    };
+    step.loads.iter().map(share).collect()
 }
 
 impl Observer for View {
     fn step(&mut self, step: &Step) {
         let peak = step.loads.iter().map(::train::Load::peak).fold(0.0, f64::max);
-        self.log(&json!({
-            "step": step.step, "tokens": step.tokens, "loss": step.loss, "prediction": step.prediction, "norm": step.norm,
-            "rate": step.rate, "seconds": step.seconds, "optimizer_seconds": step.optimizer_seconds,
-            "tokens_per_second": step.step_tokens as f64 / step.seconds,
-            "operations_per_second": step.operations / step.seconds, "expert_peak": peak,
+        self.step = step.step;
+        let (tokens_per_second, operations_per_second) =
+            (step.step_tokens as f64 / step.seconds, step.operations / step.seconds);
+        let share = operations_per_second / self.peak;
+        let line = json!({
+            "step": step.step, "tokens": step.tokens, "loss": step.loss, "bits_per_byte": step.bits_per_byte,
+            "prediction": step.prediction, "norm": step.norm, "rate": step.rate, "seconds": step.seconds,
+            "optimizer_seconds": step.optimizer_seconds, "tokens_per_second": tokens_per_second,
+            "operations_per_second": operations_per_second, "share_of_peak": share, "expert_peak": peak,
+            "busiest_experts": expert_loads(step, |tokens| tokens.iter().copied().max().unwrap_or(0)),
+            "idlest_experts": expert_loads(step, |tokens| tokens.iter().copied().min().unwrap_or(0)),
             "balance": step.loads.iter().map(|l| l.loss).sum::<f64>() / step.loads.len().max(1) as f64,
-        }));
+        });
+        let mut scalars = vec![
+            ("train/loss", step.loss),
+            ("train/gradient_norm", step.norm),
+            ("train/rate", step.rate),
+            ("speed/tokens_per_second", tokens_per_second),
+            ("speed/share_of_peak", share),
+        ];
+        scalars.extend(step.bits_per_byte.map(|bits| ("train/bits_per_byte", bits)));
+        scalars.extend(step.prediction.map(|loss| ("train/prediction_loss", loss)));
+        scalars.extend((!step.loads.is_empty()).then_some(("experts/busiest", peak)));
+        self.write(&line, &scalars);
         let message = format!(
-            "step {}  loss {:.3}  {:.0} tokens/s  {:.0} GFLOP/s{}",
+            "step {}  loss {:.3}  {tokens_per_second:.0} tokens/s  {:.0} % of the peak{}",
             step.step,
             step.loss,
-            step.step_tokens as f64 / step.seconds,
-            step.operations / step.seconds / 1e9,
+            100.0 * share,
             if step.loads.is_empty() { String::new() } else { format!("  busiest expert {peak:.1}x") }
         );
         self.bar.set_position(step.tokens.min(self.total));
@@ -271,7 +338,8 @@ impl Observer for View {
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
         let Evaluation { tokens, loss, bits_per_byte } = *evaluation;
-        self.log(&json!({"tokens": tokens, "held_out_loss": loss, "bits_per_byte": bits_per_byte}));
+        let scalars = [("held_out/loss", loss), ("held_out/bits_per_byte", bits_per_byte)];
+        self.write(&json!({"tokens": tokens, "held_out_loss": loss, "bits_per_byte": bits_per_byte}), &scalars);
         let line =
             format!("{:.1} M tokens: held-out loss {loss:.4}, {bits_per_byte:.4} bits a byte", tokens as f64 / 1e6);
         if self.plain {
@@ -283,7 +351,7 @@ impl Observer for View {
     }
 
     fn saved(&mut self, path: &Path) {
-        self.log(&json!({"saved": path}));
+        self.write(&json!({"saved": path}), &[]);
     }
 
     fn warned(&mut self, what: &str) {

@@ -114,6 +114,8 @@ pub(crate) fn save(
 ) -> Result<PathBuf, Error> {
     let path = directory.join(format!("{PREFIX}{:08}", state.step));
     let temporary = directory.join(format!(".{PREFIX}{:08}.{}.part", state.step, std::process::id()));
+    fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    room_for(directory, needed(numbers))?;
     let mut write = || {
         fs::create_dir_all(&temporary).map_err(Error::io(&temporary))?;
         write_tensors(&temporary.join(WEIGHTS), &list(parameters, "", &numbers.weights), None)?;
@@ -134,12 +136,34 @@ pub(crate) fn save(
     let written: Result<(), Error> = write();
     if let Err(error) = written {
         let _ = fs::remove_dir_all(&temporary);
-        return Err(error);
+        return Err(Error::Unsaved { source: Box::new(error), last: last(directory) });
     }
     for old in all(directory)?.into_iter().rev().skip(keep) {
         fs::remove_dir_all(&old).map_err(Error::io(&old))?;
     }
     Ok(path)
+}
+
+/// Bytes of a state: its numbers, and what is around them.
+fn needed(numbers: &Numbers) -> u64 {
+    let all = [&numbers.weights, &numbers.means, &numbers.squares].into_iter().flatten();
+    (1 << 20) + all.map(|values| 4 * values.len() as u64).sum::<u64>()
+}
+
+/// Whether a directory's disk has room for this many bytes; where the system does not tell, writing will.
+fn room_for(directory: &Path, needed: u64) -> Result<(), Error> {
+    let Ok(disk) = rustix::fs::statvfs(directory) else { return Ok(()) };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Error::Space { directory: directory.to_path_buf(), needed, free, last: last(directory) })
+}
+
+/// The newest state by its name, for messages.
+fn last(directory: &Path) -> String {
+    let newest = all(directory).ok().and_then(|mut states| states.pop());
+    newest.map_or_else(|| "none yet".to_string(), |path| path.display().to_string())
 }
 
 fn hash(path: &Path) -> Result<String, Error> {
@@ -242,4 +266,24 @@ fn values(path: &Path, bytes: &[u8], parameters: &Parameters, prefix: &str, all:
         }
     };
     parameters.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_named_with_the_last_state() {
+        let folder = tempfile::tempdir().unwrap();
+        room_for(folder.path(), 1).unwrap();
+        let error = room_for(folder.path(), u64::MAX).unwrap_err().to_string();
+        assert!(error.contains("needs 18446744073709551615 bytes and ") && error.contains("is none yet;"), "{error}");
+        for step in ["step-00000009", "step-00000011"] {
+            fs::create_dir(folder.path().join(step)).unwrap();
+        }
+        let error = room_for(folder.path(), u64::MAX).unwrap_err().to_string();
+        assert!(error.contains("step-00000011; make room"), "{error}");
+        let numbers = Numbers { weights: vec![vec![0.0; 3], vec![0.0; 2]], means: vec![vec![0.0; 5]], squares: vec![] };
+        assert_eq!(needed(&numbers), (1 << 20) + 40);
+    }
 }

@@ -45,6 +45,29 @@ pub enum Error {
         /// What may help.
         advice: &'static str,
     },
+    /// A disk without room for a state.
+    #[error(
+        "{directory}: a state needs {needed} bytes and {free} are free; the last whole state is {last}; make room, and the same command goes on from it",
+        directory = .directory.display()
+    )]
+    Space {
+        /// Where states are.
+        directory: PathBuf,
+        /// Bytes of a state.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// The newest state on disk, or that there is none.
+        last: String,
+    },
+    /// A state that could not be written, though there seemed to be room.
+    #[error("no state was written: {source}; the last whole state is {last}; the same command goes on from it")]
+    Unsaved {
+        /// What the system said.
+        source: Box<Error>,
+        /// The newest state on disk, or that there is none.
+        last: String,
+    },
     /// Somebody wanted it to stop.
     #[error("stopped; the same command goes on from here")]
     Stopped,

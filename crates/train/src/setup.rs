@@ -61,6 +61,8 @@ pub struct Measured {
     pub memory: Memory,
     /// Bytes that the system can give, as far as it says.
     pub available: Option<u64>,
+    /// What the machine reaches in the precision of products, measured beside it.
+    pub peak_operations_per_second: f64,
 }
 
 /// Tokens whose activations are measured to tell what a micro-batch takes.
@@ -183,6 +185,10 @@ impl Setup {
             operations_per_second: tokens * self.network.operations_per_token(seen / tokens) / seconds,
             memory: self.memory(self.network.buffer_bytes() as u64),
             available,
+            peak_operations_per_second: match self.settings.precision {
+                Precision::F32 => kernels::measure::f32_peak(pool),
+                Precision::Bf16 => kernels::measure::bf16_peak(pool),
+            },
         })
     }
 

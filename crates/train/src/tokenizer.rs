@@ -9,12 +9,18 @@ use model::checkpoint::TokenizerSource;
 use model::gguf;
 use serde_json::Value;
 
+use crate::batch::Batch;
 use crate::corpus::Corpus;
 use crate::error::Error;
 
 /// The tokenizer of a dataset.
 pub(crate) fn file(dataset: &Path) -> PathBuf {
     dataset.join("tokenizer").join("tokenizer.json")
+}
+
+/// Bytes of the text of a batch's targets.
+pub(crate) fn text_bytes(token_bytes: &[u32], batch: &Batch) -> u64 {
+    batch.targets.iter().map(|&t| u64::from(token_bytes.get(t as usize).copied().unwrap_or(0))).sum()
 }
 
 /// Bytes of the text of every token; marks have none.

@@ -17,6 +17,7 @@ use crate::pass::Values;
 use crate::schedule::Schedule;
 use crate::setup::{Setup, distances};
 use crate::start;
+use crate::tokenizer::text_bytes;
 
 /// States that stay on disk.
 const KEPT: usize = 2;
@@ -35,6 +36,8 @@ pub struct Step {
     pub step_tokens: u64,
     /// Mean loss in nats a token.
     pub loss: f64,
+    /// Bits a byte of the text of this step before it was learnt from; `None` where no target has text.
+    pub bits_per_byte: Option<f64>,
     /// Mean loss of multi-token prediction, where there is a module.
     pub prediction: Option<f64>,
     /// Norm of the gradients before clipping.
@@ -236,6 +239,7 @@ impl Trainer {
             }
         }
         let seen = batches.iter().map(distances).sum::<f64>();
+        let bytes: u64 = batches.iter().map(|batch| text_bytes(&self.setup.token_bytes, batch)).sum();
         self.place = place;
         self.tokens += tokens;
         self.step += 1;
@@ -248,6 +252,7 @@ impl Trainer {
             tokens: self.tokens,
             step_tokens: tokens,
             loss,
+            bits_per_byte: (bytes > 0).then(|| outcome.loss / std::f64::consts::LN_2 / bytes as f64),
             prediction,
             norm,
             rate,
@@ -304,11 +309,7 @@ impl Trainer {
             batch.targets.truncate(end);
             place = next;
             tokens += end as u64;
-            bytes += batch
-                .targets
-                .iter()
-                .map(|&t| u64::from(token_bytes.get(t as usize).copied().unwrap_or(0)))
-                .sum::<u64>();
+            bytes += text_bytes(token_bytes, &batch);
             outcome.add(&network.loss(&self.pool, settings, &self.weights, &batch));
         }
         let bits = outcome.loss / std::f64::consts::LN_2;
