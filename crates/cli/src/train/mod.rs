@@ -1,5 +1,7 @@
 //! `farthing train`: trains a model as a recipe says.
 
+mod curve;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,6 +10,7 @@ use ::train::events::Events;
 use ::train::log::Log;
 use ::train::{Evaluation, Measured, Observer, Recipe, Setup, Step, Trainer};
 use clap::Args;
+use curve::Curve;
 use data::lock::{Lock, Worker};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::Pool;
@@ -25,6 +28,7 @@ use crate::{Failure, Outcome};
 Examples:
   farthing train recipe.toml --plan       sizes, memory and time, before anything is done
   farthing train recipe.toml              train into ./NAME; ctrl-c stops, the same command goes on
+  farthing train recipe.toml --replay     how the loss went, while it runs or later
   farthing chat NAME/model                talk to what came out
 
 docs/TRAIN.md has the recipe's format.")]
@@ -38,6 +42,9 @@ pub struct Arguments {
     /// Say what would be done, time some tokens, and write nothing
     #[arg(long)]
     plan: bool,
+    /// Show how the loss of this training went so far, from its log alone
+    #[arg(long, conflicts_with_all = ["plan", "json"])]
+    replay: bool,
     /// Power of the machine under load, for the cost of electricity
     #[arg(long, value_name = "W", value_parser = terminal::number)]
     watts: Option<f32>,
@@ -56,7 +63,11 @@ pub struct Arguments {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let mut setup = Setup::new(Recipe::read(&a.recipe)?)?;
+    let recipe = Recipe::read(&a.recipe)?;
+    if a.replay {
+        return replay(&a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)));
+    }
+    let mut setup = Setup::new(recipe)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = Pool::new(a.threads.map_or(cores, usize::from));
     let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&setup.recipe.name));
@@ -111,8 +122,22 @@ pub fn run(a: Arguments) -> Outcome {
     if a.json {
         return put(&format!("{result}\n"));
     }
+    if let Some(chart) = view.curve.chart().filter(|_| !a.quiet) {
+        say(&chart);
+    }
     say(&format!("the model is in {0}; to talk to it: farthing chat {0}", model.display()));
     Ok(())
+}
+
+/// The curve of a training's log.
+fn replay(out: &Path) -> Outcome {
+    let log = out.join("log.jsonl");
+    let curve = Curve::read(&log)?;
+    let steps = terminal::several(curve.steps(), "step");
+    match curve.chart() {
+        Some(chart) => put(&format!("{chart}{steps}\n")),
+        None => Err(Failure::failed(format!("{}: no step yet", log.display()))),
+    }
 }
 
 /// What a recipe comes to.
@@ -214,6 +239,11 @@ fn memory(plan: &Value) -> String {
     )
 }
 
+/// Columns of the curve while it is trained.
+const CURVE_COLUMNS: usize = 60;
+/// Layers whose busiest experts fit into a line.
+const MIXTURES_SHOWN: usize = 10;
+
 /// What a person sees, and what is logged.
 struct View {
     bar: ProgressBar,
@@ -226,6 +256,7 @@ struct View {
     told: Instant,
     plain: bool,
     total: u64,
+    curve: Curve,
 }
 
 impl View {
@@ -233,11 +264,46 @@ impl View {
         let hidden = a.quiet || terminal::is_json_only();
         let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(setup.recipe.train.tokens), target);
-        let style = "{bar:24} {percent:>3} %, {eta} left  {wide_msg}";
+        let style = "{bar:24} {percent:>3} %, {eta} left\n{msg}";
         bar.set_style(ProgressStyle::with_template(style).expect("a sound template"));
         let plain = !hidden && bar.is_hidden();
         let total = setup.recipe.train.tokens;
-        View { bar, records: None, peak, step: 0, last: None, evaluated: None, told: Instant::now(), plain, total }
+        View {
+            bar,
+            records: None,
+            peak,
+            step: 0,
+            last: None,
+            evaluated: None,
+            told: Instant::now(),
+            plain,
+            total,
+            curve: Curve::default(),
+        }
+    }
+
+    /// What stands below the bar: no line is wider than a narrow terminal.
+    fn lines(&self, step: &Step, tokens_per_second: f64, share: f64) -> String {
+        let curve = self.curve.blocks(self.total, CURVE_COLUMNS);
+        let held_out = self
+            .evaluated
+            .map_or(String::new(), |e| format!(", held out {:.3} ({:.3} bits a byte)", e.loss, e.bits_per_byte));
+        let mut lines = format!(
+            "loss     {curve}\n         {:.3}{held_out}\nspeed    {tokens_per_second:.0} tokens/s, {:.0} % of the peak\n\
+             step     {}, rate {:.2e}, norm {:.2}",
+            step.loss,
+            100.0 * share,
+            step.step,
+            step.rate,
+            step.norm
+        );
+        if !step.loads.is_empty() {
+            let busiest = expert_loads(step, |tokens| tokens.iter().copied().max().unwrap_or(0));
+            let all: Vec<String> = busiest.iter().take(MIXTURES_SHOWN).map(|load| format!("{load:.1}")).collect();
+            let more = if busiest.len() > MIXTURES_SHOWN { " ..." } else { "" };
+            lines += &format!("\nexperts  busiest over even, by layer: {}{more}", all.join(" "));
+        }
+        lines
     }
 
     /// Opens log and events of a training that goes on behind `step`.
@@ -248,6 +314,7 @@ impl View {
             let steps = terminal::several(cut as usize, "step");
             self.warned(&format!("{}: {steps} after step {step} cut, which are taken again", path.display()));
         }
+        self.curve = Curve::read(&path)?;
         let events = Events::create(&out.join("tensorboard"), step, now())?;
         self.step = step;
         self.records = Some(Records { log, events, path, failed: false });
@@ -320,19 +387,20 @@ impl Observer for View {
         scalars.extend(step.prediction.map(|loss| ("train/prediction_loss", loss)));
         scalars.extend((!step.loads.is_empty()).then_some(("experts/busiest", peak)));
         self.write(&line, &scalars);
-        let message = format!(
-            "step {}  loss {:.3}  {tokens_per_second:.0} tokens/s  {:.0} % of the peak{}",
-            step.step,
-            step.loss,
-            100.0 * share,
-            if step.loads.is_empty() { String::new() } else { format!("  busiest expert {peak:.1}x") }
-        );
+        self.curve.step(step.tokens, step.loss);
         self.bar.set_position(step.tokens.min(self.total));
         if self.plain && self.told.elapsed() > Duration::from_secs(30) {
             self.told = Instant::now();
-            terminal::note(&message);
+            let busiest = if step.loads.is_empty() { String::new() } else { format!("  busiest expert {peak:.1}x") };
+            let Step { step, loss, .. } = step;
+            let share = 100.0 * share;
+            terminal::note(&format!(
+                "step {step}  loss {loss:.3}  {tokens_per_second:.0} tokens/s  {share:.0} % of the peak{busiest}"
+            ));
         }
-        self.bar.set_message(message);
+        if !self.plain {
+            self.bar.set_message(self.lines(step, tokens_per_second, share));
+        }
         self.last = Some(step.clone());
     }
 
@@ -347,6 +415,7 @@ impl Observer for View {
         } else {
             self.bar.println(line)
         }
+        self.curve.evaluated(tokens, loss);
         self.evaluated = Some(*evaluation);
     }
 
