@@ -213,6 +213,44 @@ fn held_out_text_and_a_stop() {
     assert!((ratio - evaluation.loss / last.loss).abs() < 1e-9, "the same text both times");
 }
 
+/// After learning, so that texts differ in their loss: the mean of what each piece of held-out text has by itself, once.
+#[test]
+fn held_out_text_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = "tokens = 4000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"\nrate = 0.02\nwarm_up = 0.0";
+    let mut notes = Notes::default();
+    let mut trainer = open(recipe(folder.path(), MODEL, train), folder.path(), &mut notes);
+    trainer.run(&AtomicBool::new(false), &mut notes).unwrap();
+    let measured = trainer.evaluate().unwrap().unwrap().loss;
+    let (pool, weights) = (kernels::Pool::new(1), trainer.weights().to_vec());
+    let setup = &mut trainer.setup;
+    let corpus = setup.held_out.as_mut().unwrap();
+    let (mut loss, mut targets) = (0.0, 0);
+    for place in 0..corpus.pieces() {
+        let (batch, next) = corpus.batch(place, 1).unwrap();
+        assert_eq!(next, place + 1);
+        let outcome = setup.network.loss(&pool, &setup.settings, &weights, &batch);
+        (loss, targets) = (loss + outcome.loss, targets + outcome.targets);
+    }
+    assert!((measured - loss / targets as f64).abs() < 1e-6, "{measured}, not {}", loss / targets as f64);
+}
+
+/// The same pieces, in another order.
+#[test]
+fn every_epoch_has_an_order_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(recipe(folder.path(), MODEL, "tokens = 4000")).unwrap();
+    let pieces = setup.corpus.pieces();
+    let mut epoch = |n: u64| -> Vec<Vec<u32>> {
+        (n * pieces..(n + 1) * pieces).map(|place| setup.corpus.batch(place, 1).unwrap().0.tokens).collect()
+    };
+    let [mut first, mut second] = [0, 1].map(&mut epoch);
+    assert!(first != second);
+    first.sort();
+    second.sort();
+    assert!(first == second);
+}
+
 /// Where the recipe leaves it open, activations are computed again exactly where they would not fit; the state is the same training's.
 #[test]
 fn activations_are_computed_again_where_memory_asks_for_it() {
