@@ -132,9 +132,7 @@ impl Setup {
         });
         let settings = loss_settings(&recipe, &network);
         let token_bytes = tokenizer::token_bytes(&recipe.data, corpus.vocabulary())?;
-        // Whether activations are computed again changes no number.
-        let identified = network::Settings { recompute: recipe.train.recompute.unwrap_or(false), ..settings };
-        let identity = identity(&recipe, &config, &corpus, &format!("{identified:?} {rate} {batch}"));
+        let identity = identity(&recipe, &config, &corpus, &format!("{settings:?} {rate} {batch}"));
         Ok(Setup { recipe, config, network, corpus, held_out, batch, rate, settings, token_bytes, from, identity })
     }
 
