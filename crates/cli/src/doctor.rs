@@ -37,6 +37,11 @@ fn field(path: &str, name: &str) -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_string())
 }
 
+/// The processor's name.
+pub fn processor() -> String {
+    field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
+}
+
 fn memory_total() -> Option<u64> {
     field("/proc/meminfo", "MemTotal")?.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb * 1024)
 }
@@ -71,7 +76,7 @@ impl Machines {
         let all = if threads > 1 { Machine::measure(&pool) } else { one };
         let settings = Settings::from_env();
         Machines {
-            processor: field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_string()),
+            processor: processor(),
             logical: std::thread::available_parallelism().map_or(1, usize::from),
             threads,
             one,

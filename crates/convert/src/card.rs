@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What is known of a model. A part that is not given is left out of the card.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelCard {
     /// The model's name.
@@ -31,7 +31,7 @@ pub struct ModelCard {
 }
 
 /// A source of training text.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CardData {
     /// Its name.
@@ -39,15 +39,18 @@ pub struct CardData {
     /// Its licence.
     pub license: String,
     /// Tokens that were taken of it, repetitions included.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
+    /// Where it was got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
     /// Its identifier at the hub.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
 }
 
 /// How a model was trained.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CardTraining {
     /// Steps of the optimiser.
@@ -55,27 +58,33 @@ pub struct CardTraining {
     /// Tokens in all.
     pub tokens: u64,
     /// The last loss on text that was held out, nats a token.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Bits a byte of the same.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits_per_byte: Option<f64>,
     /// Hours.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<f64>,
+    /// Kilowatt-hours of electricity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kilowatt_hours: Option<f64>,
     /// The machine.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
     /// What that cost, with its currency.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<String>,
+    /// The checkpoint that it went on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// The program and its version.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<String>,
 }
 
 /// A measurement.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CardResult {
     /// What was measured.
@@ -83,7 +92,7 @@ pub struct CardResult {
     /// What came out, with its unit.
     pub value: String,
     /// How it was measured.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub how: Option<String>,
 }
 
@@ -125,9 +134,11 @@ impl ModelCard {
         let rows = about.files.iter().map(|(name, bytes, what)| format!("| {name} | {bytes} | {what} |"));
         table(&mut out, "Files", "file | bytes | what", rows);
         let tokens = |tokens: Option<u64>| tokens.map_or_else(String::new, |tokens| tokens.to_string());
-        let rows =
-            self.data.iter().map(|d| format!("| {} | {} | {} |", cell(&d.name), cell(&d.license), tokens(d.tokens)));
-        table(&mut out, "Training data", "source | licence | tokens", rows);
+        let rows = self.data.iter().map(|d| {
+            let from = cell(d.url.as_deref().unwrap_or_default());
+            format!("| {} | {} | {} | {from} |", cell(&d.name), cell(&d.license), tokens(d.tokens))
+        });
+        table(&mut out, "Training data", "source | licence | tokens | from", rows);
         if let Some(training) = &self.training {
             section(&mut out, "Training", training.lines().into_iter());
         }
@@ -167,9 +178,11 @@ impl CardTraining {
         let mut lines = vec![format!("- {} steps, {} tokens", self.steps, self.tokens)];
         let mut put =
             |name: &str, value: Option<String>| lines.extend(value.map(|value| format!("- {name}: {}", cell(&value))));
+        put("started from", self.from.clone());
         put("loss on held-out text", self.loss.map(|loss| format!("{loss:.4} nats a token")));
         put("bits a byte of held-out text", self.bits_per_byte.map(|bits| format!("{bits:.4}")));
         put("hours", self.hours.map(|hours| format!("{hours:.1}")));
+        put("electricity", self.kilowatt_hours.map(|energy| format!("{energy:.2} kWh")));
         put("machine", self.machine.clone());
         put("cost", self.cost.clone());
         put("program", self.program.clone());
@@ -216,7 +229,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n# pocket: a \"small\" model\n"));
-        assert!(text.contains("| stories \\| generated | CC0 | 1000 |"));
+        assert!(text.contains("| stories \\| generated | CC0 | 1000 |  |"));
         assert!(text.contains("- 10 steps, 1000 tokens\n- loss on held-out text: 1.5000 nats a token\n"));
         assert!(text.contains("| model.safetensors | 7 | BF16 |") && text.contains("- It knows little."));
         assert!(!text.contains("Results") && !text.contains("recipe") && !text.contains("cost"));

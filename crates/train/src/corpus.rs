@@ -2,6 +2,7 @@
 //! long book's would otherwise fill whole steps.
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use data::shards::megatron::{self, Reader, Written};
@@ -128,6 +129,41 @@ impl Corpus {
         &self.tokenizer
     }
 
+    /// Beginnings of so many documents, or of all where there are fewer, spread over the split: of at most `tokens` each, and of at most half a
+    /// document.
+    ///
+    /// # Errors
+    /// As [`Corpus::batch`].
+    pub(crate) fn beginnings(&self, count: usize, tokens: usize) -> Result<Vec<Vec<u32>>, Error> {
+        let first: Vec<&Piece> = self.pieces.iter().filter(|piece| piece.start == 0).collect();
+        let mut beginnings = Vec::new();
+        for i in 0..count.min(first.len()) {
+            let piece = first[i * first.len() / count.min(first.len())];
+            let mut sequence = Vec::new();
+            let part = 0..(piece.len as usize / 2).min(tokens);
+            self.read(piece, part, &mut sequence)?;
+            beginnings.push(sequence);
+        }
+        beginnings.retain(|beginning| !beginning.is_empty());
+        Ok(beginnings)
+    }
+
+    /// Appends tokens of the sequence that a piece is of.
+    fn read(&self, piece: &Piece, part: Range<usize>, sequence: &mut Vec<u32>) -> Result<(), Error> {
+        let number = piece.sequence as usize;
+        self.shards[piece.shard as usize].tokens.read_part(number, part, sequence)?;
+        match sequence.iter().find(|&&t| t as usize >= self.vocabulary) {
+            None => Ok(()),
+            Some(token) => {
+                let problem = format!(
+                    "sequence {number} of shard {} holds the token {token}, the vocabulary has {}; make the shards again",
+                    piece.shard, self.vocabulary
+                );
+                Err(Error::file(&self.directory, problem))
+            }
+        }
+    }
+
     /// The piece at `place`, which counts on over epochs.
     fn piece(&mut self, place: u64) -> Piece {
         let (epoch, at) = (place / self.pieces(), place % self.pieces());
@@ -157,16 +193,9 @@ impl Corpus {
             // The token behind the piece is the last one's target.
             let (start, len) = (piece.start as usize, piece.len as usize);
             let part = start..(start + len + 1).min(shard.tokens.length(number));
-            shard.tokens.read_part(number, part.clone(), &mut sequence)?;
+            self.read(&piece, part.clone(), &mut sequence)?;
             if let Some(reader) = &shard.mask {
                 reader.read_part(number, part, &mut mask)?;
-            }
-            if let Some(token) = sequence.iter().find(|&&t| t as usize >= self.vocabulary) {
-                let problem = format!(
-                    "sequence {number} of shard {} holds the token {token}, the vocabulary has {}; make the shards again",
-                    piece.shard, self.vocabulary
-                );
-                return Err(Error::file(&self.directory, problem));
             }
             let first = batch.tokens.len();
             batch.tokens.extend(&sequence[..len]);

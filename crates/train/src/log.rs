@@ -9,6 +9,35 @@ use serde_json::Value;
 
 use crate::error::Error;
 
+/// Shows the lines of a log, each without its end. A line that is not finished is not shown.
+///
+/// # Errors
+/// A line that is longer than any log's; where the system refuses.
+pub fn each_line(path: &Path, mut show: impl FnMut(&[u8])) -> Result<(), Error> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    read_lines(path, &file, |line| show(&line[..line.len() - 1]))
+}
+
+/// Shows whole lines with their ends.
+fn read_lines(path: &Path, file: &File, mut show: impl FnMut(&[u8])) -> Result<(), Error> {
+    let (mut reader, mut line, mut position) = (BufReader::new(file), Vec::new(), 0u64);
+    loop {
+        line.clear();
+        let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(Error::io(path))?;
+        if line.last() == Some(&b'\n') {
+            position += read as u64;
+            show(&line);
+        } else if (read as u64) < LINE_BYTES_MAX {
+            return Ok(());
+        } else {
+            let problem = format!(
+                "a line from byte {position} on has {LINE_BYTES_MAX} bytes or more: it is no log of a training; move it away"
+            );
+            return Err(Error::file(path, problem));
+        }
+    }
+}
+
 /// Bytes of a line: far more than one of many layers has.
 const LINE_BYTES_MAX: u64 = 4 << 20;
 
@@ -32,27 +61,14 @@ impl Log {
     /// A line that is longer than any log's; where the system refuses.
     pub fn open(path: &Path, step: u64) -> Result<(Log, u64), Error> {
         let file = OpenOptions::new().create(true).append(true).read(true).open(path).map_err(Error::io(path))?;
-        let (mut reader, mut line) = (BufReader::new(&file), Vec::new());
-        let (mut length, mut position, mut cut) = (0u64, 0u64, 0);
-        loop {
-            line.clear();
-            let read = reader.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line).map_err(Error::io(path))?;
-            if read as u64 == LINE_BYTES_MAX && line.last() != Some(&b'\n') {
-                let problem = format!(
-                    "a line from byte {position} on has {LINE_BYTES_MAX} bytes or more: it is no log of a training; move it away"
-                );
-                return Err(Error::file(path, problem));
-            }
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            let number = serde_json::from_slice::<Numbered>(&line).ok().and_then(|line| line.step);
+        let (mut length, mut cut) = (0u64, 0);
+        read_lines(path, &file, |line| {
+            let number = serde_json::from_slice::<Numbered>(line).ok().and_then(|line| line.step);
             cut += u64::from(number.is_some_and(|number| number > step));
-            position += read as u64;
             if cut == 0 {
-                length = position;
+                length += line.len() as u64;
             }
-        }
+        })?;
         file.set_len(length).and_then(|()| file.sync_all()).map_err(Error::io(path))?;
         Ok((Log { file, length }, cut))
     }

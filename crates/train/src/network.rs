@@ -313,6 +313,19 @@ impl Network {
         })
     }
 
+    /// Logits of what follows each document, `[documents, vocab]`.
+    pub fn next_logits(&self, pool: &Pool, settings: &Settings, weights: &Values, batch: &Batch) -> Vec<f32> {
+        self.forward(pool, settings, weights, batch, |pass, normed| {
+            let hidden = self.structure.hidden;
+            let last: Vec<f32> =
+                batch.documents.iter().flat_map(|d| &normed[(d.end - 1) * hidden..d.end * hidden]).copied().collect();
+            let mut logits = vec![0.0; batch.documents.len() * self.structure.vocab];
+            let (a, b) = (Factor::new(&last, hidden), Factor::new(&pass.weights[self.head], hidden).t());
+            pass.multiply(&mut [Gemm { a, b, out: &mut logits, add: false }]);
+            logits
+        })
+    }
+
     fn forward<T>(
         &self,
         pool: &Pool,

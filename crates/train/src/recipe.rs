@@ -14,6 +14,9 @@ use crate::sizes::Kind;
 /// Bytes of a recipe: more than any that people write.
 const RECIPE_BYTES_MAX: u64 = 1 << 20;
 
+/// Prompts that are continued at every measurement.
+const PROMPTS_MAX: usize = 16;
+
 /// A recipe as it is written, with what it leaves out filled in where that needs no data.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +24,9 @@ pub struct Recipe {
     /// Where it was read from, for messages.
     #[serde(skip)]
     pub file: PathBuf,
+    /// The file's text.
+    #[serde(skip)]
+    pub text: String,
     /// Name of the model.
     pub name: String,
     /// What the model is, for its card.
@@ -134,11 +140,13 @@ pub struct EvaluateSettings {
     /// Held-out tokens that are measured, at most.
     #[serde(default = "evaluated", deserialize_with = "count")]
     pub tokens: u64,
+    /// Texts that the model continues; absent: a few beginnings of held-out texts.
+    pub prompts: Option<Vec<String>>,
 }
 
 impl Default for EvaluateSettings {
     fn default() -> EvaluateSettings {
-        EvaluateSettings { every: None, tokens: evaluated() }
+        EvaluateSettings { every: None, tokens: evaluated(), prompts: None }
     }
 }
 
@@ -252,6 +260,7 @@ impl Recipe {
         })?;
         recipe.check().map_err(problem)?;
         recipe.file = file.to_path_buf();
+        recipe.text = text;
         let folder = file.parent().unwrap_or(Path::new("."));
         recipe.data = folder.join(&recipe.data);
         recipe.model.from = recipe.model.from.map(|from| folder.join(from));
@@ -282,6 +291,9 @@ impl Recipe {
         }
         if self.evaluate.every == Some(0) || self.evaluate.tokens == 0 {
             return Err("[evaluate] every and tokens are at least 1".to_string());
+        }
+        if let Some(prompts) = self.evaluate.prompts.as_ref().filter(|prompts| prompts.len() > PROMPTS_MAX) {
+            return Err(format!("[evaluate] prompts: {} of them; at most {PROMPTS_MAX}", prompts.len()));
         }
         self.train.check_counts()?;
         self.train.check_numbers()

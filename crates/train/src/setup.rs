@@ -19,6 +19,7 @@ use crate::memory::Memory;
 use crate::network::{self, Network};
 use crate::pass::Values;
 use crate::recipe::{PrecisionSetting, Recipe};
+use crate::samples::Prompts;
 use crate::sizes::Wanted;
 use crate::start;
 use crate::tokenizer;
@@ -40,12 +41,16 @@ pub struct Setup {
     pub held_out: Option<Corpus>,
     /// Tokens a step.
     pub batch: u64,
+    /// Tokens of a piece of text, at most.
+    pub context: usize,
     /// Peak of the learning rate.
     pub rate: f64,
     /// Of the loss.
     pub settings: network::Settings,
     /// Bytes of every token, for bits a byte.
     pub(crate) token_bytes: Vec<u32>,
+    /// What samples begin with.
+    pub(crate) prompts: Prompts,
     pub(crate) from: Option<model::Checkpoint>,
     pub(crate) identity: String,
 }
@@ -131,9 +136,25 @@ impl Setup {
             (wanted.min(most) / micro_batch).max(1) * micro_batch
         });
         let settings = loss_settings(&recipe, &network);
-        let token_bytes = tokenizer::token_bytes(&recipe.data, corpus.vocabulary())?;
+        let text = tokenizer::open(&recipe.data)?;
+        let token_bytes = tokenizer::token_bytes(&text, corpus.vocabulary());
+        let prompts = Prompts::new(&recipe, &text, held_out.as_ref(), context)?;
         let identity = identity(&recipe, &config, &corpus, &format!("{settings:?} {rate} {batch}"));
-        Ok(Setup { recipe, config, network, corpus, held_out, batch, rate, settings, token_bytes, from, identity })
+        Ok(Setup {
+            recipe,
+            config,
+            network,
+            corpus,
+            held_out,
+            batch,
+            context,
+            rate,
+            settings,
+            token_bytes,
+            prompts,
+            from,
+            identity,
+        })
     }
 
     /// The parts of the step that begins at `place`, and the place behind it.

@@ -13,7 +13,7 @@ use crate::batch::Batch;
 use crate::corpus::Corpus;
 use crate::error::Error;
 
-/// The tokenizer of a dataset.
+/// The file of the tokenizer of a dataset.
 pub(crate) fn file(dataset: &Path) -> PathBuf {
     dataset.join("tokenizer").join("tokenizer.json")
 }
@@ -23,14 +23,21 @@ pub(crate) fn text_bytes(token_bytes: &[u32], batch: &Batch) -> u64 {
     batch.targets.iter().map(|&t| u64::from(token_bytes.get(t as usize).copied().unwrap_or(0))).sum()
 }
 
+/// The tokenizer of a dataset.
+///
+/// # Errors
+/// A file that is no tokenizer.
+pub(crate) fn open(dataset: &Path) -> Result<Tokenizer, Error> {
+    Ok(Tokenizer::open(&file(dataset), &Ends::default())?)
+}
+
 /// Bytes of the text of every token; marks have none.
-pub(crate) fn token_bytes(dataset: &Path, vocabulary: usize) -> Result<Vec<u32>, Error> {
-    let tokenizer = Tokenizer::open(&file(dataset), &Ends::default())?;
+pub(crate) fn token_bytes(tokenizer: &Tokenizer, vocabulary: usize) -> Vec<u32> {
     let bytes = |id: u32| if tokenizer.is_special(id) { 0 } else { tokenizer.bytes(id).len() as u32 };
     let known = tokenizer.vocabulary().min(vocabulary) as u32;
     let mut all: Vec<u32> = (0..known).map(bytes).collect();
     all.resize(vocabulary, 0);
-    Ok(all)
+    all
 }
 
 /// Whether the tokenizer in a dataset is that of its shards.

@@ -14,6 +14,7 @@ use crate::feed_forward::{Load, move_bias};
 use crate::network::Outcome;
 use crate::optimizer::{self, Optimizer};
 use crate::pass::Values;
+use crate::samples::Sample;
 use crate::schedule::Schedule;
 use crate::setup::{Setup, distances};
 use crate::start;
@@ -66,12 +67,25 @@ pub struct Evaluation {
     pub bits_per_byte: f64,
 }
 
+/// Texts that the model wrote.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Samples {
+    /// Tokens seen so far.
+    pub tokens: u64,
+    /// Seconds that writing them took.
+    pub seconds: f64,
+    /// One for each prompt.
+    pub texts: Vec<Sample>,
+}
+
 /// Who is told of what happens.
 pub trait Observer {
     /// A step was taken.
     fn step(&mut self, step: &Step);
     /// Held-out text was measured.
     fn evaluated(&mut self, evaluation: &Evaluation);
+    /// Prompts were continued.
+    fn sampled(&mut self, samples: &Samples);
     /// A state is on disk.
     fn saved(&mut self, path: &Path);
     /// Something that a person should know.
@@ -197,6 +211,9 @@ impl Trainer {
             if let Some(evaluation) = due.then(|| self.evaluate()).transpose()?.flatten() {
                 observer.evaluated(&evaluation);
             }
+            if let Some(samples) = due.then(|| self.samples()).filter(|samples| !samples.texts.is_empty()) {
+                observer.sampled(&samples);
+            }
             if saved.elapsed() >= minutes || self.tokens >= wanted {
                 observer.saved(&self.save()?);
                 saved = Instant::now();
@@ -318,6 +335,14 @@ impl Trainer {
             loss: outcome.loss / outcome.targets.max(1) as f64,
             bits_per_byte: bits / bytes.max(1) as f64,
         }))
+    }
+
+    /// Continue the prompts as the weights are.
+    pub fn samples(&self) -> Samples {
+        let started = Instant::now();
+        let Setup { network, settings, prompts, .. } = &self.setup;
+        let texts = prompts.continued(network, &self.pool, settings, &self.weights);
+        Samples { tokens: self.tokens, seconds: started.elapsed().as_secs_f64(), texts }
     }
 
     /// Write a state from which the training goes on to the bit.

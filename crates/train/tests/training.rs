@@ -280,3 +280,82 @@ fn activations_are_computed_again_where_memory_asks_for_it() {
     let again = farthing_train::Trainer::open(setup, kernels::Pool::new(1), folder.path(), &mut notes).unwrap();
     assert_eq!((again.steps(), notes.warnings.len()), (1, 0));
 }
+
+/// What a sample says is what the written model says, greedily; a mark's name in a prompt is the mark; and sampling changes no number.
+#[test]
+fn samples_are_what_the_served_model_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = "tokens = 12000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"\nrate = 0.02";
+    let text = |prompts: &str| {
+        let evaluate = format!("{train}\n[evaluate]\nevery = 6000\n{prompts}");
+        recipe(folder.path(), MODEL, &evaluate)
+    };
+    let run = |recipe, place: &str| {
+        let mut notes = Notes::default();
+        let mut trainer = open(recipe, &folder.path().join(place), &mut notes);
+        trainer.run(&AtomicBool::new(false), &mut notes).unwrap();
+        (trainer, notes)
+    };
+    let (without, none) = run(text("prompts = []"), "none");
+    assert!(none.samples.is_empty());
+    let file = tiny::dataset().join("tokenizer/tokenizer.json");
+    let tokenizer = data::tokenizer::Tokenizer::open(&file, &Default::default()).unwrap();
+    let [begin, end] = tokenizer.ends();
+    let mark = std::str::from_utf8(tokenizer.bytes(end.unwrap())).unwrap();
+    let prompts = format!("prompts = [\"What is 2 + 3?\", \"{mark}What is\"]");
+    let (trainer, notes) = run(text(&prompts), "some");
+    assert_eq!(bits(trainer.weights()), bits(without.weights()));
+    let counted: Vec<u64> = notes.samples.iter().map(|samples| samples.tokens).collect();
+    assert_eq!(counted, notes.evaluations.iter().map(|e| e.tokens).collect::<Vec<_>>());
+    assert!(counted.len() >= 2 && notes.samples.last().unwrap().texts == trainer.samples().texts);
+
+    let served = running::Runner::open(&trainer.export(Format::F32).unwrap());
+    for (sample, (mark, plain)) in trainer.samples().texts.iter().zip([(None, "What is 2 + 3?"), (end, "What is")]) {
+        let mut tokens: Vec<u32> = begin.into_iter().chain(mark).collect();
+        tokenizer.encode_plainly(plain, &mut tokens).unwrap();
+        let prompt = tokens.len();
+        while tokens.len() < prompt + 24 && tokens.last().copied() != end {
+            let logits = served.whole(&tokens).0;
+            let last = &logits[logits.len() - 400..];
+            tokens.push(last.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0 as u32);
+        }
+        assert_eq!(sample.ended, tokens.last().copied() == end);
+        tokens.truncate(tokens.len() - usize::from(sample.ended));
+        let text = |tokens: &[u32]| -> String {
+            String::from_utf8_lossy(&tokens.iter().flat_map(|&t| tokenizer.bytes(t).to_vec()).collect::<Vec<u8>>())
+                .into()
+        };
+        assert_eq!(
+            (&sample.prompt, &sample.text),
+            (&text(&tokens[usize::from(begin.is_some())..prompt]), &text(&tokens[prompt..]))
+        );
+        assert!(!sample.text.is_empty());
+    }
+}
+
+#[test]
+fn prompts_are_of_held_out_text_or_fit_the_context() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(recipe(folder.path(), MODEL, "tokens = 4000")).unwrap();
+    let corpus = setup.held_out.as_mut().unwrap();
+    let pieces: Vec<Vec<u32>> = (0..corpus.pieces()).map(|place| corpus.batch(place, 1).unwrap().0.tokens).collect();
+    let trainer = Trainer::open(setup, kernels::Pool::new(1), folder.path(), &mut Notes::default()).unwrap();
+    let samples = trainer.samples().texts;
+    assert_eq!(samples.len(), 3);
+    let file = tiny::dataset().join("tokenizer/tokenizer.json");
+    let tokenizer = data::tokenizer::Tokenizer::open(&file, &Default::default()).unwrap();
+    let text = |tokens: &[u32]| -> Vec<u8> { tokens.iter().flat_map(|&t| tokenizer.bytes(t).to_vec()).collect() };
+    for sample in &samples {
+        let from = pieces.iter().find(|tokens| text(&tokens[1..]).starts_with(sample.prompt.as_bytes()));
+        assert!(from.is_some_and(|tokens| text(&tokens[1..]).len() > sample.prompt.len()), "{sample:?}");
+    }
+    let refused = |prompts: &str| {
+        let train = format!("tokens = 4000\n[evaluate]\nprompts = [{prompts}]");
+        Setup::new(recipe(folder.path(), MODEL, &train)).err().expect("it is refused").to_string()
+    };
+    let long = refused(&format!("\"short\", {:?}", "12 ".repeat(40)));
+    assert!(
+        long.contains("[evaluate] prompts[1] has ") && long.contains("from 1 to 24 fit into the context of 48"),
+        "{long}"
+    );
+}

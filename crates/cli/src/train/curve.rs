@@ -1,9 +1,8 @@
 //! The curve of a loss, as characters: a line of blocks while it is trained, a chart at the end.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use ::train::log::each_line;
 use serde::Deserialize;
 
 use crate::Failure;
@@ -34,15 +33,12 @@ impl Curve {
     /// # Errors
     /// Where the system refuses. What is no line of a log is passed over.
     pub fn read(log: &Path) -> Result<Curve, Failure> {
-        let failed = |e: std::io::Error| Failure::failed(format!("{}: {e}", log.display()));
         let mut curve = Curve::default();
-        for line in BufReader::new(File::open(log).map_err(failed)?).lines() {
-            match serde_json::from_str(&line.map_err(failed)?) {
-                Ok(Line { tokens: Some(tokens), loss: Some(loss), .. }) => curve.step(tokens, loss),
-                Ok(Line { tokens: Some(tokens), held_out_loss: Some(loss), .. }) => curve.evaluated(tokens, loss),
-                _ => {}
-            }
-        }
+        each_line(log, |line| match serde_json::from_slice(line) {
+            Ok(Line { tokens: Some(tokens), loss: Some(loss), .. }) => curve.step(tokens, loss),
+            Ok(Line { tokens: Some(tokens), held_out_loss: Some(loss), .. }) => curve.evaluated(tokens, loss),
+            _ => {}
+        })?;
         Ok(curve)
     }
 

@@ -1,6 +1,10 @@
 //! `farthing train`: trains a model as a recipe says.
 
 mod curve;
+mod plots;
+mod report;
+mod run;
+mod series;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +12,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::train::events::Events;
 use ::train::log::Log;
-use ::train::{Evaluation, Measured, Observer, Recipe, Setup, Step, Trainer};
+use ::train::{Evaluation, Measured, Observer, Recipe, Samples, Setup, Step, Trainer};
 use clap::Args;
 use curve::Curve;
 use data::lock::{Lock, Worker};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::Pool;
+use run::Run;
 use serde_json::{Value, json};
 
 use crate::terminal::{self, bytes, put, say, threads};
@@ -42,7 +47,7 @@ pub struct Arguments {
     /// Say what would be done, time some tokens, and write nothing
     #[arg(long)]
     plan: bool,
-    /// Show how the loss of this training went so far, from its log alone
+    /// Show how the loss of this training went so far and write its report.html, from its log alone
     #[arg(long, conflicts_with_all = ["plan", "json"])]
     replay: bool,
     /// Power of the machine under load, for the cost of electricity
@@ -62,14 +67,20 @@ pub struct Arguments {
     quiet: bool,
 }
 
+impl Arguments {
+    fn threads(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or(cores, usize::from)
+    }
+}
+
 pub fn run(a: Arguments) -> Outcome {
     let recipe = Recipe::read(&a.recipe)?;
     if a.replay {
-        return replay(&a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)));
+        return replay(&recipe, &a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)));
     }
     let mut setup = Setup::new(recipe)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let pool = Pool::new(a.threads.map_or(cores, usize::from));
+    let pool = Pool::new(a.threads());
     let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&setup.recipe.name));
     let alone = Worker { identity: &setup.recipe.name, rank: 0, world: 1 };
     // Held until this returns.
@@ -85,7 +96,7 @@ pub fn run(a: Arguments) -> Outcome {
     terminal::catch_interrupts();
     let mut view = View::new(&a, &setup, measured.peak_operations_per_second);
     let mut trainer = Trainer::open(setup, pool, &out, &mut view)?;
-    view.record(&out, trainer.steps())?;
+    view.record(&out, Run::new(&a, &trainer, plan, &out))?;
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let result = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -107,37 +118,34 @@ pub fn run(a: Arguments) -> Outcome {
         error => Failure::from(error),
     })?;
     let model = trainer.export(::train::export::Format::Bf16)?;
-    let result = json!({
-        "plan": plan,
-        "steps": trainer.steps(),
-        "tokens": trainer.tokens(),
-        "seconds": trainer.seconds(),
-        "loss": view.last.as_ref().map(|step| step.loss),
-        "held_out_loss": view.evaluated.map(|e| e.loss),
-        "bits_per_byte": view.evaluated.map(|e| e.bits_per_byte),
-        "model": model,
-    });
-    std::fs::write(out.join("run.json"), format!("{result:#}\n"))
-        .map_err(|e| Failure::failed(format!("{}: {e}", out.join("run.json").display())))?;
+    let run = view.finish()?;
     if a.json {
-        return put(&format!("{result}\n"));
+        return put(&format!("{}\n", serde_json::to_value(run).expect("a run is JSON")));
     }
     if let Some(chart) = view.curve.chart().filter(|_| !a.quiet) {
         say(&chart);
+    }
+    if !a.quiet {
+        say(&format!("curves and samples are in {}", out.join("report.html").display()));
     }
     say(&format!("the model is in {0}; to talk to it: farthing chat {0}", model.display()));
     Ok(())
 }
 
-/// The curve of a training's log.
-fn replay(out: &Path) -> Outcome {
+/// The curve of a training's log, and its report.
+fn replay(recipe: &Recipe, out: &Path) -> Outcome {
     let log = out.join("log.jsonl");
     let curve = Curve::read(&log)?;
     let steps = terminal::several(curve.steps(), "step");
-    match curve.chart() {
-        Some(chart) => put(&format!("{chart}{steps}\n")),
-        None => Err(Failure::failed(format!("{}: no step yet", log.display()))),
+    let chart = curve.chart().ok_or_else(|| Failure::failed(format!("{}: no step yet", log.display())))?;
+    let mut run = Run::read(out)?.unwrap_or_default();
+    if run.recipe.is_empty() {
+        // Of a training before there was a `run.json` from its start on.
+        run.recipe = recipe.text.clone();
+        (run.card.name, run.card.description) = (recipe.name.clone(), recipe.description.clone());
     }
+    report::write(out, &run)?;
+    put(&format!("{chart}{steps}; curves and samples are in {}\n", out.join("report.html").display()))
 }
 
 /// What a recipe comes to.
@@ -161,6 +169,8 @@ fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
         "parameters": parameters.total,
         "active_parameters": parameters.active,
         "corpus_tokens": setup.corpus.tokens(),
+        "context": setup.context,
+        "expert_layers": expert_layers(setup),
         "tokens": setup.recipe.train.tokens,
         "epochs": setup.recipe.train.tokens as f64 / setup.corpus.tokens() as f64,
         "batch_tokens": setup.batch,
@@ -180,6 +190,16 @@ fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
         "kilowatt_hours": kilowatt_hours,
         "electricity_cost": cost,
     })
+}
+
+/// Numbers of the layers with experts, as tensors are named; that of multi-token prediction is behind the others.
+fn expert_layers(setup: &Setup) -> Vec<usize> {
+    let layers = &setup.network.structure.layers;
+    let experts = |layer: &model::structure::Layer| layer.feed_forward.experts().is_some();
+    let mut numbers: Vec<usize> = (0..layers.len()).filter(|&i| experts(&layers[i])).collect();
+    let predicts = setup.network.predicts() && layers.last().is_some_and(experts);
+    numbers.extend(predicts.then_some(layers.len()));
+    numbers
 }
 
 fn lines(plan: &Value) -> Vec<String> {
@@ -251,12 +271,13 @@ struct View {
     /// Operations per second that the machine reaches.
     peak: f64,
     step: u64,
-    last: Option<Step>,
     evaluated: Option<Evaluation>,
     told: Instant,
     plain: bool,
     total: u64,
     curve: Curve,
+    /// Layers of the mixtures.
+    layers: Vec<usize>,
 }
 
 impl View {
@@ -273,12 +294,12 @@ impl View {
             records: None,
             peak,
             step: 0,
-            last: None,
             evaluated: None,
             told: Instant::now(),
             plain,
             total,
             curve: Curve::default(),
+            layers: expert_layers(setup),
         }
     }
 
@@ -306,9 +327,9 @@ impl View {
         lines
     }
 
-    /// Opens log and events of a training that goes on behind `step`.
-    fn record(&mut self, out: &Path, step: u64) -> Outcome {
-        let path = out.join("log.jsonl");
+    /// Opens log, events and report of a training that goes on.
+    fn record(&mut self, out: &Path, run: Run) -> Outcome {
+        let (path, step) = (out.join("log.jsonl"), run.steps);
         let (log, cut) = Log::open(&path, step)?;
         if cut > 0 {
             let steps = terminal::several(cut as usize, "step");
@@ -317,8 +338,32 @@ impl View {
         self.curve = Curve::read(&path)?;
         let events = Events::create(&out.join("tensorboard"), step, now())?;
         self.step = step;
-        self.records = Some(Records { log, events, path, failed: false });
+        self.records = Some(Records { log, events, out: out.to_path_buf(), run, failed: false });
         Ok(())
+    }
+
+    /// Writes `run.json` and the report as of now.
+    fn report(&mut self) -> Outcome {
+        let Some(records) = &mut self.records else { return Ok(()) };
+        records.run.write(&records.out)?;
+        report::write(&records.out, &records.run)
+    }
+
+    /// Writes both for the last time, and gives what is known.
+    fn finish(&mut self) -> Result<Option<&Run>, Failure> {
+        if let Some(records) = &mut self.records {
+            records.run.finished = true;
+        }
+        self.report()?;
+        Ok(self.records.as_ref().map(|records| &records.run))
+    }
+
+    /// Warns of a failure beside the training once: it goes on.
+    fn missed(&mut self, problem: &str) {
+        let Some(records) = self.records.as_mut().filter(|records| !records.failed) else { return };
+        records.failed = true;
+        let line = format!("{problem}; the training goes on, its log or report is not whole");
+        self.warned(&line);
     }
 
     /// Writes a line to the log, and scalars of the last step to the events. A disk that is full is told of once, and the training goes on.
@@ -329,11 +374,9 @@ impl View {
             [] => Ok(()),
             scalars => records.events.scalars(self.step, now(), scalars).map_err(|e| e.to_string()),
         };
-        let failed = logged.and(told).err().filter(|_| !records.failed);
-        if let Some(problem) = failed {
-            records.failed = true;
-            let line = format!("{}: {problem}; the training goes on, its log is not whole", records.path.display());
-            self.warned(&line);
+        let path = records.out.join("log.jsonl");
+        if let Err(problem) = logged.and(told) {
+            self.missed(&format!("{}: {problem}", path.display()));
         }
     }
 }
@@ -342,7 +385,9 @@ impl View {
 struct Records {
     log: Log,
     events: Events,
-    path: PathBuf,
+    out: PathBuf,
+    run: Run,
+    /// Whether something could not be written.
     failed: bool,
 }
 
@@ -367,13 +412,14 @@ impl Observer for View {
         let (tokens_per_second, operations_per_second) =
             (step.step_tokens as f64 / step.seconds, step.operations / step.seconds);
         let share = operations_per_second / self.peak;
+        let busiest = expert_loads(step, |tokens| tokens.iter().copied().max().unwrap_or(0));
+        let idlest = expert_loads(step, |tokens| tokens.iter().copied().min().unwrap_or(0));
         let line = json!({
             "step": step.step, "tokens": step.tokens, "loss": step.loss, "bits_per_byte": step.bits_per_byte,
             "prediction": step.prediction, "norm": step.norm, "rate": step.rate, "seconds": step.seconds,
             "optimizer_seconds": step.optimizer_seconds, "tokens_per_second": tokens_per_second,
             "operations_per_second": operations_per_second, "share_of_peak": share, "expert_peak": peak,
-            "busiest_experts": expert_loads(step, |tokens| tokens.iter().copied().max().unwrap_or(0)),
-            "idlest_experts": expert_loads(step, |tokens| tokens.iter().copied().min().unwrap_or(0)),
+            "busiest_experts": busiest, "idlest_experts": idlest,
             "balance": step.loads.iter().map(|l| l.loss).sum::<f64>() / step.loads.len().max(1) as f64,
         });
         let mut scalars = vec![
@@ -386,12 +432,17 @@ impl Observer for View {
         scalars.extend(step.bits_per_byte.map(|bits| ("train/bits_per_byte", bits)));
         scalars.extend(step.prediction.map(|loss| ("train/prediction_loss", loss)));
         scalars.extend((!step.loads.is_empty()).then_some(("experts/busiest", peak)));
+        let tags =
+            self.layers.iter().flat_map(|i| ["busiest", "idlest"].map(|what| format!("experts/{what}_of_layer_{i}")));
+        let tags: Vec<String> = tags.collect();
+        let loads = busiest.iter().zip(&idlest).flat_map(|(&busiest, &idlest)| [busiest, idlest]);
+        scalars.extend(tags.iter().map(String::as_str).zip(loads));
         self.write(&line, &scalars);
         self.curve.step(step.tokens, step.loss);
         self.bar.set_position(step.tokens.min(self.total));
         if self.plain && self.told.elapsed() > Duration::from_secs(30) {
             self.told = Instant::now();
-            let busiest = if step.loads.is_empty() { String::new() } else { format!("  busiest expert {peak:.1}x") };
+            let busiest = if busiest.is_empty() { String::new() } else { format!("  busiest expert {peak:.1}x") };
             let Step { step, loss, .. } = step;
             let share = 100.0 * share;
             terminal::note(&format!(
@@ -401,7 +452,10 @@ impl Observer for View {
         if !self.plain {
             self.bar.set_message(self.lines(step, tokens_per_second, share));
         }
-        self.last = Some(step.clone());
+        if let Some(Records { run, .. }) = &mut self.records {
+            (run.steps, run.tokens, run.loss) = (step.step, step.tokens, Some(step.loss));
+            run.seconds += step.seconds;
+        }
     }
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
@@ -417,10 +471,25 @@ impl Observer for View {
         }
         self.curve.evaluated(tokens, loss);
         self.evaluated = Some(*evaluation);
+        if let Some(Records { run, .. }) = &mut self.records {
+            (run.held_out_loss, run.bits_per_byte) = (Some(loss), Some(bits_per_byte));
+        }
+    }
+
+    fn sampled(&mut self, samples: &Samples) {
+        let texts: Vec<Value> = samples
+            .texts
+            .iter()
+            .map(|sample| json!({"prompt": sample.prompt, "text": sample.text, "ended": sample.ended}))
+            .collect();
+        self.write(&json!({"tokens": samples.tokens, "seconds": samples.seconds, "samples": texts}), &[]);
     }
 
     fn saved(&mut self, path: &Path) {
         self.write(&json!({"saved": path}), &[]);
+        if let Err(failure) = self.report() {
+            self.missed(&failure.to_string());
+        }
     }
 
     fn warned(&mut self, what: &str) {

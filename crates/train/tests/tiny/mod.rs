@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use data::generators::manual::Manual;
 use data::progress::Progress;
 use data::run::{Options, Run};
-use farthing_train::{Evaluation, Observer, Recipe, Setup, Step, Trainer};
+use farthing_train::{Evaluation, Observer, Recipe, Samples, Setup, Step, Trainer};
 use kernels::Pool;
 
 /// Sums and short stories in several shards, with a tokenizer of 400 tokens.
@@ -68,6 +68,7 @@ config = { hidden_size = 32, num_hidden_layers = 2, num_attention_heads = 2, n_r
 pub struct Notes {
     pub steps: Vec<Step>,
     pub evaluations: Vec<Evaluation>,
+    pub samples: Vec<Samples>,
     pub warnings: Vec<String>,
 }
 
@@ -78,6 +79,10 @@ impl Observer for Notes {
 
     fn evaluated(&mut self, evaluation: &Evaluation) {
         self.evaluations.push(*evaluation);
+    }
+
+    fn sampled(&mut self, samples: &Samples) {
+        self.samples.push(samples.clone());
     }
 
     fn saved(&mut self, _: &Path) {}
