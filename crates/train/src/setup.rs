@@ -130,11 +130,7 @@ impl Setup {
         // DeepSeek LLM (arXiv 2401.02954), section 3.1: of the arithmetic of the whole training.
         let compute = 6.0 * active * recipe.train.tokens as f64;
         let rate = recipe.train.rate.unwrap_or(0.3118 * compute.powf(-0.1250));
-        let batch = recipe.train.batch.unwrap_or_else(|| {
-            let wanted = (0.2920 * compute.powf(0.3271)) as u64;
-            let most = (recipe.train.tokens / 200).max(micro_batch);
-            (wanted.min(most) / micro_batch).max(1) * micro_batch
-        });
+        let batch = recipe.train.batch.unwrap_or_else(|| batch_of(compute, &recipe));
         let settings = loss_settings(&recipe, &network);
         let text = tokenizer::open(&recipe.data)?;
         let token_bytes = tokenizer::token_bytes(&text, corpus.vocabulary());
@@ -230,6 +226,14 @@ impl Setup {
         let slope = if many > few { (more - less) / (many - few) } else { more / many };
         Ok((more + slope * (tokens as f64 - many)) as u64)
     }
+}
+
+/// Tokens a step for so much arithmetic (the same section), in whole micro-batches and at least 200 steps.
+fn batch_of(compute: f64, recipe: &Recipe) -> u64 {
+    let micro_batch = recipe.train.micro_batch();
+    let wanted = (0.2920 * compute.powf(0.3271)) as u64;
+    let most = (recipe.train.tokens / 200).max(micro_batch);
+    (wanted.min(most) / micro_batch).max(1) * micro_batch
 }
 
 /// The configuration and structure of a checkpoint whose tensors are all there.
