@@ -86,17 +86,7 @@ impl Setup {
         let from = recipe.model.from.as_deref().map(model::Checkpoint::open).transpose()?;
         let (config, structure) = match &from {
             Some(checkpoint) => going_on(checkpoint)?,
-            None => {
-                let vocabulary = data::shards::Shards::open(&recipe.data.join("shards"))?.vocabulary;
-                let wanted = Wanted {
-                    kind: recipe.model.structure,
-                    active: recipe.model.active.unwrap_or_default(),
-                    vocabulary,
-                    context: recipe.model.context.unwrap_or(1024),
-                    given: recipe.model.config.clone(),
-                };
-                wanted.config().map_err(|e| recipe.problem(e.to_string()))?
-            }
+            None => from_dial(&recipe)?,
         };
         let context = recipe.model.context.unwrap_or(structure.context);
         if context > structure.context {
@@ -234,6 +224,18 @@ fn batch_of(compute: f64, recipe: &Recipe) -> u64 {
     let wanted = (0.2920 * compute.powf(0.3271)) as u64;
     let most = (recipe.train.tokens / 200).max(micro_batch);
     (wanted.min(most) / micro_batch).max(1) * micro_batch
+}
+
+/// The configuration and structure of a size.
+fn from_dial(recipe: &Recipe) -> Result<(Value, Structure), Error> {
+    let wanted = Wanted {
+        kind: recipe.model.structure,
+        active: recipe.model.active.unwrap_or_default(),
+        vocabulary: data::shards::Shards::open(&recipe.data.join("shards"))?.vocabulary,
+        context: recipe.model.context.unwrap_or(1024),
+        given: recipe.model.config.clone(),
+    };
+    wanted.config().map_err(|e| recipe.problem(e.to_string()))
 }
 
 /// The configuration and structure of a checkpoint whose tensors are all there.
