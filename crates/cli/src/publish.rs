@@ -8,7 +8,8 @@ use farthing::publish::{PublishOptions, publish};
 use farthing::{Error, LoadOptions};
 use kernels::{Format, Pool};
 use model::Checkpoint;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::arguments::ModelArgument;
 use crate::quantize::mix;
@@ -17,13 +18,14 @@ use crate::{Failure, Outcome, fetch};
 
 /// Write a directory that is ready for a hub: weights, GGUF files, tokenizer, model card, checksums
 ///
-/// MODEL is a Hugging Face directory. The card is made of the facts in a JSON file and of what the files themselves tell. The directory is there whole or
-/// not at all.
+/// MODEL is a Hugging Face directory. The card is made of what `farthing train` left beside it, of the facts in a JSON file, which hold over that, and of what
+/// the files themselves tell. The directory is there whole or not at all.
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:
   farthing publish models/seed-5.7m --card facts.json --out seed --gguf Q8_0
-  farthing publish run/checkpoint --card facts.json --out pocket --weights F32 --gguf Q8_0 --gguf Q4_K_M
+  farthing publish pocket/model --out pocket-hub                    what farthing train made: sources, recipe, hours and loss are known
+  farthing publish pocket/model --card licence.json --out pocket-hub --weights F32 --gguf Q8_0 --gguf Q4_K_M
 
 docs/QUANTIZE.md says what the facts may be.")]
 pub struct Arguments {
@@ -32,9 +34,9 @@ pub struct Arguments {
     /// The directory to write
     #[arg(long, short, value_name = "DIRECTORY")]
     out: PathBuf,
-    /// Facts of the model card: a JSON file
+    /// Facts of the model card: a JSON file [default: those of the training, in the run.json beside MODEL]
     #[arg(long, value_name = "FILE")]
-    card: PathBuf,
+    card: Option<PathBuf>,
     /// Format of the safetensors: F32, BF16, F16 or FP8
     #[arg(long, value_name = "FORMAT", default_value = "BF16", value_parser = weights)]
     weights: Format,
@@ -58,10 +60,90 @@ fn weights(name: &str) -> Result<Format, String> {
     found.ok_or_else(|| "give F32, BF16, F16 or FP8".to_string())
 }
 
-fn facts(path: &Path) -> Result<ModelCard, Failure> {
-    let text = terminal::read_text_file(path)?;
-    serde_json::from_str(&text)
-        .map_err(|e| Failure::failed(format!("{}: not the facts of a card: {e}", path.display())))
+/// What `run.json` of a training says that matters here.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Run {
+    finished: bool,
+    card: Option<Value>,
+}
+
+/// Bytes of a `run.json`: a recipe has a MiB at most.
+const RUN_BYTES_MAX: u64 = 16 << 20;
+
+/// The facts that the training of a model left beside its directory, and where; `None` where there are none.
+fn facts_of_training(model: &Path) -> Result<Option<(PathBuf, Run)>, Failure> {
+    let model = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
+    let Some(file) = model.parent().map(|parent| parent.join("run.json")).filter(|file| file.is_file()) else {
+        return Ok(None);
+    };
+    let bytes = model::tensors::read_bounded(&file, RUN_BYTES_MAX)?;
+    let run: Run = parsed(serde_json::from_slice(&bytes), &file)?;
+    let card: Option<ModelCard> =
+        run.card.clone().map(|card| parsed(serde_json::from_value(card), &file)).transpose()?;
+    Ok(card.map(|_| (file, run)))
+}
+
+fn parsed<T>(facts: serde_json::Result<T>, file: &Path) -> Result<T, Failure> {
+    facts.map_err(|e| Failure::failed(format!("{}: not the facts of a card: {e}", file.display())))
+}
+
+/// Objects are joined key by key; of anything else the second holds.
+fn joined(first: Value, second: Value) -> Value {
+    match (first, second) {
+        (Value::Object(mut first), Value::Object(second)) => {
+            for (key, value) in second {
+                let before = first.remove(&key).unwrap_or_default();
+                first.insert(key, joined(before, value));
+            }
+            Value::Object(first)
+        }
+        (_, second) => second,
+    }
+}
+
+/// The facts of the card: those of the training, and over them those that a person gives.
+fn facts(a: &Arguments, model: &Path) -> Result<ModelCard, Failure> {
+    let note = |text: String| {
+        if !a.quiet {
+            terminal::note(&text);
+        }
+    };
+    let trained = match facts_of_training(model)? {
+        Some((file, Run { finished: true, card })) => {
+            note(format!("facts of the card are in {}", file.display()));
+            card
+        }
+        Some((file, _)) if a.card.is_none() => {
+            let problem = "the training has not ended, so what it says is not of this model; go on with `farthing train`, or give facts with --card";
+            return Err(Failure::failed(format!("{}: {problem}", file.display())));
+        }
+        Some((file, _)) => {
+            note(format!("{}: not taken, since the training has not ended", file.display()));
+            None
+        }
+        None => None,
+    };
+    let card = match (trained, &a.card) {
+        (trained, Some(file)) => {
+            let own: Value = parsed(serde_json::from_str(&terminal::read_text_file(file)?), file)?;
+            parsed(serde_json::from_value(trained.map_or(own.clone(), |trained| joined(trained, own))), file)?
+        }
+        (Some(trained), None) => parsed(serde_json::from_value(trained), model)?,
+        (None, None) => {
+            return Err(Failure::usage(
+                "give the facts of the card with --card: no run.json of a training is beside the model",
+            ));
+        }
+    };
+    let card: ModelCard = card;
+    if card.license.is_empty() {
+        note(
+            "the card has no licence of the model: give it with --card, a file such as {\"license\": \"apache-2.0\"}"
+                .to_string(),
+        );
+    }
+    Ok(card)
 }
 
 /// Goes on until ctrl-c.
@@ -74,8 +156,8 @@ impl Progress for Interruptible {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let card = facts(&a.card)?;
     let path = fetch::find(&a.model, &LoadOptions::default(), a.quiet)?;
+    let card = facts(&a, &path)?;
     let checkpoint = Checkpoint::open(&path)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pool = Pool::new(a.threads.map_or(cores, usize::from));

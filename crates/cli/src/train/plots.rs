@@ -123,7 +123,11 @@ pub fn draw(plot: &Plot) -> String {
             }
         }
         if plot.lines.iter().filter(|line| !line.label.is_empty()).count() > 1 {
-            chart.configure_series_labels().position(SeriesLabelPosition::UpperRight).draw()?;
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::UpperRight)
+                .background_style(WHITE.mix(0.8))
+                .draw()?;
         }
         root.present()?;
         Ok(())

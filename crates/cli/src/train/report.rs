@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plots::{self, Plot};
 use super::run::Run;
-use super::series::{Series, Step};
+use super::series::{Series, Step, smooth};
 use crate::Failure;
 use crate::terminal::harmless;
 
@@ -173,7 +173,7 @@ fn plots_of(history: &History, run: &Run) -> Vec<Plot> {
             // A legend of many layers would hide the lines.
             let label =
                 if count <= 4 || i == 0 || i + 1 == count { format!("layer {}", layer(i)) } else { String::new() };
-            plot.line(&label, plots::shade(i, count), points)
+            plot.line(&label, plots::shade(i, count), smooth(&points))
         });
         all.push(plot);
     }
