@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use rustix::termios::OptionalActions;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use unicode_width::UnicodeWidthChar;
@@ -122,6 +122,11 @@ pub fn piped_line() -> Result<Option<String>, Failure> {
 /// ends it.
 pub fn catch_interrupts() {
     catch(&[SIGINT, SIGTERM, SIGHUP]);
+}
+
+/// SIGUSR1, as ctrl-c: launchers of several processes hand it on to all, and batch systems send it ahead of the end of their time.
+pub fn catch_signals_of_launchers() {
+    catch(&[SIGUSR1]);
 }
 
 /// As `catch_interrupts` for a conversation, which waits for a person between answers: SIGTERM and SIGHUP end the program

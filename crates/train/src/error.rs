@@ -68,6 +68,32 @@ pub enum Error {
         /// The newest state on disk, or that there is none.
         last: String,
     },
+    /// What went wrong on another rank.
+    #[error("rank {rank}: {message}")]
+    Rank {
+        /// The rank.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
+    /// Ranks that would not take the same steps.
+    #[error(
+        "{what}: {own}, where rank 0 has {first}; give all ranks the same program, recipe, data and states, in directories that all of them see"
+    )]
+    Unlike {
+        /// What differs.
+        what: &'static str,
+        /// This rank's.
+        own: String,
+        /// Rank 0's.
+        first: String,
+    },
+    /// A library of MPI that cannot be used.
+    #[error("MPI gives no threads beside its own ({library}); build it with thread support, or leave the launcher out")]
+    Mpi {
+        /// What the library says of itself.
+        library: String,
+    },
     /// Somebody wanted it to stop.
     #[error("stopped; the same command goes on from here")]
     Stopped,

@@ -16,12 +16,15 @@ mod head;
 mod linear;
 pub mod log;
 mod memory;
+#[cfg(feature = "mpi")]
+mod mpi;
 pub mod network;
 mod norm;
 pub mod optimizer;
 mod parameters;
 mod pass;
 mod random;
+pub mod ranks;
 pub mod recipe;
 pub mod samples;
 pub mod schedule;
@@ -36,6 +39,8 @@ pub use batch::{Batch, NO_TARGET};
 pub use error::Error;
 pub use feed_forward::{Balance, Load};
 pub use memory::Memory;
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
 pub use network::{Network, Outcome, Settings};
 pub use optimizer::clip;
 pub use parameters::{Parameter, Parameters, Role};

@@ -1,6 +1,7 @@
 //! A training: from a recipe to a model, step by step, resumable to the bit.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::feed_forward::{Load, move_bias};
 use crate::network::Outcome;
 use crate::optimizer::{self, Optimizer};
 use crate::pass::Values;
+use crate::ranks::{self, Alone, Communicator};
 use crate::samples::Sample;
 use crate::schedule::Schedule;
 use crate::setup::{Setup, distances};
@@ -106,6 +108,7 @@ pub struct Trainer {
     step: u64,
     seconds: f64,
     directory: PathBuf,
+    ranks: Rc<dyn Communicator>,
 }
 
 /// Whether a training may go on by this schedule: by its own, or by another with the same rate where it is.
@@ -165,7 +168,55 @@ impl Trainer {
         let gradients = network.parameters.zeros();
         let (step, place, tokens, seconds) = state.map_or((0, 0, 0, 0.0), |s| (s.step, s.place, s.tokens, s.seconds));
         let directory = directory.to_path_buf();
-        Ok(Trainer { setup, pool, weights, gradients, optimizer, schedule, place, tokens, step, seconds, directory })
+        let ranks = Rc::new(Alone);
+        let trainer = Trainer {
+            setup,
+            pool,
+            weights,
+            gradients,
+            optimizer,
+            schedule,
+            place,
+            tokens,
+            step,
+            seconds,
+            directory,
+            ranks,
+        };
+        Ok(trainer)
+    }
+
+    /// Take steps together with other ranks from here on. Rank 0 writes; all have read the same state.
+    ///
+    /// # Errors
+    /// Ranks of another training or at another step; more ranks than micro-batches in a step.
+    pub fn join(&mut self, ranks: Rc<dyn Communicator>) -> Result<(), Error> {
+        let Setup { recipe, batch, .. } = &self.setup;
+        let micro_batches = batch.div_ceil(recipe.train.micro_batch());
+        if (ranks.size() as u64) > micro_batches {
+            let problem = format!(
+                "a step of [train] batch = {batch} has {micro_batches} micro-batches of {}, fewer than {} ranks: raise batch, lower micro_batch, or start fewer",
+                recipe.train.micro_batch(),
+                ranks.size()
+            );
+            return Err(recipe.problem(problem));
+        }
+        self.ranks = ranks;
+        self.alike()
+    }
+
+    /// Whether all ranks have the same weights of the same training, to the bit.
+    fn alike(&self) -> Result<(), Error> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut hasher = blake3::Hasher::new();
+        for weights in &self.weights {
+            hasher.update(&checkpoint::bytes(weights));
+        }
+        let (training, weights) = (&self.setup.identity[..16], hasher.finalize().to_hex());
+        let text = format!("training {training}, step {}, weights {}", self.step, &weights[..16]);
+        ranks::same(&*self.ranks, &text, "this rank is at another place")
     }
 
     /// Tokens seen.
@@ -211,10 +262,11 @@ impl Trainer {
             if let Some(evaluation) = due.then(|| self.evaluate()).transpose()?.flatten() {
                 observer.evaluated(&evaluation);
             }
-            if let Some(samples) = due.then(|| self.samples()).filter(|samples| !samples.texts.is_empty()) {
+            let samples = (due && self.ranks.rank() == 0).then(|| self.samples());
+            if let Some(samples) = samples.filter(|samples| !samples.texts.is_empty()) {
                 observer.sampled(&samples);
             }
-            if saved.elapsed() >= minutes || self.tokens >= wanted {
+            if ranks::decide(&*self.ranks, saved.elapsed() >= minutes) || self.tokens >= wanted {
                 observer.saved(&self.save()?);
                 saved = Instant::now();
             }
@@ -228,22 +280,14 @@ impl Trainer {
     /// Shards that cannot be read; a loss or gradient that is no number, and then nothing has changed; `Stopped`, likewise.
     pub fn step(&mut self, stop: &AtomicBool) -> Result<Step, Error> {
         let started = Instant::now();
-        let (batches, place) = self.setup.batches(self.place)?;
+        let computed = self.compute(stop);
+        let (batches, place, mut outcome) = ranks::agree(&*self.ranks, computed)?;
+        ranks::sum(&*self.ranks, &mut self.gradients);
+        ranks::sum_outcome(&*self.ranks, &mut outcome);
         let tokens: u64 = batches.iter().map(|b| b.tokens.len() as u64).sum();
-        let Setup { network, settings, recipe, .. } = &self.setup;
-        let weight = 1.0 / batches.iter().map(Batch::wanted).sum::<usize>().max(1) as f32;
-        self.gradients.iter_mut().for_each(|g| g.fill(0.0));
-        let mut outcome = Outcome::default();
-        for batch in &batches {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopped);
-            }
-            let numbers = (&self.weights, &mut self.gradients);
-            outcome.add(&network.train(&self.pool, settings, numbers, batch, weight));
-        }
-        let norm = optimizer::clip(&self.pool, &mut self.gradients, recipe.train.clip);
+        let norm = optimizer::clip(&self.pool, &mut self.gradients, self.setup.recipe.train.clip);
         let loss = outcome.loss / outcome.targets.max(1) as f64;
-        self.finite(loss, norm, place)?;
+        ranks::agree(&*self.ranks, self.finite(loss, norm, place))?;
 
         let optimizing = Instant::now();
         // The rate in the middle of the step: both the first and the last one move.
@@ -280,6 +324,23 @@ impl Trainer {
         })
     }
 
+    /// The step's micro-batches, the place behind them, and what this rank's share of them came to; its gradients are in `gradients`.
+    fn compute(&mut self, stop: &AtomicBool) -> Result<(Vec<Batch>, u64, Outcome), Error> {
+        let (batches, place) = self.setup.batches(self.place)?;
+        let Setup { network, settings, .. } = &self.setup;
+        let weight = 1.0 / batches.iter().map(Batch::wanted).sum::<usize>().max(1) as f32;
+        self.gradients.iter_mut().for_each(|g| g.fill(0.0));
+        let mut outcome = Outcome::default();
+        for batch in &batches[ranks::share(&*self.ranks, batches.len())] {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            let numbers = (&self.weights, &mut self.gradients);
+            outcome.add(&network.train(&self.pool, settings, numbers, batch, weight));
+        }
+        Ok((batches, place, outcome))
+    }
+
     /// Whether loss and gradients are numbers, and the loss is one of a training.
     fn finite(&self, loss: f64, norm: f64, next: u64) -> Result<(), Error> {
         // A model that knows nothing has the logarithm of the vocabulary; far above it, it is sure of what is wrong.
@@ -312,9 +373,26 @@ impl Trainer {
     /// # Errors
     /// Shards that cannot be read.
     pub fn evaluate(&mut self) -> Result<Option<Evaluation>, Error> {
+        if self.setup.held_out.is_none() {
+            return Ok(None);
+        }
+        let measured = self.measure_held_out();
+        let (bytes, mut outcome) = ranks::agree(&*self.ranks, measured)?;
+        ranks::sum_outcome(&*self.ranks, &mut outcome);
+        let bits = outcome.loss / std::f64::consts::LN_2;
+        Ok(Some(Evaluation {
+            tokens: self.tokens,
+            loss: outcome.loss / outcome.targets.max(1) as f64,
+            bits_per_byte: bits / bytes.max(1) as f64,
+        }))
+    }
+
+    /// Bytes of the held-out text, and what this rank's micro-batches of it came to: every so many ranks, one.
+    fn measure_held_out(&mut self) -> Result<(u64, Outcome), Error> {
         let Setup { network, held_out, settings, recipe, token_bytes, .. } = &mut self.setup;
-        let Some(corpus) = held_out else { return Ok(None) };
         let (mut place, mut tokens, mut bytes, mut outcome) = (0, 0, 0u64, Outcome::default());
+        let Some(corpus) = held_out else { return Ok((bytes, outcome)) };
+        let mut turns = (0..self.ranks.size()).cycle();
         while place < corpus.pieces() && tokens < recipe.evaluate.tokens {
             let room = recipe.train.micro_batch() as usize;
             let (mut batch, next) = corpus.batch(place, room)?;
@@ -327,14 +405,11 @@ impl Trainer {
             place = next;
             tokens += end as u64;
             bytes += text_bytes(token_bytes, &batch);
-            outcome.add(&network.loss(&self.pool, settings, &self.weights, &batch));
+            if turns.next() == Some(self.ranks.rank()) {
+                outcome.add(&network.loss(&self.pool, settings, &self.weights, &batch));
+            }
         }
-        let bits = outcome.loss / std::f64::consts::LN_2;
-        Ok(Some(Evaluation {
-            tokens: self.tokens,
-            loss: outcome.loss / outcome.targets.max(1) as f64,
-            bits_per_byte: bits / bytes.max(1) as f64,
-        }))
+        Ok((bytes, outcome))
     }
 
     /// Continue the prompts as the weights are.
@@ -348,8 +423,14 @@ impl Trainer {
     /// Write a state from which the training goes on to the bit.
     ///
     /// # Errors
-    /// Where the system refuses; earlier states stay.
+    /// Where the system refuses; earlier states stay. Ranks whose weights are no longer the same.
     pub fn save(&mut self) -> Result<PathBuf, Error> {
+        self.alike()?;
+        let saved = if self.ranks.rank() == 0 { self.write_state() } else { Ok(self.directory.join("states")) };
+        ranks::agree(&*self.ranks, saved)
+    }
+
+    fn write_state(&mut self) -> Result<PathBuf, Error> {
         let state = State::new(&self.setup.identity, self.schedule, (self.step, self.place), self.tokens, self.seconds);
         let numbers = Numbers {
             weights: std::mem::take(&mut self.weights),
@@ -369,11 +450,15 @@ impl Trainer {
     /// Where the system refuses; what was there before stays then.
     pub fn export(&self, format: export::Format) -> Result<PathBuf, Error> {
         let out = self.directory.join("model");
+        let written = if self.ranks.rank() == 0 { self.write_model(format, &out) } else { Ok(()) };
+        ranks::agree(&*self.ranks, written.map(|()| out))
+    }
+
+    fn write_model(&self, format: export::Format, out: &Path) -> Result<(), Error> {
         let tokenizer = self.setup.recipe.data.join("tokenizer");
         let Setup { network, config, from, .. } = &self.setup;
         let template = from.as_ref().map(export::template_of).transpose()?.flatten();
         let model = export::Model { network, weights: &self.weights, config, tokenizer: &tokenizer, template };
-        export::write(&model, format, &out)?;
-        Ok(out)
+        export::write(&model, format, out)
     }
 }

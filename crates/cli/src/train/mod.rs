@@ -2,22 +2,26 @@
 
 mod curve;
 mod plots;
+mod ranks;
 mod report;
 mod run;
 mod series;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::train::events::Events;
 use ::train::log::Log;
-use ::train::{Evaluation, Measured, Observer, Recipe, Samples, Setup, Step, Trainer};
+use ::train::ranks::Communicator;
+use ::train::{Evaluation, Observer, Recipe, Samples, Setup, Step, Trainer};
 use clap::Args;
 use curve::Curve;
 use data::lock::{Lock, Worker};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::Pool;
+use ranks::{Silent, Together};
 use run::Run;
 use serde_json::{Value, json};
 
@@ -36,7 +40,7 @@ Examples:
   farthing train recipe.toml --replay     how the loss went, while it runs or later
   farthing chat NAME/model                talk to what came out
 
-docs/TRAIN.md has the recipe's format.")]
+docs/TRAIN.md has the recipe's format, docs/SCALE.md how several machines train together.")]
 pub struct Arguments {
     /// The recipe
     #[arg(value_name = "RECIPE")]
@@ -50,7 +54,7 @@ pub struct Arguments {
     /// Show how the loss of this training went so far and write its report.html, from its log alone
     #[arg(long, conflicts_with_all = ["plan", "json"])]
     replay: bool,
-    /// Power of the machine under load, for the cost of electricity
+    /// Power of a machine under load, for the cost of electricity
     #[arg(long, value_name = "W", value_parser = terminal::number)]
     watts: Option<f32>,
     /// Price of a kilowatt-hour, in any currency
@@ -75,49 +79,91 @@ impl Arguments {
 }
 
 pub fn run(a: Arguments) -> Outcome {
-    let recipe = Recipe::read(&a.recipe)?;
     if a.replay {
+        let recipe = Recipe::read(&a.recipe)?;
         return replay(&recipe, &a.out.clone().unwrap_or_else(|| PathBuf::from(&recipe.name)));
     }
-    let mut setup = Setup::new(recipe)?;
+    ranks::together(|ranks| train(&a, ranks))
+}
+
+/// What a recipe comes to here, the threads, the directory, and the lock on it, which is held as long as this is.
+fn prepare(a: &Arguments, first: bool) -> Result<(Setup, Pool, PathBuf, Option<Lock>), Failure> {
+    let setup = Setup::new(Recipe::read(&a.recipe)?)?;
     let pool = Pool::new(a.threads());
     let out = a.out.clone().unwrap_or_else(|| PathBuf::from(&setup.recipe.name));
     let alone = Worker { identity: &setup.recipe.name, rank: 0, world: 1 };
-    // Held until this returns.
-    let _lock = if a.plan { None } else { Some(Lock::take(&out, alone)?) };
-    let measured = setup.measure(&pool)?;
-    let plan = plan(&a, &setup, measured);
-    if a.plan {
+    let lock = if a.plan || !first { None } else { Some(Lock::take(&out, alone)?) };
+    Ok((setup, pool, out, lock))
+}
+
+fn train(a: &Arguments, ranks: &Rc<dyn Communicator>) -> Outcome {
+    let first = ranks.rank() == 0;
+    let (mut setup, pool, out, _lock) = ranks::agree(&**ranks, prepare(a, first))?;
+    let available = model::plan::available().map(|bytes| bytes / ranks.local_size() as u64);
+    let measured = ranks::agree(&**ranks, setup.measure_within(&pool, available).map_err(Failure::from))?;
+    let together = Together::new(&**ranks, measured, setup.network.parameters.numbers());
+    let plan = plan(a, &setup, &together);
+    if a.plan && first {
         return put(&if a.json { format!("{plan}\n") } else { format!("{}\n", lines(&plan).join("\n")) });
     }
-    if !a.quiet {
+    if a.plan {
+        return Ok(());
+    }
+    if !a.quiet && first {
         lines(&plan).iter().for_each(|line| terminal::note(line));
     }
     terminal::catch_interrupts();
-    let mut view = View::new(&a, &setup, measured.peak_operations_per_second);
-    let mut trainer = Trainer::open(setup, pool, &out, &mut view)?;
-    view.record(&out, Run::new(&a, &trainer, plan, &out))?;
-    let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
-    let result = std::thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                if terminal::interrupt_pending() {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                std::thread::park_timeout(Duration::from_millis(100));
-            }
-        });
-        let result = trainer.run(&stop, &mut view);
-        done.store(true, Ordering::Relaxed);
-        watcher.thread().unpark();
-        result
-    });
+    if ranks.size() > 1 {
+        terminal::catch_signals_of_launchers();
+    }
+    let mut view = View::new(a, &setup, together.measured.peak_operations_per_second);
+    let opened = if first { open(a, setup, pool, plan, &out, &mut view) } else { join(setup, pool, &out) };
+    let mut trainer = ranks::agree(&**ranks, opened)?;
+    trainer.join(Rc::clone(ranks))?;
+    let observer: &mut dyn Observer = if first { &mut view } else { &mut Silent };
+    let result = run_until_stopped(&mut trainer, ranks.size() > 1, observer);
     view.bar.finish_and_clear();
     result.map_err(|error| match error {
         ::train::Error::Stopped => Failure::stopped(error.to_string()),
         error => Failure::from(error),
     })?;
     let model = trainer.export(::train::export::Format::Bf16)?;
+    if first { finish(a, view, &out, &model) } else { Ok(()) }
+}
+
+/// A trainer at its newest state, with the log of what it does.
+fn open(a: &Arguments, setup: Setup, pool: Pool, plan: Value, out: &Path, view: &mut View) -> Result<Trainer, Failure> {
+    let trainer = Trainer::open(setup, pool, out, view)?;
+    view.record(out, Run::new(a, &trainer, plan, out))?;
+    Ok(trainer)
+}
+
+/// A trainer at its newest state, of a rank that writes nothing.
+fn join(setup: Setup, pool: Pool, out: &Path) -> Result<Trainer, Failure> {
+    Ok(Trainer::open(setup, pool, out, &mut Silent)?)
+}
+
+/// Trains until the end or ctrl-c. A launcher may hand on several signals for one: with it, a second one ends nothing.
+fn run_until_stopped(trainer: &mut Trainer, launched: bool, observer: &mut dyn Observer) -> Result<(), ::train::Error> {
+    let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if if launched { terminal::interrupted() } else { terminal::interrupt_pending() } {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+        let result = trainer.run(&stop, observer);
+        done.store(true, Ordering::Relaxed);
+        watcher.thread().unpark();
+        result
+    })
+}
+
+/// What came out, in `run.json` and for the person or program that waits.
+fn finish(a: &Arguments, mut view: View, out: &Path, model: &Path) -> Outcome {
     let run = view.finish()?;
     if a.json {
         return put(&format!("{}\n", serde_json::to_value(run).expect("a run is JSON")));
@@ -149,9 +195,12 @@ fn replay(recipe: &Recipe, out: &Path) -> Outcome {
 }
 
 /// What a recipe comes to.
-fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
-    let hours = setup.recipe.train.tokens as f64 / measured.tokens_per_second / 3600.0;
-    let kilowatt_hours = a.watts.map(|watts| f64::from(watts) * hours / 1000.0);
+fn plan(a: &Arguments, setup: &Setup, together: &Together) -> Value {
+    let measured = together.measured;
+    let steps = setup.recipe.train.tokens.div_ceil(setup.batch);
+    let computing = setup.recipe.train.tokens as f64 / measured.tokens_per_second;
+    let hours = (computing + steps as f64 * together.exchange_seconds) / 3600.0;
+    let kilowatt_hours = a.watts.map(|watts| f64::from(watts) * together.machines as f64 * hours / 1000.0);
     let cost = kilowatt_hours.zip(a.electricity).map(|(energy, price)| energy * f64::from(price));
     let structure = &setup.network.structure;
     let parameters = structure.parameters();
@@ -174,7 +223,8 @@ fn plan(a: &Arguments, setup: &Setup, measured: Measured) -> Value {
         "tokens": setup.recipe.train.tokens,
         "epochs": setup.recipe.train.tokens as f64 / setup.corpus.tokens() as f64,
         "batch_tokens": setup.batch,
-        "steps": setup.recipe.train.tokens.div_ceil(setup.batch),
+        "steps": steps,
+        "ranks": together.plan(),
         "rate": setup.rate,
         "precision": format!("{:?}", setup.settings.precision).to_lowercase(),
         "recompute": setup.settings.recompute,
@@ -228,6 +278,7 @@ fn lines(plan: &Value) -> Vec<String> {
         n("rate"),
         plan["precision"].as_str().unwrap_or("")
     ));
+    lines.extend(ranks::line(plan));
     lines.push(memory(plan));
     let energy = match (plan["kilowatt_hours"].as_f64(), plan["electricity_cost"].as_f64()) {
         (Some(energy), Some(cost)) => format!(", {energy:.2} kWh, {cost:.2} for electricity"),
