@@ -143,7 +143,9 @@ impl ModelCard {
             section(&mut out, "Training", training.lines().into_iter());
         }
         if let Some(recipe) = &self.recipe {
-            let fence = if recipe.contains("```") { "````" } else { "```" };
+            // Longer than any fence within.
+            let longest = recipe.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+            let fence = "`".repeat(3.max(longest + 1));
             let _ = write!(out, "\nThe recipe:\n\n{fence}toml\n{}\n{fence}\n", recipe.trim_end());
         }
         let rows = self.results.iter().map(|r| {
@@ -234,5 +236,16 @@ mod tests {
         assert!(text.contains("| model.safetensors | 7 | BF16 |") && text.contains("- It knows little."));
         assert!(!text.contains("Results") && !text.contains("recipe") && !text.contains("cost"));
         assert!(serde_json::from_str::<ModelCard>(r#"{"licence": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_recipe_does_not_end_its_own_fence() {
+        let card = |recipe: &str| {
+            let card = ModelCard { recipe: Some(recipe.to_string()), ..ModelCard::default() };
+            card.render(&CardFiles::default())
+        };
+        assert!(card("a = 1").contains("\n```toml\na = 1\n```\n"));
+        let hostile = "````\n# Limits: none\n```\n";
+        assert!(card(hostile).contains("\n`````toml\n````\n# Limits: none\n```\n`````\n"), "{}", card(hostile));
     }
 }

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
+use kernels::Format;
 use model::CheckpointError;
 use model::gguf;
+use model::mmap::Mapping;
 use model::tensors::{Tensors, read_bounded};
 
 use crate::error::ConvertError;
@@ -17,19 +20,32 @@ const BYTES_MAX: u64 = 1 << 30;
 /// # Errors
 /// A file that is neither, is cut off or contradicts itself.
 pub fn read_importance(path: &Path) -> Result<BTreeMap<String, Vec<f32>>, ConvertError> {
-    let bytes = read_bounded(path, BYTES_MAX)?;
-    if bytes.starts_with(b"GGUF") { from_gguf(path) } else { from_older(path, &bytes) }
+    importance_of(path, read_bounded(path, BYTES_MAX)?)
 }
 
-fn from_gguf(path: &Path) -> Result<BTreeMap<String, Vec<f32>>, ConvertError> {
+/// As [`read_importance`], of the bytes of a file with this name.
+///
+/// # Errors
+/// As [`read_importance`].
+pub fn importance_of(path: &Path, bytes: Vec<u8>) -> Result<BTreeMap<String, Vec<f32>>, ConvertError> {
+    if bytes.starts_with(b"GGUF") { from_gguf(path, bytes) } else { from_older(path, &bytes) }
+}
+
+fn from_gguf(path: &Path, bytes: Vec<u8>) -> Result<BTreeMap<String, Vec<f32>>, ConvertError> {
     let mut tensors = Tensors::default();
-    let metadata = gguf::read(path, &mut tensors)?;
+    let mapping = Arc::new(Mapping::held(&path.to_string_lossy(), bytes));
+    let metadata = gguf::read_mapped(&mapping, &mut tensors)?;
     if metadata.values.get("general.type").and_then(gguf::Value::text) != Some("imatrix") {
         let what = "general.type is not imatrix: this is no importance matrix";
         return Err(CheckpointError::damaged(path, what).into());
     }
     let numbers = |name: &str| -> Result<Vec<f32>, ConvertError> {
         let weight = tensors.rows(name)?;
+        // Sums are f32; blocks of a few bits would be many times the file in memory.
+        if weight.format != Format::F32 {
+            let what = format!("tensor {name} is stored in {}; sums and counts are F32", weight.format.name());
+            return Err(CheckpointError::damaged(path, what).into());
+        }
         let mut out = vec![0f32; weight.rows * weight.cols];
         let rows = out.chunks_mut(weight.cols.max(1)).enumerate();
         rows.for_each(|(row, out)| weight.matrix().decode_row(row, out));
@@ -104,5 +120,26 @@ mod tests {
         for bytes in [&[0xff; 40][..], b"some text, longer than a few bytes"] {
             assert!(from_older(path, bytes).is_err());
         }
+    }
+    #[test]
+    fn sums_are_divided_by_counts_and_are_f32() {
+        let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/importance/sums.gguf");
+        let (path, bytes) = (Path::new("x.gguf"), std::fs::read(seed).unwrap());
+        let expected = [
+            ("blk.0.ffn_down_exps.weight", vec![0.5, 1.0, 1.0, 1.0]),
+            ("blk.0.ffn_up.weight", vec![0.5, 1.0, 1.5, 2.0]),
+        ];
+        let expected = BTreeMap::from(expected.map(|(name, columns)| (name.to_string(), columns)));
+        assert_eq!(importance_of(path, bytes.clone()).unwrap(), expected);
+        // The type behind the first tensor's name, number of dimensions and two sizes: F16 in the place of F32.
+        let name = b"blk.0.ffn_up.weight.in_sum2";
+        let at = bytes.windows(name.len()).position(|part| part == name).unwrap() + name.len() + 4 + 16;
+        let mut halves = bytes;
+        halves[at] = 1;
+        let error = importance_of(path, halves).unwrap_err().to_string();
+        assert!(
+            error.contains("tensor blk.0.ffn_up.weight.in_sum2 is stored in F16; sums and counts are F32"),
+            "{error}"
+        );
     }
 }

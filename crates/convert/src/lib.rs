@@ -17,7 +17,7 @@ pub use card::{CardData, CardFiles, CardResult, CardTraining, ModelCard};
 pub use encode::Progress;
 pub use error::ConvertError;
 pub use gguf_file::{Written, write_gguf};
-pub use importance::read_importance;
+pub use importance::{importance_of, read_importance};
 pub use mix::{MIXES, Mix, ModelFacts};
 pub use plan::{GgufPlan, Planned};
 pub use safetensors_file::write_safetensors;

@@ -341,7 +341,7 @@ fn prompts_are_of_held_out_text_or_fit_the_context() {
     let pieces: Vec<Vec<u32>> = (0..corpus.pieces()).map(|place| corpus.batch(place, 1).unwrap().0.tokens).collect();
     let trainer = Trainer::open(setup, kernels::Pool::new(1), folder.path(), &mut Notes::default()).unwrap();
     let samples = trainer.samples().texts;
-    assert_eq!(samples.len(), 3);
+    assert!(samples.len() == 3 && samples[0] != samples[1] && samples[1] != samples[2]);
     let file = tiny::dataset().join("tokenizer/tokenizer.json");
     let tokenizer = data::tokenizer::Tokenizer::open(&file, &Default::default()).unwrap();
     let text = |tokens: &[u32]| -> Vec<u8> { tokens.iter().flat_map(|&t| tokenizer.bytes(t).to_vec()).collect() };

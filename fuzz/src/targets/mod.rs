@@ -1,8 +1,10 @@
 //! The fuzz targets: each takes any bytes, and panics where something is wrong.
 
+mod card;
 mod config;
 mod framing;
 mod gguf;
+mod importance;
 mod index;
 mod parquet;
 mod readers;
@@ -15,10 +17,12 @@ mod unit;
 mod vocabulary;
 
 /// The targets by name. Each has a folder of that name in `seeds`, and in `findings` once an input broke it.
-pub const TARGETS: [(&str, fn(&[u8])); 13] = [
+pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+    ("card", card::run),
     ("config", config::run),
     ("framing", framing::run),
     ("gguf", gguf::run),
+    ("importance", importance::run),
     ("index", index::run),
     ("parquet", parquet::run),
     ("readers", readers::run),

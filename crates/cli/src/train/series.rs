@@ -196,6 +196,10 @@ mod tests {
             let points = series.of(Step::LOSS);
             assert!(points.len() <= POINTS_MAX && points.len() as u64 >= steps.min(400), "{steps}: {}", points.len());
             assert_eq!((series.last(), points.last().unwrap().0), ((steps, 10 * steps), 10.0 * steps as f64));
+            // All but the last are of as many steps.
+            let gaps = points.windows(2).map(|pair| pair[1].0 - pair[0].0);
+            let gaps: Vec<f64> = gaps.take(points.len().saturating_sub(2)).collect();
+            assert!(gaps.iter().all(|&gap| gap == points[0].0), "{steps}: {gaps:?}");
             // Each is the mean of the steps up to its own.
             let mut before = 0.0;
             for (tokens, loss) in points {

@@ -84,3 +84,108 @@ fn what_is_wrong_is_said_and_nothing_is_left() {
     assert_eq!(std::fs::read(out).unwrap(), b"mine");
     assert!(files(&scratch.0).iter().all(|name| !name.ends_with(".part")), "{:?}", files(&scratch.0));
 }
+
+/// A command that is stopped as soon as a part of what it writes is there.
+fn stopped(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+    let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !files(folder).iter().any(|name| name.ends_with(".part")) {
+        assert!(child.try_wait().unwrap().is_none(), "over before it was stopped");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn ctrl_c_leaves_what_was_there() {
+    let scratch = Scratch::new("quantize-stopped");
+    let (model, out, hub) = (bundled(), scratch.0.join("out.gguf"), scratch.0.join("hub"));
+    let [model, out, hub] = [&model, &out, &hub].map(|path| path.to_str().unwrap());
+    std::fs::write(out, "mine").unwrap();
+    let output = stopped(&scratch.0, &["quantize", model, "--to", "Q2_K", "-o", out, "--replace", "--threads", "1"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped") && said.contains("out.gguf") && output.stdout.is_empty(), "{said}");
+    assert_eq!(std::fs::read(out).unwrap(), b"mine");
+    assert_eq!(files(&scratch.0), ["out.gguf"]);
+
+    let facts = scratch.0.join("facts.json");
+    std::fs::write(&facts, "{}").unwrap();
+    let facts = facts.to_str().unwrap();
+    let args = ["publish", model, "--card", facts, "--out", hub, "--gguf", "Q2_K", "--threads", "1"];
+    let output = stopped(&scratch.0, &args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped; nothing is left of ") && output.stdout.is_empty(), "{said}");
+    assert_eq!(files(&scratch.0), ["facts.json", "out.gguf"]);
+}
+
+/// At several sizes: within the header, within the tensors, in the last bytes; a write beyond the limit is an error where the signal is ignored.
+#[test]
+fn a_full_disk_leaves_what_was_there() {
+    let scratch = Scratch::new("quantize-full");
+    let (model, out, facts) = (bundled(), scratch.0.join("out.gguf"), scratch.0.join("facts.json"));
+    std::fs::write(&out, "mine").unwrap();
+    std::fs::write(&facts, "{}").unwrap();
+    let [model, path, facts] = [&model, &out, &facts].map(|path| path.to_str().unwrap());
+    let hub = scratch.0.join("hub");
+    let whole = scratch.0.join("whole.gguf");
+    succeed(&["quantize", model, "--to", "Q8_0", "-o", whole.to_str().unwrap(), "-q"], "");
+    let bytes = std::fs::metadata(&whole).unwrap().len();
+    std::fs::remove_file(&whole).unwrap();
+    let quantize = ["quantize", model, "--to", "Q8_0", "-o", path, "--replace"];
+    let publish = ["publish", model, "--card", facts, "--out", hub.to_str().unwrap()];
+    let all = [(&quantize[..], 0), (&quantize, bytes / 2), (&quantize, bytes - 512), (&publish, 1 << 20)];
+    for (args, limit) in all {
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", limit / 512);
+        let output =
+            Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_farthing")]).args(args).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{limit}: {said}");
+        assert!(said.to_lowercase().contains("too large") && output.stdout.is_empty(), "{limit}: {said}");
+        assert_eq!(std::fs::read(&out).unwrap(), b"mine", "{limit}");
+        assert_eq!(files(&scratch.0), ["facts.json", "out.gguf"], "{limit}");
+    }
+}
+
+/// What `--save` writes is the model's tokenizer, from a directory to the byte and from a GGUF file by its results, and data can be made with it.
+#[test]
+fn a_tokenizer_that_was_saved_gives_the_models_tokens() {
+    let scratch = Scratch::new("tokenizer-saved");
+    let (model, file) = (bundled(), scratch.0.join("seed.gguf"));
+    let [model_path, file_path] = [&model, &file].map(|path| path.to_str().unwrap());
+    succeed(&["quantize", model_path, "--to", "Q8_0", "-o", file_path, "-q"], "");
+    let odd = "Lily's 1234 dogs:\n\n  \u{4f60}\u{597d} caf\u{e9} <|user|> {\"a\": [1, 2]}";
+    let ids = |model: &str| succeed(&["tokenize", model, odd, "--ids-only", "--special"], "");
+    for (from, name) in [(model_path, "directory"), (file_path, "file")] {
+        let folder = scratch.0.join(name);
+        let output = run_with(&["tokenize", from, "--save", folder.to_str().unwrap()], "");
+        assert!(output.status.success() && output.stdout.is_empty(), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stderr), format!("the tokenizer is in {}\n", folder.display()));
+        // A model with this tokenizer in the place of its own.
+        let other = scratch.0.join(format!("with-{name}"));
+        std::fs::create_dir(&other).unwrap();
+        for own in ["config.json", "model.safetensors"] {
+            std::fs::copy(model.join(own), other.join(own)).unwrap();
+        }
+        for saved in files(&folder) {
+            std::fs::copy(folder.join(&saved), other.join(&saved)).unwrap();
+        }
+        assert_eq!(ids(other.to_str().unwrap()), ids(model_path), "{name}");
+        let recipe = format!(
+            "name = \"sums\"\n[[sources]]\nname = \"sums\"\ngenerate = \"sums\"\ndocuments = 20\n[tokenizer]\nfile = \"{name}/tokenizer.json\"\n[shards]\n"
+        );
+        let recipe_file = scratch.0.join("data.toml");
+        std::fs::write(&recipe_file, recipe).unwrap();
+        let out = scratch.0.join(format!("sums-{name}"));
+        succeed(&["data", recipe_file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--quiet"], "");
+        assert!(out.join("shards/shards.json").exists(), "{name}");
+    }
+    assert_eq!(
+        std::fs::read(scratch.0.join("directory/tokenizer.json")).unwrap(),
+        std::fs::read(model.join("tokenizer.json")).unwrap()
+    );
+    let said = fail(&["tokenize", model_path, "--save", &format!("{file_path}/x")]);
+    assert!(said.contains("seed.gguf/x"), "{said}");
+}
