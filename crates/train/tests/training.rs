@@ -285,9 +285,9 @@ fn activations_are_computed_again_where_memory_asks_for_it() {
 #[test]
 fn samples_are_what_the_served_model_writes() {
     let folder = tempfile::tempdir().unwrap();
-    let train = "tokens = 12000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"\nrate = 0.02";
+    let train = "tokens = 60000\nbatch = 1024\nmicro_batch = 512\nprecision = \"f32\"\nrate = 0.02";
     let text = |prompts: &str| {
-        let evaluate = format!("{train}\n[evaluate]\nevery = 6000\n{prompts}");
+        let evaluate = format!("{train}\n[evaluate]\nevery = 30000\n{prompts}");
         recipe(folder.path(), MODEL, &evaluate)
     };
     let run = |recipe, place: &str| {
@@ -309,6 +309,10 @@ fn samples_are_what_the_served_model_writes() {
     assert_eq!(counted, notes.evaluations.iter().map(|e| e.tokens).collect::<Vec<_>>());
     assert!(counted.len() >= 2 && notes.samples.last().unwrap().texts == trainer.samples().texts);
 
+    // One of them comes to the end of its document.
+    let ended: Vec<bool> =
+        notes.samples.iter().flat_map(|samples| samples.texts.iter().map(|text| text.ended)).collect();
+    assert!(ended.contains(&true) && ended.contains(&false), "{:?}", notes.samples);
     let served = running::Runner::open(&trainer.export(Format::F32).unwrap());
     for (sample, (mark, plain)) in trainer.samples().texts.iter().zip([(None, "What is 2 + 3?"), (end, "What is")]) {
         let mut tokens: Vec<u32> = begin.into_iter().chain(mark).collect();
