@@ -90,6 +90,17 @@ impl Vectors for Avx512 {
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), v) }
         }
+        fn load_part(self, x: &[f32]) -> __m512 {
+            let x = &x[..x.len().min(16)];
+            // SAFETY: no more than the slice has is read; no alignment is asked for.
+            unsafe { _mm512_maskz_loadu_ps(((1u32 << x.len()) - 1) as u16, x.as_ptr()) }
+        }
+        fn store_part(self, v: __m512, out: &mut [f32]) {
+            let end = out.len().min(16);
+            let out = &mut out[..end];
+            // SAFETY: no more than the slice has is written; no alignment is asked for.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), ((1u32 << out.len()) - 1) as u16, v) }
+        }
         fn load_f32_bytes(self, x: &[u8]) -> __m512 {
             let x = &x[..64];
             // SAFETY: within the slice, whose length was checked; no alignment is asked for.

@@ -96,11 +96,35 @@ impl<'a> Out<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(at), len) }
     }
 
+    /// `R` rows of `N` columns.
+    #[inline(always)]
+    pub(crate) fn tile<const R: usize, const N: usize>(&mut self, row: usize, col: usize) -> OutTile<'_, R, N> {
+        let at = self.check(row, col, N);
+        assert!(R <= self.rows - row);
+        OutTile { ptr: self.ptr.wrapping_add(at), stride: self.stride, lives: PhantomData }
+    }
+
     /// Some of its rows and columns, these and the block's own numbered from the first.
     pub(crate) fn block(&mut self, rows: Range<usize>, columns: Range<usize>) -> Out<'_> {
         assert!(rows.start <= rows.end && rows.end <= self.rows);
         assert!(columns.start <= columns.end && columns.end <= self.columns.len());
         let ptr = self.ptr.wrapping_add(rows.start * self.stride + columns.start);
         Out { ptr, rows: rows.len(), stride: self.stride, columns: 0..columns.len(), lives: PhantomData }
+    }
+}
+
+/// `R` rows of `N` columns of an output: checked once, since each row is a check too many for a small tile.
+pub(crate) struct OutTile<'a, const R: usize, const N: usize> {
+    ptr: *mut f32,
+    stride: usize,
+    lives: PhantomData<&'a mut [f32]>,
+}
+
+impl<const R: usize, const N: usize> OutTile<'_, R, N> {
+    #[inline(always)]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32; N] {
+        assert!(row < R);
+        // SAFETY: all rows are within the part, as `tile` has checked, and this thread's alone.
+        unsafe { &mut *self.ptr.add(row * self.stride).cast::<[f32; N]>() }
     }
 }

@@ -13,8 +13,8 @@ pub(crate) fn sized<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut
     room(buffer, len, T::default())
 }
 
-/// As `sized`, of words from the start of a cache line on.
-pub(crate) fn aligned(buffer: &mut Vec<i32>, len: usize) -> &mut [i32] {
+/// As `sized`, of words of four bytes from the start of a cache line on.
+pub(crate) fn aligned<T: Default + Clone>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     let room = sized(buffer, len + LINE_WORDS);
     let skip = room.as_ptr().align_offset(4 * LINE_WORDS).min(LINE_WORDS);
     &mut room[skip..][..len]

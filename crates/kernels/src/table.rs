@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::attend::Shape;
 use crate::panels::Hints;
-use crate::training::scores::Tile;
+use crate::training::scores::QUERIES;
 use crate::training::{AdamW, Kernel};
 use crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
 
@@ -28,9 +28,8 @@ pub struct Table {
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
     /// See `training::scores`.
-    pub(crate) exponentials: unsafe fn(Tile, &mut [[f32; 2]], &mut [f32], usize),
-    pub(crate) gradients: unsafe fn(Tile, &mut [f32], &[[f32; 2]]),
-    pub(crate) dot: unsafe fn(&[f32], &[f32]) -> f32,
+    pub(crate) turn: unsafe fn(&[f32], usize, &[f32; QUERIES], &mut Out, usize),
+    pub(crate) dots: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     /// See `training::rows`.
     pub(crate) rms_norm_backward: unsafe fn((&[f32], &[f32], f32), &[f32], &mut [f32], &mut [f32]),
     pub(crate) silu_mul_backward: unsafe fn(&mut [f32], &mut [f32], &[f32]),
@@ -68,7 +67,7 @@ macro_rules! kernels {
         use $crate::products::{SCRATCH, ProductScratch};
         use $crate::{Attended, Input, Keys, Matrix, Out, Queries, Rows};
         use $crate::training::{AdamW, kernel};
-        use $crate::training::scores::Tile;
+        use $crate::training::scores::QUERIES;
         use $crate::training::multiply::{Floats, $bf16};
         use std::ops::Range;
         // A function for each block format: one of all formats takes the compiler minutes. Floats are faster within.
@@ -107,11 +106,10 @@ macro_rules! kernels {
             fn sigmoid(x: &mut [f32]) = $crate::elements::sigmoid($isa, x);
             fn softmax(x: &mut [f32]) = $crate::elements::softmax($isa, x);
             fn add_scaled(out: &mut [f32], x: &[f32], a: f32) = $crate::elements::add_scaled($isa, out, x, a);
-            fn exponentials(tile: Tile, state: &mut [[f32; 2]], acc: &mut [f32], value: usize) =
-                $crate::training::scores::exponentials($isa, tile, state, acc, value);
-            fn gradients(tile: Tile, d_weights: &mut [f32], rows: &[[f32; 2]]) =
-                $crate::training::scores::gradients($isa, tile, d_weights, rows);
-            fn dot(a: &[f32], b: &[f32]) -> f32 = $crate::training::scores::dot($isa, a, b);
+            fn turn(x: &[f32], columns: usize, factors: &[f32; QUERIES], out: &mut Out, queries: usize) =
+                $crate::training::scores::turn($isa, x, columns, factors, out, queries);
+            fn dots(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) =
+                $crate::training::scores::dots($isa, a, b, width, out);
             fn rms_norm_backward(x: (&[f32], &[f32], f32), dy: &[f32], dx: &mut [f32], d_weight: &mut [f32]) =
                 $crate::training::rows::norm_backward($isa, x, dy, dx, d_weight);
             fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_hidden: &[f32]) =
@@ -139,9 +137,8 @@ macro_rules! kernels {
             sigmoid,
             softmax,
             add_scaled,
-            exponentials,
-            gradients,
-            dot,
+            turn,
+            dots,
             rms_norm_backward,
             silu_mul_backward,
             cross_entropy,

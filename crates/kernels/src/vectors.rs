@@ -177,6 +177,14 @@ pub trait Vectors: Copy + 'static {
         self.load(&whole)
     }
 
+    /// To all of `out`, which has at most 16 places.
+    #[inline(always)]
+    fn store_part(self, v: Self::F, out: &mut [f32]) {
+        let mut whole = [0f32; 16];
+        self.store(v, &mut whole);
+        out.copy_from_slice(&whole[..out.len()]);
+    }
+
     /// The largest magnitude in both, as their bits are ordered: NaN above all.
     fn largest(self, a: Self::F, b: Self::F) -> f32;
     /// To the nearest integers within -127..=127, ties to even, those beyond to the last, a NaN to zero; and their sum. Never -128: its

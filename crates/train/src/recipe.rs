@@ -176,7 +176,8 @@ impl TrainSettings {
     }
 }
 
-const MICRO_BATCH: u64 = 8192;
+/// More tokens at a time leave the caches, fewer pack weights too often.
+const MICRO_BATCH: u64 = 4096;
 
 fn decay() -> f64 {
     0.1

@@ -1,18 +1,19 @@
-//! Attention over whole documents that are packed into one row of tokens, without the matrix of scores in memory (arXiv 2307.08691). Tiles of
-//! queries and keys of one document are multiplied by the tiles of `gemm`; all between the products is f32. Tiles of documents lie at multiples
-//! of their sizes from its start, and sums are in the order of keys: so bits depend on the document alone.
+//! Attention over whole documents that are packed into one row of tokens, without the matrix of scores in memory (arXiv 2307.08691). Scores
+//! are made as `[key][query]`, by the tiles of `gemm`: a query has a lane of its own, and weights leave their registers as the factor that the
+//! next product takes. All between the products is f32. Tiles lie at multiples of their sizes from a document's start, and sums are in the
+//! order of keys: so bits depend on the document alone.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use super::factor::Factor;
 use super::gemm::{Kernel, Precision};
-use super::scores::Tile;
-use super::tiles::{Left, Part};
+use super::scores::{Gradients, QUERIES, Running, Tile};
+use super::tiles::{Layout, Strips};
 use crate::Pool;
 use crate::dispatch::table;
 use crate::out::{Out, SharedOut};
-use crate::scratch::{aligned, sized};
+use crate::scratch::aligned;
 use crate::table::Table;
 
 /// Sizes of an attention.
@@ -71,12 +72,12 @@ impl Shape {
     }
 }
 
-/// Queries of a tile, a multiple of the rows of every instruction set's tiles of products.
-pub(super) const QUERIES: usize = 48;
 /// Keys of a tile: whole panels of every instruction set.
-pub(super) const KEYS: usize = 64;
+pub(super) const KEYS: usize = 96;
 /// Queries, or keys, that a thread takes of a long document: whole tiles of both kinds.
 pub(super) const CHUNK: usize = 192;
+/// Rows of the highest tiles of every instruction set.
+const HIGHEST: usize = 12;
 
 /// Tiles of a part of a document; the first starts at the document's start or so many tiles after it.
 pub(super) fn tiles(document: &Range<usize>, part: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
@@ -97,9 +98,20 @@ impl Products {
         Products { table, kernel: Kernel::of(table, precision) }
     }
 
-    /// Words of so many numbers of so many columns.
-    pub fn packed(self, inner: usize, columns: usize) -> usize {
+    /// Words of a packed right factor.
+    pub fn right(self, inner: usize, columns: usize) -> usize {
         (self.kernel.words)(inner) * columns.next_multiple_of(16)
+    }
+
+    /// Words of a packed left factor.
+    pub fn left(self, rows: usize, inner: usize) -> usize {
+        (self.kernel.left)(rows, (self.kernel.words)(inner))
+    }
+
+    /// Words of a plane of a left factor that lies in rows, and of all its planes.
+    pub fn rows(self, rows: usize, inner: usize) -> (usize, usize) {
+        let plane = 16 * rows.next_multiple_of(HIGHEST);
+        (plane, (self.kernel.words)(inner).div_ceil(16) * plane)
     }
 
     /// Pack columns of a right factor.
@@ -108,43 +120,58 @@ impl Products {
         unsafe { (self.kernel.pack)(&b, columns, inner, packed) }
     }
 
-    /// Words of so many packed rows of a left factor.
-    pub fn packed_left(self, rows: usize, inner: usize) -> usize {
-        (self.kernel.left)(rows, (self.kernel.words)(inner))
-    }
-
     /// Pack rows of a left factor.
     pub fn pack_left(self, a: Factor, rows: Range<usize>, inner: Range<usize>, packed: &mut [i32]) {
         // SAFETY: as above.
         unsafe { (self.kernel.pack_left)(&a, rows, inner, packed) }
     }
 
-    /// Rows of a left factor times a packed factor of so many columns, to `out` or added to it.
+    /// Pack rows of a left factor as they lie.
+    pub fn pack_rows(self, a: Factor, rows: Range<usize>, inner: Range<usize>, plane: usize, packed: &mut [i32]) {
+        // SAFETY: as above.
+        unsafe { (self.kernel.pack_rows)(&a, rows, inner, plane, packed) }
+    }
+
+    /// The layout of a left factor of so many rows and numbers of the inner dimension that is packed in panels.
+    pub fn panels(self, rows: usize, inner: usize) -> Layout {
+        Layout::Panels { stride: (self.kernel.left)(1, (self.kernel.words)(inner)), rows }
+    }
+
+    /// All of `out =` the first rows of a packed left factor, times a packed right factor that has the first `inner` numbers of its inner
+    /// dimension; or, where `add`, that is added.
     pub fn product(
         self,
-        (left, rows): (Left, Range<usize>),
-        (b, inner, columns): (&[i32], usize, usize),
-        add: bool,
+        (left, layout): (&[i32], Layout),
+        (right, inner): (&[i32], usize),
+        (rows, columns, add): (usize, usize, bool),
         out: &mut Out,
     ) {
-        let part = Part { left, b, columns, inner: 0..inner, depth: inner, add };
+        let words = (self.kernel.words)(inner);
+        let strips = Strips { left, layout, right, right_stride: words * self.kernel.columns, words, add };
         // SAFETY: as above.
-        unsafe { (self.kernel.product)(&part, rows, 0..columns, out) }
+        unsafe { (self.kernel.strips)(&strips, rows, columns, out) }
     }
 
-    fn exponentials(self, tile: Tile, state: &mut [[f32; 2]], acc: &mut [f32], value: usize) {
+    fn exponentials(self, tile: Tile, running: &mut Running, acc: &mut [f32], packed: &mut [i32]) {
         // SAFETY: as above.
-        unsafe { (self.table.exponentials)(tile, state, acc, value) }
+        unsafe { (self.kernel.exponentials)(tile, running, acc, packed) }
     }
 
-    pub fn gradients(self, tile: Tile, d_weights: &mut [f32], rows: &[[f32; 2]]) {
+    pub fn gradients(self, tile: Tile, d_weights: &[f32], of: &[[f32; QUERIES]; 2], to: Gradients) {
         // SAFETY: as above.
-        unsafe { (self.table.gradients)(tile, d_weights, rows) }
+        unsafe { (self.kernel.gradients)(tile, d_weights, of, to) }
     }
 
-    pub fn dot(self, a: &[f32], b: &[f32]) -> f32 {
+    /// Rows, each a query of a tile `[row][columns]` times its factor.
+    pub fn turn(self, x: &[f32], columns: usize, factors: &[f32; QUERIES], out: &mut Out, queries: usize) {
         // SAFETY: as above.
-        unsafe { (self.table.dot)(a, b) }
+        unsafe { (self.table.turn)(x, columns, factors, out, queries) }
+    }
+
+    /// Of each row of `width` numbers the dot product of both.
+    pub fn dots(self, a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
+        // SAFETY: as above.
+        unsafe { (self.table.dots)(a, b, width, out) }
     }
 }
 
@@ -154,11 +181,19 @@ pub(super) fn seen(shape: &Shape, queries: &Range<usize>, keys: &Range<usize>) -
     (shape.window.map_or(isize::MIN, |w| ahead.saturating_sub_unsigned(w)), ahead)
 }
 
+/// The keys of a tile up to the last that a query sees.
+pub(super) fn met(queries: &Range<usize>, keys: &Range<usize>) -> Range<usize> {
+    keys.start..keys.end.min(queries.end)
+}
+
 #[derive(Default)]
 struct Scratch {
-    queries: Vec<i32>,
+    /// Left factors by tile: keys in rows, and transposed values.
     keys: Vec<i32>,
     values: Vec<i32>,
+    /// Right factors: transposed queries, weights.
+    queries: Vec<i32>,
+    weights: Vec<i32>,
     scores: Vec<f32>,
     acc: Vec<f32>,
 }
@@ -213,45 +248,46 @@ fn forward(
     let mut scratch = SCRATCH.take();
     let seen_from = shape.first(document, queries.start);
     let blocks: Vec<Range<usize>> = tiles(document, seen_from..queries.end, KEYS).collect();
-    let all: usize = blocks.iter().map(|keys| keys.len().next_multiple_of(16)).sum();
-    let packed_keys = aligned(&mut scratch.keys, products.packed(key, all));
-    let packed_values = aligned(&mut scratch.values, products.packed(all, value));
+    let ((plane, keys_size), values_size) = (products.rows(KEYS, key), products.left(value, KEYS));
+    let packed_keys = aligned(&mut scratch.keys, blocks.len() * keys_size);
+    let packed_values = aligned(&mut scratch.values, blocks.len() * values_size);
     let k = Factor::new(x.k, kv_heads * key).columns(kv * key..(kv + 1) * key);
     let v = Factor::new(x.v, kv_heads * value).columns(kv * value..(kv + 1) * value);
     for (b, keys) in blocks.iter().enumerate() {
-        products.pack(k.t(), keys.clone(), 0..key, &mut packed_keys[b * products.packed(key, KEYS)..]);
-        products.pack(v, 0..value, keys.clone(), &mut packed_values[b * products.packed(KEYS, value)..]);
+        products.pack_rows(k, keys.clone(), 0..key, plane, &mut packed_keys[b * keys_size..]);
+        products.pack_left(v.t(), 0..value, keys.clone(), &mut packed_values[b * values_size..]);
     }
-    let packed_queries = aligned(&mut scratch.queries, products.packed_left(QUERIES, key));
-    let (scores, acc) = (sized(&mut scratch.scores, QUERIES * KEYS), sized(&mut scratch.acc, QUERIES * value));
+    let packed_queries = aligned(&mut scratch.queries, products.right(key, QUERIES));
+    let weights = aligned(&mut scratch.weights, products.right(KEYS, QUERIES));
+    let (scores, acc) = (aligned(&mut scratch.scores, KEYS * QUERIES), aligned(&mut scratch.acc, value * QUERIES));
     for (of_group, h) in shape.group(kv).enumerate() {
         let q = Factor::new(x.q, heads * key).columns(h * key..(h + 1) * key);
         for tile in tiles(document, queries.clone(), QUERIES) {
-            let (mut state, n) = ([[f32::NEG_INFINITY, 0.0]; QUERIES], tile.len());
-            let acc = &mut acc[..n * value];
+            let (n, columns) = (tile.len(), tile.len().next_multiple_of(16));
+            let mut running = Running { max: [f32::NEG_INFINITY; QUERIES], sum: [0.0; QUERIES] };
+            let acc = &mut acc[..value * columns];
             acc.fill(0.0);
-            products.pack_left(q, tile.clone(), 0..key, packed_queries);
-            let q = Left::Packed(packed_queries, n);
+            products.pack(q.t(), tile.clone(), 0..key, packed_queries);
             let first = shape.first(document, tile.start);
-            for (b, keys) in blocks.iter().enumerate().filter(|(_, keys)| keys.end > first && keys.start < tile.end) {
-                let columns = keys.len().next_multiple_of(16);
-                let scores = &mut scores[..n * columns];
-                let packed = &packed_keys[b * products.packed(key, KEYS)..];
-                let mut to = Out::new(scores, n, 0..columns);
-                products.product((q, 0..n), (packed, key, columns), false, &mut to);
-                let (behind, ahead) = seen(shape, &tile, keys);
-                let seen = Tile { scores: &mut *scores, columns, behind, ahead, scale };
-                products.exponentials(seen, &mut state[..n], acc, value);
-                let packed = &packed_values[b * products.packed(KEYS, value)..];
-                let mut to = Out::new(acc, n, 0..value);
-                let weights = Left::Plain(Factor::new(scores, columns));
-                products.product((weights, 0..n), (packed, keys.len(), value), true, &mut to);
+            for (b, block) in blocks.iter().enumerate().filter(|(_, keys)| keys.end > first && keys.start < tile.end) {
+                let keys = met(&tile, block);
+                let scores = &mut scores[..keys.len() * columns];
+                let mut to = Out::new(scores, keys.len(), 0..columns);
+                let left = (&packed_keys[b * keys_size..], Layout::Rows { plane });
+                products.product(left, (packed_queries, key), (keys.len(), columns, false), &mut to);
+                let (behind, ahead) = seen(shape, &tile, &keys);
+                let seen = Tile { scores, columns, behind, ahead, scale };
+                products.exponentials(seen, &mut running, acc, weights);
+                let mut to = Out::new(acc, value, 0..columns);
+                let left = (&packed_values[b * values_size..], products.panels(value, block.len()));
+                products.product(left, (weights, keys.len()), (value, columns, true), &mut to);
             }
-            for (i, (acc, [max, sum])) in acc.chunks_exact(value).zip(state).enumerate() {
-                let row = tile.start - queries.start + i;
-                let out = out.row(row, of_group * value, value);
-                out.iter_mut().zip(acc).for_each(|(out, acc)| *out = acc / sum);
-                log_sums.write(row, of_group, &[max + sum.ln()]);
+            let row = tile.start - queries.start;
+            let shares = running.sum.map(|sum| 1.0 / sum);
+            let columns_of = of_group * value..(of_group + 1) * value;
+            products.turn(acc, columns, &shares, &mut out.block(row..row + n, columns_of), n);
+            for (i, (max, sum)) in running.max.iter().zip(&running.sum).enumerate().take(n) {
+                log_sums.write(row + i, of_group, &[max + sum.ln()]);
             }
         }
     }

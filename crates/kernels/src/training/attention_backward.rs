@@ -3,31 +3,32 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::attention::{CHUNK, KEYS, Packed, Products, QUERIES, Shape, seen, tiles};
+use super::attention::{CHUNK, KEYS, Packed, Products, Shape, met, seen, tiles};
 use super::factor::Factor;
 use super::gemm::Precision;
-use super::scores::Tile;
-use super::tiles::Left;
+use super::scores::{Gradients, QUERIES, Tile};
+use super::tiles::Layout;
 use crate::Pool;
 use crate::out::{Out, SharedOut};
-use crate::scratch::{aligned, sized};
+use crate::scratch::aligned;
 
 #[derive(Default)]
 struct Scratch {
-    /// Right factors by tile, as they lie: queries, gradients of outputs, keys.
-    q: Vec<i32>,
-    d_out: Vec<i32>,
+    /// Left factors by tile: keys and values in rows, and transposed keys.
     k: Vec<i32>,
-    /// Left factors by tile: queries, gradients of outputs.
-    q_left: Vec<i32>,
-    d_left: Vec<i32>,
-    /// Transposed keys and values by tile.
+    v: Vec<i32>,
     kt: Vec<i32>,
-    vt: Vec<i32>,
-    weights: Vec<f32>,
+    /// Right factors of a tile's queries and of the gradients of their outputs: transposed, and as they lie.
+    q: [Vec<i32>; 2],
+    d_out: [Vec<i32>; 2],
+    scores: Vec<f32>,
     d_weights: Vec<f32>,
-    /// Of each query: see `scores::gradients`.
-    rows: Vec<[f32; 2]>,
+    /// See `Gradients`.
+    weights: Vec<i32>,
+    rows: Vec<i32>,
+    across: Vec<i32>,
+    /// Gradients of a tile's queries, `[key][columns]`.
+    dq: Vec<f32>,
 }
 
 thread_local! {
@@ -131,82 +132,80 @@ fn backward(
             dv.row(row, 0, value).fill(0.0);
         });
     }
-    if let Some(dq) = &mut of_queries {
-        (0..queries.len()).for_each(|row| dq.row(row, 0, shape.group(kv).len() * key).fill(0.0));
-    }
     let keys = keys.start.max(shape.first(document, queries.start))..keys.end;
     let queries = queries.start.max(keys.start)..queries.end;
-    let key_tiles: Vec<Range<usize>> = tiles(document, keys, KEYS).collect();
-    let query_tiles: Vec<Range<usize>> = tiles(document, queries.clone(), QUERIES).collect();
-    let sizes = (products.packed(key, KEYS), products.packed(value, KEYS), products.packed(KEYS, key));
-    let kt = aligned(&mut scratch.kt, key_tiles.len() * sizes.0);
-    let vt = aligned(&mut scratch.vt, key_tiles.len() * sizes.1);
-    let k_rows = aligned(&mut scratch.k, key_tiles.len() * sizes.2);
+    let blocks: Vec<Range<usize>> = tiles(document, keys, KEYS).collect();
+    let ((plane, k_size), (_, v_size)) = (products.rows(KEYS, key), products.rows(KEYS, value));
+    let (kt_size, of_weights) = (products.left(key, KEYS), products.rows(KEYS, QUERIES).1);
+    let k_left = aligned(&mut scratch.k, blocks.len() * k_size);
+    let v_left = aligned(&mut scratch.v, blocks.len() * v_size);
+    let kt_left = aligned(&mut scratch.kt, blocks.len() * kt_size);
     let k = Factor::new(x.k, kv_heads * key).columns(kv * key..(kv + 1) * key);
     let v = Factor::new(x.v, kv_heads * value).columns(kv * value..(kv + 1) * value);
-    for (j, keys) in key_tiles.iter().enumerate() {
-        products.pack(k.t(), keys.clone(), 0..key, &mut kt[j * sizes.0..]);
-        products.pack(v.t(), keys.clone(), 0..value, &mut vt[j * sizes.1..]);
+    for (b, keys) in blocks.iter().enumerate() {
+        products.pack_rows(k, keys.clone(), 0..key, plane, &mut k_left[b * k_size..]);
+        products.pack_rows(v, keys.clone(), 0..value, plane, &mut v_left[b * v_size..]);
         if of_queries.is_some() {
-            products.pack(k, 0..key, keys.clone(), &mut k_rows[j * sizes.2..]);
+            products.pack_left(k.t(), 0..key, keys.clone(), &mut kt_left[b * kt_size..]);
         }
     }
-    let (q_size, d_size) = (products.packed(QUERIES, key), products.packed(QUERIES, value));
-    let q_rows = aligned(&mut scratch.q, query_tiles.len() * q_size);
-    let d_rows = aligned(&mut scratch.d_out, query_tiles.len() * d_size);
-    let (q_left_size, d_left_size) = (products.packed_left(QUERIES, key), products.packed_left(QUERIES, value));
-    let q_left = aligned(&mut scratch.q_left, query_tiles.len() * q_left_size);
-    let d_left = aligned(&mut scratch.d_left, query_tiles.len() * d_left_size);
-    let rows = sized(&mut scratch.rows, query_tiles.len() * QUERIES);
-    let weights = sized(&mut scratch.weights, QUERIES * KEYS);
-    let d_weights = sized(&mut scratch.d_weights, QUERIES * KEYS);
+    let [q_turned, q_rows] =
+        scratch.q.each_mut().map(|room| aligned(room, products.right(QUERIES, key.next_multiple_of(QUERIES))));
+    let [d_turned, d_rows] =
+        scratch.d_out.each_mut().map(|room| aligned(room, products.right(QUERIES, value.next_multiple_of(QUERIES))));
+    let scores = aligned(&mut scratch.scores, KEYS * QUERIES);
+    let d_weights = aligned(&mut scratch.d_weights, KEYS * QUERIES);
+    let weights = aligned(&mut scratch.weights, of_weights);
+    let rows = aligned(&mut scratch.rows, of_weights);
+    let across = aligned(&mut scratch.across, products.right(KEYS, QUERIES));
+    let dq = aligned(&mut scratch.dq, key * QUERIES);
+    let in_rows = Layout::Rows { plane };
     for (of_group, h) in shape.group(kv).enumerate() {
         let q = Factor::new(x.q, heads * key).columns(h * key..(h + 1) * key);
         let d_out = Factor::new(given.d_out, heads * value).columns(h * value..(h + 1) * value);
-        for (i, tile) in query_tiles.iter().enumerate() {
-            given.rows(h, tile.clone(), &mut rows[i * QUERIES..]);
-            products.pack_left(q, tile.clone(), 0..key, &mut q_left[i * q_left_size..]);
-            products.pack_left(d_out, tile.clone(), 0..value, &mut d_left[i * d_left_size..]);
-            if of_keys.is_some() {
-                products.pack(q, 0..key, tile.clone(), &mut q_rows[i * q_size..]);
-                products.pack(d_out, 0..value, tile.clone(), &mut d_rows[i * d_size..]);
+        for tile in tiles(document, queries.clone(), QUERIES) {
+            let first = shape.first(document, tile.start);
+            let meet = |(_, keys): &(usize, &Range<usize>)| tile.end > keys.start && first < keys.end;
+            let (n, columns) = (tile.len(), tile.len().next_multiple_of(16));
+            let of = given.queries(h, tile.clone());
+            let dq = &mut dq[..key * columns];
+            dq.fill(0.0);
+            if blocks.iter().enumerate().any(|block| meet(&block)) {
+                products.pack(q.t(), tile.clone(), 0..key, q_turned);
+                products.pack(d_out.t(), tile.clone(), 0..value, d_turned);
+                if of_keys.is_some() {
+                    products.pack(q, 0..key, tile.clone(), q_rows);
+                    products.pack(d_out, 0..value, tile.clone(), d_rows);
+                }
             }
-        }
-        for (j, keys) in key_tiles.iter().enumerate() {
-            let columns = keys.len().next_multiple_of(16);
-            let meet =
-                |queries: &Range<usize>| queries.end > keys.start && shape.first(document, queries.start) < keys.end;
-            for (i, tile) in query_tiles.iter().enumerate().filter(|(_, tile)| meet(tile)) {
-                let n = tile.len();
-                let (weights, d_weights) = (&mut weights[..n * columns], &mut d_weights[..n * columns]);
-                let (kt, vt) = (&kt[j * sizes.0..], &vt[j * sizes.1..]);
-                let mut to = Out::new(weights, n, 0..columns);
-                let left = Left::Packed(&q_left[i * q_left_size..], n);
-                products.product((left, 0..n), (kt, key, columns), false, &mut to);
-                let mut to = Out::new(d_weights, n, 0..columns);
-                let left = Left::Packed(&d_left[i * d_left_size..], n);
-                products.product((left, 0..n), (vt, value, columns), false, &mut to);
-                let (behind, ahead) = seen(shape, tile, keys);
-                let seen = Tile { scores: &mut *weights, columns, behind, ahead, scale: shape.scale };
-                products.gradients(seen, d_weights, &rows[i * QUERIES..][..n]);
-                let (weights, d_weights) = (Factor::new(weights, columns), Factor::new(d_weights, columns));
+            for (b, block) in blocks.iter().enumerate().filter(meet) {
+                let keys = met(&tile, block);
+                let all = (keys.len(), columns, false);
+                let (scores, d_weights) = (&mut scores[..keys.len() * columns], &mut d_weights[..keys.len() * columns]);
+                let mut to = Out::new(scores, keys.len(), 0..columns);
+                products.product((&k_left[b * k_size..], in_rows), (q_turned, key), all, &mut to);
+                let mut to = Out::new(d_weights, keys.len(), 0..columns);
+                products.product((&v_left[b * v_size..], in_rows), (d_turned, value), all, &mut to);
+                let (behind, ahead) = seen(shape, &tile, &keys);
+                let seen = Tile { scores, columns, behind, ahead, scale: shape.scale };
+                products.gradients(seen, d_weights, &of, Gradients { weights, rows, plane, across });
                 if let Some((dk, dv)) = &mut of_keys {
-                    let (at, all) = (keys.start - first_key..keys.end - first_key, 0..keys.len());
-                    let (q, d_out) = (&q_rows[i * q_size..], &d_rows[i * d_size..]);
+                    let at = keys.start - first_key..keys.end - first_key;
                     let mut to = dv.block(at.clone(), 0..value);
-                    products.product((Left::Plain(weights.t()), all.clone()), (d_out, n, value), true, &mut to);
-                    products.product((Left::Plain(d_weights.t()), all), (q, n, key), true, &mut dk.block(at, 0..key));
+                    products.product((weights, in_rows), (d_rows, n), (keys.len(), value, true), &mut to);
+                    let mut to = dk.block(at, 0..key);
+                    products.product((rows, in_rows), (q_rows, n), (keys.len(), key, true), &mut to);
                 }
-                if let Some(dq) = &mut of_queries {
-                    let at = tile.start - first_query..tile.end - first_query;
-                    let mut to = dq.block(at, of_group * key..(of_group + 1) * key);
-                    products.product(
-                        (Left::Plain(d_weights), 0..n),
-                        (&k_rows[j * sizes.2..], keys.len(), key),
-                        true,
-                        &mut to,
-                    );
+                if of_queries.is_some() {
+                    let mut to = Out::new(dq, key, 0..columns);
+                    let left = (&kt_left[b * kt_size..], products.panels(key, block.len()));
+                    products.product(left, (across, keys.len()), (key, columns, true), &mut to);
                 }
+            }
+            if let Some(out) = &mut of_queries {
+                let at = tile.start - first_query..tile.end - first_query;
+                let mut out = out.block(at, of_group * key..(of_group + 1) * key);
+                products.turn(dq, columns, &[1.0; QUERIES], &mut out, n);
             }
         }
     }
@@ -219,21 +218,15 @@ fn deltas(pool: &Pool, products: Products, value: usize, out: &[f32], d_out: &[f
     let mut deltas = vec![0f32; out.len() / value];
     let outs = out.chunks(TOGETHER * value).zip(d_out.chunks(TOGETHER * value));
     let mut parts: Vec<_> = deltas.chunks_mut(TOGETHER).zip(outs).collect();
-    pool.each(&mut parts, |(deltas, (out, d_out))| {
-        for (delta, (out, d_out)) in deltas.iter_mut().zip(out.chunks(value).zip(d_out.chunks(value))) {
-            *delta = products.dot(out, d_out);
-        }
-    });
+    pool.each(&mut parts, |(deltas, (out, d_out))| products.dots(out, d_out, value, deltas));
     drop(parts);
     deltas
 }
 
 impl Given<'_> {
-    /// What `scores::gradients` takes of queries of a head.
-    fn rows(&self, head: usize, tokens: Range<usize>, rows: &mut [[f32; 2]]) {
-        for (token, row) in tokens.zip(rows) {
-            let at = token * self.shape.heads + head;
-            *row = [self.log_sums[at], self.deltas[at]];
-        }
+    /// What `scores::gradients` takes of queries of a head; the last stands for those past it too, as in packed factors.
+    fn queries(&self, head: usize, tokens: Range<usize>) -> [[f32; QUERIES]; 2] {
+        let at = |i: usize| (tokens.start + i).min(tokens.end - 1) * self.shape.heads + head;
+        [std::array::from_fn(|i| self.log_sums[at(i)]), std::array::from_fn(|i| self.deltas[at(i)])]
     }
 }

@@ -42,6 +42,13 @@ impl<'a> Factor<'a> {
         Factor { transposed: !self.transposed, ..self }
     }
 
+    /// Whether both are the same numbers in memory, so that one may be packed for the other.
+    pub(super) fn same(&self, other: &Factor) -> bool {
+        let list = |factor: &Factor| factor.list.map(|list| (list.as_ptr(), list.len()));
+        (self.x.as_ptr(), self.x.len(), self.stride, self.first, self.cols, self.transposed, list(self))
+            == (other.x.as_ptr(), other.x.len(), other.stride, other.first, other.cols, other.transposed, list(other))
+    }
+
     pub(super) fn transposed(&self) -> bool {
         self.transposed
     }
@@ -53,7 +60,7 @@ impl<'a> Factor<'a> {
     }
 
     #[inline(always)]
-    fn row(&self, row: usize) -> &'a [f32] {
+    pub(super) fn row(&self, row: usize) -> &'a [f32] {
         let row = self.list.map_or(row, |list| list[row] as usize);
         &self.x[row * self.stride + self.first..][..self.cols]
     }
@@ -77,6 +84,11 @@ impl<'a> Factor<'a> {
             let width = panels.width_of(rows.end - from);
             for lane in (0..width).step_by(16) {
                 let lanes = from + lane..rows.end.min(from + panels.width).min(from + lane + 16);
+                if ks.len() <= SHORT {
+                    for row in lanes.end..rows.end.min(lanes.end + 16) {
+                        self.row(row)[ks.clone()].chunks(16).for_each(|line| isa.prefetch(line));
+                    }
+                }
                 self.pack_along(isa, mul, lanes, ks.clone(), width, &mut packed[i * panels.stride + lane..]);
             }
         }
@@ -128,33 +140,43 @@ impl<'a> Factor<'a> {
         let (words, end) = (M::words(ks.len()), ks.end);
         for (pair, k) in ks.step_by(2).enumerate() {
             let word = pair * (2 / M::NUMBERS);
-            let count = (2 / M::NUMBERS).min(words - word);
-            let (even, odd) = (self.row(k), if k + 1 < end { self.row(k + 1) } else { &[] });
+            let second = M::NUMBERS == 1 && word + 1 < words;
+            let (even, odd) = (self.lanes(k, &lanes), if k + 1 < end { self.lanes(k + 1, &lanes) } else { &[] });
             // Rows are too short for the processor to see that another follows.
             for ahead in [k + AHEAD, k + AHEAD + 1] {
                 if ahead < end {
                     self.row(ahead)[lanes.clone()].chunks(16).for_each(|line| isa.prefetch(line));
                 }
             }
-            for (i, from) in lanes.clone().step_by(panels.width).enumerate() {
-                let width = panels.width_of(lanes.end - from);
+            for (i, from) in (0..lanes.len()).step_by(panels.width).enumerate() {
+                let width = panels.width_of(lanes.len() - from);
                 let panel = &mut packed[i * panels.stride + word * width..];
                 for lane in (0..width).step_by(16) {
                     let v = mul.across(isa, sixteen(isa, even, from + lane), sixteen(isa, odd, from + lane));
                     isa.store_i(v[0], &mut panel[lane..]);
-                    if count == 2 {
+                    if second {
                         isa.store_i(v[1], &mut panel[width + lane..]);
                     }
                 }
             }
         }
     }
+
+    /// Of a row, these columns and what follows in memory.
+    #[inline(always)]
+    fn lanes(&self, row: usize, lanes: &Range<usize>) -> &'a [f32] {
+        assert!(lanes.end <= self.cols);
+        let row = self.list.map_or(row, |list| list[row] as usize);
+        &self.x[row * self.stride + self.first + lanes.start..]
+    }
 }
 
 /// Rows that are asked for before they are packed.
 const AHEAD: usize = 16;
+/// Numbers of a row at most where the processor does not see in time that another follows.
+const SHORT: usize = 64;
 
-/// Numbers of a row from one on, zeros past its end.
+/// Numbers from one on, zeros past the end.
 #[inline(always)]
 fn sixteen<V: Vectors>(isa: V, row: &[f32], from: usize) -> V::F {
     match row.get(from..from + 16) {

@@ -7,7 +7,8 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::factor::Factor;
-use super::tiles::{DEPTH, Left, Part};
+use super::scores::{Gradients, QUERIES, Running, Tile};
+use super::tiles::{DEPTH, Left, Part, Strips};
 use crate::Pool;
 use crate::dispatch::table;
 use crate::out::{Out, SharedOut};
@@ -54,6 +55,13 @@ pub(crate) struct Kernel {
     pub pack_left: unsafe fn(&Factor, Range<usize>, Range<usize>, &mut [i32]),
     /// Some rows and columns of a product.
     pub product: unsafe fn(&Part, Range<usize>, Range<usize>, &mut Out),
+    /// Some rows of a left factor as `Layout::Rows`, whose planes are so many words apart.
+    pub pack_rows: unsafe fn(&Factor, Range<usize>, Range<usize>, usize, &mut [i32]),
+    /// Some rows and columns of a product of factors that are packed.
+    pub strips: unsafe fn(&Strips, usize, usize, &mut Out),
+    /// See `scores`.
+    pub exponentials: unsafe fn(Tile, &mut Running, &mut [f32], &mut [i32]),
+    pub gradients: unsafe fn(Tile, &[f32], &[[f32; QUERIES]; 2], Gradients),
     /// Steps of tiles as fast as they go.
     pub spin: unsafe fn(u64) -> f32,
 }
@@ -74,6 +82,8 @@ macro_rules! kernel {
         use std::ops::Range;
         use $crate::Out;
         use $crate::training::multiply::Multiply;
+        use $crate::training::scores::{Gradients, QUERIES, Running, Tile};
+        use $crate::training::tiles::Strips;
         use $crate::training::{Factor, Part};
         $crate::table::compiled! {
             [$($feature)?]
@@ -84,6 +94,14 @@ macro_rules! kernel {
             fn spin(rounds: u64) -> f32 = $crate::spin::spin_steps($isa, $format, rounds);
             fn product(part: &Part, rows: Range<usize>, columns: Range<usize>, out: &mut Out) =
                 $crate::training::tiles::product($isa, $format, part, rows, columns, out);
+            fn pack_rows(a: &Factor, rows: Range<usize>, ks: Range<usize>, plane: usize, packed: &mut [i32]) =
+                $crate::training::tiles::pack_rows($isa, $format, a, rows, ks, plane, packed);
+            fn strips(strips: &Strips, rows: usize, columns: usize, out: &mut Out) =
+                $crate::training::tiles::strips($isa, $format, strips, rows, columns, out);
+            fn exponentials(tile: Tile, running: &mut Running, acc: &mut [f32], packed: &mut [i32]) =
+                $crate::training::scores::exponentials($isa, $format, tile, running, acc, packed);
+            fn gradients(tile: Tile, d_weights: &[f32], of: &[[f32; QUERIES]; 2], to: Gradients) =
+                $crate::training::scores::gradients($isa, $format, tile, d_weights, of, to);
         }
         $crate::training::Kernel {
             numbers: <$M as Multiply<$V>>::NUMBERS,
@@ -93,6 +111,10 @@ macro_rules! kernel {
             pack,
             pack_left,
             product,
+            pack_rows,
+            strips,
+            exponentials,
+            gradients,
             spin,
         }
     }};
@@ -113,6 +135,8 @@ const COLUMNS_FEW: usize = 128;
 const PARTS_A_THREAD: usize = 4;
 /// Columns of a right factor, or rows of a left one, that are packed together: whole panels.
 const PACKED_TOGETHER: usize = 384;
+/// Products before another that are looked at for a factor that is the same.
+const NEAR: usize = 3;
 /// Numbers of the inner dimension that are packed before they are multiplied, about: what bounds the memory that is taken.
 const STRETCH: usize = 2048;
 
@@ -202,19 +226,43 @@ fn multiply(
     pass: usize,
     room: &mut Vec<i32>,
 ) {
-    // A left factor that is transposed is packed before too: its rows in memory are then read from end to end.
-    let lengths = |(product, s): (&Gemm, &Sizes)| {
-        let words = |ks: Range<usize>| (kernel.words)(ks.len());
-        let left = |ks: Range<usize>| if product.a.transposed() { (kernel.left)(s.m, words(ks)) } else { 0 };
-        let right = |ks: Range<usize>| words(ks) * s.n.next_multiple_of(16);
-        (s.depths(s.stretch(pass)).map(left).sum::<usize>(), s.depths(s.stretch(pass)).map(right).sum::<usize>())
+    // Left factors that are transposed are packed before too, since their rows in memory are then read from end to end, and those of which
+    // several products are made.
+    let same = |a: &Gemm, b: &Gemm, left: bool| if left { a.a.same(&b.a) } else { a.b.same(&b.b) };
+    let shared = |i: usize, left: bool| {
+        let near = i.saturating_sub(NEAR)..i;
+        near.rev().find(|&j| same(&products[i], &products[j], left) && sizes[i].depth == sizes[j].depth)
     };
-    let lengths: Vec<(usize, usize)> = products.iter().zip(sizes).map(lengths).collect();
-    let packed = aligned(room, lengths.iter().map(|(left, right)| left + right).sum());
+    let before: Vec<[Option<usize>; 2]> = (0..products.len()).map(|i| [shared(i, true), shared(i, false)]).collect();
+    let mut packs_left: Vec<bool> = products.iter().map(|product| product.a.transposed()).collect();
+    for (i, before) in before.iter().enumerate() {
+        if let Some(j) = before[0] {
+            (packs_left[i], packs_left[j]) = (true, true);
+        }
+    }
+    let mut places: Vec<[Range<usize>; 2]> = Vec::with_capacity(products.len());
+    let mut at = 0;
+    for (i, s) in sizes.iter().enumerate() {
+        let words = |ks: Range<usize>| (kernel.words)(ks.len());
+        let left = |ks: Range<usize>| if packs_left[i] { (kernel.left)(s.m, words(ks)) } else { 0 };
+        let right = |ks: Range<usize>| words(ks) * s.n.next_multiple_of(16);
+        let lengths: [usize; 2] =
+            [s.depths(s.stretch(pass)).map(left).sum(), s.depths(s.stretch(pass)).map(right).sum()];
+        let place = std::array::from_fn(|side| match before[i][side] {
+            Some(j) => places[j][side].clone(),
+            None => {
+                at += lengths[side];
+                at - lengths[side]..at
+            }
+        });
+        places.push(place);
+    }
+    let packed = aligned(room, at);
     let (mut rest, mut packings) = (&mut *packed, Vec::new());
-    for (product, s) in products.iter().zip(sizes) {
-        for (factor, left, lanes) in [(product.a, true, s.m), (product.b, false, s.n)] {
-            if left && !product.a.transposed() {
+    for (i, (product, s)) in products.iter().zip(sizes).enumerate() {
+        for (side, factor, lanes) in [(0, product.a, s.m), (1, product.b, s.n)] {
+            let left = side == 0;
+            if left && !packs_left[i] || before[i][side].is_some() {
                 continue;
             }
             for ks in s.depths(s.stretch(pass)) {
@@ -237,9 +285,9 @@ fn multiply(
     drop(packings);
     let work =
         sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum::<usize>() / (PARTS_A_THREAD * pool.threads());
-    let (mut parts, mut pieces, mut rest) = (Vec::with_capacity(products.len()), Vec::new(), &*packed);
-    for ((Gemm { a, out, add, .. }, s), lengths) in products.iter_mut().zip(sizes).zip(lengths) {
-        let [left, b] = [lengths.0, lengths.1].map(|len| rest.split_off(..len).expect("all are packed"));
+    let (mut parts, mut pieces) = (Vec::with_capacity(products.len()), Vec::new());
+    for (i, (Gemm { a, out, add, .. }, s)) in products.iter_mut().zip(sizes).enumerate() {
+        let [left, b] = places[i].clone().map(|place| &packed[place]);
         let inner = s.stretch(pass);
         if s.m * s.n * inner.len() > 0 {
             let (rows, columns) = s.part(work, inner.len(), kernel);
@@ -249,7 +297,7 @@ fn multiply(
                 }
             }
         }
-        let left = if a.transposed() { Left::Packed(left, s.m) } else { Left::Plain(*a) };
+        let left = if packs_left[i] { Left::Packed(left, s.m) } else { Left::Plain(*a) };
         let part = Part { left, b, columns: s.n, inner, depth: s.depth, add: *add || pass > 0 };
         parts.push((part, SharedOut::new(out, s.m, s.n)));
     }

@@ -16,15 +16,18 @@ pub(crate) trait Multiply<V: Vectors>: Copy {
     fn along(self, isa: V, row: &[f32]) -> V::I;
     /// Words of sixteen columns of two rows: two with one number each, or the first alone with two.
     fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2];
+    /// Numbers of one row as words in their order: two vectors of sixteen, or the first alone. Pairs whose words change places elsewhere
+    /// keep theirs here.
+    fn in_order(self, isa: V, low: V::F, high: V::F) -> [V::I; 2];
     /// `sum + a * b` in every lane.
     fn step(self, isa: V, sum: V::F, a: i32, b: V::I) -> V::F;
 
     /// Words of less than sixteen, then zeros.
     #[inline(always)]
     fn along_part(self, isa: V, row: &[f32]) -> V::I {
-        let mut whole = [0f32; 32];
-        whole[..row.len()].copy_from_slice(row);
-        self.along(isa, &whole)
+        let low = if row.len() < 16 { isa.load_part(row) } else { isa.load(row) };
+        let high = if row.len() > 16 { isa.load_part(&row[16..]) } else { isa.splat(0.0) };
+        self.in_order(isa, low, high)[0]
     }
 }
 
@@ -49,6 +52,11 @@ impl<V: Vectors> Multiply<V> for Floats {
     #[inline(always)]
     fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2] {
         [isa.as_i(even), isa.as_i(odd)]
+    }
+
+    #[inline(always)]
+    fn in_order(self, isa: V, low: V::F, high: V::F) -> [V::I; 2] {
+        [isa.as_i(low), isa.as_i(high)]
     }
 
     #[inline(always)]
@@ -78,6 +86,11 @@ impl<V: Vectors> Multiply<V> for Rounded {
     #[inline(always)]
     fn across(self, isa: V, even: V::F, odd: V::F) -> [V::I; 2] {
         [isa.as_i(isa.to_bf16(odd)), isa.as_i(isa.to_bf16(even))]
+    }
+
+    #[inline(always)]
+    fn in_order(self, isa: V, low: V::F, high: V::F) -> [V::I; 2] {
+        [isa.as_i(isa.to_bf16(low)), isa.as_i(isa.to_bf16(high))]
     }
 
     #[inline(always)]
@@ -124,6 +137,11 @@ impl Multiply<Scalar> for Pairs {
 
     fn across(self, _: Scalar, even: [f32; 16], odd: [f32; 16]) -> [[i32; 16]; 2] {
         [std::array::from_fn(|i| Pairs::word(even[i], odd[i])), [0; 16]]
+    }
+
+    fn in_order(self, _: Scalar, low: [f32; 16], high: [f32; 16]) -> [[i32; 16]; 2] {
+        let all = [low, high];
+        [std::array::from_fn(|i| Pairs::word(all[i / 8][2 * i % 16], all[i / 8][2 * i % 16 + 1])), [0; 16]]
     }
 
     fn step(self, _: Scalar, sum: [f32; 16], a: i32, b: [i32; 16]) -> [f32; 16] {

@@ -147,28 +147,137 @@ fn blocks<
                 a
             }
         };
-        let from_zero = k == part.inner.start && !part.add;
+        let add = k > part.inner.start || part.add;
         for col in columns.clone().step_by(N) {
-            let width = right.width_of(part.columns - col);
-            let b = &part.b[at + col * words..][..words * width];
             let valid = (part.columns - col).min(N);
-            for (i, row) in (0..rows.len()).step_by(R).enumerate() {
-                let height = left.width_of(rows.len() - row);
-                let a = &a[i * left.stride..][..words * height];
-                let place = Place { row, col, rows: (rows.len() - row).min(height), columns: valid, from_zero };
-                match (height == R, height == S, width == N) {
-                    (true, _, true) => tile::<V, M, R, C, N>(isa, mul, a, b, place, out),
-                    (true, _, false) => tile::<V, M, R, 1, 16>(isa, mul, a, b, place, out),
-                    (_, true, true) => tile::<V, M, S, C, N>(isa, mul, a, b, place, out),
-                    (_, true, false) => tile::<V, M, S, 1, 16>(isa, mul, a, b, place, out),
-                    (_, _, true) => tile::<V, M, T, C, N>(isa, mul, a, b, place, out),
-                    (_, _, false) => tile::<V, M, T, 1, 16>(isa, mul, a, b, place, out),
-                }
-            }
+            let right = &part.b[at + col * words..][..words * right.width_of(part.columns - col)];
+            panel::<V, M, R, S, T, C, N, false>(
+                isa,
+                mul,
+                (a, left.stride, rows.len()),
+                right,
+                (col, valid, add),
+                out,
+                rows.len(),
+            );
         }
         at += part.columns.next_multiple_of(16) * words;
     }
     PANELS.set(scratch);
+}
+
+/// Some rows times a panel of the right factor, `[word][16 or N]`: columns `col..col + valid` of `out`. Panels of the left factor are `stride`
+/// words apart and have `all` rows; with `ROWS` it lies in rows instead, whose planes are `stride` words apart (see `Layout`).
+#[inline(always)]
+fn panel<
+    V: Vectors,
+    M: Multiply<V>,
+    const R: usize,
+    const S: usize,
+    const T: usize,
+    const C: usize,
+    const N: usize,
+    const ROWS: bool,
+>(
+    isa: V,
+    mul: M,
+    (left, stride, all): (&[i32], usize, usize),
+    right: &[i32],
+    (col, valid, add): (usize, usize, bool),
+    out: &mut Out,
+    rows: usize,
+) {
+    let wide = valid > 16;
+    let words = right.len() / if wide { N } else { 16 };
+    for (i, row) in (0..rows).step_by(R).enumerate() {
+        let height = match all - row {
+            left if left <= T => T,
+            left if left <= S => S,
+            _ => R,
+        };
+        let a = if ROWS { &left[row * 16..] } else { &left[i * stride..][..words * height] };
+        let place = Place { row, col, rows: (rows - row).min(height), columns: valid, add, plane: stride };
+        match (height == R, height == S, wide && N > 16) {
+            (true, _, true) => tile::<V, M, R, C, N, ROWS>(isa, mul, a, right, place, out),
+            (true, _, false) => tile::<V, M, R, 1, 16, ROWS>(isa, mul, a, right, place, out),
+            (_, true, true) => tile::<V, M, S, C, N, ROWS>(isa, mul, a, right, place, out),
+            (_, true, false) => tile::<V, M, S, 1, 16, ROWS>(isa, mul, a, right, place, out),
+            (_, _, true) => tile::<V, M, T, C, N, ROWS>(isa, mul, a, right, place, out),
+            (_, _, false) => tile::<V, M, T, 1, 16, ROWS>(isa, mul, a, right, place, out),
+        }
+    }
+}
+
+/// How a packed left factor lies.
+#[derive(Clone, Copy)]
+pub(crate) enum Layout {
+    /// Panels, so many words apart, of so many rows in all.
+    Panels { stride: usize, rows: usize },
+    /// Sixteen words of every row, then the next sixteen of every row, so many words after: as `Multiply::in_order` makes them. Whole tiles of
+    /// rows are there.
+    Rows { plane: usize },
+}
+
+/// Factors that are packed already, of an inner dimension that is treated at once.
+pub(crate) struct Strips<'a> {
+    pub left: &'a [i32],
+    pub layout: Layout,
+    /// Panels, so many words apart.
+    pub right: &'a [i32],
+    pub right_stride: usize,
+    /// Words of the inner dimension: at most what is packed.
+    pub words: usize,
+    /// Whether sums begin with what the output holds.
+    pub add: bool,
+}
+
+/// Pack rows of a left factor as `Layout::Rows`.
+#[inline(always)]
+pub(crate) fn pack_rows<V: Vectors, M: Multiply<V>>(
+    isa: V,
+    mul: M,
+    a: &Factor,
+    rows: Range<usize>,
+    ks: Range<usize>,
+    plane: usize,
+    packed: &mut [i32],
+) {
+    for (i, row) in rows.enumerate() {
+        for (v, numbers) in a.row(row)[ks.clone()].chunks(16 * M::NUMBERS).enumerate() {
+            let whole = numbers.len() == 16 * M::NUMBERS;
+            let words = if whole { mul.along(isa, numbers) } else { mul.along_part(isa, numbers) };
+            isa.store_i(words, &mut packed[v * plane + 16 * i..][..16]);
+        }
+    }
+}
+
+/// All columns of `rows` rows, which are what `out` has.
+#[inline(always)]
+pub(crate) fn strips<V: Vectors, M: Multiply<V>>(
+    isa: V,
+    mul: M,
+    strips: &Strips,
+    rows: usize,
+    columns: usize,
+    out: &mut Out,
+) {
+    let Strips { left, layout, right, right_stride, words, add } = *strips;
+    let width = panel_columns::<V>();
+    let (left, in_rows) = match layout {
+        Layout::Panels { stride, rows } => ((left, stride, rows), false),
+        Layout::Rows { plane } => ((left, plane, rows), true),
+    };
+    for (i, col) in (0..columns).step_by(width).enumerate() {
+        let valid = (columns - col).min(width);
+        let right = &right[i * right_stride..][..words * if valid > 16 { width } else { 16 }];
+        let place = (col, valid, add);
+        match (in_rows, V::MANY_REGISTERS) {
+            (false, true) => panel::<V, M, 12, 8, 4, 2, 32, false>(isa, mul, left, right, place, out, rows),
+            (false, false) => panel::<V, M, 6, 4, 2, 1, 16, false>(isa, mul, left, right, place, out, rows),
+            (true, true) => panel::<V, M, 12, 8, 4, 2, 32, true>(isa, mul, left, right, place, out, rows),
+            (true, false) => panel::<V, M, 6, 4, 2, 1, 16, true>(isa, mul, left, right, place, out, rows),
+        }
+    }
 }
 
 /// Where a tile's sums lie.
@@ -178,11 +287,14 @@ struct Place {
     col: usize,
     rows: usize,
     columns: usize,
-    from_zero: bool,
+    /// Whether sums begin with what is there.
+    add: bool,
+    /// Of a left factor in rows.
+    plane: usize,
 }
 
 #[inline(always)]
-fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usize>(
+fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usize, const ROWS: bool>(
     isa: V,
     mul: M,
     a: &[i32],
@@ -191,36 +303,66 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
     out: &mut Out,
 ) {
     const { assert!(N == 16 * C) };
-    let Place { row, col, rows, columns, from_zero } = place;
+    let Place { row, col, rows, columns, add, plane } = place;
     let whole = rows == R && columns == N;
     let mut start = [[isa.splat(0.0); C]; R];
-    if !from_zero {
-        for r in 0..R.min(rows) {
-            let out = out.row(row + r, col, columns);
+    if add && whole {
+        let mut to = out.tile::<R, N>(row, col);
+        for r in 0..R {
             for c in 0..C {
-                start[r][c] = if whole { isa.load(&out[16 * c..]) } else { isa.load_part(part_of(out, c)) };
+                start[r][c] = isa.load(&to.row(r)[16 * c..]);
+            }
+        }
+    } else if add {
+        for r in 0..R {
+            if r < rows {
+                let out = out.row(row + r, col, columns);
+                for c in 0..C {
+                    start[r][c] = isa.load_part(part_of(out, c));
+                }
             }
         }
     }
     // An array of its own, every index of which is a constant: so it is in registers.
     let mut sums = start;
-    for (a, b) in a.as_chunks::<R>().0.iter().zip(b.as_chunks::<N>().0) {
-        let b: [V::I; C] = array!(C, c, isa.load_i(&b[16 * c..]));
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = mul.step(isa, sums[r][c], a[r], b[c]);
+    if ROWS {
+        for (v, b) in b.as_chunks::<N>().0.chunks(16).enumerate() {
+            let rows: &[[i32; 16]; R] = a[v * plane..].as_chunks::<16>().0.first_chunk().expect("whole tiles of rows");
+            for (w, b) in b.iter().enumerate() {
+                let b: [V::I; C] = array!(C, c, isa.load_i(&b[16 * c..]));
+                for r in 0..R {
+                    for c in 0..C {
+                        sums[r][c] = mul.step(isa, sums[r][c], rows[r][(w ^ M::SWAPPED) % 16], b[c]);
+                    }
+                }
+            }
+        }
+    } else {
+        for (a, b) in a.as_chunks::<R>().0.iter().zip(b.as_chunks::<N>().0) {
+            let b: [V::I; C] = array!(C, c, isa.load_i(&b[16 * c..]));
+            for r in 0..R {
+                for c in 0..C {
+                    sums[r][c] = mul.step(isa, sums[r][c], a[r], b[c]);
+                }
             }
         }
     }
     let ends = sums;
-    for r in 0..R.min(rows) {
-        let (out, mut lanes) = (out.row(row + r, col, columns), [0f32; N]);
-        for c in 0..C {
-            let to = if whole { &mut *out } else { &mut lanes };
-            isa.store(ends[r][c], &mut to[16 * c..]);
+    if whole {
+        let mut to = out.tile::<R, N>(row, col);
+        for r in 0..R {
+            for c in 0..C {
+                isa.store(ends[r][c], &mut to.row(r)[16 * c..]);
+            }
         }
-        if !whole {
-            out.copy_from_slice(&lanes[..columns]);
+        return;
+    }
+    for r in 0..R {
+        if r < rows {
+            let out = out.row(row + r, col, columns);
+            for c in 0..C {
+                isa.store_part(ends[r][c], part_of_mut(out, c));
+            }
         }
     }
 }
@@ -229,4 +371,10 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
 #[inline(always)]
 fn part_of(x: &[f32], c: usize) -> &[f32] {
     &x[(16 * c).min(x.len())..(16 * c + 16).min(x.len())]
+}
+
+#[inline(always)]
+fn part_of_mut(x: &mut [f32], c: usize) -> &mut [f32] {
+    let end = x.len();
+    &mut x[(16 * c).min(end)..(16 * c + 16).min(end)]
 }
