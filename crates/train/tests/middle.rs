@@ -34,10 +34,10 @@ fn figures(step: &Step) -> (u64, [u64; 3], Vec<Vec<u64>>) {
 #[test]
 fn the_recipe_of_five_minutes_goes_on_from_its_middle() {
     let folder = tempfile::tempdir().unwrap();
-    let recipe = short("five-minutes.toml", folder.path(), 4 * 8192);
+    let recipe = short("five-minutes.toml", folder.path(), 4 * 4096);
     let (mut whole, never) = (Notes::default(), AtomicBool::new(false));
     let mut trainer = open(recipe.clone(), &folder.path().join("whole"), &mut whole);
-    assert_eq!(trainer.setup.batch, 8192, "as large as a micro-batch");
+    assert_eq!(trainer.setup.batch, 4096, "as large as a micro-batch");
     trainer.run(&never, &mut whole).unwrap();
     assert_eq!(whole.steps.len(), 4);
     assert!(whole.steps[3].loss < whole.steps[0].loss - 0.2, "it learns: {:?}", whole.steps);
