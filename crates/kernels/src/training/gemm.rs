@@ -217,31 +217,33 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
     PACKED.set(room);
 }
 
-/// A stretch of every product.
-fn multiply(
-    pool: &Pool,
-    kernel: &Kernel,
-    products: &mut [Gemm<'_>],
-    sizes: &[Sizes],
-    pass: usize,
-    room: &mut Vec<i32>,
-) {
-    // Left factors that are transposed are packed before too, since their rows in memory are then read from end to end, and those of which
-    // several products are made.
-    let same = |a: &Gemm, b: &Gemm, left: bool| if left { a.a.same(&b.a) } else { a.b.same(&b.b) };
-    let shared = |i: usize, left: bool| {
-        let near = i.saturating_sub(NEAR)..i;
-        near.rev().find(|&j| same(&products[i], &products[j], left) && sizes[i].depth == sizes[j].depth)
+/// Of each product and side the product before it whose packed factor is its own too; and whether left factors are packed before they are
+/// multiplied: those that are transposed, since their rows in memory are then read from end to end, and those of which several products are made.
+fn shared(products: &[Gemm], sizes: &[Sizes]) -> (Vec<[Option<usize>; 2]>, Vec<bool>) {
+    let same = |i: usize, j: usize, left: bool| {
+        let (a, b) = (&products[i], &products[j]);
+        sizes[i].depth == sizes[j].depth && if left { a.a.same(&b.a) } else { a.b.same(&b.b) }
     };
-    let before: Vec<[Option<usize>; 2]> = (0..products.len()).map(|i| [shared(i, true), shared(i, false)]).collect();
+    let near = |i: usize, left: bool| (i.saturating_sub(NEAR)..i).rev().find(|&j| same(i, j, left));
+    let before: Vec<[Option<usize>; 2]> = (0..products.len()).map(|i| [near(i, true), near(i, false)]).collect();
     let mut packs_left: Vec<bool> = products.iter().map(|product| product.a.transposed()).collect();
     for (i, before) in before.iter().enumerate() {
         if let Some(j) = before[0] {
             (packs_left[i], packs_left[j]) = (true, true);
         }
     }
-    let mut places: Vec<[Range<usize>; 2]> = Vec::with_capacity(products.len());
-    let mut at = 0;
+    (before, packs_left)
+}
+
+/// Where the packed factors of a stretch lie, and the words of all.
+fn places(
+    kernel: &Kernel,
+    sizes: &[Sizes],
+    pass: usize,
+    before: &[[Option<usize>; 2]],
+    packs_left: &[bool],
+) -> (Vec<[Range<usize>; 2]>, usize) {
+    let (mut places, mut at): (Vec<[Range<usize>; 2]>, usize) = (Vec::with_capacity(sizes.len()), 0);
     for (i, s) in sizes.iter().enumerate() {
         let words = |ks: Range<usize>| (kernel.words)(ks.len());
         let left = |ks: Range<usize>| if packs_left[i] { (kernel.left)(s.m, words(ks)) } else { 0 };
@@ -257,7 +259,21 @@ fn multiply(
         });
         places.push(place);
     }
-    let packed = aligned(room, at);
+    (places, at)
+}
+
+/// A stretch of every product.
+fn multiply(
+    pool: &Pool,
+    kernel: &Kernel,
+    products: &mut [Gemm<'_>],
+    sizes: &[Sizes],
+    pass: usize,
+    room: &mut Vec<i32>,
+) {
+    let (before, packs_left) = shared(products, sizes);
+    let (places, length) = places(kernel, sizes, pass, &before, &packs_left);
+    let packed = aligned(room, length);
     let (mut rest, mut packings) = (&mut *packed, Vec::new());
     for (i, (product, s)) in products.iter().zip(sizes).enumerate() {
         for (side, factor, lanes) in [(0, product.a, s.m), (1, product.b, s.n)] {

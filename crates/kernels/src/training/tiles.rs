@@ -303,26 +303,8 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
     out: &mut Out,
 ) {
     const { assert!(N == 16 * C) };
-    let Place { row, col, rows, columns, add, plane } = place;
-    let whole = rows == R && columns == N;
-    let mut start = [[isa.splat(0.0); C]; R];
-    if add && whole {
-        let mut to = out.tile::<R, N>(row, col);
-        for r in 0..R {
-            for c in 0..C {
-                start[r][c] = isa.load(&to.row(r)[16 * c..]);
-            }
-        }
-    } else if add {
-        for r in 0..R {
-            if r < rows {
-                let out = out.row(row + r, col, columns);
-                for c in 0..C {
-                    start[r][c] = isa.load_part(part_of(out, c));
-                }
-            }
-        }
-    }
+    let Place { add, plane, .. } = place;
+    let start = if add { sums_before::<V, R, C, N>(isa, place, out) } else { [[isa.splat(0.0); C]; R] };
     // An array of its own, every index of which is a constant: so it is in registers.
     let mut sums = start;
     if ROWS {
@@ -347,12 +329,52 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
             }
         }
     }
-    let ends = sums;
-    if whole {
+    put_sums::<V, R, C, N>(isa, sums, place, out);
+}
+
+/// What the output holds.
+#[inline(always)]
+fn sums_before<V: Vectors, const R: usize, const C: usize, const N: usize>(
+    isa: V,
+    place: Place,
+    out: &mut Out,
+) -> [[V::F; C]; R] {
+    let Place { row, col, rows, columns, .. } = place;
+    let mut sums = [[isa.splat(0.0); C]; R];
+    if rows == R && columns == N {
         let mut to = out.tile::<R, N>(row, col);
         for r in 0..R {
             for c in 0..C {
-                isa.store(ends[r][c], &mut to.row(r)[16 * c..]);
+                sums[r][c] = isa.load(&to.row(r)[16 * c..]);
+            }
+        }
+        return sums;
+    }
+    for r in 0..R {
+        if r < rows {
+            let out = out.row(row + r, col, columns);
+            for c in 0..C {
+                // Parts of vectors are slow on some processors.
+                sums[r][c] = if columns == N { isa.load(&out[16 * c..]) } else { isa.load_part(part_of(out, c)) };
+            }
+        }
+    }
+    sums
+}
+
+#[inline(always)]
+fn put_sums<V: Vectors, const R: usize, const C: usize, const N: usize>(
+    isa: V,
+    sums: [[V::F; C]; R],
+    place: Place,
+    out: &mut Out,
+) {
+    let Place { row, col, rows, columns, .. } = place;
+    if rows == R && columns == N {
+        let mut to = out.tile::<R, N>(row, col);
+        for r in 0..R {
+            for c in 0..C {
+                isa.store(sums[r][c], &mut to.row(r)[16 * c..]);
             }
         }
         return;
@@ -361,7 +383,11 @@ fn tile<V: Vectors, M: Multiply<V>, const R: usize, const C: usize, const N: usi
         if r < rows {
             let out = out.row(row + r, col, columns);
             for c in 0..C {
-                isa.store_part(ends[r][c], part_of_mut(out, c));
+                if columns == N {
+                    isa.store(sums[r][c], &mut out[16 * c..]);
+                } else {
+                    isa.store_part(sums[r][c], part_of_mut(out, c));
+                }
             }
         }
     }
