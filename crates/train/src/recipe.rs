@@ -176,8 +176,8 @@ impl TrainSettings {
     }
 }
 
-/// More tokens at a time leave the caches, fewer pack weights too often.
-const MICRO_BATCH: u64 = 4096;
+/// Tokens that are computed together where nothing else is said: more leave the caches, fewer pack weights too often.
+pub(crate) const MICRO_BATCH: u64 = 4096;
 
 fn decay() -> f64 {
     0.1

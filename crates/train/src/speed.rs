@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::network::{Network, Settings};
+use crate::network::{Network, Outcome, Settings};
 use crate::optimizer::{self, Kind, Optimizer};
 use crate::pass::Values;
 use crate::random::Random;
+use crate::recipe::MICRO_BATCH;
 use crate::setup::distances;
 use crate::start;
 
@@ -37,7 +38,7 @@ pub struct Speed {
     /// Bytes of weights, gradients and what the optimizer keeps.
     pub number_bytes: u64,
     settings: Settings,
-    batch: Batch,
+    batches: Vec<Batch>,
     weights: Values,
     gradients: Values,
     optimizer: Optimizer,
@@ -60,10 +61,18 @@ impl Speed {
             return Err(Error::file(Path::new("bench"), problem));
         }
         let network = Network::new(structure, false)?;
-        let (mut batch, mut random) = (Batch::default(), Random::new(&[1, TOKENS]));
+        let (mut batches, mut random) = (vec![Batch::default()], Random::new(&[1, TOKENS]));
         for _ in 0..documents {
             let tokens: Vec<u32> = (0..length).map(|_| random.below(network.structure.vocab as u64) as u32).collect();
-            batch.document(&tokens);
+            let last = batches.last_mut().expect("one or more");
+            // As a training computes them: some at a time.
+            if last.tokens.is_empty() || last.tokens.len() + length <= MICRO_BATCH as usize {
+                last.document(&tokens);
+            } else {
+                let mut batch = Batch::default();
+                batch.document(&tokens);
+                batches.push(batch);
+            }
         }
         let of = optimizer::Settings {
             kind,
@@ -78,16 +87,19 @@ impl Speed {
         let (weights, gradients) = (start::fresh(&network, 1), network.parameters.zeros());
         let all = [&weights, &gradients, &optimizer.means, &optimizer.squares];
         let numbers: usize = all.iter().flat_map(|values| values.iter()).map(Vec::len).sum();
-        Ok(Speed { network, number_bytes: 4 * numbers as u64, settings, batch, weights, gradients, optimizer })
+        Ok(Speed { network, number_bytes: 4 * numbers as u64, settings, batches, weights, gradients, optimizer })
     }
 
     /// One step, with the optimizer's.
     pub fn step(&mut self, pool: &Pool) -> Taken {
         let started = Instant::now();
         self.gradients.iter_mut().for_each(|g| g.fill(0.0));
-        let weight = 1.0 / self.batch.wanted() as f32;
-        let numbers = (&self.weights, &mut self.gradients);
-        let outcome = self.network.train(pool, &self.settings, numbers, &self.batch, weight);
+        let weight = 1.0 / self.batches.iter().map(Batch::wanted).sum::<usize>() as f32;
+        let mut outcome = Outcome::default();
+        for batch in &self.batches {
+            let numbers = (&self.weights, &mut self.gradients);
+            outcome.add(&self.network.train(pool, &self.settings, numbers, batch, weight));
+        }
         let optimizing = Instant::now();
         optimizer::clip(pool, &mut self.gradients, 1.0);
         self.optimizer.step(pool, &self.network.parameters, 1e-3, &mut self.weights, &self.gradients);
@@ -100,13 +112,13 @@ impl Speed {
 
     /// Tokens of a step.
     pub fn tokens(&self) -> usize {
-        self.batch.tokens.len()
+        self.batches.iter().map(|batch| batch.tokens.len()).sum()
     }
 
     /// Floating-point operations of the model in a step: see `Step::operations`.
     pub fn operations(&self) -> f64 {
         let tokens = self.tokens() as f64;
-        tokens * self.network.operations_per_token(distances(&self.batch) / tokens)
+        tokens * self.network.operations_per_token(self.batches.iter().map(distances).sum::<f64>() / tokens)
     }
 }
 
