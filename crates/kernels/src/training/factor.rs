@@ -42,13 +42,6 @@ impl<'a> Factor<'a> {
         Factor { transposed: !self.transposed, ..self }
     }
 
-    /// Whether both are the same numbers in memory, so that one may be packed for the other.
-    pub(super) fn same(&self, other: &Factor) -> bool {
-        let list = |factor: &Factor| factor.list.map(|list| (list.as_ptr(), list.len()));
-        (self.x.as_ptr(), self.x.len(), self.stride, self.first, self.cols, self.transposed, list(self))
-            == (other.x.as_ptr(), other.x.len(), other.stride, other.first, other.cols, other.transposed, list(other))
-    }
-
     pub(super) fn transposed(&self) -> bool {
         self.transposed
     }

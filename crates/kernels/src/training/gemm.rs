@@ -135,8 +135,6 @@ const COLUMNS_FEW: usize = 128;
 const PARTS_A_THREAD: usize = 4;
 /// Columns of a right factor, or rows of a left one, that are packed together: whole panels.
 const PACKED_TOGETHER: usize = 384;
-/// Products before another that are looked at for a factor that is the same.
-const NEAR: usize = 3;
 /// Numbers of the inner dimension that are packed before they are multiplied, about: what bounds the memory that is taken.
 const STRETCH: usize = 2048;
 
@@ -217,51 +215,6 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
     PACKED.set(room);
 }
 
-/// Of each product and side the product before it whose packed factor is its own too; and whether left factors are packed before they are
-/// multiplied: those that are transposed, since their rows in memory are then read from end to end, and those of which several products are made.
-fn shared(products: &[Gemm], sizes: &[Sizes]) -> (Vec<[Option<usize>; 2]>, Vec<bool>) {
-    let same = |i: usize, j: usize, left: bool| {
-        let (a, b) = (&products[i], &products[j]);
-        sizes[i].depth == sizes[j].depth && if left { a.a.same(&b.a) } else { a.b.same(&b.b) }
-    };
-    let near = |i: usize, left: bool| (i.saturating_sub(NEAR)..i).rev().find(|&j| same(i, j, left));
-    let before: Vec<[Option<usize>; 2]> = (0..products.len()).map(|i| [near(i, true), near(i, false)]).collect();
-    let mut packs_left: Vec<bool> = products.iter().map(|product| product.a.transposed()).collect();
-    for (i, before) in before.iter().enumerate() {
-        if let Some(j) = before[0] {
-            (packs_left[i], packs_left[j]) = (true, true);
-        }
-    }
-    (before, packs_left)
-}
-
-/// Where the packed factors of a stretch lie, and the words of all.
-fn places(
-    kernel: &Kernel,
-    sizes: &[Sizes],
-    pass: usize,
-    before: &[[Option<usize>; 2]],
-    packs_left: &[bool],
-) -> (Vec<[Range<usize>; 2]>, usize) {
-    let (mut places, mut at): (Vec<[Range<usize>; 2]>, usize) = (Vec::with_capacity(sizes.len()), 0);
-    for (i, s) in sizes.iter().enumerate() {
-        let words = |ks: Range<usize>| (kernel.words)(ks.len());
-        let left = |ks: Range<usize>| if packs_left[i] { (kernel.left)(s.m, words(ks)) } else { 0 };
-        let right = |ks: Range<usize>| words(ks) * s.n.next_multiple_of(16);
-        let lengths: [usize; 2] =
-            [s.depths(s.stretch(pass)).map(left).sum(), s.depths(s.stretch(pass)).map(right).sum()];
-        let place = std::array::from_fn(|side| match before[i][side] {
-            Some(j) => places[j][side].clone(),
-            None => {
-                at += lengths[side];
-                at - lengths[side]..at
-            }
-        });
-        places.push(place);
-    }
-    (places, at)
-}
-
 /// A stretch of every product.
 fn multiply(
     pool: &Pool,
@@ -271,14 +224,19 @@ fn multiply(
     pass: usize,
     room: &mut Vec<i32>,
 ) {
-    let (before, packs_left) = shared(products, sizes);
-    let (places, length) = places(kernel, sizes, pass, &before, &packs_left);
-    let packed = aligned(room, length);
+    // A left factor that is transposed is packed before too: its rows in memory are then read from end to end.
+    let lengths = |(product, s): (&Gemm, &Sizes)| {
+        let words = |ks: Range<usize>| (kernel.words)(ks.len());
+        let left = |ks: Range<usize>| if product.a.transposed() { (kernel.left)(s.m, words(ks)) } else { 0 };
+        let right = |ks: Range<usize>| words(ks) * s.n.next_multiple_of(16);
+        (s.depths(s.stretch(pass)).map(left).sum::<usize>(), s.depths(s.stretch(pass)).map(right).sum::<usize>())
+    };
+    let lengths: Vec<(usize, usize)> = products.iter().zip(sizes).map(lengths).collect();
+    let packed = aligned(room, lengths.iter().map(|(left, right)| left + right).sum());
     let (mut rest, mut packings) = (&mut *packed, Vec::new());
-    for (i, (product, s)) in products.iter().zip(sizes).enumerate() {
-        for (side, factor, lanes) in [(0, product.a, s.m), (1, product.b, s.n)] {
-            let left = side == 0;
-            if left && !packs_left[i] || before[i][side].is_some() {
+    for (product, s) in products.iter().zip(sizes) {
+        for (factor, left, lanes) in [(product.a, true, s.m), (product.b, false, s.n)] {
+            if left && !product.a.transposed() {
                 continue;
             }
             for ks in s.depths(s.stretch(pass)) {
@@ -301,9 +259,9 @@ fn multiply(
     drop(packings);
     let work =
         sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum::<usize>() / (PARTS_A_THREAD * pool.threads());
-    let (mut parts, mut pieces) = (Vec::with_capacity(products.len()), Vec::new());
-    for (i, (Gemm { a, out, add, .. }, s)) in products.iter_mut().zip(sizes).enumerate() {
-        let [left, b] = places[i].clone().map(|place| &packed[place]);
+    let (mut parts, mut pieces, mut rest) = (Vec::with_capacity(products.len()), Vec::new(), &*packed);
+    for ((Gemm { a, out, add, .. }, s), lengths) in products.iter_mut().zip(sizes).zip(lengths) {
+        let [left, b] = [lengths.0, lengths.1].map(|len| rest.split_off(..len).expect("all are packed"));
         let inner = s.stretch(pass);
         if s.m * s.n * inner.len() > 0 {
             let (rows, columns) = s.part(work, inner.len(), kernel);
@@ -313,7 +271,7 @@ fn multiply(
                 }
             }
         }
-        let left = if packs_left[i] { Left::Packed(left, s.m) } else { Left::Plain(*a) };
+        let left = if a.transposed() { Left::Packed(left, s.m) } else { Left::Plain(*a) };
         let part = Part { left, b, columns: s.n, inner, depth: s.depth, add: *add || pass > 0 };
         parts.push((part, SharedOut::new(out, s.m, s.n)));
     }

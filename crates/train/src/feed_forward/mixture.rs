@@ -140,9 +140,9 @@ impl MixtureNet {
         let rows = tokens * active;
         let [mut gate, mut up, mut act] = [(); 3].map(|()| pass.buffers.take(rows * inner));
         let mut products = Vec::with_capacity(2 * experts);
-        let (mut rest_gate, mut rest_up) = (&mut gate[..], &mut up[..]);
-        for (e, range) in lists.used() {
-            for (stack, rest) in [(&self.gates, &mut rest_gate), (&self.ups, &mut rest_up)] {
+        for (stack, out) in [(&self.gates, &mut gate), (&self.ups, &mut up)] {
+            let mut rest = &mut out[..];
+            for (e, range) in lists.used() {
                 products.push(Gemm {
                     a: Factor::new(x, hidden).rows(&lists.tokens[range.clone()]),
                     b: Factor::new(&pass.weights[stack.start + e], hidden).t(),
