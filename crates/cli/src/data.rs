@@ -247,6 +247,9 @@ fn bar_template(now: &Snapshot) -> &'static str {
 
 /// What is being done, in words.
 fn message(now: &Snapshot) -> String {
+    if terminal::interrupt_pending() {
+        return "stopping after the documents in work; ctrl-c again ends at once".to_string();
+    }
     match (now.stage.phase, now.documents) {
         (0, _) => "looking for files".to_string(),
         (_, 0) => now.stage.name.clone(),
@@ -271,6 +274,7 @@ fn with_bar<T: Send>(
                 if terminal::interrupt_pending() {
                     progress.stop();
                 }
+                progress.take_warnings().iter().for_each(|warning| bar.suspend(|| terminal::note(warning)));
                 let now = progress.snapshot();
                 if now.stage != stage {
                     stage = now.stage.clone();

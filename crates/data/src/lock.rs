@@ -45,7 +45,12 @@ impl Lock {
     /// # Errors
     /// Another run that holds it, the same rank of this run, ranks of another recipe; where the system refuses.
     pub fn take(work: &Path, worker: Worker) -> Result<Lock, Error> {
-        std::fs::create_dir_all(work).map_err(Error::io(work))?;
+        std::fs::create_dir_all(work).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Error::file(work, format!("{error}; name a directory that can be written with --out"))
+            }
+            _ => Error::io(work)(error),
+        })?;
         let Worker { identity, rank, world } = worker;
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let process = format!("process {} on {}", std::process::id(), host.trim());

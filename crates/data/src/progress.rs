@@ -14,6 +14,7 @@ pub struct Progress {
     documents: AtomicU64,
     read: AtomicU64,
     stop: AtomicBool,
+    warnings: Mutex<Vec<String>>,
 }
 
 /// What a stage goes through.
@@ -95,6 +96,16 @@ impl Progress {
         let stage = self.stage.lock().expect("no panic holds it").clone();
         let (done, documents) = (self.done.load(Ordering::Relaxed), self.documents.load(Ordering::Relaxed));
         Snapshot { stage, done, documents }
+    }
+
+    /// Tells what a person should know before the run ends.
+    pub fn warn(&self, warning: String) {
+        self.warnings.lock().expect("no panic holds it").push(warning);
+    }
+
+    /// The warnings since this was asked last.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock().expect("no panic holds it"))
     }
 
     /// Asks the run to stop: it ends with [`Error::Stopped`] after the documents that are being worked on.

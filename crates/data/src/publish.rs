@@ -105,16 +105,21 @@ pub fn check_is_ours(out: &Path) -> Result<(), Error> {
     if manifest(out).is_some() || !out.exists() {
         return Ok(());
     }
-    let mut foreign: Option<String> = None;
+    // Without a manifest it is a run's that is not finished, which has its locks, or one whose manifest was removed so that it is made again.
+    let files = if work.is_dir() { listed(&work)? } else { Vec::new() };
+    let is_work = work.is_dir() && (files.is_empty() || files.iter().any(|(_, name)| name.ends_with("lock")));
+    let was_finished = ["recipe.toml", "report.json"].iter().all(|name| out.join(name).is_file());
+    let ours = |name: &str| (is_work || was_finished) && (OURS.contains(&name) || name.ends_with(".new"));
+    let mut foreign: Option<(bool, String)> = None;
     for entry in std::fs::read_dir(out).map_err(Error::io(out))? {
         let name = entry.map_err(Error::io(out))?.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && !name.ends_with(".new") && !OURS.contains(&name.as_str()) {
-            foreign = foreign.into_iter().chain([name]).min();
+        if !name.starts_with('.') && !ours(&name) {
+            foreign = foreign.into_iter().chain([(OURS.contains(&name.as_str()), name)]).min();
         }
     }
     match foreign {
         None => Ok(()),
-        Some(name) => {
+        Some((_, name)) => {
             let problem = format!("has files that are no dataset's, such as {name:?}; name a new directory with --out");
             Err(Error::file(out, problem))
         }
@@ -282,7 +287,7 @@ pub(crate) fn listed(folder: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
 }
 
 /// Whether a file of a dataset's folder was made by a run, by its name: a run that was stopped while it put its files in place left no manifest.
-fn is_made(name: &str) -> bool {
+pub(crate) fn is_made(name: &str) -> bool {
     let numbered = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
     ["part-", "train-", "held_out-"].iter().any(|start| name.strip_prefix(start).is_some_and(numbered))
         || ["tokenizer.json", "tokenizer_config.json", "shards.json"].contains(&name)

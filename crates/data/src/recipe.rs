@@ -22,6 +22,12 @@ use crate::{Error, options};
 /// Bytes of a recipe: more than any that people write.
 const RECIPE_BYTES_MAX: u64 = 1 << 20;
 
+/// Sources of a recipe: each is counted for each rule, and named in the report.
+const SOURCES_MAX: usize = 2000;
+
+/// Steps of a recipe: each that compares documents is a phase, which writes all of them.
+const STEPS_MAX: usize = 200;
+
 /// A recipe whose steps and sources are known and whose settings make sense.
 pub struct Recipe {
     /// Its file.
@@ -244,6 +250,11 @@ fn sources(text: &str, written: Vec<Spanned<toml::Table>>, manual: &Manual) -> R
     if written.is_empty() {
         return Err((0, "a recipe needs a source: [[sources]] with a name and files".into()));
     }
+    if let Some(beyond) = written.get(SOURCES_MAX) {
+        let problem =
+            format!("{} sources; a recipe has at most {SOURCES_MAX}: a source may have many globs", written.len());
+        return Err((beyond.span().start, problem));
+    }
     let (mut sources, mut made): (Vec<Source>, _) = (Vec::new(), Vec::new());
     for table in written {
         let start = table.span().start;
@@ -275,6 +286,13 @@ fn steps(
     sources: &[Source],
     surroundings: Surroundings,
 ) -> Result<Vec<Entry>, Problem> {
+    if let Some(beyond) = written.get(STEPS_MAX) {
+        let problem = format!(
+            "{} steps; a recipe has at most {STEPS_MAX}: make a dataset of the first, and go on from it",
+            written.len()
+        );
+        return Err((beyond.span().start, problem));
+    }
     let mut entries = Vec::with_capacity(written.len());
     for table in written {
         let start = table.span().start;

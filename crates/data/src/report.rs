@@ -141,7 +141,7 @@ impl Report {
             report => Value::from(Serde(self)), lengths => Value::from_safe_string(plot),
             dropped => Value::from(Serde(self.dropped())),
         };
-        environment().get_template("report.html").expect("it was added").render(values).expect("its values are given")
+        rendered("report.html", values)
     }
 
     /// The dataset card, with the head that the Hugging Face hub reads.
@@ -151,7 +151,7 @@ impl Report {
         licences.dedup();
         let languages: Vec<String> = self.total.languages.keys().cloned().collect();
         let values = context! { report => Value::from(Serde(self)), licences, languages, text => recipe.text.trim_end().to_string() };
-        environment().get_template("card.md").expect("it was added").render(values).expect("its values are given")
+        rendered("card.md", values)
     }
 
     /// The report in lines for a terminal: sources, then what was dropped by which rule.
@@ -261,10 +261,49 @@ fn words(bytes: u64) -> String {
     format!("{value:.1} TB")
 }
 
+/// A template with its values. Texts of others have no say in how the page is shown.
+fn rendered(template: &str, values: Value) -> String {
+    let environment = environment();
+    let page = environment.get_template(template).expect("it was added").render(values).expect("its values are given");
+    page.chars().map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// Characters that are not seen and change what is: controls, and those that turn the direction of what follows.
+fn is_hidden(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A cell of a table in Markdown.
+fn cell(text: Option<String>) -> String {
+    let one_line = text.unwrap_or_default().replace(char::is_control, " ");
+    one_line.replace('\\', "\\\\").replace('|', "\\|").replace('<', "&lt;")
+}
+
+/// The longest row of backquotes in a text.
+fn backquotes(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}
+
+/// Code within a line of Markdown.
+fn code(text: &str) -> String {
+    let quotes = "`".repeat(backquotes(text) + 1);
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
+    format!("{quotes}{space}{text}{space}{quotes}")
+}
+
+/// Lines of code in Markdown.
+fn fenced(text: &str, language: &str) -> String {
+    let fence = "`".repeat(backquotes(text).max(2) + 1);
+    format!("{fence}{language}\n{text}\n{fence}")
+}
+
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.add_filter("bytes", words);
     environment.add_filter("several", several);
+    environment.add_filter("cell", cell);
+    environment.add_filter("code", code);
+    environment.add_filter("fenced", fenced);
     environment.add_filter("percent", |part: f64, whole: f64| format!("{:.1}", 100.0 * part / whole.max(1.0)));
     for (name, text) in
         [("report.html", include_str!("templates/report.html")), ("card.md", include_str!("templates/card.md"))]
@@ -315,4 +354,23 @@ fn lengths_plot(read: &Lengths, kept: &Lengths) -> String {
     };
     draw(&mut svg).expect("a picture in memory can be drawn");
     svg
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_a_recipe_do_not_leave_their_place_in_the_card() {
+        assert_eq!(cell(Some("CC | \\|\n<b>x".into())), "CC \\| \\\\\\| &lt;b>x");
+        assert_eq!(cell(None), "");
+        assert_eq!(
+            (code("a = 1"), code("a = '`'"), code("`a``")),
+            ("`a = 1`".into(), "``a = '`'``".into(), "``` `a`` ```".into())
+        );
+        assert_eq!(fenced("a\n```\nb", "toml"), "````toml\na\n```\nb\n````");
+        assert_eq!(fenced("a", "toml"), "```toml\na\n```");
+        assert!(['\u{1b}', '\u{202e}', '\u{2066}', '\0', '\u{9b}'].into_iter().all(is_hidden));
+        assert!(!['\n', '\t', 'a', '\u{200f}', '\u{5d0}'].into_iter().any(is_hidden));
+    }
 }

@@ -106,7 +106,9 @@ impl<'a> Run<'a> {
             return Ok(Some(report));
         }
         let (rank, world) = (self.options.rank, self.options.world);
-        let _lock = Lock::take(&self.options.out.join("work"), Worker { identity: &identity, rank, world })?;
+        let worker = Worker { identity: &identity, rank, world };
+        let _lock = Lock::take(&self.options.out.join("work"), worker)?;
+        self.shared.tell(worker)?;
         // Another run may have finished before the lock was free.
         if let Some(report) = self.finished(&identity)? {
             return Ok(Some(report));

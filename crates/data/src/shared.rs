@@ -6,17 +6,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::Error;
 use crate::atomic::Pending;
 use crate::progress::Progress;
-use crate::publish::{MANIFEST, MANIFEST_BYTES_MAX, Manifest};
+use crate::publish::{MANIFEST, MANIFEST_BYTES_MAX, Manifest, is_made};
 use crate::store::{Location, Store};
+use crate::{Error, atomic, lock};
 
 /// The longest pause between two looks at a store.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
+
+/// The pause from which a machine that works on something else is told of: before, it may be about to be started again.
+const PAUSE_WARNED: Duration = Duration::from_secs(1);
+
+/// Bytes in which a machine says what it works on.
+const RUN_BYTES_MAX: u64 = 200;
 
 /// A folder of a store.
 #[derive(Clone, Debug)]
@@ -38,12 +44,32 @@ pub struct Shared {
     by_several: bool,
     /// Names of files that were seen in the store.
     there: Mutex<BTreeSet<String>>,
+    /// What this machine works on, once it has told the others.
+    told: OnceLock<Worker>,
+    /// The machine that was asked last what it works on, and those of which a person knows that it is something else.
+    asked: Mutex<(usize, BTreeSet<usize>)>,
+}
+
+/// What a machine works on.
+#[derive(Debug)]
+struct Worker {
+    rank: usize,
+    world: usize,
+    /// What its results follow from, and the number of machines.
+    run: String,
 }
 
 impl Shared {
     /// A directory, and the folder of a store for what leaves this machine.
     pub fn new(local: &Path, folder: Option<StoreFolder>, machines: usize) -> Shared {
-        Shared { local: local.to_path_buf(), folder, by_several: machines > 1, there: Mutex::default() }
+        Shared {
+            local: local.to_path_buf(),
+            folder,
+            by_several: machines > 1,
+            there: Mutex::default(),
+            told: OnceLock::new(),
+            asked: Mutex::default(),
+        }
     }
 
     /// The store, if machines exchange files by one.
@@ -73,6 +99,39 @@ impl Shared {
                 folder.put(&name, path)?;
                 self.there.lock().expect("no panic holds it").insert(name);
             }
+        }
+        Ok(())
+    }
+
+    /// Tells the other machines what this one works on, where no common lock does.
+    ///
+    /// # Errors
+    /// What the store or the file system refuses.
+    pub fn tell(&self, lock::Worker { identity, rank, world }: lock::Worker) -> Result<(), Error> {
+        let Some(folder) = self.exchange() else { return Ok(()) };
+        let run = format!("{identity} {world}");
+        let file = self.local.join(run_file(rank));
+        atomic::write(&file, run.as_bytes())?;
+        folder.put(&run_file(rank), &file)?;
+        self.told.get_or_init(|| Worker { rank, world, run });
+        Ok(())
+    }
+
+    /// Asks the next of the other machines what it works on: for one that makes another dataset, this one would wait for ever.
+    fn ask(&self, progress: &Progress) -> Result<(), Error> {
+        let (Some(folder), Some(own)) = (self.exchange(), self.told.get()) else { return Ok(()) };
+        let (asked, known) = &mut *self.asked.lock().expect("no panic holds it");
+        *asked = (*asked + 1) % own.world;
+        if *asked == own.rank {
+            *asked = (*asked + 1) % own.world;
+        }
+        let name = run_file(*asked);
+        let Some((object, bytes)) = folder.look_up(&name)? else { return Ok(()) };
+        let run = object.first(bytes.min(RUN_BYTES_MAX)).map_err(Error::io(folder.url(&name)))?;
+        if run != own.run.as_bytes() && known.insert(*asked) {
+            progress.warn(format!(
+                "rank {asked} was last started with another recipe, other sources or another --world; give all ranks the same, or they wait for ever"
+            ));
         }
         Ok(())
     }
@@ -148,6 +207,9 @@ impl Shared {
                 return Ok(false);
             }
             self.look(directory)?;
+            if pause > PAUSE_WARNED {
+                self.ask(progress)?;
+            }
             next = Instant::now() + pause;
             pause = (pause * 3 / 2).min(PAUSE_MAX);
             Ok(is_so())
@@ -205,6 +267,8 @@ impl Shared {
     /// What the store refuses.
     pub fn publish(&self, manifest: &Manifest, progress: &Progress) -> Result<(), Error> {
         let Some(folder) = &self.folder else { return Ok(()) };
+        let before = folder.manifest()?.map_or(Vec::new(), |manifest| manifest.files);
+        let before: BTreeSet<&str> = before.iter().map(|file| file.path.as_str()).collect();
         folder.delete(MANIFEST)?;
         let total = manifest.files.iter().map(|file| file.bytes).sum();
         progress.part_of_phase("putting the dataset into the store", total);
@@ -217,8 +281,11 @@ impl Shared {
         let mut folders: BTreeSet<&str> = kept.iter().filter_map(|path| Some(path.split_once('/')?.0)).collect();
         folders.extend(["documents", "rejected", "tokenizer", "shards"]);
         for name in &folders {
-            for name in folder.list(&format!("{name}/"))?.keys().filter(|name| !kept.contains(name.as_str())) {
-                folder.delete(name)?;
+            let there = folder.list(&format!("{name}/"))?;
+            // Objects of others stay, as files of others do in a directory.
+            let made = |path: &str| before.contains(path) || is_made(&path[name.len() + 1..]);
+            for path in there.keys().filter(|path| !kept.contains(path.as_str()) && made(path)) {
+                folder.delete(path)?;
             }
         }
         folder.put(MANIFEST, &self.local.join(MANIFEST))?;
@@ -243,6 +310,11 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The name under which a machine says what it works on.
+fn run_file(rank: usize) -> String {
+    format!("work/rank-{rank}.run")
 }
 
 impl StoreFolder {

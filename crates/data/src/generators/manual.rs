@@ -29,6 +29,9 @@ pub struct CommandHelp {
 pub struct Flag {
     /// As it is typed: `--port`.
     pub name: String,
+    /// Its letter, where it has one: `p` of `-p`.
+    #[serde(default)]
+    pub short: Option<char>,
     /// The placeholder of its value, such as `PORT`; none for a switch.
     pub value: Option<String>,
     /// What it does.

@@ -118,21 +118,41 @@ fn matches(glob: &str, base: &Path) -> Result<Vec<SourceFile>, Error> {
                 format!("{glob:?} looks at more than {LOOKED_AT_MAX} files; name a folder further down"),
             ));
         }
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => return Err(walking(&root, error)),
-        };
+        let Some(entry) = there(entry, &root, &matcher)? else { continue };
         if entry.path_is_symlink() {
             stays_in(&tree, entry.path())?;
         }
         let below = entry.path().strip_prefix(&root).expect("walks below the root");
         if entry.file_type().is_file() && matcher.is_match(below) {
             let bytes = entry.metadata().map_err(|error| walking(&root, error))?.len();
-            let name = divided.fixed.join(below).to_string_lossy().into_owned();
+            // Ids and checksums have it, and names that differ must not look the same.
+            let name = divided.fixed.join(below).into_os_string().into_string();
+            let name = name.map_err(|_| Error::file(entry.path(), "a name that is not UTF-8; rename the file"))?;
             files.push(SourceFile { name, path: entry.into_path().into(), bytes });
         }
     }
     Ok(files)
+}
+
+/// An entry that is still there. A link to nothing is passed over unless the glob means it.
+fn there(
+    entry: walkdir::Result<walkdir::DirEntry>,
+    root: &Path,
+    matcher: &GlobMatcher,
+) -> Result<Option<walkdir::DirEntry>, Error> {
+    let error = match entry {
+        Ok(entry) => return Ok(Some(entry)),
+        Err(error) => error,
+    };
+    let gone = error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+    let Some(path) = error.path().filter(|_| gone) else { return Err(walking(root, error)) };
+    match std::fs::read_link(path) {
+        Ok(target) if path.strip_prefix(root).is_ok_and(|below| matcher.is_match(below)) => {
+            let problem = format!("a link to {}, which is not there; fetch that, or remove the link", target.display());
+            Err(Error::file(path, problem))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Refuses a link that leads out of the tree.
@@ -230,6 +250,25 @@ mod tests {
         link(&folder.path().join("data"), "data/a/circle");
         let error = names(&["data/**/*.txt"], folder.path()).unwrap_err();
         assert!(error.contains("a circle"), "{error}");
+    }
+
+    #[test]
+    fn links_to_nothing_matter_where_the_glob_means_them() {
+        let folder = tree(&["data/1.txt"]);
+        std::os::unix::fs::symlink("gone", folder.path().join("data/2.md")).unwrap();
+        assert_eq!(names(&["data/*.txt"], folder.path()).unwrap(), ["data/1.txt"]);
+        let error = names(&["data/*"], folder.path()).unwrap_err();
+        assert!(error.contains("data/2.md: a link to gone, which is not there"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_unicode_is_refused() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tree(&["data/1.txt"]);
+        let name = std::ffi::OsStr::from_bytes(b"data/\xff.txt");
+        std::fs::write(folder.path().join(name), "text").unwrap();
+        let error = names(&["data/*.txt"], folder.path()).unwrap_err();
+        assert!(error.contains("not UTF-8; rename the file"), "{error}");
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Lines {
                 Line::Page(reason) => return Err(reason),
             }
         }
-        at_least("c4.sentences_min", "sentences left", sentences as f64, self.sentences_min as f64)?;
+        at_least("c4.sentences_min", "sentences", sentences as f64, self.sentences_min as f64)?;
         left.truncate(trim(&left).len());
         Ok(left)
     }

@@ -26,7 +26,7 @@ pub fn at_least(rule: &'static str, what: &str, value: f64, min: f64) -> Passed 
 }
 
 fn reason(rule: &'static str, what: &str, value: f64, compared: &str, limit: f64) -> Reason {
-    let what = if value == 1.0 && !what.contains(' ') { what.strip_suffix('s').unwrap_or(what) } else { what };
+    let what = if value == 1.0 && !what.starts_with("of ") { what.strip_suffix('s').unwrap_or(what) } else { what };
     let shown = if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.3}") };
     Reason { rule, detail: format!("{shown} {what}, {compared} than {limit}").into() }
 }

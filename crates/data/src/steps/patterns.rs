@@ -7,7 +7,10 @@ use super::{Made, Settings, Surroundings};
 use crate::document::TEXT_BYTES_MAX;
 use crate::{Document, Step, Verdict};
 
-/// Settings, in the syntax of the crate `regex`: every search takes time in proportion to the text.
+/// Settings, in the syntax of the crate `regex`: every search takes time in proportion to the text that is left.
+///
+/// `replace` searches again behind each match. A pattern whose search runs to the end of the text and then matches near its beginning, such as
+/// `.*[0-9]|[a-z]` in a text without digits and line feeds, takes time in proportion to the square of the text.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Patterns {

@@ -21,13 +21,21 @@ fn machines_that_share_only_a_store_change_no_byte() {
         // What an earlier run left there.
         std::fs::create_dir_all(bucket.join("a/run/documents")).unwrap();
         std::fs::write(bucket.join("a/run/documents/part-77777.jsonl.zst"), "old").unwrap();
-        std::fs::write(bucket.join("a/beside"), "not of the run").unwrap();
+        let foreign = ["a/beside", "a/run/documents/notes.txt", "a/run/shards/notes.bin"];
+        for file in foreign {
+            std::fs::create_dir_all(bucket.join(file).parent().unwrap()).unwrap();
+            std::fs::write(bucket.join(file), "not of the run").unwrap();
+        }
         std::thread::scope(|scope| {
             for rank in (0..world).rev() {
                 let (recipe, options) = (&recipe, machine(folder.path(), rank, world));
                 scope.spawn(move || make(recipe, options).unwrap_or_else(|e| panic!("rank {rank} of {world}: {e}")));
             }
         });
+        for file in foreign {
+            assert!(bucket.join(file).exists(), "{file}");
+            std::fs::remove_file(bucket.join(file)).unwrap();
+        }
         same(&one, &bucket.join("a/run"));
         for rank in 0..world {
             let left = folder.path().join(format!("machine-{rank}"));
@@ -35,7 +43,6 @@ fn machines_that_share_only_a_store_change_no_byte() {
         }
         // What is there is not made again.
         assert_eq!(make(&recipe, machine(folder.path(), 0, world)).unwrap(), report);
-        assert!(bucket.join("a/beside").exists());
         std::fs::remove_dir_all(&bucket).unwrap();
         std::fs::remove_dir_all(folder.path().join("machine-0")).unwrap();
     }
@@ -85,6 +92,34 @@ fn machines_that_are_stopped_or_lose_their_disk_go_on() {
     }
     assert!(stops > 0 && lost > 0, "{stops} {lost}");
     same_but_work(&whole, &bucket.join("a/run"));
+}
+
+/// No lock is common to machines that share only a store: one that waits for a machine of another run says so.
+#[test]
+fn a_machine_with_another_recipe_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let other = recipe(folder.path(), &RECIPE.replace("words_min = 30", "words_min = 31"));
+    let recipe = recipe(folder.path(), RECIPE);
+    let progress = [Progress::default(), Progress::default()];
+    let warnings = std::thread::scope(|scope| {
+        for (rank, recipe) in [&recipe, &other].into_iter().enumerate() {
+            let run = Run::plan(recipe, machine(folder.path(), rank, 2), &progress[rank]).unwrap();
+            scope.spawn(move || assert!(matches!(run.make(), Err(Error::Stopped))));
+        }
+        let end = Instant::now() + Duration::from_secs(120);
+        let warnings = loop {
+            let warnings = progress[0].take_warnings();
+            if !warnings.is_empty() || Instant::now() > end {
+                break warnings;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        progress.iter().for_each(Progress::stop);
+        warnings
+    });
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("rank 1 was last started with another recipe"), "{warnings:?}");
 }
 
 /// Rank 0 may be stopped while it waits for another to leave the work directory.

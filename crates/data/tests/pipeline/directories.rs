@@ -32,6 +32,29 @@ fn a_directory_of_other_files_is_left_alone() {
     assert_eq!(files(&out.join("shards")).len(), 1, "shards of the earlier recipe are gone");
 }
 
+/// A name that a dataset has too does not make a directory one.
+#[test]
+fn a_directory_with_a_readme_of_its_own_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    corpus(folder.path());
+    let out = folder.path().join("project");
+    let recipe = recipe(folder.path(), RECIPE);
+    for mine in ["README.md", "documents/thesis.txt", "work/thesis.txt"] {
+        std::fs::create_dir_all(out.join(mine).parent().unwrap()).unwrap();
+        std::fs::write(out.join(mine), "mine").unwrap();
+        let error = make(&recipe, options(&out, 2)).unwrap_err().to_string();
+        assert!(error.contains("no dataset's") && error.contains("--out"), "{error}");
+        assert_eq!(std::fs::read_to_string(out.join(mine)).unwrap(), "mine");
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+    // One that was finished is made again after its manifest was removed.
+    make(&recipe, options(&out, 2)).unwrap();
+    let before = files(&out);
+    std::fs::remove_file(out.join("dataset.json")).unwrap();
+    make(&recipe, options(&out, 2)).unwrap();
+    assert!(files(&out) == before);
+}
+
 /// Another recipe of the same name does not take the place of what is finished unless somebody says so.
 #[test]
 fn a_finished_dataset_is_replaced_on_request_only() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use farthing_data::documents::Reader;
 use farthing_data::generators::manual::Manual;
@@ -353,6 +353,24 @@ fn a_recipe_that_is_wrong_says_where() {
     }
     assert!(error("name = \"a\"\nsources = []").contains("a recipe needs a source"));
     assert!(error("").contains("missing field `name`"));
+}
+
+#[test]
+fn a_recipe_has_so_many_sources_and_steps_at_most() {
+    let file = Path::new("recipe.toml");
+    let sources = |count: usize| -> String {
+        (0..count).map(|n| format!("[[sources]]\nname = \"s{n}\"\nfiles = [\"{n}.txt\"]\n")).collect()
+    };
+    let steps = |count: usize| "[[steps]]\nstep = \"exact_dedup\"\n".repeat(count);
+    let read = |sources: &str, steps: &str| {
+        let recipe = Recipe::parse(file, format!("name = \"a\"\n{sources}{steps}"), &Manual::default());
+        recipe.map(drop).map_err(|e| e.to_string())
+    };
+    read(&sources(2000), &steps(200)).unwrap();
+    let error = read(&sources(2001), "").unwrap_err();
+    assert!(error.starts_with("recipe.toml:6002: 2001 sources; a recipe has at most 2000"), "{error}");
+    let error = read(&sources(1), &steps(201)).unwrap_err();
+    assert!(error.starts_with("recipe.toml:405: 201 steps; a recipe has at most 200"), "{error}");
 }
 
 #[test]
