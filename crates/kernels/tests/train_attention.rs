@@ -114,6 +114,8 @@ fn cases() -> Vec<Case> {
         Case::new((2, 2, 24, 24), Some(50), &[300, 20]),
         Case::new((1, 1, 32, 16), None, &[450]),
         Case::new((2, 1, 16, 16), Some(100), &[420]),
+        // The last query of a tile sees one key of the tile before.
+        Case::new((1, 1, 16, 16), Some(34), &[300]),
         Case::new((8, 4, 16, 16), None, &[]),
     ]
 }
@@ -134,6 +136,22 @@ fn equals_sums_written_out() {
             }
         }
     }
+}
+
+/// A key that no query may see is far above all others: it must not be their largest, or nothing is left of them.
+#[test]
+fn keys_that_are_not_seen_have_no_say_in_the_scale() {
+    let mut case = Case::new((1, 1, 16, 16), None, &[200]);
+    case.shape.scale = 40.0;
+    case.q.iter_mut().for_each(|q| *q = q.abs());
+    case.k.iter_mut().for_each(|k| *k *= 0.1);
+    case.k[48 * 16..][..16].fill(1.0);
+    let (all, want) = (case.compute(&Pool::new(1), Precision::F32), case.plain());
+    // Queries before the key, in its tile.
+    for (i, (got, want)) in all[0][32 * 16..48 * 16].iter().zip(&want[0][32 * 16..]).enumerate() {
+        assert!((f64::from(*got) - want).abs() < 1e-3, "{i}: {got}, not {want}");
+    }
+    assert!(all.iter().flatten().all(|x| x.is_finite()));
 }
 
 /// The f64 twin itself: its gradients are those of `sum(out * d_out)`.

@@ -7,9 +7,12 @@ impl Network {
     pub fn operations_per_token(&self, seen: f64) -> f64 {
         let structure = &self.structure;
         let products = structure.parameters().active as f64 + self.predicted_parameters();
+        // The module of multi-token prediction has one more layer, as the last.
+        let predicted = structure.layers.last().filter(|_| self.predicts());
         let attention: f64 = structure
             .layers
             .iter()
+            .chain(predicted)
             .map(|layer| {
                 let heads = layer.attention.heads();
                 (heads.count * heads.cache_width) as f64 * seen

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::parameters::Parameters;
 use crate::pass::Values;
 use crate::schedule::Schedule;
+use crate::whole;
 
 /// What a state says of itself besides its numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,11 +114,10 @@ pub(crate) fn save(
     keep: usize,
 ) -> Result<PathBuf, Error> {
     let path = directory.join(format!("{PREFIX}{:08}", state.step));
-    let temporary = directory.join(format!(".{PREFIX}{:08}.{}.part", state.step, std::process::id()));
     fs::create_dir_all(directory).map_err(Error::io(directory))?;
+    whole::clear(directory)?;
     room_for(directory, needed(numbers))?;
-    let mut write = || {
-        fs::create_dir_all(&temporary).map_err(Error::io(&temporary))?;
+    let written = whole::write(&path, |temporary| {
         write_tensors(&temporary.join(WEIGHTS), &list(parameters, "", &numbers.weights), None)?;
         let mut optimizer = list(parameters, "mean.", &numbers.means);
         optimizer.extend(list(parameters, "square.", &numbers.squares));
@@ -126,19 +126,14 @@ pub(crate) fn save(
             state.files.insert(name.to_string(), hash(&temporary.join(name))?);
         }
         let text = serde_json::to_vec_pretty(&state).expect("a state is JSON");
-        data::atomic::write(&temporary.join(STATE), &text)?;
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-        }
-        fs::rename(&temporary, &path).map_err(Error::io(&path))?;
-        File::open(directory).and_then(|d| d.sync_all()).map_err(Error::io(directory))
-    };
-    let written: Result<(), Error> = write();
+        Ok(data::atomic::write(&temporary.join(STATE), &text).map(drop)?)
+    });
     if let Err(error) = written {
-        let _ = fs::remove_dir_all(&temporary);
         return Err(Error::Unsaved { source: Box::new(error), last: last(directory) });
     }
-    for old in all(directory)?.into_iter().rev().skip(keep) {
+    // Those of later steps are damaged, or the training would have gone on from them.
+    let older = all(directory)?.into_iter().filter(|(step, _)| *step < state.step).rev();
+    for (_, old) in older.skip(keep - 1) {
         fs::remove_dir_all(&old).map_err(Error::io(&old))?;
     }
     Ok(path)
@@ -161,9 +156,9 @@ fn room_for(directory: &Path, needed: u64) -> Result<(), Error> {
 }
 
 /// The newest state by its name, for messages.
-fn last(directory: &Path) -> String {
+pub(crate) fn last(directory: &Path) -> String {
     let newest = all(directory).ok().and_then(|mut states| states.pop());
-    newest.map_or_else(|| "none yet".to_string(), |path| path.display().to_string())
+    newest.map_or_else(|| "none yet".to_string(), |(_, path)| path.display().to_string())
 }
 
 fn hash(path: &Path) -> Result<String, Error> {
@@ -173,8 +168,8 @@ fn hash(path: &Path) -> Result<String, Error> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// The states below a directory, the oldest first.
-fn all(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The states below a directory by their steps, the oldest first.
+fn all(directory: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -188,30 +183,22 @@ fn all(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         found.extend(step.map(|step| (step, entry.path())));
     }
     found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
-}
-
-/// The newest state below a directory, for a message.
-pub(crate) fn latest(directory: &Path) -> String {
-    match all(directory).ok().and_then(|mut states| states.pop()) {
-        Some(state) => state.display().to_string(),
-        None => "none yet".to_string(),
-    }
+    Ok(found)
 }
 
 /// The newest state below a directory that is whole; damaged ones are told to `damaged`.
 ///
 /// # Errors
-/// A state of another training; a system that refuses.
+/// A state of another training or of another version of this program; a system that refuses.
 pub(crate) fn newest(
     directory: &Path,
     parameters: &Parameters,
     identity: &str,
     damaged: &mut dyn FnMut(&Path, &Error),
 ) -> Result<Option<(State, Numbers)>, Error> {
-    for path in all(directory)?.into_iter().rev() {
-        let read = read(&path, parameters);
-        match read {
+    for (_, path) in all(directory)?.into_iter().rev() {
+        check_version(&path.join(STATE))?;
+        match read(&path, parameters) {
             Ok((state, _)) if state.identity != identity => {
                 let problem = "it is of a training with other settings, data or structure; train into another directory, or remove this one";
                 return Err(Error::file(path, problem));
@@ -223,13 +210,28 @@ pub(crate) fn newest(
     Ok(None)
 }
 
+/// Refuses a state of another version: it is not damaged, and what trains from the start in its place would remove it.
+fn check_version(file: &Path) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Ok(text) = model::tensors::read_bounded(file, STATE_BYTES_MAX) else { return Ok(()) };
+    match serde_json::from_slice::<Versioned>(&text) {
+        Ok(Versioned { version }) if version != VERSION => {
+            let problem = format!(
+                "it is of version {version}, and this program reads {VERSION}: go on with the program that wrote it, or train into another directory"
+            );
+            Err(Error::file(file, problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn read(path: &Path, parameters: &Parameters) -> Result<(State, Numbers), Error> {
     let file = path.join(STATE);
     let text = model::tensors::read_bounded(&file, STATE_BYTES_MAX)?;
     let state: State = serde_json::from_slice(&text).map_err(|e| Error::file(&file, e.to_string()))?;
-    if state.version != VERSION {
-        return Err(Error::file(file, format!("version {}; {VERSION} is read", state.version)));
-    }
     let expected: u64 = 64 * (1 << 20) + 4 * 4 * parameters.numbers() as u64;
     let tensors = |name: &str| -> Result<Vec<u8>, Error> {
         let file = path.join(name);

@@ -59,6 +59,19 @@ fn whole(prefix: &Path, written: &Written) -> Result<Reader, Error> {
     Ok(Reader::open(prefix)?)
 }
 
+/// Refuses a mask whose documents are not those of the tokens.
+fn same_lengths(tokens: &Reader, mask: &Reader, name: &Path) -> Result<(), Error> {
+    let problem = match (tokens.sequences(), mask.sequences()) {
+        (expected, found) if expected != found => format!("its {found} sequences are not the {expected} of the tokens"),
+        (sequences, _) => {
+            let Some(other) = (0..sequences).find(|&s| tokens.length(s) != mask.length(s)) else { return Ok(()) };
+            let (expected, found) = (tokens.length(other), mask.length(other));
+            format!("its sequence {other} has {found} numbers, and that of the tokens {expected}")
+        }
+    };
+    Err(Error::file(name, format!("{problem}; make the shards again")))
+}
+
 impl Corpus {
     /// Open the shards of a dataset that `farthing data` made. Pieces have at most `context` tokens. `None`: the split has no document of two
     /// tokens or more.
@@ -86,7 +99,11 @@ impl Corpus {
                     pieces.push(Piece { shard, sequence, start, len });
                 }
             }
-            shards.push(Shard { tokens: reader, mask: mask.transpose()? });
+            let mask = mask.transpose()?;
+            if let Some(mask) = &mask {
+                same_lengths(&reader, mask, &mask_name)?;
+            }
+            shards.push(Shard { tokens: reader, mask });
         }
         if pieces.is_empty() {
             return Ok(None);
@@ -206,5 +223,31 @@ impl Corpus {
             batch.documents.push(first..batch.tokens.len());
             at += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use data::shards::megatron::{TokenType, Writer};
+
+    use super::*;
+
+    #[test]
+    fn a_mask_has_the_documents_of_its_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let reader = |name: &str, lengths: &[usize]| {
+            let prefix = folder.path().join(name);
+            let mut writer = Writer::create(&prefix, TokenType::Uint16).unwrap();
+            lengths.iter().for_each(|&len| writer.document(&vec![1; len]).unwrap());
+            writer.finish().unwrap();
+            Reader::open(&prefix).unwrap()
+        };
+        let tokens = reader("tokens", &[3, 5]);
+        let name = Path::new("mask");
+        same_lengths(&tokens, &reader("same", &[3, 5]), name).unwrap();
+        let error = same_lengths(&tokens, &reader("other", &[4, 4]), name).unwrap_err().to_string();
+        assert_eq!(error, "mask: its sequence 0 has 4 numbers, and that of the tokens 3; make the shards again");
+        let error = same_lengths(&tokens, &reader("fewer", &[8]), name).unwrap_err().to_string();
+        assert_eq!(error, "mask: its 1 sequences are not the 2 of the tokens; make the shards again");
     }
 }

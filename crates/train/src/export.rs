@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::network::Network;
 use crate::parameters::Role;
 use crate::pass::Values;
+use crate::whole;
 
 /// How matrices are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,18 +58,8 @@ const TEMPLATE_BYTES_MAX: u64 = 4 << 20;
 
 /// Write a model's directory: it is there whole, or what was there before.
 pub(crate) fn write(model: &Model, format: Format, out: &Path) -> Result<(), Error> {
-    let parent = out.parent().unwrap_or(Path::new("."));
-    let temporary = parent.join(format!(".model.{}.part", std::process::id()));
-    let written = fill(model, format, &temporary).and_then(|()| {
-        if out.exists() {
-            fs::remove_dir_all(out).map_err(Error::io(out))?;
-        }
-        fs::rename(&temporary, out).map_err(Error::io(out))
-    });
-    if written.is_err() {
-        let _ = fs::remove_dir_all(&temporary);
-    }
-    written
+    whole::clear(out.parent().unwrap_or(Path::new(".")))?;
+    whole::write(out, |temporary| fill(model, format, temporary))
 }
 
 /// Type and bytes of a parameter's numbers in a file.
@@ -86,7 +77,6 @@ fn stored(values: &[f32], role: Role, format: Format) -> (Dtype, Cow<'_, [u8]>) 
 
 fn fill(model: &Model, format: Format, out: &Path) -> Result<(), Error> {
     let Model { network, weights, config, tokenizer, template } = model;
-    fs::create_dir_all(out).map_err(Error::io(out))?;
     let mut config = (*config).clone();
     let predicts = usize::from(network.predicts());
     if let Some(fields) = config.as_object_mut() {

@@ -34,6 +34,7 @@ pub mod speed;
 mod start;
 mod tokenizer;
 pub mod trainer;
+mod whole;
 
 pub use batch::{Batch, NO_TARGET};
 pub use error::Error;

@@ -85,10 +85,19 @@ impl Log {
                 Ok(())
             }
             Err(error) => {
-                self.file.set_len(self.length)?;
+                // What was refused first is what a person needs to know.
+                let _ = self.file.set_len(self.length);
                 Err(error)
             }
         }
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn sync(&self) -> std::io::Result<()> {
+        self.file.sync_data()
     }
 }
 

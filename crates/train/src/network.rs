@@ -148,7 +148,7 @@ impl LayerNet {
             return (out, LayerSaved { x, middle, parts: Some((attention, feed_forward)) });
         }
         self.attention.discard(pass, attention);
-        self.feed_forward.discard(pass, feed_forward);
+        feed_forward.give(pass);
         pass.buffers.give(middle);
         (out, LayerSaved { x, middle: Vec::new(), parts: None })
     }
@@ -246,8 +246,8 @@ impl Network {
         self.predictor.is_some()
     }
 
-    /// The loss of a batch, and its gradients added to `gradients`: those of `weight` times the sum over targets, with the balance loss and
-    /// that of prediction as `settings` say (both as means, which count by the batch's share of `weight` times targets).
+    /// The loss of a batch, and its gradients added to `gradients`: those of `weight` times the sum over targets, with the balance loss,
+    /// a mean that counts by the batch's share of `weight` times targets, and the sum over targets of prediction, as `settings` say.
     pub fn train(
         &self,
         pool: &Pool,
@@ -413,7 +413,7 @@ impl Predictor {
     ) -> (HeadLoss, Option<Load>) {
         let (hidden, eps, pool, weights) = (network.structure.hidden, pass.norm_eps, pass.pool, pass.weights);
         let batch = pass.batch;
-        // The next token; the last of a document has none, and nothing sees what is computed in its place.
+        // The next token. The last of a document has none: no target sees what is computed in its place, but experts are chosen for it too.
         let mut next = batch.tokens.clone();
         let mut targets = vec![NO_TARGET; next.len()];
         for document in &batch.documents {

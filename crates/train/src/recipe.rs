@@ -78,7 +78,7 @@ pub struct TrainSettings {
     /// Tokens a step.
     #[serde(default, deserialize_with = "count_or_none")]
     pub batch: Option<u64>,
-    /// Tokens that are computed together; absent: 8192, or a step where that is less.
+    /// Tokens that are computed together; absent: 4096, or a step where that is less.
     #[serde(default, deserialize_with = "count_or_none")]
     pub micro_batch: Option<u64>,
     /// Peak of the learning rate.
@@ -178,6 +178,10 @@ impl TrainSettings {
 
 /// Tokens that are computed together where nothing else is said: more leave the caches, fewer pack weights too often.
 pub(crate) const MICRO_BATCH: u64 = 4096;
+
+/// Tokens of a step, and of what is computed together, at most: their activations are in memory.
+const BATCH_MAX: u64 = 1 << 30;
+const MICRO_BATCH_MAX: u64 = 1 << 20;
 
 fn decay() -> f64 {
     0.1
@@ -308,6 +312,11 @@ impl TrainSettings {
         if let Some((name, _)) = zero.into_iter().find(|(_, count)| *count == Some(0)) {
             return Err(format!("[train] {name} = 0: at least 1"));
         }
+        for (name, count, max) in [("batch", batch, BATCH_MAX), ("micro_batch", micro_batch, MICRO_BATCH_MAX)] {
+            if let Some(count) = count.filter(|count| *count > max) {
+                return Err(format!("[train] {name} = {count}: at most {max}"));
+            }
+        }
         if let (Some(batch), Some(micro_batch)) = (batch, micro_batch)
             && micro_batch > batch
         {
@@ -340,8 +349,12 @@ impl TrainSettings {
         for (name, value) in [("momentum", self.momentum), ("betas[0]", first), ("betas[1]", second)] {
             within(name, value, (0.0..1.0).contains(&value), "a decay, from 0 to below 1")?;
         }
-        if warm_up + cool_down > 1.0 && self.schedule == Shape::Wsd {
-            return Err(format!("[train] warm_up = {warm_up} and cool_down = {cool_down} are more than all of it"));
+        match self.schedule {
+            Shape::Wsd if warm_up + cool_down > 1.0 => {
+                return Err(format!("[train] warm_up = {warm_up} and cool_down = {cool_down} are more than all of it"));
+            }
+            Shape::Wsd => {}
+            Shape::Cosine => within("warm_up", warm_up, warm_up < 1.0, "below 1, since a cosine comes behind it")?,
         }
         within("clip", self.clip, self.clip > 0.0, "above 0")?;
         let factors = [

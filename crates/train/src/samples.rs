@@ -1,6 +1,7 @@
 //! Samples of text: a few prompts that the model continues greedily while it is trained.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use data::tokenizer::Tokenizer;
 use kernels::Pool;
@@ -79,8 +80,15 @@ impl Prompts {
         Ok(Prompts { continued, prompts, pieces, begin, end })
     }
 
-    /// What the model makes of each prompt: all are computed together, whole for every token.
-    pub fn continued(&self, network: &Network, pool: &Pool, settings: &Settings, weights: &Values) -> Vec<Sample> {
+    /// What the model makes of each prompt: all are computed together, whole for every token. `None` once `stop` is set.
+    pub fn continued(
+        &self,
+        network: &Network,
+        pool: &Pool,
+        settings: &Settings,
+        weights: &Values,
+        stop: &AtomicBool,
+    ) -> Option<Vec<Sample>> {
         let mut texts = self.prompts.clone();
         let mut open: Vec<usize> = (0..texts.len()).collect();
         for _ in 0..self.continued {
@@ -88,6 +96,9 @@ impl Prompts {
             open.iter().for_each(|&i| batch.document(&texts[i]));
             if open.is_empty() {
                 break;
+            }
+            if stop.load(Ordering::Relaxed) {
+                return None;
             }
             let logits = network.next_logits(pool, settings, weights, &batch);
             for (&i, logits) in open.iter().zip(logits.chunks(network.structure.vocab)) {
@@ -102,7 +113,7 @@ impl Prompts {
             let begun = usize::from(prompt.first().copied() == self.begin);
             Sample { prompt: self.text(tokens, begun..prompt.len()), text: self.text(tokens, made), ended }
         };
-        self.prompts.iter().zip(&texts).map(sample).collect()
+        Some(self.prompts.iter().zip(&texts).map(sample).collect())
     }
 
     /// The text of some tokens. A model may have more tokens than the tokenizer: they have no text.

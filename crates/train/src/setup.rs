@@ -120,12 +120,14 @@ impl Setup {
         // DeepSeek LLM (arXiv 2401.02954), section 3.1: of the arithmetic of the whole training.
         let compute = 6.0 * active * recipe.train.tokens as f64;
         let rate = recipe.train.rate.unwrap_or(0.3118 * compute.powf(-0.1250));
-        let batch = recipe.train.batch.unwrap_or_else(|| batch_of(compute, &recipe));
+        let batch = recipe.train.batch.unwrap_or_else(|| batch_of(compute, &recipe).min(recipe.train.tokens));
         let settings = loss_settings(&recipe, &network);
         let text = tokenizer::open(&recipe.data)?;
         let token_bytes = tokenizer::token_bytes(&text, corpus.vocabulary());
         let prompts = Prompts::new(&recipe, &text, held_out.as_ref(), context)?;
-        let identity = identity(&recipe, &config, &corpus, &format!("{settings:?} {rate} {batch}"));
+        // The same bits come out whether activations are kept or computed again.
+        let facts = network::Settings { recompute: false, ..settings };
+        let identity = identity(&recipe, &config, &corpus, &format!("{facts:?} {rate} {batch} {context}"));
         Ok(Setup {
             recipe,
             config,
@@ -160,7 +162,7 @@ impl Setup {
     /// are computed again in the backward from here on if they do not fit into the memory that is there.
     ///
     /// # Errors
-    /// Shards that cannot be read.
+    /// Shards that cannot be read; too little memory for the weights alone.
     pub fn measure(&mut self, pool: &Pool) -> Result<Measured, Error> {
         self.measure_within(pool, model::plan::available())
     }
@@ -170,6 +172,15 @@ impl Setup {
     /// # Errors
     /// As `measure`.
     pub fn measure_within(&mut self, pool: &Pool, available: Option<u64>) -> Result<Measured, Error> {
+        let needed = self.memory(0).total();
+        if let Some(available) = available.filter(|available| *available < needed) {
+            let mib = |bytes: u64| bytes >> 20;
+            return Err(self.recipe.problem(format!(
+                "[model]: weights, gradients and optimizer need {} MiB, and {} MiB are available: take a smaller model, or a larger machine",
+                mib(needed),
+                mib(available)
+            )));
+        }
         let (batch, _) = self.corpus.batch(0, self.recipe.train.micro_batch() as usize)?;
         let weights = start::fresh(&self.network, self.recipe.seed);
         let mut gradients = self.network.parameters.zeros();
@@ -235,7 +246,13 @@ fn from_dial(recipe: &Recipe) -> Result<(Value, Structure), Error> {
         context: recipe.model.context.unwrap_or(1024),
         given: recipe.model.config.clone(),
     };
-    wanted.config().map_err(|e| recipe.problem(e.to_string()))
+    let (config, structure) = wanted.config().map_err(|e| recipe.problem(e.to_string()))?;
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    if !TRAINED.contains(&kind) {
+        let problem = format!("[model] config: model_type {kind:?} is not trained; trained are {}", TRAINED.join(", "));
+        return Err(recipe.problem(problem));
+    }
+    Ok((config, structure))
 }
 
 /// The configuration and structure of a checkpoint whose tensors are all there.
@@ -276,15 +293,15 @@ fn loss_settings(recipe: &Recipe, network: &Network) -> network::Settings {
     }
 }
 
-/// Hash of all that the numbers follow from: names, descriptions and how often something is saved or measured are not among it, nor is the
-/// schedule, which states have themselves.
+/// Hash of all that the numbers follow from: names, paths, descriptions and how often something is saved or measured are not among it, nor is
+/// the schedule, which states have themselves.
 fn identity(recipe: &Recipe, config: &Value, corpus: &Corpus, derived: &str) -> String {
     let train = &recipe.train;
     let facts = format!(
-        "2 {config} {} {} {:?} {derived} {} {:?} {:?}",
+        "3 {config} {} {} {} {derived} {} {:?} {:?}",
         corpus.identity(),
         recipe.seed,
-        recipe.model,
+        recipe.model.predict,
         train.micro_batch(),
         (train.optimizer, train.decay, train.cautious, train.momentum),
         (train.clip, train.betas)

@@ -54,7 +54,8 @@ const HIDDEN_STEP: u64 = 32;
 impl Wanted {
     /// The configuration: among streams of multiples of 32 the one whose active parameters are nearest to what is wanted. Layers grow with
     /// the width (one for each 36), as in the models of SmolLM's and Qwen's families below a billion parameters; heads have 32 numbers and
-    /// 16 rotary ones; the latent is three eighths of the stream; a token sees three of sixteen experts and a shared block as wide as two.
+    /// 16 rotary ones; the latent is three eighths of the stream. Beside latent attention a token sees three of sixteen experts and a shared block
+    /// as wide as two, beside grouped queries four of sixteen.
     ///
     /// # Errors
     /// Keys that contradict each other.
@@ -80,11 +81,12 @@ impl Wanted {
     fn of(&self, hidden: u64) -> Value {
         let [nope, rope, value] = HEAD;
         let heads = self.given.get("num_attention_heads").and_then(Value::as_u64).unwrap_or((hidden / value).max(1));
-        let layers = (hidden as f64 / 36.0).round().max(2.0) as u64;
+        let layers = self.given.get("num_hidden_layers").and_then(Value::as_u64);
+        let layers = layers.unwrap_or((hidden as f64 / 36.0).round().max(2.0) as u64);
         let mut config = json!({
             "vocab_size": self.vocabulary,
             "hidden_size": hidden,
-            "intermediate_size": whole(hidden * 8 / 3),
+            "intermediate_size": whole(hidden.saturating_mul(8) / 3),
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
             "num_key_value_heads": heads,
@@ -109,11 +111,11 @@ impl Wanted {
         if matches!(self.kind, Kind::MlaMoe | Kind::MlaMoeV2 | Kind::Mla) {
             set(json!({
                 "q_lora_rank": null,
-                "kv_lora_rank": whole(hidden * 3 / 8),
+                "kv_lora_rank": whole(hidden.saturating_mul(3) / 8),
                 "qk_nope_head_dim": nope,
                 "qk_rope_head_dim": rope,
                 "v_head_dim": value,
-                "moe_intermediate_size": whole(hidden * 3 / 8),
+                "moe_intermediate_size": whole(hidden.saturating_mul(3) / 8),
                 "n_routed_experts": 16,
                 "n_shared_experts": 2,
                 "num_experts_per_tok": 3,
@@ -168,6 +170,8 @@ fn grouped(heads: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use model::structure::{FeedForward, Layer};
+
     use super::*;
 
     #[test]
@@ -183,12 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn a_dense_structure_has_no_experts_whatever_its_layers() {
+        let given = Map::from_iter([("num_hidden_layers".to_string(), json!(12))]);
+        let wanted = Wanted { kind: Kind::Mla, active: 5_000_000, vocabulary: 4096, context: 1024, given };
+        let (_, structure) = wanted.config().unwrap();
+        let dense = |layer: &Layer| matches!(layer.feed_forward, FeedForward::Dense(_));
+        assert!(structure.layers.len() == 12 && structure.layers.iter().all(dense));
+    }
+
+    #[test]
     fn a_given_key_stays_and_a_contradiction_is_named() {
         let with = |key: &str, value: Value| {
             let given = Map::from_iter([(key.to_string(), value)]);
             Wanted { kind: Kind::MlaMoe, active: 5_000_000, vocabulary: 4096, context: 1024, given }.config()
         };
         assert_eq!(with("hidden_size", json!(256)).unwrap().1.hidden, 256);
+        assert!(with("hidden_size", json!(u64::MAX)).is_err());
         let error = with("num_experts_per_tok", json!(99)).unwrap_err().to_string();
         assert!(error.contains("99 active of 16 experts"), "{error}");
     }

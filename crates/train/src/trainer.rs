@@ -88,6 +88,8 @@ pub trait Observer {
     fn evaluated(&mut self, evaluation: &Evaluation);
     /// Prompts were continued.
     fn sampled(&mut self, samples: &Samples);
+    /// A state is about to be written: what was told of the steps before it should be on disk by then.
+    fn saving(&mut self);
     /// A state is on disk.
     fn saved(&mut self, path: &Path);
     /// Something that a person should know.
@@ -249,27 +251,36 @@ impl Trainer {
         let minutes = Duration::from_secs_f64((60.0 * self.setup.recipe.train.save_minutes).clamp(0.0, 1e9));
         let mut saved = Instant::now();
         while self.tokens < wanted {
-            let before = self.tokens;
-            let step = match self.step(stop) {
+            match self.step_and_measure(stop, every, observer) {
                 Err(Error::Stopped) => {
+                    observer.saving();
                     observer.saved(&self.save()?);
                     return Err(Error::Stopped);
                 }
-                step => step?,
-            };
-            observer.step(&step);
-            let due = before / every != self.tokens / every || self.tokens >= wanted;
-            if let Some(evaluation) = due.then(|| self.evaluate()).transpose()?.flatten() {
-                observer.evaluated(&evaluation);
-            }
-            let samples = (due && self.ranks.rank() == 0).then(|| self.samples());
-            if let Some(samples) = samples.filter(|samples| !samples.texts.is_empty()) {
-                observer.sampled(&samples);
+                taken => taken?,
             }
             if ranks::decide(&*self.ranks, saved.elapsed() >= minutes) || self.tokens >= wanted {
+                observer.saving();
                 observer.saved(&self.save()?);
                 saved = Instant::now();
             }
+        }
+        Ok(())
+    }
+
+    /// One step, and every so many tokens and at the end what it came to.
+    fn step_and_measure(&mut self, stop: &AtomicBool, every: u64, observer: &mut dyn Observer) -> Result<(), Error> {
+        let before = self.tokens;
+        observer.step(&self.step(stop)?);
+        if before / every == self.tokens / every && self.tokens < self.setup.recipe.train.tokens {
+            return Ok(());
+        }
+        if let Some(evaluation) = self.evaluate(stop)? {
+            observer.evaluated(&evaluation);
+        }
+        let samples = if self.ranks.rank() == 0 { self.samples(stop) } else { None };
+        if let Some(samples) = samples.filter(|samples| !samples.texts.is_empty()) {
+            observer.sampled(&samples);
         }
         Ok(())
     }
@@ -356,27 +367,37 @@ impl Trainer {
             None => ("the norm of the gradients".to_string(), norm),
         };
         let pieces = self.setup.corpus.pieces();
-        let batch =
-            format!("pieces {} to {} of epoch {}", self.place % pieces, (next - 1) % pieces, self.place / pieces);
-        Err(Error::Diverged {
-            step: self.step + 1,
-            what,
-            value,
-            batch,
-            checkpoint: checkpoint::latest(&self.directory.join("states")),
-            advice: "lower [train] rate, or lengthen warm_up",
-        })
+        let piece = |place: u64| format!("piece {} of epoch {}", place % pieces, place / pieces);
+        let batch = format!("{} to {}", piece(self.place), piece(next - 1));
+        Err(self.diverged(self.step + 1, what, value, batch))
+    }
+
+    fn diverged(&self, step: u64, what: String, value: f64, batch: String) -> Error {
+        let checkpoint = checkpoint::last(&self.directory.join("states"));
+        Error::Diverged { step, what, value, batch, checkpoint, advice: "lower [train] rate, or lengthen warm_up" }
+    }
+
+    /// Whether all weights are numbers: after the last step no loss tells.
+    fn finite_weights(&self) -> Result<(), Error> {
+        let mut all = self.weights.iter().zip(self.setup.network.parameters.iter());
+        let bad = all.find_map(|(weights, p)| weights.iter().find(|w| !w.is_finite()).map(|w| (p, *w)));
+        match bad {
+            None => Ok(()),
+            Some((p, value)) => {
+                Err(self.diverged(self.step, p.name.clone(), f64::from(value), "what was seen so far".into()))
+            }
+        }
     }
 
     /// The loss on held-out text; `None` where there is none.
     ///
     /// # Errors
-    /// Shards that cannot be read.
-    pub fn evaluate(&mut self) -> Result<Option<Evaluation>, Error> {
+    /// Shards that cannot be read; `Stopped` once `stop` is set.
+    pub fn evaluate(&mut self, stop: &AtomicBool) -> Result<Option<Evaluation>, Error> {
         if self.setup.held_out.is_none() {
             return Ok(None);
         }
-        let measured = self.measure_held_out();
+        let measured = self.measure_held_out(stop);
         let (bytes, mut outcome) = ranks::agree(&*self.ranks, measured)?;
         ranks::sum_outcome(&*self.ranks, &mut outcome);
         let bits = outcome.loss / std::f64::consts::LN_2;
@@ -388,13 +409,16 @@ impl Trainer {
     }
 
     /// Bytes of the held-out text, and what this rank's micro-batches of it came to: every so many ranks, one.
-    fn measure_held_out(&mut self) -> Result<(u64, Outcome), Error> {
+    fn measure_held_out(&mut self, stop: &AtomicBool) -> Result<(u64, Outcome), Error> {
         let Setup { network, held_out, settings, recipe, token_bytes, .. } = &mut self.setup;
         let (mut place, mut tokens, mut bytes, mut outcome) = (0, 0, 0u64, Outcome::default());
         let Some(corpus) = held_out else { return Ok((bytes, outcome)) };
         let mut turns = (0..self.ranks.size()).cycle();
         while place < corpus.pieces() && tokens < recipe.evaluate.tokens {
-            let room = recipe.train.micro_batch() as usize;
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            let room = recipe.train.micro_batch().min(recipe.evaluate.tokens - tokens) as usize;
             let (mut batch, next) = corpus.batch(place, room)?;
             // Not beyond the epoch: each text counts once.
             let over = next.saturating_sub(corpus.pieces()) as usize;
@@ -412,18 +436,18 @@ impl Trainer {
         Ok((bytes, outcome))
     }
 
-    /// Continue the prompts as the weights are.
-    pub fn samples(&self) -> Samples {
+    /// Continue the prompts as the weights are; `None` once `stop` is set.
+    pub fn samples(&self, stop: &AtomicBool) -> Option<Samples> {
         let started = Instant::now();
         let Setup { network, settings, prompts, .. } = &self.setup;
-        let texts = prompts.continued(network, &self.pool, settings, &self.weights);
-        Samples { tokens: self.tokens, seconds: started.elapsed().as_secs_f64(), texts }
+        let texts = prompts.continued(network, &self.pool, settings, &self.weights, stop)?;
+        Some(Samples { tokens: self.tokens, seconds: started.elapsed().as_secs_f64(), texts })
     }
 
     /// Write a state from which the training goes on to the bit.
     ///
     /// # Errors
-    /// Where the system refuses; earlier states stay. Ranks whose weights are no longer the same.
+    /// Where the system refuses, or a weight is no number; earlier states stay. Ranks whose weights are no longer the same.
     pub fn save(&mut self) -> Result<PathBuf, Error> {
         self.alike()?;
         let saved = if self.ranks.rank() == 0 { self.write_state() } else { Ok(self.directory.join("states")) };
@@ -431,6 +455,7 @@ impl Trainer {
     }
 
     fn write_state(&mut self) -> Result<PathBuf, Error> {
+        self.finite_weights()?;
         let state = State::new(&self.setup.identity, self.schedule, (self.step, self.place), self.tokens, self.seconds);
         let numbers = Numbers {
             weights: std::mem::take(&mut self.weights),

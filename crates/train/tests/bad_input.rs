@@ -46,6 +46,9 @@ fn settings_that_contradict_each_other_are_named() {
         ("tokens = 800\nbatch = 1024", "batch = 1024 is more than tokens = 800"),
         ("tokens = 8000\nbatch = 1024\nmicro_batch = 32", "micro_batch = 32 is below [model] context = 48"),
         ("tokens = 8000\nwarm_up = 0.6\ncool_down = 0.5", "warm_up = 0.6 and cool_down = 0.5"),
+        ("tokens = 8000\nschedule = \"cosine\"\nwarm_up = 1.0", "[train] warm_up = 1: below 1"),
+        ("tokens = \"10G\"\nbatch = \"2G\"", "[train] batch = 2000000000: at most 1073741824"),
+        ("tokens = \"10G\"\nmicro_batch = \"2M\"", "[train] micro_batch = 2000000: at most 1048576"),
         ("tokens = 8000\nwarm_up = -0.1", "[train] warm_up = -0.1: a share"),
         ("tokens = 8000\nend = nan", "[train] end = NaN: a share"),
         ("tokens = 8000\nrate = -1e-3", "[train] rate = -0.001: above 0"),
@@ -70,6 +73,7 @@ fn settings_that_contradict_each_other_are_named() {
         ("active = \"60K\"\nfrom = \"x\"", "leave out active and config"),
         ("active = \"60K\"\ncontext = 1", "[model] context = 1: from 2"),
         ("active = \"60K\"\nconfig = { num_experts_per_tok = 99 }", "99 active of 16 experts"),
+        ("structure = \"gqa\"\nactive = \"60K\"\nconfig = { model_type = \"gemma3_text\" }", "[model] config: "),
         ("active = \"60K\"\nconfig = { n_group = 3, topk_group = 1 }", "16 experts in 3 groups"),
     ] {
         let error = of(model, "tokens = 8000\nbatch = 1024");

@@ -168,3 +168,37 @@ fn documents_see_only_themselves() {
         assert!(own.iter().zip(expected).all(|(a, b)| a.to_bits() == b.to_bits()), "{document:?}");
     }
 }
+
+/// Parts of a step add up to what the whole gives at once, and threads change no bit.
+#[test]
+fn gradients_of_parts_add_up() {
+    let network = network(Kind::Mla, false, json!({}));
+    let (weights, whole) = (weights(&network), batch());
+    let weight = 1.0 / whole.wanted() as f32;
+    let gradients = |batches: &[Batch], threads: usize| {
+        let mut gradients = network.parameters.zeros();
+        let mut outcome = Outcome::default();
+        for batch in batches {
+            let numbers = (&weights, &mut gradients);
+            outcome.add(&network.train(&Pool::new(threads), &Settings::default(), numbers, batch, weight));
+        }
+        (outcome.loss, gradients)
+    };
+    let mut parts = [Batch::default(), Batch::default()];
+    for (i, document) in whole.documents.iter().enumerate() {
+        let part = &mut parts[i / 2];
+        part.document(&whole.tokens[document.clone()]);
+        let at = part.targets.len() - document.len();
+        part.targets[at..].copy_from_slice(&whole.targets[document.clone()]);
+    }
+    let ((loss, once), (sum, twice)) = (gradients(std::slice::from_ref(&whole), 1), gradients(&parts, 1));
+    assert!((loss - sum).abs() < 1e-4 * loss, "{loss} {sum}");
+    for ((once, twice), parameter) in once.iter().zip(&twice).zip(network.parameters.iter()) {
+        let length = once.iter().map(|g| g * g).sum::<f32>().sqrt();
+        let apart = once.iter().zip(twice).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+        assert!(apart <= 1e-4 * length + 1e-7, "{}: {apart} of {length}", parameter.name);
+    }
+    for threads in [2, 3] {
+        assert_eq!(gradients(std::slice::from_ref(&whole), threads), (loss, once.clone()), "{threads} threads");
+    }
+}

@@ -10,6 +10,7 @@ mod series;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ::train::events::Events;
@@ -143,6 +144,16 @@ fn join(setup: Setup, pool: Pool, out: &Path) -> Result<Trainer, Failure> {
     Ok(Trainer::open(setup, pool, out, &mut Silent)?)
 }
 
+/// Says that the work is done, however it ends: nothing waits for a thread that watches work that panicked.
+struct Done<'a>(&'a AtomicBool, Thread);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.unpark();
+    }
+}
+
 /// Trains until the end or ctrl-c. A launcher may hand on several signals for one: with it, a second one ends nothing.
 fn run_until_stopped(trainer: &mut Trainer, launched: bool, observer: &mut dyn Observer) -> Result<(), ::train::Error> {
     let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -155,10 +166,8 @@ fn run_until_stopped(trainer: &mut Trainer, launched: bool, observer: &mut dyn O
                 std::thread::park_timeout(Duration::from_millis(100));
             }
         });
-        let result = trainer.run(&stop, observer);
-        done.store(true, Ordering::Relaxed);
-        watcher.thread().unpark();
-        result
+        let _done = Done(&done, watcher.thread().clone());
+        trainer.run(&stop, observer)
     })
 }
 
@@ -534,6 +543,13 @@ impl Observer for View {
             .map(|sample| json!({"prompt": sample.prompt, "text": sample.text, "ended": sample.ended}))
             .collect();
         self.write(&json!({"tokens": samples.tokens, "seconds": samples.seconds, "samples": texts}), &[]);
+    }
+
+    fn saving(&mut self) {
+        let Some(records) = &self.records else { return };
+        if let Err(error) = records.log.sync() {
+            self.missed(&format!("{}: {error}", records.out.join("log.jsonl").display()));
+        }
     }
 
     fn saved(&mut self, path: &Path) {

@@ -105,6 +105,8 @@ impl Observer for Silent {
 
     fn sampled(&mut self, _: &Samples) {}
 
+    fn saving(&mut self) {}
+
     fn saved(&mut self, _: &Path) {}
 
     fn warned(&mut self, _: &str) {}

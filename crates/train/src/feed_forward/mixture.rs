@@ -78,6 +78,16 @@ impl Lists {
     }
 }
 
+impl MixtureSaved {
+    /// Let go of what a forward saved.
+    pub fn give(self, pass: &mut Pass) {
+        [self.logits, self.gate, self.up].into_iter().for_each(|b| pass.buffers.give(b));
+        if let Some(shared) = self.shared {
+            shared.give(pass);
+        }
+    }
+}
+
 impl MixtureNet {
     pub fn new(all: &mut Parameters, prefix: &str, hidden: usize, shape: &Moe) -> MixtureNet {
         let Moe { experts, hidden: inner, shared_hidden, ref router, .. } = *shape;
@@ -191,16 +201,6 @@ impl MixtureNet {
             saved
         });
         MixtureSaved { logits, routes, lists, gate, up, shared }
-    }
-
-    /// Let go of what a forward saved.
-    pub fn discard(&self, pass: &mut Pass, saved: MixtureSaved) -> Load {
-        let MixtureSaved { logits, lists, gate, up, shared, .. } = saved;
-        [logits, gate, up].into_iter().for_each(|b| pass.buffers.give(b));
-        if let Some(shared) = shared {
-            shared.give(pass);
-        }
-        Load { tokens: lists.load(), loss: 0.0 }
     }
 
     pub fn backward(

@@ -44,7 +44,7 @@ impl FeedForwardNet {
         })
     }
 
-    /// `out[tokens, hidden]` from normed rows `x`; the load of experts where there are any.
+    /// `out[tokens, hidden]` from normed rows `x`.
     pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> FeedForwardSaved {
         match self {
             FeedForwardNet::Dense(net) => FeedForwardSaved::Dense(net.forward(pass, x, out)),
@@ -72,16 +72,14 @@ impl FeedForwardNet {
             _ => unreachable!("what a layer saved is of its kind"),
         }
     }
+}
 
-    /// What `forward` saved and no backward will use.
-    pub fn discard(&self, pass: &mut Pass, saved: FeedForwardSaved) -> Option<Load> {
-        match (self, saved) {
-            (FeedForwardNet::Mixture(net), FeedForwardSaved::Mixture(saved)) => Some(net.discard(pass, *saved)),
-            (_, FeedForwardSaved::Dense(saved)) => {
-                saved.give(pass);
-                None
-            }
-            _ => None,
+impl FeedForwardSaved {
+    /// Let go of what no backward will use.
+    pub fn give(self, pass: &mut Pass) {
+        match self {
+            FeedForwardSaved::Mixture(saved) => saved.give(pass),
+            FeedForwardSaved::Dense(saved) => saved.give(pass),
         }
     }
 }

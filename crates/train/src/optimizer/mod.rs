@@ -159,3 +159,123 @@ pub fn clip(pool: &Pool, gradients: &mut [Vec<f32>], most: f64) -> f64 {
     }
     norm
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    const SETTINGS: Settings = Settings {
+        kind: Kind::Muon,
+        momentum: 0.9,
+        betas: [0.8, 0.95],
+        epsilon: 1e-3,
+        decay: 0.3,
+        cautious: true,
+        precision: Precision::F32,
+    };
+
+    fn product(a: &[f64], b: &[f64], (rows, inner, cols): (usize, usize, usize)) -> Vec<f64> {
+        let at = |i: usize, j: usize| (0..inner).map(|k| a[i * inner + k] * b[k * cols + j]).sum();
+        (0..rows * cols).map(|n| at(n / cols, n % cols)).collect()
+    }
+
+    /// Newton and Schulz' iterations of a matrix, as Jordan writes them: those of a tall matrix are the same as of its transposition.
+    fn orthogonal(x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+        let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt() + 1e-7;
+        let mut x: Vec<f64> = x.iter().map(|x| x / norm).collect();
+        for _ in 0..5 {
+            let t: Vec<f64> = (0..x.len()).map(|n| x[n % rows * cols + n / rows]).collect();
+            let a = product(&x, &t, (rows, cols, rows));
+            let square = product(&a, &a, (rows, rows, rows));
+            let b: Vec<f64> = a.iter().zip(&square).map(|(a, s)| -4.7750 * a + 2.0315 * s).collect();
+            let bx = product(&b, &x, (rows, rows, cols));
+            x = x.iter().zip(bx).map(|(x, bx)| 3.4445 * x + bx).collect();
+        }
+        x
+    }
+
+    /// What a parameter's numbers are after these gradients, in f64.
+    fn twin(
+        settings: &Settings,
+        parameter: &crate::Parameter,
+        w: &[f32],
+        gradients: &[Vec<f32>],
+        rate: f64,
+    ) -> Vec<f64> {
+        let role = parameter.role;
+        if role == Role::Choice {
+            return w.iter().map(|&w| f64::from(w)).collect();
+        }
+        let matrix = settings.kind == Kind::Muon && [Role::Matrix, Role::Output].contains(&role);
+        let decay = if [Role::Embedding, Role::Norm, Role::Bias].contains(&role) { 0.0 } else { settings.decay };
+        let [beta1, beta2] = settings.betas;
+        let mut w: Vec<f64> = w.iter().map(|&w| f64::from(w)).collect();
+        let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
+        for (step, g) in (1..).zip(gradients) {
+            let first = if matrix { settings.momentum } else { beta1 };
+            for (i, g) in g.iter().map(|&g| f64::from(g)).enumerate() {
+                m[i] = first * m[i] + (1.0 - first) * g;
+                v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+            }
+            let moves: Vec<f64> = if matrix {
+                let ahead: Vec<f64> = m.iter().zip(g).map(|(m, &g)| first * m + (1.0 - first) * f64::from(g)).collect();
+                let (rows, cols) = (parameter.shape[0], parameter.shape[1]);
+                let size = 0.2 * (rows.max(cols) as f64).sqrt();
+                orthogonal(&ahead, rows, cols).iter().map(|u| size * u).collect()
+            } else {
+                let (full1, full2) = (1.0 - beta1.powi(step), 1.0 - beta2.powi(step));
+                m.iter().zip(&v).map(|(m, v)| m / full1 / ((v / full2).sqrt() + settings.epsilon)).collect()
+            };
+            for (w, u) in w.iter_mut().zip(moves) {
+                let decays = !settings.cautious || u * *w > 0.0;
+                *w -= rate * (u + if decays { decay * *w } else { 0.0 });
+            }
+        }
+        w
+    }
+
+    /// Three steps of every kind of parameter, against the formulas.
+    #[test]
+    fn steps_are_those_of_the_formulas() {
+        let mut parameters = Parameters::default();
+        for (role, shape) in [
+            (Role::Matrix, vec![6, 10]),
+            (Role::Output, vec![9, 4]),
+            (Role::Router, vec![4, 6]),
+            (Role::Embedding, vec![8, 6]),
+            (Role::Head, vec![8, 6]),
+            (Role::Norm, vec![6]),
+            (Role::Bias, vec![10]),
+            (Role::Choice, vec![4]),
+        ] {
+            parameters.add(format!("{role:?}"), &shape, role);
+        }
+        let mut random = Random::new(&[7]);
+        let mut drawn = |scale: f64| -> Values {
+            let numbers = |p: &crate::Parameter| (0..p.len()).map(|_| (scale * random.normal()) as f32).collect();
+            parameters.iter().map(numbers).collect()
+        };
+        let begin = drawn(1.0);
+        let gradients: Vec<Values> = (0..3).map(|_| drawn(0.1)).collect();
+        let rate = 0.05;
+        for kind in [Kind::Muon, Kind::AdamW] {
+            for cautious in [true, false] {
+                let settings = Settings { kind, cautious, ..SETTINGS };
+                let mut optimizer = Optimizer::new(settings, &parameters);
+                let mut weights = begin.clone();
+                for g in &gradients {
+                    optimizer.step(&Pool::new(2), &parameters, rate, &mut weights, g);
+                }
+                for (id, parameter) in parameters.iter().enumerate() {
+                    let own: Vec<Vec<f32>> = gradients.iter().map(|g| g[id].clone()).collect();
+                    let expected = twin(&settings, parameter, &begin[id], &own, rate);
+                    for (i, (&found, expected)) in weights[id].iter().zip(expected).enumerate() {
+                        let off = (f64::from(found) - expected).abs();
+                        assert!(off < 3e-5, "{kind:?} {cautious} {:?} {i}: {found} {expected}", parameter.role);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -85,6 +85,8 @@ impl Observer for Notes {
         self.samples.push(samples.clone());
     }
 
+    fn saving(&mut self) {}
+
     fn saved(&mut self, _: &Path) {}
 
     fn warned(&mut self, what: &str) {
