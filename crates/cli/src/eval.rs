@@ -1,5 +1,6 @@
 //! `farthing eval`: skills of a model, measured on prompts that its training never has.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use ::eval::figures::Measure;
@@ -13,7 +14,9 @@ use crate::terminal::{catch_interrupts, interrupt_pending, put, say, several, wh
 use crate::{Failure, Outcome};
 
 /// Prompts that are answered at once.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
+/// Texts of the whole context that the cache holds: most prompts are far shorter.
+const CACHED: usize = 16;
 
 /// Measure skills of a chat model: stories, sums, answers from a passage, help, JSON, grammar
 ///
@@ -21,20 +24,7 @@ const BATCH: usize = 16;
 /// through the model's chat template; answers are greedy. BLiMP's pairs are scored by their log-probabilities. Each
 /// figure has its standard error. docs/EVAL.md says how each skill is scored.
 #[derive(Args)]
-#[command(after_long_help = "\
-Skills:
-  stories        a story to order: the name and the thing of the request are kept, and the story ends
-  sums           sums and differences of up to three digits, products of one digit
-  word-problems  word problems of one step
-  passages       questions on a passage: a span of it, or \"The text does not say.\"
-  help           200 questions on Farthing's commands, answered from its help, and 50 on other things
-  json           JSON to a small schema, without a grammar
-  blimp          of two sentences the grammatical one is more likely: 67 paradigms of 200 pairs
-
-Examples:
-  farthing eval models/seed-5.7m
-  farthing eval model.gguf --skill sums,json --samples 100
-  farthing eval model.gguf --skill blimp --json      accuracy of each paradigm, too")]
+#[command(after_long_help = long_help())]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArgument,
@@ -52,6 +42,18 @@ pub struct Arguments {
     pub json: bool,
     #[command(flatten)]
     load: LoadArguments,
+}
+
+/// The skills and how they are asked for.
+fn long_help() -> String {
+    let skills: String = SKILLS.iter().map(|skill| format!("  {:<14} {}\n", skill.name, skill.help)).collect();
+    format!(
+        "Skills:\n{skills}
+Examples:
+  farthing eval models/seed-5.7m
+  farthing eval model.gguf --skill sums,json --samples 100
+  farthing eval model.gguf --skill blimp --json      accuracy of each paradigm, too"
+    )
 }
 
 fn skill(name: &str) -> Result<&'static Skill, String> {
@@ -85,8 +87,8 @@ fn table(skill: &Skill, measured: &Measured, alone: bool) -> String {
 
 pub fn run(a: Arguments) -> Outcome {
     let planned = a.load.plan(&a.model, |checkpoint, options| {
-        let context = options.context.unwrap_or(CONTEXT).min(checkpoint.structure.context);
-        (options.context, options.cached) = (Some(context), Some(BATCH * context));
+        let context = options.context.unwrap_or(CONTEXT.min(checkpoint.structure.context));
+        (options.context, options.cached) = (Some(context), Some(CACHED * context));
         Ok(())
     })?;
     let model = Model::batched(planned.load()?, BATCH);
@@ -94,6 +96,8 @@ pub fn run(a: Arguments) -> Outcome {
     let manual = crate::manual::manual();
     let settings = Settings { skills: &skills, samples: a.samples as usize, seed: u64::from(a.seed), manual: &manual };
     catch_interrupts();
+    // Nobody reads what comes: there is nothing to go on for.
+    let closed = Cell::new(false);
     let begun = Instant::now();
     let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left");
     let bar = indicatif::ProgressBar::no_length().with_style(style.expect("a sound template"));
@@ -104,7 +108,7 @@ pub fn run(a: Arguments) -> Outcome {
             bar.set_length(progress.of as u64);
         }
         bar.set_position(progress.done as u64);
-        !interrupt_pending()
+        !interrupt_pending() && !closed.get()
     };
     let (mut all, mut written): (Vec<Value>, Outcome) = (Vec::new(), Ok(()));
     let mut heading = format!("{:<14} {:<24} {:>8} {:>6} {:>8}  {:>6}\n", "skill", "", "right", "of", "share", "s.e.");
@@ -116,6 +120,7 @@ pub fn run(a: Arguments) -> Outcome {
         bar.suspend(|| {
             if written.is_ok() {
                 written = put(&rows);
+                closed.set(written.is_err());
             }
             if measured.too_long > 0 {
                 say(&format!(
@@ -128,19 +133,21 @@ pub fn run(a: Arguments) -> Outcome {
     };
     let outcome = ::eval::measure(&model, &settings, &mut proceed, &mut give);
     bar.finish_and_clear();
+    // What was measured before a stop or an error is not lost.
+    let problem = outcome.as_ref().err().map(ToString::to_string);
+    if a.json {
+        let seconds = begun.elapsed().as_secs_f64();
+        let report = json!({
+            "model": &*a.model, "samples": a.samples, "seed": a.seed, "seconds": seconds, "skills": all, "error": problem,
+        });
+        put(&format!("{report}\n"))?;
+    }
     match outcome {
+        _ if closed.get() => {}
         Ok(()) => {}
         Err(EvalError::Model(error)) => return Err(error.into()),
         Err(stopped @ EvalError::Stopped { .. }) => return Err(Failure::stopped(stopped.to_string())),
         Err(error @ EvalError::UnknownSkill { .. }) => return Err(Failure::usage(error)),
     }
-    written?;
-    if a.json {
-        let seconds = begun.elapsed().as_secs_f64();
-        let report = json!({
-            "model": &*a.model, "samples": a.samples, "seed": a.seed, "seconds": seconds, "skills": all,
-        });
-        return put(&format!("{report}\n"));
-    }
-    Ok(())
+    written
 }

@@ -28,6 +28,7 @@ fn command(command: &clap::Command) -> CommandHelp {
         let value = argument.get_value_names().and_then(|names| names.first()).map(ToString::to_string);
         Some(Flag {
             name: format!("--{}", argument.get_long()?),
+            short: argument.get_short(),
             value: value.filter(|_| takes_value),
             help: argument.get_help().map(ToString::to_string).unwrap_or_default(),
         })

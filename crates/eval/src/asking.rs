@@ -13,6 +13,8 @@ use crate::{EvalError, Progress, Settings, Wrong};
 
 /// How often progress is told while nothing comes.
 const GLANCE: Duration = Duration::from_millis(100);
+/// Requests that are open for each that runs: what ends first leaves its place to one that waits, not to the next that is sent.
+const AHEAD: usize = 2;
 /// Wrong answers that are shown of a skill.
 const WRONG_SHOWN: usize = 5;
 
@@ -36,6 +38,8 @@ pub(crate) struct Question<T> {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Reply {
     pub text: String,
+    /// There is one: the context held the prompt.
+    pub given: bool,
     /// It ended by itself: by an end token, or by going on to the user's next message.
     pub ended: bool,
 }
@@ -55,6 +59,11 @@ impl<'a> Asking<'a> {
 
     pub fn model(&self) -> &'a Model {
         self.model
+    }
+
+    /// Whether the model's chat template takes a message of the system.
+    pub fn takes_system(&self) -> bool {
+        self.model.encode_messages(&[Message::system("a"), Message::user("b")]).is_ok()
     }
 
     /// Held-out documents of a generator, each from a random generator of its own.
@@ -85,7 +94,7 @@ impl<'a> Asking<'a> {
         let options = GenerateOptions { sampling: Sampling::default(), max_tokens: tokens_max, stop };
         let (mut open, mut replies) = (VecDeque::new(), Vec::with_capacity(questions.len()));
         for question in questions {
-            if open.len() >= model.requests() {
+            if open.len() >= AHEAD * model.requests() {
                 self.finish(&mut open, &mut replies, questions.len())?;
             }
             let ids = model.encode_messages(&question.messages)?;
@@ -109,10 +118,12 @@ impl<'a> Asking<'a> {
             loop {
                 match answer.poll(GLANCE)? {
                     Poll::Text(text) => reply.text.push_str(&text),
-                    Poll::Waiting => self.tell(replies.len(), of)?,
+                    Poll::Waiting => {}
                     Poll::Done => break,
                 }
+                self.tell(replies.len(), of)?;
             }
+            reply.given = true;
             reply.ended = matches!(answer.ended(), Some((Finish::Stop(_) | Finish::Complete, _)));
         }
         replies.push(reply);
@@ -135,7 +146,7 @@ impl<'a> Asking<'a> {
     pub fn scores(&mut self, texts: &[&str]) -> Result<Vec<f64>, EvalError> {
         let (mut open, mut scores) = (VecDeque::new(), Vec::with_capacity(texts.len()));
         for text in texts {
-            if open.len() >= self.model.requests() {
+            if open.len() >= AHEAD * self.model.requests() {
                 self.scored(&mut open, &mut scores, texts.len())?;
             }
             // A text without a token before it has no probability of its first one.

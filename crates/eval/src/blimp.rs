@@ -36,9 +36,9 @@ pub fn paradigms() -> Vec<Paradigm> {
     paradigms
 }
 
-/// Twice what a pair counts: 2 where the grammatical sentence is more likely, 1 in a tie, 0 where it has no score.
+/// Twice what a pair counts: 2 where the grammatical sentence is more likely, 1 in a tie, 0 where one of them has no score.
 fn halves(good: f64, bad: f64) -> usize {
-    match good.partial_cmp(&bad).filter(|_| good.is_finite()) {
+    match good.partial_cmp(&bad).filter(|_| good.is_finite() && bad.is_finite()) {
         Some(std::cmp::Ordering::Greater) => 2,
         Some(std::cmp::Ordering::Equal) => 1,
         _ => 0,

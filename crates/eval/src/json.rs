@@ -56,7 +56,7 @@ mod tests {
             "type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
             "required": ["name", "age"], "additionalProperties": false,
         });
-        let valid = |text: &str| is_valid(&schema, &Reply { text: text.into(), ended: true });
+        let valid = |text: &str| is_valid(&schema, &Reply { text: text.into(), given: true, ended: true });
         let good = r#"{"name": "Mira", "age": 7}"#;
         assert!(valid(good) && valid(&format!(" {good}\n")) && valid(&format!("```json\n{good}\n```")));
         assert!(!valid(r#"{"name": "Mira"}"#) && !valid(r#"{"name": "Mira", "age": "7"}"#));

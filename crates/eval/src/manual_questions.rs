@@ -84,14 +84,18 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     let model = asking.model();
     let guides = Arc::new(Guides::new(Arc::clone(&commands), model.tokenizer(), model.vocab()));
     let mut questions = questions(asking);
-    let mut found = 0;
+    let (mut found, takes_system) = (0, asking.takes_system());
     for question in &mut questions {
         let asked = question.messages.last().map(|message| message.text().to_owned()).unwrap_or_default();
         let context = index.context(&asked);
         if let (Expected::Command { paragraph, .. }, Some(context)) = (&question.expected, &context) {
             found += usize::from(context.lines().any(|line| line.strip_prefix("- ") == Some(paragraph)));
         }
-        question.messages = context.map(Message::system).into_iter().chain([Message::user(asked)]).collect();
+        question.messages = match context {
+            None => vec![Message::user(asked)],
+            Some(context) if takes_system => vec![Message::system(context), Message::user(asked)],
+            Some(context) => vec![Message::user(format!("{context}\n\n{asked}"))],
+        };
     }
     let replies = asking.answers(&questions, TOKENS_MAX, &|| Some(guides.guide()))?;
     let count = |on_topic: bool| {
@@ -105,7 +109,7 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     };
     let (right, on_topic) = count(true);
     let (declined, off_topic) = count(false);
-    let invents = |reply: &&Reply| commands.named(whole(reply)).iter().any(|named| !named.exists);
+    let invents = |reply: &&Reply| !reply.given || commands.named(whole(reply)).iter().any(|named| !named.exists);
     let invented = replies.iter().filter(invents).count();
     Ok(Measured {
         measures: vec![
@@ -154,16 +158,18 @@ mod tests {
             paragraph: String::new(),
         };
         let commands = commands();
-        let right = |flag, text: &str| expected(flag).is_met(&commands, &Reply { text: text.into(), ended: true });
+        let right =
+            |flag, text: &str| expected(flag).is_met(&commands, &Reply { text: text.into(), given: true, ended: true });
         assert!(right(None, "Use `farthing serve`.") && right(None, "`farthing serve --port PORT`"));
         assert!(right(Some("--port"), "Add `--port PORT` to `farthing serve`."));
         assert!(!right(Some("--port"), "Use `farthing serve`.") && !right(Some("--port"), "`farthing serve --host`"));
         assert!(!right(None, "Use `farthing pull`.") && !right(None, "serve") && !right(None, ""));
         // A list of guesses is no answer.
         assert!(!right(None, "`farthing chat`, `farthing pull` or `farthing serve`"));
-        let cut = |ended| whole(&Reply { text: "Use `farthing serve --po".into(), ended }).len();
+        let cut = |ended| whole(&Reply { text: "Use `farthing serve --po".into(), given: true, ended }).len();
         assert_eq!((cut(false), cut(true)), (20, 24));
-        let unknown = |text: &str| Expected::Unknown.is_met(&commands, &Reply { text: text.into(), ended: true });
+        let unknown =
+            |text: &str| Expected::Unknown.is_met(&commands, &Reply { text: text.into(), given: true, ended: true });
         assert!(unknown("I do not know.") && unknown(" I do not know that.") && !unknown("Paris.") && !unknown(""));
     }
 }

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn spans_and_refusals_are_counted() {
-        let reply = |text: &str| Reply { text: text.into(), ended: true };
+        let reply = |text: &str| Reply { text: text.into(), given: true, ended: true };
         let span = |text: &str| Some(text.to_owned());
         let answers = [
             (span("the old mill"), reply("The old mill.")),

@@ -81,7 +81,7 @@ mod tests {
     fn names_and_things_are_kept_to_the_end() {
         let ordered = Ordered { name: "Mira".into(), thing: "hat".into() };
         let kept = |text: &str, ended| {
-            let Kept { name, thing, ended } = ordered.kept(&Reply { text: text.into(), ended });
+            let Kept { name, thing, ended } = ordered.kept(&Reply { text: text.into(), given: true, ended });
             (name, thing, ended)
         };
         let story = "Mira the fox lost her hat. She looked for it. The wind had taken the hat, and Mira laughed.";

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn answers_are_right_or_wrong() {
-        let right = |expected: &str, text: &str| is_right(expected, &Reply { text: text.into(), ended: true });
+        let right =
+            |expected: &str, text: &str| is_right(expected, &Reply { text: text.into(), given: true, ended: true });
         assert!(right("42", "42") && right("42", "17 + 25 = 42.") && right("-3", "2 - 5 = -3"));
         assert!(!right("42", "42 apples and 3 pears") && !right("42", "-42") && !right("42", "forty-two"));
         // More digits than a number can have.

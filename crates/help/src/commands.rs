@@ -31,7 +31,7 @@ pub struct Named {
 pub(crate) struct Scanner {
     /// The word so far.
     word: Vec<u8>,
-    /// The word before was the program's name, with one space behind it.
+    /// The word before was the program's name, with spaces behind it. Names are lower case: `Farthing` begins a sentence about it.
     after_program: bool,
     /// Commands that may be spoken of, one bit each.
     candidates: u128,
@@ -51,7 +51,9 @@ impl Commands {
         let mut flags: HashMap<String, u128> = HashMap::new();
         for (number, command) in manual.commands.iter().enumerate() {
             for flag in &command.flags {
-                *flags.entry(flag.name.clone()).or_default() |= 1 << number;
+                for name in std::iter::once(flag.name.clone()).chain(flag.short.map(|letter| format!("-{letter}"))) {
+                    *flags.entry(name).or_default() |= 1 << number;
+                }
             }
         }
         let parts = manual.commands.iter().filter_map(|command| command.name.split_once(' '));
@@ -76,9 +78,12 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'
 }
 
-/// Whether a word is a flag: two dashes and something behind them.
+/// Whether a word is a flag: two dashes and something behind them, or one dash and a letter.
 fn is_flag(word: &[u8]) -> bool {
-    word.starts_with(b"--") && word.iter().any(|&byte| byte != b'-')
+    match word {
+        [b'-', letter] => letter.is_ascii_alphabetic(),
+        _ => word.starts_with(b"--") && word.iter().any(|&byte| byte != b'-'),
+    }
 }
 
 impl Scanner {
@@ -117,7 +122,8 @@ impl Scanner {
                 (self.candidates, self.named) = (1 << number, true);
             }
         }
-        self.after_program = !word.is_empty() && word == commands.program.as_bytes() && byte == b' ';
+        let is_program = !word.is_empty() && word == commands.program.as_bytes();
+        self.after_program = byte == b' ' && (is_program || (self.after_program && word.is_empty()));
         if byte == b'\n' || (self.full_stop && byte.is_ascii_whitespace()) {
             (self.candidates, self.named) = (u128::MAX, false);
         }
@@ -126,7 +132,7 @@ impl Scanner {
 
     /// Whether what was read can go on without a command or flag that does not exist.
     fn can_be(&self, commands: &Commands) -> bool {
-        if self.word.starts_with(b"--") {
+        if self.word.starts_with(b"-") {
             let fits = |name: &str, have: u128| name.as_bytes().starts_with(&self.word) && have & self.candidates != 0;
             return !is_flag(&self.word) || commands.flags.iter().any(|(name, have)| fits(name, *have));
         }
@@ -181,6 +187,9 @@ mod tests {
         // No command has both, and `pull` has no port.
         assert_eq!(invented("Add `--port` to `farthing pull`."), ["pull"]);
         assert_eq!(invented("farthing frob and farthing serve"), ["frob"]);
+        assert_eq!(invented("Use `farthing serve -z` or `farthing  frob`."), ["-z", "frob"]);
+        assert!(invented("Use `farthing chat -n 80`: -5 or - is none, and x-y neither.").is_empty());
+        assert_eq!(invented("Use `farthing pull -n`."), ["-n"]);
         assert_eq!(invented("---port --port_x --PORT --p"), ["---port", "--port_x", "--PORT", "--p"]);
     }
 
