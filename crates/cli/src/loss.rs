@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::sampler::log_probabilities;
 use farthing::loading::cache_name;
-use farthing::{TokenizerParts, tokenizer};
+use farthing::{Model, TokenizerParts, tokenizer};
 use serde_json::{Value, json};
 
 use crate::arguments::{LoadArguments, ModelArgument};
@@ -86,13 +85,23 @@ fn measured(a: &Arguments) -> Result<Loss, Failure> {
     let name = a.text.display().to_string();
     let text = read_text_file(&a.text)?;
     let planned = a.load.plan(&a.model, |checkpoint, options| {
+        if let Some(context) = options.context {
+            let problem = format!("--context {context}: here the window is all that a model sees; give --window");
+            return Err(Failure::usage(problem));
+        }
         options.context = Some((a.window as usize).min(checkpoint.structure.context));
+        options.cached = options.context;
         Ok(())
     })?;
-    let (window, vocab) = (planned.plan.context, planned.checkpoint.structure.vocab);
+    let (window, cache) = (planned.plan.context, cache_name(planned.cache));
     let TokenizerParts { tokenizer, bos, .. } = tokenizer(&planned.checkpoint)?;
     // Every window begins as a text begins for this model.
     let first = tokenizer.id_of(&bos).filter(|_| !bos.is_empty());
+    if window < 2 + usize::from(first.is_some()) {
+        return Err(Failure::failed(format!(
+            "a context of {window} holds no token and the next one: nothing to measure"
+        )));
+    }
     let mut ids = tokenizer.encode(&text, false)?;
     ids.truncate(a.tokens.unwrap_or(usize::MAX));
     if ids.len() < 2 {
@@ -101,8 +110,8 @@ fn measured(a: &Arguments) -> Result<Loss, Failure> {
             several(ids.len(), "token")
         )));
     }
-    let mut loss = Loss { tokens: 0, bytes: 0, window, cache: cache_name(planned.cache), sum: 0.0, squares: 0.0 };
-    let mut runner = planned.runner()?;
+    let mut loss = Loss { tokens: 0, bytes: 0, window, cache, sum: 0.0, squares: 0.0 };
+    let model = Model::batched(planned.load()?, 1);
     catch_interrupts();
     let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} tokens, loss {msg}, {eta} left");
     let bar = indicatif::ProgressBar::new(ids.len() as u64).with_style(style.expect("a sound template"));
@@ -114,9 +123,9 @@ fn measured(a: &Arguments) -> Result<Loss, Failure> {
         if tokens.len() < 2 {
             break;
         }
-        let logits = runner.logits(&tokens)?;
-        for (row, &next) in logits.chunks(vocab).zip(&tokens[1..]) {
-            let nats = -f64::from(log_probabilities(row, next, 0).0);
+        let scores = model.score(tokens.clone())?.log_probabilities()?;
+        for (score, &next) in scores.into_iter().zip(&tokens[1..]) {
+            let nats = -f64::from(score);
             loss.sum += nats;
             loss.squares += nats * nats;
             loss.tokens += 1;

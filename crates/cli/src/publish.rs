@@ -65,13 +65,15 @@ fn weights(name: &str) -> Result<Format, String> {
 #[serde(default)]
 struct Run {
     finished: bool,
+    /// The model's directory.
+    model: PathBuf,
     card: Option<Value>,
 }
 
 /// Bytes of a `run.json`: a recipe has a MiB at most.
 const RUN_BYTES_MAX: u64 = 16 << 20;
 
-/// The facts that the training of a model left beside its directory, and where; `None` where there are none.
+/// The facts that the training of a model left beside its directory, and where; `None` where there are none, or they are of another model.
 fn facts_of_training(model: &Path) -> Result<Option<(PathBuf, Run)>, Failure> {
     let model = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
     let Some(file) = model.parent().map(|parent| parent.join("run.json")).filter(|file| file.is_file()) else {
@@ -79,6 +81,9 @@ fn facts_of_training(model: &Path) -> Result<Option<(PathBuf, Run)>, Failure> {
     };
     let bytes = model::tensors::read_bounded(&file, RUN_BYTES_MAX)?;
     let run: Run = parsed(serde_json::from_slice(&bytes), &file)?;
+    if run.model.file_name() != model.file_name() {
+        return Ok(None);
+    }
     let card: Option<ModelCard> =
         run.card.clone().map(|card| parsed(serde_json::from_value(card), &file)).transpose()?;
     Ok(card.map(|_| (file, run)))
@@ -109,8 +114,16 @@ fn facts(a: &Arguments, model: &Path) -> Result<ModelCard, Failure> {
             terminal::note(&text);
         }
     };
-    let trained = match facts_of_training(model)? {
-        Some((file, Run { finished: true, card })) => {
+    let found = match facts_of_training(model) {
+        // Whoever gives the facts needs none of another program's file of that name.
+        Err(problem) if a.card.is_some() => {
+            note(format!("not taken: {problem}"));
+            None
+        }
+        found => found?,
+    };
+    let trained = match found {
+        Some((file, Run { finished: true, card, .. })) => {
             note(format!("facts of the card are in {}", file.display()));
             card
         }
@@ -159,8 +172,7 @@ pub fn run(a: Arguments) -> Outcome {
     let path = fetch::find(&a.model, &LoadOptions::default(), a.quiet)?;
     let card = facts(&a, &path)?;
     let checkpoint = Checkpoint::open(&path)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let pool = Pool::new(a.threads.map_or(cores, usize::from));
+    let pool = Pool::new(a.threads.map_or_else(farthing::machine::cores, usize::from));
     terminal::catch_interrupts();
     let options = PublishOptions { card, weights: a.weights, ggufs: a.gguf };
     let files = publish(&checkpoint, &a.out, &options, &pool, &Interruptible).map_err(|error| match error {

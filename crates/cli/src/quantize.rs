@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use clap::Args;
 use convert::{ConvertError, MIXES, Mix, Progress, Written, read_importance};
-use farthing::quantize::{QuantizeOptions, plan, quantize};
-use farthing::{Error, LoadOptions};
+use farthing::quantize::{QuantizeOptions, measure_importance, name_of, plan, quantize};
+use farthing::{Error, LoadOptions, PlannedModel, TokenizerParts, tokenizer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kernels::{Format, Pool};
-use model::Checkpoint;
+use model::{CacheFormat, Checkpoint};
 use serde_json::json;
 
 use crate::arguments::ModelArgument;
@@ -28,6 +28,7 @@ use crate::{Failure, Outcome, fetch};
 Examples:
   farthing quantize models/seed-5.7m --to Q8_0
   farthing quantize org/name --to Q4_K_M --out name-Q4_K_M.gguf
+  farthing quantize org/name --to Q3_K_M --imatrix-text book.txt       what matters for such a text loses less
   farthing quantize model-BF16.gguf --to Q6_K --plan               which format each tensor would get
 
 docs/QUANTIZE.md has bits a weight and what each mix costs.")]
@@ -43,6 +44,15 @@ pub struct Arguments {
     /// Importance matrix of the model, as llama-imatrix writes it: columns that matter lose less
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
+    /// A text (UTF-8) on which the importance matrix is measured
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["imatrix", "plan"])]
+    imatrix_text: Option<PathBuf>,
+    /// Tokens of it that are read, in windows of 512, at most
+    #[arg(long, value_name = "N", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(2..), requires = "imatrix_text")]
+    imatrix_tokens: u32,
+    /// Write the matrix that was measured to a file, too
+    #[arg(long, value_name = "FILE", requires = "imatrix_text")]
+    imatrix_out: Option<PathBuf>,
     /// Write nothing: show each tensor's format
     #[arg(long)]
     plan: bool,
@@ -59,6 +69,9 @@ pub struct Arguments {
     #[arg(long, short)]
     quiet: bool,
 }
+
+/// Tokens that are read together where importance is measured, as `llama-imatrix` does.
+const WINDOW: usize = 512;
 
 /// A mix of the command line.
 pub fn mix(name: &str) -> Result<Mix, String> {
@@ -89,32 +102,21 @@ impl Progress for Bar {
     }
 }
 
-/// The file's name where none is given: the model's, with the mix.
-fn name_of(model: &Path, mix: Mix) -> PathBuf {
-    let whole = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
-    let snapshot =
-        whole.parent().filter(|p| p.file_name().is_some_and(|name| name == "snapshots")).and_then(Path::parent);
-    // In the hub's cache a model's folder is named by its revision.
-    let name = match snapshot.and_then(|p| p.file_name()?.to_str()?.rsplit("--").next()) {
-        Some(name) => name.to_string(),
-        None if whole.is_dir() => whole.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        None => whole.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    PathBuf::from(format!("{name}-{}.gguf", mix.name))
-}
-
 pub fn run(a: Arguments) -> Outcome {
     let path = fetch::find(&a.model, &LoadOptions::default(), a.quiet)?;
     let checkpoint = Checkpoint::open(&path)?;
-    let options = QuantizeOptions {
+    let mut options = QuantizeOptions {
         mix: a.to,
         importance: a.imatrix.as_deref().map(read_importance).transpose()?.unwrap_or_default(),
+        name: None,
     };
-    let planned = plan(&checkpoint, options.clone())?;
     if a.plan {
-        return show(&a, &planned);
+        return show(&a, &plan(&checkpoint, options)?);
     }
-    let out = a.out.clone().unwrap_or_else(|| name_of(&path, a.to));
+    let out = a.out.clone().unwrap_or_else(|| PathBuf::from(format!("{}-{}.gguf", name_of(&path), a.to.name)));
+    if out.is_dir() {
+        return Err(Failure::usage(format!("--out {}: a directory; give a file's name", out.display())));
+    }
     if out.exists() && !a.replace {
         return Err(Failure::failed(format!(
             "{}: it is there already: give --replace or another --out",
@@ -125,16 +127,18 @@ pub fn run(a: Arguments) -> Outcome {
     if source {
         return Err(Failure::usage(format!("--out {}: that is the model itself; give another place", out.display())));
     }
+    if let Some(text) = &a.imatrix_text {
+        options.importance = measured(&a, &path, text)?;
+    }
+    let planned = plan(&checkpoint, options.clone())?;
     if planned.rounded_again > 0 && !a.quiet {
         note(&format!(
             "{} of this model are rounded already, and rounding them again loses more: take the original where there is one",
             several(planned.rounded_again, "tensor")
         ));
     }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let pool = Pool::new(a.threads.map_or(cores, usize::from));
-    let hidden = a.quiet || terminal::is_json_only();
-    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let pool = Pool::new(a.threads.map_or_else(farthing::machine::cores, usize::from));
+    let target = target(&a);
     let style =
         ProgressStyle::with_template("{bar:24} {percent:>3} %, {eta} left  {wide_msg}").expect("a sound template");
     let bar = ProgressBar::with_draw_target(Some(planned.weights()), target).with_style(style);
@@ -149,6 +153,50 @@ pub fn run(a: Arguments) -> Outcome {
         error => Failure::from(error),
     })?;
     report(&a, &out, &written, bar.formats.into_inner(), start.elapsed().as_secs_f64())
+}
+
+/// Where progress is shown.
+fn target(a: &Arguments) -> ProgressDrawTarget {
+    let hidden = a.quiet || terminal::is_json_only();
+    if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
+}
+
+/// The importance of columns, measured on a text in windows that begin as a text begins for this model.
+fn measured(a: &Arguments, model: &Path, text: &Path) -> Result<BTreeMap<String, Vec<f32>>, Failure> {
+    let checkpoint = Checkpoint::open(model)?;
+    let window = WINDOW.min(checkpoint.structure.context);
+    // What is measured is what the model computes, nothing rounded.
+    let (threads, cache) = (a.threads.map(usize::from), Some(CacheFormat::F32));
+    let options = LoadOptions { context: Some(window), threads, cache, ..LoadOptions::default() };
+    let planned = PlannedModel::new(checkpoint, &options)?.fitting()?;
+    let TokenizerParts { tokenizer, bos, .. } = tokenizer(&planned.checkpoint)?;
+    let first = tokenizer.id_of(&bos).filter(|_| !bos.is_empty());
+    let room = window.saturating_sub(usize::from(first.is_some())).max(1);
+    let mut ids = tokenizer.encode(&terminal::read_text_file(text)?, false)?;
+    ids.truncate(a.imatrix_tokens as usize);
+    let windows: Vec<Vec<u32>> =
+        ids.chunks(room).map(|part| first.into_iter().chain(part.iter().copied()).collect()).collect();
+    if windows.is_empty() {
+        return Err(Failure::failed(format!("{}: no token to measure on", text.display())));
+    }
+    let style = ProgressStyle::with_template("importance {bar:24} {pos} of {len} windows, {eta} left");
+    let bar = ProgressBar::with_draw_target(Some(windows.len() as u64), target(a));
+    bar.set_style(style.expect("a sound template"));
+    terminal::catch_interrupts();
+    let goes_on = |read: usize| {
+        bar.set_position(read as u64);
+        !terminal::interrupt_pending()
+    };
+    let measure = measure_importance(planned, &windows, &goes_on);
+    bar.finish_and_clear();
+    let Some(measure) = measure? else {
+        return Err(Failure::stopped("stopped while the importance was measured; nothing is written"));
+    };
+    if let Some(out) = &a.imatrix_out {
+        let name = text.display().to_string();
+        measure.save(out, (&name, windows.len() as u32, window as u32))?;
+    }
+    Ok(measure.importance())
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

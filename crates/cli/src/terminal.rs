@@ -1,7 +1,7 @@
 //! Writing to people and to pipes.
 
 use std::borrow::Cow;
-use std::io::{BufRead, ErrorKind, IsTerminal, Write};
+use std::io::{BufRead, ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -104,13 +104,21 @@ static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// Set while a conversation waits for a line from a pipe: ctrl-c then ends the program, which has nothing to finish.
 static WAITING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
+/// Bytes of a line of a conversation, and of lines that are taken together.
+pub const LINE_BYTES_MAX: u64 = 16 << 20;
+
 /// A line from stdin that is no terminal; `None` at its end.
 pub fn piped_line() -> Result<Option<String>, Failure> {
     let mut line = Vec::new();
     WAITING.store(true, Ordering::SeqCst);
-    let read = std::io::stdin().lock().read_until(b'\n', &mut line);
+    let read = std::io::stdin().lock().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
     WAITING.store(false, Ordering::SeqCst);
     let bytes = read.map_err(|e| Failure::failed(format!("cannot read the conversation from stdin: {e}")))?;
+    if bytes as u64 > LINE_BYTES_MAX {
+        return Err(Failure::failed(format!(
+            "a line of the conversation on stdin has more than {LINE_BYTES_MAX} bytes"
+        )));
+    }
     let text = String::from_utf8_lossy(&line);
     if matches!(text, Cow::Owned(_)) {
         say("(bytes that are not UTF-8 were replaced by \u{fffd})");

@@ -41,6 +41,9 @@ pub struct Arguments {
     /// Write the model's tokenizer into a folder, as tokenizer.json and tokenizer_config.json: for the recipe of a dataset
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["text", "ids_only", "special", "decode", "json"])]
     save: Option<PathBuf>,
+    /// With --save: in the place of another tokenizer that is there
+    #[arg(long, requires = "save")]
+    replace: bool,
     /// A JSON object: ids and pieces, or text
     #[arg(long)]
     pub json: bool,
@@ -59,7 +62,7 @@ pub fn ids(text: &str) -> Result<Vec<u32>, Failure> {
 pub fn run(a: Arguments) -> Outcome {
     if let Some(folder) = &a.save {
         let (path, _remote) = find_headers(&a.model, false)?;
-        save_tokenizer(&Checkpoint::open(&path)?, folder)?;
+        save_tokenizer(&Checkpoint::open(&path)?, folder, a.replace)?;
         say(&format!("the tokenizer is in {}", folder.display()));
         return Ok(());
     }

@@ -125,13 +125,17 @@ fn list(out: &mut String, key: &str, values: &[&str]) {
 impl ModelCard {
     /// The card of a directory with these files.
     pub fn render(&self, about: &CardFiles) -> String {
-        let mut out = self.front_matter();
-        let _ = write!(out, "\n# {}\n", cell(&self.name));
+        let ggufs = about.files.iter().any(|(name, ..)| name.ends_with(".gguf"));
+        let mut out = self.front_matter(ggufs);
+        if !self.name.is_empty() {
+            let _ = write!(out, "\n# {}\n", cell(&self.name));
+        }
         if !self.description.is_empty() {
             let _ = write!(out, "\n{}\n", self.description.trim());
         }
         section(&mut out, "Structure", about.structure.iter().map(|line| format!("- {line}")));
-        let rows = about.files.iter().map(|(name, bytes, what)| format!("| {name} | {bytes} | {what} |"));
+        let rows =
+            about.files.iter().map(|(name, bytes, what)| format!("| {} | {bytes} | {} |", cell(name), cell(what)));
         table(&mut out, "Files", "file | bytes | what", rows);
         let tokens = |tokens: Option<u64>| tokens.map_or_else(String::new, |tokens| tokens.to_string());
         let rows = self.data.iter().map(|d| {
@@ -156,7 +160,7 @@ impl ModelCard {
         out
     }
 
-    fn front_matter(&self) -> String {
+    fn front_matter(&self, ggufs: bool) -> String {
         let mut out = "---\n".to_string();
         if !self.license.is_empty() {
             let _ = writeln!(out, "license: {}", yaml(&self.license));
@@ -169,7 +173,7 @@ impl ModelCard {
         }
         let datasets: Vec<&str> = self.data.iter().filter_map(|data| data.dataset.as_deref()).collect();
         list(&mut out, "datasets", &datasets);
-        list(&mut out, "tags", &["farthing", "gguf"]);
+        list(&mut out, "tags", if ggufs { &["farthing", "gguf"] } else { &["farthing"] });
         out.push_str("---\n");
         out
     }

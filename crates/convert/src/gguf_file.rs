@@ -5,11 +5,11 @@ use std::path::Path;
 
 use kernels::Pool;
 use model::gguf::{TypedValue, type_number, write_text};
-use tempfile::NamedTempFile;
 
 use crate::encode::{Encoder, Progress};
 use crate::error::ConvertError;
 use crate::plan::GgufPlan;
+use crate::whole_file::{finish, temporary};
 
 /// Tensors begin at multiples of this.
 const ALIGNMENT: usize = 32;
@@ -88,28 +88,6 @@ pub fn write_gguf(
     check(file.path())?;
     finish(file, &place)?;
     Ok(written)
-}
-
-/// A file beside `path` that removes itself unless it is finished.
-pub(crate) fn temporary(path: &Path) -> Result<(NamedTempFile, std::path::PathBuf), ConvertError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(ConvertError::write(folder))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let file = tempfile::Builder::new().prefix(&format!(".{name}.")).suffix(".part").tempfile_in(folder);
-    Ok((file.map_err(ConvertError::write(path))?, path.to_path_buf()))
-}
-
-/// The file's own permissions, not those of a secret; synced, then renamed.
-pub(crate) fn finish(file: NamedTempFile, path: &Path) -> Result<(), ConvertError> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let permissions = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(permissions).map_err(ConvertError::write(path))?;
-    }
-    file.as_file().sync_all().map_err(ConvertError::write(path))?;
-    file.persist(path).map_err(|e| ConvertError::Write { path: path.to_path_buf(), source: e.error })?;
-    Ok(())
 }
 
 /// A text key.

@@ -76,6 +76,16 @@ impl GgufPlan {
         }
     }
 
+    /// A file of keys and of numbers that are made.
+    pub(crate) fn of_numbers(
+        from: &std::path::Path,
+        keys: Vec<(String, TypedValue)>,
+        tensors: Vec<Planned>,
+    ) -> GgufPlan {
+        let facts = ModelFacts { architecture: String::new(), layers: 0, heads: [0; 2], experts: 0, importance: false };
+        GgufPlan { from: from.to_path_buf(), keys, tensors, facts, importance: BTreeMap::new(), rounded_again: 0 }
+    }
+
     /// Chooses the formats of a mix, and takes an importance matrix for them (empty: none).
     ///
     /// # Errors

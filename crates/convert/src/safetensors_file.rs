@@ -11,9 +11,10 @@ use serde_json::{Map, Value, json};
 
 use crate::encode::{Encoder, Progress};
 use crate::error::ConvertError;
-use crate::gguf_file::{Written, finish, temporary};
+use crate::gguf_file::Written;
 use crate::plan::Planned;
 use crate::source::Source;
+use crate::whole_file::{finish, temporary, write_whole};
 
 /// Formats of safetensors files, with their names in the file and in a configuration.
 const FORMATS: [(Format, &str, &str); 4] = [
@@ -150,5 +151,5 @@ fn write_config(checkpoint: &Checkpoint, folder: &Path, format: Format) -> Resul
     }
     let text = serde_json::to_string_pretty(&config).expect("JSON is text");
     let path = folder.join("config.json");
-    std::fs::write(&path, text + "\n").map_err(ConvertError::write(&path))
+    write_whole(&path, (text + "\n").as_bytes())
 }

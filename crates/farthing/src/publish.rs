@@ -1,17 +1,18 @@
 //! A directory that is ready for a hub: safetensors, GGUF files, tokenizer, chat template, model card and checksums.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use convert::{CardFiles, Mix, ModelCard, Progress, write_safetensors};
+use convert::{CardFiles, ConvertError, Mix, ModelCard, Progress, write_safetensors};
 use kernels::{Format, Pool};
 use model::Checkpoint;
+use model::checkpoint::Purpose;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::inspect::layer_kinds;
 use crate::quantize::{QuantizeOptions, quantize};
-use crate::tokenizer::{TokenizerParts, tokenizer};
+use crate::tokenizer::{BESIDE_BYTES_MAX, TokenizerParts, tokenizer};
 
 /// What is published of a model.
 #[derive(Clone, Debug)]
@@ -25,17 +26,21 @@ pub struct PublishOptions {
 }
 
 /// Files of a model's directory that are published as they are, where they are there.
-const COPIED: [&str; 6] = [
+const COPIED: [&str; 9] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "generation_config.json",
     "chat_template.jinja",
     "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
 ];
 
-/// Largest of these.
-const COPIED_BYTES_MAX: u64 = 128 << 20;
+/// The folder of templates beside the usual one, such as that for tools.
+const TEMPLATES: &str = "additional_chat_templates";
+const TEMPLATES_MAX: usize = 32;
 
 /// Writes the directory `to`, which is there whole or not at all; the names of its files with their bytes.
 ///
@@ -52,33 +57,31 @@ pub fn publish(
         let file = path.display().to_string();
         move |source| Error::File { file, source, step: "; nothing is left of the directory" }
     };
+    if checkpoint.purpose != Purpose::Generate {
+        let what = "a model that embeds or scores texts, to be published: the parts that do that are not copied";
+        return Err(model::CheckpointError::unsupported(&checkpoint.path, what).into());
+    }
     if to.exists() {
         return Err(Error::Argument(format!("--out {}: it is there already; give another place", to.display())));
     }
     let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(failed(parent))?;
     let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let folder = tempfile::Builder::new().prefix(&format!(".{name}.")).suffix(".part").tempdir_in(parent);
-    let folder = folder.map_err(failed(parent))?;
+    let (prefix, mut builder) = (format!(".{name}."), tempfile::Builder::new());
+    builder.prefix(&prefix).suffix(".part");
+    // Those of a directory that is made anew, not those of a secret.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    let folder = builder.tempdir_in(parent).map_err(failed(parent))?;
     let mut files: Vec<(String, String)> = Vec::new();
     write_safetensors(checkpoint, folder.path(), options.weights, pool, progress)?;
     files.push(("model.safetensors".to_string(), format!("weights, {}", options.weights.name())));
-    for file in COPIED {
-        let from = checkpoint.path.join(file);
-        if from.is_file() {
-            let bytes = model::tensors::read_bounded(&from, COPIED_BYTES_MAX)?;
-            std::fs::write(folder.path().join(file), bytes).map_err(failed(&to.join(file)))?;
-        }
-    }
-    // A template inside the tokenizer's configuration is a file of its own here.
-    let template = folder.path().join("chat_template.jinja");
-    let TokenizerParts { template: source, .. } = tokenizer(checkpoint)?;
-    if let Some(source) = source.filter(|_| !template.exists()) {
-        std::fs::write(&template, source).map_err(failed(&template))?;
-    }
+    copy_beside(checkpoint, folder.path(), to)?;
     for &mix in &options.ggufs {
         let file = format!("{name}-{}.gguf", mix.name);
-        let quantized = QuantizeOptions { mix, importance: Default::default() };
+        let called = options.card.name.trim();
+        let called = if called.is_empty() { &name } else { called };
+        let quantized = QuantizeOptions { mix, importance: Default::default(), name: Some(called.to_string()) };
         let written = quantize(checkpoint, &folder.path().join(&file), quantized, pool, progress)?;
         files.push((file, format!("GGUF, {:.2} bits a weight", written.bits_per_weight())));
     }
@@ -97,45 +100,95 @@ pub fn publish(
     let rows = files.into_iter().map(|(file, what)| (file.clone(), size(&file), what)).collect();
     let card = options.card.render(&CardFiles { structure: about, files: rows });
     std::fs::write(folder.path().join("README.md"), card).map_err(failed(&to.join("README.md")))?;
-    let published = checksums(folder.path())?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let permissions = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), permissions).map_err(failed(to))?;
-    }
+    let published = checksums(folder.path(), to, progress)?;
     std::fs::rename(folder.path(), to).map_err(failed(to))?;
     // The directory has another name now, and stays.
     let _ = folder.keep();
     Ok(published)
 }
 
-/// Writes SHA256SUMS of all files, in the form of `sha256sum`; their names and bytes.
-fn checksums(folder: &Path) -> Result<Vec<(String, u64)>, Error> {
-    let failed = |path: PathBuf| move |source| Error::File { file: path.display().to_string(), source, step: "" };
-    let entries = std::fs::read_dir(folder).map_err(failed(folder.to_path_buf()))?;
-    let mut names: Vec<String> = entries.flatten().filter_map(|e| e.file_name().into_string().ok()).collect();
+/// Copies what is published as it is, and the chat template, which may be inside another file.
+fn copy_beside(checkpoint: &Checkpoint, folder: &Path, to: &Path) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let file = path.display().to_string();
+        move |source| Error::File { file, source, step: "; nothing is left of the directory" }
+    };
+    for file in COPIED.map(str::to_string).into_iter().chain(templates(&checkpoint.path)) {
+        let from = checkpoint.path.join(&file);
+        if from.is_file() {
+            let bytes = model::tensors::read_bounded(&from, BESIDE_BYTES_MAX)?;
+            let into = folder.join(&file);
+            let made = into.parent().map_or(Ok(()), std::fs::create_dir_all);
+            made.and_then(|()| std::fs::write(&into, bytes)).map_err(failed(&to.join(file)))?;
+        }
+    }
+    // A template inside the tokenizer's configuration is a file of its own here.
+    let template = folder.join("chat_template.jinja");
+    let TokenizerParts { template: source, .. } = tokenizer(checkpoint)?;
+    if let Some(source) = source.filter(|_| !template.exists()) {
+        std::fs::write(&template, source).map_err(failed(&to.join("chat_template.jinja")))?;
+    }
+    Ok(())
+}
+
+/// Names of a directory's further chat templates.
+fn templates(model: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(model.join(TEMPLATES)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".jinja")).take(TEMPLATES_MAX).collect();
     names.sort();
+    names.into_iter().map(|name| format!("{TEMPLATES}/{name}")).collect()
+}
+
+/// Writes SHA256SUMS of all files, in the form of `sha256sum`; their names and bytes.
+fn checksums(folder: &Path, to: &Path, progress: &dyn Progress) -> Result<Vec<(String, u64)>, Error> {
     let (mut lines, mut files) = (String::new(), Vec::new());
-    for name in names {
-        let path = folder.join(&name);
-        let mut file = std::fs::File::open(&path).map_err(failed(path.clone()))?;
+    let mut put = |name: String, digest: String, bytes: u64| {
+        lines.push_str(&format!("{digest}  {name}\n"));
+        files.push((name, bytes));
+    };
+    for name in names(folder, to)? {
+        let path = to.join(&name);
+        let failed = || {
+            let file = path.display().to_string();
+            move |source| Error::File { file, source, step: "; nothing is left of the directory" }
+        };
+        let mut file = std::fs::File::open(folder.join(&name)).map_err(failed())?;
         let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0u8; 1 << 20], 0);
         loop {
-            let read = file.read(&mut buffer).map_err(failed(path.clone()))?;
+            if !progress.goes_on() {
+                return Err(ConvertError::Stopped { path: to.to_path_buf() }.into());
+            }
+            let read = file.read(&mut buffer).map_err(failed())?;
             if read == 0 {
                 break;
             }
             hash.update(&buffer[..read]);
             bytes += read as u64;
         }
-        file.sync_all().map_err(failed(path.clone()))?;
-        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        lines.push_str(&format!("{digest}  {name}\n"));
-        files.push((name, bytes));
+        file.sync_all().map_err(failed())?;
+        put(name, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes);
     }
-    let path = folder.join("SHA256SUMS");
-    std::fs::write(&path, &lines).map_err(failed(path.clone()))?;
+    let failed = |source| Error::File { file: to.join("SHA256SUMS").display().to_string(), source, step: "" };
+    std::fs::write(folder.join("SHA256SUMS"), &lines).map_err(failed)?;
     files.push(("SHA256SUMS".to_string(), lines.len() as u64));
     Ok(files)
+}
+
+/// Names of all files of a directory and of its folders, with slashes, in their order.
+fn names(folder: &Path, to: &Path) -> Result<Vec<String>, Error> {
+    let failed = |source| Error::File { file: to.display().to_string(), source, step: "" };
+    let (mut names, mut open) = (Vec::new(), vec![String::new()]);
+    while let Some(below) = open.pop() {
+        for entry in std::fs::read_dir(folder.join(&below)).map_err(failed)?.flatten() {
+            let name = format!("{below}{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                open.push(format!("{name}/"));
+            } else {
+                names.push(name);
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
-use convert::{ChatTemplates, ConvertError, GgufPlan, Mix, Progress, Written, write_gguf};
-use kernels::Pool;
+use convert::{ChatTemplates, ConvertError, GgufPlan, Measure, Mix, Progress, Written, write_gguf};
+use kernels::{Observer, Pool, observed};
 use model::checkpoint::{TokenizerSource, configuration};
 use model::families::to_gguf::same_in_gguf;
 use model::gguf::TypedValue;
@@ -13,7 +14,8 @@ use model::{Checkpoint, CheckpointError};
 use text::Vocabulary;
 
 use crate::error::Error;
-use crate::tokenizer::{TokenizerParts, tokenizer};
+use crate::loading::PlannedModel;
+use crate::tokenizer::{BESIDE_BYTES_MAX, TokenizerParts, tokenizer};
 
 /// How a model is written.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct QuantizeOptions {
     pub mix: Mix,
     /// Importance of each column, by tensor; empty: none.
     pub importance: BTreeMap<String, Vec<f32>>,
+    /// What the model is called in the file; absent: by the directory that it was in, or what a GGUF file says.
+    pub name: Option<String>,
 }
 
 /// Writes a model as a GGUF file in a mix of formats, and opens that to see that it is the same model.
@@ -39,6 +43,30 @@ pub fn quantize(
     Ok(write_gguf(&plan, to, pool, progress, |file| same(checkpoint, file))?)
 }
 
+/// Measures the importance of the columns of a model's weights on texts that it reads, each alone. `goes_on` is told how many were read; `None` if it says no.
+///
+/// # Errors
+/// A model whose weights are rounded to blocks, one that cannot run here, a text that its context does not hold.
+pub fn measure_importance(
+    planned: PlannedModel,
+    texts: &[Vec<u32>],
+    goes_on: &dyn Fn(usize) -> bool,
+) -> Result<Option<Rc<Measure>>, Error> {
+    let measure = Rc::new(Measure::new(&GgufPlan::new(&planned.checkpoint)?)?);
+    let observer: Observer = {
+        let measure = Rc::clone(&measure);
+        Rc::new(move |seen| measure.see(seen))
+    };
+    let mut runner = planned.runner()?;
+    for (number, text) in texts.iter().enumerate() {
+        if !goes_on(number) {
+            return Ok(None);
+        }
+        observed(Rc::clone(&observer), || runner.logits(text).map(drop))?;
+    }
+    Ok(Some(measure))
+}
+
 /// What would be written.
 ///
 /// # Errors
@@ -47,9 +75,22 @@ pub fn plan(checkpoint: &Checkpoint, options: QuantizeOptions) -> Result<GgufPla
     let mut plan = GgufPlan::new(checkpoint)?;
     if checkpoint.kind == Kind::Safetensors {
         take_tokenizer(&mut plan, checkpoint)?;
+        plan.set("general.name", TypedValue::Text(options.name.unwrap_or_else(|| name_of(&checkpoint.path))));
     }
     plan.choose(options.mix, options.importance)?;
     Ok(plan)
+}
+
+/// The name of a model by its file or directory. In the hub's cache the directory is named by its revision.
+pub fn name_of(model: &Path) -> String {
+    let whole = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
+    let snapshot =
+        whole.parent().filter(|p| p.file_name().is_some_and(|name| name == "snapshots")).and_then(Path::parent);
+    match snapshot.and_then(|p| p.file_name()?.to_str()?.rsplit("--").next()) {
+        Some(name) => name.to_string(),
+        None if whole.is_dir() => whole.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        None => whole.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+    }
 }
 
 /// Whether a file that was written is the model it was made from.
@@ -97,12 +138,14 @@ fn take_tokenizer(plan: &mut GgufPlan, checkpoint: &Checkpoint) -> Result<(), Er
     let templates = ChatTemplates { default: template.clone(), tool_use: tool_template.clone() };
     plan.set_tokenizer(Some(&vocabulary), padding, &templates);
     // Other ends of a text: of a turn, of a message.
-    let others = ends.iter().filter(|id| Some(**id) != vocabulary.eos);
-    for (name, &id) in ["eot", "eom"].into_iter().zip(others) {
+    let others: Vec<u32> = ends.iter().copied().filter(|id| Some(*id) != vocabulary.eos).collect();
+    let names = ["eot", "eom"];
+    if others.len() > names.len() {
+        let what = format!("{} tokens that end a text; a GGUF file has a place for three", others.len() + 1);
+        return Err(CheckpointError::unsupported(&checkpoint.path, what).into());
+    }
+    for (name, &id) in names.into_iter().zip(&others) {
         plan.set(&format!("tokenizer.ggml.{name}_token_id"), TypedValue::U32(id));
     }
     Ok(())
 }
-
-/// Longest file beside the weights.
-const BESIDE_BYTES_MAX: u64 = 128 << 20;

@@ -1,7 +1,7 @@
 //! The tokenizer of a checkpoint, with its chat template and the spelling of bos and eos.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::Checkpoint;
 use model::checkpoint::TokenizerSource;
@@ -136,31 +136,43 @@ pub fn tokenizer(checkpoint: &Checkpoint) -> Result<TokenizerParts, Error> {
 /// Writes the tokenizer of a checkpoint into a folder as `tokenizer.json` and `tokenizer_config.json`, which other software reads too.
 ///
 /// # Errors
-/// A checkpoint without a tokenizer, one that is damaged, or a system that refuses.
-pub fn save_tokenizer(checkpoint: &Checkpoint, folder: &Path) -> Result<(), Error> {
-    let refused = |path: &Path| {
-        let path = path.to_path_buf();
-        move |e: std::io::Error| Error::Tokenizer(format!("{}: {e}", path.display()))
-    };
-    std::fs::create_dir_all(folder).map_err(refused(folder))?;
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).map_err(refused(&path))
-    };
+/// A checkpoint without a tokenizer, one that is damaged, a folder with another tokenizer unless that is to be replaced, or a system that refuses.
+pub fn save_tokenizer(checkpoint: &Checkpoint, folder: &Path, replace: bool) -> Result<(), Error> {
+    let files = tokenizer_files(checkpoint)?;
+    // A template that is there would be taken for this tokenizer's.
+    let others = TOKENIZER_FILES.into_iter().filter(|name| !files.iter().any(|(other, _)| name == other));
+    let others: Vec<PathBuf> = others.map(|name| folder.join(name)).filter(|path| path.exists()).collect();
+    let changed = files.iter().map(|(name, bytes)| (folder.join(name), bytes));
+    let changed = changed.filter(|(path, bytes)| path.exists() && std::fs::read(path).ok().as_ref() != Some(*bytes));
+    if let Some(path) = changed.map(|(path, _)| path).chain(others.iter().cloned()).next().filter(|_| !replace) {
+        let problem = "it is of another tokenizer: give --replace, or another folder";
+        return Err(Error::Argument(format!("{}: {problem}", path.display())));
+    }
+    for path in others {
+        std::fs::remove_file(&path).map_err(|e| Error::Argument(format!("{}: {e}", path.display())))?;
+    }
+    files.iter().try_for_each(|(name, bytes)| Ok(convert::write_whole(&folder.join(name), bytes)?))
+}
+
+/// Files of a tokenizer in a model's directory.
+const TOKENIZER_FILES: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+
+/// Names and bytes of a tokenizer's files.
+fn tokenizer_files(checkpoint: &Checkpoint) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value).expect("JSON is text");
     let parts = tokenizer(checkpoint)?;
     match &checkpoint.tokenizer {
         TokenizerSource::HuggingFace { tokenizer, config, template } => {
-            for file in [Some(tokenizer), config.as_ref(), template.as_ref()].into_iter().flatten() {
+            let files = [Some(tokenizer), config.as_ref(), template.as_ref()].into_iter().flatten();
+            let read = |file: &PathBuf| {
                 let name = file.file_name().and_then(|name| name.to_str()).expect("files of known names");
-                write(name, &model::tensors::read_bounded(file, BESIDE_BYTES_MAX)?)?;
-            }
-            Ok(())
+                Ok((name.to_string(), model::tensors::read_bounded(file, BESIDE_BYTES_MAX)?))
+            };
+            files.map(read).collect()
         }
         TokenizerSource::Gguf(keys) => {
             let named = |e: text::TextError| Error::Tokenizer(format!("{}: {e}", checkpoint.path.display()));
             let vocabulary = vocabulary(&checkpoint.path, keys)?;
-            write("tokenizer.json", &pretty(&vocabulary.describe().map_err(named)?))?;
             let TokenizerParts { template, bos, eos, .. } = parts;
             let token = |token: String| Some(token).filter(|token| !token.is_empty());
             let mut config = serde_json::json!({
@@ -172,14 +184,17 @@ pub fn save_tokenizer(checkpoint: &Checkpoint, folder: &Path) -> Result<(), Erro
             if let Some(template) = template {
                 config["chat_template"] = template.into();
             }
-            write("tokenizer_config.json", &pretty(&config))
+            Ok(vec![
+                ("tokenizer.json".to_string(), pretty(&vocabulary.describe().map_err(named)?)),
+                ("tokenizer_config.json".to_string(), pretty(&config)),
+            ])
         }
         TokenizerSource::None => unreachable!("a tokenizer was read"),
     }
 }
 
 /// Longest file beside the weights.
-const BESIDE_BYTES_MAX: u64 = 128 << 20;
+pub(crate) const BESIDE_BYTES_MAX: u64 = 128 << 20;
 
 /// Sources of chat templates.
 #[derive(Debug, Default, PartialEq)]

@@ -22,6 +22,7 @@ mod floats;
 pub mod formats;
 mod lanes;
 pub mod measure;
+mod observe;
 mod operands;
 mod out;
 mod panels;
@@ -43,6 +44,7 @@ use std::ops::Range;
 pub use attend::Shape;
 pub use dispatch::{instruction_set, instruction_set_from_env, instruction_sets};
 pub use formats::Format;
+pub use observe::{Observer, Seen, observed};
 pub use operands::{Attended, Input, Keys, Matrix, Numbers, Queries, Rows, widen};
 pub use panels::Quantized;
 pub use pool::Pool;
@@ -125,6 +127,7 @@ pub fn matmul(pool: &Pool, products: &mut [Product<'_>]) {
     for product in products.iter_mut() {
         let (w, input, rows) = (product.weight, product.input, product.rows);
         let n = checked(&w, &input, rows);
+        observe::show(w, input, rows);
         let out = SharedOut::new(product.out, n, w.rows);
         if n > 0 && w.rows > 0 {
             let step = rows_a_piece(w.bytes.len() / w.rows, PIECE_BYTES);

@@ -105,8 +105,9 @@ impl Rows<'_> {
         }
     }
 
+    /// Which row of the input is row `i` of these.
     #[inline(always)]
-    pub(crate) fn at(self, i: usize) -> usize {
+    pub fn at(self, i: usize) -> usize {
         match self {
             Rows::All => i,
             Rows::Range(from, _) => from + i,

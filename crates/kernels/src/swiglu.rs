@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::dispatch::table;
+use crate::observe::show;
 use crate::panels::{BLOCK, Panel, split, with_panels};
 use crate::quantize::BlockWriter;
 use crate::scratch::sized;
@@ -97,6 +98,7 @@ pub fn gated(pool: &Pool, blocks: &[Gated], hidden: &mut [Hidden]) {
         let Gated { gate, up, input, rows, hidden: to } = block;
         let n = checked(gate, input, *rows);
         assert_eq!(n, checked(up, input, *rows));
+        [gate, up].into_iter().for_each(|weight| show(*weight, *input, *rows));
         assert_eq!(gate.rows, up.rows, "gate and up");
         let width = gate.rows;
         assert!(hidden[*to].width == width, "the buffer's width");

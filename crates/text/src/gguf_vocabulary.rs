@@ -95,8 +95,9 @@ impl Vocabulary {
     /// What is added around a text.
     fn take_ends(&mut self, tokenizer: &Tokenizer) -> Result<(), TextError> {
         let (bare, around) = (tokenizer.encode("a", false)?, tokenizer.encode("a", true)?);
-        let extra = around.len() - bare.len();
-        let begins = (0..=extra).find(|&at| around[at..at + bare.len()] == bare[..]);
+        // What a tokenizer adds may also be less than nothing.
+        let extra = around.len().checked_sub(bare.len());
+        let begins = extra.and_then(|extra| (0..=extra).find(|&at| around[at..at + bare.len()] == bare[..]));
         let known =
             |ids: &[u32], known: Option<u32>| ids.is_empty() || (ids.len() == 1 && known.is_none_or(|id| id == ids[0]));
         let ends = begins.map(|at| (&around[..at], &around[at + bare.len()..]));

@@ -16,7 +16,7 @@ use rustyline::{Context, Editor, Helper};
 use super::commands::{COMMANDS, SETTINGS};
 use crate::Failure;
 use crate::fetch::pulled;
-use crate::terminal::{piped_line, say};
+use crate::terminal::{LINE_BYTES_MAX, piped_line, say};
 
 /// Completes commands, settings, names of models and files.
 pub struct Completion;
@@ -128,7 +128,10 @@ impl Lines {
             let mut whole = rest.to_string();
             while !whole.trim_end().ends_with("\"\"\"") {
                 match self.line(". ", "")? {
-                    Line::Text(next) => whole = whole + "\n" + &next,
+                    Line::Text(next) => {
+                        whole = whole + "\n" + &next;
+                        bounded(&whole)?;
+                    }
                     Line::Taken => return Ok(Some(String::new())),
                     Line::End => break,
                 }
@@ -139,7 +142,10 @@ impl Lines {
             while let Some(start) = text.strip_suffix('\\') {
                 let start = start.to_string();
                 match self.line(". ", "")? {
-                    Line::Text(next) => text = start + "\n" + &next,
+                    Line::Text(next) => {
+                        text = start + "\n" + &next;
+                        bounded(&text)?;
+                    }
                     Line::Taken => return Ok(Some(String::new())),
                     Line::End => break,
                 }
@@ -154,6 +160,14 @@ impl Lines {
             }
         }
         Ok(Some(text))
+    }
+}
+
+/// Refuses a message without an end.
+fn bounded(text: &str) -> Result<(), Failure> {
+    match text.len() as u64 {
+        0..=LINE_BYTES_MAX => Ok(()),
+        _ => Err(Failure::failed(format!("a message of more than {LINE_BYTES_MAX} bytes"))),
     }
 }
 

@@ -90,7 +90,8 @@ pub fn encode_fp8(x: &[f32], cols: usize, out: &mut [u8], factors: &mut [f32]) {
     for (block, factor) in factors.iter_mut().enumerate() {
         let columns = block * FP8_BLOCK..(block * FP8_BLOCK + FP8_BLOCK).min(cols);
         let largest = x.chunks(cols).flat_map(|row| &row[columns.clone()]).fold(0f32, |most, x| most.max(x.abs()));
-        *factor = if largest > 0.0 { largest / E4M3_MAX } else { 1.0 };
+        // The quotient of numbers that are nearly nothing is nothing.
+        *factor = Some(largest / E4M3_MAX).filter(|factor| *factor > 0.0).unwrap_or(1.0);
         for (row, out) in x.chunks(cols).zip(out.chunks_mut(cols)) {
             for (x, o) in row[columns.clone()].iter().zip(&mut out[columns.clone()]) {
                 *o = f32_to_e4m3(x / *factor);
