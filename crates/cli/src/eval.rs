@@ -77,6 +77,13 @@ fn table(skill: &Skill, measured: &Measured, alone: bool) -> String {
     for (number, measure) in measured.measures.iter().enumerate() {
         out += &row(if number == 0 { skill.name } else { "" }, measure);
     }
+    if let Some(figure) = &measured.bits_per_byte {
+        let (value, error) = (figure.value, figure.standard_error);
+        out += &format!(
+            "{:<14} {:<24} {:>8} {:>6} {value:>8.4}  {error:>6.4}\n",
+            skill.name, "bits a byte", "", figure.texts
+        );
+    }
     if alone {
         for measure in &measured.paradigms {
             out += &format!("  {:<52} {}\n", measure.name, shares(measure));
@@ -124,9 +131,10 @@ pub fn run(a: Arguments) -> Outcome {
             }
             if measured.too_long > 0 {
                 say(&format!(
-                    "{}: {} too long for the context and counted as wrong",
+                    "{}: {} too long for the context and {}",
                     skill.name,
-                    several(measured.too_long, "prompt")
+                    several(measured.too_long, "prompt"),
+                    if measured.measures.is_empty() { "left out" } else { "counted as wrong" }
                 ));
             }
         });

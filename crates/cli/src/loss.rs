@@ -151,3 +151,15 @@ pub fn run(a: Arguments) -> Outcome {
         loss.bits_per_byte()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nats_are_bits_over_bytes() {
+        let sum = 16.0 * std::f64::consts::LN_2;
+        let loss = Loss { tokens: 4, bytes: 8, window: 4, cache: "f32", sum, squares: sum * sum / 4.0 };
+        assert!((loss.bits_per_byte() - 2.0).abs() < 1e-12 && loss.standard_error() < 1e-6);
+    }
+}

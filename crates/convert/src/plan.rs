@@ -179,6 +179,10 @@ fn from_gguf(checkpoint: &Checkpoint) -> Result<GgufPlan, ConvertError> {
             let what = format!("tensor {name} is of a type that is not read");
             return Err(CheckpointError::unsupported(&checkpoint.path, what).into());
         };
+        if tensor.shape.contains(&0) {
+            let what = format!("tensor {name} of shape {:?}, which holds no number", tensor.shape);
+            return Err(CheckpointError::unsupported(&checkpoint.path, what).into());
+        }
         let weight = stored(checkpoint, name)?;
         tensors.push(Planned {
             name: name.clone(),

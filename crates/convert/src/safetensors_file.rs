@@ -30,10 +30,11 @@ fn names(format: Format) -> (&'static str, &'static str) {
     (dtype, configured)
 }
 
-/// Matrices that are FP8 in DeepSeek's own files: those of layers, but for routers.
+/// Matrices that are FP8 in DeepSeek's own files: those of layers, but for routers and for what joins token and stream in a layer of
+/// multi-token prediction.
 fn is_fp8(name: &str, shape: &[usize]) -> bool {
     let matrix = ["_proj.weight", "kv_a_proj_with_mqa.weight"].iter().any(|ending| name.ends_with(ending));
-    shape.len() == 2 && name.starts_with("model.layers.") && matrix
+    shape.len() == 2 && name.starts_with("model.layers.") && matrix && !name.ends_with(".eh_proj.weight")
 }
 
 /// Tensors of a directory in a format, the widest first: every offset is a multiple of its numbers' size then.

@@ -105,10 +105,12 @@ pub fn check_is_ours(out: &Path) -> Result<(), Error> {
     if manifest(out).is_some() || !out.exists() {
         return Ok(());
     }
-    // Without a manifest it is a run's that is not finished, which has its locks, or one whose manifest was removed so that it is made again.
+    // Without a manifest it is a run's that is not finished, which has its locks, or one whose manifest was removed so that it is made again. Where the
+    // dataset is in a store, the report alone was brought here.
     let files = if work.is_dir() { listed(&work)? } else { Vec::new() };
     let is_work = work.is_dir() && (files.is_empty() || files.iter().any(|(_, name)| name.ends_with("lock")));
-    let was_finished = ["recipe.toml", "report.json"].iter().all(|name| out.join(name).is_file());
+    let was_finished =
+        out.join("report.json").is_file() && (out.join("recipe.toml").is_file() || listed(out)?.len() == 1);
     let ours = |name: &str| (is_work || was_finished) && (OURS.contains(&name) || name.ends_with(".new"));
     let mut foreign: Option<(bool, String)> = None;
     for entry in std::fs::read_dir(out).map_err(Error::io(out))? {

@@ -22,6 +22,7 @@ use crate::recipe::{Entry, Recipe};
 use crate::report::Report;
 use crate::shared::{Shared, StoreFolder};
 use crate::steps::Made;
+use crate::store::bytes_read;
 use crate::tally::Tally;
 use crate::{Error, atomic, origin, publish};
 
@@ -346,11 +347,16 @@ impl<'a> Run<'a> {
         let source = self.parts[part].source as usize;
         let memory = self.options.memory_bytes / self.options.threads.max(1);
         let mut passage = Passage::begin(phase, (part, source), self.recipe, memory, self.progress)?;
-        let mut shown = 0;
-        // Compressed files give more bytes than they have: the bar stops at their size.
+        let (mut shown, before) = (0, bytes_read());
         let is_generated = at == 0 && self.recipe.sources[source].generate.is_some();
         let mut show = |text: usize| {
-            let step = if is_generated { GENERATED_BYTES } else { text as u64 }.min(bytes - shown);
+            // Of files what was read of them, since compressed ones give more bytes than they have.
+            let done = match at {
+                0 if is_generated => shown + GENERATED_BYTES,
+                0 => bytes_read() - before,
+                _ => shown + text as u64,
+            };
+            let step = done.min(bytes).saturating_sub(shown);
             shown += step;
             self.progress.advance(step, 1);
         };

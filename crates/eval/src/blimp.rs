@@ -71,6 +71,7 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
         paradigms: measures,
         too_long: asking.too_long,
         wrong,
+        ..Measured::default()
     })
 }
 

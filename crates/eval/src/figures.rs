@@ -54,6 +54,35 @@ impl Measure {
     }
 }
 
+/// How many bits a model needs for the bytes of texts, all together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BitsPerByte {
+    /// Texts.
+    pub texts: usize,
+    /// Bits over bytes.
+    pub value: f64,
+    /// Of a ratio of sums over independent texts: sqrt(n / (n - 1) sum of (bits - value bytes)^2) over all bytes.
+    pub standard_error: f64,
+}
+
+impl BitsPerByte {
+    /// Of bits and bytes of each text; `None` where there are fewer than two, or no byte.
+    pub fn of(texts: &[(f64, usize)]) -> Option<BitsPerByte> {
+        let (bits, bytes) = texts.iter().fold((0.0, 0), |(b, n), (bits, bytes)| (b + bits, n + bytes));
+        if texts.len() < 2 || bytes == 0 {
+            return None;
+        }
+        let (n, value) = (texts.len() as f64, bits / bytes as f64);
+        let squares: f64 = texts.iter().map(|(bits, bytes)| (bits - value * *bytes as f64).powi(2)).sum();
+        Some(BitsPerByte { texts: texts.len(), value, standard_error: (squares * n / (n - 1.0)).sqrt() / bytes as f64 })
+    }
+
+    /// For machines.
+    pub fn json(&self) -> Value {
+        json!({"texts": self.texts, "bits_per_byte": self.value, "standard_error": self.standard_error})
+    }
+}
+
 /// Whether a word stands in a text, in capitals or not, with no letter or digit beside it.
 pub(crate) fn has_word(text: &str, word: &str) -> bool {
     let (text, word) = (text.to_lowercase(), word.to_lowercase());
@@ -91,6 +120,16 @@ mod tests {
         // Strata apart say more than trials of one kind.
         let apart = Measure::mean("both", &[Measure::of("a", 0, 100), Measure::of("b", 100, 100)]);
         assert_eq!(apart.standard_error, Some(0.0));
+    }
+
+    #[test]
+    fn bits_a_byte_weigh_long_texts_more() {
+        let figure = BitsPerByte::of(&[(10.0, 10), (60.0, 30)]).unwrap();
+        assert_eq!((figure.texts, figure.value), (2, 1.75));
+        // Off by 7.5 each, and one text tells nothing of the spread.
+        assert!((figure.standard_error - (2.0 * 2.0 * 7.5f64.powi(2)).sqrt() / 40.0).abs() < 1e-12);
+        assert_eq!(BitsPerByte::of(&[(20.0, 10), (60.0, 30)]).unwrap().standard_error, 0.0);
+        assert!(BitsPerByte::of(&[(10.0, 10)]).is_none() && BitsPerByte::of(&[(0.0, 0), (0.0, 0)]).is_none());
     }
 
     #[test]

@@ -38,9 +38,9 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
             Measure::of("valid", count(&is_valid), of),
             Measure::of("is JSON", count(&|_, reply| parsed(&reply.text).is_some()), of),
         ],
-        paradigms: Vec::new(),
         too_long: asking.too_long,
         wrong: wrong(&questions, &replies, is_valid, Value::to_string),
+        ..Measured::default()
     })
 }
 

@@ -1,7 +1,7 @@
 //! Skills of a model, measured with greedy decoding on prompts that its training never has: held-out frames, names and numbers of the generators of
 //! `data`, and BLiMP's minimal pairs
 //!
-//! Every figure is a count of so many, with its standard error. Prompts go through the model's own chat template.
+//! Every figure is a count of so many, or bits a byte, with its standard error. Prompts go through the model's own chat template.
 
 use data::generators::manual::Manual;
 use farthing::Model;
@@ -14,11 +14,12 @@ pub mod figures;
 mod json;
 mod manual_questions;
 mod passages;
+mod reading;
 mod stories;
 mod sums;
 
 use asking::Asking;
-use figures::Measure;
+use figures::{BitsPerByte, Measure};
 
 /// Most tokens of a prompt and its answer together.
 pub const CONTEXT: usize = 1024;
@@ -80,6 +81,11 @@ pub const SKILLS: &[Skill] = &[
         help: "BLiMP: of two sentences the grammatical one is more likely; 67 paradigms of 200 pairs",
         measure: blimp::measure,
     },
+    Skill {
+        name: "reading",
+        help: "held-out stories are read: bits a byte of what the model had not expected",
+        measure: reading::measure,
+    },
 ];
 
 /// Why skills could not be measured.
@@ -130,12 +136,14 @@ pub fn skill(name: &str) -> Result<&'static Skill, EvalError> {
 }
 
 /// What came of a skill.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
     /// Figures in the order in which they are shown.
     pub measures: Vec<Measure>,
     /// Accuracy by paradigm, where there are paradigms.
     pub paradigms: Vec<Measure>,
+    /// Of texts that are read, where some are.
+    pub bits_per_byte: Option<BitsPerByte>,
     /// Prompts that the model's context does not hold: they count as wrong.
     pub too_long: usize,
     /// A few answers that are wrong, with their prompts.
@@ -165,6 +173,9 @@ impl Measured {
         });
         if !self.paradigms.is_empty() {
             all["paradigms"] = self.paradigms.iter().map(Measure::json).collect();
+        }
+        if let Some(bits_per_byte) = &self.bits_per_byte {
+            all["bits_per_byte"] = bits_per_byte.json();
         }
         all
     }

@@ -118,9 +118,9 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
             Measure::of("off topic: not known", declined, off_topic),
             Measure::of("nothing invented", replies.len() - invented, replies.len()),
         ],
-        paradigms: Vec::new(),
         too_long: asking.too_long,
         wrong: wrong(&questions, &replies, |expected, reply| expected.is_met(&commands, reply), Expected::in_words),
+        ..Measured::default()
     })
 }
 

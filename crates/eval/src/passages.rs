@@ -55,11 +55,11 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     let answers: Vec<(&Span, &Reply)> = questions.iter().map(|question| &question.expected).zip(&replies).collect();
     Ok(Measured {
         measures: figures(&answers),
-        paradigms: Vec::new(),
         too_long: asking.too_long,
         wrong: wrong(&questions, &replies, is_right, |span| {
             span.clone().unwrap_or_else(|| Settings::default().no_answer)
         }),
+        ..Measured::default()
     })
 }
 

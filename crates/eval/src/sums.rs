@@ -74,9 +74,9 @@ fn exact(asking: &mut Asking<'_>, documents: &[Generated], kinds: &[(&str, &str)
     }
     Ok(Measured {
         measures,
-        paradigms: Vec::new(),
         too_long: asking.too_long,
         wrong: wrong(&questions, &replies, |expected, reply| is_right(expected, reply), String::clone),
+        ..Measured::default()
     })
 }
 

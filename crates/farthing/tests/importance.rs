@@ -89,3 +89,48 @@ fn importance_is_measured_on_the_original() {
     let error = measure_importance(planned(&path), &[vec![1, 2]], &|_| true).err().expect("refused").to_string();
     assert!(error.contains("take the original"), "{error}");
 }
+
+/// What is lost counts by importance, for each expert by its own.
+#[test]
+fn columns_that_matter_lose_less() {
+    for name in ["llama-gqa", "deepseek-v2-lite-shape"] {
+        let (checkpoint, folder) = (Checkpoint::open(&case(name)).unwrap(), tempfile::tempdir().unwrap());
+        let texts = texts(checkpoint.structure.vocab);
+        let importance = measure_importance(planned(&case(name)), &texts, &|_| true).unwrap().unwrap().importance();
+        let written = |file: &str, mix: &str, importance: BTreeMap<String, Vec<f32>>| {
+            let path = folder.path().join(file);
+            let options = QuantizeOptions { mix: Mix::named(mix).unwrap(), importance, name: None };
+            quantize(&checkpoint, &path, options, &Pool::new(1), &()).unwrap();
+            Checkpoint::open(&path).unwrap().tensors
+        };
+        let exact = written("f32.gguf", "F32", BTreeMap::new());
+        let without = written("without.gguf", "Q4_0", BTreeMap::new());
+        let with = written("with.gguf", "Q4_0", importance.clone());
+        let (mut compared, mut sums) = (0, [0.0; 2]);
+        for (tensor, importance) in &importance {
+            let exact = exact.rows(tensor).unwrap();
+            let (rows, cols) = (exact.rows, exact.cols);
+            let of_matrix = rows / (importance.len() / cols);
+            let lost = |tensors: &model::tensors::Tensors| -> f64 {
+                let rounded = tensors.rows(tensor).unwrap();
+                let (mut a, mut b) = (vec![0.0; cols], vec![0.0; cols]);
+                let row = |row: usize| -> f64 {
+                    exact.matrix().decode_row(row, &mut a);
+                    rounded.matrix().decode_row(row, &mut b);
+                    let weights = &importance[row / of_matrix * cols..][..cols];
+                    let squares = a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2));
+                    squares.zip(weights).map(|(square, &weight)| square * f64::from(weight)).sum()
+                };
+                // Of a stack the last matrix alone, whose importance is its own.
+                (rows - of_matrix..rows).map(row).sum()
+            };
+            let (plain, weighed) = (lost(&without), lost(&with));
+            if plain > 0.0 {
+                compared += 1;
+                [plain, weighed].iter().zip(&mut sums).for_each(|(lost, sum)| *sum += lost);
+                assert!(weighed < 1.05 * plain, "{name} {tensor}: {weighed} {plain}");
+            }
+        }
+        assert!(compared > 5 && sums[1] < 0.97 * sums[0], "{name}: {compared} tensors, {sums:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! A constraint on generation: an answer names no command and no flag that does not exist
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use engine::Constraint;
 use text::Tokenizer;
@@ -13,36 +13,37 @@ pub struct Guides {
     commands: Arc<Commands>,
     /// The bytes of each token; none of those that are no text.
     tokens: Vec<Option<Vec<u8>>>,
+    /// What may follow, by state: few states differ, and all answers come through the same.
+    masks: Mutex<HashMap<Scanner, Arc<Vec<u32>>>>,
 }
 
 impl Guides {
     /// For a model's tokens, of which there are `vocab`.
     pub fn new(commands: Arc<Commands>, tokenizer: &Tokenizer, vocab: usize) -> Guides {
         let bytes = |id| tokenizer.bytes(id).filter(|bytes| !tokenizer.is_special(id) && !bytes.is_empty());
-        Guides { commands, tokens: (0..vocab as u32).map(bytes).collect() }
+        Guides { commands, tokens: (0..vocab as u32).map(bytes).collect(), masks: Mutex::default() }
     }
 
     /// A constraint for one answer.
     pub fn guide(self: &Arc<Guides>) -> Box<dyn Constraint> {
-        Box::new(CommandGuide { shared: Arc::clone(self), scanner: Scanner::new(), masks: HashMap::new() })
+        Box::new(CommandGuide { shared: Arc::clone(self), scanner: Scanner::new(), mask: Arc::default() })
     }
 }
 
 struct CommandGuide {
     shared: Arc<Guides>,
     scanner: Scanner,
-    /// What may follow, by state: few states differ.
-    masks: HashMap<Scanner, Vec<u32>>,
+    mask: Arc<Vec<u32>>,
 }
 
-impl CommandGuide {
-    fn mask(&self) -> Vec<u32> {
-        let Guides { commands, tokens } = &*self.shared;
-        let mut mask = vec![0; tokens.len().div_ceil(32)];
+impl Guides {
+    /// What may follow in a state.
+    fn mask(&self, scanner: &Scanner) -> Vec<u32> {
+        let mut mask = vec![0; self.tokens.len().div_ceil(32)];
         // Special tokens end a text, or its turn.
-        let may_end = self.scanner.may_end(commands);
-        for (id, bytes) in tokens.iter().enumerate() {
-            let may = bytes.as_ref().map_or(may_end, |bytes| self.scanner.after(commands, bytes).is_some());
+        let may_end = scanner.may_end(&self.commands);
+        for (id, bytes) in self.tokens.iter().enumerate() {
+            let may = bytes.as_ref().map_or(may_end, |bytes| scanner.after(&self.commands, bytes).is_some());
             mask[id / 32] |= u32::from(may) << (id % 32);
         }
         mask
@@ -51,18 +52,18 @@ impl CommandGuide {
 
 impl Constraint for CommandGuide {
     fn allowed(&mut self) -> Result<&[u32], String> {
-        if !self.masks.contains_key(&self.scanner) {
-            let mask = self.mask();
-            if mask.iter().all(|&word| word == 0) {
-                return Err("no token of this model goes on with a command that exists".to_owned());
-            }
-            self.masks.insert(self.scanner.clone(), mask);
+        let mut masks = self.shared.masks.lock().unwrap_or_else(|e| e.into_inner());
+        let mask = masks.entry(self.scanner.clone()).or_insert_with(|| Arc::new(self.shared.mask(&self.scanner)));
+        self.mask = Arc::clone(mask);
+        drop(masks);
+        if self.mask.iter().all(|&word| word == 0) {
+            return Err("no token of this model goes on with a command that exists".to_owned());
         }
-        Ok(&self.masks[&self.scanner])
+        Ok(&self.mask)
     }
 
     fn accept(&mut self, id: u32) -> Result<(), String> {
-        let Guides { commands, tokens } = &*self.shared;
+        let Guides { commands, tokens, .. } = &*self.shared;
         let bytes = tokens.get(id as usize).and_then(Option::as_deref).unwrap_or(b"\n");
         let refused = || format!("token {id} begins a command or flag that does not exist");
         self.scanner = self.scanner.after(commands, bytes).ok_or_else(refused)?;
@@ -88,7 +89,7 @@ mod tests {
     fn only_what_exists_can_be_spelled() {
         let words = ["a", " ", "farthing", "--", "port", "po", "rt", "frob", "serve", "pull", "`"];
         let tokens = words.iter().map(|word| Some(word.as_bytes().to_vec())).chain([None]).collect();
-        let shared = Arc::new(Guides { commands: Arc::new(Commands::new(&manual())), tokens });
+        let shared = Arc::new(Guides { commands: Arc::new(Commands::new(&manual())), tokens, masks: Mutex::default() });
         let mut guide = shared.guide();
         let mut next = |token: &str| -> Vec<&str> {
             if let Some(id) = words.iter().position(|word| *word == token) {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use model::mmap::Mapping;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize_to_file};
 use serde::{Deserialize, Serialize};
@@ -233,22 +234,22 @@ fn read(path: &Path, parameters: &Parameters) -> Result<(State, Numbers), Error>
     let text = model::tensors::read_bounded(&file, STATE_BYTES_MAX)?;
     let state: State = serde_json::from_slice(&text).map_err(|e| Error::file(&file, e.to_string()))?;
     let expected: u64 = 64 * (1 << 20) + 4 * 4 * parameters.numbers() as u64;
-    let tensors = |name: &str| -> Result<Vec<u8>, Error> {
+    // Files are mapped: beside the numbers that are made of them their bytes take no memory.
+    let tensors = |name: &str| -> Result<Mapping, Error> {
         let file = path.join(name);
-        let bytes = model::tensors::read_bounded(&file, expected)?;
-        let hash = blake3::hash(&bytes).to_hex().to_string();
-        if state.files.get(name) != Some(&hash) {
+        let mapping = Mapping::open(&file).map_err(Error::io(&file))?;
+        let whole = mapping.bytes().len() as u64 <= expected;
+        let hash = whole.then(|| blake3::hash(mapping.bytes()).to_hex().to_string());
+        if hash.is_none() || state.files.get(name) != hash.as_ref() {
             return Err(Error::file(file, "its bytes are not those that were written"));
         }
-        Ok(bytes)
+        Ok(mapping)
     };
-    // One file's bytes at a time.
-    let weights = values(&path.join(WEIGHTS), &tensors(WEIGHTS)?, parameters, "", true)?;
-    let optimizer = tensors(OPTIMIZER)?;
+    let (weights, optimizer) = (tensors(WEIGHTS)?, tensors(OPTIMIZER)?);
     let numbers = Numbers {
-        weights,
-        means: values(&path.join(OPTIMIZER), &optimizer, parameters, "mean.", false)?,
-        squares: values(&path.join(OPTIMIZER), &optimizer, parameters, "square.", false)?,
+        weights: values(&path.join(WEIGHTS), weights.bytes(), parameters, "", true)?,
+        means: values(&path.join(OPTIMIZER), optimizer.bytes(), parameters, "mean.", false)?,
+        squares: values(&path.join(OPTIMIZER), optimizer.bytes(), parameters, "square.", false)?,
     };
     Ok((state, numbers))
 }

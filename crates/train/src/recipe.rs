@@ -171,8 +171,8 @@ impl TrainSettings {
 
     /// How the learning rate goes.
     pub fn schedule(&self) -> Schedule {
-        let TrainSettings { tokens, schedule: shape, warm_up, cool_down: decay, end, .. } = *self;
-        Schedule { tokens, shape, warm_up, decay, end }
+        let TrainSettings { tokens, schedule: shape, warm_up, cool_down, end, .. } = *self;
+        Schedule { tokens, shape, warm_up, cool_down, end }
     }
 }
 

@@ -24,7 +24,9 @@ pub struct Schedule {
     /// Share of the tokens at the start over which the rate goes up from zero.
     pub warm_up: f64,
     /// Share of the tokens at the end over which it goes down (of `Wsd`).
-    pub decay: f64,
+    // The name of the first states' files.
+    #[serde(rename = "decay")]
+    pub cool_down: f64,
     /// Where it ends, as a share of its peak.
     pub end: f64,
 }
@@ -37,8 +39,8 @@ impl Schedule {
             return progress / self.warm_up;
         }
         let down = match self.shape {
-            Shape::Wsd if progress <= 1.0 - self.decay => return 1.0,
-            Shape::Wsd => (1.0 - progress) / self.decay,
+            Shape::Wsd if progress <= 1.0 - self.cool_down => return 1.0,
+            Shape::Wsd => (1.0 - progress) / self.cool_down,
             Shape::Cosine => {
                 0.5 + 0.5 * (std::f64::consts::PI * (progress - self.warm_up) / (1.0 - self.warm_up)).cos()
             }
@@ -53,7 +55,7 @@ mod tests {
 
     #[test]
     fn up_hold_down() {
-        let schedule = Schedule { tokens: 1000, shape: Shape::Wsd, warm_up: 0.1, decay: 0.4, end: 0.0 };
+        let schedule = Schedule { tokens: 1000, shape: Shape::Wsd, warm_up: 0.1, cool_down: 0.4, end: 0.0 };
         let near = |at: f64, rate: f64| assert!((schedule.at(1000.0 * at) - rate).abs() < 1e-12, "{at}");
         near(0.0, 0.0);
         near(0.05, 0.5);

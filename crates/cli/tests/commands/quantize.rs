@@ -187,5 +187,56 @@ fn a_tokenizer_that_was_saved_gives_the_models_tokens() {
         std::fs::read(model.join("tokenizer.json")).unwrap()
     );
     let said = fail(&["tokenize", model_path, "--save", &format!("{file_path}/x")]);
-    assert!(said.contains("seed.gguf/x"), "{said}");
+    assert!(said.contains("seed.gguf/x") || said.contains("seed.gguf"), "{said}");
+
+    // Another tokenizer's files stay unless somebody says otherwise; the same ones are no obstacle.
+    let folder = scratch.0.join("directory");
+    let save = ["tokenize", model_path, "--save", folder.to_str().unwrap()];
+    succeed(&save, "");
+    for (name, bytes) in [("tokenizer.json", "{}"), ("chat_template.jinja", "{{ mine }}")] {
+        let own = std::fs::read(folder.join(name)).ok();
+        std::fs::write(folder.join(name), bytes).unwrap();
+        let said = fail(&save);
+        assert!(said.contains(name) && said.contains("--replace"), "{said}");
+        assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), bytes);
+        succeed(&[&save[..], &["--replace"]].concat(), "");
+        assert_eq!(std::fs::read(folder.join(name)).ok(), own, "{name}");
+    }
+}
+
+/// Columns that matter for a text lose less: another file, the same size, and the matrix is one that is read again.
+#[test]
+fn importance_is_measured_on_a_text() {
+    let scratch = Scratch::new("quantize-importance");
+    let book = scratch.0.join("book.txt");
+    std::fs::write(&book, "Once upon a time there was a little girl named Lily. She liked to play. ".repeat(40))
+        .unwrap();
+    let at = |name: &str| scratch.0.join(name).to_str().unwrap().to_string();
+    let (model, book) = (bundled(), at("book.txt"));
+    let quantize = |out: &str, more: &[&str]| {
+        let args = ["quantize", model.to_str().unwrap(), "--to", "Q4_0", "-o", out, "-q"];
+        succeed(&[&args[..], more].concat(), "");
+        std::fs::read(out).unwrap()
+    };
+    let plain = quantize(&at("plain.gguf"), &[]);
+    let matrix = at("imatrix.gguf");
+    let measured =
+        quantize(&at("a.gguf"), &["--imatrix-text", &book, "--imatrix-out", &matrix, "--imatrix-tokens", "600"]);
+    assert!(measured != plain && measured.len().abs_diff(plain.len()) < 4096, "{} {}", measured.len(), plain.len());
+    assert!(
+        quantize(&at("b.gguf"), &["--imatrix", &matrix]) == measured,
+        "the matrix that was written is that which was used"
+    );
+    for (more, said) in [
+        (&["--imatrix-text", "nowhere.txt"][..], "nowhere.txt"),
+        (&["--imatrix-text", &book, "--imatrix", &matrix], "cannot be used with"),
+        (&["--imatrix-out", &matrix], "--imatrix-text"),
+    ] {
+        let args = ["quantize", model.to_str().unwrap(), "-o", &at("c.gguf")];
+        let told = fail(&[&args[..], more].concat());
+        assert!(told.contains(said), "{told}");
+        assert!(!Path::new(&at("c.gguf")).exists());
+    }
+    let told = fail(&["quantize", &at("plain.gguf"), "-o", &at("c.gguf"), "--imatrix-text", &book]);
+    assert!(told.contains("take the original"), "{told}");
 }

@@ -1,5 +1,6 @@
 //! Where a file of a source is, and reading it: a file, or an object that is read in blocks
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
@@ -150,6 +151,15 @@ pub struct Handle {
     failure: Mutex<Option<String>>,
 }
 
+thread_local! {
+    static READ: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes of files and objects that this thread has read through handles: as they are stored, whatever they expand to.
+pub fn bytes_read() -> u64 {
+    READ.get()
+}
+
 impl Handle {
     /// Its size.
     ///
@@ -171,7 +181,7 @@ impl Handle {
             Opened::File(file) => file.read_at(buffer, at),
             Opened::Object(stored, blocks) => read_blocks(stored, blocks, buffer, at),
         };
-        read.inspect_err(|error| {
+        read.inspect(|&read| READ.set(READ.get() + read as u64)).inspect_err(|error| {
             if error.kind() != io::ErrorKind::Interrupted {
                 *self.failure.lock().expect("no panic holds it") = Some(error.to_string());
             }
@@ -235,5 +245,23 @@ impl Read for Handle {
         let read = self.read_at(buffer, self.at)?;
         self.at += read as u64;
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_thread_reads_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, [7; 100]).unwrap();
+        let file = Location::from(path).open_at(0).unwrap();
+        let before = bytes_read();
+        file.read_exact_at(&mut [0; 30], 5).unwrap();
+        assert_eq!(file.read_at(&mut [0; 30], 90).unwrap(), 10);
+        assert_eq!(bytes_read() - before, 40);
+        assert_eq!(std::thread::spawn(bytes_read).join().unwrap(), 0);
     }
 }

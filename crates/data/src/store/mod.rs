@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use folder::Folder;
-pub use location::{Handle, Location};
+pub use location::{Handle, Location, bytes_read};
 
 /// An object as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]

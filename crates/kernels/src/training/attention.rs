@@ -76,8 +76,10 @@ impl Shape {
 pub(super) const KEYS: usize = 96;
 /// Queries, or keys, that a thread takes of a long document: whole tiles of both kinds.
 pub(super) const CHUNK: usize = 192;
-/// Rows of the highest tiles of every instruction set.
-const HIGHEST: usize = 12;
+/// Words of a plane of a left factor whose rows are the keys of a tile: sixteen of each.
+pub(super) const PLANE: usize = 16 * KEYS;
+// Whole tiles of the highest kind of every instruction set.
+const _: () = assert!(KEYS.is_multiple_of(12));
 
 /// Tiles of a part of a document; the first starts at the document's start or so many tiles after it.
 pub(super) fn tiles(document: &Range<usize>, part: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
@@ -108,10 +110,9 @@ impl Products {
         (self.kernel.left)(rows, (self.kernel.words)(inner))
     }
 
-    /// Words of a plane of a left factor that lies in rows, and of all its planes.
-    pub fn rows(self, rows: usize, inner: usize) -> (usize, usize) {
-        let plane = 16 * rows.next_multiple_of(HIGHEST);
-        (plane, (self.kernel.words)(inner).div_ceil(16) * plane)
+    /// Words of all planes of a left factor that lies in rows.
+    pub fn planes(self, inner: usize) -> usize {
+        (self.kernel.words)(inner).div_ceil(16) * PLANE
     }
 
     /// Pack columns of a right factor.
@@ -127,9 +128,9 @@ impl Products {
     }
 
     /// Pack rows of a left factor as they lie.
-    pub fn pack_rows(self, a: Factor, rows: Range<usize>, inner: Range<usize>, plane: usize, packed: &mut [i32]) {
+    pub fn pack_rows(self, a: Factor, rows: Range<usize>, inner: Range<usize>, packed: &mut [i32]) {
         // SAFETY: as above.
-        unsafe { (self.kernel.pack_rows)(&a, rows, inner, plane, packed) }
+        unsafe { (self.kernel.pack_rows)(&a, rows, inner, PLANE, packed) }
     }
 
     /// The layout of a left factor of so many rows and numbers of the inner dimension that is packed in panels.
@@ -248,13 +249,13 @@ fn forward(
     let mut scratch = SCRATCH.take();
     let seen_from = shape.first(document, queries.start);
     let blocks: Vec<Range<usize>> = tiles(document, seen_from..queries.end, KEYS).collect();
-    let ((plane, keys_size), values_size) = (products.rows(KEYS, key), products.left(value, KEYS));
+    let (keys_size, values_size) = (products.planes(key), products.left(value, KEYS));
     let packed_keys = aligned(&mut scratch.keys, blocks.len() * keys_size);
     let packed_values = aligned(&mut scratch.values, blocks.len() * values_size);
     let k = Factor::new(x.k, kv_heads * key).columns(kv * key..(kv + 1) * key);
     let v = Factor::new(x.v, kv_heads * value).columns(kv * value..(kv + 1) * value);
     for (b, keys) in blocks.iter().enumerate() {
-        products.pack_rows(k, keys.clone(), 0..key, plane, &mut packed_keys[b * keys_size..]);
+        products.pack_rows(k, keys.clone(), 0..key, &mut packed_keys[b * keys_size..]);
         products.pack_left(v.t(), 0..value, keys.clone(), &mut packed_values[b * values_size..]);
     }
     let packed_queries = aligned(&mut scratch.queries, products.right(key, QUERIES));
@@ -273,7 +274,7 @@ fn forward(
                 let keys = met(&tile, block);
                 let scores = &mut scores[..keys.len() * columns];
                 let mut to = Out::new(scores, keys.len(), 0..columns);
-                let left = (&packed_keys[b * keys_size..], Layout::Rows { plane });
+                let left = (&packed_keys[b * keys_size..], Layout::Rows { plane: PLANE });
                 products.product(left, (packed_queries, key), (keys.len(), columns, false), &mut to);
                 let (behind, ahead) = seen(shape, &tile, &keys);
                 let seen = Tile { scores, columns, behind, ahead, scale };

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::attention::{CHUNK, KEYS, Packed, Products, Shape, met, seen, tiles};
+use super::attention::{CHUNK, KEYS, PLANE, Packed, Products, Shape, met, seen, tiles};
 use super::factor::Factor;
 use super::gemm::Precision;
 use super::scores::{Gradients, QUERIES, Tile};
@@ -135,16 +135,16 @@ fn backward(
     let keys = keys.start.max(shape.first(document, queries.start))..keys.end;
     let queries = queries.start.max(keys.start)..queries.end;
     let blocks: Vec<Range<usize>> = tiles(document, keys, KEYS).collect();
-    let ((plane, k_size), (_, v_size)) = (products.rows(KEYS, key), products.rows(KEYS, value));
-    let (kt_size, of_weights) = (products.left(key, KEYS), products.rows(KEYS, QUERIES).1);
+    let (k_size, v_size) = (products.planes(key), products.planes(value));
+    let (kt_size, of_weights) = (products.left(key, KEYS), products.planes(QUERIES));
     let k_left = aligned(&mut scratch.k, blocks.len() * k_size);
     let v_left = aligned(&mut scratch.v, blocks.len() * v_size);
     let kt_left = aligned(&mut scratch.kt, blocks.len() * kt_size);
     let k = Factor::new(x.k, kv_heads * key).columns(kv * key..(kv + 1) * key);
     let v = Factor::new(x.v, kv_heads * value).columns(kv * value..(kv + 1) * value);
     for (b, keys) in blocks.iter().enumerate() {
-        products.pack_rows(k, keys.clone(), 0..key, plane, &mut k_left[b * k_size..]);
-        products.pack_rows(v, keys.clone(), 0..value, plane, &mut v_left[b * v_size..]);
+        products.pack_rows(k, keys.clone(), 0..key, &mut k_left[b * k_size..]);
+        products.pack_rows(v, keys.clone(), 0..value, &mut v_left[b * v_size..]);
         if of_queries.is_some() {
             products.pack_left(k.t(), 0..key, keys.clone(), &mut kt_left[b * kt_size..]);
         }
@@ -159,7 +159,7 @@ fn backward(
     let rows = aligned(&mut scratch.rows, of_weights);
     let across = aligned(&mut scratch.across, products.right(KEYS, QUERIES));
     let dq = aligned(&mut scratch.dq, key * QUERIES);
-    let in_rows = Layout::Rows { plane };
+    let in_rows = Layout::Rows { plane: PLANE };
     for (of_group, h) in shape.group(kv).enumerate() {
         let q = Factor::new(x.q, heads * key).columns(h * key..(h + 1) * key);
         let d_out = Factor::new(given.d_out, heads * value).columns(h * value..(h + 1) * value);
@@ -188,7 +188,7 @@ fn backward(
                 products.product((&v_left[b * v_size..], in_rows), (d_turned, value), all, &mut to);
                 let (behind, ahead) = seen(shape, &tile, &keys);
                 let seen = Tile { scores, columns, behind, ahead, scale: shape.scale };
-                products.gradients(seen, d_weights, &of, Gradients { weights, rows, plane, across });
+                products.gradients(seen, d_weights, &of, Gradients { weights, rows, plane: PLANE, across });
                 if let Some((dk, dv)) = &mut of_keys {
                     let at = keys.start - first_key..keys.end - first_key;
                     let mut to = dv.block(at.clone(), 0..value);

@@ -7,7 +7,7 @@ use crate::vectors::{Scalar, Vectors, fused};
 pub(crate) trait Multiply<V: Vectors>: Copy {
     /// Numbers of the inner dimension in a word.
     const NUMBERS: usize;
-    /// One where the words of a pair change places, else zero.
+    /// What a word's number is combined with by exclusive or: one where the words of a pair change places, else zero.
     const SWAPPED: usize;
 
     /// Words of so many numbers.

@@ -11,7 +11,8 @@ use crate::vectors::{Vectors, array};
 /// Queries of a tile at most.
 pub(crate) const QUERIES: usize = 32;
 
-/// A tile `[key][columns]` of products of keys and queries. What is made of columns past the last query is a number.
+/// A tile `[key][columns]` of products of keys and queries. What is made of columns past the last query is finite: it is
+/// multiplied with zeros.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
     pub scores: &'a [f32],
