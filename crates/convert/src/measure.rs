@@ -95,9 +95,9 @@ impl Measure {
         let seen = sums.iter().filter(|sums| sums.counts.iter().any(|count| *count > 0));
         let importance = |sums: &Sums| {
             let matrices = sums.squares.chunks(sums.cols).zip(&sums.counts);
-            // Of an expert that no token chose nothing is known: all columns count alike.
+            // As whoever reads the file divides. Of an expert that no token chose nothing is known: all columns count alike.
             let columns = matrices.flat_map(|(squares, &count)| {
-                squares.iter().map(move |sum| if count > 0 { (sum / count as f64) as f32 } else { 1.0 })
+                squares.iter().map(move |sum| if count > 0 { *sum as f32 / count as f32 } else { 1.0 })
             });
             (sums.name.clone(), columns.collect())
         };

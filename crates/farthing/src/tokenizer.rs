@@ -146,10 +146,10 @@ pub fn save_tokenizer(checkpoint: &Checkpoint, folder: &Path, replace: bool) -> 
     let changed = changed.filter(|(path, bytes)| path.exists() && std::fs::read(path).ok().as_ref() != Some(*bytes));
     if let Some(path) = changed.map(|(path, _)| path).chain(others.iter().cloned()).next().filter(|_| !replace) {
         let problem = "it is of another tokenizer: give --replace, or another folder";
-        return Err(Error::Argument(format!("{}: {problem}", path.display())));
+        return Err(Error::Tokenizer(format!("{}: {problem}", path.display())));
     }
     for path in others {
-        std::fs::remove_file(&path).map_err(|e| Error::Argument(format!("{}: {e}", path.display())))?;
+        std::fs::remove_file(&path).map_err(|e| Error::Tokenizer(format!("{}: {e}", path.display())))?;
     }
     files.iter().try_for_each(|(name, bytes)| Ok(convert::write_whole(&folder.join(name), bytes)?))
 }
