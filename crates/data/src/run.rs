@@ -109,7 +109,7 @@ impl<'a> Run<'a> {
         let (rank, world) = (self.options.rank, self.options.world);
         let worker = Worker { identity: &identity, rank, world };
         let _lock = Lock::take(&self.options.out.join("work"), worker)?;
-        self.shared.tell(worker)?;
+        self.shared.announce(worker)?;
         // Another run may have finished before the lock was free.
         if let Some(report) = self.finished(&identity)? {
             return Ok(Some(report));

@@ -18,7 +18,7 @@ use crate::{Error, atomic, lock};
 /// The longest pause between two looks at a store.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
-/// The pause from which a machine that works on something else is told of: before, it may be about to be started again.
+/// The pause from which a machine that works on something else is reported: before, it may be about to be started again.
 const PAUSE_WARNED: Duration = Duration::from_secs(1);
 
 /// Bytes in which a machine says what it works on.
@@ -44,10 +44,10 @@ pub struct Shared {
     by_several: bool,
     /// Names of files that were seen in the store.
     there: Mutex<BTreeSet<String>>,
-    /// What this machine works on, once it has told the others.
-    told: OnceLock<Worker>,
-    /// The machine that was asked last what it works on, and those of which a person knows that it is something else.
-    asked: Mutex<(usize, BTreeSet<usize>)>,
+    /// What this machine works on, once it has announced it.
+    announced: OnceLock<Worker>,
+    /// The rank that was checked last, and those that were reported for working on something else.
+    checked: Mutex<(usize, BTreeSet<usize>)>,
 }
 
 /// What a machine works on.
@@ -67,8 +67,8 @@ impl Shared {
             folder,
             by_several: machines > 1,
             there: Mutex::default(),
-            told: OnceLock::new(),
-            asked: Mutex::default(),
+            announced: OnceLock::new(),
+            checked: Mutex::default(),
         }
     }
 
@@ -103,34 +103,34 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the other machines what this one works on, where no common lock does.
+    /// Announces to the other machines what this one works on, where no common lock does.
     ///
     /// # Errors
     /// What the store or the file system refuses.
-    pub fn tell(&self, lock::Worker { identity, rank, world }: lock::Worker) -> Result<(), Error> {
+    pub fn announce(&self, lock::Worker { identity, rank, world }: lock::Worker) -> Result<(), Error> {
         let Some(folder) = self.exchange() else { return Ok(()) };
         let run = format!("{identity} {world}");
         let file = self.local.join(run_file(rank));
         atomic::write(&file, run.as_bytes())?;
         folder.put(&run_file(rank), &file)?;
-        self.told.get_or_init(|| Worker { rank, world, run });
+        self.announced.get_or_init(|| Worker { rank, world, run });
         Ok(())
     }
 
-    /// Asks the next of the other machines what it works on: for one that makes another dataset, this one would wait for ever.
-    fn ask(&self, progress: &Progress) -> Result<(), Error> {
-        let (Some(folder), Some(own)) = (self.exchange(), self.told.get()) else { return Ok(()) };
-        let (asked, known) = &mut *self.asked.lock().expect("no panic holds it");
-        *asked = (*asked + 1) % own.world;
-        if *asked == own.rank {
-            *asked = (*asked + 1) % own.world;
+    /// Checks what the next of the other ranks works on: for one that makes another dataset, this one would wait for ever.
+    fn check_next_rank(&self, progress: &Progress) -> Result<(), Error> {
+        let (Some(folder), Some(own)) = (self.exchange(), self.announced.get()) else { return Ok(()) };
+        let (rank, reported) = &mut *self.checked.lock().expect("no panic holds it");
+        *rank = (*rank + 1) % own.world;
+        if *rank == own.rank {
+            *rank = (*rank + 1) % own.world;
         }
-        let name = run_file(*asked);
+        let name = run_file(*rank);
         let Some((object, bytes)) = folder.look_up(&name)? else { return Ok(()) };
         let run = object.first(bytes.min(RUN_BYTES_MAX)).map_err(Error::io(folder.url(&name)))?;
-        if run != own.run.as_bytes() && known.insert(*asked) {
+        if run != own.run.as_bytes() && reported.insert(*rank) {
             progress.warn(format!(
-                "rank {asked} was last started with another recipe, other sources or another --world; give all ranks the same, or they wait for ever"
+                "rank {rank} was last started with another recipe, other sources or another --world; give all ranks the same, or they wait for ever"
             ));
         }
         Ok(())
@@ -208,7 +208,7 @@ impl Shared {
             }
             self.look(directory)?;
             if pause > PAUSE_WARNED {
-                self.ask(progress)?;
+                self.check_next_rank(progress)?;
             }
             next = Instant::now() + pause;
             pause = (pause * 3 / 2).min(PAUSE_MAX);

@@ -143,10 +143,6 @@ fn templates(model: &Path) -> Vec<String> {
 /// Writes SHA256SUMS of all files, in the form of `sha256sum`; their names and bytes.
 fn checksums(folder: &Path, to: &Path, progress: &dyn Progress) -> Result<Vec<(String, u64)>, Error> {
     let (mut lines, mut files) = (String::new(), Vec::new());
-    let mut put = |name: String, digest: String, bytes: u64| {
-        lines.push_str(&format!("{digest}  {name}\n"));
-        files.push((name, bytes));
-    };
     for name in names(folder, to)? {
         let path = to.join(&name);
         let failed = || {
@@ -167,7 +163,9 @@ fn checksums(folder: &Path, to: &Path, progress: &dyn Progress) -> Result<Vec<(S
             bytes += read as u64;
         }
         file.sync_all().map_err(failed())?;
-        put(name, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), bytes);
+        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        lines.push_str(&format!("{digest}  {name}\n"));
+        files.push((name, bytes));
     }
     let failed = |source| Error::File { file: to.join("SHA256SUMS").display().to_string(), source, step: "" };
     std::fs::write(folder.join("SHA256SUMS"), &lines).map_err(failed)?;
