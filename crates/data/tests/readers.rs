@@ -16,6 +16,14 @@ fn source(settings: &str) -> Source {
 
 /// Reads a file in parts of so many bytes.
 fn read_parts(folder: &Path, source: &Source, part_bytes: u64) -> (Vec<Document>, Vec<Damaged>) {
+    try_read_parts(folder, source, part_bytes).unwrap()
+}
+
+fn try_read_parts(
+    folder: &Path,
+    source: &Source,
+    part_bytes: u64,
+) -> Result<(Vec<Document>, Vec<Damaged>), farthing_data::Error> {
     let (mut documents, mut damaged, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for file in source.files(folder, None).unwrap() {
         part::of_file(0, source, file, part_bytes, &mut parts).unwrap();
@@ -28,10 +36,9 @@ fn read_parts(folder: &Path, source: &Source, part_bytes: u64) -> (Vec<Document>
                 Item::PassedOver(kind) => assert_eq!(kind, "empty file"),
             }
             Ok(())
-        })
-        .unwrap();
+        })?;
     }
-    (documents, damaged)
+    Ok((documents, damaged))
 }
 
 fn read(name: &str, bytes: &[u8], settings: &str) -> (Vec<Document>, Vec<Damaged>) {
@@ -356,13 +363,21 @@ proptest! {
         }
     }
 
-    /// Whatever the bytes, nothing panics, and every line is a document, damage or blank.
+    /// Whatever the bytes, nothing panics, and every line is a document, damage or blank; only a
+    /// JSON array ends the reading of its file.
     #[test]
-    fn any_bytes_are_documents_or_damage(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'{'), Just(b'"')], 0..300)) {
+    fn any_bytes_are_documents_or_damage(bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'\n'), Just(b'{'), Just(b'[')], 0..300)) {
+        let folder = tempfile::tempdir().unwrap();
+        let array = String::from_utf8_lossy(&bytes).trim_start_matches('\u{feff}').trim_ascii_start().starts_with('[');
         for (name, settings) in [("a.jsonl", ""), ("a.txt", ""), ("a.txt", "separator = \"{\"")] {
-            read(name, &bytes, settings);
-            read(name, &gzip(&bytes), settings);
-            read(name, &[b"\x1f\x8b\x08\0", &bytes[..]].concat(), settings);
+            for bytes in [bytes.clone(), gzip(&bytes), [b"\x1f\x8b\x08\0", &bytes[..]].concat()] {
+                std::fs::write(folder.path().join(name), &bytes).unwrap();
+                let source = source(&format!("files = [{name:?}]\n{settings}"));
+                if let Err(refused) = try_read_parts(folder.path(), &source, u64::MAX / 2) {
+                    let problem = refused.to_string();
+                    prop_assert!(name == "a.jsonl" && array && problem.contains("a JSON array"), "{problem}");
+                }
+            }
         }
     }
 }

@@ -66,15 +66,14 @@ impl<'a> Asking<'a> {
         self.model.encode_messages(&[Message::system("a"), Message::user("b")]).is_ok()
     }
 
-    /// Held-out documents of a generator, each from a random generator of its own.
+    /// Held-out documents of a function, each from a random generator of its own.
     pub fn documents(&self, generator: impl Fn(&mut Pcg64, u64) -> Generated) -> impl Iterator<Item = Generated> {
-        let seed = self.settings.seed;
-        (0_u64..).map(move |number| generator(&mut Pcg64::seed_from_u64(seed ^ number.rotate_left(32)), number))
+        drawn(self.settings.seed, generator)
     }
 
     /// As `documents`, of a generator alone.
     pub fn held_out(&self, generator: &dyn Generator) -> impl Iterator<Item = Generated> {
-        self.documents(|random, _| generator.generate(random, true))
+        held_out(self.settings.seed, generator)
     }
 
     fn tell(&mut self, done: usize, of: usize) -> Result<(), EvalError> {
@@ -176,6 +175,16 @@ impl<'a> Asking<'a> {
     }
 }
 
+/// Documents of a function, each from a random generator that the seed and its number give.
+fn drawn(seed: u64, generator: impl Fn(&mut Pcg64, u64) -> Generated) -> impl Iterator<Item = Generated> {
+    (0_u64..).map(move |number| generator(&mut Pcg64::seed_from_u64(seed ^ number.rotate_left(32)), number))
+}
+
+/// Held-out documents of a generator.
+fn held_out(seed: u64, generator: &dyn Generator) -> impl Iterator<Item = Generated> {
+    drawn(seed, |random, _| generator.generate(random, true))
+}
+
 /// The messages of a document but for the last, which is the answer.
 pub(crate) fn asked(document: &Generated) -> Vec<Message> {
     let messages = document.labels.get("messages").and_then(|messages| messages.as_array());
@@ -206,4 +215,30 @@ pub(crate) fn wrong<T>(
         expected: expected(&question.expected),
     });
     shown.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::RngExt;
+
+    use super::*;
+
+    /// Says what it was asked for.
+    struct Told;
+
+    impl Generator for Told {
+        fn generate(&self, random: &mut Pcg64, held_out: bool) -> Generated {
+            Generated { text: format!("{held_out} {}", random.random::<u64>()), labels: serde_json::Map::new() }
+        }
+    }
+
+    #[test]
+    fn documents_are_held_out_and_drawn_by_seed_and_number() {
+        let texts = |seed| -> Vec<String> { held_out(seed, &Told).take(50).map(|document| document.text).collect() };
+        let (first, second) = (texts(7), texts(8));
+        assert!(first.iter().chain(&second).all(|text| text.starts_with("true ")), "{first:?}");
+        let all: std::collections::HashSet<&String> = first.iter().chain(&second).collect();
+        assert_eq!(all.len(), 100);
+        assert_eq!(first, texts(7));
+    }
 }

@@ -149,3 +149,29 @@ fn take_tokenizer(plan: &mut GgufPlan, checkpoint: &Checkpoint) -> Result<(), Er
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `write_gguf` asks of a file before it gets its name: another model is refused, and so is one of another size.
+    #[test]
+    fn a_file_of_another_model_is_refused() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/data/oracle");
+        let checkpoint = |name: &str| Checkpoint::open(&models.join(name)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let written = |name: &str| {
+            let file = folder.path().join(format!("{name}.gguf"));
+            let options = QuantizeOptions { mix: Mix::named("F32").unwrap(), importance: BTreeMap::new(), name: None };
+            quantize(&checkpoint(name), &file, options, &Pool::new(1), &()).unwrap();
+            file
+        };
+        let file = written("llama-gqa");
+        same(&checkpoint("llama-gqa"), &file).unwrap();
+        same(&Checkpoint::open(&file).unwrap(), &file).unwrap();
+        for other in [checkpoint("deepseek-v3-shape"), Checkpoint::open(&written("deepseek-v3-shape")).unwrap()] {
+            let refused = same(&other, &file).unwrap_err().to_string();
+            assert!(refused.contains("a GGUF file cannot hold; write safetensors instead"), "{refused}");
+        }
+    }
+}

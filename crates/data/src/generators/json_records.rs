@@ -1,11 +1,14 @@
 //! JSON to a small schema: requests in words, by a schema or with the facts given, and answers that are valid
 
+use std::borrow::Cow;
+
 use rand::RngExt;
 use rand_pcg::Pcg64;
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter};
 use serde_json::{Map, Value, json};
 
+use super::common_words::CommonWords;
 use super::conversation::Conversation;
 use super::english::{article, enumeration, number_in_words};
 use super::frames::{Frame, Section, section, sections};
@@ -32,11 +35,13 @@ pub struct Settings {
     pub indented: f64,
     /// Fields of a record, at most.
     pub fields: usize,
+    /// Share of records whose keys and values are any common words: what is asked for can only be copied then.
+    pub coined: f64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { invent: 0.4, list: 0.1, schema: 0.2, exact: 0.3, indented: 0.1, fields: 5 }
+        Settings { invent: 0.4, list: 0.1, schema: 0.2, exact: 0.3, indented: 0.1, fields: 5, coined: 0.0 }
     }
 }
 
@@ -71,11 +76,15 @@ enum Type {
     List(&'static str),
     Maybe(&'static str),
     Object(Vec<Field>),
+    /// Any common words: one text, several, one or null.
+    Word,
+    Words,
+    MaybeWord,
 }
 
 #[derive(Clone, Debug)]
 struct Field {
-    key: &'static str,
+    key: Cow<'static, str>,
     kind: Type,
 }
 
@@ -92,6 +101,7 @@ pub struct Json {
     tasks: Shares<Task>,
     values: Vec<(&'static str, Split<&'static str>)>,
     people: Split<Person>,
+    words: CommonWords,
     records: Split<Record>,
     requests: Vec<(&'static str, Split<Frame>)>,
 }
@@ -123,7 +133,7 @@ fn read_field(text: &'static str) -> Field {
         "object" => Type::Object(rest.split("; ").map(read_field).collect()),
         _ => panic!("no type of a field: {text}"),
     };
-    Field { key, kind }
+    Field { key: key.into(), kind }
 }
 
 fn read_record(section: &Section) -> Option<Record> {
@@ -140,6 +150,7 @@ impl Json {
     /// In words: a setting that cannot be.
     pub fn new(settings: Settings) -> Result<Json, String> {
         chance("indented", settings.indented)?;
+        chance("coined", settings.coined)?;
         if !(1..=7).contains(&settings.fields) {
             return Err(format!("fields {}: from 1 to 7", settings.fields));
         }
@@ -160,6 +171,7 @@ impl Json {
             tasks,
             values: values.collect(),
             people: people(),
+            words: CommonWords::new(),
             records: Split::new(sections.iter().filter_map(read_record), |record| record.noun.to_owned()),
             requests: requests.map(|name| (name, section(&sections, name).split('?'))).to_vec(),
             settings,
@@ -204,11 +216,52 @@ impl Json {
                 values.into()
             }
             Type::Object(fields) => self.object(fields, random, held_out),
+            Type::Word => self.words.value(random, held_out).into(),
+            Type::Words => (0..random.random_range(1..=3)).map(|_| self.words.value(random, held_out)).collect(),
+            Type::MaybeWord if random.random_bool(0.4) => Value::Null,
+            Type::MaybeWord => self.words.value(random, held_out).into(),
         }
     }
 
+    /// A record of any common words.
+    fn coined(&self, random: &mut Pcg64, held_out: bool) -> Record {
+        let count = random.random_range(2..=self.settings.fields.max(2));
+        Record { noun: self.words.thing(random, held_out), fields: self.fields(count, true, random, held_out), line: 0 }
+    }
+
+    /// So many fields of different keys; an object among them only if it may be.
+    fn fields(&self, count: usize, deep: bool, random: &mut Pcg64, held_out: bool) -> Vec<Field> {
+        let mut fields: Vec<Field> = Vec::with_capacity(count);
+        while fields.len() < count {
+            let key = self.words.name_of_field(random, held_out).replace(' ', "_");
+            if fields.iter().any(|field| field.key == key) {
+                continue;
+            }
+            let kind = match random.random_range(0..20) {
+                0..7 => Type::Word,
+                7..11 => Type::Integer(0, *choose(random, &[10, 100, 1000, 10_000])),
+                11 => Type::Decimal(0, 100),
+                12 | 13 => Type::Boolean,
+                14 | 15 => {
+                    let choices = (0..random.random_range(2..=4)).map(|_| self.words.quality(random, held_out));
+                    let mut choices: Vec<&str> = choices.collect();
+                    choices.sort_unstable();
+                    choices.dedup();
+                    Type::Choice(choices)
+                }
+                16 => Type::Words,
+                17 => Type::MaybeWord,
+                18 => Type::Name,
+                _ if deep => Type::Object(self.fields(random.random_range(2..=3), false, random, held_out)),
+                _ => Type::Word,
+            };
+            fields.push(Field { key: key.into(), kind });
+        }
+        fields
+    }
+
     fn object(&self, fields: &[Field], random: &mut Pcg64, held_out: bool) -> Value {
-        let value = |field: &Field| (field.key.to_owned(), self.value(&field.kind, random, held_out));
+        let value = |field: &Field| (field.key.to_string(), self.value(&field.kind, random, held_out));
         Value::Object(fields.iter().map(value).collect())
     }
 }
@@ -222,7 +275,8 @@ fn integer(low: i64, high: i64, random: &mut Pcg64) -> i64 {
 impl Generator for Json {
     fn generate(&self, random: &mut Pcg64, held_out: bool) -> Generated {
         let task = self.tasks.choose(random);
-        let record = self.records.choose(random, held_out);
+        let coined = random.random_bool(self.settings.coined).then(|| self.coined(random, held_out));
+        let record = coined.as_ref().unwrap_or_else(|| self.records.choose(random, held_out));
         let fields = some_of(&record.fields, self.settings.fields, random);
         let count = if task == Task::List { random.random_range(2..=4) } else { 1 };
         let mut schema = schema_of(&fields);
@@ -235,7 +289,7 @@ impl Generator for Json {
 
         let indented = random.random_bool(self.settings.indented);
         let frame = self.request(task.name(), random, held_out);
-        let mut lines = vec![record.line, frame.line];
+        let mut lines: Vec<u32> = coined.is_none().then_some(record.line).into_iter().chain([frame.line]).collect();
         let request = Request { task, record, fields, count, answer, schema };
         let mut asked = request.write(frame, random);
         if indented {
@@ -270,7 +324,7 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn write(&self, frame: &Frame, random: &mut Pcg64) -> String {
-        let keys: Vec<&str> = self.fields.iter().map(|field| field.key).collect();
+        let keys: Vec<&str> = self.fields.iter().map(|field| &*field.key).collect();
         let described: Vec<String> = self.fields.iter().map(described).collect();
         let noun = self.record.noun;
         let mut records = String::new();
@@ -298,7 +352,7 @@ impl Request<'_> {
 fn plural(noun: &str) -> String {
     match noun.strip_suffix('y') {
         Some(stem) if !noun.ends_with(['a', 'e', 'o']) && !stem.ends_with(['a', 'e', 'o']) => format!("{stem}ies"),
-        _ if noun.ends_with("ch") || noun.ends_with('s') => format!("{noun}es"),
+        _ if noun.ends_with(['s', 'x', 'z']) || noun.ends_with("ch") || noun.ends_with("sh") => format!("{noun}es"),
         _ => format!("{noun}s"),
     }
 }
@@ -311,7 +365,7 @@ fn some_of(fields: &[Field], max: usize, random: &mut Pcg64) -> Vec<Field> {
     while chosen.len() < count && !left.is_empty() {
         let field = left.remove(random.random_range(0..left.len()));
         // Requests stay short: one object or list is enough.
-        let long = |field: &Field| matches!(field.kind, Type::Object(_) | Type::List(_));
+        let long = |field: &Field| matches!(field.kind, Type::Object(_) | Type::List(_) | Type::Words);
         if !(long(field) && chosen.iter().filter(|field| long(field)).count() > 1) {
             chosen.push(field.clone());
         }
@@ -321,17 +375,17 @@ fn some_of(fields: &[Field], max: usize, random: &mut Pcg64) -> Vec<Field> {
 
 /// A key with what the type allows, where its name does not say it: `married (true or false)`.
 fn described(field: &Field) -> String {
-    let key = field.key;
+    let key = &field.key;
     match &field.kind {
         Type::Boolean => format!("{key} (true or false)"),
         Type::Choice(choices) => format!("{key} ({})", enumeration(choices, "or")),
-        Type::List(_) => format!("{key} (a list)"),
-        Type::Maybe(_) => format!("{key} (or null)"),
+        Type::List(_) | Type::Words => format!("{key} (a list)"),
+        Type::Maybe(_) | Type::MaybeWord => format!("{key} (or null)"),
         Type::Object(fields) => {
-            let keys: Vec<&str> = fields.iter().map(|field| field.key).collect();
+            let keys: Vec<&str> = fields.iter().map(|field| &*field.key).collect();
             format!("{key} (with {})", enumeration(&keys, "and"))
         }
-        Type::Name | Type::Text(_) | Type::Integer(..) | Type::Decimal(..) => key.to_owned(),
+        Type::Name | Type::Text(_) | Type::Word | Type::Integer(..) | Type::Decimal(..) => key.to_string(),
     }
 }
 
@@ -340,18 +394,18 @@ fn schema_of(fields: &[Field]) -> Value {
     let mut properties = Map::new();
     for field in fields {
         let schema = match &field.kind {
-            Type::Name | Type::Text(_) => json!({"type": "string"}),
+            Type::Name | Type::Text(_) | Type::Word => json!({"type": "string"}),
             Type::Integer(..) => json!({"type": "integer"}),
             Type::Decimal(..) => json!({"type": "number"}),
             Type::Boolean => json!({"type": "boolean"}),
             Type::Choice(choices) => json!({"enum": choices}),
-            Type::List(_) => json!({"type": "array", "items": {"type": "string"}}),
-            Type::Maybe(_) => json!({"type": ["string", "null"]}),
+            Type::List(_) | Type::Words => json!({"type": "array", "items": {"type": "string"}}),
+            Type::Maybe(_) | Type::MaybeWord => json!({"type": ["string", "null"]}),
             Type::Object(fields) => schema_of(fields),
         };
-        properties.insert(field.key.to_owned(), schema);
+        properties.insert(field.key.to_string(), schema);
     }
-    let required: Vec<&str> = fields.iter().map(|field| field.key).collect();
+    let required: Vec<&str> = fields.iter().map(|field| &*field.key).collect();
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
@@ -359,12 +413,14 @@ fn schema_of(fields: &[Field]) -> Value {
 fn facts(fields: &[Field], answer: &Value, random: &mut Pcg64) -> String {
     // A sentence suits values that are a word or a number, and keys that are nouns.
     let simple = |field: &Field| {
-        !matches!(field.kind, Type::Boolean | Type::Maybe(_) | Type::List(_) | Type::Object(_))
-            && !["from", "to", "by"].contains(&field.key)
+        matches!(
+            field.kind,
+            Type::Name | Type::Text(_) | Type::Word | Type::Integer(..) | Type::Decimal(..) | Type::Choice(_)
+        ) && !["from", "to", "by"].contains(&&*field.key)
     };
     let style = random.random_range(0..if fields.iter().all(simple) { 6 } else { 3 });
     let facts = fields.iter().map(|field| {
-        let value = in_words(&answer[field.key]);
+        let value = in_words(&answer[&*field.key]);
         let key = field.key.replace('_', " ");
         match style {
             0 | 1 => format!("{key}: {value}"),
@@ -435,7 +491,9 @@ mod tests {
     #[test]
     fn answers_are_valid_to_their_schemas() {
         let json = Json::new(Settings::default()).unwrap();
-        for document in [documents(&json, false, 5_000), documents(&json, true, 1_000)].concat() {
+        let coined = Json::new(Settings { coined: 1.0, ..Settings::default() }).unwrap();
+        let known = [documents(&json, false, 5_000), documents(&json, true, 1_000)];
+        for document in [known.concat(), documents(&coined, false, 3_000), documents(&coined, true, 1_000)].concat() {
             let (_, reply) = exchange(&document);
             let answer: Value = serde_json::from_str(reply).unwrap();
             let schema = &document.labels["schema"];
@@ -458,7 +516,7 @@ mod tests {
 
     #[test]
     fn given_values_are_kept_and_keys_are_asked_for() {
-        let json = Json::new(Settings::default()).unwrap();
+        let json = Json::new(Settings { coined: 0.5, ..Settings::default() }).unwrap();
         let mut exact = 0;
         for document in documents(&json, false, 5_000) {
             let (request, reply) = exchange(&document);
@@ -483,7 +541,7 @@ mod tests {
     fn records_and_their_nouns() {
         assert_eq!(plural("city"), "cities");
         assert_eq!(plural("match"), "matches");
-        assert_eq!(plural("trip"), "trips");
+        assert_eq!([plural("trip"), plural("fox"), plural("brush")], ["trips", "foxes", "brushes"]);
         let json = Json::new(Settings::default()).unwrap();
         assert!(json.records.of(false).len() >= 28 && json.records.of(true).len() >= 2);
         assert!(Json::new(Settings { fields: 0, ..Settings::default() }).err().unwrap().contains("fields 0"));

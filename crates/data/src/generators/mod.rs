@@ -4,6 +4,7 @@ use rand_pcg::Pcg64;
 use serde_json::{Map, Value};
 
 pub mod about;
+pub mod common_words;
 pub mod conversation;
 pub mod english;
 pub mod formats;

@@ -10,50 +10,52 @@ use data::run::{Options, Run};
 use farthing_train::{Evaluation, Observer, Recipe, Samples, Setup, Step, Trainer};
 use kernels::Pool;
 
-/// Sums and short stories in several shards, with a tokenizer of 400 tokens.
+/// Sums in several shards, with a tokenizer of 400 tokens.
 pub fn dataset() -> &'static Path {
     static MADE: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     &MADE
         .get_or_init(|| {
             let folder = tempfile::tempdir().unwrap();
-            let recipe = folder.path().join("data.toml");
-            let text = "
-            name = \"tiny\"
-            seed = 3
-            held_out = 0.1
-            [[sources]]
-            name = \"sums\"
-            generate = \"sums\"
-            documents = 160
-            [tokenizer]
-            vocabulary_size = 400
-            [shards]
-            shard_tokens = 2048
-        ";
-            std::fs::write(&recipe, text).unwrap();
-            let recipe = data::recipe::Recipe::read(&recipe, &Manual::default()).unwrap();
-            let out = folder.path().join("tiny");
-            let options = Options {
-                out: out.clone(),
-                threads: 1,
-                rank: 0,
-                world: 1,
-                memory_bytes: 16 << 20,
-                keep_work: false,
-                folder: None,
-                replace: false,
-            };
-            Run::plan(&recipe, options, &Progress::default()).unwrap().make().unwrap().unwrap();
-            assert!(out.join("shards/train-00001.bin").exists(), "more than one shard");
+            let out = construct(folder.path(), "generate = \"sums\"\ndocuments = 160");
             (folder, out)
         })
         .1
 }
 
+/// A dataset of one source.
+pub fn construct(folder: &Path, source: &str) -> PathBuf {
+    let recipe = folder.join("data.toml");
+    let text = format!(
+        "name = \"tiny\"\nseed = 3\nheld_out = 0.1\n[[sources]]\nname = \"lines\"\n{source}
+        [tokenizer]\nvocabulary_size = 400\n[shards]\nshard_tokens = 2048\n"
+    );
+    std::fs::write(&recipe, text).unwrap();
+    let recipe = data::recipe::Recipe::read(&recipe, &Manual::default()).unwrap();
+    let out = folder.join("tiny");
+    let options = Options {
+        out: out.clone(),
+        threads: 1,
+        rank: 0,
+        world: 1,
+        memory_bytes: 16 << 20,
+        keep_work: false,
+        folder: None,
+        replace: false,
+    };
+    Run::plan(&recipe, options, &Progress::default()).unwrap().make().unwrap().unwrap();
+    assert!(out.join("shards/train-00001.bin").exists(), "more than one shard");
+    out
+}
+
 /// A recipe with these lines of `[model]` and of `[train]`.
 pub fn recipe(folder: &Path, model: &str, train: &str) -> Recipe {
+    recipe_on(dataset(), folder, model, train)
+}
+
+/// The same on another dataset.
+pub fn recipe_on(data: &Path, folder: &Path, model: &str, train: &str) -> Recipe {
     let file = folder.join("recipe.toml");
-    let data = dataset().display();
+    let data = data.display();
     std::fs::write(&file, format!("name = \"m\"\ndata = \"{data}\"\nseed = 5\n[model]\n{model}\n[train]\n{train}\n"))
         .unwrap();
     Recipe::read(&file).unwrap()

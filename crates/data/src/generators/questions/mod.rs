@@ -7,6 +7,7 @@ use rand_pcg::Pcg64;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::common_words::CommonWords;
 use super::conversation::Conversation;
 use super::grammar::{Fill, Grammar, RuleId, append_polished};
 use super::manual::Manual;
@@ -15,6 +16,8 @@ use super::story::wording::{Part, Slot as StorySlot, Teller};
 use super::story::{Settings as StorySettings, Stories, Story};
 use super::{Generated, Generator};
 use crate::options;
+
+mod coined;
 
 /// Settings of questions.
 #[derive(Clone, Debug, Deserialize)]
@@ -28,6 +31,8 @@ pub struct Settings {
     pub conversation: f64,
     /// Share of passages that are stories; the others are a few facts.
     pub stories: f64,
+    /// Share of the passages of facts that are on anything, in common words.
+    pub coined: f64,
     /// Most words of a story.
     pub words_max: usize,
 }
@@ -39,6 +44,7 @@ impl Default for Settings {
             no_answer: "The text does not say.".to_owned(),
             conversation: 0.5,
             stories: 0.5,
+            coined: 0.0,
             words_max: 200,
         }
     }
@@ -69,6 +75,13 @@ enum Slot {
     Absent,
     AbsentKin,
     AbsentThing,
+    /// What is told of a thing that is made up.
+    Key,
+    AnyKey,
+    AnyThing,
+    AnyQuality,
+    AnyMaker,
+    AnyWord,
 }
 
 fn slot(name: &str) -> Option<Slot> {
@@ -82,11 +95,18 @@ fn slot(name: &str) -> Option<Slot> {
         "absent" => Slot::Absent,
         "absentkin" => Slot::AbsentKin,
         "absentthing" => Slot::AbsentThing,
+        "k" => Slot::Key,
+        "anykey" => Slot::AnyKey,
+        "anything" => Slot::AnyThing,
+        "anyquality" => Slot::AnyQuality,
+        "anymaker" => Slot::AnyMaker,
+        "anyword" => Slot::AnyWord,
         _ => Slot::Story(StorySlot::named(name)?),
     })
 }
 
 const FACTS: &str = include_str!("facts.txt");
+const COINED: &str = include_str!("coined.txt");
 
 /// Kin and things that questions without an answer ask for.
 const KIN: [&str; 8] = ["sister", "brother", "daughter", "son", "wife", "husband", "doctor", "landlord"];
@@ -97,6 +117,7 @@ const THINGS: [&str; 10] =
 pub struct Questions {
     settings: Settings,
     stories: Stories,
+    words: CommonWords,
     grammar: Grammar<Slot>,
     /// What paragraphs of facts can be about.
     topics: Vec<Topic>,
@@ -133,6 +154,7 @@ impl Questions {
             ("unanswerable", settings.unanswerable),
             ("conversation", settings.conversation),
             ("stories", settings.stories),
+            ("coined", settings.coined),
         ] {
             if !(0.0..=1.0).contains(&share) {
                 return Err(format!("{name} {share} is not between 0 and 1"));
@@ -141,7 +163,7 @@ impl Questions {
         if settings.words_max < 160 {
             return Err(format!("words_max {} is below 160, where not every story fits", settings.words_max));
         }
-        let grammar = Grammar::parse(&[FACTS], slot)?;
+        let grammar = Grammar::parse(&[FACTS, COINED], slot)?;
         let stories = Stories::new(StorySettings { styled: 0.0, titled: 0.0, ..StorySettings::default() })?;
         let rule = |name: String| grammar.rule(&name).unwrap_or_else(|| panic!("{name}: a rule of the questions"));
         let topic = |entity: RuleId| {
@@ -159,7 +181,7 @@ impl Questions {
             Topic { facts: facts.collect(), name, entity }
         };
         let topics = grammar.rules_of("e.").map(topic).collect();
-        Ok(Questions { settings, stories, topics, grammar })
+        Ok(Questions { settings, stories, words: CommonWords::new(), topics, grammar })
     }
 
     /// A passage about some facts, and a question.
@@ -170,14 +192,7 @@ impl Questions {
             order.swap(i, random.random_range(0..=i));
         }
         let stated = random.random_range(3..order.len());
-        let mut asking = Asking {
-            questions: self,
-            teller: None,
-            held_out,
-            entity: String::new(),
-            value: String::new(),
-            absent: String::new(),
-        };
+        let mut asking = Asking::new(self, held_out);
         asking.entity = asking.expand(topic.entity, random).0;
         let mut passage = String::new();
         let opening = self.grammar.rule("opening").expect("a rule of the questions");
@@ -190,8 +205,10 @@ impl Questions {
             let start = passage.len();
             append_polished(&raw, &mut passage);
             let said = passage[start..].to_ascii_lowercase();
-            // The value stands after the name of what it is about, if both are the same.
-            let at = said.find(&asking.value.to_ascii_lowercase()).expect("a fact has its value") + start;
+            // What the fact is on may have the word of the value, too, and stands before it mostly.
+            let value = asking.value.to_ascii_lowercase();
+            let at =
+                find_words(&said, &value).last().or_else(|| said.rfind(&value)).expect("a fact has its value") + start;
             spans.push(at..at + asking.value.len());
         }
         let asked = if answerable { random.random_range(0..stated) } else { random.random_range(stated..order.len()) };
@@ -221,14 +238,7 @@ impl Questions {
         let absent = self.stories.lexicon().name(random, held_out, she, None, &taken);
         let mut teller = Teller::new(self.stories.grammar(), &story.cast, story.plot.wish, held_out);
         teller.know(&story.want);
-        let mut asking = Asking {
-            questions: self,
-            teller: Some(teller),
-            held_out,
-            entity: String::new(),
-            value: String::new(),
-            absent,
-        };
+        let mut asking = Asking { teller: Some(teller), absent, ..Asking::new(self, held_out) };
         let (raw, line) = asking.expand(rule, random);
         let mut text = String::new();
         append_polished(&raw, &mut text);
@@ -268,13 +278,18 @@ fn answers(story: &Story, passage: &str) -> Vec<(&'static str, Range<usize>)> {
     answers
 }
 
-/// First place where the text stands with no letter beside it.
-fn find_word(passage: &str, text: &str) -> Option<usize> {
+/// Places where the text stands with no letter beside it.
+fn find_words<'a>(passage: &'a str, text: &'a str) -> impl Iterator<Item = usize> + 'a {
     let letter = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = passage.as_bytes();
-    passage.match_indices(text).map(|(at, _)| at).find(|&at| {
+    passage.match_indices(text).map(|(at, _)| at).filter(move |&at| {
         !letter(at.checked_sub(1).and_then(|before| bytes.get(before))) && !letter(bytes.get(at + text.len()))
     })
+}
+
+/// The first of them.
+fn find_word(passage: &str, text: &str) -> Option<usize> {
+    find_words(passage, text).next()
 }
 
 struct Asking<'a> {
@@ -282,8 +297,16 @@ struct Asking<'a> {
     teller: Option<Teller<'a>>,
     held_out: bool,
     entity: String,
+    key: String,
     value: String,
     absent: String,
+}
+
+impl<'a> Asking<'a> {
+    fn new(questions: &'a Questions, held_out: bool) -> Asking<'a> {
+        let empty = String::new;
+        Asking { questions, teller: None, held_out, entity: empty(), key: empty(), value: empty(), absent: empty() }
+    }
 }
 
 impl Asking<'_> {
@@ -308,6 +331,7 @@ impl Asking<'_> {
 impl Fill<Slot> for Asking<'_> {
     fn fill(&mut self, slot: Slot, random: &mut Pcg64, out: &mut String) {
         let lexicon = self.questions.stories.lexicon();
+        let (words, held_out) = (&self.questions.words, self.held_out);
         match slot {
             Slot::Story(slot) => self.teller.as_mut().expect("a question about a story").fill(slot, random, out),
             Slot::Entity => out.push_str(&self.entity),
@@ -322,6 +346,12 @@ impl Fill<Slot> for Asking<'_> {
             Slot::Absent => out.push_str(&self.absent),
             Slot::AbsentKin => out.push_str(KIN[random.random_range(0..KIN.len())]),
             Slot::AbsentThing => out.push_str(THINGS[random.random_range(0..THINGS.len())]),
+            Slot::Key => out.push_str(&self.key),
+            Slot::AnyKey => out.push_str(&words.name_of_field(random, held_out)),
+            Slot::AnyThing => out.push_str(words.thing(random, held_out)),
+            Slot::AnyQuality => out.push_str(words.quality(random, held_out)),
+            Slot::AnyMaker => out.push_str(words.maker(random, held_out)),
+            Slot::AnyWord => out.push_str(&words.value(random, held_out)),
         }
     }
 }
@@ -332,6 +362,9 @@ impl Generator for Questions {
         let (passage, question, story) = if random.random::<f64>() < self.settings.stories {
             let (passage, question, story) = self.about_story(random, held_out, answerable);
             (passage, question, Some(story))
+        } else if random.random::<f64>() < self.settings.coined {
+            let (passage, question) = self.about_anything(random, held_out, answerable);
+            (passage, question, None)
         } else {
             let (passage, question) = self.about_facts(random, held_out, answerable);
             (passage, question, None)

@@ -77,6 +77,7 @@ pub struct Lexicon {
     /// By held-out set, then pronoun.
     names: [ByPronoun<String>; 2],
     made_up: [Vec<String>; 2],
+    made_up_share: f64,
     towns: [Vec<String>; 2],
     animals: Vec<&'static str>,
     people: ByPronoun<&'static str>,
@@ -114,8 +115,8 @@ fn joined(first: &str, last: &str) -> Vec<String> {
 }
 
 impl Lexicon {
-    /// Reads the lists. `texts` are the frames: names that are words in them are left out.
-    pub fn new(texts: &[&str]) -> Lexicon {
+    /// Reads the lists. `texts` are the frames: names that are words in them are left out. `made_up_share` of the names are put together.
+    pub fn new(texts: &[&str], made_up_share: f64) -> Lexicon {
         let words =
             texts.iter().copied().chain([THINGS]).flat_map(|text| text.split(|c: char| !c.is_ascii_alphabetic()));
         let words: HashSet<String> = words.map(str::to_ascii_lowercase).collect();
@@ -132,6 +133,7 @@ impl Lexicon {
         Lexicon {
             names: [[he, she], [he_held_out, she_held_out]],
             made_up: in_sets(made_up.filter(free)),
+            made_up_share,
             towns: in_sets(joined("town first", "town last").into_iter().filter(free)),
             animals: list("animal"),
             people: [with("boy"), with("girl")],
@@ -151,8 +153,8 @@ impl Lexicon {
     pub fn name(&self, random: &mut Pcg64, held_out: bool, she: bool, letter: Option<u8>, taken: &[&str]) -> String {
         let set = held_out as usize;
         loop {
-            let given = random.random_range(0..10) < 7;
-            let names = if given { &self.names[set][she as usize] } else { &self.made_up[set] };
+            let made_up = random.random_bool(self.made_up_share);
+            let names = if made_up { &self.made_up[set] } else { &self.names[set][she as usize] };
             let begins: Vec<&String> = match letter {
                 Some(letter) => names.iter().filter(|name| name.as_bytes()[0] == letter).collect(),
                 None => Vec::new(),

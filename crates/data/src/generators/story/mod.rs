@@ -32,6 +32,8 @@ pub struct Settings {
     pub styled: f64,
     /// Share of stories with a title.
     pub titled: f64,
+    /// Share of names that are put together, thousands, where those that people have are hundreds.
+    pub made_up_names: f64,
     /// Last line of every story. The default is that of SimpleStories (arXiv 2504.09184).
     pub end_mark: String,
     /// Fewest words of a story.
@@ -46,6 +48,7 @@ impl Default for Settings {
             ordered: 0.5,
             styled: 0.3,
             titled: 0.2,
+            made_up_names: 0.3,
             end_mark: "THE END.".to_owned(),
             words_min: 60,
             words_max: 400,
@@ -55,7 +58,12 @@ impl Default for Settings {
 
 impl Settings {
     fn check(&self) -> Result<(), String> {
-        for (name, share) in [("ordered", self.ordered), ("styled", self.styled), ("titled", self.titled)] {
+        for (name, share) in [
+            ("ordered", self.ordered),
+            ("styled", self.styled),
+            ("titled", self.titled),
+            ("made_up_names", self.made_up_names),
+        ] {
             if !(0.0..=1.0).contains(&share) {
                 return Err(format!("{name} {share} is not between 0 and 1"));
             }
@@ -205,7 +213,8 @@ impl Stories {
         let synonyms = include_str!("data/synonyms.txt");
         let grammar = Grammar::parse_varied(&FIXED, &VARIED, &Synonyms::parse(synonyms), Slot::named)?;
         let texts: Vec<&str> = FIXED.iter().chain(&VARIED).copied().chain([synonyms]).collect();
-        Ok(Stories { settings, lexicon: Lexicon::new(&texts), plots: Plots::new(&grammar), grammar })
+        let lexicon = Lexicon::new(&texts, settings.made_up_names);
+        Ok(Stories { settings, lexicon, plots: Plots::new(&grammar), grammar })
     }
 
     /// How many different plots there are.
