@@ -18,7 +18,7 @@ pub struct CommonWords {
 
 impl CommonWords {
     /// All words.
-    pub fn new() -> CommonWords {
+    pub fn read() -> CommonWords {
         let sections = sections(include_str!("nouns.txt"));
         let words = |name| {
             let words = section(&sections, name).texts('-').flat_map(|line| line.split(", "));
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_word_is_there_once_and_is_a_word() {
-        let words = CommonWords::new();
+        let words = CommonWords::read();
         let lists = [&words.things, &words.qualities, &words.makers];
         for (list, least) in lists.iter().zip([1_200, 400, 180]) {
             assert!(list.of(false).len() + list.of(true).len() >= least, "{}", list.of(false).len());
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn training_never_sees_what_is_held_out() {
-        let words = CommonWords::new();
+        let words = CommonWords::read();
         let mut random = Pcg64::seed_from_u64(1);
         let mut made = |held_out: bool| -> HashSet<String> {
             let drawn = (0..20_000)

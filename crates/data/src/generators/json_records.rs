@@ -171,7 +171,7 @@ impl Json {
             tasks,
             values: values.collect(),
             people: people(),
-            words: CommonWords::new(),
+            words: CommonWords::read(),
             records: Split::new(sections.iter().filter_map(read_record), |record| record.noun.to_owned()),
             requests: requests.map(|name| (name, section(&sections, name).split('?'))).to_vec(),
             settings,

@@ -181,7 +181,7 @@ impl Questions {
             Topic { facts: facts.collect(), name, entity }
         };
         let topics = grammar.rules_of("e.").map(topic).collect();
-        Ok(Questions { settings, stories, words: CommonWords::new(), topics, grammar })
+        Ok(Questions { settings, stories, words: CommonWords::read(), topics, grammar })
     }
 
     /// A passage about some facts, and a question.
