@@ -9,6 +9,8 @@ const COVERAGE_MIN: f64 = 0.6;
 const SHARED_WORDS_MIN: usize = 2;
 /// Most words of a message that is such a question.
 const WORDS_MAX: usize = 30;
+/// Most numbers of it that does not name the program: more are there to be sorted or added.
+const NUMBERS_MAX: usize = 1;
 /// Most words of a plain question.
 const PLAIN_WORDS_MAX: usize = 20;
 
@@ -47,7 +49,9 @@ pub(crate) fn is_about(program: &str, message: &str, hits: &[Hit]) -> bool {
     }
     let flag = message.split_whitespace().any(|word| word.starts_with("--") && word.len() > 2);
     let covered = || hits.iter().any(|hit| hit.coverage >= COVERAGE_MIN && hit.words >= SHARED_WORDS_MIN);
-    flag || words.iter().any(|word| word == program) || (!is_talk(&words) && covered())
+    let numbers = words.iter().filter(|word| word.bytes().all(|b| b.is_ascii_digit())).count();
+    let named = flag || words.iter().any(|word| word == program);
+    named || (!is_talk(&words) && numbers <= NUMBERS_MAX && covered())
 }
 
 /// Whether a message is one short question without numbers, lists or a text, and not to the model about itself.
@@ -99,6 +103,7 @@ mod tests {
                 && about("Could you show me how to list models?", &hit(0.7, 2))
         );
         assert!(!about("I want to list models.", &hit(0.5, 2)) && !about("I want to list.", &hit(1.0, 1)));
+        assert!(about("Sort models by size, 5 of them", &hit(0.7, 2)) && !about("Sort these: 5, 6", &hit(0.7, 2)));
         assert!(!about("Are you a language model?", &hit(1.0, 2)) && !about("-- well", &[]));
         assert!(!about(&"farthing ".repeat(40), &[]) && !about("farthing\nfarthing", &[]));
     }
