@@ -1,6 +1,6 @@
 //! What the trainer writes, in software of others: transformers' logits for the directory, llama.cpp's for the GGUF file.
 //!
-//! `data/make_written.py` made the reference values from the models that the ignored test below writes.
+//! `data/make_written.py` made the reference values from the models that `WRITTEN=DIR cargo test -p farthing-train --test written` keeps in DIR.
 
 extern crate model as farthing_model;
 
@@ -69,9 +69,13 @@ fn others_read_what_is_written_and_get_the_same_logits() {
     let references = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/written.safetensors");
     let references = fs::read(references).unwrap();
     let references = SafeTensors::deserialize(&references).unwrap();
-    for (name, lines) in structures() {
-        let folder = tempfile::tempdir().unwrap();
-        let (directory, file) = written(folder.path(), &lines);
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = std::env::var_os("WRITTEN").map_or(temporary.path().to_path_buf(), PathBuf::from);
+    let models = structures().map(|(name, lines)| {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        (name, written(&folder.join(name), &lines))
+    });
+    for (name, (directory, file)) in models {
         let tensor = |what: &str| references.tensor(&format!("{name}.{what}")).unwrap();
         let ids = running::ids(&tensor("ids"));
         for (software, path) in [("transformers", &directory), ("llama.cpp", &file)] {
@@ -84,17 +88,5 @@ fn others_read_what_is_written_and_get_the_same_logits() {
             let apart = running::largest_difference(&found, &expected);
             assert!(largest > 0.5 && apart < 1e-4, "{name} in {software}: {apart} of {largest}");
         }
-    }
-}
-
-/// `WRITTEN=DIR cargo test -p farthing-train --test written -- --ignored`
-#[test]
-#[ignore = "writes the models that data/make_written.py reads"]
-fn keep_what_is_written() {
-    let out = PathBuf::from(std::env::var_os("WRITTEN").expect("WRITTEN names a directory"));
-    for (name, lines) in structures() {
-        let folder = out.join(name);
-        fs::create_dir_all(&folder).unwrap();
-        written(&folder, &lines);
     }
 }

@@ -66,7 +66,7 @@ impl CommonWords {
 }
 
 /// A word that is none, of two or three syllables.
-pub fn unknown(random: &mut Pcg64, held_out: bool) -> String {
+fn unknown(random: &mut Pcg64, held_out: bool) -> String {
     loop {
         let sound = |i: usize, random: &mut Pcg64| char::from(*choose(random, SOUNDS[i % 2]));
         let length = random.random_range(4..8);

@@ -64,6 +64,9 @@ impl Task {
     }
 }
 
+/// The list of values that are any common words.
+const ANYTHING: &str = "anything";
+
 /// What a field holds. Texts are named by their list of values.
 #[derive(Clone, Debug)]
 enum Type {
@@ -76,10 +79,6 @@ enum Type {
     List(&'static str),
     Maybe(&'static str),
     Object(Vec<Field>),
-    /// Any common words: one text, several, one or null.
-    Word,
-    Words,
-    MaybeWord,
 }
 
 #[derive(Clone, Debug)]
@@ -183,12 +182,14 @@ impl Json {
         frames.choose(random, held_out)
     }
 
-    fn text(&self, list: &str, random: &mut Pcg64, held_out: bool) -> &'static str {
-        if list == "names" {
-            return self.people.choose(random, held_out).name;
+    fn text(&self, list: &str, random: &mut Pcg64, held_out: bool) -> Cow<'static, str> {
+        match list {
+            "names" => return self.people.choose(random, held_out).name.into(),
+            ANYTHING => return self.words.value(random, held_out).into(),
+            _ => {}
         }
         let (_, values) = self.values.iter().find(|(name, _)| *name == list).expect("a list of values");
-        values.choose(random, held_out)
+        (*values.choose(random, held_out)).into()
     }
 
     fn value(&self, kind: &Type, random: &mut Pcg64, held_out: bool) -> Value {
@@ -206,7 +207,7 @@ impl Json {
             Type::Maybe(_) if random.random_bool(0.4) => Value::Null,
             Type::Maybe(list) => self.text(list, random, held_out).into(),
             Type::List(list) => {
-                let mut values: Vec<&str> = Vec::new();
+                let mut values: Vec<Cow<str>> = Vec::new();
                 for _ in 0..random.random_range(1..=3) {
                     let value = self.text(list, random, held_out);
                     if !values.contains(&value) {
@@ -216,10 +217,6 @@ impl Json {
                 values.into()
             }
             Type::Object(fields) => self.object(fields, random, held_out),
-            Type::Word => self.words.value(random, held_out).into(),
-            Type::Words => (0..random.random_range(1..=3)).map(|_| self.words.value(random, held_out)).collect(),
-            Type::MaybeWord if random.random_bool(0.4) => Value::Null,
-            Type::MaybeWord => self.words.value(random, held_out).into(),
         }
     }
 
@@ -238,7 +235,7 @@ impl Json {
                 continue;
             }
             let kind = match random.random_range(0..20) {
-                0..7 => Type::Word,
+                0..7 => Type::Text(ANYTHING),
                 7..11 => Type::Integer(0, *choose(random, &[10, 100, 1000, 10_000])),
                 11 => Type::Decimal(0, 100),
                 12 | 13 => Type::Boolean,
@@ -249,11 +246,11 @@ impl Json {
                     choices.dedup();
                     Type::Choice(choices)
                 }
-                16 => Type::Words,
-                17 => Type::MaybeWord,
+                16 => Type::List(ANYTHING),
+                17 => Type::Maybe(ANYTHING),
                 18 => Type::Name,
                 _ if deep => Type::Object(self.fields(random.random_range(2..=3), false, random, held_out)),
-                _ => Type::Word,
+                _ => Type::Text(ANYTHING),
             };
             fields.push(Field { key: key.into(), kind });
         }
@@ -365,7 +362,7 @@ fn some_of(fields: &[Field], max: usize, random: &mut Pcg64) -> Vec<Field> {
     while chosen.len() < count && !left.is_empty() {
         let field = left.remove(random.random_range(0..left.len()));
         // Requests stay short: one object or list is enough.
-        let long = |field: &Field| matches!(field.kind, Type::Object(_) | Type::List(_) | Type::Words);
+        let long = |field: &Field| matches!(field.kind, Type::Object(_) | Type::List(_));
         if !(long(field) && chosen.iter().filter(|field| long(field)).count() > 1) {
             chosen.push(field.clone());
         }
@@ -379,13 +376,13 @@ fn described(field: &Field) -> String {
     match &field.kind {
         Type::Boolean => format!("{key} (true or false)"),
         Type::Choice(choices) => format!("{key} ({})", enumeration(choices, "or")),
-        Type::List(_) | Type::Words => format!("{key} (a list)"),
-        Type::Maybe(_) | Type::MaybeWord => format!("{key} (or null)"),
+        Type::List(_) => format!("{key} (a list)"),
+        Type::Maybe(_) => format!("{key} (or null)"),
         Type::Object(fields) => {
             let keys: Vec<&str> = fields.iter().map(|field| &*field.key).collect();
             format!("{key} (with {})", enumeration(&keys, "and"))
         }
-        Type::Name | Type::Text(_) | Type::Word | Type::Integer(..) | Type::Decimal(..) => key.to_string(),
+        Type::Name | Type::Text(_) | Type::Integer(..) | Type::Decimal(..) => key.to_string(),
     }
 }
 
@@ -394,13 +391,13 @@ fn schema_of(fields: &[Field]) -> Value {
     let mut properties = Map::new();
     for field in fields {
         let schema = match &field.kind {
-            Type::Name | Type::Text(_) | Type::Word => json!({"type": "string"}),
+            Type::Name | Type::Text(_) => json!({"type": "string"}),
             Type::Integer(..) => json!({"type": "integer"}),
             Type::Decimal(..) => json!({"type": "number"}),
             Type::Boolean => json!({"type": "boolean"}),
             Type::Choice(choices) => json!({"enum": choices}),
-            Type::List(_) | Type::Words => json!({"type": "array", "items": {"type": "string"}}),
-            Type::Maybe(_) | Type::MaybeWord => json!({"type": ["string", "null"]}),
+            Type::List(_) => json!({"type": "array", "items": {"type": "string"}}),
+            Type::Maybe(_) => json!({"type": ["string", "null"]}),
             Type::Object(fields) => schema_of(fields),
         };
         properties.insert(field.key.to_string(), schema);
@@ -413,10 +410,8 @@ fn schema_of(fields: &[Field]) -> Value {
 fn facts(fields: &[Field], answer: &Value, random: &mut Pcg64) -> String {
     // A sentence suits values that are a word or a number, and keys that are nouns.
     let simple = |field: &Field| {
-        matches!(
-            field.kind,
-            Type::Name | Type::Text(_) | Type::Word | Type::Integer(..) | Type::Decimal(..) | Type::Choice(_)
-        ) && !["from", "to", "by"].contains(&&*field.key)
+        matches!(field.kind, Type::Name | Type::Text(_) | Type::Integer(..) | Type::Decimal(..) | Type::Choice(_))
+            && !["from", "to", "by"].contains(&&*field.key)
     };
     let style = random.random_range(0..if fields.iter().all(simple) { 6 } else { 3 });
     let facts = fields.iter().map(|field| {

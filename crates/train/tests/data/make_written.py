@@ -3,7 +3,7 @@
 
 Usage: make_written.py transformers DIRECTORY     (torch, transformers, safetensors)
        make_written.py llama.cpp DIRECTORY        (llama-cpp-python, safetensors)
-DIRECTORY has a folder for each model: `WRITTEN=DIRECTORY cargo test -p farthing-train --test written -- --ignored`.
+DIRECTORY has a folder for each model: `WRITTEN=DIRECTORY cargo test -p farthing-train --test written`.
 The two may run in different environments; each adds to the file. Every tenth logit is kept.
 """
 import glob, os, sys
