@@ -1,0 +1,285 @@
+//! Accounts: who pays. Each has a balance of granted and of topped-up money, and any number of keys.
+
+use rand::distr::{Alphanumeric, SampleString};
+use serde::Serialize;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
+
+use crate::database::count;
+use crate::error::LedgerError;
+use crate::key::{NAME_CHARACTERS_MAX, check_name};
+use crate::ledger::Ledger;
+use crate::money::{AMOUNT_MAX, Money};
+
+/// Characters of a note at most.
+const NOTE_CHARACTERS_MAX: usize = 500;
+
+/// Under this name stands the usage of accounts that were deleted.
+pub(crate) const DELETED: &str = "deleted";
+
+/// An account and its balance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// Identifies it.
+    pub id: String,
+    /// Its name, for people; no two accounts have the same.
+    pub name: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created_at: i64,
+    /// Requests are paid from the balance. Else they are only metered.
+    pub prepaid: bool,
+    /// Money that was granted and is not spent.
+    pub granted: Money,
+    /// Money that was paid in and is not spent.
+    pub topped_up: Money,
+    /// What requests in flight may cost at most.
+    pub reserved: Money,
+}
+
+impl Account {
+    fn read(row: &AnyRow) -> Result<Account, LedgerError> {
+        Ok(Account {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            created_at: row.try_get("created_at")?,
+            prepaid: row.try_get::<i64, _>("prepaid")? != 0,
+            granted: Money(row.try_get("granted")?),
+            topped_up: Money(row.try_get("topped_up")?),
+            reserved: Money(count(row, "reserved")?.min(i64::MAX as u64) as i64),
+        })
+    }
+
+    /// Money that is not spent, reserved or not.
+    pub fn balance(&self) -> Money {
+        self.granted.plus(self.topped_up)
+    }
+}
+
+/// What changes a balance beside charges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Money that was paid in.
+    TopUp,
+    /// Money that was given; it is spent first.
+    Grant,
+}
+
+impl EntryKind {
+    fn word(self) -> &'static str {
+        match self {
+            EntryKind::TopUp => "top_up",
+            EntryKind::Grant => "grant",
+        }
+    }
+}
+
+/// Columns of an account, with what its requests in flight may cost.
+macro_rules! account_columns {
+    () => {
+        "id, name, created_at, prepaid, granted, topped_up, \
+         CAST((SELECT COALESCE(SUM(cost), 0) FROM reservation WHERE reservation.account = account.id) AS BIGINT) AS reserved"
+    };
+}
+
+/// An id that nobody guesses, with what it is of.
+pub(crate) fn fresh_id(kind: &str) -> String {
+    format!("{kind}_{}", Alphanumeric.sample_string(&mut rand::rng(), 20))
+}
+
+/// The account of an id or name.
+pub(crate) async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Account, LedgerError> {
+    let row = sqlx::query(concat!(
+        "SELECT ",
+        account_columns!(),
+        " FROM account WHERE id = $1 OR name = $1 ORDER BY id LIMIT 1"
+    ))
+    .bind(name)
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| Account::read(&row))
+        .transpose()?
+        .ok_or_else(|| LedgerError::Unknown { kind: "account", name: name.into() })
+}
+
+async fn is_taken(connection: &mut AnyConnection, name: &str) -> Result<bool, LedgerError> {
+    let found =
+        sqlx::query("SELECT id FROM account WHERE id = $1 OR name = $1").bind(name).fetch_optional(connection).await?;
+    Ok(found.is_some() || name == DELETED)
+}
+
+/// A name that no account has: this one, or with four letters behind it.
+pub(crate) async fn free_name(connection: &mut AnyConnection, name: &str) -> Result<String, LedgerError> {
+    if !is_taken(connection, name).await? {
+        return Ok(name.to_string());
+    }
+    let start: String = name.chars().take(NAME_CHARACTERS_MAX - 5).collect();
+    Ok(format!("{start}-{}", Alphanumeric.sample_string(&mut rand::rng(), 4)))
+}
+
+/// Inserts an account with an empty balance.
+pub(crate) async fn insert(
+    connection: &mut AnyConnection,
+    name: &str,
+    prepaid: bool,
+    now: i64,
+) -> Result<Account, LedgerError> {
+    check_name(name)?;
+    let id = fresh_id("acc");
+    if is_taken(connection, name).await? {
+        return Err(LedgerError::Invalid(format!("there is an account {name:?} already; give another name")));
+    }
+    let salt: [u8; 32] = rand::random();
+    let salt: String = salt.iter().map(|byte| format!("{byte:02x}")).collect();
+    sqlx::query("INSERT INTO account (id, name, created_at, prepaid, granted, topped_up, charged, salt) VALUES ($1, $2, $3, $4, 0, 0, 0, $5)")
+        .bind(&id)
+        .bind(name)
+        .bind(now)
+        .bind(i64::from(prepaid))
+        .bind(salt)
+        .execute(&mut *connection)
+        .await?;
+    by_name(connection, &id).await
+}
+
+/// Adds to a balance, and writes down why.
+pub(crate) async fn credit(
+    connection: &mut AnyConnection,
+    account: &str,
+    kind: EntryKind,
+    amount: Money,
+    note: &str,
+    now: i64,
+) -> Result<(), LedgerError> {
+    let (granted, topped_up) = match kind {
+        EntryKind::Grant => (amount.0, 0),
+        EntryKind::TopUp => (0, amount.0),
+    };
+    sqlx::query("UPDATE account SET granted = granted + $2, topped_up = topped_up + $3 WHERE id = $1")
+        .bind(account)
+        .bind(granted)
+        .bind(topped_up)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO entry (id, account, time, kind, amount, note) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(fresh_id("ent"))
+        .bind(account)
+        .bind(now)
+        .bind(kind.word())
+        .bind(amount.0)
+        .bind(note)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// The bytes of a salt.
+pub(crate) fn salt(hex: &str) -> Result<[u8; 32], LedgerError> {
+    let wrong =
+        || LedgerError::Unavailable("the salt of an account is damaged; run `farthing ledger check`".to_string());
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return Err(wrong());
+    }
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(bytes)
+}
+
+impl Ledger {
+    /// Makes an account with an empty balance.
+    ///
+    /// # Errors
+    /// The name is taken or cannot be one, or the books cannot be written.
+    pub async fn create_account(&self, name: &str, prepaid: bool) -> Result<Account, LedgerError> {
+        let mut transaction = self.database.write().await?;
+        let account = insert(&mut transaction, name, prepaid, self.clock.now()).await?;
+        transaction.commit().await?;
+        Ok(account)
+    }
+
+    /// All accounts, oldest first.
+    ///
+    /// # Errors
+    /// The books cannot be read.
+    pub async fn accounts(&self) -> Result<Vec<Account>, LedgerError> {
+        let query = sqlx::query(concat!("SELECT ", account_columns!(), " FROM account ORDER BY created_at, id"));
+        query.fetch_all(&self.database.pool).await?.iter().map(Account::read).collect()
+    }
+
+    /// The account of an id or name.
+    ///
+    /// # Errors
+    /// There is none, or the books cannot be read.
+    pub async fn account(&self, name: &str) -> Result<Account, LedgerError> {
+        let mut connection = self.database.pool.acquire().await?;
+        by_name(&mut connection, name).await
+    }
+
+    /// Adds money to a balance. An account without a balance becomes one that is paid from it.
+    ///
+    /// # Errors
+    /// No such account, an amount that cannot be, or the books cannot be written.
+    pub async fn credit(
+        &self,
+        account: &str,
+        kind: EntryKind,
+        amount: Money,
+        note: &str,
+    ) -> Result<Account, LedgerError> {
+        if amount <= Money::ZERO || amount > AMOUNT_MAX {
+            return Err(LedgerError::Invalid(format!(
+                "{amount} cannot be added; give more than 0 and at most {AMOUNT_MAX}"
+            )));
+        }
+        if note.chars().count() > NOTE_CHARACTERS_MAX {
+            return Err(LedgerError::Invalid(format!("a note has at most {NOTE_CHARACTERS_MAX} characters")));
+        }
+        let mut transaction = self.database.write().await?;
+        let found = by_name(&mut transaction, account).await?;
+        if found.balance().plus(amount) > AMOUNT_MAX {
+            return Err(LedgerError::Invalid(format!("the balance would be more than {AMOUNT_MAX}")));
+        }
+        credit(&mut transaction, &found.id, kind, amount, note, self.clock.now()).await?;
+        sqlx::query("UPDATE account SET prepaid = 1 WHERE id = $1").bind(&found.id).execute(&mut *transaction).await?;
+        let account = by_name(&mut transaction, &found.id).await?;
+        transaction.commit().await?;
+        Ok(account)
+    }
+
+    /// Deletes an account: its keys, its balance and its name. Its usage stays as numbers that are nobody's. Its requests in flight are settled as they
+    /// stand; their servers hear of it at their next progress ([`crate::Noted::Gone`]).
+    ///
+    /// # Errors
+    /// No such account, or the books cannot be written.
+    pub async fn delete_account(&self, name: &str) -> Result<Account, LedgerError> {
+        let mut transaction = self.database.write().await?;
+        let account = by_name(&mut transaction, name).await?;
+        crate::reservation::interrupt_account(&mut transaction, &account.id, self.clock.now()).await?;
+        for statement in [
+            "INSERT INTO usage_hour (key, account, model, hour, requests, hit, miss, output, reasoning, cost) \
+             SELECT 'deleted', 'deleted', model, hour, CAST(SUM(requests) AS BIGINT), CAST(SUM(hit) AS BIGINT), CAST(SUM(miss) AS BIGINT), CAST(SUM(output) AS BIGINT), \
+             CAST(SUM(reasoning) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_hour WHERE account = $1 GROUP BY model, hour \
+             ON CONFLICT (key, model, hour) DO UPDATE SET requests = usage_hour.requests + excluded.requests, hit = usage_hour.hit + excluded.hit, \
+             miss = usage_hour.miss + excluded.miss, output = usage_hour.output + excluded.output, reasoning = usage_hour.reasoning + excluded.reasoning, \
+             cost = usage_hour.cost + excluded.cost",
+            "INSERT INTO usage_day (key, account, model, day, requests, hit, miss, output, reasoning, cost) \
+             SELECT 'deleted', 'deleted', model, day, CAST(SUM(requests) AS BIGINT), CAST(SUM(hit) AS BIGINT), CAST(SUM(miss) AS BIGINT), CAST(SUM(output) AS BIGINT), \
+             CAST(SUM(reasoning) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_day WHERE account = $1 GROUP BY model, day \
+             ON CONFLICT (key, model, day) DO UPDATE SET requests = usage_day.requests + excluded.requests, hit = usage_day.hit + excluded.hit, \
+             miss = usage_day.miss + excluded.miss, output = usage_day.output + excluded.output, reasoning = usage_day.reasoning + excluded.reasoning, \
+             cost = usage_day.cost + excluded.cost",
+            "UPDATE usage SET key = 'deleted', account = 'deleted' WHERE account = $1",
+            "DELETE FROM usage_hour WHERE account = $1",
+            "DELETE FROM usage_day WHERE account = $1",
+            "DELETE FROM entry WHERE account = $1",
+            "DELETE FROM api_key WHERE account = $1",
+            "DELETE FROM account WHERE id = $1",
+        ] {
+            sqlx::query(statement).bind(&account.id).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(account)
+    }
+}

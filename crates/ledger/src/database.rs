@@ -1,0 +1,202 @@
+//! The database: a file of SQLite's, or PostgreSQL, behind one connection type and one SQL.
+//!
+//! One transaction writes at a time, on one server or on several: SQLite has one writer by itself, on PostgreSQL a writer locks one table. So what a
+//! transaction has read still holds when it writes, and budgets cannot be overrun.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow, install_default_drivers};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row, SqlSafeStr, Transaction};
+
+use crate::error::LedgerError;
+
+/// Longest wait for a connection or a lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The schema, step by step; a step that was published never changes.
+const STEPS: [(&str, &str); 1] = [("books", include_str!("schema/0001_books.sql"))];
+
+/// Which database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sqlite(PathBuf),
+    Postgres,
+}
+
+/// A database with the newest schema.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) pool: AnyPool,
+    pub(crate) kind: Kind,
+}
+
+impl Database {
+    /// Opens a database, creates its file where there is none, and brings its schema up to date.
+    pub(crate) async fn open(address: &str) -> Result<Database, LedgerError> {
+        Database::open_at(address, STEPS.len()).await
+    }
+
+    /// Opens a database with the first `steps` of the schema.
+    pub(crate) async fn open_at(address: &str, steps: usize) -> Result<Database, LedgerError> {
+        install_default_drivers();
+        let (kind, url) = kind(address)?;
+        if let Kind::Sqlite(file) = &kind {
+            create(file).map_err(|reason| LedgerError::File { file: file.clone(), reason })?;
+        }
+        let wrong = |e: sqlx::Error| match &kind {
+            Kind::Sqlite(file) => LedgerError::File { file: file.clone(), reason: e.to_string() },
+            Kind::Postgres => LedgerError::Unavailable(e.to_string()),
+        };
+        let options: AnyConnectOptions = url.parse().map_err(wrong)?;
+        // What is wrong shows at one connection; a pool tries again until its patience ends.
+        let mut first = AnyConnection::connect_with(&options).await.map_err(wrong)?;
+        let local = kind != Kind::Postgres;
+        set_up(&mut first, local).await.map_err(wrong)?;
+        first.close().await.map_err(wrong)?;
+        let pool = AnyPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(PATIENCE)
+            .after_connect(move |connection, _| Box::pin(set_up(connection, local)));
+        let pool = pool.connect_with(options).await.map_err(wrong)?;
+        let database = Database { pool, kind };
+        database.migrate(steps).await?;
+        Ok(database)
+    }
+
+    async fn migrate(&self, steps: usize) -> Result<(), LedgerError> {
+        let mut connection = self.pool.acquire().await?;
+        let unavailable = |e: sqlx::migrate::MigrateError| LedgerError::Unavailable(e.to_string());
+        connection.ensure_migrations_table("_sqlx_migrations").await.map_err(unavailable)?;
+        let applied = connection.list_applied_migrations("_sqlx_migrations").await.map_err(unavailable)?;
+        if let Some(newer) = applied.iter().map(|step| step.version).find(|&version| version > STEPS.len() as i64) {
+            return Err(LedgerError::Newer(newer));
+        }
+        let all = STEPS[..steps].iter().zip(1..).map(|((name, sql), version)| {
+            Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
+        });
+        Migrator::with_migrations(all.collect()).run_direct(None, &mut *connection, false).await.map_err(unavailable)
+    }
+
+    /// Begins the only transaction that writes.
+    pub(crate) async fn write(&self) -> Result<Transaction<'static, Any>, LedgerError> {
+        if self.kind != Kind::Postgres {
+            return Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?);
+        }
+        let mut transaction = self.pool.begin().await?;
+        transaction.execute("LOCK TABLE ledger IN EXCLUSIVE MODE").await?;
+        Ok(transaction)
+    }
+}
+
+/// Settings of a connection.
+async fn set_up(connection: &mut AnyConnection, local: bool) -> Result<(), sqlx::Error> {
+    let settings: &[&'static str] = if local {
+        // A process that is killed loses nothing; after a loss of power the last moments may be missing, the file is whole. What was deleted is not found
+        // in the file any more.
+        &[
+            "PRAGMA busy_timeout = 10000",
+            "PRAGMA journal_mode = WAL",
+            "PRAGMA synchronous = NORMAL",
+            "PRAGMA secure_delete = ON",
+        ]
+    } else {
+        &["SET lock_timeout = '10s'", "SET statement_timeout = '30s'"]
+    };
+    for setting in settings {
+        connection.execute(*setting).await?;
+    }
+    Ok(())
+}
+
+/// Which database an address means, and the URL that the driver takes.
+fn kind(address: &str) -> Result<(Kind, String), LedgerError> {
+    if address.starts_with("postgres://") || address.starts_with("postgresql://") {
+        return Ok((Kind::Postgres, address.to_string()));
+    }
+    let path = address.strip_prefix("sqlite://").or_else(|| address.strip_prefix("sqlite:")).unwrap_or(address);
+    if path.is_empty() || path.contains("://") {
+        return Err(LedgerError::Address(address.split('@').next_back().unwrap_or_default().to_string()));
+    }
+    let file = std::path::absolute(path).map_err(|_| LedgerError::Address(path.to_string()))?;
+    let mut url = "sqlite://".to_string();
+    for byte in file.to_str().ok_or_else(|| LedgerError::Address(path.to_string()))?.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => url.push(char::from(byte)),
+            other => url.push_str(&format!("%{other:02X}")),
+        }
+    }
+    Ok((Kind::Sqlite(file), url))
+}
+
+/// Creates a file that only its owner reads, where there is none.
+pub(crate) fn create(file: &Path) -> Result<(), String> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(directory).map_err(|e| e.to_string())?;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file).map(drop).map_err(|e| e.to_string())
+}
+
+/// A count in a row; what is below zero by a fault reads as none.
+pub(crate) fn count(row: &AnyRow, column: &str) -> Result<u64, sqlx::Error> {
+    Ok(row.try_get::<i64, _>(column)?.max(0) as u64)
+}
+
+/// A count as the database keeps it.
+pub(crate) fn stored(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Books as each version leaves them: its schema, and a row of each table.
+    const ROWS: [&str; STEPS.len()] = [include_str!("schema/0001_rows.sql")];
+
+    /// Books of every earlier version are brought up to date and lose nothing.
+    #[tokio::test]
+    async fn books_of_every_version_are_read() {
+        for (version, rows) in (1..).zip(ROWS) {
+            let directory = tempfile::tempdir().unwrap();
+            let address = directory.path().join("books.db").to_str().unwrap().to_string();
+            let old = Database::open_at(&address, version).await.unwrap();
+            old.pool.execute(rows).await.unwrap();
+            old.pool.close().await;
+            let ledger = crate::Ledger::open(&address, "USD", crate::Clock::default()).await.unwrap();
+            assert_eq!(
+                (ledger.currency(), ledger.check().await.unwrap()),
+                ("CNY", Vec::<String>::new()),
+                "version {version}"
+            );
+            let account = ledger.account("anna").await.unwrap();
+            assert_eq!((account.granted.0, account.topped_up.0, account.reserved.0), (10, 900, 50));
+            let found = ledger.authenticate(b"sk-ft-of-a-test").await.unwrap().unwrap();
+            assert_eq!(
+                (found.key.name.as_str(), found.key.limits.concurrency, found.salt),
+                ("laptop", Some(3), [0xab; 32])
+            );
+            assert_eq!(ledger.invitations().await.unwrap()[0].uses, 30);
+            let all = crate::UsageFilter { until: i64::MAX / 2, ..Default::default() };
+            assert_eq!(ledger.requests(&all, 9).await.unwrap()[0].cost.0, 90);
+            assert_eq!(ledger.usage(&all, crate::GroupBy::Hour).await.unwrap()[0].tokens.all(), 30);
+        }
+    }
+
+    #[test]
+    fn addresses_are_files_or_databases() {
+        let file = |address: &str| match kind(address).unwrap() {
+            (Kind::Sqlite(file), url) => (file.display().to_string(), url),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(file("/a b/c%d.db"), ("/a b/c%d.db".to_string(), "sqlite:///a%20b/c%25d.db".to_string()));
+        assert_eq!(file("sqlite:///x/y.db").0, "/x/y.db");
+        assert!(file("books.db").0.ends_with("/books.db"));
+        assert_eq!(kind("postgres://u@h/d").unwrap(), (Kind::Postgres, "postgres://u@h/d".to_string()));
+        assert!(kind("mysql://u:p@h/d").is_err() && kind("").is_err() && kind("sqlite://").is_err());
+    }
+}

@@ -1,0 +1,36 @@
+//! The ledger: who may use a server, what they used, and what it cost them.
+//!
+//! [`Ledger`] is the books as people ask of them and change them: accounts, keys, invitations, usage, balances. [`Meter`] is what a server writes while it
+//! serves: every request reserves the most that it may take, notes what it delivers, and is settled at its end. So no budget is overrun by requests that
+//! come at once, what was delivered is charged exactly while the process lives, and a process that is killed leaves at most what it had not noted yet.
+//! [`PriceSheet`] says what tokens cost.
+//!
+//! Books are a file of SQLite's or a PostgreSQL database that several servers share. Money is whole micro-units of one currency; times are milliseconds
+//! since 1970, UTC. Nothing here knows HTTP or a model: requests, endpoints and models are names.
+
+#[macro_use]
+mod key;
+mod account;
+mod audit;
+mod clock;
+mod database;
+mod error;
+mod invitation;
+mod ledger;
+mod meter;
+mod money;
+mod price_sheet;
+mod reservation;
+mod usage;
+
+pub use account::{Account, EntryKind};
+pub use clock::{Clock, DAY_MS};
+pub use error::{LedgerError, Period, Refusal};
+pub use invitation::{Invitation, NewInvitation};
+pub use key::{Authenticated, Budget, Key, Limits, NewKey, Secret};
+pub use ledger::Ledger;
+pub use meter::{Meter, Metered, Noted};
+pub use money::{AMOUNT_MAX, Money, Price, Tokens};
+pub use price_sheet::{PriceSheet, SheetError};
+pub use reservation::{Allowance, Demand, Rate, Reservation};
+pub use usage::{GroupBy, RequestUsage, Sum, UsageFilter};

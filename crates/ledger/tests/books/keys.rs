@@ -1,0 +1,201 @@
+//! Accounts, keys, invitations.
+
+use farthing_ledger::{
+    Budget, EntryKind, GroupBy, LedgerError, Limits, Money, NewInvitation, NewKey, Tokens, UsageFilter,
+};
+
+use crate::fixture::{Fixture, NOON, demand, over_both};
+
+#[test]
+fn a_key_is_accepted_until_it_is_rotated_revoked_or_expires() {
+    over_both(async |books: Fixture| {
+        let limits = Limits {
+            models: vec!["pocket".into()],
+            tokens: Budget { day: Some(1000), ..Budget::default() },
+            ..Limits::default()
+        };
+        let (key, secret) = books.key("anna", 0, limits.clone()).await;
+        assert!(!key.id.contains(secret.reveal()) && format!("{secret:?}") == "Secret(...)");
+        let accepted = async |secret: &str| books.ledger.authenticate(secret.as_bytes()).await.unwrap();
+        let found = accepted(secret.reveal()).await.unwrap();
+        assert_eq!((&found.key, &found.key.limits), (&key, &limits));
+        for wrong in ["", "sk-ft-", &secret.reveal()[1..], &secret.reveal().to_uppercase(), "' OR 1 = 1 --"] {
+            assert_eq!(accepted(wrong).await, None, "{wrong}");
+        }
+        // A new secret; the old one for a minute more.
+        let (_, newer) = books.ledger.rotate_key("anna", 60_000).await.unwrap();
+        assert_eq!(accepted(newer.reveal()).await.unwrap().salt, found.salt);
+        assert!(accepted(secret.reveal()).await.is_some());
+        books.pass(60_000);
+        assert!(accepted(secret.reveal()).await.is_none() && accepted(newer.reveal()).await.is_some());
+        // It expires.
+        books.ledger.limit_key("anna", &Limits::default(), NOON + 90_000).await.unwrap();
+        assert!(accepted(newer.reveal()).await.is_some());
+        books.pass(30_000);
+        assert!(accepted(newer.reveal()).await.is_none());
+        books.ledger.limit_key("anna", &Limits::default(), 0).await.unwrap();
+        assert!(accepted(newer.reveal()).await.is_some());
+        // Revoked, with both secrets.
+        let (_, newest) = books.ledger.rotate_key("anna", 60_000).await.unwrap();
+        let revoked = books.ledger.revoke_key("anna").await.unwrap();
+        assert!(revoked.revoked_at > 0);
+        assert!(accepted(newer.reveal()).await.is_none() && accepted(newest.reveal()).await.is_none());
+        assert!(matches!(books.ledger.rotate_key(&key.id, 0).await, Err(LedgerError::Invalid(_))));
+        assert!(matches!(books.ledger.key("anna").await, Err(LedgerError::Unknown { kind: "key", .. })));
+        assert!(books.ledger.has_keys().await.unwrap());
+    });
+}
+
+#[test]
+fn names_are_names_and_no_statements() {
+    over_both(async |books: Fixture| {
+        for name in ["'; DROP TABLE account; --", "Zoë \"the\" Çelik", "100%_?$1", "名前"] {
+            let (key, secret) = books.key(name, 1, Limits::default()).await;
+            assert_eq!(books.ledger.authenticate(secret.reveal().as_bytes()).await.unwrap().unwrap().key.name, name);
+            assert_eq!(books.ledger.key(&key.id).await.unwrap().account, books.ledger.account(name).await.unwrap().id);
+        }
+        let long = "x".repeat(101);
+        for wrong in ["", "  ", "line\nfeed", "nul\0", long.as_str(), "deleted", "名前"] {
+            assert!(
+                matches!(books.ledger.create_account(wrong, true).await, Err(LedgerError::Invalid(_))),
+                "{wrong:?}"
+            );
+        }
+        let nobody = NewKey { name: "k".into(), account: "nobody".into(), ..NewKey::default() };
+        assert!(matches!(books.ledger.create_key(&nobody).await, Err(LedgerError::Unknown { kind: "account", .. })));
+        assert_eq!(books.ledger.accounts().await.unwrap().len(), 4);
+    });
+}
+
+#[test]
+fn money_comes_in_whole_amounts_and_no_more_than_the_books_hold() {
+    over_both(async |books: Fixture| {
+        let account = books.ledger.create_account("anna", false).await.unwrap();
+        assert!(!account.prepaid);
+        let account = books.ledger.credit("anna", EntryKind::TopUp, Money(5_000_000), "cash").await.unwrap();
+        let account = books.ledger.credit(&account.id, EntryKind::Grant, Money(1), "").await.unwrap();
+        assert_eq!(
+            (account.prepaid, account.granted, account.topped_up, account.balance()),
+            (true, Money(1), Money(5_000_000), Money(5_000_001))
+        );
+        for wrong in [0, -1, farthing_ledger::AMOUNT_MAX.0, i64::MAX] {
+            assert!(
+                matches!(
+                    books.ledger.credit("anna", EntryKind::TopUp, Money(wrong), "").await,
+                    Err(LedgerError::Invalid(_))
+                ),
+                "{wrong}"
+            );
+        }
+        assert!(books.ledger.credit("anna", EntryKind::TopUp, Money(1), &"x".repeat(501)).await.is_err());
+        assert_eq!(books.ledger.account("anna").await.unwrap().balance(), Money(5_000_001));
+    });
+}
+
+#[test]
+fn a_code_is_turned_into_as_many_keys_as_it_has_uses() {
+    over_both(async |books: Fixture| {
+        let limits = Limits { concurrency: Some(2), ..Limits::default() };
+        let new = NewInvitation {
+            name: "class".into(),
+            uses: 3,
+            granted: Money(700),
+            limits: limits.clone(),
+            expires_at: NOON + 1000,
+        };
+        let (invitation, code) = books.ledger.create_invitation(&new).await.unwrap();
+        assert_eq!(books.ledger.redeem("inv-nothing", "eve").await.unwrap(), None);
+        let (account, key, secret) = books.ledger.redeem(code.reveal(), "bob").await.unwrap().unwrap();
+        assert_eq!(
+            (account.balance(), account.prepaid, &key.limits, &key.account),
+            (Money(700), true, &limits, &account.id)
+        );
+        assert_eq!(books.ledger.authenticate(secret.reveal().as_bytes()).await.unwrap().unwrap().key, key);
+        // Of the same name, with letters behind it.
+        let (other, ..) = books.ledger.redeem(code.reveal(), "bob").await.unwrap().unwrap();
+        assert!(other.name.starts_with("bob-") && other.id != account.id, "{}", other.name);
+        // Ten at once for the last use.
+        let tries = (0..10).map(|n| {
+            let (ledger, code) = (books.ledger.clone(), code.clone());
+            tokio::spawn(async move { ledger.redeem(code.reveal(), &format!("guest {n}")).await.unwrap().is_some() })
+        });
+        let mut used = 0;
+        for each in tries.collect::<Vec<_>>() {
+            used += usize::from(each.await.unwrap());
+        }
+        assert_eq!((used, books.ledger.accounts().await.unwrap().len()), (1, 3));
+        assert_eq!(books.ledger.invitations().await.unwrap()[0].used, 3);
+        // Neither an expired one nor a revoked one.
+        let more = NewInvitation { uses: 9, name: "late".into(), ..new };
+        let (_, expired) = books.ledger.create_invitation(&more).await.unwrap();
+        let (_, revoked) = books
+            .ledger
+            .create_invitation(&NewInvitation { expires_at: 0, name: "gone".into(), ..more })
+            .await
+            .unwrap();
+        books.ledger.revoke_invitation("gone").await.unwrap();
+        books.pass(1000);
+        assert_eq!(books.ledger.redeem(expired.reveal(), "late").await.unwrap(), None);
+        assert_eq!(books.ledger.redeem(revoked.reveal(), "gone").await.unwrap(), None);
+        let none = NewInvitation { name: "none".into(), ..NewInvitation::default() };
+        assert!(matches!(books.ledger.create_invitation(&none).await, Err(LedgerError::Invalid(_))));
+        assert!(matches!(books.ledger.revoke_invitation("nothing").await, Err(LedgerError::Unknown { .. })));
+        assert_eq!(invitation.hint, code.reveal()[code.reveal().len() - 4..]);
+    });
+}
+
+#[test]
+fn a_deleted_account_leaves_numbers_that_are_nobodys() {
+    over_both(async |books: Fixture| {
+        let meter = books.meter("one").await;
+        let all = UsageFilter { until: NOON + 1_000_000, ..UsageFilter::default() };
+        let (anna, secret) = books.key("anna", 1_000_000, Limits::default()).await;
+        let (bob, _) = books.key("bob", 1_000_000, Limits::default()).await;
+        for (request, key) in [("a", &anna), ("b", &bob)] {
+            let metered = meter.reserve(demand(request, key, 10, 10)).await.unwrap().unwrap();
+            metered.settle(Tokens { miss: 10, output: 5, ..Tokens::default() }, "done").await.unwrap();
+        }
+        let mut flying = meter.reserve(demand("c", &anna, 10, 10)).await.unwrap().unwrap();
+        flying.note(Tokens { miss: 10, output: 2, ..Tokens::default() }).await;
+        books.ledger.delete_account("anna").await.unwrap();
+        // What flies is settled as it stood, and hears of it.
+        assert_eq!(
+            flying.note(Tokens { miss: 10, output: 3, ..Tokens::default() }).await,
+            farthing_ledger::Noted::Gone
+        );
+        assert_eq!(flying.settle(Tokens { miss: 10, output: 3, ..Tokens::default() }, "done").await, None);
+        assert!(books.ledger.authenticate(secret.reveal().as_bytes()).await.unwrap().is_none());
+        assert!(books.ledger.account("anna").await.is_err() && books.ledger.keys().await.unwrap().len() == 1);
+        let sums = books.ledger.usage(&all, GroupBy::Account).await.unwrap();
+        let deleted = sums.iter().find(|sum| sum.group == "deleted").unwrap();
+        assert_eq!((sums.len(), deleted.requests, deleted.tokens.all(), deleted.cost), (2, 2, 27, Money(34)));
+        // A second one adds to the first.
+        books.ledger.delete_account("bob").await.unwrap();
+        for by in [GroupBy::Key, GroupBy::Account, GroupBy::Model, GroupBy::Day, GroupBy::Hour] {
+            let sums = books.ledger.usage(&all, by).await.unwrap();
+            assert_eq!((sums.len(), sums[0].requests, sums[0].tokens.all()), (1, 3, 42), "{by:?}");
+        }
+        assert!(
+            books
+                .ledger
+                .requests(&all, 9)
+                .await
+                .unwrap()
+                .iter()
+                .all(|row| row.key == "deleted" && row.account == "deleted")
+        );
+        assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+        let mut lines = String::new();
+        books
+            .ledger
+            .export(&mut |line| {
+                lines += &line.to_string();
+                Ok(())
+            })
+            .await
+            .unwrap();
+        for gone in [&anna.id, &anna.account, "anna", &bob.id, "bob"] {
+            assert!(!lines.contains(gone), "{gone}");
+        }
+    });
+}
