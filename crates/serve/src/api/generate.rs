@@ -278,6 +278,7 @@ fn ignored(names: &[String]) -> Option<(HeaderName, HeaderValue)> {
 /// The whole response. Dropping it cancels the request.
 async fn collect(mut in_flight: InFlight, mut writer: Box<dyn ResponseWriter>) -> Result<Value, ApiError> {
     let choices = in_flight.collect().await?;
+    in_flight.announce();
     Ok(writer.whole(&choices, &in_flight.usage()))
 }
 

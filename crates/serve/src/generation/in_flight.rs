@@ -1,7 +1,7 @@
 //! A request's choices in flight: submits as many as the engine's queue accepts, and the rest as others finish.
 //!
-//! A token counts when its event is taken from here for delivery. So whatever ends a request (its client leaves, a timeout, a fault), its log has
-//! the tokens that were delivered.
+//! Tokens are taken from here and announced with the piece of the response that they complete. So whatever ends a request (its client leaves, a timeout, a
+//! fault), its log has the tokens that were delivered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -131,7 +131,12 @@ impl InFlight {
         });
     }
 
-    /// Tokens delivered so far.
+    /// The next piece of the response holds all tokens so far.
+    pub fn announce(&self) {
+        self.log.announce(self.usage());
+    }
+
+    /// Tokens taken so far.
     pub fn usage(&self) -> Usage {
         let sum = |of: fn(&TokenCount) -> usize| self.counts.iter().map(of).sum();
         Usage { completion: sum(|c| c.tokens), reasoning: sum(|c| c.reasoning), ..self.usage }
@@ -162,7 +167,7 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
-    /// Logs the tokens delivered, however the request ended. A request that was never queued has none.
+    /// Logs the tokens, of which those count that are delivered, however the request ended. A request that was never queued has none.
     fn drop(&mut self) {
         if self.handles.is_empty() {
             return;

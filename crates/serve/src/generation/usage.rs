@@ -12,7 +12,7 @@ pub struct Usage {
     pub cached: usize,
     /// Prompt tokens added to the prefix cache.
     pub written: usize,
-    /// Tokens delivered so far.
+    /// Tokens generated so far.
     pub completion: usize,
     /// Reasoning tokens among `completion`.
     pub reasoning: usize,
@@ -46,7 +46,7 @@ pub struct RequestStats {
     pub model: Option<String>,
     /// Prompt tokens, cached ones included.
     pub prompt_tokens: Option<usize>,
-    /// Tokens delivered.
+    /// Tokens delivered: handed to the socket with the piece of the response that they complete.
     pub completion_tokens: Option<usize>,
     /// Prompt tokens found in the prefix cache.
     pub cached_tokens: Option<usize>,

@@ -1,7 +1,10 @@
 //! Access log: collects a request's id, status, token counts and times; writes one log line and updates the metrics when its response ends.
 //!
-//! The middleware puts a `RequestLog` into the request's extensions, and handlers add to it. It is written when its last holder drops it: the
-//! handler, or the body of the response. It never holds prompts, answers or keys.
+//! The middleware puts a `RequestLog` into the request's extensions, and handlers add to it. It is written when its last holder drops it: the handler, or
+//! the connection, which keeps it until the response was handed to the socket. It never holds prompts, answers or keys.
+//!
+//! Tokens count when they are delivered. A handler announces those that the next piece of the body completes; they are taken when the connection takes that
+//! piece, and delivered when all that the connection took was written to the socket.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::generation::usage::RequestStats;
+use crate::generation::usage::{RequestStats, Usage};
 use crate::http::api_keys::Account;
 use crate::http::metrics::Metrics;
 
@@ -22,7 +25,7 @@ pub(crate) struct LogEntry {
     pub route: Option<String>,
     pub account: Option<Account>,
     pub status: Option<u16>,
-    /// The whole response was passed to the connection.
+    /// The whole response was handed to the socket.
     pub sent_whole: bool,
     pub stats: RequestStats,
 }
@@ -35,14 +38,34 @@ pub struct RequestLog(Arc<LoggedRequest>);
 struct LoggedRequest {
     started: Instant,
     entry: Mutex<LogEntry>,
+    delivery: Mutex<Delivery>,
     metrics: Arc<Metrics>,
     active: watch::Sender<usize>,
+}
+
+/// How far a response has come.
+#[derive(Debug, Default)]
+struct Delivery {
+    /// With the next piece of the body.
+    announced: Usage,
+    /// With the pieces that the connection has taken.
+    taken: Usage,
+    /// With what was written to the socket.
+    delivered: Usage,
+    /// The connection has taken all.
+    taken_whole: bool,
 }
 
 impl RequestLog {
     pub(crate) fn new(entry: LogEntry, metrics: Arc<Metrics>, active: watch::Sender<usize>) -> RequestLog {
         active.send_modify(|n| *n += 1);
-        RequestLog(Arc::new(LoggedRequest { started: Instant::now(), entry: Mutex::new(entry), metrics, active }))
+        let (started, entry, delivery) = (Instant::now(), Mutex::new(entry), Mutex::default());
+        RequestLog(Arc::new(LoggedRequest { started, entry, delivery, metrics, active }))
+    }
+
+    /// Whether it is the log of the same request.
+    pub(crate) fn is(&self, other: &RequestLog) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Changes the request's numbers.
@@ -54,6 +77,29 @@ impl RequestLog {
     pub fn first_token(&self) {
         let elapsed = self.0.started.elapsed();
         self.0.entry.lock().stats.first_token.get_or_insert(elapsed);
+    }
+
+    /// All tokens up to those that the next piece of the body completes.
+    pub fn announce(&self, usage: Usage) {
+        self.0.delivery.lock().announced = usage;
+    }
+
+    /// The connection has taken a piece of the body, or only its end; `whole`: nothing follows.
+    pub(crate) fn taken(&self, piece: bool, whole: bool) {
+        let mut delivery = self.0.delivery.lock();
+        if piece {
+            delivery.taken = delivery.announced;
+        }
+        delivery.taken_whole |= whole;
+    }
+
+    /// All that the connection has taken was written to the socket.
+    pub(crate) fn flushed(&self) {
+        let mut delivery = self.0.delivery.lock();
+        delivery.delivered = delivery.taken;
+        if delivery.taken_whole {
+            self.0.entry.lock().sent_whole = true;
+        }
     }
 
     /// Id that the response carries in `x-request-id`.
@@ -70,6 +116,10 @@ impl Drop for LoggedRequest {
     fn drop(&mut self) {
         let total = self.started.elapsed();
         let entry = self.entry.get_mut();
+        // What was generated and not delivered is not counted.
+        if let Some(tokens) = &mut entry.stats.completion_tokens {
+            *tokens = self.delivery.get_mut().delivered.completion;
+        }
         // Counted first: a reader of the line finds it in the metrics.
         let status = entry.status.filter(|_| entry.sent_whole);
         self.metrics.request(entry.route.as_deref(), status, &entry.stats, total);

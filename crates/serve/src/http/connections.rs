@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::http::access_log::RequestLog;
 use crate::http::client::prefix;
 
 /// Time until a full table is looked at again, when nothing in it could be closed.
@@ -55,6 +56,15 @@ pub struct Connection {
     /// Address of the other side.
     pub peer: IpAddr,
     close: Arc<Notify>,
+    /// Requests whose responses were not handed to the socket whole.
+    answers: Mutex<Vec<Answer>>,
+}
+
+/// A response on its way to the socket.
+struct Answer {
+    log: RequestLog,
+    /// The connection is done with its body.
+    ended: bool,
 }
 
 impl Connections {
@@ -83,7 +93,8 @@ impl Connections {
                         close: Arc::clone(&close),
                     };
                     inner.open.insert(id, open);
-                    return Arc::new(Connection { table: Arc::clone(self), id, peer, close });
+                    let answers = Mutex::default();
+                    return Arc::new(Connection { table: Arc::clone(self), id, peer, close, answers });
                 }
                 inner.close_one(address);
             }
@@ -153,6 +164,26 @@ impl Connection {
     /// The body is there.
     pub fn received(&self) {
         self.set(Activity::Answering, None);
+    }
+
+    /// A response begins; its request is logged when it was handed to the socket, or the connection ends.
+    pub(crate) fn answer(&self, log: RequestLog) {
+        self.answers.lock().push(Answer { log, ended: false });
+    }
+
+    /// The connection is done with the body of this request's response.
+    pub(crate) fn body_ended(&self, log: &RequestLog) {
+        self.answers.lock().iter_mut().filter(|answer| answer.log.is(log)).for_each(|answer| answer.ended = true);
+    }
+
+    /// All that it has taken was written to the socket.
+    pub(crate) fn flushed(&self) {
+        let mut answers = self.answers.lock();
+        answers.iter().for_each(|answer| answer.log.flushed());
+        let done: Vec<Answer> = answers.extract_if(.., |answer| answer.ended).collect();
+        // Logged without the lock.
+        drop(answers);
+        drop(done);
     }
 
     /// Comes when it is told to close: others need its place, or the server ends.

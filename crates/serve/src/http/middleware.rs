@@ -120,15 +120,19 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     if bodiless || response.body().is_end_stream() {
-        log.change(|entry| entry.sent_whole = true);
+        log.taken(false, true);
     }
-    response.map(|body| Body::new(LoggedBody { body, log, _active: active }))
+    if let Some(connection) = &connection {
+        connection.answer(log.clone());
+    }
+    response.map(|body| Body::new(LoggedBody { body, log, connection, _active: active }))
 }
 
-/// A response body that records when it was sent whole.
+/// A response body that records how much of it the connection has taken.
 struct LoggedBody {
     body: Body,
     log: RequestLog,
+    connection: Option<Arc<Connection>>,
     /// Keeps the connection from counting as idle.
     _active: Option<ConnectionRequest>,
 }
@@ -147,8 +151,9 @@ impl HttpBody for LoggedBody {
             Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
             _ => false,
         };
-        if last {
-            self.log.change(|entry| entry.sent_whole = true);
+        let piece = matches!(&frame, Poll::Ready(Some(Ok(_))));
+        if piece || last {
+            self.log.taken(piece, last);
         }
         frame
     }
@@ -162,16 +167,31 @@ impl HttpBody for LoggedBody {
     }
 }
 
+impl Drop for LoggedBody {
+    /// What the connection took last is still to be written to the socket. Without a connection all that was taken is delivered.
+    fn drop(&mut self) {
+        match &self.connection {
+            Some(connection) => connection.body_ended(&self.log),
+            None => self.log.flushed(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use axum::extract::Extension;
     use axum::routing::post;
+    use futures_util::StreamExt;
     use tower::ServiceExt;
 
     use super::*;
     use crate::generation::model_pool::{ModelDescription, ModelFiles, ModelPool};
+    use crate::generation::usage::Usage;
     use crate::http::admission::Access;
     use crate::http::api_keys::{Account, ApiKeys};
+    use crate::http::connections::Connections;
     use crate::state::ServerLimits;
 
     fn state(keys: &[&str], open_metrics: bool, origins: &[&str]) -> Arc<AppState> {
@@ -210,6 +230,57 @@ mod tests {
             app = app.route(path, post(who));
         }
         layered(app, state)
+    }
+
+    /// A response of three pieces, each with one token more.
+    async fn pieces(Extension(log): Extension<RequestLog>) -> Body {
+        log.update(|f| (f.model, f.completion_tokens) = (Some("m".to_string()), Some(3)));
+        Body::from_stream(futures_util::stream::iter(1..=3).map(move |completion| {
+            log.announce(Usage { completion, ..Usage::default() });
+            Ok::<_, std::convert::Infallible>("piece")
+        }))
+    }
+
+    #[tokio::test]
+    async fn tokens_count_when_they_were_written_to_the_socket() {
+        let state = state(&[], false, &[]);
+        let app = layered(Router::new().route("/v1/responses", post(pieces)), &state);
+        let connections = Connections::new(1);
+        let tokens = async || {
+            let text = ask(&app, "GET /metrics", &[]).await.2;
+            let line = text.lines().find(|line| line.starts_with("farthing_generation_tokens_total"));
+            line.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        };
+        let begin = async |connection: &Arc<Connection>| {
+            let request = Request::builder().method("POST").uri("/v1/responses").header("host", "localhost");
+            let request = request.extension(Arc::clone(connection)).body(Body::empty()).unwrap();
+            app.clone().oneshot(request).await.unwrap().into_body()
+        };
+        let take = async |body: &mut Body| poll_fn(|task| Pin::new(&mut *body).poll_frame(task)).await.is_some();
+        // The client leaves: one piece was written, two were only taken.
+        let connection = connections.open([10, 0, 0, 1].into()).await;
+        let mut body = begin(&connection).await;
+        assert!(take(&mut body).await);
+        connection.flushed();
+        assert!(take(&mut body).await && take(&mut body).await);
+        drop(body);
+        assert_eq!(tokens().await, None, "still on its way");
+        drop(connection);
+        assert_eq!(tokens().await, Some(1));
+        // All was taken, then written.
+        let connection = connections.open([10, 0, 0, 1].into()).await;
+        let mut body = begin(&connection).await;
+        while take(&mut body).await {}
+        drop(body);
+        assert_eq!(tokens().await, Some(1), "still on its way");
+        connection.flushed();
+        assert_eq!(tokens().await, Some(4));
+        let text = ask(&app, "GET /metrics", &[]).await.2;
+        for (status, count) in [("0", 1), ("200", 1)] {
+            let line =
+                format!("farthing_requests_total{{route=\"/v1/responses\",status=\"{status}\",finish=\"\"}} {count}");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 
     async fn ask(app: &Router, line: &str, headers: &[(&str, &str)]) -> (u16, axum::http::HeaderMap, String) {

@@ -30,13 +30,20 @@ pub fn stream(in_flight: InFlight, mut writer: Box<dyn ResponseWriter>) -> Respo
             }
             let running = in_flight.as_mut()?;
             match running.next().await {
-                Some(Ok((choice, event))) => ready.extend(writer.event(choice, &event)),
+                Some(Ok((choice, event))) => {
+                    ready.extend(writer.event(choice, &event));
+                    // Tokens that complete no piece are announced with the next one that comes.
+                    if !ready.is_empty() {
+                        running.announce();
+                    }
+                }
                 Some(Err(error)) => {
                     in_flight = None;
                     ready.extend(writer.failed(&error));
                 }
                 None => {
                     ready.extend(writer.closing(&running.usage()));
+                    running.announce();
                     in_flight = None;
                 }
             }

@@ -116,6 +116,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let (app, open) = (TowerToHyperService::new(app), Arc::clone(open));
     let (read, write) = tokio::io::split(stream);
     let (read, ambiguous) = Followed::new(read);
+    let write = Flushes { write, connection: Arc::clone(&open) };
     let requests = AtomicU64::new(0);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         if ambiguous.is(requests.fetch_add(1, Ordering::Relaxed)) {
@@ -136,6 +137,42 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
         _ = ended.wait_for(|ended| *ended) => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// The writing half of a connection, which tells it when all was written to the socket: hyper flushes what it writes to when it holds nothing back itself.
+struct Flushes<W> {
+    write: W,
+    connection: Arc<Connection>,
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Flushes<W> {
+    fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write(task, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.write).poll_write_vectored(task, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.write.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.write).poll_flush(task);
+        if matches!(outcome, Poll::Ready(Ok(()))) {
+            self.connection.flushed();
+        }
+        outcome
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_shutdown(task)
+    }
 }
 
 /// A stream whose writes time out.
