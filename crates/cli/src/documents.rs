@@ -73,7 +73,9 @@ fn fault(arguments: &str, mention: bool) -> Option<String> {
     variants(&words).into_iter().find_map(|line| match Arguments::try_parse_from(line) {
         Ok(_) => None,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => None,
-        Err(e) if mention && e.kind() == ErrorKind::MissingRequiredArgument => None,
+        Err(e) if mention && matches!(e.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::MissingSubcommand) => {
+            None
+        }
         Err(e) => Some(e.to_string()),
     })
 }
@@ -114,5 +116,6 @@ fn wrong_commands_in_documents_are_found() {
     assert!(fault("serve org/name --prot 8080", false).is_some());
     assert!(fault("loss models/x --text t --threads 1|2|x", false).is_some());
     assert!(fault("loss", true).is_none() && fault("loss", false).is_some());
+    assert!(fault("keys", true).is_none() && fault("keys", false).is_some());
     assert!(fault("chat 'x", false).is_some());
 }

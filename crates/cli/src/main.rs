@@ -17,6 +17,7 @@ mod external_bench;
 mod fetch;
 mod generate;
 mod health_check;
+mod ledger;
 mod logging;
 mod loss;
 mod manual;
@@ -108,6 +109,11 @@ enum Command {
     Train(train::Arguments),
     Tokenize(tokenize::Arguments),
     Trace(trace::Arguments),
+    Keys(ledger::keys::Arguments),
+    Accounts(ledger::accounts::Arguments),
+    Invitations(ledger::invitations::Arguments),
+    Usage(ledger::usage::Arguments),
+    Ledger(ledger::books::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -131,6 +137,11 @@ impl Command {
             Command::Data(a) => a.json,
             Command::Train(a) => a.json,
             Command::Tokenize(a) => a.json,
+            Command::Keys(a) => a.ledger.json,
+            Command::Accounts(a) => a.ledger.json,
+            Command::Invitations(a) => a.ledger.json,
+            Command::Usage(a) => a.ledger.json,
+            Command::Ledger(a) => a.ledger.json,
             Command::Serve(a) => a.logs_json(),
             Command::Chat(_) | Command::Load(_) | Command::Stop(_) | Command::Trace(_) | Command::Completions(_) => {
                 false
@@ -190,7 +201,11 @@ impl Display for Failure {
 impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(error: E) -> Failure {
         let message = error.to_string();
-        match (&error as &dyn std::error::Error).downcast_ref() {
+        let error = &error as &dyn std::error::Error;
+        if let Some(error) = error.downcast_ref() {
+            return ledger::failure(error);
+        }
+        match error.downcast_ref() {
             Some(farthing::Error::Argument(_)) => Failure::Usage(message),
             Some(farthing::Error::Stopped { .. }) => Failure::Stopped(message),
             _ => Failure::Failed(message),
@@ -240,6 +255,11 @@ fn main() -> ExitCode {
         Command::Train(a) => train::run(a),
         Command::Tokenize(a) => tokenize::run(a),
         Command::Trace(a) => trace::run(a),
+        Command::Keys(a) => ledger::keys::run(a),
+        Command::Accounts(a) => ledger::accounts::run(a),
+        Command::Invitations(a) => ledger::invitations::run(a),
+        Command::Usage(a) => ledger::usage::run(a),
+        Command::Ledger(a) => ledger::books::run(a),
         Command::Completions(a) => completions::run(a),
     });
     let (kind, code) = match &outcome {

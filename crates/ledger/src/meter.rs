@@ -4,9 +4,12 @@
 //! are kept and written later; reservations are refused, so that nothing is served unmetered.
 
 use std::collections::HashMap;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
@@ -72,6 +75,12 @@ pub struct Metered {
     reservation: Reservation,
     started: Instant,
     delivered: Tokens,
+    /// A note on its way, and what it says.
+    noting: Option<(oneshot::Receiver<Noted>, Tokens)>,
+    /// What is in the books.
+    noted: Tokens,
+    /// It is not in flight any more.
+    gone: bool,
     ended: bool,
 }
 
@@ -151,7 +160,52 @@ impl Metered {
         if self.orders.send(Order::Note(self.request.clone(), self.delivered, answer)).is_err() {
             return Noted::Gone;
         }
-        outcome.await.unwrap_or(Noted::Gone)
+        let outcome = outcome.await.unwrap_or(Noted::Gone);
+        if outcome == Noted::Written {
+            self.noted = self.delivered;
+        }
+        outcome
+    }
+
+    /// Tells the meter what the request has delivered so far, without waiting: a note goes out where none is on its way and at least `every` tokens are not
+    /// in the books. [`Metered::poll_noted`] says what came of it.
+    pub fn progress(&mut self, delivered: Tokens, every: u64) {
+        self.delivered = self.delivered.most(delivered);
+        if let Some((outcome, _)) = &mut self.noting
+            && let outcome = outcome.try_recv()
+            && outcome != Err(TryRecvError::Empty)
+        {
+            self.came_back(outcome.unwrap_or(Noted::Gone));
+        }
+        if self.noting.is_none() && !self.gone && self.unnoted() >= every.max(1) {
+            let (answer, outcome) = oneshot::channel();
+            // Fails when the task has ended; then the receiver says that the request is gone.
+            let _ = self.orders.send(Order::Note(self.request.clone(), self.delivered, answer));
+            self.noting = Some((outcome, self.delivered));
+        }
+    }
+
+    /// Delivered tokens that are not in the books.
+    pub fn unnoted(&self) -> u64 {
+        self.delivered.all() - self.noted.all()
+    }
+
+    /// What came of the last note; `Pending`, with a waker, while it is on its way.
+    pub fn poll_noted(&mut self, task: &mut Context<'_>) -> Poll<Noted> {
+        if let Some((outcome, _)) = &mut self.noting {
+            match Pin::new(outcome).poll(task) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(noted) => self.came_back(noted.unwrap_or(Noted::Gone)),
+            }
+        }
+        Poll::Ready(if self.gone { Noted::Gone } else { Noted::Written })
+    }
+
+    fn came_back(&mut self, noted: Noted) {
+        match (self.noting.take(), noted) {
+            (Some((_, tokens)), Noted::Written) => self.noted = tokens,
+            _ => self.gone = true,
+        }
     }
 
     /// Ends the request and charges what it delivered; its cost, or `None` if it was not in flight any more. Done when it is in the books, however long
@@ -368,6 +422,9 @@ impl Books {
                     reservation,
                     started: Instant::now(),
                     delivered: Tokens::default(),
+                    noting: None,
+                    noted: Tokens::default(),
+                    gone: false,
                     ended: false,
                 };
                 drop(answer.send(Ok(outcome.map(metered))));

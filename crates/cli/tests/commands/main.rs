@@ -1,6 +1,7 @@
 //! The binary as a person or a script uses it, with the bundled model.
 
 mod evaluating;
+mod ledger;
 mod mistakes;
 mod publish;
 mod quantize;

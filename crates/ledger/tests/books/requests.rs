@@ -1,5 +1,7 @@
 //! Requests: reserved, noted, settled; limits, budgets and balances that hold whatever comes at once.
 
+use std::future::poll_fn;
+
 use farthing_ledger::{Budget, EntryKind, GroupBy, Limits, Money, Noted, Period, Price, Refusal, Tokens, UsageFilter};
 
 use crate::fixture::{Fixture, NOON, PRICE, demand, over_both};
@@ -282,5 +284,31 @@ fn a_request_without_a_price_is_counted_and_free() {
         assert_eq!((account.balance(), account.prepaid), (Money::ZERO, false));
         assert_eq!(books.ledger.key("anna").await.unwrap().total_cost, Money(200));
         assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn progress_is_noted_without_waiting_for_the_books() {
+    over_both(async |books: Fixture| {
+        let meter = books.meter("one").await;
+        let (key, _) = books.key("anna", 10_000, Limits::default()).await;
+        let mut metered = meter.reserve(demand("stream", &key, 100, 50)).await.unwrap().unwrap();
+        let noted = async |metered: &mut farthing_ledger::Metered| poll_fn(|task| metered.poll_noted(task)).await;
+        assert_eq!(noted(&mut metered).await, Noted::Written, "nothing is on its way");
+        metered.progress(answer(3), 16 + 100);
+        assert_eq!(metered.unnoted(), 103, "too few for a note");
+        metered.progress(answer(16), 16 + 100);
+        metered.progress(answer(20), 1);
+        assert_eq!(
+            (noted(&mut metered).await, metered.unnoted()),
+            (Noted::Written, 4),
+            "the second waits for the first"
+        );
+        metered.progress(answer(20), 1);
+        assert_eq!((noted(&mut metered).await, metered.unnoted()), (Noted::Written, 0));
+        books.tamper("DELETE FROM reservation").await;
+        metered.progress(answer(21), 1);
+        assert_eq!((noted(&mut metered).await, noted(&mut metered).await), (Noted::Gone, Noted::Gone));
+        assert_eq!(metered.settle(answer(21), "done").await, None);
     });
 }

@@ -1,0 +1,230 @@
+//! `farthing accounts`: who pays, and their balances
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+
+use ::ledger::{Account, EntryKind, Key, Ledger, Money};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::table::{Column, facts, table};
+use super::{CurrencyArgument, LedgerArguments, amount, keys, name, time};
+use crate::terminal::several;
+use crate::{Failure, Outcome};
+
+/// Create accounts, top up and show their balances, delete them
+///
+/// An account pays the requests of its keys from a balance of granted and topped-up money, or is only metered. ACCOUNT is its id or its name.
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  farthing accounts list
+  farthing accounts top-up anna 25 --note 'invoice 17'
+  farthing accounts grant anna 5 --note welcome           granted money is spent first
+  farthing accounts show anna                             its balance and keys
+  farthing accounts delete anna                           its usage stays as numbers that belong to nobody")]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    pub ledger: LedgerArguments,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Create(Create),
+    /// List all accounts with their balances
+    List,
+    /// Show an account with its balance and keys
+    Show(One),
+    /// Add money that was paid in
+    TopUp(Credit),
+    /// Add money that is granted; it is spent first
+    Grant(Credit),
+    Delete(Delete),
+}
+
+#[derive(Args)]
+struct One {
+    /// Id or name
+    account: String,
+}
+
+/// Create an account without keys; `farthing keys create` creates one with its first key
+#[derive(Args)]
+struct Create {
+    /// Name of the account, which no other has
+    #[arg(value_parser = name)]
+    name: String,
+    /// Requests are paid from the balance, which is empty at first [default: they are only metered until money is added]
+    #[arg(long)]
+    prepaid: bool,
+    #[command(flatten)]
+    currency: CurrencyArgument,
+}
+
+#[derive(Args)]
+#[command(allow_negative_numbers = true)]
+struct Credit {
+    /// Id or name
+    account: String,
+    /// Units of the ledger's currency, with at most six decimals
+    #[arg(value_parser = amount)]
+    amount: Money,
+    /// What it is for, in the ledger's entries
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    note: String,
+}
+
+/// Delete an account with its keys, balance and name
+///
+/// Its usage stays as numbers that belong to nobody. Its requests in flight are charged as they stand and end.
+#[derive(Args)]
+struct Delete {
+    /// Id or name
+    account: String,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let arguments = &a.ledger;
+    match &a.what {
+        What::Create(new) => arguments.open_or_create(&new.currency, async |ledger: &Ledger| {
+            let account = ledger.create_account(&new.name, new.prepaid).await?;
+            let said = format!("new account: {} ({})", account.name, account.id);
+            arguments.report(&object(ledger, &account), &said)
+        }),
+        What::List => arguments.open(async |ledger: &Ledger| list(ledger, arguments).await),
+        What::Show(one) => arguments.open(async |ledger: &Ledger| show(ledger, &one.account, arguments).await),
+        What::TopUp(credit) => {
+            arguments.open(async |ledger: &Ledger| add(ledger, credit, EntryKind::TopUp, arguments).await)
+        }
+        What::Grant(credit) => {
+            arguments.open(async |ledger: &Ledger| add(ledger, credit, EntryKind::Grant, arguments).await)
+        }
+        What::Delete(which) => arguments.open(async |ledger: &Ledger| delete(ledger, which, arguments).await),
+    }
+}
+
+async fn list(ledger: &Ledger, arguments: &LedgerArguments) -> Outcome {
+    let (accounts, keys) = (ledger.accounts().await?, ledger.keys().await?);
+    if accounts.is_empty() {
+        arguments.note("there are no accounts; `farthing keys create NAME` creates one with a key");
+    }
+    let rows: Vec<Value> = accounts.iter().map(row).collect();
+    arguments.print(&json!({"currency": ledger.currency(), "accounts": rows}), || lines(ledger, &accounts, &keys))
+}
+
+/// A table of accounts; nothing if there are none.
+fn lines(ledger: &Ledger, accounts: &[Account], keys: &[Key]) -> String {
+    if accounts.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        Column::text("name"),
+        Column::text("id"),
+        Column::number("keys"),
+        Column::number(&format!("balance {}", ledger.currency())),
+        Column::number("granted"),
+        Column::number("reserved"),
+    ];
+    let row = |account: &Account| {
+        let keys = keys.iter().filter(|key| key.account == account.id && key.revoked_at == 0).count();
+        let money = |amount: Money| if account.prepaid { amount.to_string() } else { "-".to_string() };
+        vec![
+            account.name.clone(),
+            account.id.clone(),
+            keys.to_string(),
+            money(account.balance()),
+            money(account.granted),
+            money(account.reserved),
+        ]
+    };
+    table(&columns, &accounts.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn show(ledger: &Ledger, account: &str, arguments: &LedgerArguments) -> Outcome {
+    let account = ledger.account(account).await?;
+    let mut keys = ledger.keys().await?;
+    keys.retain(|key| key.account == account.id);
+    let mut shown = object(ledger, &account);
+    shown["keys"] = keys.iter().map(|key| keys::row(key, &account.name)).collect();
+    arguments.print(&shown, || {
+        let money = |amount: Money| format!("{amount} {}", ledger.currency());
+        let mut lines = vec![
+            ("account", format!("{} ({})", account.name, account.id)),
+            ("created", time(account.created_at)),
+            (
+                "balance",
+                if account.prepaid { money(account.balance()) } else { "none, requests are only metered".to_string() },
+            ),
+        ];
+        if account.prepaid {
+            lines.push(("granted", money(account.granted)));
+            lines.push(("topped up", money(account.topped_up)));
+            lines.push(("reserved", format!("{} by requests in flight", money(account.reserved))));
+        }
+        let names = HashMap::from([(account.id.clone(), account.name.clone())]);
+        facts(&lines) + &keys::lines(ledger, &keys, &names)
+    })
+}
+
+async fn add(ledger: &Ledger, credit: &Credit, kind: EntryKind, arguments: &LedgerArguments) -> Outcome {
+    let account = ledger.credit(&credit.account, kind, credit.amount, &credit.note).await?;
+    let said = format!("{} ({}): {}", account.name, account.id, balance(&account, ledger.currency()));
+    arguments.report(&object(ledger, &account), &said)
+}
+
+async fn delete(ledger: &Ledger, which: &Delete, arguments: &LedgerArguments) -> Outcome {
+    let account = ledger.account(&which.account).await?;
+    if !which.yes {
+        let keys = ledger.keys().await?.iter().filter(|key| key.account == account.id).count();
+        let what = format!(
+            "account {} ({}) with {} and {}",
+            account.name,
+            account.id,
+            several(keys, "key"),
+            balance(&account, ledger.currency())
+        );
+        if arguments.json || !std::io::stdin().is_terminal() {
+            return Err(Failure::usage(format!("the {what} would be deleted for good; give --yes")));
+        }
+        if !agreed(&format!("delete the {what}? [y/N] "))? {
+            return Err(Failure::stopped("nothing was deleted"));
+        }
+    }
+    // By its id: what was shown is what is deleted.
+    let account = ledger.delete_account(&account.id).await?;
+    arguments.report(&object(ledger, &account), &format!("deleted account {} ({})", account.name, account.id))
+}
+
+/// Asks a person.
+fn agreed(question: &str) -> Result<bool, Failure> {
+    let mut answer = String::new();
+    write!(std::io::stderr(), "{question}")?;
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn object(ledger: &Ledger, account: &Account) -> Value {
+    json!({"currency": ledger.currency(), "account": row(account)})
+}
+
+/// An account for programs.
+pub fn row(account: &Account) -> Value {
+    let mut row = json!(account);
+    row["balance"] = json!(account.balance());
+    row
+}
+
+/// A balance in words.
+pub fn balance(account: &Account, currency: &str) -> String {
+    if account.prepaid { format!("balance {} {currency}", account.balance()) } else { "only metered".to_string() }
+}
+
+/// Names of accounts by their ids.
+pub async fn names(ledger: &Ledger) -> Result<HashMap<String, String>, Failure> {
+    Ok(ledger.accounts().await?.into_iter().map(|account| (account.id, account.name)).collect())
+}

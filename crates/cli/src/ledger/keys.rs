@@ -1,0 +1,277 @@
+//! `farthing keys`: API keys in the ledger
+
+use std::collections::HashMap;
+
+use ::ledger::{Account, Clock, EntryKind, Key, Ledger, LedgerError, Limits, Money, NewKey, Secret};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::limits::{Limit, LimitArguments, expires_at, validity, words};
+use super::table::{Column, facts, table};
+use super::{CurrencyArgument, LedgerArguments, accounts, amount, duration, name, time, time_or_never};
+use crate::{Failure, Outcome};
+
+/// Create API keys, limit, rotate and revoke them
+///
+/// A key is a secret that is printed once; the ledger keeps its hash. KEY is the id of a key, or its name where no other key has it. Requests of a key
+/// are paid by its account.
+#[derive(Args)]
+#[command(after_long_help = "\
+Examples:
+  farthing keys create laptop                             the secret is printed once
+  farthing keys create anna --top-up 10 --money-per-day 1 --expires 90d
+  farthing keys create ci --account anna --model qwen --requests-per-minute 60 --quiet > ci.key
+  farthing keys limit ci --requests-per-minute none --tokens-per-day 100000
+  farthing keys rotate ci --grace 1d                      the old secret is accepted for a day
+  farthing keys revoke ci
+
+Durations are a number with s, m, h or d; amounts have at most six decimals. docs/LEDGER.md says how requests are
+counted and charged.")]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    pub ledger: LedgerArguments,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Create(Box<Create>),
+    /// List all keys: account, state, what they used
+    List,
+    /// Show a key with its limits
+    Show(One),
+    Limit(Box<Change>),
+    Rotate(Rotate),
+    /// Revoke a key: no further request is served with it
+    Revoke(One),
+}
+
+#[derive(Args)]
+struct One {
+    /// Id or name
+    key: String,
+}
+
+/// Create a key, and its account where it does not exist
+///
+/// The secret is printed alone on stdout. It cannot be shown again.
+#[derive(Args)]
+#[command(allow_negative_numbers = true)]
+struct Create {
+    /// Name of the key, for people
+    #[arg(value_parser = name)]
+    name: String,
+    /// Account that pays, by id or name; a new one if it does not exist [default: NAME]
+    #[arg(long, value_name = "ACCOUNT", value_parser = name)]
+    account: Option<String>,
+    /// Administer the server with this key, which uses no model
+    #[arg(long, conflicts_with = "LimitArguments")]
+    admin: bool,
+    /// How long the key is valid, such as 30d [default: until it is revoked]
+    #[arg(long, value_name = "DURATION", value_parser = validity)]
+    expires: Option<Limit<u64>>,
+    #[command(flatten)]
+    limits: LimitArguments,
+    /// Money that was paid in: the account pays its requests from its balance
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+    top_up: Option<Money>,
+    /// Money that is granted; it is spent first
+    #[arg(long, value_name = "AMOUNT", value_parser = amount)]
+    grant: Option<Money>,
+    #[command(flatten)]
+    currency: CurrencyArgument,
+}
+
+/// Change limits of a key: those that are given; `none` removes one
+#[derive(Args)]
+#[command(allow_negative_numbers = true)]
+struct Change {
+    /// Id or name
+    key: String,
+    /// How long the key is valid from now on, or none: until it is revoked
+    #[arg(long, value_name = "DURATION", value_parser = validity)]
+    expires: Option<Limit<u64>>,
+    #[command(flatten)]
+    limits: LimitArguments,
+}
+
+/// Give a key a new secret
+#[derive(Args)]
+struct Rotate {
+    /// Id or name
+    key: String,
+    /// How long the old secret is still accepted, such as 1d [default: not at all]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    grace: Option<u64>,
+}
+
+pub fn run(a: Arguments) -> Outcome {
+    let arguments = &a.ledger;
+    match &a.what {
+        What::Create(new) => {
+            let limits = new.limits.over(Limits::default())?;
+            arguments
+                .open_or_create(&new.currency, async |ledger: &Ledger| create(ledger, new, limits, arguments).await)
+        }
+        What::List => arguments.open(async |ledger: &Ledger| list(ledger, arguments).await),
+        What::Show(one) => arguments.open(async |ledger: &Ledger| {
+            let key = ledger.key(&one.key).await?;
+            let account = ledger.account(&key.account).await?;
+            arguments.print(&object(ledger, &key, &account), || described(ledger, &key, &account))
+        }),
+        What::Limit(change) => arguments.open(async |ledger: &Ledger| limit(ledger, change, arguments).await),
+        What::Rotate(rotate) => arguments.open(async |ledger: &Ledger| {
+            // Nothing may fail between the new secret and its output.
+            let key = ledger.key(&rotate.key).await?;
+            let account = ledger.account(&key.account).await?;
+            let (key, secret) = ledger.rotate_key(&key.id, rotate.grace.unwrap_or(0)).await?;
+            print_key(ledger, arguments, &key, &account, &secret)
+        }),
+        What::Revoke(one) => arguments.open(async |ledger: &Ledger| {
+            let key = ledger.revoke_key(&one.key).await?;
+            let account = ledger.account(&key.account).await?;
+            let said = format!("revoked key {} ({})", key.name, key.id);
+            arguments.report(&object(ledger, &key, &account), &said)
+        }),
+    }
+}
+
+async fn create(ledger: &Ledger, new: &Create, limits: Limits, arguments: &LedgerArguments) -> Outcome {
+    let credits: Vec<(EntryKind, Money)> = [(EntryKind::TopUp, new.top_up), (EntryKind::Grant, new.grant)]
+        .into_iter()
+        .filter_map(|(kind, amount)| Some((kind, amount?)))
+        .collect();
+    let payer = new.account.as_ref().unwrap_or(&new.name);
+    let mut account = match ledger.account(payer).await {
+        // Prepaid before there is a balance, so that nothing is free in between.
+        Err(LedgerError::Unknown { .. }) => {
+            let account = ledger.create_account(payer, !credits.is_empty()).await?;
+            arguments.note(&format!("new account: {} ({})", account.name, account.id));
+            account
+        }
+        found => found?,
+    };
+    let key = NewKey {
+        name: new.name.clone(),
+        account: account.id.clone(),
+        admin: new.admin,
+        expires_at: expires_at(new.expires, 0),
+        limits,
+    };
+    let (key, secret) = ledger.create_key(&key).await?;
+    // A failure from here on must not take the secret with it.
+    let mut credited: Outcome = Ok(());
+    for (kind, amount) in credits {
+        match ledger.credit(&account.id, kind, amount, "").await {
+            Ok(after) => account = after,
+            Err(error) => credited = Err(Failure::failed(format!("{error}; the key is there, {amount} was not added"))),
+        }
+    }
+    print_key(ledger, arguments, &key, &account, &secret)?;
+    credited
+}
+
+async fn list(ledger: &Ledger, arguments: &LedgerArguments) -> Outcome {
+    let names = accounts::names(ledger).await?;
+    let keys = ledger.keys().await?;
+    if keys.is_empty() {
+        arguments.note("there are no keys; `farthing keys create NAME` creates one");
+    }
+    let name = |key: &Key| names.get(&key.account).unwrap_or(&key.account).clone();
+    let rows: Vec<Value> = keys.iter().map(|key| row(key, &name(key))).collect();
+    arguments.print(&json!({"currency": ledger.currency(), "keys": rows}), || lines(ledger, &keys, &names))
+}
+
+/// A table of keys; nothing if there are none.
+pub fn lines(ledger: &Ledger, keys: &[Key], accounts: &HashMap<String, String>) -> String {
+    if keys.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        Column::text("name"),
+        Column::text("id"),
+        Column::text("account"),
+        Column::text("secret"),
+        Column::text("state"),
+        Column::text("expires"),
+        Column::number("tokens"),
+        Column::number(&format!("cost {}", ledger.currency())),
+    ];
+    let row = |key: &Key| {
+        vec![
+            key.name.clone(),
+            key.id.clone(),
+            accounts.get(&key.account).unwrap_or(&key.account).clone(),
+            format!("...{}", key.hint),
+            state(key).to_string(),
+            time_or_never(key.expires_at),
+            key.total_tokens.to_string(),
+            key.total_cost.to_string(),
+        ]
+    };
+    table(&columns, &keys.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn limit(ledger: &Ledger, change: &Change, arguments: &LedgerArguments) -> Outcome {
+    if change.limits.is_empty() && change.expires.is_none() {
+        return Err(Failure::usage("no limit is given; give one, such as --requests-per-minute 60 or --expires 30d"));
+    }
+    let old = ledger.key(&change.key).await?;
+    let limits = change.limits.over(old.limits)?;
+    let key = ledger.limit_key(&old.id, &limits, expires_at(change.expires, old.expires_at)).await?;
+    let account = ledger.account(&key.account).await?;
+    arguments.report(&object(ledger, &key, &account), described(ledger, &key, &account).trim_end())
+}
+
+/// Prints a key's secret, with notes on the key.
+pub fn print_key(
+    ledger: &Ledger,
+    arguments: &LedgerArguments,
+    key: &Key,
+    account: &Account,
+    secret: &Secret,
+) -> Outcome {
+    arguments.note(described(ledger, key, account).trim_end());
+    arguments.note("the secret, which is not shown again:");
+    let recover = format!("`farthing keys rotate {}` makes another", key.id);
+    arguments.print_secret(object(ledger, key, account), secret, &recover)
+}
+
+fn object(ledger: &Ledger, key: &Key, account: &Account) -> Value {
+    json!({"currency": ledger.currency(), "key": row(key, &account.name), "account": accounts::row(account)})
+}
+
+/// A key for programs.
+pub fn row(key: &Key, account: &str) -> Value {
+    let mut row = json!(key);
+    row["account_name"] = account.into();
+    row["state"] = state(key).into();
+    row
+}
+
+fn state(key: &Key) -> &'static str {
+    match key {
+        Key { revoked_at: 1.., .. } => "revoked",
+        key if !key.valid(Clock::default().now()) => "expired",
+        Key { admin: true, .. } => "admin",
+        _ => "valid",
+    }
+}
+
+/// A key for people.
+fn described(ledger: &Ledger, key: &Key, account: &Account) -> String {
+    let currency = ledger.currency();
+    let revoked = if key.revoked_at > 0 { format!(", {}", time(key.revoked_at)) } else { String::new() };
+    let mut lines = vec![
+        ("key", format!("{} ({})", key.name, key.id)),
+        ("account", format!("{} ({}), {}", account.name, account.id, accounts::balance(account, currency))),
+        ("secret", format!("...{}", key.hint)),
+        ("state", format!("{}{revoked}", state(key))),
+        ("created", time(key.created_at)),
+        ("expires", time_or_never(key.expires_at)),
+        ("used", format!("{} tokens, {} {currency}", key.total_tokens, key.total_cost)),
+    ];
+    lines.extend(words(&key.limits, currency));
+    facts(&lines)
+}
