@@ -270,7 +270,8 @@ impl Ledger {
              ON CONFLICT (key, model, day) DO UPDATE SET requests = usage_day.requests + excluded.requests, hit = usage_day.hit + excluded.hit, \
              miss = usage_day.miss + excluded.miss, output = usage_day.output + excluded.output, reasoning = usage_day.reasoning + excluded.reasoning, \
              cost = usage_day.cost + excluded.cost",
-            "UPDATE usage SET key = 'deleted', account = 'deleted' WHERE account = $1",
+            // An id may begin with what a client sent; its last 20 characters are ours, and make it the only one.
+            "UPDATE usage SET request = substr(request, length(request) - 19), key = 'deleted', account = 'deleted' WHERE account = $1",
             "DELETE FROM usage_hour WHERE account = $1",
             "DELETE FROM usage_day WHERE account = $1",
             "DELETE FROM entry WHERE account = $1",

@@ -3,6 +3,7 @@
 //! One transaction writes at a time, on one server or on several: SQLite has one writer by itself, on PostgreSQL a writer locks one table. So what a
 //! transaction has read still holds when it writes, and budgets cannot be overrun.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The schema, step by step; a step that was published never changes.
 const STEPS: [(&str, &str); 1] = [("books", include_str!("schema/0001_books.sql"))];
+
+/// What files of SQLite begin with.
+const HEAD: &[u8] = b"SQLite format 3\0";
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,14 @@ impl Database {
     async fn migrate(&self, steps: usize) -> Result<(), LedgerError> {
         let mut connection = self.pool.acquire().await?;
         let unavailable = |e: sqlx::migrate::MigrateError| LedgerError::Unavailable(e.to_string());
+        if let Kind::Sqlite(file) = &self.kind {
+            let tables = "SELECT COUNT(*) AS tables, COALESCE(SUM(name = '_sqlx_migrations'), 0) AS ours FROM sqlite_master WHERE type = 'table'";
+            let row = connection.fetch_one(tables).await?;
+            if count(&row, "tables")? > 0 && count(&row, "ours")? == 0 {
+                let reason = "a database of another program; give a file of its own".to_string();
+                return Err(LedgerError::File { file: file.clone(), reason });
+            }
+        }
         connection.ensure_migrations_table("_sqlx_migrations").await.map_err(unavailable)?;
         let applied = connection.list_applied_migrations("_sqlx_migrations").await.map_err(unavailable)?;
         if let Some(newer) = applied.iter().map(|step| step.version).find(|&version| version > STEPS.len() as i64) {
@@ -115,9 +127,14 @@ fn kind(address: &str) -> Result<(Kind, String), LedgerError> {
     if address.starts_with("postgres://") || address.starts_with("postgresql://") {
         return Ok((Kind::Postgres, address.to_string()));
     }
+    // A slip of the pen must not make a file whose name has a password in it.
+    if address.to_ascii_lowercase().starts_with("postgres") && address.contains(':') {
+        return Err(LedgerError::Address("postgres...".to_string()));
+    }
     let path = address.strip_prefix("sqlite://").or_else(|| address.strip_prefix("sqlite:")).unwrap_or(address);
     if path.is_empty() || path.contains("://") {
-        return Err(LedgerError::Address(address.split('@').next_back().unwrap_or_default().to_string()));
+        let shown = address.split('@').next_back().unwrap_or_default();
+        return Err(LedgerError::Address(shown.split('?').next().unwrap_or_default().to_string()));
     }
     let file = std::path::absolute(path).map_err(|_| LedgerError::Address(path.to_string()))?;
     let mut url = "sqlite://".to_string();
@@ -138,7 +155,12 @@ pub(crate) fn create(file: &Path) -> Result<(), String> {
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file).map(drop).map_err(|e| e.to_string())
+    options.open(file).map_err(|e| e.to_string())?;
+    // SQLite writes over files of a few bytes.
+    let mut head = Vec::new();
+    let opened = std::fs::File::open(file).and_then(|file| file.take(HEAD.len() as u64).read_to_end(&mut head));
+    opened.map_err(|e| e.to_string())?;
+    if head.is_empty() || head == HEAD { Ok(()) } else { Err("it is no ledger: not a database".to_string()) }
 }
 
 /// A count in a row; what is below zero by a fault reads as none.
@@ -197,6 +219,9 @@ mod tests {
         assert_eq!(file("sqlite:///x/y.db").0, "/x/y.db");
         assert!(file("books.db").0.ends_with("/books.db"));
         assert_eq!(kind("postgres://u@h/d").unwrap(), (Kind::Postgres, "postgres://u@h/d".to_string()));
+        for slip in ["Postgres:/u:pw@h/d", "postgres:u:pw@h/d", "mysql://u@h/d?password=pw"] {
+            assert!(kind(slip).is_err_and(|error| !error.to_string().contains("pw")), "{slip}");
+        }
         assert!(kind("mysql://u:p@h/d").is_err() && kind("").is_err() && kind("sqlite://").is_err());
     }
 }

@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::account::fresh_id;
 use crate::database::{count, stored};
-use crate::error::LedgerError;
+use crate::error::{LedgerError, Refusal};
 use crate::ledger::Ledger;
 use crate::money::Money;
 
@@ -105,6 +105,21 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Refuses a model or a path of the API that the key is not for.
+    ///
+    /// # Errors
+    /// The key is for others.
+    pub fn check_scopes(&self, model: &str, endpoint: &str) -> Result<(), Refusal> {
+        let other = |allowed: &[String], asked: &str| !allowed.is_empty() && !allowed.iter().any(|one| one == asked);
+        if other(&self.models, model) {
+            return Err(Refusal::Model { model: model.to_string(), allowed: self.models.join(", ") });
+        }
+        if other(&self.endpoints, endpoint) {
+            return Err(Refusal::Endpoint { endpoint: endpoint.to_string(), allowed: self.endpoints.join(", ") });
+        }
+        Ok(())
+    }
+
     /// What the database keeps.
     pub(crate) fn json(&self) -> Result<String, LedgerError> {
         if self.models.len().max(self.endpoints.len()) > SCOPES_MAX {
@@ -359,6 +374,10 @@ impl Ledger {
     /// # Errors
     /// The books cannot be read.
     pub async fn authenticate(&self, secret: &[u8]) -> Result<Option<Authenticated>, LedgerError> {
+        // What is no key of a ledger costs no query.
+        if !secret.starts_with(KEY_PREFIX.as_bytes()) {
+            return Ok(None);
+        }
         let (hash, now) = (hash(secret), self.clock.now());
         let row = sqlx::query(concat!(
             "SELECT ",

@@ -13,6 +13,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use crate::account::fresh_id;
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::error::{LedgerError, Refusal};
@@ -22,6 +23,8 @@ use crate::money::{Money, Tokens};
 use crate::reservation::{self, Demand, Ending, Reservation, Writer};
 use crate::usage;
 
+/// Bytes of a request's id at most, without what makes it the only one: ids may come from clients.
+const ID_BYTES_MAX: usize = 128;
 /// Orders in one transaction at most.
 const BATCH_MAX: usize = 256;
 /// Longest time of a transaction.
@@ -34,8 +37,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const DEAD_AFTER_MS: i64 = 60_000;
 /// Longest time to write what is left when the meter ends.
 const FLUSH: Duration = Duration::from_secs(10);
-/// Tries of an order that fails alone, while others do not.
-const TRIES_MAX: u32 = 10;
+/// Tries of an order that fails while others do not: eight minutes.
+const TRIES_MAX: u32 = 1000;
 
 /// Whether progress was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ impl Meter {
     /// The name cannot be one, or the books cannot be written.
     pub async fn start(ledger: &Ledger, server: &str, keep_days: u32) -> Result<Meter, LedgerError> {
         check_name(server)?;
-        let writer = Writer { server: server.to_string(), run: crate::account::fresh_id("run") };
+        let writer = Writer { server: server.to_string(), run: fresh_id("run") };
         let now = ledger.clock.now();
         let mut transaction = ledger.database.write().await?;
         sqlx::query(
@@ -120,14 +123,16 @@ impl Meter {
         Ok(Meter { orders, trouble: seen, ended: end })
     }
 
-    /// Reserves the most that a request may take, or says why it is refused.
+    /// Reserves the most that a request may take, or says why it is refused. In the books its id gets 21 characters more, which make it the only one.
     ///
     /// # Errors
     /// The books cannot be written: the request must not be served.
-    pub async fn reserve(&self, demand: Demand) -> Result<Result<Metered, Refusal>, LedgerError> {
+    pub async fn reserve(&self, mut demand: Demand) -> Result<Result<Metered, Refusal>, LedgerError> {
         if let Some(trouble) = self.trouble() {
             return Err(LedgerError::Unavailable(trouble));
         }
+        demand.request.truncate(demand.request.floor_char_boundary(ID_BYTES_MAX));
+        demand.request = fresh_id(&demand.request);
         let (answer, outcome) = oneshot::channel();
         let ended = || LedgerError::Unavailable("the server is shutting down".to_string());
         self.orders.send(Order::Reserve(Box::new(demand), answer)).map_err(|_| ended())?;
@@ -137,6 +142,15 @@ impl Meter {
     /// Why the books cannot be written at present.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
+    }
+
+    /// Waits until all that was ordered so far is in the books, for ten seconds at most.
+    pub async fn flush(&self) {
+        let (answer, outcome) = oneshot::channel();
+        // A note of no request: orders are written in their order.
+        if self.orders.send(Order::Note(String::new(), Tokens::default(), answer)).is_ok() {
+            let _ = timeout(FLUSH, outcome).await;
+        }
     }
 
     /// Lets go of the meter and waits until what was ordered is in the books, for ten seconds at most.
@@ -168,8 +182,8 @@ impl Metered {
     }
 
     /// Tells the meter what the request has delivered so far, without waiting: a note goes out where none is on its way and at least `every` tokens are not
-    /// in the books. [`Metered::poll_noted`] says what came of it.
-    pub fn progress(&mut self, delivered: Tokens, every: u64) {
+    /// in the books. [`Metered::poll_noted`] says what came of it. Returns whether a note went out.
+    pub fn progress(&mut self, delivered: Tokens, every: u64) -> bool {
         self.delivered = self.delivered.most(delivered);
         if let Some((outcome, _)) = &mut self.noting
             && let outcome = outcome.try_recv()
@@ -177,12 +191,25 @@ impl Metered {
         {
             self.came_back(outcome.unwrap_or(Noted::Gone));
         }
-        if self.noting.is_none() && !self.gone && self.unnoted() >= every.max(1) {
-            let (answer, outcome) = oneshot::channel();
-            // Fails when the task has ended; then the receiver says that the request is gone.
-            let _ = self.orders.send(Order::Note(self.request.clone(), self.delivered, answer));
-            self.noting = Some((outcome, self.delivered));
+        let due = self.noting.is_none() && !self.gone && self.unnoted() >= every.max(1);
+        if due {
+            self.send_note();
         }
+        due
+    }
+
+    /// Asks the books whether the request is still in flight: [`Metered::poll_noted`] says it.
+    pub fn confirm(&mut self) {
+        if self.noting.is_none() && !self.gone {
+            self.send_note();
+        }
+    }
+
+    fn send_note(&mut self) {
+        let (answer, outcome) = oneshot::channel();
+        // Fails when the task has ended; then the receiver says that the request is gone.
+        let _ = self.orders.send(Order::Note(self.request.clone(), self.delivered, answer));
+        self.noting = Some((outcome, self.delivered));
     }
 
     /// Delivered tokens that are not in the books.
@@ -299,49 +326,45 @@ impl Books {
         let mut all = std::mem::take(&mut self.waiting);
         all.extend(orders.into_iter().map(|order| (order, 0)));
         match self.transaction(all.iter().map(|(order, _)| order)).await {
-            Ok(outcomes) => {
-                self.trouble.send_replace(None);
+            Ok((outcomes, alive)) => {
+                if alive {
+                    self.trouble.send_replace(None);
+                }
                 all.into_iter().zip(outcomes).for_each(|((order, _), outcome)| self.answer(order, outcome));
             }
-            Err(error) if all.len() < 2 => self.failed(all, &error),
-            Err(_) => self.write_each(all).await,
+            // Whose fault it is, a transaction without orders tells.
+            Err(error) => match self.transaction(std::iter::empty()).await {
+                Ok(_) => self.write_each(all).await,
+                Err(_) => self.failed(all, &error),
+            },
         }
     }
 
-    /// Writes orders one by one, as one of them may be at fault. Where the first two fail, the database is.
+    /// Writes orders one by one, as one of them is at fault and the database is not.
     async fn write_each(&mut self, orders: Vec<(Order, u32)>) {
-        let mut written = false;
-        let mut failed = Vec::new();
-        let mut last = LedgerError::Unavailable(String::new());
-        for (order, tries) in orders {
-            if !written && failed.len() > 1 {
-                failed.push((order, tries));
-                continue;
-            }
-            match self.transaction(std::iter::once(&order)).await {
-                Ok(mut outcomes) => {
-                    written = true;
-                    self.answer(order, outcomes.remove(0));
-                }
-                Err(error) => {
-                    last = error;
-                    failed.push((order, tries + 1));
-                }
-            }
-        }
-        if !written {
-            return self.failed(failed, &last);
-        }
         self.trouble.send_replace(None);
-        for (order, tries) in failed {
-            match order {
-                Order::Reserve(_, answer) => drop(answer.send(Err(LedgerError::Unavailable(last.to_string())))),
-                kept if tries < TRIES_MAX => self.waiting.push((kept, tries)),
-                lost => {
-                    tracing::error!(target: "farthing", error = %last, request = lost.request(), "this request cannot be written to the ledger and is given up")
+        for (order, tries) in orders {
+            match self.transaction(std::iter::once(&order)).await {
+                Ok((mut outcomes, _)) => self.answer(order, outcomes.remove(0)),
+                Err(error) if tries < TRIES_MAX => self.keep(order, tries + 1, &error.to_string()),
+                Err(error) => {
+                    tracing::error!(target: "farthing", %error, request = order.request(), "this request cannot be written to the ledger and is given up");
                 }
             }
         }
+    }
+
+    /// Keeps a note or an ending for later. A reservation is refused, and ended later: its commit may have been heard by the database alone.
+    fn keep(&mut self, order: Order, tries: u32, reason: &str) {
+        let kept = match order {
+            Order::Reserve(demand, answer) => {
+                drop(answer.send(Err(LedgerError::Unavailable(reason.to_string()))));
+                let (request, tokens) = (demand.request, Tokens::default());
+                Order::Settle(Ending { request, tokens, status: "refused".to_string(), latency_ms: 0 }, None)
+            }
+            kept => kept,
+        };
+        self.waiting.push((kept, tries));
     }
 
     /// Keeps notes and endings for later, and refuses reservations.
@@ -351,16 +374,14 @@ impl Books {
             tracing::error!(target: "farthing", error = reason, "the ledger cannot be written; requests are refused until it can");
         }
         self.trouble.send_replace(Some(reason.clone()));
-        for (order, tries) in orders {
-            match order {
-                Order::Reserve(_, answer) => drop(answer.send(Err(LedgerError::Unavailable(reason.clone())))),
-                kept => self.waiting.push((kept, tries)),
-            }
-        }
+        orders.into_iter().for_each(|(order, tries)| self.keep(order, tries, &reason));
     }
 
-    /// Writes orders in one transaction.
-    async fn transaction<'a>(&self, orders: impl Iterator<Item = &'a Order>) -> Result<Vec<Outcome>, LedgerError> {
+    /// Writes orders in one transaction. Beside their outcomes, whether this run still has the server's name.
+    async fn transaction<'a>(
+        &self,
+        orders: impl Iterator<Item = &'a Order>,
+    ) -> Result<(Vec<Outcome>, bool), LedgerError> {
         let work = async {
             let now = self.clock.now();
             let mut transaction = self.database.write().await?;
@@ -370,12 +391,15 @@ impl Books {
                 .bind(now)
                 .execute(&mut *transaction)
                 .await?;
-            if alive.rows_affected() == 0 {
+            let orders: Vec<&Order> = orders.collect();
+            // Another run has this server's name. It has settled all requests by what was noted; endings add the rest, nothing new is reserved.
+            let ends = |order: &&Order| matches!(order, Order::Note(..) | Order::Settle(..));
+            let alive = alive.rows_affected() > 0;
+            if !alive && (orders.is_empty() || !orders.iter().all(ends)) {
                 return Err(LedgerError::Replaced(self.writer.server.clone()));
             }
             // Of several notes of a request the last one says all.
             let mut noted: HashMap<&str, Noted> = HashMap::new();
-            let orders: Vec<&Order> = orders.collect();
             let mut latest: HashMap<&str, Tokens> = HashMap::new();
             for order in &orders {
                 if let Order::Note(request, tokens, _) = order {
@@ -404,7 +428,7 @@ impl Books {
                 });
             }
             transaction.commit().await?;
-            Ok(outcomes)
+            Ok((outcomes, alive))
         };
         let late = || Err(LedgerError::Unavailable(format!("no answer in {} s", WRITE_TIMEOUT.as_secs())));
         timeout(WRITE_TIMEOUT, work).await.unwrap_or_else(|_| late())

@@ -12,6 +12,8 @@ use crate::money::{Money, Price};
 const SHEET_BYTES_MAX: u64 = 1 << 20;
 /// Models, and rules of hours, at most.
 const ENTRIES_MAX: usize = 1000;
+/// A price at most, for a million tokens: a million tokens of it stay within 64 bits of micro-units a million tokens.
+const PRICE_MAX: Money = Money(1_000_000_000_000);
 /// A factor at most.
 const FACTOR_MAX: f64 = 100.0;
 
@@ -145,7 +147,7 @@ impl PriceSheet {
             factor *= hours.factor;
         }
         // Amounts stay below 2^53, where f64 is exact.
-        let times = |amount: i64| (amount as f64 * factor).round() as i64;
+        let times = |amount: i64| (amount as f64 * factor).round().min(PRICE_MAX.0 as f64) as i64;
         Some(Price { hit: times(hit), miss: times(miss), output: times(output) })
     }
 }
@@ -172,11 +174,16 @@ pub(crate) fn check_currency(code: &str) -> Result<(), String> {
 
 /// An amount in a sheet: a number, or text where every decimal counts.
 fn amount(value: &toml::Value) -> Result<Money, String> {
-    match value {
+    let amount = match value {
         toml::Value::String(text) => text.parse(),
         toml::Value::Integer(whole) => whole.to_string().parse(),
         toml::Value::Float(number) => format!("{number:.6}").parse(),
         other => Err(format!("a {} is no amount; give units of the currency a million tokens", other.type_str())),
+    }?;
+    if amount > PRICE_MAX {
+        Err(format!("{amount} a million tokens; at most {PRICE_MAX} is taken"))
+    } else {
+        Ok(amount)
     }
 }
 

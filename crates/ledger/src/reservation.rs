@@ -131,7 +131,7 @@ fn decide(standing: &Standing, demand: &Demand, now: i64) -> Result<Admitted, Re
     if !key.valid(now) || key.admin {
         return Err(Refusal::Key);
     }
-    check_scopes(limits, demand)?;
+    limits.check_scopes(&demand.model, &demand.endpoint)?;
     if let Some(limit) = limits.concurrency.filter(|&limit| standing.in_flight >= limit) {
         return Err(Refusal::Concurrency { limit });
     }
@@ -164,16 +164,6 @@ fn decide(standing: &Standing, demand: &Demand, now: i64) -> Result<Admitted, Re
     let all = output.saturating_mul(demand.choices);
     let (tokens, cost) = (demand.prompt.saturating_add(all), demand.price.worst(demand.prompt, all));
     Ok(Admitted { output, tokens, cost, requests_whole_at, tokens_whole_at, allowance })
-}
-
-fn check_scopes(limits: &Limits, demand: &Demand) -> Result<(), Refusal> {
-    if !limits.models.is_empty() && !limits.models.contains(&demand.model) {
-        return Err(Refusal::Model { model: demand.model.clone(), allowed: limits.models.join(", ") });
-    }
-    if !limits.endpoints.is_empty() && !limits.endpoints.contains(&demand.endpoint) {
-        return Err(Refusal::Endpoint { endpoint: demand.endpoint.clone(), allowed: limits.endpoints.join(", ") });
-    }
-    Ok(())
 }
 
 /// The longest answer that budgets and balance hold: `demand.output`, or less where the client did not name it.

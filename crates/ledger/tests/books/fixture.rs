@@ -124,3 +124,8 @@ pub fn over_both<F: Future<Output = ()>>(test: impl Fn(Fixture) -> F) {
         test(Fixture::new(format!("{server}/{name}"), tempfile::tempdir().unwrap()).await).await;
     });
 }
+
+/// Whether a row is of the request that was called so.
+pub fn is_called(id: &str, name: &str) -> bool {
+    id.strip_prefix(name).is_some_and(|rest| rest.len() == 21 && rest.starts_with('_'))
+}
