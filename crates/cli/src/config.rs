@@ -118,6 +118,10 @@ pub fn printed(argv: &[OsString]) -> Result<String, Failure> {
         let values: Vec<Value> = raw.map(|v| value(&v.to_string_lossy())).collect();
         match (id, arg.get_action()) {
             ("api_key", _) => text.push_str(&format!("# {name}: {} given, not shown\n", values.len())),
+            // It may hold a password.
+            ("ledger", _) if values.iter().any(|v| v.to_string().contains("://")) => {
+                text.push_str(&format!("# {name}: given, not shown\n"));
+            }
             (_, ArgAction::Append) => text.push_str(&format!("{name} = {}\n", Value::Array(values))),
             _ => values.iter().for_each(|value| text.push_str(&format!("{name} = {value}\n"))),
         }

@@ -23,7 +23,7 @@ const NUMBERS: [&str; 2] = ["N", "TOKENS"];
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = vec![root.join("packaging/farthing.service")];
-    for folder in ["", "docs", "packaging", "fuzz", "models/seed-5.7m"] {
+    for folder in ["", "docs", "packaging", "fuzz", "models/pocket", "models/seed-5.7m"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|e| e == "md") && path.file_name().unwrap() != "LOG.md" {

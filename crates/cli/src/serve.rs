@@ -10,10 +10,13 @@ use std::time::Duration;
 use clap::{Args, Parser};
 use farthing::server::{ModelSource, Server, ServerOptions, api_name};
 use farthing::{Access, ApiKeys, ServerLimits, Tls};
+use ledger::{Clock, Ledger, Meter, PriceSheet};
 use serve::Origin;
 use serve::http::api_keys::{KEY_BYTES_MAX, is_key};
 use serve::http::client::Proxy;
 use serve::http::hosts::{Host, Hosts};
+use serve::http::metering::Metering;
+use tokio::net::TcpListener;
 
 use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::logging::{self, Format, Level};
@@ -118,6 +121,19 @@ pub struct Arguments {
     /// File of administrators' keys, one a line: they load and unload models, and see in /metrics which experts were chosen
     #[arg(long, value_name = "FILE")]
     admin_key_file: Option<PathBuf>,
+    /// Ledger of keys, budgets and usage: a file, postgres://USER@HOST/DATABASE, or off [default: farthing/ledger.db in the user's state
+    /// directory, if it is there]. With a ledger every request needs one of its keys
+    #[arg(long, value_name = "ADDRESS", env = "FARTHING_LEDGER", hide_env_values = true)]
+    ledger: Option<String>,
+    /// Price sheet, TOML: what tokens cost [default: nothing]
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+    /// Name of this server in a ledger that several write to [default: the machine, --host and --port]
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Days for which the ledger keeps a row of each request; sums of days stay
+    #[arg(long, default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    keep_usage: u32,
     /// Show /metrics without a key
     #[arg(long)]
     open_metrics: bool,
@@ -279,17 +295,70 @@ fn keys_in(option: &str, path: Option<&PathBuf>) -> Result<Vec<String>, Failure>
     Ok(keys.into_iter().map(|(_, key)| key.to_string()).collect())
 }
 
-fn access(a: &Arguments) -> Result<Access, Failure> {
+/// The ledger that is to be used. One that is there by default gives way to keys on the command line.
+fn ledger_address(a: &Arguments) -> Result<Option<String>, Failure> {
+    let keys = !a.api_key.is_empty() || a.api_key_file.is_some();
+    match a.ledger.as_deref() {
+        Some("off") => Ok(None),
+        Some(_) if keys => Err(Failure::usage(
+            "--ledger has keys of its own; leave out --api-key and --api-key-file, or give --ledger off",
+        )),
+        Some(address) => Ok(Some(address.to_string())),
+        None if keys => Ok(None),
+        None => Ok(crate::ledger::default_address().filter(|file| Path::new(file).exists())),
+    }
+}
+
+/// Opens the ledger and begins to meter.
+async fn metering(
+    a: &Arguments,
+    address: Option<String>,
+    say: &impl Fn(&str),
+) -> Result<Option<Arc<Metering>>, Failure> {
+    let Some(address) = address else {
+        if a.prices.is_some() && !a.print_config {
+            return Err(Failure::usage(
+                "--prices are for a ledger, and there is none; `farthing keys create NAME` creates one",
+            ));
+        }
+        return Ok(None);
+    };
+    let prices =
+        a.prices.as_deref().map(PriceSheet::read).transpose().map_err(|e| Failure::failed(format!("--prices {e}")))?;
+    let opened = Ledger::open(&address, prices.as_ref().map_or("USD", |sheet| &sheet.currency), Clock::default()).await;
+    let ledger = opened.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
+    if let Some(sheet) = prices.as_ref().filter(|sheet| sheet.currency != ledger.currency()) {
+        return Err(Failure::failed(format!(
+            "--prices are in {}, and the ledger is in {}; give a sheet in that currency",
+            sheet.currency,
+            ledger.currency()
+        )));
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let port = if a.port == 0 { format!("process {}", std::process::id()) } else { a.port.to_string() };
+    let name = a.server_name.clone().unwrap_or_else(|| format!("{host}:{}:{port}", a.host));
+    let meter =
+        Meter::start(&ledger, &name, a.keep_usage).await.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
+    let keys = ledger.has_keys().await.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
+    say(&format!("ledger: in {}, this server is {name:?} there", ledger.currency()));
+    if !keys {
+        say("warning: the ledger has no key, and nobody can use the server; `farthing keys create NAME` creates one");
+    }
+    Ok(Some(Arc::new(Metering::new(ledger, meter, prices, a.shared_cache))))
+}
+
+fn access(a: &Arguments, metering: Option<Arc<Metering>>) -> Result<Access, Failure> {
     let mut keys = a.api_key.clone();
     keys.extend(keys_in("--api-key-file", a.api_key_file.as_ref())?);
     if a.cors_origin.len() > 1 && a.cors_origin.contains(&Origin::any()) {
         return Err(Failure::usage("--cors-origin * is any origin; give it alone"));
     }
-    let local_only = a.host.is_loopback() && keys.is_empty();
+    let local_only = a.host.is_loopback() && keys.is_empty() && metering.is_none();
     Ok(Access {
         keys: ApiKeys::new(&keys, a.shared_cache).map_err(Failure::usage)?,
         admin_keys: ApiKeys::new(&keys_in("--admin-key-file", a.admin_key_file.as_ref())?, false)
             .map_err(Failure::usage)?,
+        metering,
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
@@ -338,33 +407,63 @@ pub fn run(a: Arguments) -> Outcome {
     let usual = if a.load.quiet { Level::Warn } else { Level::Info };
     logging::start(a.log_format, a.log_level.unwrap_or(usual));
     a.choose.check()?;
-    let (access, tls) = (access(&a)?, tls(&a)?);
-    let open = !a.host.is_loopback() && access.keys.is_empty();
+    let json = a.log_format == Format::Json;
+    let say =
+        move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { crate::terminal::say(text) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let tls = tls(&a)?;
+    // A configuration is printed without a ledger being made.
+    let ledger = if a.print_config { None } else { ledger_address(&a)? };
+    // The address first: a second server that cannot have it must not take over the first one's name in the ledger.
+    let early = if ledger.is_some() { Some(runtime.block_on(bind(&a))?) } else { None };
+    let metering = runtime.block_on(metering(&a, ledger, &|text| {
+        if !a.load.quiet {
+            say(text)
+        }
+    }))?;
+    let access = access(&a, metering.clone())?;
+    let open = !a.host.is_loopback() && access.keys.is_empty() && metering.is_none();
     let server = Server::plan(options(&a, access, tls.clone())?)?;
     if a.print_config {
         let lines: Vec<String> = server.describe().iter().map(|line| format!("# {line}\n")).collect();
         return crate::terminal::put(&format!("{}{}", config::printed(&argv)?, lines.concat()));
     }
-    let json = a.log_format == Format::Json;
-    let say =
-        move |text: &str| if json { tracing::info!(target: "farthing", "{text}") } else { crate::terminal::say(text) };
     if !a.load.quiet {
         server.describe().iter().for_each(|line| say(line));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(serve(&a, server, tls, open, say));
+    let outcome = runtime.block_on(async {
+        let listener = match early {
+            Some(listener) => listener,
+            None => bind(&a).await?,
+        };
+        let outcome = serve(&a, server, listener, tls, open, say).await;
+        if let Some(metering) = metering {
+            metering.flush().await;
+        }
+        outcome
+    });
     // Background work is not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-/// Serves until a signal. `open`: others reach the server, and it has no keys.
-async fn serve(a: &Arguments, server: Server, tls: Option<Arc<Tls>>, open: bool, say: impl Fn(&str)) -> Outcome {
+async fn bind(a: &Arguments) -> Result<TcpListener, Failure> {
     let address = SocketAddr::new(a.host, a.port);
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| match e.kind() {
+    TcpListener::bind(address).await.map_err(|e| match e.kind() {
         ErrorKind::AddrInUse => Failure::failed(format!("{address} is in use; give another --port (0 = any)")),
         _ => Failure::failed(format!("{address}: {e}; give another --host or --port")),
-    })?;
+    })
+}
+
+/// Serves until a signal. `open`: others reach the server, and it has no keys.
+async fn serve(
+    a: &Arguments,
+    server: Server,
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    open: bool,
+    say: impl Fn(&str),
+) -> Outcome {
     let listening = listener.local_addr()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let end = signals::until_told(tls, Duration::from_secs(u64::from(a.drain)))?;

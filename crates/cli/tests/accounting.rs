@@ -20,7 +20,7 @@ fn told(line: &str, name: &str) -> Option<u64> {
     rest.split(' ').next()?.trim().parse().ok()
 }
 
-/// A counter of the bundled model.
+/// A counter of the model.
 fn counter(server: &Server, name: &str) -> u64 {
     let metrics = server.get("/metrics");
     let line = metrics.lines().find(|l| l.starts_with(&format!("{name}{{model=\"seed-5.7m\"}}")));

@@ -1,4 +1,4 @@
-//! The small bundled model: its files, which the program carries.
+//! The small bundled model: its file, which the program carries.
 
 use std::path::{Path, PathBuf};
 
@@ -6,24 +6,18 @@ use crate::error::Error;
 use crate::paths::xdg;
 
 /// The bundled model's id in the API.
-pub const NAME: &str = "seed-5.7m";
+pub const NAME: &str = "pocket";
 
-const FILES: [(&str, &[u8]); 5] = [
-    ("config.json", include_bytes!("../../../models/seed-5.7m/config.json")),
-    ("generation_config.json", include_bytes!("../../../models/seed-5.7m/generation_config.json")),
-    ("tokenizer.json", include_bytes!("../../../models/seed-5.7m/tokenizer.json")),
-    ("tokenizer_config.json", include_bytes!("../../../models/seed-5.7m/tokenizer_config.json")),
-    ("model.safetensors", include_bytes!("../../../models/seed-5.7m/model.safetensors")),
-];
+const FILE: &str = "pocket-Q8_0.gguf";
+const CONTENTS: &[u8] = include_bytes!("../../../models/pocket/pocket-Q8_0.gguf");
+const TEMPLATE: &str = include_str!("../../../models/pocket/chat_template.jinja");
 
 /// Whether this is the bundled model's chat template.
 pub(crate) fn is_bundled_template(source: &str) -> bool {
-    let config = FILES.iter().find(|(name, _)| *name == "tokenizer_config.json");
-    let config: Option<serde_json::Value> = config.and_then(|(_, config)| serde_json::from_slice(config).ok());
-    config.is_some_and(|config| config["chat_template"].as_str() == Some(source))
+    source == TEMPLATE
 }
 
-/// The bundled model's directory. Its files are written once, to `farthing/seed-5.7m` in the user's cache directory.
+/// The bundled model. Its file is written once, to `farthing/pocket` in the user's cache directory.
 ///
 /// # Errors
 /// A cache directory that cannot be written.
@@ -35,15 +29,26 @@ pub fn bundled() -> Result<PathBuf, Error> {
         step: "; set XDG_CACHE_HOME to a directory that can be written",
     };
     std::fs::create_dir_all(&directory).map_err(|e| failed(&directory, e))?;
-    for (name, contents) in FILES {
-        let path = directory.join(name);
-        if !std::fs::read(&path).is_ok_and(|bytes| bytes == contents) {
-            let part = directory.join(format!("{name}.{}.part", std::process::id()));
-            std::fs::write(&part, contents).and_then(|()| std::fs::rename(&part, &path)).map_err(|e| {
-                let _ = std::fs::remove_file(&part);
-                failed(&path, e)
-            })?;
-        }
+    let path = directory.join(FILE);
+    if !std::fs::read(&path).is_ok_and(|bytes| bytes == CONTENTS) {
+        let part = directory.join(format!("{FILE}.{}.part", std::process::id()));
+        std::fs::write(&part, CONTENTS).and_then(|()| std::fs::rename(&part, &path)).map_err(|e| {
+            let _ = std::fs::remove_file(&part);
+            failed(&path, e)
+        })?;
     }
-    Ok(directory)
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The template beside the file is the one in it, so that it is rendered without a process of its own.
+    #[test]
+    fn the_template_is_the_files() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket").join(FILE);
+        let parts = crate::tokenizer::tokenizer(&model::Checkpoint::open(&file).unwrap()).unwrap();
+        assert!(is_bundled_template(&parts.template.unwrap()));
+    }
 }

@@ -1,7 +1,7 @@
 //! API errors: status, code, field and message, in the form that each dialect's clients expect.
 
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use engine::{EngineError, SubmitError};
 use serde_json::{Value, json};
@@ -48,6 +48,8 @@ pub struct ApiError {
     pub message: String,
     /// Seconds for `Retry-After`.
     pub retry: Option<u64>,
+    /// Further headers of the response.
+    pub headers: Option<Box<HeaderMap>>,
     /// Of a prompt that is too long: its tokens, and the context. Clients know such an error by its words, and each dialect has its own.
     pub over: Option<(usize, usize)>,
 }
@@ -55,7 +57,15 @@ pub struct ApiError {
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> ApiError {
         let again = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-        ApiError { status, code, param: None, message: message.into(), retry: again.then_some(1), over: None }
+        ApiError {
+            status,
+            code,
+            param: None,
+            message: message.into(),
+            retry: again.then_some(1),
+            headers: None,
+            over: None,
+        }
     }
 
     /// A prompt of more tokens than the context has.
@@ -89,6 +99,7 @@ impl ApiError {
     fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
             s if s.is_server_error() => "server_error",
             _ => "invalid_request_error",
         }
@@ -147,6 +158,9 @@ impl ApiError {
         let mut response = (self.status(dialect), axum::Json(self.json(dialect, id))).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(headers) = &self.headers {
+            response.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
         if let Some(seconds) = self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -1,4 +1,4 @@
-//! The API server: the APIs of OpenAI, DeepSeek and Anthropic over HTTP. The only async code, and the only JSON of the APIs.
+//! The API server: the APIs of OpenAI, DeepSeek and Anthropic over HTTP. Async code is here and in `ledger` only, the JSON of the APIs here only.
 //!
 //! A request passes the middleware (`http`), is parsed and validated by its dialect into a `GenerateRequest` (`api`), rendered, tokenized and
 //! submitted to the engine, and its output is decoded token by token (`generation`) and written by its dialect (`api`). A connection that closes

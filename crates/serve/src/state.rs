@@ -99,9 +99,10 @@ impl AppState {
         Ok(())
     }
 
-    /// Whether requests are served: the first model was loaded, all engines run, and the server is not shutting down.
+    /// Whether requests are served: the first model was loaded, all engines run, the ledger can be written, and the server is not shutting down.
     pub fn ready(&self) -> bool {
-        self.started.load(Ordering::Acquire) && !self.admission.shutting_down() && self.fault().is_none()
+        let books = self.admission.access.metering.as_ref().is_none_or(|metering| metering.trouble().is_none());
+        self.started.load(Ordering::Acquire) && !self.admission.shutting_down() && self.fault().is_none() && books
     }
 
     /// Name and panic message of a model whose engine has panicked: the process has to be restarted.

@@ -23,9 +23,9 @@ use crate::{Failure, Outcome};
 
 /// Chat with a model
 ///
-/// Without MODEL the small bundled model answers. It learnt from children's stories and knows nothing:
-/// most of its answers are beside the point. To a question on Farthing it gets the paragraphs of this
-/// help that fit, and it can name only commands and flags that exist.
+/// Without MODEL the small bundled model answers: stories to order, sums worked out, answers from a
+/// passage. It is often wrong and knows nothing beyond. To a question on Farthing it gets the paragraphs
+/// of this help that fit, and it can name only commands and flags that exist.
 /// Ctrl-c stops an answer (through a pipe, the conversation: exit code 130), ctrl-d leaves.
 /// /help lists the commands.
 ///

@@ -105,9 +105,8 @@ impl LedgerArguments {
         if let Some(address) = &self.ledger {
             return Ok(address.clone());
         }
-        let directory = farthing::xdg("XDG_STATE_HOME", ".local/state");
-        let file = directory.and_then(|directory| directory.join(FILE).to_str().map(str::to_string));
-        file.ok_or_else(|| Failure::usage("there is no home directory to keep the ledger in; give --ledger FILE"))
+        default_address()
+            .ok_or_else(|| Failure::usage("there is no home directory to keep the ledger in; give --ledger FILE"))
     }
 
     /// A line on stderr for people.
@@ -137,6 +136,11 @@ impl LedgerArguments {
         let text = if self.json { format!("{object}\n") } else { format!("{}\n", secret.reveal()) };
         put(&text).map_err(|_| Failure::failed(format!("the secret could not be written and is lost: {recover}")))
     }
+}
+
+/// The ledger in the user's state directory, whether it exists or not.
+pub fn default_address() -> Option<String> {
+    farthing::xdg("XDG_STATE_HOME", ".local/state")?.join(FILE).to_str().map(str::to_string)
 }
 
 /// What an address names. What may hold a password is not repeated.

@@ -8,6 +8,9 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// The model of the tests: small, and larger contexts than the bundled one's.
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m");
+
 /// Ended when it is dropped.
 pub struct Server {
     pub child: Child,
@@ -31,12 +34,17 @@ impl Server {
     pub fn start_under(runner: &[&str], args: &[&str], environment: &[(&str, &str)]) -> Server {
         let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
         let program = [runner, &[env!("CARGO_BIN_EXE_farthing")]].concat();
+        // Models come first; a file may name others.
+        let own = args.first().is_some_and(|first| !first.starts_with('-') || *first == "--config");
         let mut child = Command::new(program[0])
             .args(&program[1..])
             .args(["serve", "--port", "0"])
+            .args((!own).then_some(MODEL))
             .args(args)
             .env("XDG_CACHE_HOME", &state)
+            .env("XDG_STATE_HOME", &state)
             .env_remove("FARTHING_API_KEY")
+            .env_remove("FARTHING_LEDGER")
             .env_remove("NOTIFY_SOCKET")
             .envs(environment.iter().copied())
             .stdout(Stdio::null())

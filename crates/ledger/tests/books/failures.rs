@@ -98,10 +98,7 @@ fn while_the_books_fail_nothing_is_served_and_nothing_is_lost() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         for request in ["fourth", "fifth"] {
             let refused = meter.reserve(demand(request, &key, 1, 1)).await;
-            assert!(
-                matches!(&refused, Err(LedgerError::Unavailable(why)) if why.contains("server")),
-                "{refused:?}"
-            );
+            assert!(matches!(&refused, Err(LedgerError::Unavailable(why)) if why.contains("server")), "{refused:?}");
         }
         assert!(meter.trouble().is_some() && !noting.is_finished() && !settling.is_finished());
         books.tamper("ALTER TABLE away RENAME TO server").await;

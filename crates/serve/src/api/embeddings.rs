@@ -24,6 +24,7 @@ use crate::error::{ApiError, refused};
 use crate::generation::pooled::PooledRequest;
 use crate::generation::served_model::ServedModel;
 use crate::http::access_log::RequestLog;
+use crate::http::metering::{self, Size};
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
 use crate::request::Prompt;
@@ -273,6 +274,7 @@ async fn answer(state: &Arc<AppState>, head: &Parts, content: Body, form: Form) 
     let (model, wanted) = (served.name.clone(), Pooled::States(pooling));
     let pooled = PooledRequest { served, prompts, wanted, context };
     let tokens = pooled.tokens();
+    let reserved = metering::reserve(state, head, &model, Size { prompt: tokens, ..Size::default() }).await?;
     let vectors = pooled.run(Arc::clone(state), log).await?.into_iter();
     let mut vectors = vectors.map(|v| finished(v, request.dimensions, normalize || form == Form::Ollama));
     let nanoseconds = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -294,7 +296,9 @@ async fn answer(state: &Arc<AppState>, head: &Parts, content: Body, form: Form) 
     // Millions of numbers take a while to write.
     let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&answer)).await;
     let bytes = bytes.ok().and_then(Result::ok).ok_or_else(|| ApiError::fault("an answer that cannot be written"))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from(bytes)).into_response())
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], Body::from(bytes)).into_response();
+    response.headers_mut().extend(reserved.headers);
+    Ok(response)
 }
 
 /// Handles a request.

@@ -27,6 +27,7 @@ use crate::generation::prepared::{PreparedRequest, RequestContext};
 use crate::generation::served_model::ServedModel;
 use crate::http::access_log::{RequestLog, plain};
 use crate::http::api_keys::Account;
+use crate::http::metering;
 use crate::http::middleware::{SCHEMA_NOT_KEPT, TOOLS_IGNORED};
 use crate::http::request_body::{RequestBody, in_slot, read_json};
 use crate::http::response_body;
@@ -137,7 +138,9 @@ pub async fn receive(
     content: Body,
 ) -> Result<(RequestBody, Arc<ServedModel>), ApiError> {
     let content = read_json(state, head, content).await?;
-    let served = state.model(requested_model(&content.bytes).as_deref()).await?;
+    let wanted = requested_model(&content.bytes);
+    metering::check_scopes(state, head, wanted.as_deref())?;
+    let served = state.model(wanted.as_deref()).await?;
     if let Some(log) = head.extensions.get::<RequestLog>() {
         log.update(|f| f.model = Some(served.name.clone()));
     }
@@ -173,17 +176,16 @@ enum Ready {
     Loaded(Value),
 }
 
-async fn prepare(state: &Arc<AppState>, request: Request, endpoint: Endpoint) -> Result<Ready, ApiError> {
-    let (head, content) = request.into_parts();
-    let context = context(state, &head)?;
+async fn prepare(state: &Arc<AppState>, head: &Parts, content: Body, endpoint: Endpoint) -> Result<Ready, ApiError> {
+    let context = context(state, head)?;
     let begun = Instant::now();
-    let (content, served) = receive(state, &head, content).await?;
+    let (content, served) = receive(state, head, content).await?;
     let (times, kept_items) = ((begun, begun.elapsed()), Arc::clone(&state.kept_items));
     if !served.engine.generates() {
         let message = format!("{} embeds or scores texts and generates none; ask another model", served.name);
         return Err(ApiError::bad("generation_unsupported", message).of("model"));
     }
-    in_slot(state, &head, content, move |bytes, slot| {
+    in_slot(state, head, content, move |bytes, slot| {
         let mut fields = Fields::parse(bytes)?;
         if endpoint == Endpoint::Responses {
             kept_items.resolve(context.account, &mut fields)?;
@@ -208,10 +210,15 @@ async fn answer(
     dialect: Dialect,
     log: &RequestLog,
 ) -> Result<Response, ApiError> {
-    let (prepared, writer) = match prepare(state, request, endpoint).await? {
+    let (head, content) = request.into_parts();
+    let (mut prepared, writer) = match prepare(state, &head, content, endpoint).await? {
         Ready::Generate(prepared, writer) => (*prepared, writer),
         Ready::Loaded(answer) => return Ok(axum::Json(answer).into_response()),
     };
+    let reserved = metering::reserve(state, &head, &prepared.served.name, prepared.size()).await?;
+    if let Some(most) = reserved.output {
+        prepared.params.tokens_max = Some(most);
+    }
     log.update(|f| (f.unknown, f.ignored) = (prepared.params.unknown.clone(), prepared.params.ignored.clone()));
     let (stream, prompt_tokens, warnings) =
         (prepared.params.stream, prepared.prompt_tokens(), warnings(prepared.schema_warnings()));
@@ -224,7 +231,7 @@ async fn answer(
     } else {
         json_in_time(collect(in_flight, writer), dialect, log.clone()).await?
     };
-    response.headers_mut().extend(warnings.into_iter().chain(ignored));
+    response.headers_mut().extend(warnings.into_iter().chain(ignored).chain(reserved.headers));
     Ok(response)
 }
 

@@ -229,6 +229,12 @@ pub(crate) struct MessagesWriter {
 const SIGNATURE: &str = "farthing";
 
 fn usage(usage: &Usage) -> Value {
+    let mut json = counts(usage);
+    usage.add_cost(&mut json);
+    json
+}
+
+fn counts(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.prompt.saturating_sub(usage.cached + usage.written),
         "cache_creation_input_tokens": usage.written,

@@ -53,7 +53,7 @@ fn tell(what: &str, error: &LibraryError) {
 async fn asked(state: &AppState, request: Request) -> Result<(String, bool, Arc<dyn ModelLibrary>), ApiError> {
     let (head, content) = request.into_parts();
     // What changes files on this machine is for named administrators, also where the server is open.
-    if !state.admission.has_admin_key(&head.headers) {
+    if !state.admission.has_admin_key(&head.headers, &head.extensions) {
         return Err(ApiError::admins_only("models are pulled and deleted"));
     }
     let content = read_json(state, &head, content).await?;

@@ -17,6 +17,7 @@ use crate::error::{ApiError, refused};
 use crate::generation::pooled::PooledRequest;
 use crate::generation::served_model::ServedModel;
 use crate::http::access_log::RequestLog;
+use crate::http::metering::{self, Size};
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
 use crate::ids::fresh_id;
@@ -132,7 +133,7 @@ fn score(logits: &[f32]) -> f64 {
     1.0 / (1.0 + (f64::from(against) - f64::from(logits.first().copied().unwrap_or(0.0))).exp())
 }
 
-async fn answer(state: &Arc<AppState>, head: &Parts, content: Body) -> Result<Value, ApiError> {
+async fn answer(state: &Arc<AppState>, head: &Parts, content: Body) -> Result<Response, ApiError> {
     let log = head.extensions.get::<RequestLog>().cloned();
     let log = log.ok_or_else(|| ApiError::fault("a request without a record"))?;
     let context = context(state, head)?;
@@ -150,6 +151,7 @@ async fn answer(state: &Arc<AppState>, head: &Parts, content: Body) -> Result<Va
     log.update(|f| f.unknown = unknown);
     let pooled = PooledRequest { served, prompts, wanted, context };
     let tokens = pooled.tokens();
+    let reserved = metering::reserve(state, head, &model, Size { prompt: tokens, ..Size::default() }).await?;
     let logits = pooled.run(Arc::clone(state), log).await?;
     let mut scored: Vec<(usize, f64)> = logits.iter().map(|l| score(l)).enumerate().collect();
     scored.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -160,20 +162,23 @@ async fn answer(state: &Arc<AppState>, head: &Parts, content: Body) -> Result<Va
         }
         result
     };
-    Ok(json!({
+    let answer = json!({
         "id": fresh_id("rerank-"),
         "object": "list",
         "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         "results": scored.iter().take(top_n).map(result).collect::<Value>(),
-    }))
+    });
+    let mut response = axum::Json(answer).into_response();
+    response.headers_mut().extend(reserved.headers);
+    Ok(response)
 }
 
 /// `POST /v1/rerank`
 pub async fn rerank(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
     match answer(&state, &head, content).await {
-        Ok(answer) => axum::Json(answer).into_response(),
+        Ok(response) => response,
         Err(error) => refused(error, &head),
     }
 }

@@ -335,6 +335,12 @@ pub(crate) struct ResponsesWriter {
 }
 
 fn usage(usage: &Usage) -> Value {
+    let mut json = counts(usage);
+    usage.add_cost(&mut json);
+    json
+}
+
+fn counts(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.prompt,
         "input_tokens_details": {

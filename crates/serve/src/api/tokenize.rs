@@ -18,6 +18,7 @@ use crate::error::{ApiError, Dialect, id_of};
 use crate::generation::prepared::Conversation;
 use crate::generation::served_model::ServedModel;
 use crate::generation::tool_prompt::{ToolPrompt, enabled};
+use crate::http::metering::{self, Size};
 use crate::http::request_body::in_slot;
 use crate::http::work_slots::WorkSlot;
 use crate::request::{GenerateRequest, Params, RequestInput};
@@ -140,8 +141,13 @@ async fn done(
     let (head, content) = request.into_parts();
     let outcome = match receive(&state, &head, content).await {
         Ok((content, served)) => {
+            let name = served.name.clone();
             let work = move |bytes: &[u8], slot: &WorkSlot| work(&served, Fields::parse(bytes)?, slot);
-            in_slot(&state, &head, content, work).await
+            // Counted as a request, which costs no token.
+            match metering::reserve(&state, &head, &name, Size::default()).await {
+                Ok(_) => in_slot(&state, &head, content, work).await,
+                Err(refused) => Err(refused),
+            }
         }
         Err(error) => Err(error),
     };

@@ -28,6 +28,8 @@ pub struct InFlight {
     /// Prompt tokens; those of the choices are in `counts`.
     usage: Usage,
     counts: Vec<TokenCount>,
+    /// Tokens of the prompts that have begun: nothing is charged for others.
+    begun: usize,
     ended: usize,
     log: RequestLog,
     /// Timers of choices that left the queue.
@@ -44,7 +46,9 @@ impl InFlight {
         let usage = Usage { prompt: prepared.prompt_tokens(), ..Usage::default() };
         let counts = vec![TokenCount::default(); prepared.choices()];
         let (handles, timers) = (Vec::new(), HashMap::new());
-        let mut in_flight = InFlight { state, prepared, handles, sender, parts, usage, counts, ended: 0, log, timers };
+        let (begun, ended) = (0, 0);
+        let mut in_flight =
+            InFlight { state, prepared, handles, sender, parts, usage, counts, begun, ended, log, timers };
         in_flight.submit()?;
         Ok(in_flight)
     }
@@ -92,9 +96,10 @@ impl InFlight {
         // The choices of one prompt share its computation, so only the first one's cache hits count.
         let first = choice.is_multiple_of(self.prepared.params.best_of);
         match &part {
-            OutputEvent::Started { cached, differs_at, waited, .. } => {
+            OutputEvent::Started { prompt, cached, differs_at, waited } => {
                 self.log.update(|f| f.queued = f.queued.or(Some(*waited)));
                 if first {
+                    self.begun += prompt;
                     self.usage.cached += cached;
                     self.usage.differs_at = self.usage.differs_at.or(*differs_at);
                 }
@@ -133,13 +138,15 @@ impl InFlight {
 
     /// The next piece of the response holds all tokens so far.
     pub fn announce(&self) {
-        self.log.announce(self.usage());
+        let usage = Usage { prompt: self.begun, ..self.usage() };
+        self.log.announce(usage);
     }
 
     /// Tokens taken so far.
     pub fn usage(&self) -> Usage {
         let sum = |of: fn(&TokenCount) -> usize| self.counts.iter().map(of).sum();
-        Usage { completion: sum(|c| c.tokens), reasoning: sum(|c| c.reasoning), ..self.usage }
+        let usage = Usage { completion: sum(|c| c.tokens), reasoning: sum(|c| c.reasoning), ..self.usage };
+        Usage { cost: self.log.cost(&usage), ..usage }
     }
 
     /// Waits for all choices; with `best_of`, keeps the most likely of each prompt.

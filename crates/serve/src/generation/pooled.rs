@@ -11,6 +11,7 @@ use crate::error::ApiError;
 use crate::generation::prepared::RequestContext;
 use crate::generation::retry_after::Timer;
 use crate::generation::served_model::ServedModel;
+use crate::generation::usage::Usage;
 use crate::http::access_log::RequestLog;
 use crate::state::AppState;
 
@@ -87,6 +88,8 @@ impl PooledRequest {
                 _ => {}
             }
         }
+        let usage = Usage { prompt: tokens, cached: running.cached, ..Usage::default() };
+        running.log.announce(usage);
         Ok(pooled)
     }
 }

@@ -19,6 +19,7 @@ use crate::generation::output::{Echo, OutputDecoder, OutputOptions, TaggedEvent}
 use crate::generation::reasoning_budget::ReasoningBudget;
 use crate::generation::served_model::{ConstraintFields, GrammarConstraint, ServedModel};
 use crate::generation::tool_prompt::{ToolPrompt, enabled};
+use crate::http::metering::Size;
 use crate::http::work_slots::WorkSlot;
 use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 
@@ -168,6 +169,15 @@ impl PreparedRequest {
     /// Tokens of all prompts, each counted once.
     pub fn prompt_tokens(&self) -> usize {
         self.prompts.iter().map(|p| p.ids.len()).sum()
+    }
+
+    /// The most that it may take.
+    pub(crate) fn size(&self) -> Size {
+        let context = self.served.engine.limits().context;
+        let room = self.prompts.iter().map(|prompt| context.saturating_sub(prompt.ids.len()) + 1).max().unwrap_or(0);
+        let output = self.params.tokens_max.unwrap_or(usize::MAX).min(room);
+        let named = self.params.tokens_max.is_some();
+        Size { prompt: self.prompt_tokens(), output, named, choices: self.choices() }
     }
 
     /// Constraint of a choice: its grammar, its reasoning budget, or both.

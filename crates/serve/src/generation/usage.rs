@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ledger::Money;
 use serde_json::{Value, json};
 
 /// Token counts of a request. Its prompt counts once, however many choices it has.
@@ -18,6 +19,8 @@ pub struct Usage {
     pub reasoning: usize,
     /// Token index at which the prompt first differs from a cached one, if known.
     pub differs_at: Option<usize>,
+    /// What they cost, where there are prices.
+    pub cost: Option<Money>,
 }
 
 impl Usage {
@@ -35,7 +38,15 @@ impl Usage {
         if let Some(at) = self.differs_at {
             usage["prompt_cache_differs_at"] = at.into();
         }
+        self.add_cost(&mut usage);
         usage
+    }
+
+    /// Adds what the tokens cost, in units of the ledger's currency.
+    pub(crate) fn add_cost(&self, usage: &mut Value) {
+        if let Some(Money(micros)) = self.cost {
+            usage["cost"] = (micros as f64 / 1e6).into();
+        }
     }
 }
 

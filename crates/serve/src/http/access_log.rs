@@ -7,13 +7,17 @@
 //! piece, and delivered when all that the connection took was written to the socket.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use ledger::Money;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::error::ApiError;
 use crate::generation::usage::{RequestStats, Usage};
 use crate::http::api_keys::Account;
+use crate::http::metering::MeteredRequest;
 use crate::http::metrics::Metrics;
 
 #[derive(Debug, Default)]
@@ -39,6 +43,8 @@ struct LoggedRequest {
     started: Instant,
     entry: Mutex<LogEntry>,
     delivery: Mutex<Delivery>,
+    /// In the books of a ledger.
+    metered: Mutex<Option<MeteredRequest>>,
     metrics: Arc<Metrics>,
     active: watch::Sender<usize>,
 }
@@ -54,13 +60,22 @@ struct Delivery {
     delivered: Usage,
     /// The connection has taken all.
     taken_whole: bool,
+    /// Bytes that the connection has taken and not written.
+    bytes_held: usize,
+    /// Of the body, which waits until more is written.
+    waker: Option<Waker>,
 }
+
+/// What a connection may hold before it is written: further tokens and bytes wait.
+const HELD_TOKENS_MAX: usize = 16;
+pub(crate) const HELD_BYTES_MAX: usize = 64 << 10;
 
 impl RequestLog {
     pub(crate) fn new(entry: LogEntry, metrics: Arc<Metrics>, active: watch::Sender<usize>) -> RequestLog {
         active.send_modify(|n| *n += 1);
         let (started, entry, delivery) = (Instant::now(), Mutex::new(entry), Mutex::default());
-        RequestLog(Arc::new(LoggedRequest { started, entry, delivery, metrics, active }))
+        let metered = Mutex::default();
+        RequestLog(Arc::new(LoggedRequest { started, entry, delivery, metered, metrics, active }))
     }
 
     /// Whether it is the log of the same request.
@@ -79,26 +94,68 @@ impl RequestLog {
         self.0.entry.lock().stats.first_token.get_or_insert(elapsed);
     }
 
+    /// The request is in flight in the books, which end with this log.
+    pub(crate) fn meter(&self, metered: MeteredRequest) {
+        *self.0.metered.lock() = Some(metered);
+    }
+
+    /// What tokens of this request cost, where it is metered and there are prices.
+    pub(crate) fn cost(&self, usage: &Usage) -> Option<Money> {
+        self.0.metered.lock().as_ref().and_then(|metered| metered.cost(usage))
+    }
+
+    /// Whether the books have kept up with what was delivered.
+    ///
+    /// # Errors
+    /// The request is not in flight any more.
+    pub(crate) fn poll_metered(&self, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        match self.0.metered.lock().as_mut() {
+            Some(metered) => metered.poll_ready(task),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
     /// All tokens up to those that the next piece of the body completes.
     pub fn announce(&self, usage: Usage) {
         self.0.delivery.lock().announced = usage;
     }
 
-    /// The connection has taken a piece of the body, or only its end; `whole`: nothing follows.
-    pub(crate) fn taken(&self, piece: bool, whole: bool) {
+    /// The connection has taken a piece of the body of some bytes, which completes what was announced or does not; `whole`: nothing follows.
+    pub(crate) fn taken(&self, bytes: usize, completes: bool, whole: bool) {
         let mut delivery = self.0.delivery.lock();
-        if piece {
+        if completes {
             delivery.taken = delivery.announced;
         }
+        delivery.bytes_held = delivery.bytes_held.saturating_add(bytes);
         delivery.taken_whole |= whole;
+    }
+
+    /// Whether the connection may take more: not while it holds much that is not written to the socket. So a client that reads slowly gets no more than it
+    /// pays for.
+    pub(crate) fn poll_written(&self, task: &mut Context<'_>) -> Poll<()> {
+        let mut delivery = self.0.delivery.lock();
+        let tokens = delivery.taken.completion.saturating_sub(delivery.delivered.completion);
+        if tokens < HELD_TOKENS_MAX && delivery.bytes_held < HELD_BYTES_MAX {
+            return Poll::Ready(());
+        }
+        delivery.waker = Some(task.waker().clone());
+        Poll::Pending
     }
 
     /// All that the connection has taken was written to the socket.
     pub(crate) fn flushed(&self) {
         let mut delivery = self.0.delivery.lock();
+        let news = delivery.delivered != delivery.taken;
         delivery.delivered = delivery.taken;
+        delivery.bytes_held = 0;
+        if let Some(waker) = delivery.waker.take() {
+            waker.wake();
+        }
         if delivery.taken_whole {
             self.0.entry.lock().sent_whole = true;
+        }
+        if news && let Some(metered) = self.0.metered.lock().as_mut() {
+            metered.delivered(&delivery.delivered);
         }
     }
 
@@ -116,6 +173,10 @@ impl Drop for LoggedRequest {
     fn drop(&mut self) {
         let total = self.started.elapsed();
         let entry = self.entry.get_mut();
+        if let Some(metered) = self.metered.get_mut().take() {
+            let done = if entry.sent_whole { "done" } else { "client_disconnected" };
+            metered.close(&self.delivery.get_mut().delivered, entry.stats.error.unwrap_or(done));
+        }
         // What was generated and not delivered is not counted.
         if let Some(tokens) = &mut entry.stats.completion_tokens {
             *tokens = self.delivery.get_mut().delivered.completion;

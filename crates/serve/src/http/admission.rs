@@ -1,10 +1,11 @@
 //! Admission of requests: hosts, API keys, framing, and refusal during shutdown.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::watch;
 
 use crate::error::ApiError;
@@ -12,6 +13,7 @@ use crate::http::access_log::plain;
 use crate::http::api_keys::{Account, ApiKeys};
 use crate::http::client::Proxy;
 use crate::http::hosts::Hosts;
+use crate::http::metering::{Caller, Metering};
 
 /// Who may use the server, and from where.
 #[derive(Default)]
@@ -20,6 +22,8 @@ pub struct Access {
     pub keys: ApiKeys,
     /// Keys of administrators, who see metrics that could tell one account what another does.
     pub admin_keys: ApiKeys,
+    /// The books of keys, requests and balances; beside them `keys` has none.
+    pub metering: Option<Arc<Metering>>,
     /// Host names that the server answers to.
     pub hosts: Hosts,
     /// Proxies trusted to report the client's address.
@@ -82,23 +86,31 @@ impl Admission {
         let _ = self.active.subscribe().wait_for(|&n| n == 0).await;
     }
 
+    /// Whether everybody may use the server.
+    pub(crate) fn open(&self) -> bool {
+        self.access.keys.is_empty() && self.access.metering.is_none()
+    }
+
     /// Whether a request comes from an administrator. Without any keys, everybody is one.
-    pub(crate) fn is_admin(&self, headers: &HeaderMap) -> bool {
-        let Access { keys, admin_keys, .. } = &self.access;
-        if admin_keys.is_empty() { keys.is_empty() } else { admin_keys.account(headers).is_some() }
+    pub(crate) fn is_admin(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        self.has_admin_key(headers, extensions) || (self.access.admin_keys.is_empty() && self.open())
     }
 
     /// Whether a key of an administrator was given. Without such keys there is nobody.
-    pub(crate) fn has_admin_key(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn has_admin_key(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
         let keys = &self.access.admin_keys;
-        !keys.is_empty() && keys.account(headers).is_some()
+        Caller::is_admin(extensions) || (!keys.is_empty() && keys.account(headers).is_some())
+    }
+
+    /// Refuses what is not worth a look at its key: other hosts' requests, and bodies whose length is not clear.
+    pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
+        self.access.hosts.check(request)?;
+        check_framing(request)
     }
 
     /// The account of an admitted request, if it needs one.
     pub(crate) fn admit(&self, request: &Request) -> Result<Option<Account>, ApiError> {
         let path = request.uri().path();
-        self.access.hosts.check(request)?;
-        check_framing(request)?;
         if path == "/health" {
             return Ok(None);
         }
@@ -106,19 +118,23 @@ impl Admission {
             let message = "the server is shutting down; try again".to_string();
             return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ending", message));
         }
+        let admin = self.is_admin(request.headers(), request.extensions());
         // Probes have no keys.
         // Metrics show who is active when: public only without keys, or with --open-metrics.
         let open = match path {
             "/" | "/ready" => true,
-            "/metrics" => self.access.open_metrics || self.is_admin(request.headers()),
+            "/metrics" => self.access.open_metrics || admin,
             // An administrator has no account; what these show and do is no account's.
             "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" | "/api/tags"
-            | "/api/ps" | "/api/show" => self.is_admin(request.headers()),
+            | "/api/ps" | "/api/show" => admin,
             _ => false,
         };
-        let account = self.access.keys.account(request.headers());
+        let account = match &self.access.metering {
+            Some(_) => request.extensions().get::<Caller>().and_then(Caller::account),
+            None => self.access.keys.account(request.headers()),
+        };
         if account.is_none() && !open {
-            if !self.access.admin_keys.is_empty() && self.is_admin(request.headers()) {
+            if self.has_admin_key(request.headers(), request.extensions()) {
                 let message = "an administrator's key opens /metrics, /v1/models, /models/load and /models/unload, and Ollama's /api/tags, /api/ps, /api/show, /api/pull and /api/delete; send an API key here";
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key", message));
             }

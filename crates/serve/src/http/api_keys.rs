@@ -55,6 +55,15 @@ fn digest(purpose: &str, key: &[u8]) -> [u8; 32] {
     Sha256::new().chain_update(purpose).chain_update([0]).chain_update(key).finalize().into()
 }
 
+impl Account {
+    /// An account of a ledger, by its id and its salt; `None` for a cache that all accounts share.
+    pub(crate) fn of_ledger(id: &str, salt: Option<[u8; 32]>) -> Account {
+        let account = digest("farthing account", id.as_bytes());
+        let (id, _) = account.split_first_chunk().expect("a digest has 32 bytes");
+        Account { id: u64::from_be_bytes(*id), salt: salt.unwrap_or_default() }
+    }
+}
+
 impl ApiKeys {
     /// Accept these keys. With `shared_cache` all accounts have one salt.
     ///
@@ -95,9 +104,7 @@ impl ApiKeys {
         if self.is_empty() {
             return Some(Account::EVERYBODY);
         }
-        let bearer = headers.get_all(header::AUTHORIZATION).into_iter().filter_map(|v| bearer(v.as_bytes()));
-        let plain = ["x-api-key", "api-key"].into_iter().flat_map(|name| headers.get_all(name)).map(|v| v.as_bytes());
-        bearer.chain(plain).take(4).find_map(|key| self.find(key))
+        credentials(headers).find_map(|key| self.find(key))
     }
 
     fn find(&self, key: &[u8]) -> Option<Account> {
@@ -111,6 +118,13 @@ impl ApiKeys {
         }
         found
     }
+}
+
+/// The keys that a request gives, by `Authorization: Bearer`, `x-api-key` or `api-key`.
+pub(crate) fn credentials(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let bearer = headers.get_all(header::AUTHORIZATION).into_iter().filter_map(|v| bearer(v.as_bytes()));
+    let plain = ["x-api-key", "api-key"].into_iter().flat_map(|name| headers.get_all(name)).map(|v| v.as_bytes());
+    bearer.chain(plain).take(4)
 }
 
 /// The key in `Bearer KEY`.

@@ -194,6 +194,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // Logged before whoever waits for the end of all connections hears of it.
+        drop(std::mem::take(self.answers.get_mut()));
         self.table.inner.lock().open.remove(&self.id);
         self.table.closed.notify_waiters();
     }

@@ -13,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
-use crate::error::Dialect;
-use crate::http::access_log::{LogEntry, RequestLog, plain};
+use crate::error::{ApiError, Dialect};
+use crate::http::access_log::{HELD_BYTES_MAX, LogEntry, RequestLog, plain};
 use crate::http::admission::Origin;
 use crate::http::client::{self, Client};
 use crate::http::connections::{Connection, ConnectionRequest};
+use crate::http::metering::rate_headers;
 use crate::http::metrics::plain_metrics;
 use crate::ids::fresh_id;
 use crate::state::AppState;
@@ -52,6 +53,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
         AllowOrigin::list(origins.iter().map(|o| o.0.clone()))
     };
     let exposed = [X_REQUEST_ID, header::RETRY_AFTER, SCHEMA_NOT_KEPT, TOOLS_IGNORED];
+    let exposed = exposed.into_iter().chain(rate_headers());
     let layer = CorsLayer::new()
         .allow_origin(allowed)
         .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
@@ -63,7 +65,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
 
 async fn metrics(State(state): State<Arc<AppState>>, request: Request) -> Response {
     state.update_metrics();
-    let all = state.admission.is_admin(request.headers());
+    let all = state.admission.is_admin(request.headers(), request.extensions());
     let text = state.metrics.text(all);
     let accepts = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if accepts.contains("text/plain") && !accepts.contains("openmetrics") {
@@ -95,7 +97,11 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
         connection.as_ref().map(|c| client::address(c.peer, request.headers(), &state.admission.access.proxies));
     let body = !request.body().is_end_stream();
     let active = connection.as_ref().zip(address).map(|(connection, client)| connection.request(client, body));
-    let mut response = match state.admission.admit(&request) {
+    let admitted = match caller(&state, &mut request).await {
+        Ok(()) => state.admission.admit(&request),
+        Err(failed) => Err(failed),
+    };
+    let mut response = match admitted {
         Err(refusal) => {
             log.update(|f| f.error = Some(refusal.code));
             refusal.respond(Dialect::of(request.uri().path()), Some(&id))
@@ -120,17 +126,32 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
     if bodiless || response.body().is_end_stream() {
-        log.taken(false, true);
+        log.taken(0, false, true);
     }
     if let Some(connection) = &connection {
         connection.answer(log.clone());
     }
-    response.map(|body| Body::new(LoggedBody { body, log, connection, _active: active }))
+    response.map(|body| Body::new(LoggedBody { body, rest: Bytes::new(), log, connection, _active: active }))
+}
+
+/// Finds the key of a request in the ledger, where there is one, and puts it into the extensions.
+async fn caller(state: &AppState, request: &mut Request) -> Result<(), ApiError> {
+    state.admission.check(request)?;
+    // Probes have no keys, and say themselves what is wrong.
+    if let Some(metering) = &state.admission.access.metering
+        && !["/health", "/ready"].contains(&request.uri().path())
+        && let Some(caller) = metering.caller(request.headers()).await?
+    {
+        request.extensions_mut().insert(caller);
+    }
+    Ok(())
 }
 
 /// A response body that records how much of it the connection has taken.
 struct LoggedBody {
     body: Body,
+    /// Of a large piece, what the connection has not taken yet.
+    rest: Bytes,
     log: RequestLog,
     connection: Option<Arc<Connection>>,
     /// Keeps the connection from counting as idle.
@@ -145,25 +166,59 @@ impl HttpBody for LoggedBody {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(task);
+        // No more than the books know of.
+        match self.log.poll_metered(task) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(gone)) => {
+                self.log.update(|f| f.error = Some(gone.code));
+                return Poll::Ready(Some(Err(axum::Error::new(gone.message))));
+            }
+            Poll::Pending => return Poll::Pending,
+        }
+        if self.connection.is_some() && self.log.poll_written(task).is_pending() {
+            return Poll::Pending;
+        }
+        let frame = match self.rest.is_empty() {
+            true => Pin::new(&mut self.body).poll_frame(task),
+            false => Poll::Ready(Some(Ok(http_body::Frame::data(std::mem::take(&mut self.rest))))),
+        };
+        let frame = match frame {
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(mut data) => {
+                    self.rest = data.split_off(data.len().min(HELD_BYTES_MAX));
+                    Poll::Ready(Some(Ok(http_body::Frame::data(data))))
+                }
+                Err(other) => Poll::Ready(Some(Ok(other))),
+            },
+            other => other,
+        };
         let last = match &frame {
             Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            Poll::Ready(Some(Ok(_))) => self.rest.is_empty() && self.body.is_end_stream(),
             _ => false,
         };
-        let piece = matches!(&frame, Poll::Ready(Some(Ok(_))));
-        if piece || last {
-            self.log.taken(piece, last);
+        let bytes = match &frame {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
+            _ => None,
+        };
+        if bytes.is_some() || last {
+            self.log.taken(bytes.unwrap_or(0), bytes.is_some() && self.rest.is_empty(), last);
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut whole = http_body::SizeHint::new();
+        whole.set_lower(hint.lower() + rest);
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper + rest);
+        }
+        whole
     }
 }
 

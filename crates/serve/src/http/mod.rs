@@ -8,6 +8,7 @@ pub mod client;
 pub(crate) mod connections;
 pub mod framing;
 pub mod hosts;
+pub mod metering;
 pub mod metrics;
 pub(crate) mod middleware;
 pub(crate) mod request_body;

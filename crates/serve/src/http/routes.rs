@@ -18,6 +18,7 @@ use crate::api::ollama::Form;
 use crate::api::{embeddings, llama_cpp, ollama_library, ollama_models, rerank, tokenize};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
+use crate::http::metering;
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
@@ -86,6 +87,8 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
         ("POST", "/infill", asked(Endpoint::Infill)),
         ("GET", "/props", get(llama_cpp::props)),
+        // DeepSeek's.
+        ("GET", "/user/balance", get(balance)),
     ]
 }
 
@@ -157,7 +160,7 @@ async fn health(State(state): State<Arc<AppState>>) -> Response {
 
 /// What a browser shows at the server's address. Names of models are for those who may use them.
 async fn root(State(state): State<Arc<AppState>>) -> String {
-    let open = state.admission.access.keys.is_empty();
+    let open = state.admission.open();
     let names: Vec<String> = state.models.list().into_iter().filter(|_| open).map(|(model, _)| model.name).collect();
     let models = if open { format!("Models: {}\n", names.join(", ")) } else { String::new() };
     format!(
@@ -169,7 +172,7 @@ async fn root(State(state): State<Arc<AppState>>) -> String {
 
 /// The model that an administrator names.
 async fn administered(state: &AppState, head: &Parts, content: Body) -> Result<String, ApiError> {
-    if !state.admission.is_admin(&head.headers) {
+    if !state.admission.is_admin(&head.headers, &head.extensions) {
         return Err(ApiError::admins_only("models are loaded and unloaded"));
     }
     let content = read_json(state, head, content).await?;
@@ -213,6 +216,14 @@ async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response
         return refused(ModelUnavailable::Loading.into(), &head);
     }
     axum::Json(json!({"status": "ready"})).into_response()
+}
+
+async fn balance(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    match metering::balance(&state, &head).await {
+        Ok(balance) => axum::Json(balance).into_response(),
+        Err(error) => refused(error, &head),
+    }
 }
 
 async fn openapi() -> Response {

@@ -53,7 +53,8 @@ fn parts() -> Vec<OutputEvent> {
     ]
 }
 
-const USAGE: Usage = Usage { prompt: 9, cached: 4, written: 3, completion: 5, reasoning: 2, differs_at: Some(6) };
+const USAGE: Usage =
+    Usage { prompt: 9, cached: 4, written: 3, completion: 5, reasoning: 2, differs_at: Some(6), cost: None };
 
 struct Ready(std::vec::IntoIter<Event>);
 

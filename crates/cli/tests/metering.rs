@@ -1,0 +1,252 @@
+//! A server with a ledger: who may use it, what is charged, and what a kill leaves.
+
+mod started;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use started::Server;
+
+/// A sheet whose prices are easy to add up: 1 a million tokens that are found, 2 that are computed, 5 of the answer.
+const PRICES: &str = "currency = \"EUR\"\n[[models]]\nname = \"*\"\nhit = 1\nmiss = 2\noutput = 5\n";
+
+/// Books of a test, in a directory of their own.
+struct Books {
+    directory: tempfile::TempDir,
+}
+
+impl Books {
+    fn new() -> Books {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("prices.toml"), PRICES).unwrap();
+        Books { directory }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_string()
+    }
+
+    /// What a command on the ledger prints.
+    fn run(&self, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_farthing"))
+            .args(args)
+            .env("FARTHING_LEDGER", self.path("ledger.db"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The secret of a new key.
+    fn key(&self, name: &str, args: &[&str]) -> String {
+        self.run(&[&["keys", "create", name, "--currency", "EUR", "--quiet"], args].concat()).trim().to_string()
+    }
+
+    fn server(&self) -> Server {
+        Server::start(&[
+            "--ledger",
+            &self.path("ledger.db"),
+            "--prices",
+            &self.path("prices.toml"),
+            "--server-name",
+            "one",
+        ])
+    }
+
+    /// Requests of a key that ended, newest first.
+    fn requests(&self, key: &str) -> Vec<Value> {
+        let rows: Value = serde_json::from_str(&self.run(&["usage", "--requests", "--key", key, "--json"])).unwrap();
+        rows["requests"].as_array().unwrap().clone()
+    }
+}
+
+/// A request with a key.
+fn ask(server: &Server, key: &str, method: &str, path: &str, body: &Value) -> String {
+    server.raw(&request(key, method, path, body))
+}
+
+fn request(key: &str, method: &str, path: &str, body: &Value) -> String {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n");
+    format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn body(answer: &str) -> Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|e| panic!("{e}: {answer}"))
+}
+
+/// A story that does not end by itself.
+fn story(stream: bool, max_tokens: Option<u64>) -> Value {
+    let mut story = json!({
+        "messages": [{"role": "user", "content": "Tell me a long story."}],
+        "stream": stream, "temperature": 1, "seed": 1, "logit_bias": {"1": -100},
+    });
+    if let Some(most) = max_tokens {
+        story["max_tokens"] = most.into();
+    }
+    story
+}
+
+/// Micro-units of what tokens cost by `PRICES`.
+fn cost(usage: &Value) -> u64 {
+    let of = |name: &str| usage[name].as_u64().unwrap_or_else(|| panic!("{name}: {usage}"));
+    of("hit") + 2 * of("miss") + 5 * of("output")
+}
+
+#[test]
+fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
+    let books = Books::new();
+    let anna = books.key("anna", &["--top-up", "0.002", "--requests-per-minute", "5"]);
+    let server = books.server();
+    for (path, key, status) in [
+        ("/v1/models", "sk-ft-nothing", 401),
+        ("/v1/models", anna.as_str(), 200),
+        ("/health", "", 200),
+        ("/metrics", "", 401),
+        ("/openapi.json", "", 401),
+    ] {
+        let answer = ask(&server, key, "GET", path, &Value::Null);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    // Paid by the answer's own numbers.
+    let answer = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, Some(20)));
+    let usage = body(&answer)["usage"].clone();
+    assert!(
+        answer.contains("x-ratelimit-limit-requests: 5\r\n")
+            && answer.contains("x-ratelimit-remaining-requests: 4\r\n"),
+        "{answer}"
+    );
+    let row = &ended(&books, "anna", 1);
+    assert_eq!((&row["output"], &row["status"]), (&usage["completion_tokens"], &json!("done")));
+    assert_eq!(row["hit"].as_u64().unwrap() + row["miss"].as_u64().unwrap(), usage["prompt_tokens"].as_u64().unwrap());
+    assert_eq!(row["cost"].as_u64().unwrap(), cost(row));
+    assert!((usage["cost"].as_f64().unwrap() * 1e6 - cost(row) as f64).abs() < 1e-6, "{usage}");
+    let balance = body(&ask(&server, &anna, "GET", "/user/balance", &Value::Null));
+    let left = 2000 - cost(row);
+    assert_eq!(balance["balance_infos"][0]["total_balance"], format!("0.{left:06}").trim_end_matches('0'));
+    assert_eq!((&balance["is_available"], &balance["balance_infos"][0]["currency"]), (&json!(true), &json!("EUR")));
+    // More than there is, by name; without a name as much as there is.
+    let refused = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, Some(1000)));
+    assert!(
+        refused.starts_with("HTTP/1.1 402") && body(&refused)["error"]["code"] == "insufficient_quota",
+        "{refused}"
+    );
+    assert!(body(&refused)["error"]["message"].as_str().unwrap().contains("top it up"), "{refused}");
+    let capped = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, None));
+    let row = ended(&books, "anna", 2);
+    assert_eq!(body(&capped)["choices"][0]["finish_reason"], "length");
+    assert!(cost(&row) <= left && cost(&row) + 5 > left - row["hit"].as_u64().unwrap(), "{left}: {row}");
+    // Nothing is left, then it is too fast.
+    let spent = ask(
+        &server,
+        &anna,
+        "POST",
+        "/v1/messages",
+        &json!({"max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]}),
+    );
+    assert!(spent.starts_with("HTTP/1.1 402") && body(&spent)["error"]["type"] == "billing_error", "{spent}");
+    books.run(&["accounts", "top-up", "anna", "1"]);
+    let tokenized = || ask(&server, &anna, "POST", "/tokenize", &json!({"prompt": "Hi"}));
+    assert!(tokenized().starts_with("HTTP/1.1 200"));
+    assert!((0..30).any(|_| tokenized().starts_with("HTTP/1.1 429")));
+    let fast = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, Some(1)));
+    assert!(fast.starts_with("HTTP/1.1 429") && fast.contains("x-ratelimit-remaining-requests: 0\r\n"), "{fast}");
+    let retry = fast.lines().find_map(|line| line.strip_prefix("retry-after: ")).unwrap().parse::<u64>().unwrap();
+    assert!((1..=12).contains(&retry), "{retry}");
+    // Revoked while the server runs.
+    books.run(&["keys", "revoke", "anna"]);
+    assert!(ask(&server, &anna, "GET", "/v1/models", &Value::Null).starts_with("HTTP/1.1 401"));
+    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+}
+
+/// Begins a stream and reads `chunks` of it; the tokens in them, each with a piece of text.
+fn begin(server: &Server, key: &str, chunks: usize) -> BufReader<std::net::TcpStream> {
+    let mut stream = server.connect();
+    stream.write_all(request(key, "POST", "/v1/chat/completions", &story(true, Some(1500))).as_bytes()).unwrap();
+    let mut stream = BufReader::new(stream);
+    assert_eq!(pieces(&mut stream, chunks), chunks);
+    stream
+}
+
+/// Reads pieces of text, `most` at most, or to the end.
+fn pieces(stream: &mut BufReader<std::net::TcpStream>, most: usize) -> usize {
+    let filled = |line: &String| line.contains("\"content\":\"") && !line.contains("\"content\":\"\"");
+    stream.by_ref().lines().map_while(Result::ok).filter(filled).take(most).count()
+}
+
+/// The one request that ended, once it is in the books.
+fn ended(books: &Books, key: &str, count: usize) -> Value {
+    for _ in 0..300 {
+        let rows = books.requests(key);
+        if rows.len() == count {
+            return rows[0].clone();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("not {count} requests of {key}: {:?}", books.requests(key));
+}
+
+#[test]
+fn a_stream_that_is_cut_is_charged_for_what_was_written() {
+    let books = Books::new();
+    let anna = books.key("anna", &["--top-up", "1"]);
+    let mut server = books.server();
+    // The client leaves.
+    drop(begin(&server, &anna, 40));
+    let row = ended(&books, "anna", 1);
+    assert_eq!(row["status"], "client_disconnected");
+    assert!((40..1500).contains(&row["output"].as_u64().unwrap()), "{row}");
+    let log = server.logged("/v1/chat/completions");
+    assert!(log.contains(&format!("completion_tokens={} ", row["output"])), "{log}: {row}");
+    // The server is killed in the middle, and starts again.
+    let mut stream = begin(&server, &anna, 60);
+    server.child.kill().unwrap();
+    let received = 60 + pieces(&mut stream, usize::MAX) as u64;
+    server.child.wait().unwrap();
+    assert_eq!(books.requests("anna").len(), 1);
+    let server = books.server();
+    let row = ended(&books, "anna", 2);
+    let charged = row["output"].as_u64().unwrap();
+    assert_eq!(row["status"], "interrupted");
+    // A token may be no piece of text of its own, so fewer pieces than tokens were received.
+    assert!(charged + 80 >= received && charged <= received + 8, "received {received}: {row}");
+    assert_eq!(row["cost"].as_u64().unwrap(), cost(&row));
+    drop(server);
+    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+}
+
+#[test]
+fn a_ledger_that_cannot_be_meant_is_told_before_the_server_starts() {
+    let books = Books::new();
+    let key = books.key("anna", &[]);
+    let serve = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_farthing"))
+            .args(["serve", "--port", "0"])
+            .args(args)
+            .env("XDG_STATE_HOME", books.directory.path())
+            .env_remove("FARTHING_LEDGER")
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (file, sheet) = (books.path("ledger.db"), books.path("prices.toml"));
+    let other = books.path("other.toml");
+    std::fs::write(&other, PRICES.replace("EUR", "CNY")).unwrap();
+    let text = books.path("text.db");
+    std::fs::write(&text, "not a database, and more than a hundred bytes, so that nobody could take it for the beginning of one that was cut").unwrap();
+    for (args, status, said) in [
+        (&["--ledger", &file, "--api-key", &key][..], 2, "--ledger has keys of its own"),
+        (&["--prices", &sheet], 2, "--prices are for a ledger"),
+        (&["--ledger", &file, "--prices", &other], 1, "--prices are in CNY, and the ledger is in EUR"),
+        (&["--ledger", &text], 1, "not a database"),
+        (&["--ledger", &file, "--prices", &books.path("none.toml")], 1, "none.toml"),
+        (&["--ledger", "mysql://a:secret@b/c"], 1, "a ledger is a file, or postgres://"),
+    ] {
+        let (code, text) = serve(args);
+        assert!(code == Some(status) && text.contains(said) && !text.contains("secret"), "{args:?}: {text}");
+    }
+    assert!(Path::new(&file).exists());
+}
