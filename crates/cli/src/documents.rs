@@ -67,15 +67,20 @@ fn variants(words: &[String]) -> Vec<Vec<String>> {
     })
 }
 
+/// Errors of a command that lacks something.
+const LACKS: [ErrorKind; 3] = [
+    ErrorKind::MissingRequiredArgument,
+    ErrorKind::MissingSubcommand,
+    ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+];
+
 /// What is wrong with a command. A mention in running text may leave out what the command needs.
 fn fault(arguments: &str, mention: bool) -> Option<String> {
     let Some(words) = shlex::split(arguments) else { return Some("its quotes do not match".to_string()) };
     variants(&words).into_iter().find_map(|line| match Arguments::try_parse_from(line) {
         Ok(_) => None,
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => None,
-        Err(e) if mention && matches!(e.kind(), ErrorKind::MissingRequiredArgument | ErrorKind::MissingSubcommand) => {
-            None
-        }
+        Err(e) if mention && LACKS.contains(&e.kind()) => None,
         Err(e) => Some(e.to_string()),
     })
 }

@@ -57,7 +57,7 @@ fn chat_through_a_pipe() {
         "/help\n/set temperature 0\n/stats\nTell me a story about a cat.\n\"\"\"\ntwo\nlines\n\"\"\"\n/set top_p 9\n/nothing\n/save {}\n/reset\n/quit\n",
         file.display()
     );
-    let output = run_with(&["chat", "-n", "40", "-q"], &script);
+    let output = run_with(&["chat", bundled().to_str().unwrap(), "-n", "40", "-q"], &script);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{err}");
     assert!(out.contains("/system") && out.contains("I am a very good dog."), "{out}");
