@@ -435,11 +435,13 @@ impl Books {
     }
 
     /// Answers whoever ordered, who may have left: a request that was reserved for nobody is dropped, which ends it.
-    fn answer(&self, order: Order, outcome: Outcome) {
+    fn answer(&mut self, order: Order, outcome: Outcome) {
         match (order, outcome) {
             (Order::Reserve(demand, answer), Outcome::Reserved(outcome)) => {
-                // Without a sender the meter is gone, and nobody waits.
-                let Some(orders) = self.orders.upgrade() else { return };
+                // Without a sender the meter is gone, and nobody waits: the request ends.
+                let Some(orders) = self.orders.upgrade() else {
+                    return self.keep(Order::Reserve(demand, answer), 0, "the server is shutting down");
+                };
                 let metered = |reservation| Metered {
                     orders,
                     request: demand.request,
