@@ -258,18 +258,18 @@ impl Ledger {
         let account = by_name(&mut transaction, name).await?;
         crate::reservation::interrupt_account(&mut transaction, &account.id, self.clock.now()).await?;
         for statement in [
-            "INSERT INTO usage_hour (key, account, model, hour, requests, hit, miss, output, reasoning, cost) \
+            concat!(
+                "INSERT INTO usage_hour (key, account, model, hour, requests, hit, miss, output, reasoning, cost) \
              SELECT 'deleted', 'deleted', model, hour, CAST(SUM(requests) AS BIGINT), CAST(SUM(hit) AS BIGINT), CAST(SUM(miss) AS BIGINT), CAST(SUM(output) AS BIGINT), \
-             CAST(SUM(reasoning) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_hour WHERE account = $1 GROUP BY model, hour \
-             ON CONFLICT (key, model, hour) DO UPDATE SET requests = usage_hour.requests + excluded.requests, hit = usage_hour.hit + excluded.hit, \
-             miss = usage_hour.miss + excluded.miss, output = usage_hour.output + excluded.output, reasoning = usage_hour.reasoning + excluded.reasoning, \
-             cost = usage_hour.cost + excluded.cost",
-            "INSERT INTO usage_day (key, account, model, day, requests, hit, miss, output, reasoning, cost) \
+             CAST(SUM(reasoning) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_hour WHERE account = $1 GROUP BY model, hour ",
+                add_up!("usage_hour", "hour")
+            ),
+            concat!(
+                "INSERT INTO usage_day (key, account, model, day, requests, hit, miss, output, reasoning, cost) \
              SELECT 'deleted', 'deleted', model, day, CAST(SUM(requests) AS BIGINT), CAST(SUM(hit) AS BIGINT), CAST(SUM(miss) AS BIGINT), CAST(SUM(output) AS BIGINT), \
-             CAST(SUM(reasoning) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_day WHERE account = $1 GROUP BY model, day \
-             ON CONFLICT (key, model, day) DO UPDATE SET requests = usage_day.requests + excluded.requests, hit = usage_day.hit + excluded.hit, \
-             miss = usage_day.miss + excluded.miss, output = usage_day.output + excluded.output, reasoning = usage_day.reasoning + excluded.reasoning, \
-             cost = usage_day.cost + excluded.cost",
+             CAST(SUM(reasoning) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_day WHERE account = $1 GROUP BY model, day ",
+                add_up!("usage_day", "day")
+            ),
             // An id may begin with what a client sent; its last 20 characters are ours, and make it the only one.
             "UPDATE usage SET request = substr(request, length(request) - 19), key = 'deleted', account = 'deleted' WHERE account = $1",
             "DELETE FROM usage_hour WHERE account = $1",

@@ -10,6 +10,8 @@
 
 #[macro_use]
 mod key;
+#[macro_use]
+mod usage;
 mod account;
 mod audit;
 mod clock;
@@ -21,7 +23,6 @@ mod meter;
 mod money;
 mod price_sheet;
 mod reservation;
-mod usage;
 
 pub use account::{Account, EntryKind};
 pub use clock::{Clock, DAY_MS};

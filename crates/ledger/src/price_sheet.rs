@@ -65,10 +65,6 @@ struct ModelEntry {
     hit: toml::Value,
     miss: toml::Value,
     output: toml::Value,
-    /// How the figures were obtained, for people.
-    #[serde(default)]
-    #[allow(dead_code, reason = "for whoever reads the file")]
-    basis: String,
 }
 
 #[derive(Deserialize)]
@@ -118,7 +114,7 @@ impl PriceSheet {
             return Err(format!("more than {ENTRIES_MAX} models or hours"));
         }
         let mut models: Vec<(String, Price)> = Vec::with_capacity(file.models.len());
-        for ModelEntry { name, hit, miss, output, .. } in &file.models {
+        for ModelEntry { name, hit, miss, output } in &file.models {
             let amount = |key: &str, value: &toml::Value| {
                 amount(value).map_err(|why| format!("{key} of {name:?}: {why}")).map(|amount| amount.0)
             };

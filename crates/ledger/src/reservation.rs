@@ -481,17 +481,17 @@ async fn add(
 ) -> Result<(), LedgerError> {
     let sums = [
         (
-            "INSERT INTO usage_hour (key, account, model, hour, requests, hit, miss, output, reasoning, cost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-             ON CONFLICT (key, model, hour) DO UPDATE SET requests = usage_hour.requests + excluded.requests, hit = usage_hour.hit + excluded.hit, \
-             miss = usage_hour.miss + excluded.miss, output = usage_hour.output + excluded.output, reasoning = usage_hour.reasoning + excluded.reasoning, \
-             cost = usage_hour.cost + excluded.cost",
+            concat!(
+                "INSERT INTO usage_hour (key, account, model, hour, requests, hit, miss, output, reasoning, cost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ",
+                add_up!("usage_hour", "hour")
+            ),
             ended.started_at.div_euclid(HOUR_MS),
         ),
         (
-            "INSERT INTO usage_day (key, account, model, day, requests, hit, miss, output, reasoning, cost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-             ON CONFLICT (key, model, day) DO UPDATE SET requests = usage_day.requests + excluded.requests, hit = usage_day.hit + excluded.hit, \
-             miss = usage_day.miss + excluded.miss, output = usage_day.output + excluded.output, reasoning = usage_day.reasoning + excluded.reasoning, \
-             cost = usage_day.cost + excluded.cost",
+            concat!(
+                "INSERT INTO usage_day (key, account, model, day, requests, hit, miss, output, reasoning, cost) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ",
+                add_up!("usage_day", "day")
+            ),
             day(ended.started_at),
         ),
     ];

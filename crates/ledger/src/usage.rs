@@ -83,6 +83,29 @@ pub struct RequestUsage {
     pub status: String,
 }
 
+/// End of an insertion into a table of sums: a row that is there is added to.
+macro_rules! add_up {
+    ($table:literal, $period:literal) => {
+        concat!(
+            "ON CONFLICT (key, model, ",
+            $period,
+            ") DO UPDATE SET requests = ",
+            $table,
+            ".requests + excluded.requests, hit = ",
+            $table,
+            ".hit + excluded.hit, miss = ",
+            $table,
+            ".miss + excluded.miss, output = ",
+            $table,
+            ".output + excluded.output, reasoning = ",
+            $table,
+            ".reasoning + excluded.reasoning, cost = ",
+            $table,
+            ".cost + excluded.cost"
+        )
+    };
+}
+
 /// Sums over a table, by a column.
 macro_rules! sums {
     ($group:literal, $table:literal, $time:literal) => {
