@@ -9,7 +9,7 @@ use model::cache::PAGE;
 use model::checkpoint::Purpose;
 use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use serve::http::hosts::Hosts;
-use serve::{Access, AppState, ModelParts, ServedModel, ServerLimits, Tls};
+use serve::{Access, AppState, Batches, ModelParts, ServedModel, ServerLimits, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -52,6 +52,8 @@ pub struct ServerOptions {
     pub limits: ServerLimits,
     /// Keys, hosts, proxies, origins.
     pub access: Access,
+    /// Files and batches; `None`: none are taken.
+    pub batches: Option<Arc<Batches>>,
     /// Certificate.
     pub tls: Option<Arc<Tls>>,
 }
@@ -72,6 +74,7 @@ impl ServerOptions {
             idle_unload: None,
             limits: ServerLimits::default(),
             access: Access { hosts: Hosts::new(&[], true), ..Access::default() },
+            batches: None,
             tls: None,
         }
     }
@@ -190,9 +193,9 @@ impl Server {
         let library = Arc::new(Library::new(self.options.planner(), &self.candidates));
         let loader = Box::new(self.loader(faults, library.known()));
         let descriptions = self.candidates.into_iter().map(|c| c.description).collect();
-        let ServerOptions { limits, access, tls, idle_unload, any_name, .. } = self.options;
-        let state =
-            AppState::new(limits, access, ModelPool::new(descriptions, self.memory, any_name, loader), Some(library));
+        let ServerOptions { limits, access, batches, tls, idle_unload, any_name, .. } = self.options;
+        let models = ModelPool::new(descriptions, self.memory, any_name, loader);
+        let state = AppState::new(limits, access, models, Some(library), batches);
         let end = async move {
             tokio::select! {
                 () = end => None,
@@ -206,12 +209,13 @@ impl Server {
             other => Error::Serve(other.to_string()),
         })?;
         let idle = idle_unload.map(|unused| tokio::spawn(Arc::clone(&state).unload_idle(unused)));
+        let batches = tokio::spawn(serve::generation::batch_runner::run(Arc::clone(&state)));
         ready();
         let (finished, fault) = server.await.map_err(|e| Error::Serve(e.to_string()))?;
-        if let Some(idle) = idle {
+        for task in idle.into_iter().chain([batches]) {
             // It holds the models: what waits to be written to disk is written when they go.
-            idle.abort();
-            let _ = idle.await;
+            task.abort();
+            let _ = task.await;
         }
         match (fault, finished) {
             (Some(said), _) => Err(Error::Serve(said)),

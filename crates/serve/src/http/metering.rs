@@ -12,6 +12,7 @@ use ledger::{
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::generation::batch_runner::BatchLine;
 use crate::generation::usage::Usage;
 use crate::http::access_log::RequestLog;
 use crate::http::api_keys::{Account, credentials};
@@ -40,6 +41,11 @@ impl Caller {
         (!self.key.admin).then(|| Account::of_ledger(&self.key.account, self.salt))
     }
 
+    /// Id of its key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key.id
+    }
+
     /// Whether the request of these extensions has the key of an administrator in the ledger.
     pub(crate) fn is_admin(extensions: &Extensions) -> bool {
         extensions.get::<Caller>().is_some_and(|caller| caller.key.admin)
@@ -57,9 +63,20 @@ impl Metering {
         self.meter.trouble()
     }
 
-    /// Waits until what was ordered is in the books, for ten seconds at most.
-    pub async fn flush(&self) {
-        self.meter.flush().await;
+    /// Waits until what was ordered is in the books, for ten seconds at most. Whether it is.
+    pub async fn flush(&self) -> bool {
+        self.meter.flush().await
+    }
+
+    /// The key of this id, if it is still good: of a batch, whose requests come without its secret.
+    pub(crate) async fn caller_of(&self, key: &str) -> Result<Option<Caller>, ApiError> {
+        let found = self.ledger.valid_key(key).await.map_err(unavailable)?;
+        Ok(found.map(|Authenticated { key, salt }| Caller { key, salt: (!self.shared_cache).then_some(salt) }))
+    }
+
+    /// Charges what was delivered by a run of this server that did not come to it, unless it did.
+    pub(crate) async fn settle(&self, request: &str, tokens: Tokens) {
+        self.meter.settle(request, tokens, "done").await;
     }
 
     /// The key that a request gives, if it is accepted.
@@ -96,6 +113,11 @@ impl MeteredRequest {
     /// What tokens cost, where there are prices.
     pub(crate) fn cost(&self, usage: &Usage) -> Option<Money> {
         self.price.map(|price| price.cost(&tokens(usage)))
+    }
+
+    /// Its id in the books, and what it is charged for this.
+    pub(crate) fn charge(&self, usage: &Usage) -> (String, Tokens) {
+        (self.metered.id().to_string(), tokens(usage))
     }
 
     /// Writes down what was delivered, every 16 tokens or 100 ms.
@@ -187,7 +209,8 @@ pub(crate) async fn reserve(state: &AppState, head: &Parts, model: &str, size: S
         return Err(ApiError::fault("a request without a key"));
     };
     let now = metering.clock.now();
-    let price = metering.prices.as_ref().and_then(|sheet| sheet.price(model, now, false));
+    let batch = head.extensions.get::<BatchLine>().is_some();
+    let price = metering.prices.as_ref().and_then(|sheet| sheet.price(model, now, batch));
     let demand = Demand {
         request: log.id(),
         key: caller.key.id.clone(),
