@@ -88,57 +88,55 @@ pub(crate) fn owner(account: &Account) -> String {
     format!("{:016x}", account.id)
 }
 
+/// What a task of `run` is about: a batch, and its owner where the owner's other batches wait for it.
+type Driven = (String, Option<String>);
+
 /// Runs batches until the server shuts down and their lines in flight are done: what is left goes on at the next start.
 pub async fn run(state: Arc<AppState>) {
     let Some(batches) = state.batches.clone() else { return };
     let (mut changed, mut tick) = (batches.changed.subscribe(), interval(TICK));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Owners whose batches run, and batches whose lines are looked at.
-    let (mut running, mut looked_at) = (HashSet::new(), HashSet::new());
-    let mut tasks: JoinSet<(String, bool)> = JoinSet::new();
+    let (mut tasks, mut driven): (JoinSet<()>, HashMap<Id, Driven>) = Default::default();
     let mut swept: Option<Instant> = None;
-    loop {
-        if state.admission.shutting_down() {
-            while tasks.join_next().await.is_some() {}
-            return;
-        }
+    while !state.admission.shutting_down() {
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             swept = Some(Instant::now());
+            // What is wrong is in the log.
             let _ = batches.work(|store| store.sweep(now())).await;
         }
         for id in batches.store.unfinished() {
             let Ok(batch) = batches.store.get(&id) else { continue };
-            if batch.status == Status::Validating {
-                if looked_at.insert(id.clone()) {
-                    let state = Arc::clone(&state);
-                    tasks.spawn(async move {
-                        look_at(&state, &id).await;
-                        (id, false)
-                    });
-                }
-            } else if running.insert(batch.owner.clone()) {
-                let (state, owner) = (Arc::clone(&state), batch.owner.clone());
-                tasks.spawn(async move {
-                    // A fault of one batch must not stop the owner's others for ever, nor be tried without a pause.
-                    if let Err(error) = go_on(&state, &id).await {
-                        give_up(&state, &id, &error).await;
-                    }
-                    (owner, true)
-                });
+            let (owner, looked_at) = (batch.owner.clone(), batch.status == Status::Validating);
+            let waits = !looked_at && !stops(&batch);
+            let taken = |(other, of): &Driven| *other == id || waits && of.as_ref() == Some(&owner);
+            if !driven.values().any(taken) {
+                let task = tasks.spawn(drive(Arc::clone(&state), id.clone(), looked_at));
+                driven.insert(task.id(), (id, waits.then_some(owner)));
             }
         }
         tokio::select! {
-            Some(done) = tasks.join_next(), if !tasks.is_empty() => match done {
-                Ok((owner, true)) => drop(running.remove(&owner)),
-                Ok((id, false)) => drop(looked_at.remove(&id)),
-                // Which one is not known: all may be tried again.
-                Err(_) if tasks.is_empty() => (running, looked_at) = (HashSet::new(), HashSet::new()),
-                Err(_) => {}
-            },
+            Some(done) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                driven.remove(&done.map_or_else(|error| error.id(), |(id, ())| id));
+            }
             _ = changed.changed() => {}
             _ = tick.tick() => {}
         }
     }
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Does what is next for a batch.
+async fn drive(state: Arc<AppState>, id: String, looked_at: bool) {
+    let outcome = if looked_at { look_at(&state, &id).await } else { go_on(&state, &id).await };
+    if let Err(error) = outcome {
+        give_up(&state, &id, &error).await;
+    }
+}
+
+/// Whether a batch is to stop before all its lines are answered.
+fn stops(batch: &Batch) -> bool {
+    let Batch { status, errors, expires_at, .. } = batch;
+    matches!(status, Status::Cancelling | Status::Finalizing) || !errors.is_empty() || now() >= *expires_at
 }
 
 /// A batch that cannot go on fails where its lines or results are not as they were written, and is tried again where the disk fails.
@@ -158,36 +156,35 @@ async fn give_up(state: &AppState, id: &str, error: &StoreError) {
 }
 
 /// Finds out whether a batch's lines are requests.
-async fn look_at(state: &Arc<AppState>, id: &str) {
-    let Some(batches) = &state.batches else { return };
+async fn look_at(state: &Arc<AppState>, id: &str) -> Result<(), StoreError> {
+    let Some(batches) = &state.batches else { return Ok(()) };
     let _one = batches.validating.lock().await;
-    let (models, name) = (Arc::clone(&state.models), id.to_string());
-    let store = Arc::clone(&batches.store);
-    let outcome = blocking(move || {
-        let batch = store.get(&name)?;
+    let (models, store, id) = (Arc::clone(&state.models), Arc::clone(&batches.store), id.to_string());
+    blocking(move || {
+        let batch = store.get(&id)?;
         let known = |model: Option<&str>| models.describe(model).map(drop).map_err(|error| error.to_string());
-        let lines = || store.lines(&name);
-        let failed = |source| StoreError::Disk { path: name.clone().into(), source };
-        let looked = validate(lines()?, endpoint(&batch)?, known).map_err(failed)?;
+        let failed = |source| StoreError::Disk { path: id.as_str().into(), source };
+        let looked = validate(store.lines(&id)?, endpoint(&batch)?, known).map_err(failed)?;
         if looked.errors.is_empty() {
-            return store.change(&name, |batch| {
-                batch.counts.total = looked.total;
-                batch.in_progress_at = Some(now());
+            store.change(&id, |batch| {
+                (batch.counts.total, batch.in_progress_at) = (looked.total, Some(now()));
                 if batch.status == Status::Validating {
                     batch.status = Status::InProgress;
                 }
-            });
+            })?;
+        } else {
+            store.finish(
+                &id,
+                now(),
+                |_| String::new(),
+                |batch| {
+                    (batch.status, batch.ended_at, batch.errors) = (Status::Failed, Some(now()), looked.errors);
+                },
+            )?;
         }
-        let end = |batch: &mut Batch| {
-            (batch.status, batch.ended_at, batch.errors) = (Status::Failed, Some(now()), looked.errors);
-        };
-        store.finish(&name, now(), |_| String::new(), end)
+        Ok(())
     })
-    .await;
-    match outcome {
-        Ok(_) => batches.tell(),
-        Err(error) => give_up(state, id, &error).await,
-    }
+    .await
 }
 
 /// Goes on with a batch, to its end or that of the server.
@@ -307,7 +304,7 @@ impl<'a> UnderWay<'a> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.batch = self.batches.store.get(&self.batch.id)?;
-            if self.stops() {
+            if stops(&self.batch) {
                 // Dropped is cancelled: nothing of them is written or charged.
                 self.tasks.shutdown().await;
                 return Ok(true);
@@ -329,12 +326,6 @@ impl<'a> UnderWay<'a> {
                 _ = tick.tick() => {}
             }
         }
-    }
-
-    /// Whether the batch is to stop before its lines are answered.
-    fn stops(&self) -> bool {
-        let Batch { status, errors, expires_at, .. } = &self.batch;
-        matches!(status, Status::Cancelling | Status::Finalizing) || !errors.is_empty() || now() >= *expires_at
     }
 
     /// Reads the next line that has no result.
@@ -485,7 +476,6 @@ impl<'a> UnderWay<'a> {
         let (store, endpoint, results) =
             (Arc::clone(&self.batches.store), self.endpoint, (self.completed, self.failed));
         blocking(move || end(&store, &batch, endpoint, results)).await?;
-        self.batches.tell();
         Ok(())
     }
 }
