@@ -249,7 +249,7 @@ fn others_are_served_while_a_batch_fills_every_place() {
     let batches = directory.path().to_str().unwrap();
     let server = Server::start(&["--batches", batches, "--parallel", "1", "--queue", "1", "--context", "2048"]);
     let client = Client { server: &server, key: "none" };
-    let id = client.batch(&lines(8, 1900), "24h");
+    let id = client.batch(&lines(8, 700), "24h");
     client.until(&format!("/v1/batches/{id}"), |batch| batch["status"] == "in_progress");
     server.until("\"running\":1");
     for n in 0..5 {
@@ -350,7 +350,7 @@ impl Books {
 
     /// Rows of requests of a key.
     fn requests(&self, key: &str) -> Vec<Value> {
-        let args = ["usage", "--requests", "--key", key, "--json", "--limit", "100000"];
+        let args = ["usage", "--requests", "--key", key, "--json", "--most", "100000"];
         let rows: Value = serde_json::from_str(&self.run(&args)).unwrap();
         rows["requests"].as_array().unwrap().clone()
     }
