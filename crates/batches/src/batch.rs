@@ -116,6 +116,8 @@ pub struct Batch {
     pub errors: Vec<BatchError>,
     /// What came of its lines.
     pub counts: Counts,
+    /// Place in the order in which files and batches came, which the store gives.
+    pub serial: u64,
     /// When it was made.
     pub created_at: u64,
     /// When its time is over.

@@ -36,6 +36,8 @@ pub struct StoredFile {
     pub purpose: Purpose,
     /// Its length.
     pub bytes: u64,
+    /// Place in the order in which files and batches came.
+    pub serial: u64,
     /// Seconds since 1970.
     pub created_at: u64,
     /// When it is deleted, in seconds since 1970.
@@ -88,7 +90,8 @@ impl Upload {
         (created_at, expires_at): (u64, Option<u64>),
     ) -> Result<StoredFile, StoreError> {
         let (id, owner, name) = (id.to_string(), self.owner.clone(), name.to_string());
-        let file = StoredFile { id, owner, name, purpose, bytes: self.bytes, created_at, expires_at };
+        let (bytes, serial) = (self.bytes, self.store.next_serial());
+        let file = StoredFile { id, owner, name, purpose, bytes, serial, created_at, expires_at };
         self.data.sync_all().map_err(at(&self.directory))?;
         disk::write_json(&self.directory.join("file.json"), &file)?;
         self.store.adopt(&self.directory, &file)?;

@@ -11,6 +11,7 @@
 //!
 //! Entries come and go by the renaming of their directory, and what is known of a batch is replaced by renaming its file, so a kill leaves the old or the new.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
 use std::io::{BufWriter, Write};
@@ -70,6 +71,8 @@ struct Shelf {
     /// Bytes of files, uploads and batches, by owner.
     used: HashMap<String, u64>,
     all: u64,
+    /// That of the newest file or batch.
+    serial: u64,
 }
 
 impl Shelf {
@@ -162,6 +165,7 @@ impl Store {
             match found {
                 Ok(file) => {
                     shelf.add(&file.owner, file.bytes);
+                    shelf.serial = shelf.serial.max(file.serial);
                     shelf.files.insert(id, file);
                 }
                 Err(error) => tracing::warn!(target: "farthing", %error, "a file of batches is left alone"),
@@ -183,6 +187,7 @@ impl Store {
                     let size = |name: &str| std::fs::metadata(directory.join(name)).map_or(0, |found| found.len());
                     let bytes = ["input", "journal", "results"].map(size).iter().sum();
                     shelf.weigh(&id, &batch.owner, bytes);
+                    shelf.serial = shelf.serial.max(batch.serial);
                     shelf.batches.insert(id, batch);
                 }
                 Err(error) => tracing::warn!(target: "farthing", %error, "a batch is left alone"),
@@ -197,6 +202,12 @@ impl Store {
         let entries = std::fs::read_dir(&path).map_err(at(&path))?.take(2 * self.limits.entries);
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         Ok(names.filter(|name| is_id(name)).collect())
+    }
+
+    pub(crate) fn next_serial(&self) -> u64 {
+        let mut shelf = self.shelf.lock();
+        shelf.serial = shelf.serial.saturating_add(1);
+        shelf.serial
     }
 
     /// Counts bytes of an owner, if there is room for them.
@@ -271,7 +282,7 @@ impl Store {
     pub fn files(&self, owner: &str) -> Vec<StoredFile> {
         let shelf = self.shelf.lock();
         let mut files: Vec<StoredFile> = shelf.files.values().filter(|file| file.owner == owner).cloned().collect();
-        files.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        files.sort_by_key(|file| Reverse(file.serial));
         files
     }
 
@@ -324,7 +335,7 @@ impl Store {
     ///
     /// # Errors
     /// No such file, one with another purpose, too many batches, no room; the disk.
-    pub fn create(&self, batch: Batch, input: Input<'_>) -> Result<Batch, StoreError> {
+    pub fn create(&self, mut batch: Batch, input: Input<'_>) -> Result<Batch, StoreError> {
         let _writing = self.writing.lock();
         [&batch.id, &batch.output_file, &batch.error_file].into_iter().try_for_each(|id| checked(id).map(drop))?;
         self.check_batches(&batch.owner)?;
@@ -353,6 +364,7 @@ impl Store {
                 lines.len() as u64
             }
         };
+        batch.serial = self.next_serial();
         disk::write_json(&directory.join("batch.json"), &batch)?;
         disk::rename(&directory, &self.batch_directory(&batch.id))?;
         let mut shelf = self.shelf.lock();
@@ -381,7 +393,7 @@ impl Store {
         let shelf = self.shelf.lock();
         let of = |batch: &&Batch| batch.owner == owner && batch.form == form;
         let mut batches: Vec<Batch> = shelf.batches.values().filter(of).cloned().collect();
-        batches.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
+        batches.sort_by_key(|batch| Reverse(batch.serial));
         batches
     }
 
@@ -389,7 +401,7 @@ impl Store {
     pub fn unfinished(&self) -> Vec<String> {
         let shelf = self.shelf.lock();
         let mut all: Vec<&Batch> = shelf.batches.values().filter(|batch| !batch.status.ended()).collect();
-        all.sort_by_key(|batch| (batch.created_at, &batch.id));
+        all.sort_by_key(|batch| batch.serial);
         all.into_iter().map(|batch| batch.id.clone()).collect()
     }
 
@@ -527,6 +539,7 @@ impl Store {
             name: format!("{}_{what}.jsonl", batch.id),
             purpose: Purpose::BatchOutput,
             bytes,
+            serial: self.next_serial(),
             created_at: now,
             expires_at: Some(now.saturating_add(batch.output_seconds)),
         };

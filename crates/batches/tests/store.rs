@@ -42,6 +42,7 @@ fn batch(owner: &str, n: usize, form: Form, input_file: &str) -> Batch {
         status: Status::InProgress,
         errors: Vec::new(),
         counts: Counts::default(),
+        serial: 0,
         created_at: NOW,
         expires_at: NOW + 86_400,
         in_progress_at: Some(NOW),
@@ -88,6 +89,14 @@ fn files_are_their_owners_and_stay() {
         assert!(matches!(store.content("anna", bad), Err(StoreError::Unknown { .. })), "{bad:.20}");
         assert!(store.upload("anna", bad).is_err() && store.lines(bad).is_err() && store.journal(bad).is_err());
     }
+    // In the order in which they came, also after a start.
+    (10..14).rev().for_each(|n| drop(upload(&store, "carl", n, b"").unwrap()));
+    drop(store);
+    let store = open(&root);
+    upload(&store, "carl", 5, b"").unwrap();
+    let order: Vec<String> = store.files("carl").into_iter().map(|file| file.id).collect();
+    assert_eq!(order, [5, 10, 11, 12, 13].map(|n| id("file-", n)));
+    order.iter().for_each(|id| store.delete_file("carl", id).unwrap());
     // Read while it is deleted.
     let content = store.content("anna", &file).unwrap();
     store.delete_file("anna", &file).unwrap();

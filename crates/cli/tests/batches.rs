@@ -348,9 +348,9 @@ impl Books {
         Server::start(&["--ledger", &ledger, "--prices", &prices, "--server-name", "one", "--batches", &batches])
     }
 
-    /// Rows of requests of a key.
-    fn requests(&self, key: &str) -> Vec<Value> {
-        let args = ["usage", "--requests", "--key", key, "--json", "--most", "100000"];
+    /// Rows of requests of an account.
+    fn requests(&self, account: &str) -> Vec<Value> {
+        let args = ["usage", "--requests", "--account", account, "--json", "--most", "100000"];
         let rows: Value = serde_json::from_str(&self.run(&args)).unwrap();
         rows["requests"].as_array().unwrap().clone()
     }

@@ -120,6 +120,7 @@ pub(super) fn fresh(head: &Parts, form: Form, new: NewBatch) -> Batch {
         status: Status::Validating,
         errors: Vec::new(),
         counts: Counts::default(),
+        serial: 0,
         created_at,
         expires_at: created_at.saturating_add(new.window.1),
         in_progress_at: None,
