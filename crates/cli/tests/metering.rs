@@ -8,93 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use started::Server;
-
-/// A sheet whose prices are easy to add up: 1 a million tokens that are found, 2 that are computed, 5 of the answer.
-const PRICES: &str = "currency = \"EUR\"\n[[models]]\nname = \"*\"\nhit = 1\nmiss = 2\noutput = 5\n";
-
-/// Books of a test, in a directory of their own.
-struct Books {
-    directory: tempfile::TempDir,
-}
-
-impl Books {
-    fn new() -> Books {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("prices.toml"), PRICES).unwrap();
-        Books { directory }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).to_str().unwrap().to_string()
-    }
-
-    /// What a command on the ledger prints.
-    fn run(&self, args: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_farthing"))
-            .args(args)
-            .env("FARTHING_LEDGER", self.path("ledger.db"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The secret of a new key.
-    fn key(&self, name: &str, args: &[&str]) -> String {
-        self.run(&[&["keys", "create", name, "--currency", "EUR", "--quiet"], args].concat()).trim().to_string()
-    }
-
-    fn server(&self) -> Server {
-        Server::start(&[
-            "--ledger",
-            &self.path("ledger.db"),
-            "--prices",
-            &self.path("prices.toml"),
-            "--server-name",
-            "one",
-        ])
-    }
-
-    /// Requests of a key that ended, newest first.
-    fn requests(&self, key: &str) -> Vec<Value> {
-        let rows: Value = serde_json::from_str(&self.run(&["usage", "--requests", "--key", key, "--json"])).unwrap();
-        rows["requests"].as_array().unwrap().clone()
-    }
-}
-
-/// A request with a key.
-fn ask(server: &Server, key: &str, method: &str, path: &str, body: &Value) -> String {
-    server.raw(&request(key, method, path, body))
-}
-
-fn request(key: &str, method: &str, path: &str, body: &Value) -> String {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n");
-    format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
-fn body(answer: &str) -> Value {
-    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|e| panic!("{e}: {answer}"))
-}
-
-/// A story that does not end by itself.
-fn story(stream: bool, max_tokens: Option<u64>) -> Value {
-    let mut story = json!({
-        "messages": [{"role": "user", "content": "Tell me a long story."}],
-        "stream": stream, "temperature": 1, "seed": 1, "logit_bias": {"1": -100},
-    });
-    if let Some(most) = max_tokens {
-        story["max_tokens"] = most.into();
-    }
-    story
-}
-
-/// Micro-units of what tokens cost by `PRICES`.
-fn cost(usage: &Value) -> u64 {
-    let of = |name: &str| usage[name].as_u64().unwrap_or_else(|| panic!("{name}: {usage}"));
-    of("hit") + 2 * of("miss") + 5 * of("output")
-}
+use started::books::{Books, PRICES, ask, body, cost, request, story};
 
 #[test]
 fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
@@ -119,7 +33,7 @@ fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
             && answer.contains("x-ratelimit-remaining-requests: 4\r\n"),
         "{answer}"
     );
-    let row = &ended(&books, "anna", 1);
+    let row = &books.ended("anna", 1);
     assert_eq!((&row["output"], &row["status"]), (&usage["completion_tokens"], &json!("done")));
     assert_eq!(row["hit"].as_u64().unwrap() + row["miss"].as_u64().unwrap(), usage["prompt_tokens"].as_u64().unwrap());
     assert_eq!(row["cost"].as_u64().unwrap(), cost(row));
@@ -136,7 +50,7 @@ fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
     );
     assert!(body(&refused)["error"]["message"].as_str().unwrap().contains("top it up"), "{refused}");
     let capped = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, None));
-    let row = ended(&books, "anna", 2);
+    let row = books.ended("anna", 2);
     assert_eq!(body(&capped)["choices"][0]["finish_reason"], "length");
     assert!(cost(&row) <= left && cost(&row) + 5 > left - row["hit"].as_u64().unwrap(), "{left}: {row}");
     // Nothing is left, then it is too fast.
@@ -159,7 +73,7 @@ fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
     // Revoked while the server runs.
     books.run(&["keys", "revoke", "anna"]);
     assert!(ask(&server, &anna, "GET", "/v1/models", &Value::Null).starts_with("HTTP/1.1 401"));
-    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+    books.check();
 }
 
 /// Begins a stream and reads `chunks` of it; the tokens in them, each with a piece of text.
@@ -177,18 +91,6 @@ fn pieces(stream: &mut BufReader<std::net::TcpStream>, most: usize) -> usize {
     stream.by_ref().lines().map_while(Result::ok).filter(filled).take(most).count()
 }
 
-/// The one request that ended, once it is in the books.
-fn ended(books: &Books, key: &str, count: usize) -> Value {
-    for _ in 0..300 {
-        let rows = books.requests(key);
-        if rows.len() == count {
-            return rows[0].clone();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("not {count} requests of {key}: {:?}", books.requests(key));
-}
-
 #[test]
 fn a_stream_that_is_cut_is_charged_for_what_was_written() {
     let books = Books::new();
@@ -196,7 +98,7 @@ fn a_stream_that_is_cut_is_charged_for_what_was_written() {
     let mut server = books.server();
     // The client leaves.
     drop(begin(&server, &anna, 40));
-    let row = ended(&books, "anna", 1);
+    let row = books.ended("anna", 1);
     assert_eq!(row["status"], "client_disconnected");
     assert!((40..1500).contains(&row["output"].as_u64().unwrap()), "{row}");
     let log = server.logged("/v1/chat/completions");
@@ -208,14 +110,14 @@ fn a_stream_that_is_cut_is_charged_for_what_was_written() {
     server.child.wait().unwrap();
     assert_eq!(books.requests("anna").len(), 1);
     let server = books.server();
-    let row = ended(&books, "anna", 2);
+    let row = books.ended("anna", 2);
     let charged = row["output"].as_u64().unwrap();
     assert_eq!(row["status"], "interrupted");
     // A token may be no piece of text of its own, so fewer pieces than tokens were received.
     assert!(charged + 80 >= received && charged <= received + 8, "received {received}: {row}");
     assert_eq!(row["cost"].as_u64().unwrap(), cost(&row));
     drop(server);
-    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+    books.check();
 }
 
 #[test]

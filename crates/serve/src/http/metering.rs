@@ -80,7 +80,9 @@ pub(crate) struct MeteredRequest {
     metered: Metered,
     /// What its tokens cost; `None` where there is no price sheet.
     price: Option<Price>,
+    /// When the last note went out, and the one before: what is not in the books is younger than that.
     noted_at: Instant,
+    noted_before: Instant,
     /// When the books last answered, and whether they are being asked.
     confirmed_at: Instant,
     confirming: bool,
@@ -102,7 +104,7 @@ impl MeteredRequest {
     pub(crate) fn delivered(&mut self, usage: &Usage) {
         let every = if self.noted_at.elapsed() >= NOTE_INTERVAL { 1 } else { NOTE_TOKENS };
         if self.metered.progress(tokens(usage), every) {
-            self.noted_at = Instant::now();
+            self.noted_before = std::mem::replace(&mut self.noted_at, Instant::now());
         }
     }
 
@@ -125,7 +127,7 @@ impl MeteredRequest {
                 Poll::Ready(Err(ApiError::new(StatusCode::FORBIDDEN, "account_gone", message)))
             }
             Poll::Pending if self.confirming => Poll::Pending,
-            Poll::Pending if self.metered.unnoted() < NOTE_TOKENS || self.noted_at.elapsed() < NOTE_INTERVAL => {
+            Poll::Pending if self.metered.unnoted() < NOTE_TOKENS || self.noted_before.elapsed() < NOTE_INTERVAL => {
                 Poll::Ready(Ok(()))
             }
             Poll::Pending => Poll::Pending,
@@ -203,7 +205,14 @@ pub(crate) async fn reserve(state: &AppState, head: &Parts, model: &str, size: S
     let headers = allowance(&metered.reservation().allowance);
     let output = metered.reservation().output as usize;
     let now = Instant::now();
-    log.meter(MeteredRequest { metered, price, noted_at: now, confirmed_at: now, confirming: false });
+    log.meter(MeteredRequest {
+        metered,
+        price,
+        noted_at: now,
+        noted_before: now,
+        confirmed_at: now,
+        confirming: false,
+    });
     Ok(Reserved { output: (output < size.output).then_some(output), headers })
 }
 
