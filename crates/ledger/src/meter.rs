@@ -212,6 +212,11 @@ impl Metered {
         self.noting = Some((outcome, self.delivered));
     }
 
+    /// What is in the books.
+    pub fn noted(&self) -> Tokens {
+        self.noted
+    }
+
     /// Delivered tokens that are not in the books.
     pub fn unnoted(&self) -> u64 {
         self.delivered.all() - self.noted.all()

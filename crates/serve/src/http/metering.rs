@@ -103,16 +103,26 @@ impl MeteredRequest {
     /// Writes down what was delivered, every 16 tokens or 100 ms.
     pub(crate) fn delivered(&mut self, usage: &Usage) {
         let every = if self.noted_at.elapsed() >= NOTE_INTERVAL { 1 } else { NOTE_TOKENS };
-        if self.metered.progress(tokens(usage), every) {
+        self.note(tokens(usage), every);
+    }
+
+    fn note(&mut self, delivered: Tokens, every: u64) {
+        if self.metered.progress(delivered, every) {
             self.noted_before = std::mem::replace(&mut self.noted_at, Instant::now());
         }
     }
 
-    /// Whether more may be delivered: not while 16 tokens or more of longer than 100 ms ago are not in the books, nor while they do not answer.
+    /// Whether more may be delivered than was `taken`: not while 16 tokens or more, the first of them longer than 100 ms ago, are not in the books, nor
+    /// while they do not answer.
     ///
     /// # Errors
     /// The request is not in flight any more.
-    pub(crate) fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+    pub(crate) fn poll_ready(&mut self, taken: &Usage, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        let unnoted = tokens(taken).all().saturating_sub(self.metered.noted().all());
+        let late = unnoted >= NOTE_TOKENS && self.noted_before.elapsed() >= NOTE_INTERVAL;
+        if late {
+            self.note(Tokens::default(), 1);
+        }
         if self.confirmed_at.elapsed() > CONFIRMED && !self.confirming {
             self.confirming = true;
             self.metered.confirm();
@@ -126,11 +136,8 @@ impl MeteredRequest {
                 let message = "the account of this request was deleted, or its server was taken for dead";
                 Poll::Ready(Err(ApiError::new(StatusCode::FORBIDDEN, "account_gone", message)))
             }
-            Poll::Pending if self.confirming => Poll::Pending,
-            Poll::Pending if self.metered.unnoted() < NOTE_TOKENS || self.noted_before.elapsed() < NOTE_INTERVAL => {
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if late || self.confirming => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
