@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use started::Server;
-
-/// A million tokens cost 1 where they are found, 2 where they are computed and 5 in the answer; in a batch half of it.
-const PRICES: &str = "currency = \"EUR\"\nbatch = 0.5\n[[models]]\nname = \"*\"\nhit = 1\nmiss = 2\noutput = 5\n";
+use started::books::{Books, PRICES, cost};
 
 /// A client of a server, with a key or without.
 struct Client<'a> {
@@ -323,45 +321,28 @@ fn anthropics_batches_come_in_one_body_and_end_with_their_results() {
     assert_eq!(client.get("/v1/batches")["data"], json!([]), "each API has its own");
 }
 
-/// Books of a test.
-struct Books(tempfile::TempDir);
-
-impl Books {
-    fn path(&self, name: &str) -> String {
-        self.0.path().join(name).to_str().unwrap().to_string()
-    }
-
-    fn run(&self, args: &[&str]) -> String {
-        let program = env!("CARGO_BIN_EXE_farthing");
-        let output = Command::new(program).args(args).env("FARTHING_LEDGER", self.path("ledger.db")).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn key(&self, name: &str, args: &[&str]) -> String {
-        self.run(&[&["keys", "create", name, "--currency", "EUR", "--quiet"], args].concat()).trim().to_string()
-    }
-
-    fn server(&self) -> Server {
-        std::fs::write(self.0.path().join("prices.toml"), PRICES).unwrap();
-        let (ledger, prices, batches) = (self.path("ledger.db"), self.path("prices.toml"), self.path("batches"));
-        Server::start(&["--ledger", &ledger, "--prices", &prices, "--server-name", "one", "--batches", &batches])
-    }
-
-    /// Rows of requests of an account.
-    fn requests(&self, account: &str) -> Vec<Value> {
-        let args = ["usage", "--requests", "--account", account, "--json", "--most", "100000"];
-        let rows: Value = serde_json::from_str(&self.run(&args)).unwrap();
-        rows["requests"].as_array().unwrap().clone()
-    }
+/// A server with a ledger, at half the price for batches.
+fn metered(books: &Books) -> Server {
+    std::fs::write(books.path("prices.toml"), PRICES.replacen('\n', "\nbatch = 0.5\n", 1)).unwrap();
+    books.server_with(&["--batches", &books.path("batches")])
 }
 
 #[test]
 fn a_batch_that_is_killed_goes_on_and_each_line_is_charged_once() {
-    let books = Books(tempfile::tempdir().unwrap());
+    kill(&Books::new());
+}
+
+#[test]
+fn the_same_over_postgresql() {
+    if let Some(books) = Books::postgres() {
+        kill(&books);
+    }
+}
+
+fn kill(books: &Books) {
     let (anna, ben) = (books.key("anna", &["--top-up", "10"]), books.key("ben", &[]));
     const LINES: usize = 500;
-    let mut server = books.server();
+    let mut server = metered(books);
     let id = Client { server: &server, key: &anna }.batch(&lines(LINES, 20), "24h");
     let path = format!("/v1/batches/{id}");
     // Killed again and again in the middle.
@@ -370,7 +351,7 @@ fn a_batch_that_is_killed_goes_on_and_each_line_is_charged_once() {
         Client { server: &server, key: &anna }.until(&path, enough);
         server.child.kill().unwrap();
         server.child.wait().unwrap();
-        server = books.server();
+        server = metered(books);
     }
     let client = Client { server: &server, key: &anna };
     let batch = client.ended(&id);
@@ -388,12 +369,11 @@ fn a_batch_that_is_killed_goes_on_and_each_line_is_charged_once() {
     let done: Vec<&Value> = rows.iter().filter(|row| row["status"] == "done").collect();
     assert_eq!(done.len(), LINES);
     assert!(rows.iter().all(|row| row["status"] == "done" || of(row, "cost") == 0 && of(row, "output") == 0));
-    let cost = |row: &&Value| of(row, "hit") + 2 * of(row, "miss") + 5 * of(row, "output");
     for row in &done {
         assert!(of(row, "cost").abs_diff(cost(row).div_ceil(2)) <= 1, "half of the price: {row}");
         assert!(row["request"].as_str().unwrap().starts_with(&id), "{row}");
     }
-    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+    books.check();
     // It is nobody else's.
     let other = Client { server: &server, key: &ben };
     for path in [path.clone(), format!("/v1/files/{}/content", batch["output_file_id"].as_str().unwrap())] {
@@ -405,11 +385,11 @@ fn a_batch_that_is_killed_goes_on_and_each_line_is_charged_once() {
 
 #[test]
 fn a_batch_keeps_to_what_its_key_may() {
-    let books = Books(tempfile::tempdir().unwrap());
+    let books = Books::new();
     let poor = books.key("poor", &["--top-up", "0.0005"]);
     let slow = books.key("slow", &["--requests-per-minute", "60"]);
     let gone = books.key("gone", &[]);
-    let server = books.server();
+    let server = metered(&books);
     let of = |key| Client { server: &server, key };
     // What the balance does not hold is an error of its line, and the others go on.
     let id = of(&poor).batch(&(lines(3, 20) + &line("dear", 1000) + &line("last", 20)), "24h");
@@ -433,6 +413,12 @@ fn a_batch_keeps_to_what_its_key_may() {
     assert!(batch["status"] == "failed" && batch["errors"]["data"][0]["code"] == "invalid_api_key", "{batch}");
     let (answers, errors) = (of(&keep).lines(&batch["output_file_id"]), of(&keep).lines(&batch["error_file_id"]));
     assert_eq!((answers.len() + errors.len(), codes(&errors)), (2000, BTreeSet::from(["batch_failed".to_string()])));
-    assert_eq!(books.requests("gone").iter().filter(|row| row["status"] == "done").count(), answers.len());
-    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+    let rows: Value =
+        serde_json::from_str(&books.run(&["usage", "--requests", "--most", "100000", "--account", "gone", "--json"]))
+            .unwrap();
+    assert_eq!(
+        rows["requests"].as_array().unwrap().iter().filter(|row| row["status"] == "done").count(),
+        answers.len()
+    );
+    books.check();
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use started::Server;
+use started::books::{Books, ask, cost};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -371,4 +372,27 @@ fn show_says_what_it_is_for() {
         .unwrap();
     let said = String::from_utf8_lossy(&program.stderr).into_owned();
     assert!(!program.status.success() && said.contains("embeds or scores texts and generates none"), "{said}");
+}
+
+#[test]
+fn embeddings_are_metered_on_every_path() {
+    let (books, model) = (Books::new(), Model::mean());
+    let anna = books.key("anna", &["--top-up", "1"]);
+    let prices = books.path("prices.toml");
+    let server = Server::start(&[model.path(), "--ledger", &books.address, "--prices", &prices]);
+    let forms = [
+        ("/v1/embeddings", "input"),
+        ("/api/embed", "input"),
+        ("/api/embeddings", "prompt"),
+        ("/v1/embeddings", "input"),
+    ];
+    for (count, (path, field)) in (1..).zip(forms) {
+        let answer = ask(&server, &anna, "POST", path, &json!({field: "a b c"}));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        let row = books.ended("anna", count);
+        assert_eq!((&row["endpoint"], &row["output"], &row["status"]), (&json!(path), &json!(0), &json!("done")));
+        assert!(row["hit"].as_u64().unwrap() + row["miss"].as_u64().unwrap() > 0, "{row}");
+        assert_eq!(row["cost"], cost(&row));
+    }
+    books.check();
 }

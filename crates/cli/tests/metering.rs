@@ -3,98 +3,12 @@
 mod started;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use started::Server;
-
-/// A sheet whose prices are easy to add up: 1 a million tokens that are found, 2 that are computed, 5 of the answer.
-const PRICES: &str = "currency = \"EUR\"\n[[models]]\nname = \"*\"\nhit = 1\nmiss = 2\noutput = 5\n";
-
-/// Books of a test, in a directory of their own.
-struct Books {
-    directory: tempfile::TempDir,
-}
-
-impl Books {
-    fn new() -> Books {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("prices.toml"), PRICES).unwrap();
-        Books { directory }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.directory.path().join(name).to_str().unwrap().to_string()
-    }
-
-    /// What a command on the ledger prints.
-    fn run(&self, args: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_farthing"))
-            .args(args)
-            .env("FARTHING_LEDGER", self.path("ledger.db"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The secret of a new key.
-    fn key(&self, name: &str, args: &[&str]) -> String {
-        self.run(&[&["keys", "create", name, "--currency", "EUR", "--quiet"], args].concat()).trim().to_string()
-    }
-
-    fn server(&self) -> Server {
-        Server::start(&[
-            "--ledger",
-            &self.path("ledger.db"),
-            "--prices",
-            &self.path("prices.toml"),
-            "--server-name",
-            "one",
-        ])
-    }
-
-    /// Requests of a key that ended, newest first.
-    fn requests(&self, key: &str) -> Vec<Value> {
-        let rows: Value = serde_json::from_str(&self.run(&["usage", "--requests", "--key", key, "--json"])).unwrap();
-        rows["requests"].as_array().unwrap().clone()
-    }
-}
-
-/// A request with a key.
-fn ask(server: &Server, key: &str, method: &str, path: &str, body: &Value) -> String {
-    server.raw(&request(key, method, path, body))
-}
-
-fn request(key: &str, method: &str, path: &str, body: &Value) -> String {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {key}\r\n");
-    format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
-}
-
-fn body(answer: &str) -> Value {
-    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|e| panic!("{e}: {answer}"))
-}
-
-/// A story that does not end by itself.
-fn story(stream: bool, max_tokens: Option<u64>) -> Value {
-    let mut story = json!({
-        "messages": [{"role": "user", "content": "Tell me a long story."}],
-        "stream": stream, "temperature": 1, "seed": 1, "logit_bias": {"1": -100},
-    });
-    if let Some(most) = max_tokens {
-        story["max_tokens"] = most.into();
-    }
-    story
-}
-
-/// Micro-units of what tokens cost by `PRICES`.
-fn cost(usage: &Value) -> u64 {
-    let of = |name: &str| usage[name].as_u64().unwrap_or_else(|| panic!("{name}: {usage}"));
-    of("hit") + 2 * of("miss") + 5 * of("output")
-}
+use started::books::{Books, PRICES, ask, body, cost, request, story};
+use started::{MODEL, Server};
 
 #[test]
 fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
@@ -119,7 +33,7 @@ fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
             && answer.contains("x-ratelimit-remaining-requests: 4\r\n"),
         "{answer}"
     );
-    let row = &ended(&books, "anna", 1);
+    let row = &books.ended("anna", 1);
     assert_eq!((&row["output"], &row["status"]), (&usage["completion_tokens"], &json!("done")));
     assert_eq!(row["hit"].as_u64().unwrap() + row["miss"].as_u64().unwrap(), usage["prompt_tokens"].as_u64().unwrap());
     assert_eq!(row["cost"].as_u64().unwrap(), cost(row));
@@ -136,7 +50,7 @@ fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
     );
     assert!(body(&refused)["error"]["message"].as_str().unwrap().contains("top it up"), "{refused}");
     let capped = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, None));
-    let row = ended(&books, "anna", 2);
+    let row = books.ended("anna", 2);
     assert_eq!(body(&capped)["choices"][0]["finish_reason"], "length");
     assert!(cost(&row) <= left && cost(&row) + 5 > left - row["hit"].as_u64().unwrap(), "{left}: {row}");
     // Nothing is left, then it is too fast.
@@ -159,7 +73,7 @@ fn a_key_pays_for_what_it_gets_and_no_more_than_it_has() {
     // Revoked while the server runs.
     books.run(&["keys", "revoke", "anna"]);
     assert!(ask(&server, &anna, "GET", "/v1/models", &Value::Null).starts_with("HTTP/1.1 401"));
-    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+    books.check();
 }
 
 /// Begins a stream and reads `chunks` of it; the tokens in them, each with a piece of text.
@@ -177,18 +91,6 @@ fn pieces(stream: &mut BufReader<std::net::TcpStream>, most: usize) -> usize {
     stream.by_ref().lines().map_while(Result::ok).filter(filled).take(most).count()
 }
 
-/// The one request that ended, once it is in the books.
-fn ended(books: &Books, key: &str, count: usize) -> Value {
-    for _ in 0..300 {
-        let rows = books.requests(key);
-        if rows.len() == count {
-            return rows[0].clone();
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    panic!("not {count} requests of {key}: {:?}", books.requests(key));
-}
-
 #[test]
 fn a_stream_that_is_cut_is_charged_for_what_was_written() {
     let books = Books::new();
@@ -196,7 +98,7 @@ fn a_stream_that_is_cut_is_charged_for_what_was_written() {
     let mut server = books.server();
     // The client leaves.
     drop(begin(&server, &anna, 40));
-    let row = ended(&books, "anna", 1);
+    let row = books.ended("anna", 1);
     assert_eq!(row["status"], "client_disconnected");
     assert!((40..1500).contains(&row["output"].as_u64().unwrap()), "{row}");
     let log = server.logged("/v1/chat/completions");
@@ -208,14 +110,14 @@ fn a_stream_that_is_cut_is_charged_for_what_was_written() {
     server.child.wait().unwrap();
     assert_eq!(books.requests("anna").len(), 1);
     let server = books.server();
-    let row = ended(&books, "anna", 2);
+    let row = books.ended("anna", 2);
     let charged = row["output"].as_u64().unwrap();
     assert_eq!(row["status"], "interrupted");
     // A token may be no piece of text of its own, so fewer pieces than tokens were received.
     assert!(charged + 80 >= received && charged <= received + 8, "received {received}: {row}");
     assert_eq!(row["cost"].as_u64().unwrap(), cost(&row));
     drop(server);
-    assert_eq!(books.run(&["ledger", "check", "--quiet"]).trim(), "");
+    books.check();
 }
 
 #[test]
@@ -249,4 +151,137 @@ fn a_ledger_that_cannot_be_meant_is_told_before_the_server_starts() {
         assert!(code == Some(status) && text.contains(said) && !text.contains("secret"), "{args:?}: {text}");
     }
     assert!(Path::new(&file).exists());
+}
+
+/// Every route of the description, with a method and a path that names something.
+fn routes(server: &Server, key: &str) -> Vec<(String, String)> {
+    let described = body(&ask(server, key, "GET", "/openapi.json", &Value::Null));
+    let mut routes = Vec::new();
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let path = path.replace("{id}", "x");
+        routes.extend(methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())));
+    }
+    assert!(routes.len() > 40, "{routes:?}");
+    routes
+}
+
+#[test]
+fn what_is_open_is_a_short_list() {
+    let books = Books::new();
+    let anna = books.key("anna", &[]);
+    let server = books.server();
+    // Keys of other forms, and statements, are wrong keys: one answer to all of them.
+    let wrong =
+        ["", "x", "sk-ft-", "' OR '1'='1", "x'; DROP TABLE key; --", &"k".repeat(3000), &anna[..anna.len() - 1]];
+    for (method, path) in routes(&server, &anna) {
+        let open = ["/", "/health", "/ready"].contains(&path.as_str());
+        let refused = ask(&server, wrong[1], &method, &path, &json!({})).starts_with("HTTP/1.1 401");
+        assert_ne!(open, refused, "{method} {path}");
+    }
+    let said: std::collections::BTreeSet<String> =
+        wrong.iter().map(|key| body(&ask(&server, key, "GET", "/v1/models", &Value::Null)).to_string()).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(ask(&server, &anna, "GET", "/v1/models", &Value::Null).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn every_route_that_computes_is_metered() {
+    let books = Books::new();
+    let anna = books.key("anna", &[]);
+    let server = books.server();
+    let conversation = json!([{"role": "user", "content": "Hi"}]);
+    let mut metered = 0;
+    for (method, path) in routes(&server, &anna) {
+        let body = match path.as_str() {
+            _ if method != "POST" => continue,
+            "/tokenize" => json!({"prompt": "Hi"}),
+            "/detokenize" => json!({"tokens": [5]}),
+            "/infill" => json!({"input_prefix": "a", "input_suffix": "b", "n_predict": 1}),
+            "/completion" => json!({"prompt": "Hi", "n_predict": 1}),
+            "/api/generate" => json!({"prompt": "Hi", "stream": false, "options": {"num_predict": 1}}),
+            "/api/chat" => json!({"messages": conversation, "stream": false, "options": {"num_predict": 1}}),
+            path if path.ends_with("count_tokens") => json!({"messages": conversation}),
+            path if path.ends_with("rerank") => json!({"query": "a", "documents": ["b"]}),
+            path if path.ends_with("/api/embeddings") => json!({"prompt": "Hi"}),
+            path if path.contains("embed") => json!({"input": "Hi"}),
+            path if path.ends_with("/responses") => json!({"input": "Hi", "max_output_tokens": 1}),
+            path if path.ends_with("/chat/completions") || path.ends_with("/messages") || path == "/apply-template" => {
+                json!({"messages": conversation, "max_tokens": 1})
+            }
+            path if path.ends_with("/completions") => json!({"prompt": "Hi", "max_tokens": 1}),
+            _ => continue,
+        };
+        let answer = ask(&server, &anna, "POST", &path, &body);
+        // This model has no token for a gap, no embeddings and no scores: their requests are metered in embeddings.rs.
+        if answer.starts_with("HTTP/1.1 200") {
+            metered += 1;
+            assert_eq!(books.ended("anna", metered)["endpoint"], path.as_str(), "{answer}");
+        } else {
+            assert!(path == "/infill" || path.contains("embed") || path.ends_with("/rerank"), "{path}: {answer}");
+        }
+    }
+    assert!(metered >= 18, "{metered}");
+}
+
+/// A server whose ledger lies on a disk of two megabytes, and that disk as it is seen from here; `None` where none can be mounted, which
+/// FARTHING_MOUNT=required forbids.
+fn on_a_small_disk(books: &Books) -> Option<(Server, PathBuf)> {
+    let (disk, ledger) = (books.path("disk"), books.path("disk/ledger.db"));
+    std::fs::create_dir(&disk).unwrap();
+    let mount = format!("mount -t tmpfs -o size=2m,mode=700 tmpfs {disk}");
+    let unshare = ["unshare", "--map-root-user", "--mount", "sh", "-c"];
+    let mounted = Command::new(unshare[0]).args(&unshare[1..]).arg(&mount).output();
+    if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var("FARTHING_MOUNT").as_deref() != Ok("required"), "no small disk: {mounted:?}");
+        eprintln!("SKIPPED a small disk: none can be mounted here");
+        return None;
+    }
+    let script = format!("{mount} && cp {} {ledger} && exec \"$0\" \"$@\"", books.address);
+    let arguments = [MODEL, "--ledger", &ledger, "--prices", &books.path("prices.toml")];
+    let server = Server::start_under(&[&unshare[..], &[&script]].concat(), &arguments, &[]);
+    let seen = format!("/proc/{}/root{disk}", server.child.id());
+    Some((server, PathBuf::from(seen)))
+}
+
+#[test]
+fn nothing_is_served_while_the_books_cannot_be_written() {
+    let books = Books::new();
+    let anna = books.key("anna", &["--top-up", "1"]);
+    let Some((server, disk)) = on_a_small_disk(&books) else { return };
+    let mut stream = begin(&server, &anna, 20);
+    // The rest of the disk is filled: what is asked for from then on is refused, and the stream waits.
+    let filler = disk.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let refused = (0..200).map(|_| ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, Some(1))));
+    let mut refused = refused.skip_while(|answer| answer.starts_with("HTTP/1.1 200"));
+    let refused = refused.next().expect("nothing was refused");
+    assert!(
+        refused.starts_with("HTTP/1.1 503") && body(&refused)["error"]["code"] == "ledger_unavailable",
+        "{refused}"
+    );
+    assert!(ask(&server, "", "GET", "/ready", &Value::Null).starts_with("HTTP/1.1 503"));
+    assert!(ask(&server, "", "GET", "/health", &Value::Null).starts_with("HTTP/1.1 200"));
+    // There is room again: all goes on, and nothing is lost.
+    drop(file);
+    std::fs::remove_file(&filler).unwrap();
+    let ready = || ask(&server, "", "GET", "/ready", &Value::Null).starts_with("HTTP/1.1 200");
+    assert!((0..600).any(|_| ready() || {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        false
+    }));
+    let received = 20 + pieces(&mut stream, usize::MAX) as u64;
+    assert!(received > 1000, "the stream ended after {received} tokens");
+    let served = ask(&server, &anna, "POST", "/v1/chat/completions", &story(false, Some(1)));
+    assert!(served.starts_with("HTTP/1.1 200"), "{served}");
+    // SQLite would look for the file's true name, so a copy is read.
+    let whole = || {
+        for name in ["ledger.db", "ledger.db-wal"] {
+            std::fs::copy(disk.join(name), books.path(name)).unwrap();
+        }
+        let is = |row: &Value| row["output"] == 1500 && row["status"] == "done" && row["cost"] == cost(row);
+        books.requests("anna").iter().any(is)
+    };
+    assert!((0..100).any(|_| whole()), "{:?}", books.requests("anna"));
+    books.check();
 }

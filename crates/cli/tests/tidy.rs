@@ -291,3 +291,22 @@ fn arrows_between_crates_are_those_of_the_table() {
     }
     assert_eq!(found, allowed);
 }
+
+/// The tests that docs/SECURITY.md names, and the paths of its links.
+#[test]
+fn tests_of_the_threat_model_exist() {
+    let text = std::fs::read_to_string(root().join("docs/SECURITY.md")).unwrap();
+    let mut all = Vec::new();
+    sources(&root().join("crates"), &mut all);
+    let code: String = all.iter().map(|path| std::fs::read_to_string(root().join(path)).unwrap()).collect();
+    let rows = text.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let rows: Vec<_> = rows.filter(|cells| cells.len() == 6 && !["class", "---"].contains(&cells[1])).collect();
+    assert!(rows.len() > 20, "{}", rows.len());
+    for cells in rows {
+        let tests: Vec<&str> = cells[4].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{cells:?}");
+        for test in tests {
+            assert!(code.contains(&format!("fn {test}()")), "{test}: {cells:?}");
+        }
+    }
+}

@@ -62,6 +62,8 @@ impl Database {
         let pool = AnyPoolOptions::new()
             .max_connections(8)
             .acquire_timeout(PATIENCE)
+            // A full disk makes SQLite roll back by itself; the driver then takes the connection to be in a transaction for ever.
+            .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
             .after_connect(move |connection, _| Box::pin(set_up(connection, local)));
         let pool = pool.connect_with(options).await.map_err(wrong)?;
         let database = Database { pool, kind };

@@ -227,6 +227,11 @@ impl Metered {
         self.noting = Some((outcome, self.delivered));
     }
 
+    /// What is in the books.
+    pub fn noted(&self) -> Tokens {
+        self.noted
+    }
+
     /// Delivered tokens that are not in the books.
     pub fn unnoted(&self) -> u64 {
         self.delivered.all() - self.noted.all()
@@ -343,7 +348,7 @@ impl Books {
         match self.transaction(all.iter().map(|(order, _)| order)).await {
             Ok((outcomes, alive)) => {
                 if alive {
-                    self.trouble.send_replace(None);
+                    self.well();
                 }
                 all.into_iter().zip(outcomes).for_each(|((order, _), outcome)| self.answer(order, outcome));
             }
@@ -357,7 +362,7 @@ impl Books {
 
     /// Writes orders one by one, as one of them is at fault and the database is not.
     async fn write_each(&mut self, orders: Vec<(Order, u32)>) {
-        self.trouble.send_replace(None);
+        self.well();
         for (order, tries) in orders {
             match self.transaction(std::iter::once(&order)).await {
                 Ok((mut outcomes, _)) => self.answer(order, outcomes.remove(0)),
@@ -380,6 +385,13 @@ impl Books {
             kept => kept,
         };
         self.waiting.push((kept, tries));
+    }
+
+    /// The books can be written.
+    fn well(&self) {
+        if self.trouble.send_replace(None).is_some() {
+            tracing::info!(target: "farthing", "the ledger can be written again");
+        }
     }
 
     /// Keeps notes and endings for later, and refuses reservations.

@@ -3,12 +3,14 @@
 
   load.py storm BINARY [--minutes 10] [--streams 64]     right answers under rude clients and kill -9
   load.py rate URL [URL ...] [--streams 16]              total tokens/s and time per token, servers by turns
+  load.py ledger BINARY [--ledger ADDRESS]               what a ledger adds to a request, two servers by turns
 
 storm starts BINARY on its bundled model, asks for some texts one by one, and then for the same ones from many clients at once, among
 cancellations, malformed bodies, slow clients and restarts by kill -9: every text must be the one that came alone, or a beginning of it
-where the client left or the server was killed. rate takes any server with /v1/completions.
+where the client left or the server was killed. rate takes any server with /v1/completions. ledger starts BINARY on its bundled model twice, with a key in a file and with
+a ledger (a new file of SQLite, or ADDRESS), and asks both the same thing by turns.
 """
-import argparse, asyncio, collections, json, os, random, shutil, signal, socket, statistics, sys, tempfile, time
+import argparse, asyncio, collections, http.client, json, os, random, shutil, signal, socket, statistics, subprocess, sys, tempfile, threading, time
 
 WORDS = "the old woman had a red coat and one day her dog ran into the forest where it met bear who was very kind to small birds".split()
 
@@ -117,16 +119,7 @@ class Server:
         self.process = await asyncio.create_subprocess_exec(
             self.binary, "serve", "--port", str(self.port), "--parallel", "24", "--queue", "200", "--patience", "5", "--quiet",
             "--disk-cache", "64M", "--disk-cache-dir", os.path.join(self.cache, "units"), stdout=log, stderr=log)
-        for _ in range(600):
-            try:
-                reader, writer, status, _ = await send("127.0.0.1", self.port, "GET", "/ready", b"")
-                writer.close()
-                if status == 200:
-                    return
-            except (OSError, Gone):
-                pass
-            await asyncio.sleep(0.05)
-        sys.exit("the server does not become ready")
+        await ready(self.port)
 
     async def kill(self):
         self.process.send_signal(signal.SIGKILL)
@@ -337,6 +330,78 @@ async def rate(args):
         print(f"{url}: median {statistics.median(r[0] for r in rounds):.2f} tokens/s; between tokens {percentiles(gaps)}")
 
 
+def ask(connection, key):
+    """Seconds of one request for one token, its prompt in the cache."""
+    body = json.dumps({"prompt": "Once upon a time", "max_tokens": 1, "temperature": 0})
+    started = time.perf_counter()
+    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
+    answer = connection.getresponse()
+    text = answer.read()
+    seconds = time.perf_counter() - started
+    if answer.status != 200:
+        sys.exit(f"{answer.status}: {text.decode()}")
+    return seconds
+
+
+async def ledger(args):
+    """The same request to a server with a ledger and to one without, by turns, from one client and from several."""
+    directory = tempfile.mkdtemp(prefix="farthing-ledger-")
+    address = args.ledger or os.path.join(directory, "ledger.db")
+    create = [args.binary, "keys", "create", f"load-{os.getpid()}", "--top-up", "1000", "--ledger", address, "--quiet"]
+    key = subprocess.run(create, check=True, capture_output=True, text=True).stdout.strip()
+    sheet = os.path.join(directory, "prices.toml")
+    for path, text in (("key", key + "\n"), ("prices.toml", 'currency = "USD"\n[[models]]\nname = "*"\nhit = 1\nmiss = 2\noutput = 5\n')):
+        with open(os.path.join(directory, path), "w") as file:
+            file.write(text)
+    kinds = {"without": ["--ledger", "off", "--api-key-file", os.path.join(directory, "key")], "with": ["--ledger", address, "--prices", sheet]}
+    servers, ports = [], {}
+    try:
+        for kind, options in kinds.items():
+            ports[kind] = free_port()
+            command = [args.binary, "serve", "--port", str(ports[kind]), "--disk-cache", "off", "--quiet", *options]
+            servers.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
+        for port in ports.values():
+            await ready(port)
+        for clients in args.clients:
+            seconds = {kind: [] for kind in kinds}
+
+            def client():
+                connections = {kind: http.client.HTTPConnection("127.0.0.1", port) for kind, port in ports.items()}
+                for number in range(args.requests // clients + 20):
+                    for kind, connection in connections.items():
+                        took = ask(connection, key)
+                        # The first ones warm up.
+                        if number >= 20:
+                            seconds[kind].append(took)
+
+            threads = [threading.Thread(target=client) for _ in range(clients)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            cuts = {kind: statistics.quantiles(times, n=100) for kind, times in seconds.items()}
+            added = ", ".join(f"p{p} {(cuts['with'][p - 1] - cuts['without'][p - 1]) * 1000:+.2f} ms" for p in (50, 90, 99))
+            each = "; ".join(f"{kind} p50 {cut[49] * 1000:.2f} ms, p99 {cut[98] * 1000:.2f}" for kind, cut in cuts.items())
+            print(f"{clients} at once, {len(seconds['with'])} requests each: the ledger adds {added} ({each})", flush=True)
+    finally:
+        for server in servers:
+            server.kill()
+        shutil.rmtree(directory)
+
+
+async def ready(port):
+    for _ in range(600):
+        try:
+            _, writer, status, _ = await send("127.0.0.1", port, "GET", "/ready", b"")
+            writer.close()
+            if status == 200:
+                return
+        except (OSError, Gone):
+            pass
+        await asyncio.sleep(0.05)
+    sys.exit("the server does not become ready")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
@@ -358,8 +423,13 @@ def main():
     r.add_argument("--model", default="model")
     r.add_argument("--salt", default="")
     r.add_argument("--extra", default="{}", help="further fields of every request, JSON")
+    l = which.add_parser("ledger")
+    l.add_argument("binary")
+    l.add_argument("--ledger", help="an empty database, postgres://..., instead of a new file")
+    l.add_argument("--requests", type=int, default=3000)
+    l.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="at once")
     args = parser.parse_args()
-    asyncio.run({"storm": storm, "rate": rate}[args.which](args))
+    asyncio.run({"storm": storm, "rate": rate, "ledger": ledger}[args.which](args))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 // Each file of tests uses a part of it.
 #![allow(dead_code)] // each test uses its part
 
+pub mod books;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};

@@ -109,8 +109,9 @@ impl RequestLog {
     /// # Errors
     /// The request is not in flight any more.
     pub(crate) fn poll_metered(&self, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        let taken = self.0.delivery.lock().taken;
         match self.0.metered.lock().as_mut() {
-            Some(metered) => metered.poll_ready(task),
+            Some(metered) => metered.poll_ready(&taken, task),
             None => Poll::Ready(Ok(())),
         }
     }

@@ -97,7 +97,9 @@ pub(crate) struct MeteredRequest {
     metered: Metered,
     /// What its tokens cost; `None` where there is no price sheet.
     price: Option<Price>,
+    /// When the last note went out, and the one before: what is not in the books is younger than that.
     noted_at: Instant,
+    noted_before: Instant,
     /// When the books last answered, and whether they are being asked.
     confirmed_at: Instant,
     confirming: bool,
@@ -123,16 +125,26 @@ impl MeteredRequest {
     /// Writes down what was delivered, every 16 tokens or 100 ms.
     pub(crate) fn delivered(&mut self, usage: &Usage) {
         let every = if self.noted_at.elapsed() >= NOTE_INTERVAL { 1 } else { NOTE_TOKENS };
-        if self.metered.progress(tokens(usage), every) {
-            self.noted_at = Instant::now();
+        self.note(tokens(usage), every);
+    }
+
+    fn note(&mut self, delivered: Tokens, every: u64) {
+        if self.metered.progress(delivered, every) {
+            self.noted_before = std::mem::replace(&mut self.noted_at, Instant::now());
         }
     }
 
-    /// Whether more may be delivered: not while 16 tokens or more of longer than 100 ms ago are not in the books, nor while they do not answer.
+    /// Whether more may be delivered than was `taken`: not while 16 tokens or more, the first of them longer than 100 ms ago, are not in the books, nor
+    /// while they do not answer.
     ///
     /// # Errors
     /// The request is not in flight any more.
-    pub(crate) fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+    pub(crate) fn poll_ready(&mut self, taken: &Usage, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        let unnoted = tokens(taken).all().saturating_sub(self.metered.noted().all());
+        let late = unnoted >= NOTE_TOKENS && self.noted_before.elapsed() >= NOTE_INTERVAL;
+        if late {
+            self.note(Tokens::default(), 1);
+        }
         if self.confirmed_at.elapsed() > CONFIRMED && !self.confirming {
             self.confirming = true;
             self.metered.confirm();
@@ -146,11 +158,8 @@ impl MeteredRequest {
                 let message = "the account of this request was deleted, or its server was taken for dead";
                 Poll::Ready(Err(ApiError::new(StatusCode::FORBIDDEN, "account_gone", message)))
             }
-            Poll::Pending if self.confirming => Poll::Pending,
-            Poll::Pending if self.metered.unnoted() < NOTE_TOKENS || self.noted_at.elapsed() < NOTE_INTERVAL => {
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if late || self.confirming => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
@@ -226,7 +235,14 @@ pub(crate) async fn reserve(state: &AppState, head: &Parts, model: &str, size: S
     let headers = allowance(&metered.reservation().allowance);
     let output = metered.reservation().output as usize;
     let now = Instant::now();
-    log.meter(MeteredRequest { metered, price, noted_at: now, confirmed_at: now, confirming: false });
+    log.meter(MeteredRequest {
+        metered,
+        price,
+        noted_at: now,
+        noted_before: now,
+        confirmed_at: now,
+        confirming: false,
+    });
     Ok(Reserved { output: (output < size.output).then_some(output), headers })
 }
 

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""The story of docs/SHARING.md, run as it stands. Usage: story.py FARTHING [POSTGRES]
+
+Its blocks of Python are written to the files that their first lines name, and its blocks for the shell run one after the other in one shell, with FARTHING as `farthing`, in
+a directory of its own and on a free port. POSTGRES is the address of an empty database for the ledger, instead of a file.
+"""
+import os, pathlib, re, shutil, socket, subprocess, sys, tempfile
+
+PAGE = pathlib.Path(__file__).resolve().parents[4] / "docs" / "SHARING.md"
+LIMIT_S = 600
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def main():
+    farthing, postgres = os.path.abspath(sys.argv[1]), sys.argv[2:]
+    directory = pathlib.Path(tempfile.mkdtemp(prefix="farthing-story-"))
+    (directory / "bin").mkdir()
+    (directory / "bin" / "farthing").symlink_to(farthing)
+    text = PAGE.read_text().replace("8080", free_port())
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    for _, block in (b for b in blocks if b[0] == "python"):
+        (directory / re.match(r"# (\w+\.py)\n", block)[1]).write_text(block)
+    shell = "set -euo pipefail\n" + "\n".join(block for kind, block in blocks if kind == "sh")
+    path = os.pathsep.join([str(directory / "bin"), os.path.dirname(sys.executable), os.environ["PATH"]])
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FARTHING_")}
+    environment |= {"PATH": path, "XDG_STATE_HOME": str(directory), "XDG_CACHE_HOME": str(directory)}
+    if postgres:
+        environment["FARTHING_LEDGER"] = postgres[0]
+    try:
+        run = subprocess.run(["bash", "-c", shell], cwd=directory, env=environment, timeout=LIMIT_S, capture_output=True, text=True, start_new_session=True)
+        code, said = run.returncode, run.stdout + run.stderr
+    except subprocess.TimeoutExpired as late:
+        code, said = f"no end within {LIMIT_S} s", b"".join(filter(None, [late.stdout, late.stderr])).decode()
+    finally:
+        subprocess.run(["pkill", "-KILL", "-f", str(directory)], check=False)
+    wanted = [": 402 after all", ": 429 after all", "went away in the middle", "anna: 500 answers, 0 of them cut"]
+    missing = [part for part in wanted if part not in said]
+    if code != 0 or missing:
+        log = directory / "server.log"
+        sys.exit(f"{said}\n{log.read_text()[-3000:] if log.exists() else ''}\nstory: exit {code}, missing {missing}; in {directory}")
+    shutil.rmtree(directory)
+    print("story: " + "; ".join(line for line in said.splitlines() if "charged" in line))
+
+
+if __name__ == "__main__":
+    main()
