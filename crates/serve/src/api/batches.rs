@@ -191,7 +191,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
     let (head, _) = request.into_parts();
     let outcome = || {
         let (listing, batches) =
-            (Listing::of(&head, 100)?, kept(&state)?.store.batches(&owner_of(&head), Form::OpenAi));
+            (Listing::of(&head, 20, 100)?, kept(&state)?.store.batches(&owner_of(&head), Form::OpenAi));
         let (batches, more) = listing.page(batches, |batch| &batch.id, ["after", "before"])?;
         Ok(listed(batches.iter().map(|batch| described(&state, batch)).collect(), more))
     };

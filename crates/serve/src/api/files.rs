@@ -31,8 +31,8 @@ const FORM_BYTES_MAX: u64 = 64 << 10;
 const TEXT_BYTES_MAX: usize = 1 << 10;
 /// Bytes of a file that are read at once.
 const PIECE: usize = 64 << 10;
-/// Entries of a list where nothing is said.
-const LISTED: usize = 20;
+/// Entries of a list of files at most.
+const LISTED_MAX: usize = 10_000;
 
 /// Files and batches of the server.
 ///
@@ -62,11 +62,12 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub fn of(head: &Parts, limit_max: usize) -> Result<Listing, ApiError> {
+    /// With so many entries where nothing is said, and at most.
+    pub fn of(head: &Parts, listed: usize, limit_max: usize) -> Result<Listing, ApiError> {
         let query = Query::<HashMap<String, String>>::try_from_uri(&head.uri).map(|Query(query)| query);
         let query = query.map_err(|_| ApiError::bad("invalid_query", "the query cannot be read"))?;
         let limit = match query.get("limit") {
-            None => LISTED.min(limit_max),
+            None => listed,
             Some(text) => text.parse().ok().filter(|limit| (1..=limit_max).contains(limit)).ok_or_else(|| {
                 let message =
                     format!("limit is {:?}; it must be a whole number from 1 to {limit_max}", plain(text, 40));
@@ -283,7 +284,8 @@ pub async fn upload(State(state): State<Arc<AppState>>, request: Request) -> Res
 pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || {
-        let (listing, mut files) = (Listing::of(&head, 10_000)?, kept(&state)?.store.files(&owner_of(&head)));
+        let (listing, mut files) =
+            (Listing::of(&head, LISTED_MAX, LISTED_MAX)?, kept(&state)?.store.files(&owner_of(&head)));
         if let Some(purpose) = listing.get("purpose") {
             files.retain(|file| word(file.purpose) == purpose);
         }
@@ -384,7 +386,7 @@ mod tests {
 
     fn listing(uri: &str) -> Result<Listing, ApiError> {
         let (head, _) = Request::builder().uri(uri).body(Body::empty()).unwrap().into_parts();
-        Listing::of(&head, 5)
+        Listing::of(&head, 5, 6)
     }
 
     #[test]
@@ -404,7 +406,7 @@ mod tests {
         ] {
             assert_eq!(page(uri), Ok((ids.to_string(), more)), "{uri}");
         }
-        for bad in ["/?limit=0", "/?limit=6", "/?limit=x", "/?after=z", "/?before="] {
+        for bad in ["/?limit=0", "/?limit=7", "/?limit=x", "/?after=z", "/?before="] {
             assert!(page(bad).is_err(), "{bad}");
         }
     }

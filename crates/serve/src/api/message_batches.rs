@@ -130,7 +130,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
     let (head, _) = request.into_parts();
     let outcome = || {
         let all = kept(&state)?.store.batches(&owner_of(&head), Form::Anthropic);
-        let (batches, more) = Listing::of(&head, 1000)?.page(all, |batch| &batch.id, ["after_id", "before_id"])?;
+        let (batches, more) = Listing::of(&head, 20, 1000)?.page(all, |batch| &batch.id, ["after_id", "before_id"])?;
         Ok(listed(batches.iter().map(described).collect(), more))
     };
     match outcome() {

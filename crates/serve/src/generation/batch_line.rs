@@ -13,6 +13,8 @@ pub const LINES_MAX: usize = 50_000;
 pub const CUSTOM_ID_BYTES_MAX: usize = 512;
 /// Errors of a batch that are listed.
 const ERRORS_MAX: usize = 100;
+/// Characters that are listed of an error.
+const SHOWN_MAX: usize = 400;
 
 /// An endpoint that answers lines of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +83,11 @@ impl LineError {
         LineError { code, message: message.into(), param: Some(param.to_string()) }
     }
 
+    /// As the batch lists it: short, as a line may have names of any length.
     fn listed(self, line: usize) -> BatchError {
-        BatchError { code: self.code.to_string(), message: self.message, param: self.param, line: Some(line + 1) }
+        let short = |text: String, most: usize| text.chars().take(most).collect::<String>();
+        let (message, param) = (short(self.message, SHOWN_MAX), self.param.map(|param| short(param, SHOWN_MAX)));
+        BatchError { code: self.code.to_string(), message, param, line: Some(line + 1) }
     }
 }
 
@@ -334,6 +339,10 @@ mod tests {
         assert_eq!(looked_at(&chat("a", json!({"model": "n"}))), expected("model_not_found", 1));
         assert_eq!(looked_at("\n \n"), [("empty_file".to_string(), None)]);
         assert_eq!(looked_at(&"{\n".repeat(1000)).len(), ERRORS_MAX);
+        let long = "x".repeat(1 << 20);
+        let twice = format!("{{\"{long}\": 1, \"{long}\": 1}}");
+        let all = validate(Lines::over(twice.as_bytes()), LineEndpoint::Chat, |_| Ok(())).unwrap();
+        assert!(all.errors[0].message.len() <= SHOWN_MAX && all.errors[0].param.as_ref().unwrap().len() <= SHOWN_MAX);
     }
 
     #[test]
