@@ -48,6 +48,8 @@ Routes:
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             the models
   POST /models/load, /models/unload   for administrators: `farthing load` and `farthing stop`
+  GET  /user/balance, /user/key, /user/usage; POST /invitations/redeem   with a ledger
+  GET, POST /admin/keys, /admin/accounts, /admin/invitations; GET /admin/usage   for administrators, with a ledger
   GET  /openapi.json          the description of the API
   GET  /health, /ready        liveness and readiness (no key needed)
   GET  /metrics               Prometheus metrics
@@ -355,7 +357,8 @@ async fn metering(
     };
     let prices =
         a.prices.as_deref().map(PriceSheet::read).transpose().map_err(|e| Failure::failed(format!("--prices {e}")))?;
-    let opened = Ledger::open(&address, prices.as_ref().map_or("USD", |sheet| &sheet.currency), Clock::default()).await;
+    let currency = prices.as_ref().map_or("USD", |sheet| &sheet.currency);
+    let opened = Ledger::open_existing(&address, currency, Clock::default()).await;
     let ledger = opened.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
     if let Some(sheet) = prices.as_ref().filter(|sheet| sheet.currency != ledger.currency()) {
         return Err(Failure::failed(format!(

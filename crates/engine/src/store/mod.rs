@@ -25,6 +25,9 @@
 //! **No fsync, nowhere.** Correctness comes from the checksum, not from the order in which blocks reach the disk: what the power took is found to be
 //! damaged or too short, is a miss and is removed. Waiting for the disk would make every block dearer to lose fewer in the rare case.
 //!
+//! **Owners.** A block may have an [`Owner`], whose digits are in the name of its file: so all blocks of one can be removed ([`remove_owned`]), of whatever
+//! model, without knowing what they were computed from. What is found does not follow from it: salts keep owners apart.
+//!
 //! The directory may hold blocks of several models and versions of this format. They never mistake each other's (the fingerprint is in the key), share
 //! the bound, and age together; so nothing is left behind when the model changes. Files with other names are not touched.
 
@@ -36,13 +39,13 @@ mod key;
 mod queue;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub use fetch::Fetch;
-pub use key::{Key, chain, root};
+pub use key::{Key, Owner, chain, root};
 
 use block::Header;
 use directory::Directory;
@@ -65,6 +68,18 @@ pub struct Settings {
     pub fingerprint: [u8; 32],
     /// The length of every block.
     pub block_bytes: usize,
+}
+
+/// Remove the blocks of owners that are gone from a directory, whichever models they are of and whether a store is open there or not; how many there were.
+/// Stores that are open notice within two seconds.
+///
+/// # Errors
+/// A directory that is not private, or a file that cannot be removed. Where there is no directory there are no blocks.
+pub fn remove_owned(dir: &Path, gone: impl Fn(&Owner) -> bool) -> std::io::Result<u64> {
+    match private(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        checked => checked.and_then(|()| Directory(dir.to_path_buf()).remove_owned(gone)),
+    }
 }
 
 /// Why a block did not come.

@@ -106,6 +106,7 @@ impl Running {
                 account: context.account,
                 priority: context.priority(0),
                 salt: context.salt,
+                owner: context.owner,
                 wait_max: context.wait_max,
                 time_max: context.time_max,
                 ..Request::default()

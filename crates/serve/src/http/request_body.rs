@@ -30,7 +30,7 @@ pub async fn read_json(state: &AppState, head: &Parts, body: Body) -> Result<Req
     read_json_within(state, head, body, state.limits.body_bytes).await
 }
 
-/// Reads a body of JSON of at most so many bytes.
+/// Reads a body of JSON of at most `most` bytes.
 pub async fn read_json_within(
     state: &AppState,
     head: &Parts,

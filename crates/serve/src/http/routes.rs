@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
-use crate::api::{batches, embeddings, files, llama_cpp, message_batches};
-use crate::api::{ollama_library, ollama_models, rerank, tokenize};
+use crate::api::redeem::redeem;
+use crate::api::{admin, batches, embeddings, files, llama_cpp, message_batches};
+use crate::api::{ollama_library, ollama_models, rerank, tokenize, user};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
-use crate::http::metering;
+use crate::http::admission::REDEEM;
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
@@ -38,7 +39,7 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let completion = || asked(Endpoint::Completion);
     let messages = || asked(Endpoint::Messages);
     let responses = || asked(Endpoint::Responses);
-    vec![
+    let mut all = vec![
         ("GET", "/", get(root)),
         ("GET", "/health", get(health)),
         ("GET", "/ready", get(ready)),
@@ -110,9 +111,11 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("DELETE", "/anthropic/v1/messages/batches/{batch}", delete(message_batches::delete)),
         ("POST", "/anthropic/v1/messages/batches/{batch}/cancel", post(message_batches::cancel)),
         ("GET", "/anthropic/v1/messages/batches/{batch}/results", get(message_batches::results)),
-        // DeepSeek's.
-        ("GET", "/user/balance", get(balance)),
-    ]
+        ("POST", REDEEM, post(redeem)),
+    ];
+    all.extend(user::routes());
+    all.extend(admin::routes());
+    all
 }
 
 /// The router of all routes.
@@ -241,14 +244,6 @@ async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response
     axum::Json(json!({"status": "ready"})).into_response()
 }
 
-async fn balance(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let (head, _) = request.into_parts();
-    match metering::balance(&state, &head).await {
-        Ok(balance) => axum::Json(balance).into_response(),
-        Err(error) => refused(error, &head),
-    }
-}
-
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], crate::OPENAPI).into_response()
 }
@@ -318,10 +313,17 @@ mod tests {
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
                     (_, "/health") => &["200", "421", "501", "503"],
+                    ("delete" | "get", path) if path.starts_with("/admin/") => {
+                        &["200", "400", "401", "403", "404", "405", "421", "500", "501", "503"]
+                    }
                     // Without a body.
                     (_, path) if path.ends_with("/cancel") => &["200", "401", "403", "404", "405", "409", "421", "501"],
                     ("delete", path) if path != "/api/delete" => {
                         &["200", "401", "403", "404", "405", "409", "421", "501"]
+                    }
+                    // For people without a key.
+                    (_, REDEEM) => {
+                        &["200", "400", "403", "404", "405", "408", "413", "415", "421", "429", "500", "501", "503"]
                     }
                     ("post", "/models/load" | "/models/unload") | ("delete", _) => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
