@@ -483,8 +483,13 @@ fn a_deleted_account_leaves_no_blocks_on_disk() {
     // By a command while no server runs: when the next one starts. Another ledger's server takes none of them.
     books.run(&["accounts", "delete", "bob", "--yes"]);
     let others = Books::new();
-    others.key("dora", &[]);
-    let other = others.server(&args);
+    let (their_admin, dora) = (others.key("operator", &["--admin"]), others.key("dora", &[]));
+    let (other, before) = (others.server(&args), blocks(dir));
+    assert_eq!(ask(&other, &dora, "POST /v1/chat/completions", &long_prompt("dora")).0, 200);
+    let hers = || blocks(dir).into_iter().filter(|path| !before.contains(path)).count();
+    until("dora's blocks are on disk", || hers() > 0);
+    done(&other, &their_admin, "DELETE /admin/accounts/dora", &NONE);
+    until("dora's blocks are gone", || hers() == 0);
     assert!(left(&owned[1]) > 0 && left(&owned[2]) > 0);
     drop(other);
     let server = books.server(&args);
