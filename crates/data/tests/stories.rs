@@ -37,6 +37,9 @@ fn form(text: &str) -> Option<String> {
         if matches!(three, [b'.' | b'!' | b'?', b' ', b'a'..=b'z']) && !context.contains("..") {
             return Some(format!("no capital: {context}"));
         }
+        if text[..i].ends_with('.') && !text[..i].ends_with("..") && matches!(three, [b'"', b' ', b'a'..=b'z']) {
+            return Some(format!("no capital after speech: {context}"));
+        }
         if matches!(three, [b' ', b' ' | b',' | b'.' | b'!' | b'?', _] | [b',', b',' | b'.', _]) {
             return Some(format!("a stray mark or space: {context}"));
         }
@@ -137,8 +140,8 @@ fn stories_are_varied() {
     let generator = generator("stories", "ordered = 0.0\nend_mark = \"\"");
     let texts: Vec<String> = (0..1_000).map(|seed| document(&*generator, seed, false).text).collect();
     let (distinct, ratio) = (distinct_3(&texts, 40_000), zstd_ratio(&texts, 1 << 20));
-    assert!(distinct > 0.76, "distinct-3 {distinct:.3}");
-    assert!(ratio < 4.8, "zstd ratio {ratio:.2}");
+    assert!(distinct > 0.8, "distinct-3 {distinct:.3}");
+    assert!(ratio < 4.3, "zstd ratio {ratio:.2}");
     let same = vec![texts[0].clone(); 10];
     assert!(distinct_3(&same, 40_000) < 0.11 && zstd_ratio(&same, 1 << 20) > 8.0, "ten times the same story");
 }

@@ -456,7 +456,9 @@ pub fn append_polished(sentence: &str, out: &mut String) {
             }
         } else {
             let after_mark = byte == b' ' && matches!(previous, b'.' | b'!' | b'?' | b'\n');
-            capital |= after_mark;
+            // What was said may end in `?` before `asked the fox`; it ends in a comma there, never in a full stop.
+            let after_speech = byte == b' ' && out.ends_with(".\"") && !out.ends_with("..\"");
+            capital |= after_mark || after_speech;
             out.push(byte as char);
         }
         previous = byte;
@@ -588,9 +590,10 @@ mod tests {
             ("a owl had  a hour . it left", "An owl had an hour. It left"),
             (
                 "\"a apple!\" cried a unicorn. \"the end.\" then ^a old hen came.",
-                "\"An apple!\" cried a unicorn. \"The end.\" then An old hen came.",
+                "\"An apple!\" cried a unicorn. \"The end.\" Then An old hen came.",
             ),
             ("well , a big egg; a egg", "Well, a big egg; an egg"),
+            ("\"no.\" the fox left. \"who?\" asked the owl", "\"No.\" The fox left. \"Who?\" asked the owl"),
             ("it is said that`, there had had been", "It is said that there had been"),
             ("all set off off, and an green pear", "All set off, and a green pear"),
             ("oak~s, larch~s, mouse~s and lady~s", "Oaks, larches, mice and ladies"),

@@ -142,7 +142,7 @@ pub const LETTERS: [(u8, u32); 26] = [
 const STYLES: [&str; 6] = ["letter", "diary", "news", "tale", "play", "bed"];
 
 /// Words that an event has on average.
-const EVENT_WORDS: usize = 22;
+const EVENT_WORDS: usize = 24;
 /// And one that may be left out.
 const OPTIONAL_WORDS: usize = 16;
 /// And one of a brief story.

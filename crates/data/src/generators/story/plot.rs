@@ -495,13 +495,13 @@ fn beginning(plots: &Plots, plot: &Skeleton, list: &mut List) {
     list.may("homelife");
     list.may("homelife");
     list.may(&format!("trait.{}", plots.themes[plot.theme]));
-    list.may("detail");
+    list.may("morning");
     list.paragraph();
     list.must(&format!("wish.{}", wish.name), Change::None);
     list.may("longing");
     list.paragraph();
     list.may_change("depart", Change::Leave);
-    for event in ["weather", "way", "detail", "travel", "detail"] {
+    for event in ["weather", "way", "detail", "travel", "encounter"] {
         list.may(event);
     }
     if let Some(helper) = plot.helper.filter(|&helper| helper < plots.deeds) {
@@ -525,7 +525,7 @@ fn bout(plots: &Plots, plot: &Skeleton, number: usize, list: &mut List) {
     if number == 0 {
         list.may(&format!("lesson.{}", plots.themes[plot.theme]));
     }
-    list.may("detail");
+    list.may("memory");
     list.paragraph();
     match plot.helper.filter(|_| bout.helped) {
         Some(helper) if helper < plots.deeds => list.must("owed", Change::Attempt),
@@ -547,7 +547,7 @@ fn ending(plots: &Plots, plot: &Skeleton, list: &mut List) {
     let handed_over_at_home = wish.ends_with == Holder::Other && !wish.carried;
     list.paragraph();
     list.may_change("arrive", Change::Arrive);
-    list.may("detail");
+    list.may("there");
     if sad {
         list.must(&format!("sad.{}", wish.name), Change::Settle(Holder::Gone));
     } else {
@@ -558,14 +558,14 @@ fn ending(plots: &Plots, plot: &Skeleton, list: &mut List) {
     list.may("detail");
     list.paragraph();
     list.may_change("return", Change::Return);
-    list.may("detail");
+    list.may("homecoming");
     if handed_over_at_home && !sad {
         list.must(&format!("give.{}", wish.name), Change::Give);
     }
     if let Some(ending) = plot.ending {
         list.push(plots.endings[ending].rule, None, Change::None);
     }
-    list.may("detail");
+    list.may("evening");
     list.paragraph();
     list.may(&format!("close.{}", plot.outcome.name()));
     list.must(&format!("moral.{}", plots.themes[plot.theme]), Change::None);
