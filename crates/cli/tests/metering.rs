@@ -176,13 +176,31 @@ fn what_is_open_is_a_short_list() {
     for (method, path) in routes(&server, &anna) {
         // An invitation is turned into a key by whoever has its code.
         let open = ["/", "/health", "/ready", "/invitations/redeem"].contains(&path.as_str());
-        let refused = ask(&server, wrong[1], &method, &path, &json!({})).starts_with("HTTP/1.1 401");
+        let answer = ask(&server, wrong[1], &method, &path, &json!({}));
+        let refused = answer.starts_with("HTTP/1.1 401") || answer.contains("too_many_keys");
         assert_ne!(open, refused, "{method} {path}");
     }
+    drop(server);
+    let server = books.server();
     let said: std::collections::BTreeSet<String> =
         wrong.iter().map(|key| body(&ask(&server, key, "GET", "/v1/models", &Value::Null)).to_string()).collect();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(ask(&server, &anna, "GET", "/v1/models", &Value::Null).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn too_many_wrong_keys_are_told_to_wait_and_right_ones_are_served() {
+    let books = Books::new();
+    let anna = books.key("anna", &[]);
+    let server = books.server();
+    let models = |key: &str| ask(&server, key, "GET", "/v1/models", &Value::Null);
+    let wrong: Vec<String> = (0..70).map(|n| models(&format!("sk-ft-{n}"))).collect();
+    assert!(wrong[..60].iter().all(|answer| answer.starts_with("HTTP/1.1 401")), "{wrong:?}");
+    let late = wrong.iter().find(|answer| answer.starts_with("HTTP/1.1 429")).expect("a 429");
+    assert!(late.contains("retry-after: ") && body(late)["error"]["code"] == "too_many_keys", "{late}");
+    assert!(models(&anna).starts_with("HTTP/1.1 200"));
+    // Who sends no key is told to send one.
+    assert!(server.get("/v1/models").starts_with("HTTP/1.1 401"));
 }
 
 #[test]

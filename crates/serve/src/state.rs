@@ -69,6 +69,7 @@ pub struct AppState {
     pub(crate) kept_items: Arc<KeptItems>,
     /// Of turning an invitation into an account, which needs no key.
     pub(crate) redeem_tries: Tries,
+    pub(crate) key_tries: Tries,
     /// The first model was loaded once.
     started: AtomicBool,
 }
@@ -93,7 +94,8 @@ impl AppState {
             work_slots: Arc::default(),
             request_times: Arc::default(),
             kept_items: Arc::default(),
-            redeem_tries: Tries::default(),
+            redeem_tries: Tries::of_codes(),
+            key_tries: Tries::of_keys(),
             started: AtomicBool::new(false),
         })
     }

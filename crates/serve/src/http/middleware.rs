@@ -1,8 +1,10 @@
 //! Middleware around all routes: request ids, API-key check, access log, CORS, refusal during shutdown.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
@@ -16,6 +18,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 use crate::error::{ApiError, Dialect};
 use crate::http::access_log::{HELD_BYTES_MAX, LogEntry, RequestLog, plain};
 use crate::http::admission::{Origin, REDEEM};
+use crate::http::api_keys::credentials;
 use crate::http::client::{self, Client};
 use crate::http::connections::{Connection, ConnectionRequest};
 use crate::http::metering::rate_headers;
@@ -103,6 +106,7 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
     };
     let mut response = match admitted {
         Err(refusal) => {
+            let refusal = too_many_keys(&state, &request, address, refusal);
             log.update(|f| f.error = Some(refusal.code));
             refusal.respond(Dialect::of(request.uri().path()), Some(&id))
         }
@@ -132,6 +136,16 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
         connection.answer(log.clone());
     }
     response.map(|body| Body::new(LoggedBody { body, rest: Bytes::new(), log, connection, _active: active }))
+}
+
+/// What is said to a key that is wrong, which is another thing after too many of them. Keys that are right are served whatever came from their address.
+fn too_many_keys(state: &AppState, request: &Request, address: Option<IpAddr>, refusal: ApiError) -> ApiError {
+    let wrong = refusal.status == StatusCode::UNAUTHORIZED && credentials(request.headers()).next().is_some();
+    let Some(address) = address.filter(|_| wrong) else { return refusal };
+    let Err(wait) = state.key_tries.take(client::prefix(address), Instant::now()) else { return refusal };
+    let seconds = wait.as_secs() + 1;
+    let message = format!("too many keys that are not known here; try again in {seconds} s");
+    ApiError { retry: Some(seconds), ..ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_keys", message) }
 }
 
 /// Finds the key of a request in the ledger, where there is one, and puts it into the extensions.
