@@ -148,6 +148,9 @@ pub struct Arguments {
     /// Origin of web pages that may call the API (CORS; * = any); repeatable
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<Origin>,
+    /// Show browsers no page at /; the API stays
+    #[arg(long)]
+    no_page: bool,
     /// TLS certificate chain, PEM; reloaded on SIGHUP
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -363,6 +366,7 @@ fn access(a: &Arguments, metering: Option<Arc<Metering>>) -> Result<Access, Fail
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
         origins: a.cors_origin.clone(),
+        page: !a.no_page,
     })
 }
 
