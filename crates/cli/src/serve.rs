@@ -328,7 +328,8 @@ async fn metering(
     };
     let prices =
         a.prices.as_deref().map(PriceSheet::read).transpose().map_err(|e| Failure::failed(format!("--prices {e}")))?;
-    let opened = Ledger::open(&address, prices.as_ref().map_or("USD", |sheet| &sheet.currency), Clock::default()).await;
+    let currency = prices.as_ref().map_or("USD", |sheet| &sheet.currency);
+    let opened = Ledger::open_existing(&address, currency, Clock::default()).await;
     let ledger = opened.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
     if let Some(sheet) = prices.as_ref().filter(|sheet| sheet.currency != ledger.currency()) {
         return Err(Failure::failed(format!(

@@ -219,7 +219,7 @@ impl Engine {
         let now = self.shared.started.elapsed();
         let deadline = |time: Option<Duration>| time.map(|t| now.saturating_add(t));
         let new = NewRequest {
-            root: root(&IN_MEMORY, &request.salt),
+            root: root(&IN_MEMORY, &request.salt).owned_by(request.owner),
             account: request.account,
             priority: request.priority,
             whole: request.prompt_log_probabilities.is_some() || request.pooled.as_ref().is_some_and(Pool::whole),

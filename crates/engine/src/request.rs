@@ -7,6 +7,7 @@ use model::checkpoint::Pooling;
 
 use crate::error::EngineError;
 use crate::sampler::Sampling;
+use crate::store::Owner;
 
 /// What to generate.
 #[derive(Default)]
@@ -31,6 +32,8 @@ pub struct Request {
     pub account: u64,
     /// Prefixes are shared among requests of one salt only.
     pub salt: [u8; 32],
+    /// Whose its blocks on disk are.
+    pub owner: Owner,
     /// Requests of a higher priority go first.
     pub priority: i8,
     /// Longest wait for the first step.

@@ -92,8 +92,8 @@ fn a_killed_process_leaves_whole_units_only() {
 
 fn key_of(path: &Path) -> Option<Key> {
     let name = path.file_name()?.to_str()?.strip_suffix(".unit")?;
-    let mut key = Key([0; 32]);
-    for (at, byte) in key.0.iter_mut().enumerate() {
+    let mut key = Key::new([0; 32]);
+    for (at, byte) in key.hash.iter_mut().enumerate() {
         *byte = u8::from_str_radix(&name[2 * at..2 * at + 2], 16).ok()?;
     }
     Some(key)

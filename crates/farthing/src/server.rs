@@ -8,6 +8,7 @@ use engine::{Disk, Engine, Sampling, Settings};
 use model::cache::PAGE;
 use model::checkpoint::Purpose;
 use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
+use serve::http::deleted::DeletedOwners;
 use serve::http::hosts::Hosts;
 use serve::{Access, AppState, ModelParts, ServedModel, ServerLimits, Tls};
 use tokio::net::TcpListener;
@@ -76,10 +77,14 @@ impl ServerOptions {
         }
     }
 
+    /// Directory of the prefix cache on disk, in use or not.
+    fn disk_dir(&self) -> Option<PathBuf> {
+        self.disk_cache_dir.clone().or_else(|| xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("units")))
+    }
+
     /// Where prefixes are kept on disk, and how many bytes of them.
     fn disk(&self) -> Option<(PathBuf, u64)> {
-        let usual = || xdg("XDG_CACHE_HOME", ".cache").map(|dir| dir.join("units"));
-        let dir = self.disk_cache_dir.clone().or_else(usual)?;
+        let dir = self.disk_dir()?;
         let room = || hub::free_bytes(&dir).map_or(DISK, |free| DISK.min(free / 4));
         let bytes_max = self.disk_cache_bytes.unwrap_or_else(room);
         (bytes_max > 0).then_some((dir, bytes_max))
@@ -189,6 +194,7 @@ impl Server {
         let (faults, mut fault): (_, UnboundedReceiver<String>) = unbounded_channel();
         let library = Arc::new(Library::new(self.options.planner(), &self.candidates));
         let loader = Box::new(self.loader(faults, library.known()));
+        let disk_dir = self.options.disk_dir();
         let descriptions = self.candidates.into_iter().map(|c| c.description).collect();
         let ServerOptions { limits, access, tls, idle_unload, any_name, .. } = self.options;
         let state =
@@ -206,12 +212,17 @@ impl Server {
             other => Error::Serve(other.to_string()),
         })?;
         let idle = idle_unload.map(|unused| tokio::spawn(Arc::clone(&state).unload_idle(unused)));
+        let forgets = tokio::spawn(Arc::clone(&state).forget_deleted(move |deleted| {
+            if let Some(dir) = &disk_dir {
+                forget_blocks(dir, deleted);
+            }
+        }));
         ready();
         let (finished, fault) = server.await.map_err(|e| Error::Serve(e.to_string()))?;
-        if let Some(idle) = idle {
+        for task in idle.into_iter().chain([forgets]) {
             // It holds the models: what waits to be written to disk is written when they go.
-            idle.abort();
-            let _ = idle.await;
+            task.abort();
+            let _ = task.await;
         }
         match (fault, finished) {
             (Some(said), _) => Err(Error::Serve(said)),
@@ -265,6 +276,20 @@ impl Server {
                 stops: m.stops,
                 trials: Arc::clone(&trials),
             }))
+        }
+    }
+}
+
+/// Removes the blocks of deleted accounts from the cache on disk.
+fn forget_blocks(dir: &Path, deleted: &DeletedOwners) {
+    match engine::store::remove_owned(dir, |owner| deleted.contains(owner)) {
+        Ok(0) => {}
+        Ok(blocks) => {
+            tracing::info!(target: "farthing", blocks, "blocks of deleted accounts were removed from the cache on disk");
+        }
+        Err(error) => {
+            let dir = dir.display();
+            tracing::warn!(target: "farthing", %error, "blocks of deleted accounts are still in {dir}");
         }
     }
 }

@@ -65,7 +65,8 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    fn word(self) -> &'static str {
+    /// Its name in the books and in the API.
+    pub fn word(self) -> &'static str {
         match self {
             EntryKind::TopUp => "top_up",
             EntryKind::Grant => "grant",
@@ -172,6 +173,32 @@ pub(crate) async fn credit(
     Ok(())
 }
 
+/// Adds money from outside to a balance, which requests are paid from then on.
+pub(crate) async fn add(
+    connection: &mut AnyConnection,
+    account: &str,
+    kind: EntryKind,
+    amount: Money,
+    note: &str,
+    now: i64,
+) -> Result<Account, LedgerError> {
+    if amount <= Money::ZERO || amount > AMOUNT_MAX {
+        return Err(LedgerError::Invalid(format!(
+            "{amount} cannot be added; give more than 0 and at most {AMOUNT_MAX}"
+        )));
+    }
+    if note.chars().count() > NOTE_CHARACTERS_MAX {
+        return Err(LedgerError::Invalid(format!("a note has at most {NOTE_CHARACTERS_MAX} characters")));
+    }
+    let found = by_name(connection, account).await?;
+    if found.balance().plus(amount) > AMOUNT_MAX {
+        return Err(LedgerError::Invalid(format!("the balance would be more than {AMOUNT_MAX}")));
+    }
+    credit(connection, &found.id, kind, amount, note, now).await?;
+    sqlx::query("UPDATE account SET prepaid = 1 WHERE id = $1").bind(&found.id).execute(&mut *connection).await?;
+    by_name(connection, &found.id).await
+}
+
 /// The bytes of a salt.
 pub(crate) fn salt(hex: &str) -> Result<[u8; 32], LedgerError> {
     let wrong =
@@ -194,7 +221,7 @@ impl Ledger {
     /// The name is taken or cannot be one, or the books cannot be written.
     pub async fn create_account(&self, name: &str, prepaid: bool) -> Result<Account, LedgerError> {
         let mut transaction = self.database.write().await?;
-        let account = insert(&mut transaction, name, prepaid, self.clock.now()).await?;
+        let account = insert(&mut transaction, name, prepaid, self.now()).await?;
         transaction.commit().await?;
         Ok(account)
     }
@@ -206,6 +233,15 @@ impl Ledger {
     pub async fn accounts(&self) -> Result<Vec<Account>, LedgerError> {
         let query = sqlx::query(concat!("SELECT ", account_columns!(), " FROM account ORDER BY created_at, id"));
         query.fetch_all(&self.database.pool).await?.iter().map(Account::read).collect()
+    }
+
+    /// Ids of all accounts.
+    ///
+    /// # Errors
+    /// The books cannot be read.
+    pub async fn account_ids(&self) -> Result<Vec<String>, LedgerError> {
+        let rows = sqlx::query("SELECT id FROM account").fetch_all(&self.database.pool).await?;
+        rows.iter().map(|row| Ok(row.try_get("id")?)).collect()
     }
 
     /// The account of an id or name.
@@ -228,22 +264,8 @@ impl Ledger {
         amount: Money,
         note: &str,
     ) -> Result<Account, LedgerError> {
-        if amount <= Money::ZERO || amount > AMOUNT_MAX {
-            return Err(LedgerError::Invalid(format!(
-                "{amount} cannot be added; give more than 0 and at most {AMOUNT_MAX}"
-            )));
-        }
-        if note.chars().count() > NOTE_CHARACTERS_MAX {
-            return Err(LedgerError::Invalid(format!("a note has at most {NOTE_CHARACTERS_MAX} characters")));
-        }
         let mut transaction = self.database.write().await?;
-        let found = by_name(&mut transaction, account).await?;
-        if found.balance().plus(amount) > AMOUNT_MAX {
-            return Err(LedgerError::Invalid(format!("the balance would be more than {AMOUNT_MAX}")));
-        }
-        credit(&mut transaction, &found.id, kind, amount, note, self.clock.now()).await?;
-        sqlx::query("UPDATE account SET prepaid = 1 WHERE id = $1").bind(&found.id).execute(&mut *transaction).await?;
-        let account = by_name(&mut transaction, &found.id).await?;
+        let account = add(&mut transaction, account, kind, amount, note, self.now()).await?;
         transaction.commit().await?;
         Ok(account)
     }
@@ -256,7 +278,7 @@ impl Ledger {
     pub async fn delete_account(&self, name: &str) -> Result<Account, LedgerError> {
         let mut transaction = self.database.write().await?;
         let account = by_name(&mut transaction, name).await?;
-        crate::reservation::interrupt_account(&mut transaction, &account.id, self.clock.now()).await?;
+        crate::reservation::interrupt_account(&mut transaction, &account.id, self.now()).await?;
         for statement in [
             concat!(
                 "INSERT INTO usage_hour (key, account, model, hour, requests, hit, miss, output, reasoning, cost) \

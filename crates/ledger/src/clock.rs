@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Datelike, Months, NaiveDate};
@@ -11,26 +12,48 @@ pub const DAY_MS: i64 = 86_400_000;
 /// Milliseconds of an hour.
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 
-/// Tells the time, in milliseconds since 1970; tests have their own.
+/// Tells the time, in milliseconds since 1970. Clones share what it is corrected by.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> i64 + Send + Sync>);
+pub struct Clock {
+    now: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// What is added to it, where it may be corrected.
+    correction: Option<Arc<AtomicI64>>,
+}
 
 impl Clock {
-    /// A clock of one's own.
+    /// A clock that is right whatever a database says, such as that of a test.
     pub fn new(now: impl Fn() -> i64 + Send + Sync + 'static) -> Clock {
-        Clock(Arc::new(now))
+        Clock { now: Arc::new(now), correction: None }
+    }
+
+    /// A clock of one machine among several, which may be off: a ledger in PostgreSQL corrects it by the database's.
+    pub fn of_machine(now: impl Fn() -> i64 + Send + Sync + 'static) -> Clock {
+        Clock { correction: Some(Arc::default()), ..Clock::new(now) }
     }
 
     /// Now.
     pub fn now(&self) -> i64 {
-        (self.0)()
+        let correction = self.correction.as_ref().map_or(0, |correction| correction.load(Ordering::Relaxed));
+        (self.now)().saturating_add(correction)
+    }
+
+    /// Whether it may be corrected.
+    pub(crate) fn is_of_machine(&self) -> bool {
+        self.correction.is_some()
+    }
+
+    /// It is `time` now.
+    pub(crate) fn correct(&self, time: i64) {
+        if let Some(correction) = &self.correction {
+            correction.store(time.saturating_sub((self.now)()), Ordering::Relaxed);
+        }
     }
 }
 
 impl Default for Clock {
-    /// The system's time.
+    /// This machine's time.
     fn default() -> Clock {
-        Clock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64))
+        Clock::of_machine(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64))
     }
 }
 

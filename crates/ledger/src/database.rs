@@ -3,7 +3,8 @@
 //! One transaction writes at a time, on one server or on several: SQLite has one writer by itself, on PostgreSQL a writer locks one table. So what a
 //! transaction has read still holds when it writes, and budgets cannot be overrun.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow, install_default_drive
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row, SqlSafeStr, Transaction};
 
+use crate::clock::Clock;
 use crate::error::LedgerError;
 
 /// Longest wait for a connection or a lock.
@@ -21,6 +23,10 @@ const STEPS: [(&str, &str); 1] = [("books", include_str!("schema/0001_books.sql"
 
 /// What files of SQLite begin with.
 const HEAD: &[u8] = b"SQLite format 3\0";
+/// What is said of other files.
+const NO_LEDGER: &str = "it is no ledger: not a database";
+/// The time of PostgreSQL's machine, in milliseconds since 1970.
+const NOW: &str = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now";
 
 /// Which database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +99,19 @@ impl Database {
         Migrator::with_migrations(all.collect()).run_direct(None, &mut *connection, false).await.map_err(unavailable)
     }
 
+    /// Corrects the clock of a machine by that of the database which several share.
+    pub(crate) async fn correct(&self, clock: &Clock) -> Result<(), LedgerError> {
+        if self.is_shared_by(clock) {
+            clock.correct(self.pool.fetch_one(NOW).await?.try_get("now")?);
+        }
+        Ok(())
+    }
+
+    /// Whether its time is that of a clock: machines share a PostgreSQL database, a file is on one.
+    pub(crate) fn is_shared_by(&self, clock: &Clock) -> bool {
+        self.kind == Kind::Postgres && clock.is_of_machine()
+    }
+
     /// Begins the only transaction that writes.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Any>, LedgerError> {
         if self.kind != Kind::Postgres {
@@ -149,6 +168,25 @@ fn kind(address: &str) -> Result<(Kind, String), LedgerError> {
     Ok((Kind::Sqlite(file), url))
 }
 
+/// The file of an address, where it is not there or has nothing in it.
+pub(crate) fn absent(address: &str) -> Result<Option<PathBuf>, LedgerError> {
+    let (Kind::Sqlite(file), _) = kind(address)? else { return Ok(None) };
+    match File::open(&file).and_then(head) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Some(file)),
+        Err(error) => Err(LedgerError::File { file, reason: error.to_string() }),
+        Ok(head) if head.is_empty() => Ok(Some(file)),
+        Ok(head) if head == HEAD => Ok(None),
+        Ok(_) => Err(LedgerError::File { file, reason: NO_LEDGER.to_string() }),
+    }
+}
+
+/// What a file begins with.
+fn head(file: File) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    file.take(HEAD.len() as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
 /// Creates a file that only its owner reads, where there is none.
 pub(crate) fn create(file: &Path) -> Result<(), String> {
     let directory = file.parent().unwrap_or(Path::new("/"));
@@ -159,10 +197,8 @@ pub(crate) fn create(file: &Path) -> Result<(), String> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(file).map_err(|e| e.to_string())?;
     // SQLite writes over files of a few bytes.
-    let mut head = Vec::new();
-    let opened = std::fs::File::open(file).and_then(|file| file.take(HEAD.len() as u64).read_to_end(&mut head));
-    opened.map_err(|e| e.to_string())?;
-    if head.is_empty() || head == HEAD { Ok(()) } else { Err("it is no ledger: not a database".to_string()) }
+    let head = File::open(file).and_then(head).map_err(|e| e.to_string())?;
+    if head.is_empty() || head == HEAD { Ok(()) } else { Err(NO_LEDGER.to_string()) }
 }
 
 /// A count in a row; what is below zero by a fault reads as none.

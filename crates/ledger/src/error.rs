@@ -21,6 +21,9 @@ pub enum LedgerError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file of a ledger that was to exist.
+    #[error("{}: there is no ledger; `farthing keys create NAME` creates one", .0.display())]
+    Absent(PathBuf),
     /// The database does not answer, its disk is full, its schema is another's, ...
     #[error("the ledger cannot be used: {0}")]
     Unavailable(String),

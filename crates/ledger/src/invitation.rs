@@ -71,6 +71,16 @@ impl Invitation {
             limits: Limits::parse(row.try_get("limits")?)?,
         })
     }
+
+    /// `valid`, `revoked`, `used up` or `expired` at a time.
+    pub fn state(&self, now: i64) -> &'static str {
+        match self {
+            Invitation { revoked_at: 1.., .. } => "revoked",
+            Invitation { uses, used, .. } if used >= uses => "used up",
+            Invitation { expires_at: at @ 1.., .. } if *at <= now => "expired",
+            _ => "valid",
+        }
+    }
 }
 
 macro_rules! invitation_columns {
@@ -119,7 +129,7 @@ impl Ledger {
         .bind(&new.name)
         .bind(hash(code.reveal().as_bytes()))
         .bind(code.hint())
-        .bind(self.clock.now())
+        .bind(self.now())
         .bind(new.expires_at)
         .bind(stored(new.uses))
         .bind(new.granted.0)
@@ -149,7 +159,7 @@ impl Ledger {
         let found = by_name(&mut transaction, name).await?;
         sqlx::query("UPDATE invitation SET revoked_at = $2 WHERE id = $1 AND revoked_at = 0")
             .bind(&found.id)
-            .bind(self.clock.now())
+            .bind(self.now())
             .execute(&mut *transaction)
             .await?;
         let found = by_name(&mut transaction, &found.id).await?;
@@ -164,7 +174,7 @@ impl Ledger {
     /// The name cannot be one, or the books cannot be written.
     pub async fn redeem(&self, code: &str, name: &str) -> Result<Option<(Account, Key, Secret)>, LedgerError> {
         check_name(name)?;
-        let now = self.clock.now();
+        let now = self.now();
         let mut transaction = self.database.write().await?;
         let row = sqlx::query(concat!(
             "UPDATE invitation SET used = used + 1 WHERE hash = $1 AND revoked_at = 0 AND used < uses AND (expires_at = 0 OR expires_at > $2) RETURNING ",

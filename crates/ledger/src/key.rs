@@ -4,16 +4,17 @@ use std::fmt;
 
 use rand::distr::{Alphanumeric, SampleString};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use subtle::ConstantTimeEq;
 
-use crate::account::fresh_id;
+use crate::account::{self, Account, EntryKind, fresh_id};
 use crate::database::{count, stored};
 use crate::error::{LedgerError, Refusal};
 use crate::ledger::Ledger;
-use crate::money::Money;
+use crate::money::{AMOUNT_MAX, Money};
 
 /// Random characters of a secret: 238 bits.
 const SECRET_CHARACTERS: usize = 40;
@@ -21,8 +22,9 @@ const SECRET_CHARACTERS: usize = 40;
 const KEY_PREFIX: &str = "sk-ft-";
 /// Characters of a name at most.
 pub(crate) const NAME_CHARACTERS_MAX: usize = 100;
-/// Models or endpoints of a key at most.
+/// Models or endpoints of a key at most, and bytes of the name of one.
 const SCOPES_MAX: usize = 100;
+const SCOPE_BYTES_MAX: usize = 500;
 
 /// A secret, which is shown once and kept as a hash.
 #[derive(Clone, PartialEq, Eq)]
@@ -120,10 +122,33 @@ impl Limits {
         Ok(())
     }
 
+    /// These limits with those changed that `patch` names, as JSON Merge Patch has it (RFC 7396): null removes one.
+    ///
+    /// # Errors
+    /// What in it is no limit.
+    pub fn patched(&self, patch: Map<String, Value>) -> Result<Limits, LedgerError> {
+        let mut limits = json!(self);
+        merge(&mut limits, Value::Object(patch));
+        serde_json::from_value(limits).map_err(|e| LedgerError::Invalid(format!("limits: {e}")))
+    }
+
     /// What the database keeps.
     pub(crate) fn json(&self) -> Result<String, LedgerError> {
         if self.models.len().max(self.endpoints.len()) > SCOPES_MAX {
             return Err(LedgerError::Invalid(format!("a key is for at most {SCOPES_MAX} models and endpoints")));
+        }
+        let scopes = || self.models.iter().chain(&self.endpoints);
+        if let Some(wrong) = scopes().find(|scope| !(1..=SCOPE_BYTES_MAX).contains(&scope.len())) {
+            return Err(LedgerError::Invalid(format!(
+                "a model or an endpoint of {} bytes; give 1 to {SCOPE_BYTES_MAX}",
+                wrong.len()
+            )));
+        }
+        let Budget { day, month, total } = self.money;
+        if let Some(wrong) =
+            [day, month, total].into_iter().flatten().find(|money| !(Money::ZERO..=AMOUNT_MAX).contains(money))
+        {
+            return Err(LedgerError::Invalid(format!("a budget of {wrong}; give 0 to {AMOUNT_MAX}")));
         }
         let zero =
             |what: &str| Err(LedgerError::Invalid(format!("{what} of 0 would allow nothing; revoke the key instead")));
@@ -138,6 +163,23 @@ impl Limits {
 
     pub(crate) fn parse(json: &str) -> Result<Limits, LedgerError> {
         serde_json::from_str(json).map_err(|e| LedgerError::Unavailable(format!("limits of a key: {e}")))
+    }
+}
+
+/// Merges a patch into a value (RFC 7396).
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        match (value, target.as_object_mut()) {
+            (Value::Null, Some(object)) => drop(object.remove(&key)),
+            (value, _) => merge(&mut target[key], value),
+        }
     }
 }
 
@@ -189,6 +231,16 @@ impl Key {
     pub fn valid(&self, now: i64) -> bool {
         self.revoked_at == 0 && (self.expires_at == 0 || now < self.expires_at)
     }
+
+    /// `valid`, `admin`, `revoked` or `expired` at a time.
+    pub fn state(&self, now: i64) -> &'static str {
+        match self {
+            Key { revoked_at: 1.., .. } => "revoked",
+            key if !key.valid(now) => "expired",
+            Key { admin: true, .. } => "admin",
+            _ => "valid",
+        }
+    }
 }
 
 /// A key to be made.
@@ -206,13 +258,33 @@ pub struct NewKey {
     pub limits: Limits,
 }
 
-/// A key that was found by its secret, with what belongs to its account.
+/// A key that was made, and the account that pays.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewlyMade {
+    /// The account, with the money that was added.
+    pub account: Account,
+    /// It was made with the key.
+    pub account_is_new: bool,
+    /// The key.
+    pub key: Key,
+    /// Its secret, which is shown now and never again.
+    pub secret: Secret,
+}
+
+/// A key that was found by its secret, with what belongs to its account.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Authenticated {
     /// The key.
     pub key: Key,
     /// Goes into the hashes of the account's cached prompts.
     pub salt: [u8; 32],
+}
+
+/// Never the salt.
+impl fmt::Debug for Authenticated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticated").field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 /// Checks a name from outside.
@@ -278,14 +350,41 @@ async fn by_id(connection: &mut AnyConnection, name: &str) -> Result<Key, Ledger
 }
 
 impl Ledger {
+    /// Makes a key with money on its account, which is made where there is none of this id or name: all of it, or nothing. An account that is made with
+    /// money is prepaid from the first moment.
+    ///
+    /// # Errors
+    /// A name, limits or an amount that cannot be, or the books cannot be written.
+    pub async fn create_key_and_account(
+        &self,
+        new: &NewKey,
+        credits: &[(EntryKind, Money)],
+    ) -> Result<NewlyMade, LedgerError> {
+        let now = self.now();
+        let mut transaction = self.database.write().await?;
+        let (account, account_is_new) = match account::by_name(&mut transaction, &new.account).await {
+            Err(LedgerError::Unknown { .. }) => {
+                (account::insert(&mut transaction, &new.account, !credits.is_empty(), now).await?, true)
+            }
+            found => (found?, false),
+        };
+        for (kind, amount) in credits {
+            account::add(&mut transaction, &account.id, *kind, *amount, "", now).await?;
+        }
+        let (key, secret) = insert(&mut transaction, new, &account.id, now).await?;
+        let account = account::by_name(&mut transaction, &account.id).await?;
+        transaction.commit().await?;
+        Ok(NewlyMade { account, account_is_new, key, secret })
+    }
+
     /// Makes a key. The secret is shown now and never again.
     ///
     /// # Errors
     /// No such account, a name or limits that cannot be, or the books cannot be written.
     pub async fn create_key(&self, new: &NewKey) -> Result<(Key, Secret), LedgerError> {
         let mut transaction = self.database.write().await?;
-        let account = crate::account::by_name(&mut transaction, &new.account).await?;
-        let made = insert(&mut transaction, new, &account.id, self.clock.now()).await?;
+        let account = account::by_name(&mut transaction, &new.account).await?;
+        let made = insert(&mut transaction, new, &account.id, self.now()).await?;
         transaction.commit().await?;
         Ok(made)
     }
@@ -309,13 +408,19 @@ impl Ledger {
         by_id(&mut connection, name).await
     }
 
-    /// Gives a key other limits and another time of expiry.
+    /// Changes a key's limits, in one transaction with what `change` is given, and its time of expiry where there is one.
     ///
     /// # Errors
     /// There is none, several have the name, the limits cannot be, or the books cannot be written.
-    pub async fn limit_key(&self, name: &str, limits: &Limits, expires_at: i64) -> Result<Key, LedgerError> {
+    pub async fn limit_key(
+        &self,
+        name: &str,
+        change: impl FnOnce(Limits) -> Result<Limits, LedgerError>,
+        expires_at: Option<i64>,
+    ) -> Result<Key, LedgerError> {
         let mut transaction = self.database.write().await?;
         let key = by_id(&mut transaction, name).await?;
+        let (limits, expires_at) = (change(key.limits)?, expires_at.unwrap_or(key.expires_at));
         sqlx::query("UPDATE api_key SET limits = $2, expires_at = $3 WHERE id = $1")
             .bind(&key.id)
             .bind(limits.json()?)
@@ -340,7 +445,7 @@ impl Ledger {
         let secret = Secret::fresh(KEY_PREFIX);
         sqlx::query("UPDATE api_key SET old_hash = hash, old_until = $2, hash = $3, hint = $4 WHERE id = $1")
             .bind(&key.id)
-            .bind(self.clock.now().saturating_add(stored(grace_ms)))
+            .bind(self.now().saturating_add(stored(grace_ms)))
             .bind(hash(secret.0.as_bytes()))
             .bind(secret.hint())
             .execute(&mut *transaction)
@@ -361,7 +466,7 @@ impl Ledger {
             "UPDATE api_key SET revoked_at = $2, old_hash = '', old_until = 0 WHERE id = $1 AND revoked_at = 0",
         )
         .bind(&key.id)
-        .bind(self.clock.now())
+        .bind(self.now())
         .execute(&mut *transaction)
         .await?;
         let key = by_id(&mut transaction, &key.id).await?;
@@ -378,7 +483,7 @@ impl Ledger {
         if !secret.starts_with(KEY_PREFIX.as_bytes()) {
             return Ok(None);
         }
-        let (hash, now) = (hash(secret), self.clock.now());
+        let (hash, now) = (hash(secret), self.now());
         let row = sqlx::query(concat!(
             "SELECT ",
             key_columns!(),
@@ -395,7 +500,7 @@ impl Ledger {
             |column: &str| Ok::<_, sqlx::Error>(row.try_get::<&str, _>(column)?.as_bytes().ct_eq(hash.as_bytes()));
         let found = bool::from(equal("hash")? | equal("old_hash")?);
         let key = Key::read(&row)?;
-        let salt = crate::account::salt(row.try_get("salt")?)?;
+        let salt = account::salt(row.try_get("salt")?)?;
         Ok((found && key.valid(now)).then_some(Authenticated { key, salt }))
     }
 

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use sqlx::{AnyConnection, Row};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, WeakUnboundedSender};
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -96,7 +97,7 @@ impl Meter {
     pub async fn start(ledger: &Ledger, server: &str, keep_days: u32) -> Result<Meter, LedgerError> {
         check_name(server)?;
         let writer = Writer { server: server.to_string(), run: fresh_id("run") };
-        let now = ledger.clock.now();
+        let now = ledger.now();
         let mut transaction = ledger.database.write().await?;
         sqlx::query(
             "INSERT INTO server (name, run, seen_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET run = excluded.run, seen_at = excluded.seen_at",
@@ -390,18 +391,11 @@ impl Books {
         orders: impl Iterator<Item = &'a Order>,
     ) -> Result<(Vec<Outcome>, bool), LedgerError> {
         let work = async {
-            let now = self.clock.now();
             let mut transaction = self.database.write().await?;
-            let alive = sqlx::query("UPDATE server SET seen_at = $3 WHERE name = $1 AND run = $2")
-                .bind(&self.writer.server)
-                .bind(&self.writer.run)
-                .bind(now)
-                .execute(&mut *transaction)
-                .await?;
+            let (alive, now) = self.sign_of_life(&mut transaction).await?;
             let orders: Vec<&Order> = orders.collect();
             // Another run has this server's name. It has settled all requests by what was noted; endings add the rest, nothing new is reserved.
             let ends = |order: &&Order| matches!(order, Order::Note(..) | Order::Settle(..));
-            let alive = alive.rows_affected() > 0;
             if !alive && (orders.is_empty() || !orders.iter().all(ends)) {
                 return Err(LedgerError::Replaced(self.writer.server.clone()));
             }
@@ -439,6 +433,24 @@ impl Books {
         };
         let late = || Err(LedgerError::Unavailable(format!("no answer in {} s", WRITE_TIMEOUT.as_secs())));
         timeout(WRITE_TIMEOUT, work).await.unwrap_or_else(|_| late())
+    }
+
+    /// Whether this run still has the server's name, and the time: the database's, where machines share it, whatever theirs say.
+    async fn sign_of_life(&self, connection: &mut AnyConnection) -> Result<(bool, i64), LedgerError> {
+        let corrected = self.database.is_shared_by(&self.clock);
+        let statement = if corrected {
+            "UPDATE server SET seen_at = CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) WHERE name = $1 AND run = $2 RETURNING seen_at"
+        } else {
+            "UPDATE server SET seen_at = $3 WHERE name = $1 AND run = $2 RETURNING seen_at"
+        };
+        let query = sqlx::query(statement).bind(&self.writer.server).bind(&self.writer.run);
+        let query = if corrected { query } else { query.bind(self.clock.now()) };
+        let Some(row) = query.fetch_optional(connection).await? else { return Ok((false, self.clock.now())) };
+        let now = row.try_get("seen_at")?;
+        if corrected {
+            self.clock.correct(now);
+        }
+        Ok((true, now))
     }
 
     /// Answers whoever ordered, who may have left: a request that was reserved for nobody is dropped, which ends it.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Datelike, NaiveTime, Timelike, Weekday};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::money::{Money, Price};
@@ -14,6 +15,8 @@ const SHEET_BYTES_MAX: u64 = 1 << 20;
 const ENTRIES_MAX: usize = 1000;
 /// A price at most, for a million tokens: a million tokens of it stay within 64 bits of micro-units a million tokens.
 const PRICE_MAX: Money = Money(1_000_000_000_000);
+/// Days of the week as a sheet names them, Monday first.
+const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// A factor at most.
 const FACTOR_MAX: f64 = 100.0;
 
@@ -145,6 +148,28 @@ impl PriceSheet {
         // Amounts stay below 2^53, where f64 is exact.
         let times = |amount: i64| (amount as f64 * factor).round().min(PRICE_MAX.0 as f64) as i64;
         Some(Price { hit: times(hit), miss: times(miss), output: times(output) })
+    }
+}
+
+impl PriceSheet {
+    /// The sheet for programs: prices in micro-units a million tokens, and what they are multiplied with at a time (milliseconds since 1970).
+    pub fn object(&self, now: i64) -> Value {
+        let models = self
+            .models
+            .iter()
+            .map(|(name, price)| json!({"name": name, "hit": price.hit, "miss": price.miss, "output": price.output}));
+        let hours = self.hours.iter().map(|hours| {
+            let days: Vec<&str> = DAYS.iter().zip(hours.days).filter(|(_, on)| *on).map(|(day, _)| *day).collect();
+            let time = |minutes: u32| format!("{:02}:{:02}", minutes / 60, minutes % 60);
+            json!({"days": days, "from": time(hours.from), "to": time(hours.to), "factor": hours.factor})
+        });
+        json!({
+            "currency": self.currency,
+            "models": models.collect::<Vec<_>>(),
+            "hours": hours.collect::<Vec<_>>(),
+            "batch": self.batch,
+            "factor": self.hours.iter().find(|hours| hours.holds(now)).map_or(1.0, |hours| hours.factor),
+        })
     }
 }
 

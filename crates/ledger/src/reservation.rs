@@ -3,6 +3,7 @@
 //! What follows from limits, budgets, balance and rates is decided by `decide`, a function of one row; around it are a statement that reads the row and one
 //! that writes the reservation, in the only transaction that writes.
 
+use serde::Serialize;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
@@ -48,7 +49,7 @@ pub struct Allowance {
 }
 
 /// An allowance that fills up evenly, `limit` in a minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Rate {
     /// In a minute, and at most at once.
     pub limit: u64,
@@ -69,19 +70,19 @@ pub struct Reservation {
 
 /// Everything that decides about a request.
 #[derive(Clone, Debug)]
-struct Standing {
-    key: Key,
+pub(crate) struct Standing {
+    pub(crate) key: Key,
     prepaid: bool,
     balance: Money,
     /// Of the account, and of the key.
     account_reserved: Money,
     key_reserved: Money,
     key_reserved_tokens: u64,
-    in_flight: u64,
+    pub(crate) in_flight: u64,
     day: (u64, Money),
     month: (u64, Money),
-    requests_whole_at: i64,
-    tokens_whole_at: i64,
+    pub(crate) requests_whole_at: i64,
+    pub(crate) tokens_whole_at: i64,
 }
 
 /// A request that is admitted, and what to write down.
@@ -97,7 +98,7 @@ struct Admitted {
 
 /// A rate as a time: `whole_at` is when the allowance is whole again if nothing more is taken (the generic cell rate algorithm, ITU-T I.371). It may hold
 /// a debt: answers are counted when their length is known.
-fn rate(limit: u64, whole_at: i64, now_us: i64) -> Rate {
+pub(crate) fn rate(limit: u64, whole_at: i64, now_us: i64) -> Rate {
     let missing_us = whole_at.saturating_sub(now_us).max(0);
     let missing = divide_up(i128::from(missing_us) * i128::from(limit), i128::from(MINUTE_US));
     let remaining = i128::from(limit).saturating_sub(missing).max(0) as u64;
@@ -171,45 +172,32 @@ fn affordable(standing: &Standing, demand: &Demand, now: i64) -> Result<u64, Ref
     let today = day(now);
     let ends = |day: i64| Some((day.saturating_mul(DAY_MS) - now).max(0) as u64);
     let (next_day, next_month) = (ends(today + 1), ends(month(today).1));
-    let Standing { key, .. } = standing;
-    let limits = &key.limits;
-    let periods = |budget: &Budget<u64>, spent: [u64; 3]| {
-        [
-            (Period::Day, budget.day, spent[0], next_day),
-            (Period::Month, budget.month, spent[1], next_month),
-            (Period::Total, budget.total, spent[2], None),
-        ]
-    };
     // The shortest answer that is worth a request: a token a choice, where an answer was asked for at all.
     let least = if demand.named { demand.output } else { demand.output.min(1) };
     let mut output = demand.output;
-    // In tokens.
-    let spent = [standing.day.0, standing.month.0, key.total_tokens];
-    for (period, limit, spent, wait_ms) in periods(&limits.tokens, spent) {
-        let Some(limit) = limit else { continue };
-        let left = limit.saturating_sub(spent).saturating_sub(standing.key_reserved_tokens);
+    let Budget { day, month, total } = standing.tokens_left();
+    for (period, budget, wait_ms) in
+        [(Period::Day, day, next_day), (Period::Month, month, next_month), (Period::Total, total, None)]
+    {
+        let Some((limit, left)) = budget else { continue };
         let needed = demand.prompt.saturating_add(least.saturating_mul(demand.choices));
         if needed > left {
             return Err(Refusal::TokenBudget { period, limit, left, needed, wait_ms });
         }
         output = output.min((left - demand.prompt) / demand.choices.max(1));
     }
-    // In money.
-    let money =
-        Budget { day: amount(limits.money.day), month: amount(limits.money.month), total: amount(limits.money.total) };
-    let spent = [standing.day.1, standing.month.1, key.total_cost].map(|cost| cost.0.max(0) as u64);
     let needed = demand.price.worst(demand.prompt, least.saturating_mul(demand.choices));
-    for (period, limit, spent, wait_ms) in periods(&money, spent) {
-        let Some(limit) = limit else { continue };
-        let left = limit.saturating_sub(spent).saturating_sub(standing.key_reserved.0.max(0) as u64);
-        let left = Money(left.min(i64::MAX as u64) as i64);
+    let Budget { day, month, total } = standing.money_left();
+    for (period, budget, wait_ms) in
+        [(Period::Day, day, next_day), (Period::Month, month, next_month), (Period::Total, total, None)]
+    {
+        let Some((limit, left)) = budget else { continue };
         if needed > left {
-            return Err(Refusal::MoneyBudget { period, limit: Money(limit as i64), left, needed, wait_ms });
+            return Err(Refusal::MoneyBudget { period, limit, left, needed, wait_ms });
         }
         output = output.min(longest(demand, left));
     }
-    if standing.prepaid {
-        let left = standing.balance.minus(standing.account_reserved).max(Money::ZERO);
+    if let Some(left) = standing.balance_left() {
         // An empty balance serves nothing, whatever it costs.
         if needed > left || left == Money::ZERO {
             return Err(Refusal::Balance { left, needed });
@@ -219,8 +207,34 @@ fn affordable(standing: &Standing, demand: &Demand, now: i64) -> Result<u64, Ref
     Ok(output.max(least))
 }
 
-fn amount(money: Option<Money>) -> Option<u64> {
-    money.map(|money| money.0.max(0) as u64)
+impl Standing {
+    /// Budgets of tokens, and what of each is neither spent nor reserved.
+    pub(crate) fn tokens_left(&self) -> Budget<(u64, u64)> {
+        let left = |limit: Option<u64>, spent: u64| {
+            limit.map(|limit| (limit, limit.saturating_sub(spent).saturating_sub(self.key_reserved_tokens)))
+        };
+        let Budget { day, month, total } = self.key.limits.tokens;
+        Budget {
+            day: left(day, self.day.0),
+            month: left(month, self.month.0),
+            total: left(total, self.key.total_tokens),
+        }
+    }
+
+    /// Budgets of money, and what of each is neither spent nor reserved.
+    pub(crate) fn money_left(&self) -> Budget<(Money, Money)> {
+        let left = |limit: Option<Money>, spent: Money| {
+            let free = |limit: Money| limit.minus(spent.max(Money::ZERO)).minus(self.key_reserved.max(Money::ZERO));
+            limit.map(|limit| limit.max(Money::ZERO)).map(|limit| (limit, free(limit).max(Money::ZERO)))
+        };
+        let Budget { day, month, total } = self.key.limits.money;
+        Budget { day: left(day, self.day.1), month: left(month, self.month.1), total: left(total, self.key.total_cost) }
+    }
+
+    /// Money on the account that no request in flight may need; `None` for an account without a balance.
+    pub(crate) fn balance_left(&self) -> Option<Money> {
+        self.prepaid.then(|| self.balance.minus(self.account_reserved).max(Money::ZERO))
+    }
 }
 
 /// The longest answer of each choice whose worst case costs at most `left`; the prompt alone does.
@@ -238,7 +252,11 @@ fn longest(demand: &Demand, left: Money) -> u64 {
 }
 
 /// What is known of a key before a request is served.
-async fn standing(connection: &mut AnyConnection, key: &str, now: i64) -> Result<Option<Standing>, LedgerError> {
+pub(crate) async fn standing(
+    connection: &mut AnyConnection,
+    key: &str,
+    now: i64,
+) -> Result<Option<Standing>, LedgerError> {
     let today = day(now);
     let row = sqlx::query(concat!(
         "SELECT ",
@@ -325,6 +343,16 @@ pub(crate) async fn reserve(
             .await?;
     }
     Ok(Ok(Reservation { output: admitted.output, allowance: admitted.allowance }))
+}
+
+/// Why a request would not be reserved now, if it would not; nothing is taken.
+pub(crate) async fn refusal(
+    connection: &mut AnyConnection,
+    demand: &Demand,
+    now: i64,
+) -> Result<Option<Refusal>, LedgerError> {
+    let Some(standing) = standing(connection, &demand.key, now).await? else { return Ok(Some(Refusal::Key)) };
+    Ok(decide(&standing, demand, now).err())
 }
 
 /// Writes down what a request has delivered so far. Whether it is still reserved.

@@ -28,6 +28,22 @@ pub enum GroupBy {
     Hour,
 }
 
+impl GroupBy {
+    /// All of them.
+    pub const ALL: [GroupBy; 5] = [GroupBy::Key, GroupBy::Account, GroupBy::Model, GroupBy::Day, GroupBy::Hour];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupBy::Key => "key",
+            GroupBy::Account => "account",
+            GroupBy::Model => "model",
+            GroupBy::Day => "day",
+            GroupBy::Hour => "hour",
+        }
+    }
+}
+
 /// Which usage.
 #[derive(Clone, Debug, Default)]
 pub struct UsageFilter {

@@ -191,6 +191,8 @@ pub struct Params {
     pub sampling: Sampling,
     /// Most tokens of an answer.
     pub tokens_max: Option<usize>,
+    /// The client named none: `tokens_max` is the API's own.
+    pub tokens_default: bool,
     /// Most tokens of reasoning.
     pub thinking_max: Option<usize>,
     /// Stop strings.
@@ -222,6 +224,7 @@ impl Params {
             model: None,
             sampling,
             tokens_max: None,
+            tokens_default: false,
             thinking_max: None,
             stop: Vec::new(),
             stream: false,

@@ -13,6 +13,7 @@ use crate::generation::served_model::ServedModel;
 use crate::http::admission::{Access, Admission};
 use crate::http::body_budget::BodyBudget;
 use crate::http::metrics::Metrics;
+use crate::http::tries::Tries;
 use crate::http::work_slots::WorkSlots;
 
 /// Limits of the server.
@@ -63,6 +64,8 @@ pub struct AppState {
     pub(crate) work_slots: Arc<WorkSlots>,
     pub(crate) request_times: Arc<RequestTimes>,
     pub(crate) kept_items: Arc<KeptItems>,
+    /// Of turning an invitation into an account, which needs no key.
+    pub(crate) redeem_tries: Tries,
     /// The first model was loaded once.
     started: AtomicBool,
 }
@@ -85,6 +88,7 @@ impl AppState {
             work_slots: Arc::default(),
             request_times: Arc::default(),
             kept_items: Arc::default(),
+            redeem_tries: Tries::default(),
             started: AtomicBool::new(false),
         })
     }

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
-use ::ledger::{Account, EntryKind, Key, Ledger, Money};
+use ::ledger::{Account, Column, EntryKind, Key, Ledger, Money};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
-use super::table::{Column, facts, table};
+use super::table::{facts, table};
 use super::{CurrencyArgument, LedgerArguments, amount, keys, name, time};
 use crate::terminal::several;
 use crate::{Failure, Outcome};
@@ -94,7 +93,7 @@ pub fn run(a: Arguments) -> Outcome {
         What::Create(new) => arguments.open_or_create(&new.currency, async |ledger: &Ledger| {
             let account = ledger.create_account(&new.name, new.prepaid).await?;
             let said = format!("new account: {} ({})", account.name, account.id);
-            arguments.report(&object(ledger, &account), &said)
+            arguments.report(&ledger.account_object(&account), &said)
         }),
         What::List => arguments.open(async |ledger: &Ledger| list(ledger, arguments).await),
         What::Show(one) => arguments.open(async |ledger: &Ledger| show(ledger, &one.account, arguments).await),
@@ -113,8 +112,7 @@ async fn list(ledger: &Ledger, arguments: &LedgerArguments) -> Outcome {
     if accounts.is_empty() {
         arguments.note("there are no accounts; `farthing keys create NAME` creates one with a key");
     }
-    let rows: Vec<Value> = accounts.iter().map(row).collect();
-    arguments.print(&json!({"currency": ledger.currency(), "accounts": rows}), || lines(ledger, &accounts, &keys))
+    arguments.print(&ledger.accounts_object(&accounts), || lines(ledger, &accounts, &keys))
 }
 
 /// A table of accounts; nothing if there are none.
@@ -147,11 +145,8 @@ fn lines(ledger: &Ledger, accounts: &[Account], keys: &[Key]) -> String {
 
 async fn show(ledger: &Ledger, account: &str, arguments: &LedgerArguments) -> Outcome {
     let account = ledger.account(account).await?;
-    let mut keys = ledger.keys().await?;
-    keys.retain(|key| key.account == account.id);
-    let mut shown = object(ledger, &account);
-    shown["keys"] = keys.iter().map(|key| keys::row(key, &account.name)).collect();
-    arguments.print(&shown, || {
+    let keys = ledger.keys_of(&account.id).await?;
+    arguments.print(&ledger.account_with_keys(&account, &keys), || {
         let money = |amount: Money| format!("{amount} {}", ledger.currency());
         let mut lines = vec![
             ("account", format!("{} ({})", account.name, account.id)),
@@ -174,13 +169,13 @@ async fn show(ledger: &Ledger, account: &str, arguments: &LedgerArguments) -> Ou
 async fn add(ledger: &Ledger, credit: &Credit, kind: EntryKind, arguments: &LedgerArguments) -> Outcome {
     let account = ledger.credit(&credit.account, kind, credit.amount, &credit.note).await?;
     let said = format!("{} ({}): {}", account.name, account.id, balance(&account, ledger.currency()));
-    arguments.report(&object(ledger, &account), &said)
+    arguments.report(&ledger.account_object(&account), &said)
 }
 
 async fn delete(ledger: &Ledger, which: &Delete, arguments: &LedgerArguments) -> Outcome {
     let account = ledger.account(&which.account).await?;
     if !which.yes {
-        let keys = ledger.keys().await?.iter().filter(|key| key.account == account.id).count();
+        let keys = ledger.keys_of(&account.id).await?.len();
         let what = format!(
             "account {} ({}) with {} and {}",
             account.name,
@@ -197,7 +192,7 @@ async fn delete(ledger: &Ledger, which: &Delete, arguments: &LedgerArguments) ->
     }
     // By its id: what was shown is what is deleted.
     let account = ledger.delete_account(&account.id).await?;
-    arguments.report(&object(ledger, &account), &format!("deleted account {} ({})", account.name, account.id))
+    arguments.report(&ledger.account_object(&account), &format!("deleted account {} ({})", account.name, account.id))
 }
 
 /// Asks a person.
@@ -208,23 +203,7 @@ fn agreed(question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-fn object(ledger: &Ledger, account: &Account) -> Value {
-    json!({"currency": ledger.currency(), "account": row(account)})
-}
-
-/// An account for programs.
-pub fn row(account: &Account) -> Value {
-    let mut row = json!(account);
-    row["balance"] = json!(account.balance());
-    row
-}
-
 /// A balance in words.
 pub fn balance(account: &Account, currency: &str) -> String {
     if account.prepaid { format!("balance {} {currency}", account.balance()) } else { "only metered".to_string() }
-}
-
-/// Names of accounts by their ids.
-pub async fn names(ledger: &Ledger) -> Result<HashMap<String, String>, Failure> {
-    Ok(ledger.accounts().await?.into_iter().map(|account| (account.id, account.name)).collect())
 }

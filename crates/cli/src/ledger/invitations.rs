@@ -1,11 +1,10 @@
 //! `farthing invitations`: codes that people turn into an account and a key
 
-use ::ledger::{Clock, Invitation, Ledger, Limits, Money, NewInvitation};
+use ::ledger::{Column, Invitation, Ledger, Limits, Money, NewInvitation};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::limits::{Limit, LimitArguments, expires_at, validity, words};
-use super::table::{Column, facts, table};
+use super::table::{facts, table};
 use super::{CurrencyArgument, LedgerArguments, amount, keys, name, time_or_never};
 use crate::{Failure, Outcome};
 
@@ -82,14 +81,15 @@ pub fn run(a: Arguments) -> Outcome {
     let arguments = &a.ledger;
     match &a.what {
         What::Create(new) => {
-            let invitation = NewInvitation {
-                name: new.name.clone(),
-                expires_at: expires_at(new.expires, 0),
-                uses: new.uses,
-                granted: new.grant.unwrap_or(Money::ZERO),
-                limits: new.limits.over(Limits::default())?,
-            };
+            let limits = new.limits.over(Limits::default())?;
             arguments.open_or_create(&new.currency, async |ledger: &Ledger| {
+                let invitation = NewInvitation {
+                    name: new.name.clone(),
+                    expires_at: expires_at(new.expires, ledger.now()).unwrap_or(0),
+                    uses: new.uses,
+                    granted: new.grant.unwrap_or(Money::ZERO),
+                    limits,
+                };
                 create(ledger, &invitation, arguments).await
             })
         }
@@ -107,7 +107,7 @@ pub fn run(a: Arguments) -> Outcome {
         What::Revoke(one) => arguments.open(async |ledger: &Ledger| {
             let invitation = ledger.revoke_invitation(&one.invitation).await?;
             let said = format!("revoked invitation {} ({})", invitation.name, invitation.id);
-            arguments.report(&object(ledger, &invitation), &said)
+            arguments.report(&ledger.invitation_object(&invitation), &said)
         }),
     }
 }
@@ -124,7 +124,7 @@ async fn create(ledger: &Ledger, new: &NewInvitation, arguments: &LedgerArgument
     arguments.note(facts(&lines).trim_end());
     arguments.note("the code, which is not shown again:");
     let recover = format!("`farthing invitations revoke {}` withdraws it; create another", invitation.id);
-    arguments.print_secret(object(ledger, &invitation), &code, &recover)
+    arguments.print_secret(ledger.invitation_object(&invitation), &code, &recover)
 }
 
 async fn list(ledger: &Ledger, arguments: &LedgerArguments) -> Outcome {
@@ -132,8 +132,7 @@ async fn list(ledger: &Ledger, arguments: &LedgerArguments) -> Outcome {
     if invitations.is_empty() {
         arguments.note("there are no invitations; `farthing invitations create NAME --uses 1` creates one");
     }
-    let rows: Vec<Value> = invitations.iter().map(row).collect();
-    arguments.print(&json!({"currency": ledger.currency(), "invitations": rows}), || lines(ledger, &invitations))
+    arguments.print(&ledger.invitations_object(&invitations), || lines(ledger, &invitations))
 }
 
 /// A table of invitations; nothing if there are none.
@@ -156,7 +155,7 @@ fn lines(ledger: &Ledger, invitations: &[Invitation]) -> String {
             invitation.name.clone(),
             invitation.id.clone(),
             format!("...{}", invitation.hint),
-            state(invitation).to_string(),
+            invitation.state(ledger.now()).to_string(),
             time_or_never(invitation.expires_at),
             invitation.used.to_string(),
             invitation.uses.to_string(),
@@ -164,24 +163,4 @@ fn lines(ledger: &Ledger, invitations: &[Invitation]) -> String {
         ]
     };
     table(&columns, &invitations.iter().map(row).collect::<Vec<_>>())
-}
-
-fn state(invitation: &Invitation) -> &'static str {
-    match invitation {
-        Invitation { revoked_at: 1.., .. } => "revoked",
-        Invitation { uses, used, .. } if used >= uses => "used up",
-        Invitation { expires_at: at @ 1.., .. } if *at <= Clock::default().now() => "expired",
-        _ => "valid",
-    }
-}
-
-/// An invitation for programs.
-fn row(invitation: &Invitation) -> Value {
-    let mut row = json!(invitation);
-    row["state"] = state(invitation).into();
-    row
-}
-
-fn object(ledger: &Ledger, invitation: &Invitation) -> Value {
-    json!({"currency": ledger.currency(), "invitation": row(invitation)})
 }

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 
-use ::ledger::{Account, Clock, EntryKind, Key, Ledger, LedgerError, Limits, Money, NewKey, Secret};
+use ::ledger::{Account, Column, EntryKind, Key, Ledger, LedgerError, Limits, Money, NewKey, Secret};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 
 use super::limits::{Limit, LimitArguments, expires_at, validity, words};
-use super::table::{Column, facts, table};
+use super::table::{facts, table};
 use super::{CurrencyArgument, LedgerArguments, accounts, amount, duration, name, time, time_or_never};
 use crate::{Failure, Outcome};
 
@@ -118,7 +117,7 @@ pub fn run(a: Arguments) -> Outcome {
         What::Show(one) => arguments.open(async |ledger: &Ledger| {
             let key = ledger.key(&one.key).await?;
             let account = ledger.account(&key.account).await?;
-            arguments.print(&object(ledger, &key, &account), || described(ledger, &key, &account))
+            arguments.print(&ledger.key_object(&key, &account), || described(ledger, &key, &account))
         }),
         What::Limit(change) => arguments.open(async |ledger: &Ledger| limit(ledger, change, arguments).await),
         What::Rotate(rotate) => arguments.open(async |ledger: &Ledger| {
@@ -132,7 +131,7 @@ pub fn run(a: Arguments) -> Outcome {
             let key = ledger.revoke_key(&one.key).await?;
             let account = ledger.account(&key.account).await?;
             let said = format!("revoked key {} ({})", key.name, key.id);
-            arguments.report(&object(ledger, &key, &account), &said)
+            arguments.report(&ledger.key_object(&key, &account), &said)
         }),
     }
 }
@@ -142,45 +141,27 @@ async fn create(ledger: &Ledger, new: &Create, limits: Limits, arguments: &Ledge
         .into_iter()
         .filter_map(|(kind, amount)| Some((kind, amount?)))
         .collect();
-    let payer = new.account.as_ref().unwrap_or(&new.name);
-    let mut account = match ledger.account(payer).await {
-        // Prepaid before there is a balance, so that nothing is free in between.
-        Err(LedgerError::Unknown { .. }) => {
-            let account = ledger.create_account(payer, !credits.is_empty()).await?;
-            arguments.note(&format!("new account: {} ({})", account.name, account.id));
-            account
-        }
-        found => found?,
-    };
     let key = NewKey {
         name: new.name.clone(),
-        account: account.id.clone(),
+        account: new.account.as_ref().unwrap_or(&new.name).clone(),
         admin: new.admin,
-        expires_at: expires_at(new.expires, 0),
+        expires_at: expires_at(new.expires, ledger.now()).unwrap_or(0),
         limits,
     };
-    let (key, secret) = ledger.create_key(&key).await?;
-    // A failure from here on must not take the secret with it.
-    let mut credited: Outcome = Ok(());
-    for (kind, amount) in credits {
-        match ledger.credit(&account.id, kind, amount, "").await {
-            Ok(after) => account = after,
-            Err(error) => credited = Err(Failure::failed(format!("{error}; the key is there, {amount} was not added"))),
-        }
+    let made = ledger.create_key_and_account(&key, &credits).await?;
+    if made.account_is_new {
+        arguments.note(&format!("new account: {} ({})", made.account.name, made.account.id));
     }
-    print_key(ledger, arguments, &key, &account, &secret)?;
-    credited
+    print_key(ledger, arguments, &made.key, &made.account, &made.secret)
 }
 
 async fn list(ledger: &Ledger, arguments: &LedgerArguments) -> Outcome {
-    let names = accounts::names(ledger).await?;
+    let names = ledger.account_names().await?;
     let keys = ledger.keys().await?;
     if keys.is_empty() {
         arguments.note("there are no keys; `farthing keys create NAME` creates one");
     }
-    let name = |key: &Key| names.get(&key.account).unwrap_or(&key.account).clone();
-    let rows: Vec<Value> = keys.iter().map(|key| row(key, &name(key))).collect();
-    arguments.print(&json!({"currency": ledger.currency(), "keys": rows}), || lines(ledger, &keys, &names))
+    arguments.print(&ledger.keys_object(&keys, &names), || lines(ledger, &keys, &names))
 }
 
 /// A table of keys; nothing if there are none.
@@ -204,7 +185,7 @@ pub fn lines(ledger: &Ledger, keys: &[Key], accounts: &HashMap<String, String>) 
             key.id.clone(),
             accounts.get(&key.account).unwrap_or(&key.account).clone(),
             format!("...{}", key.hint),
-            state(key).to_string(),
+            key.state(ledger.now()).to_string(),
             time_or_never(key.expires_at),
             key.total_tokens.to_string(),
             key.total_cost.to_string(),
@@ -217,11 +198,12 @@ async fn limit(ledger: &Ledger, change: &Change, arguments: &LedgerArguments) ->
     if change.limits.is_empty() && change.expires.is_none() {
         return Err(Failure::usage("no limit is given; give one, such as --requests-per-minute 60 or --expires 30d"));
     }
-    let old = ledger.key(&change.key).await?;
-    let limits = change.limits.over(old.limits)?;
-    let key = ledger.limit_key(&old.id, &limits, expires_at(change.expires, old.expires_at)).await?;
+    // What cannot be meant is told before anything is opened for writing.
+    change.limits.over(Limits::default())?;
+    let over = |old: Limits| change.limits.over(old).map_err(|failure| LedgerError::Invalid(failure.to_string()));
+    let key = ledger.limit_key(&change.key, over, expires_at(change.expires, ledger.now())).await?;
     let account = ledger.account(&key.account).await?;
-    arguments.report(&object(ledger, &key, &account), described(ledger, &key, &account).trim_end())
+    arguments.report(&ledger.key_object(&key, &account), described(ledger, &key, &account).trim_end())
 }
 
 /// Prints a key's secret, with notes on the key.
@@ -235,28 +217,7 @@ pub fn print_key(
     arguments.note(described(ledger, key, account).trim_end());
     arguments.note("the secret, which is not shown again:");
     let recover = format!("`farthing keys rotate {}` makes another", key.id);
-    arguments.print_secret(object(ledger, key, account), secret, &recover)
-}
-
-fn object(ledger: &Ledger, key: &Key, account: &Account) -> Value {
-    json!({"currency": ledger.currency(), "key": row(key, &account.name), "account": accounts::row(account)})
-}
-
-/// A key for programs.
-pub fn row(key: &Key, account: &str) -> Value {
-    let mut row = json!(key);
-    row["account_name"] = account.into();
-    row["state"] = state(key).into();
-    row
-}
-
-fn state(key: &Key) -> &'static str {
-    match key {
-        Key { revoked_at: 1.., .. } => "revoked",
-        key if !key.valid(Clock::default().now()) => "expired",
-        Key { admin: true, .. } => "admin",
-        _ => "valid",
-    }
+    arguments.print_secret(ledger.key_object(key, account), secret, &recover)
 }
 
 /// A key for people.
@@ -267,7 +228,7 @@ fn described(ledger: &Ledger, key: &Key, account: &Account) -> String {
         ("key", format!("{} ({})", key.name, key.id)),
         ("account", format!("{} ({}), {}", account.name, account.id, accounts::balance(account, currency))),
         ("secret", format!("...{}", key.hint)),
-        ("state", format!("{}{revoked}", state(key))),
+        ("state", format!("{}{revoked}", key.state(ledger.now()))),
         ("created", time(key.created_at)),
         ("expires", time_or_never(key.expires_at)),
         ("used", format!("{} tokens, {} {currency}", key.total_tokens, key.total_cost)),

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use ::ledger::{Budget, Clock, Limits, Money};
+use ::ledger::{Budget, Limits, Money};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
@@ -101,13 +101,9 @@ fn names(option: &str, given: &[String], old: Vec<String>) -> Result<Vec<String>
     }
 }
 
-/// When something expires, in milliseconds since 1970, of which 0 is never.
-pub fn expires_at(given: Option<Limit<u64>>, old: i64) -> i64 {
-    match given {
-        None => old,
-        Some(Limit(None)) => 0,
-        Some(Limit(Some(ms))) => Clock::default().now().saturating_add_unsigned(ms),
-    }
+/// When something expires, in milliseconds since 1970, of which 0 is never; `None` where nothing is given.
+pub fn expires_at(given: Option<Limit<u64>>, now: i64) -> Option<i64> {
+    given.map(|Limit(ms)| ms.map_or(0, |ms| now.saturating_add_unsigned(ms)))
 }
 
 fn limit<T>(text: &str, value: Result<T, impl Display>) -> Result<Limit<T>, String> {

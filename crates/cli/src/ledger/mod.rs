@@ -8,11 +8,7 @@ mod limits;
 mod table;
 pub mod usage;
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
-
-use ::ledger::{Clock, Ledger, LedgerError, Money, Secret};
+use ::ledger::{Clock, Ledger, LedgerError, Money, Secret, json};
 use chrono::DateTime;
 use clap::Args;
 use serde_json::Value;
@@ -22,8 +18,6 @@ use crate::{Failure, Outcome, terminal};
 
 /// The ledger's file in the user's state directory.
 const FILE: &str = "ledger.db";
-/// What a database of SQLite's begins with.
-const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 /// Currency of a new ledger.
 const CURRENCY: &str = "USD";
 /// Letters of a currency's code at most.
@@ -57,36 +51,18 @@ pub struct CurrencyArgument {
     currency: Option<String>,
 }
 
-/// What an address names.
-enum Place {
-    File(PathBuf),
-    Database,
-}
-
 impl LedgerArguments {
     /// Runs `work` with a ledger that exists.
     fn open(&self, work: impl AsyncFnOnce(&Ledger) -> Outcome) -> Outcome {
-        let address = self.address()?;
-        if let Place::File(file) = place(&address)?
-            && !exists(&file)?
-        {
-            return Err(Failure::failed(format!(
-                "{}: there is no ledger; `farthing keys create NAME` creates it, --ledger names another",
-                file.display()
-            )));
-        }
-        run(&address, CURRENCY, work)
+        run(Ledger::open_existing(&self.address()?, CURRENCY, Clock::default()), work)
     }
 
     /// Runs `work` with a ledger, which is created if it does not exist.
     fn open_or_create(&self, currency: &CurrencyArgument, work: impl AsyncFnOnce(&Ledger) -> Outcome) -> Outcome {
         let address = self.address()?;
-        let created = match place(&address)? {
-            Place::File(file) if !exists(&file)? => Some(file),
-            _ => None,
-        };
+        let created = Ledger::absent(&address).map_err(unopened)?;
         let code = currency.currency.as_deref().unwrap_or(CURRENCY);
-        run(&address, code, async |ledger: &Ledger| {
+        run(Ledger::open(&address, code, Clock::default()), async |ledger: &Ledger| {
             if currency.currency.is_some() && ledger.currency() != code {
                 return Err(Failure::usage(format!(
                     "--currency {code}: this ledger is in {}, and a ledger has one currency; leave it out",
@@ -131,8 +107,8 @@ impl LedgerArguments {
     }
 
     /// Prints a secret, the only time: alone on its line, or as `secret` of the object. `recover` says what to do if it cannot be written.
-    fn print_secret(&self, mut object: Value, secret: &Secret, recover: &str) -> Outcome {
-        object["secret"] = secret.reveal().into();
+    fn print_secret(&self, object: Value, secret: &Secret, recover: &str) -> Outcome {
+        let object = json::with_secret(object, secret);
         let text = if self.json { format!("{object}\n") } else { format!("{}\n", secret.reveal()) };
         put(&text).map_err(|_| Failure::failed(format!("the secret could not be written and is lost: {recover}")))
     }
@@ -143,46 +119,23 @@ pub fn default_address() -> Option<String> {
     farthing::xdg("XDG_STATE_HOME", ".local/state")?.join(FILE).to_str().map(str::to_string)
 }
 
-/// What an address names. What may hold a password is not repeated.
-fn place(address: &str) -> Result<Place, Failure> {
-    const WANTED: &str = "a ledger is a file, or postgres://USER@HOST/DATABASE";
-    let wrong = |scheme: &str| Err(Failure::usage(format!("--ledger {scheme}: {WANTED}")));
-    let file = match address.split_once(':') {
-        Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => return Ok(Place::Database),
-        Some((scheme @ ("postgres" | "postgresql"), _)) => return wrong(scheme),
-        Some(("sqlite", rest)) => rest.strip_prefix("//").unwrap_or(rest),
-        Some((scheme, rest)) if rest.starts_with("//") => return wrong(scheme),
-        _ => address,
-    };
-    if file.is_empty() { wrong("\"\"") } else { Ok(Place::File(PathBuf::from(file))) }
-}
-
-/// Whether a file is there. One without a byte is not there yet; one that is no database of SQLite's is refused, because SQLite overwrites very small ones.
-fn exists(file: &Path) -> Result<bool, Failure> {
-    let failed = |why: String| Failure::failed(format!("{}: {why}; --ledger names another ledger", file.display()));
-    let opened = match File::open(file) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        opened => opened.map_err(|error| failed(error.to_string()))?,
-    };
-    let mut header = Vec::new();
-    opened.take(SQLITE_HEADER.len() as u64).read_to_end(&mut header).map_err(|error| failed(error.to_string()))?;
-    match &header[..] {
-        [] => Ok(false),
-        header if header == SQLITE_HEADER => Ok(true),
-        _ => Err(failed("it is no ledger".to_string())),
-    }
-}
-
 /// Opens a ledger, runs `work` and closes it.
-fn run(address: &str, currency: &str, work: impl AsyncFnOnce(&Ledger) -> Outcome) -> Outcome {
+fn run(open: impl Future<Output = Result<Ledger, LedgerError>>, work: impl AsyncFnOnce(&Ledger) -> Outcome) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let opened = Ledger::open(address, currency, Clock::default()).await;
-        let ledger = opened.map_err(|error| Failure::failed(format!("{error}; --ledger names another ledger")))?;
+        let ledger = open.await.map_err(unopened)?;
         let outcome = work(&ledger).await;
         ledger.close().await;
         outcome
     })
+}
+
+/// An address that cannot be opened.
+fn unopened(error: LedgerError) -> Failure {
+    match error {
+        LedgerError::Address(_) => Failure::usage(format!("--ledger {error}")),
+        error => Failure::failed(format!("{error}; --ledger names another ledger")),
+    }
 }
 
 /// An error of the ledger, with the next step.
@@ -248,20 +201,6 @@ mod tests {
         }
         for wrong in ["", "d", "30", "1.5h", "-1d", "+1d", " 1d", "1w", "36501d", "99999999999999999999d", "1\u{434}"] {
             assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_files_or_databases() {
-        let file = |address: &str| match place(address) {
-            Ok(Place::File(file)) => file.display().to_string(),
-            _ => panic!("{address}"),
-        };
-        assert_eq!(["a b.db", "sqlite://x/y.db", "sqlite:x.db"].map(file), ["a b.db", "x/y.db", "x.db"]);
-        assert!(matches!(place("postgres://u:p@h/d"), Ok(Place::Database)));
-        for wrong in ["", "sqlite:", "mysql://u:secret@h/d", "postgres:u:secret@h/d", "postgresql:/u:secret@h/d"] {
-            let said = place(wrong).err().unwrap();
-            assert!(matches!(&said, Failure::Usage(text) if !text.contains("secret")), "{said}");
         }
     }
 

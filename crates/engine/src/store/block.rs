@@ -32,7 +32,7 @@ impl Header {
         head[..8].copy_from_slice(&MAGIC);
         head[8..16].copy_from_slice(&(self.block_bytes as u64).to_le_bytes());
         head[16..48].copy_from_slice(&self.fingerprint);
-        head[48..].copy_from_slice(&key.0);
+        head[48..].copy_from_slice(&key.hash);
         head
     }
 

@@ -1,4 +1,5 @@
-//! Where blocks lie: `ab/abcd….unit` under one directory, by the key's hexadecimal digits; other names are not ours and stay untouched.
+//! Where blocks lie: `ab/abcd….unit` under one directory, by the key's hexadecimal digits, and those of its owner where it has one; other names are not
+//! ours and stay untouched.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -6,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::Key;
+use super::{Key, Owner};
 
 /// More names than this in one of 256 folders are no work of ours; the rest of them is not looked at.
 const NAMES_MAX: usize = 1 << 16;
@@ -33,7 +34,7 @@ impl Directory {
     }
 
     pub fn file(&self, key: &Key) -> PathBuf {
-        self.folder(key.0[0]).join(format!("{key}.unit"))
+        self.folder(key.hash[0]).join(format!("{key}.unit"))
     }
 
     /// The folder of all keys that begin with a byte is a folder, not a link to one, and nobody else can put files there.
@@ -47,9 +48,9 @@ impl Directory {
 
     /// Make the folder of a key.
     pub fn prepare_for(&self, key: &Key) -> io::Result<PathBuf> {
-        let folder = self.folder(key.0[0]);
+        let folder = self.folder(key.hash[0]);
         create(&folder)?;
-        self.check_folder(key.0[0])?;
+        self.check_folder(key.hash[0])?;
         Ok(folder)
     }
 
@@ -61,7 +62,7 @@ impl Directory {
         for entry in fs::read_dir(self.folder(byte))?.take(NAMES_MAX) {
             let entry = entry?;
             let name = entry.file_name();
-            let Some((key, finished)) = name.to_str().and_then(parse).filter(|(key, _)| key.0[0] == byte) else {
+            let Some((key, finished)) = name.to_str().and_then(parse).filter(|(key, _)| key.hash[0] == byte) else {
                 continue;
             };
             if finished && known(&key) {
@@ -85,6 +86,31 @@ impl Directory {
             }
         }
         Ok(listing)
+    }
+
+    /// Remove the blocks of owners that are gone; how many there were. One that is being written now is found the next time.
+    pub fn remove_owned(&self, gone: impl Fn(&Owner) -> bool) -> io::Result<u64> {
+        let mut removed = 0;
+        for byte in 0..=255 {
+            match self.check_folder(byte) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                checked => checked?,
+            }
+            for entry in fs::read_dir(self.folder(byte))?.take(NAMES_MAX) {
+                let entry = entry?;
+                let name = entry.file_name();
+                let Some((key, true)) = name.to_str().and_then(parse) else { continue };
+                if key.hash[0] != byte || key.owner == Owner::NOBODY || !gone(&key.owner) {
+                    continue;
+                }
+                match fs::remove_file(entry.path()) {
+                    Ok(()) => removed += 1,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(removed)
     }
 
     /// Remove what lies where a block should be, whatever it is, but nothing inside or behind it.
@@ -139,10 +165,10 @@ fn create(path: &Path) -> io::Result<()> {
 
 /// The key in the name of a file, and whether the file is finished.
 fn parse(name: &str) -> Option<(Key, bool)> {
-    let (key, rest) = name.split_at_checked(64)?;
-    let number = rest.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part"));
+    let (key, rest) = name.split_once('.')?;
+    let number = rest.strip_suffix(".part");
     let unfinished = number.is_some_and(|n| n.len() == 32 && n.bytes().all(|b| b.is_ascii_hexdigit()));
-    (rest == ".unit" || unfinished).then_some((Key::parse(key)?, !unfinished))
+    (rest == "unit" || unfinished).then_some((Key::parse(key)?, !unfinished))
 }
 
 /// Since 1970; what is before, or centuries ahead, becomes the nearest that a `u64` holds.

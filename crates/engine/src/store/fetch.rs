@@ -95,7 +95,7 @@ pub(super) fn used(start: u64, at: usize) -> u64 {
 }
 
 fn open(shared: &StoreState, key: &Key) -> Result<File, LookupError> {
-    if !shared.usable.load(Ordering::Relaxed) || shared.directory.check_folder(key.0[0]).is_err() {
+    if !shared.usable.load(Ordering::Relaxed) || shared.directory.check_folder(key.hash[0]).is_err() {
         return Err(LookupError::Absent);
     }
     let file = block::open(&shared.directory.file(key));

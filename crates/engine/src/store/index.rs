@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Key;
+use super::{Key, Owner};
 
 /// What is known of a file.
 #[derive(Clone, Copy)]
@@ -70,9 +70,10 @@ impl StoreIndex {
 
     /// Blocks whose key begins with a byte.
     pub fn beginning_with(&self, byte: u8) -> BTreeSet<Key> {
-        let (mut first, mut last) = ([0; 32], [255; 32]);
-        (first[0], last[0]) = (byte, byte);
-        self.blocks.range(Key(first)..=Key(last)).map(|(key, _)| *key).collect()
+        let mut first = Key::default();
+        let mut last = Key { hash: [255; 32], owner: Owner([255; 16]) };
+        (first.hash[0], last.hash[0]) = (byte, byte);
+        self.blocks.range(first..=last).map(|(key, _)| *key).collect()
     }
 }
 
@@ -88,8 +89,8 @@ mod tests {
             let mut index = StoreIndex::default();
             let mut plain: Vec<(Key, u64, u64)> = Vec::new();
             for (what, name, used, bytes) in steps {
-                let mut key = Key([name; 32]);
-                key.0[0] = name % 3;
+                let mut key = Key::new([name; 32]);
+                key.hash[0] = name % 3;
                 let at = plain.iter().position(|block| block.0 == key);
                 match what {
                     0 | 1 => {
@@ -111,7 +112,7 @@ mod tests {
                 prop_assert_eq!(index.bytes(), plain.iter().map(|block| block.2).sum::<u64>());
                 prop_assert_eq!(index.oldest(), plain.iter().map(|block| (block.1, block.0)).min().map(|(used, key)| (key, used)));
                 for byte in 0..3 {
-                    let expected: BTreeSet<Key> = plain.iter().map(|block| block.0).filter(|key| key.0[0] == byte).collect();
+                    let expected: BTreeSet<Key> = plain.iter().map(|block| block.0).filter(|key| key.hash[0] == byte).collect();
                     prop_assert_eq!(index.beginning_with(byte), expected);
                 }
             }
@@ -121,10 +122,10 @@ mod tests {
     #[test]
     fn sizes_that_no_disk_has_do_no_harm() {
         let mut index = StoreIndex::default();
-        index.insert(Key([1; 32]), u64::MAX, 1);
-        index.insert(Key([2; 32]), 5, 2);
+        index.insert(Key::new([1; 32]), u64::MAX, 1);
+        index.insert(Key::new([2; 32]), 5, 2);
         assert_eq!(index.bytes(), u64::MAX);
-        index.remove(&Key([1; 32]));
+        index.remove(&Key::new([1; 32]));
         assert_eq!(index.bytes(), 5);
     }
 }

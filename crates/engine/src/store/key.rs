@@ -2,37 +2,74 @@
 
 use std::fmt;
 
+/// Whose blocks they are, so that all of one owner can be removed; zeros: nobody's. It is no part of what blocks are found by: salts keep owners apart.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Owner(pub [u8; 16]);
+
+impl Owner {
+    /// Blocks that are nobody's.
+    pub const NOBODY: Owner = Owner([0; 16]);
+}
+
 /// The name of a block. Derive it with [`root`] and [`chain`].
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub [u8; 32]);
+pub struct Key {
+    /// Of all that the block's bytes follow from.
+    pub hash: [u8; 32],
+    /// Whose it is.
+    pub owner: Owner,
+}
+
+/// Bytes in lower-case hexadecimal digits.
+fn parsed<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let text = text.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase()).map(|d| d as u8);
+    let mut bytes = [0; N];
+    if text.len() != 2 * N {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bytes)
+}
 
 impl Key {
-    /// From 64 lower-case hexadecimal digits, as `Display` writes them.
+    /// A key that is nobody's.
+    pub fn new(hash: [u8; 32]) -> Key {
+        Key { hash, owner: Owner::NOBODY }
+    }
+
+    /// The same block, as an owner's. Blocks that are chained to it are the owner's, too.
+    #[must_use]
+    pub fn owned_by(self, owner: Owner) -> Key {
+        Key { owner, ..self }
+    }
+
+    /// From hexadecimal digits, as `Display` writes them.
     pub(super) fn parse(text: &str) -> Option<Key> {
-        let text = text.as_bytes();
-        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase()).map(|d| d as u8);
-        let mut key = [0; 32];
-        if text.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in key.iter_mut().zip(text.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Some(Key(key))
+        let Some((hash, owner)) = text.split_once('-') else { return parsed(text).map(Key::new) };
+        let owner = parsed(owner).map(Owner).filter(|owner| *owner != Owner::NOBODY)?;
+        Some(Key { hash: parsed(hash)?, owner })
     }
 
     /// What the block of this key is called on disk, where blocks of other models lie too, given the fingerprint of its model. In memory, where all
     /// blocks are of one model, keys do without it, so that nobody waits for the files to be hashed.
     pub(crate) fn on_disk(&self, fingerprint: &[u8; 32]) -> Key {
         let mut hasher = blake3::Hasher::new_derive_key("Farthing, context cache, version 1: unit on disk");
-        hasher.update(fingerprint).update(&self.0);
-        Key(hasher.finalize().into())
+        hasher.update(fingerprint).update(&self.hash);
+        Key { hash: hasher.finalize().into(), ..*self }
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        if self.owner == Owner::NOBODY {
+            return Ok(());
+        }
+        f.write_str("-")?;
+        self.owner.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -48,18 +85,18 @@ pub fn root(fingerprint: &[u8; 32], salt: &[u8]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key("Farthing, context cache, version 1: root");
     // The fingerprint has a fixed length, so no two pairs give the same bytes.
     hasher.update(fingerprint).update(salt);
-    Key(hasher.finalize().into())
+    Key::new(hasher.finalize().into())
 }
 
 /// The key of the block that holds `tokens` and follows upon `parent`: the key of the block before it, or a [`root`]. `form` tells apart pages of the
 /// same tokens that were computed in different ways, and so differ in bits.
 pub fn chain(parent: &Key, form: u8, tokens: &[u32]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key("Farthing, context cache, version 1: unit");
-    hasher.update(&parent.0).update(&[form]);
+    hasher.update(&parent.hash).update(&[form]);
     for token in tokens {
         hasher.update(&token.to_le_bytes());
     }
-    Key(hasher.finalize().into())
+    Key { hash: hasher.finalize().into(), owner: parent.owner }
 }
 
 #[cfg(test)]
@@ -82,7 +119,7 @@ mod tests {
             fingerprint[bit / 8] ^= 1 << (bit % 8);
             seen.push(root(&fingerprint, b"alice"));
             let mut parent = base;
-            parent.0[bit / 8] ^= 1 << (bit % 8);
+            parent.hash[bit / 8] ^= 1 << (bit % 8);
             seen.push(chain(&parent, 0, &tokens));
         }
         for at in 0..64 {
@@ -99,7 +136,7 @@ mod tests {
         // A root and a block of the same bytes are told apart by what they are.
         let mut bytes = vec![7; 33];
         bytes.extend(5u32.to_le_bytes());
-        assert_ne!(chain(&Key([7; 32]), 7, &[5]), root(&[7; 32], &bytes[32..]));
+        assert_ne!(chain(&Key::new([7; 32]), 7, &[5]), root(&[7; 32], &bytes[32..]));
     }
 
     /// Keys must never change unnoticed: every cache on every disk would be lost. This one was computed by the BLAKE3 of Python.
@@ -114,6 +151,14 @@ mod tests {
         let key = root(&[9; 32], b"");
         let text = key.to_string();
         assert_eq!(Key::parse(&text), Some(key));
+        let owned = key.owned_by(Owner([0xa5; 16]));
+        assert_eq!(
+            (owned.to_string(), Key::parse(&owned.to_string())),
+            (format!("{text}-{}", "a5".repeat(16)), Some(owned))
+        );
+        let block = chain(&owned, 0, &[1]);
+        assert_eq!((block.owner, block.hash), (owned.owner, chain(&key, 0, &[1]).hash));
+        assert_eq!(block.on_disk(&[1; 32]).owner, owned.owner);
         for wrong in [
             &text[1..],
             &text.to_uppercase(),
@@ -121,6 +166,10 @@ mod tests {
             &text.replace(&text[..2], "g0"),
             "",
             &"é".repeat(32),
+            &format!("{text}-"),
+            &format!("{text}-{}", "0".repeat(32)),
+            &format!("{text}-{}", "a".repeat(31)),
+            &format!("{text}-{}-", "a".repeat(32)),
         ] {
             assert_eq!(Key::parse(wrong), None, "{wrong}");
         }

@@ -36,13 +36,13 @@ mod key;
 mod queue;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub use fetch::Fetch;
-pub use key::{Key, chain, root};
+pub use key::{Key, Owner, chain, root};
 
 use block::Header;
 use directory::Directory;
@@ -65,6 +65,18 @@ pub struct Settings {
     pub fingerprint: [u8; 32],
     /// The length of every block.
     pub block_bytes: usize,
+}
+
+/// Remove the blocks of owners that are gone from a directory, whichever models they are of and whether a store is open there or not; how many there were.
+/// Stores that are open notice within two seconds.
+///
+/// # Errors
+/// A directory that is not private, or a file that cannot be removed. Where there is no directory there are no blocks.
+pub fn remove_owned(dir: &Path, gone: impl Fn(&Owner) -> bool) -> std::io::Result<u64> {
+    match private(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        checked => checked.and_then(|()| Directory(dir.to_path_buf()).remove_owned(gone)),
+    }
 }
 
 /// Why a block did not come.

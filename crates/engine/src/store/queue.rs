@@ -109,12 +109,14 @@ mod tests {
     #[test]
     fn a_full_queue_refuses_and_a_closed_one_forgets() {
         let queue = WriteQueue::new(100);
-        let write = |bytes| WriteJob::Write(Key([0; 32]), vec![0; bytes]);
+        let write = |bytes| WriteJob::Write(Key::new([0; 32]), vec![0; bytes]);
         assert!(queue.push(write(1000)), "one job has room, whatever its size");
         assert!(!queue.push(write(1)));
         assert!(matches!(queue.next(Duration::ZERO), Next::WriteJob(WriteJob::Write(_, page)) if page.len() == 1000));
         assert!(
-            queue.push(write(60)) && queue.push(write(40)) && !queue.push(WriteJob::Touch(vec![(Key([1; 32]), 1)]))
+            queue.push(write(60))
+                && queue.push(write(40))
+                && !queue.push(WriteJob::Touch(vec![(Key::new([1; 32]), 1)]))
         );
         assert!(
             matches!(queue.next(Duration::ZERO), Next::WriteJob(_))

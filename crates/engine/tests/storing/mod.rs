@@ -41,7 +41,7 @@ pub fn page(key: &Key) -> Vec<u8> {
 
 pub fn page_of(key: &Key, length: usize) -> Vec<u8> {
     let mut page = vec![0; length];
-    blake3::Hasher::new().update(&key.0).finalize_xof().fill(&mut page);
+    blake3::Hasher::new().update(&key.hash).finalize_xof().fill(&mut page);
     page
 }
 

@@ -29,11 +29,11 @@ fn a_key_is_accepted_until_it_is_rotated_revoked_or_expires() {
         books.pass(60_000);
         assert!(accepted(secret.reveal()).await.is_none() && accepted(newer.reveal()).await.is_some());
         // It expires.
-        books.ledger.limit_key("anna", &Limits::default(), NOON + 90_000).await.unwrap();
+        books.ledger.limit_key("anna", Ok, Some(NOON + 90_000)).await.unwrap();
         assert!(accepted(newer.reveal()).await.is_some());
         books.pass(30_000);
         assert!(accepted(newer.reveal()).await.is_none());
-        books.ledger.limit_key("anna", &Limits::default(), 0).await.unwrap();
+        books.ledger.limit_key("anna", Ok, Some(0)).await.unwrap();
         assert!(accepted(newer.reveal()).await.is_some());
         // Revoked, with both secrets.
         let (_, newest) = books.ledger.rotate_key("anna", 60_000).await.unwrap();

@@ -1,6 +1,6 @@
 // A model's text as elements. It is hostile: HTML in it is text, nothing is loaded, and all passes DOMPurify's list of tags.
 import DOMPurify from 'dompurify';
-import { Marked, type Token, type TokenizerAndRendererExtension, type Tokens, type TokensList } from 'marked';
+import { Marked, type Token, type TokenizerAndRendererExtension } from 'marked';
 import temml from 'temml';
 import { copyButton } from './copy';
 import { highlighted } from './highlight';
@@ -129,10 +129,28 @@ function finish(fragment: DocumentFragment, copy: boolean) {
   }
 }
 
+const paragraph = (text: string): Token => ({ type: 'html', raw: text, text, pre: false, block: true });
+
+/** The blocks of a text; one block as it is where the parser gives up, as it does on thousands of nested quotes. */
+function lexed(text: string): Token[] {
+  try {
+    return whole.lexer(text);
+  } catch {
+    return [paragraph(text)];
+  }
+}
+
+function html(token: Token, final: boolean): string {
+  try {
+    return (final ? whole : growing).parser([token]);
+  } catch {
+    return escaped(token.raw);
+  }
+}
+
 /** One block of a text. `final`: nothing is added to it any more, so its code is highlighted. */
 export function render(token: Token, final: boolean): DocumentFragment {
-  const html = (final ? whole : growing).parser([token]);
-  const fragment = DOMPurify.sanitize(html, policy) as unknown as DocumentFragment;
+  const fragment = DOMPurify.sanitize(html(token, final), policy) as unknown as DocumentFragment;
   finish(fragment, final);
   return fragment;
 }
@@ -141,7 +159,7 @@ const normal = (text: string) => text.replace(/\r\n?/g, '\n');
 
 /** The blocks of a text. */
 export function blocks(text: string): Token[] {
-  return whole.lexer(normal(text)).filter((token) => token.type !== 'space' && token.type !== 'def');
+  return lexed(normal(text)).filter((token) => token.type !== 'space' && token.type !== 'def');
 }
 
 /** The blocks of a text that grows: those that are whole are not looked at again. */
@@ -157,9 +175,9 @@ export class GrowingBlocks {
       this.#length = 0;
     }
     this.#text = text;
-    const open: TokensList = whole.lexer(text.slice(this.#length));
+    const open = lexed(text.slice(this.#length));
     // The last two can still become something else: a list goes on after an empty line.
-    const done: Tokens.Generic[] = open.slice(0, -2);
+    const done = open.slice(0, -2);
     const length = done.reduce((sum, token) => sum + token.raw.length, 0);
     if (done.length > 0 && text.slice(this.#length, this.#length + length) === done.map((token) => token.raw).join('')) {
       this.#whole.push(...done);

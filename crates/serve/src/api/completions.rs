@@ -23,7 +23,8 @@ pub fn parse(fields: &mut Fields, model: ModelDefaults<'_>) -> Result<GenerateRe
         prompts("prompt", fields.take("prompt").unwrap_or(Value::Null), (PROMPTS_MAX, "prompts"), model.vocab)?;
     let mut params = params(fields, model, "stop")?;
     // The API's default.
-    params.tokens_max = Some(tokens(fields, "max_tokens", 0)?.unwrap_or(16));
+    let named = tokens(fields, "max_tokens", 0)?;
+    (params.tokens_max, params.tokens_default) = (named.or(Some(16)), named.is_none());
     params.log_probabilities = fields.count("logprobs", 0, TOP_MAX)?.map(|n| n as usize);
     let echo = fields.flag("echo")?.unwrap_or(false);
     if params.tokens_max == Some(0) && !echo {

@@ -111,9 +111,9 @@ impl Endpoint {
 /// The context of a request: its account, and its timeouts from `x-request-timeout` within the server's limits.
 pub(super) fn context(state: &AppState, head: &Parts) -> Result<RequestContext, ApiError> {
     const NAME: &str = "x-request-timeout";
-    let Account { id: account, salt } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
+    let Account { id: account, salt, owner } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
     let (wait_max, time_max) = (Some(state.limits.wait), state.limits.time);
-    let mut context = RequestContext { account, salt, wait_max, time_max, time_asked: false };
+    let mut context = RequestContext { account, salt, owner, wait_max, time_max, time_asked: false };
     let headers = &head.headers;
     if let Some(value) = headers.get(NAME) {
         let seconds = value.to_str().ok().and_then(|v| v.trim().parse::<f64>().ok());
@@ -139,7 +139,7 @@ pub async fn receive(
 ) -> Result<(RequestBody, Arc<ServedModel>), ApiError> {
     let content = read_json(state, head, content).await?;
     let wanted = requested_model(&content.bytes);
-    metering::check_scopes(state, head, wanted.as_deref())?;
+    metering::check(state, head, wanted.as_deref()).await?;
     let served = state.model(wanted.as_deref()).await?;
     if let Some(log) = head.extensions.get::<RequestLog>() {
         log.update(|f| f.model = Some(served.name.clone()));

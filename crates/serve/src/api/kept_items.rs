@@ -81,6 +81,19 @@ impl KeptItems {
         by_id.retain(|_, kept| !kept.items.is_empty());
     }
 
+    /// Forgets the items of all accounts but some.
+    pub fn retain(&self, keep: impl Fn(u64) -> bool) {
+        let mut accounts = self.0.lock();
+        let Accounts { by_id, bytes } = &mut *accounts;
+        by_id.retain(|account, kept| {
+            let stays = keep(*account);
+            if !stays {
+                *bytes -= kept.bytes;
+            }
+            stays
+        });
+    }
+
     /// Puts kept items in the places of the references in `input`, each at most once.
     ///
     /// # Errors
@@ -147,6 +160,9 @@ mod tests {
         kept.resolve(1, &mut fields).unwrap();
         let input = fields.take("input").unwrap();
         assert_eq!((&input[0], &input[1]["role"]), (&item("a", "one"), &json!("user")), "the type may be left out");
+        kept.keep(3, &[item("d", "deleted")], now);
+        kept.retain(|account| account != 3);
+        assert!(resolved(&kept, 3, &["d"]).is_err() && resolved(&kept, 1, &["a"]).is_ok());
         kept.keep(2, &[item("c", "")], now + KEPT + Duration::from_secs(1));
         assert!(resolved(&kept, 1, &["a"]).is_err(), "an hour is over");
         let accounts = kept.0.lock();

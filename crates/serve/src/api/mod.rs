@@ -1,5 +1,7 @@
 //! The APIs of OpenAI, DeepSeek, Anthropic and Ollama: a file a dialect parses its requests and writes its responses
 
+pub(crate) mod admin;
+mod answer;
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
@@ -13,12 +15,14 @@ pub mod ollama;
 pub(crate) mod ollama_library;
 pub(crate) mod ollama_models;
 mod params;
+pub(crate) mod redeem;
 pub mod rerank;
 pub(crate) mod response;
 mod response_format;
 pub mod responses;
 pub mod tokenize;
 mod tools;
+pub(crate) mod user;
 
 pub use crate::error::ApiError;
 pub use fields::{Fields, ModelDefaults};

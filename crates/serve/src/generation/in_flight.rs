@@ -28,6 +28,8 @@ pub struct InFlight {
     /// Prompt tokens; those of the choices are in `counts`.
     usage: Usage,
     counts: Vec<TokenCount>,
+    /// Of each prompt the choice that began first: what it found in the cache was there before, and what it did not find was computed for all.
+    first: Vec<Option<usize>>,
     /// Tokens of the prompts that have begun: nothing is charged for others.
     begun: usize,
     ended: usize,
@@ -46,9 +48,9 @@ impl InFlight {
         let usage = Usage { prompt: prepared.prompt_tokens(), ..Usage::default() };
         let counts = vec![TokenCount::default(); prepared.choices()];
         let (handles, timers) = (Vec::new(), HashMap::new());
-        let (begun, ended) = (0, 0);
+        let (first, begun, ended) = (vec![None; prepared.prompts()], 0, 0);
         let mut in_flight =
-            InFlight { state, prepared, handles, sender, parts, usage, counts, begun, ended, log, timers };
+            InFlight { state, prepared, handles, sender, parts, usage, counts, first, begun, ended, log, timers };
         in_flight.submit()?;
         Ok(in_flight)
     }
@@ -93,8 +95,11 @@ impl InFlight {
             self.timers.insert(choice, self.state.request_times.began());
         }
         self.counts[choice] = count;
-        // The choices of one prompt share its computation, so only the first one's cache hits count.
-        let first = choice.is_multiple_of(self.prepared.params.best_of);
+        let prompt = choice / self.prepared.params.best_of;
+        if matches!(part, OutputEvent::Started { .. }) {
+            self.first[prompt].get_or_insert(choice);
+        }
+        let first = self.first[prompt] == Some(choice);
         match &part {
             OutputEvent::Started { prompt, cached, differs_at, waited } => {
                 self.log.update(|f| f.queued = f.queued.or(Some(*waited)));

@@ -105,6 +105,7 @@ impl Running {
                 pooled: Some(wanted.clone()),
                 account: context.account,
                 salt: context.salt,
+                owner: context.owner,
                 wait_max: context.wait_max,
                 time_max: context.time_max,
                 ..Request::default()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ledger::Money;
 use serde_json::{Value, json};
 
-/// Token counts of a request. Its prompt counts once, however many choices it has.
+/// Token counts of a request. Its prompt counts once, however many choices it has: the first one that begins computes it, and the others read its pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub prompt: usize,

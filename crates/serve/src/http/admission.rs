@@ -15,6 +15,9 @@ use crate::http::client::Proxy;
 use crate::http::hosts::Hosts;
 use crate::http::metering::{Caller, Metering};
 
+/// The route that is for people without a key.
+pub(crate) const REDEEM: &str = "/invitations/redeem";
+
 /// Who may use the server, and from where.
 #[derive(Default)]
 pub struct Access {
@@ -100,8 +103,15 @@ impl Admission {
 
     /// Whether a key of an administrator was given. Without such keys there is nobody.
     pub(crate) fn has_admin_key(&self, headers: &HeaderMap, extensions: &Extensions) -> bool {
+        self.administrator(headers, extensions).is_some()
+    }
+
+    /// Whose key of an administrator was given, for the log: the id of a key in the ledger, or which one of the file.
+    pub(crate) fn administrator(&self, headers: &HeaderMap, extensions: &Extensions) -> Option<String> {
         let keys = &self.access.admin_keys;
-        Caller::is_admin(extensions) || (!keys.is_empty() && keys.account(headers).is_some())
+        let in_file = || (!keys.is_empty()).then(|| keys.account(headers)).flatten();
+        let caller = extensions.get::<Caller>().and_then(Caller::administrator);
+        caller.or_else(|| in_file().map(|account| format!("admin key {:016x}", account.id)))
     }
 
     /// Refuses what is not worth a look at its key: other hosts' requests, and bodies whose length is not clear.
@@ -131,7 +141,9 @@ impl Admission {
             // An administrator has no account; what these show and do is no account's.
             "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" | "/api/tags"
             | "/api/ps" | "/api/show" => admin,
-            _ => false,
+            // Whoever has an invitation has no key yet.
+            REDEEM => self.access.metering.is_some(),
+            path => admin && path.starts_with("/admin/"),
         };
         let account = match &self.access.metering {
             Some(_) => request.extensions().get::<Caller>().and_then(Caller::account),
@@ -139,7 +151,7 @@ impl Admission {
         };
         if account.is_none() && !open {
             if self.has_admin_key(request.headers(), request.extensions()) {
-                let message = "an administrator's key opens /metrics, /v1/models, /models/load and /models/unload, and Ollama's /api/tags, /api/ps, /api/show, /api/pull and /api/delete; send an API key here";
+                let message = "an administrator's key opens /admin, /metrics, /v1/models, /models/load and /models/unload, and Ollama's /api/tags, /api/ps, /api/show, /api/pull and /api/delete; send an API key here";
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key", message));
             }
             let message =

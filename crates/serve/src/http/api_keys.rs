@@ -2,7 +2,11 @@
 //!
 //! Keys are kept as hashes and compared in constant time: how long a refusal takes tells nothing of any key.
 
+use std::fmt;
+
 use axum::http::{HeaderMap, header};
+use engine::store::Owner;
+use ledger::Ledger;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -18,17 +22,42 @@ pub fn is_key(text: &str) -> bool {
 }
 
 /// The one a request counts for. The same key gives the same account after a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Account {
     /// Names it, for fairness and in logs.
     pub id: u64,
     /// Goes into the hashes of cached prompts: accounts with different salts share no cache, so none learns by timing what another asked.
     pub salt: [u8; 32],
+    /// Whose its blocks of the cache on disk are, so that they go with it; those of accounts that cannot be deleted are nobody's.
+    pub owner: Owner,
+}
+
+/// Never the salt.
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Account {
     /// The account of everybody, where no keys are set.
-    pub const EVERYBODY: Account = Account { id: 0, salt: [0; 32] };
+    pub const EVERYBODY: Account = Account { id: 0, salt: [0; 32], owner: Owner::NOBODY };
+}
+
+/// Tells the owners of one ledger from those of others, whose blocks may lie in the same directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LedgerTag([u8; 8]);
+
+impl LedgerTag {
+    pub(crate) fn of(ledger: &Ledger) -> LedgerTag {
+        let digest = digest("farthing ledger", ledger.identity().as_bytes());
+        LedgerTag(*digest.first_chunk().expect("a digest has 32 bytes"))
+    }
+
+    /// Whether an owner is an account of this ledger, one that exists or one that did.
+    pub(crate) fn is_of(self, owner: &Owner) -> bool {
+        owner.0.starts_with(&self.0)
+    }
 }
 
 /// A key that cannot be one. The key itself is not told.
@@ -56,11 +85,18 @@ fn digest(purpose: &str, key: &[u8]) -> [u8; 32] {
 }
 
 impl Account {
-    /// An account of a ledger, by its id and its salt; `None` for a cache that all accounts share.
-    pub(crate) fn of_ledger(id: &str, salt: Option<[u8; 32]>) -> Account {
-        let account = digest("farthing account", id.as_bytes());
-        let (id, _) = account.split_first_chunk().expect("a digest has 32 bytes");
-        Account { id: u64::from_be_bytes(*id), salt: salt.unwrap_or_default() }
+    /// An account of a ledger, by its id and its salt.
+    pub(crate) fn of_ledger(id: &str, salt: [u8; 32], ledger: LedgerTag) -> Account {
+        let number = |digest: [u8; 32]| u64::from_be_bytes(*digest.first_chunk().expect("a digest has 32 bytes"));
+        let mut owner = [0; 16];
+        owner[..8].copy_from_slice(&ledger.0);
+        owner[8..].copy_from_slice(&number(digest("farthing owner", id.as_bytes())).to_be_bytes());
+        Account { id: number(digest("farthing account", id.as_bytes())), salt, owner: Owner(owner) }
+    }
+
+    /// The same account with a cache that all accounts share, whose blocks are nobody's.
+    pub(crate) fn sharing(self) -> Account {
+        Account { salt: [0; 32], owner: Owner::NOBODY, ..self }
     }
 }
 
@@ -83,7 +119,7 @@ impl ApiKeys {
             let salt = if shared_cache { [0; 32] } else { digest("farthing cache", key.as_bytes()) };
             let hash = digest("farthing key", key.as_bytes());
             if accepted.iter().all(|(known, _)| *known != hash) {
-                accepted.push((hash, Account { id: u64::from_be_bytes(*id), salt }));
+                accepted.push((hash, Account { id: u64::from_be_bytes(*id), salt, owner: Owner::NOBODY }));
             }
         }
         Ok(ApiKeys { accepted })

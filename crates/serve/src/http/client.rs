@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_account_is_a_party_and_without_keys_an_address_is() {
-        let account = Account { id: 7, salt: [0; 32] };
+        let account = Account { id: 7, ..Account::EVERYBODY };
         let of = |account: Option<&Account>, address: &str| Client::new(account, address.parse().unwrap());
         assert_eq!(of(Some(&account), "1.2.3.4").party, Party::Account(7));
         assert_eq!(of(Some(&Account::EVERYBODY), "1.2.3.4"), of(None, "::ffff:1.2.3.4"));

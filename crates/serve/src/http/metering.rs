@@ -1,20 +1,23 @@
 //! Metering: keys of a ledger, and requests that reserve before they are served and are charged for what they delivered.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use ledger::{
-    Allowance, Authenticated, Clock, Demand, Key, Ledger, LedgerError, Meter, Metered, Money, Noted, Price, PriceSheet,
-    Rate, Refusal, Tokens,
+    Allowance, Authenticated, Demand, Key, Ledger, LedgerError, Meter, Metered, Money, Noted, Price, PriceSheet, Rate,
+    Refusal, Tokens,
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::error::ApiError;
+use crate::generation::model_pool::LoadState;
 use crate::generation::usage::Usage;
 use crate::http::access_log::RequestLog;
-use crate::http::api_keys::{Account, credentials};
+use crate::http::api_keys::{Account, LedgerTag, credentials};
 use crate::state::AppState;
 
 /// The books of a server, and the prices of its models.
@@ -24,32 +27,52 @@ pub struct Metering {
     prices: Option<PriceSheet>,
     /// All accounts find each other's cached prompts.
     shared_cache: bool,
-    clock: Clock,
+    deleted: Notify,
 }
 
 /// The key of a request, in its extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     key: Key,
-    salt: Option<[u8; 32]>,
+    account: Account,
 }
 
 impl Caller {
     /// Whom its requests count for; an administrator has no account.
     pub(crate) fn account(&self) -> Option<Account> {
-        (!self.key.admin).then(|| Account::of_ledger(&self.key.account, self.salt))
+        (!self.key.admin).then_some(self.account)
     }
 
-    /// Whether the request of these extensions has the key of an administrator in the ledger.
-    pub(crate) fn is_admin(extensions: &Extensions) -> bool {
-        extensions.get::<Caller>().is_some_and(|caller| caller.key.admin)
+    /// The id of the key, where it is an administrator's.
+    pub(crate) fn administrator(&self) -> Option<String> {
+        self.key.admin.then(|| self.key.id.clone())
     }
 }
 
 impl Metering {
     /// Meters by these books; a model without a price is free.
     pub fn new(ledger: Ledger, meter: Meter, prices: Option<PriceSheet>, shared_cache: bool) -> Metering {
-        Metering { ledger, meter, prices, shared_cache, clock: Clock::default() }
+        Metering { ledger, meter, prices, shared_cache, deleted: Notify::new() }
+    }
+
+    /// The books.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The price sheet, if there is one.
+    pub(crate) fn prices(&self) -> Option<&PriceSheet> {
+        self.prices.as_ref()
+    }
+
+    /// An account was deleted: what is kept of it goes at once.
+    pub(crate) fn account_deleted(&self) {
+        self.deleted.notify_one();
+    }
+
+    /// Waits until an account was deleted.
+    pub async fn wait_deleted(&self) {
+        self.deleted.notified().await;
     }
 
     /// Why the books cannot be written at present.
@@ -62,12 +85,18 @@ impl Metering {
         self.meter.flush().await;
     }
 
+    /// What tokens of a model cost now, where there are prices.
+    fn price(&self, model: &str) -> Option<Price> {
+        self.prices.as_ref().and_then(|sheet| sheet.price(model, self.ledger.now(), false))
+    }
+
     /// The key that a request gives, if it is accepted.
     pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
         for secret in credentials(headers) {
             if let Some(Authenticated { key, salt }) = self.ledger.authenticate(secret).await.map_err(unavailable)? {
-                let salt = (!self.shared_cache).then_some(salt);
-                return Ok(Some(Caller { key, salt }));
+                let account = Account::of_ledger(&key.account, salt, LedgerTag::of(&self.ledger));
+                let account = if self.shared_cache { account.sharing() } else { account };
+                return Ok(Some(Caller { key, account }));
             }
         }
         Ok(None)
@@ -168,15 +197,36 @@ pub(crate) struct Reserved {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Refuses a model or a path that the request's key is not for, before anything is loaded or computed for it.
+/// Refuses what the request's key cannot have, before anything is loaded or computed for it: a model or a path that it is not for, and a model that is not
+/// in memory where not even a token of it would be served.
 ///
 /// # Errors
-/// The key is for others.
-pub(crate) fn check_scopes(state: &AppState, head: &Parts, model: Option<&str>) -> Result<(), ApiError> {
-    let Some(caller) = head.extensions.get::<Caller>() else { return Ok(()) };
+/// The key is for others, or nothing is left of its limits or balance; the books cannot be read.
+pub(crate) async fn check(state: &AppState, head: &Parts, model: Option<&str>) -> Result<(), ApiError> {
+    let (Some(metering), Some(caller)) = (&state.admission.access.metering, head.extensions.get::<Caller>()) else {
+        return Ok(());
+    };
     // A model that is not known is told so elsewhere.
-    let Ok((model, _)) = state.models.describe(model) else { return Ok(()) };
-    caller.key.limits.check_scopes(&model.name, head.uri.path()).map_err(refused)
+    let Ok((model, loaded)) = state.models.describe(model) else { return Ok(()) };
+    caller.key.limits.check_scopes(&model.name, head.uri.path()).map_err(refused)?;
+    if loaded == LoadState::Ready {
+        return Ok(());
+    }
+    let least = Demand {
+        request: String::new(),
+        key: caller.key.id.clone(),
+        endpoint: head.uri.path().to_string(),
+        model: model.name.clone(),
+        price: metering.price(&model.name).unwrap_or(Price::FREE),
+        prompt: 1,
+        output: 1,
+        named: false,
+        choices: 1,
+    };
+    match metering.ledger.refusal(&least).await.map_err(unavailable)? {
+        Some(refusal) => Err(refused(refusal)),
+        None => Ok(()),
+    }
 }
 
 /// Reserves the most that a request may take, in the ledger where there is one. Its log ends it.
@@ -188,8 +238,7 @@ pub(crate) async fn reserve(state: &AppState, head: &Parts, model: &str, size: S
     let (Some(caller), Some(log)) = (head.extensions.get::<Caller>(), head.extensions.get::<RequestLog>()) else {
         return Err(ApiError::fault("a request without a key"));
     };
-    let now = metering.clock.now();
-    let price = metering.prices.as_ref().and_then(|sheet| sheet.price(model, now, false));
+    let price = metering.price(model);
     let demand = Demand {
         request: log.id(),
         key: caller.key.id.clone(),
@@ -216,7 +265,7 @@ pub(crate) async fn reserve(state: &AppState, head: &Parts, model: &str, size: S
     Ok(Reserved { output: (output < size.output).then_some(output), headers })
 }
 
-fn unavailable(error: LedgerError) -> ApiError {
+pub(crate) fn unavailable(error: LedgerError) -> ApiError {
     // The meter says it once, at the level of errors.
     tracing::debug!(target: "farthing", %error, "a request is refused");
     let message = "the ledger of this server cannot be written at present, and nothing is served unmetered; try again";
@@ -287,23 +336,36 @@ pub(crate) fn rate_headers() -> impl Iterator<Item = HeaderName> {
     ["requests", "tokens"].into_iter().flat_map(move |kind| rate(kind, &none)).map(|(name, _)| name)
 }
 
+/// The books of a server that has some.
+///
+/// # Errors
+/// No ledger.
+pub(crate) fn of(state: &AppState) -> Result<&Arc<Metering>, ApiError> {
+    let message = "this server keeps no ledger; `--ledger` names one";
+    let none = || ApiError::new(StatusCode::NOT_FOUND, "no_ledger", message);
+    state.admission.access.metering.as_ref().ok_or_else(none)
+}
+
+/// The books, and the id of the key of a request.
+///
+/// # Errors
+/// No ledger, or a request without a key of it.
+pub(crate) fn own_key<'a>(state: &'a AppState, head: &Parts) -> Result<(&'a Metering, String), ApiError> {
+    let metering = of(state)?;
+    let message = "send the key that is asked about";
+    let none = || ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", message);
+    Ok((metering, head.extensions.get::<Caller>().map(|caller| caller.key.id.clone()).ok_or_else(none)?))
+}
+
 /// `GET /user/balance` in DeepSeek's form. An account that is only metered has nothing to spend and may go on.
 ///
 /// # Errors
 /// No ledger, or it cannot be read.
 pub(crate) async fn balance(state: &AppState, head: &Parts) -> Result<Value, ApiError> {
-    let Some(metering) = &state.admission.access.metering else {
-        let message = "this server keeps no ledger, so there is no balance; `--ledger` names one";
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "no_ledger", message));
-    };
-    let Some(caller) = head.extensions.get::<Caller>() else {
-        return Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "invalid_api_key",
-            "send the key whose balance is asked for",
-        ));
-    };
-    let account = metering.ledger.account(&caller.key.account).await.map_err(unavailable)?;
+    let (metering, key) = own_key(state, head)?;
+    let ledger = metering.ledger();
+    let key = ledger.key(&key).await.map_err(unavailable)?;
+    let account = ledger.account(&key.account).await.map_err(unavailable)?;
     let available = !account.prepaid || account.balance().minus(account.reserved) > Money::ZERO;
     Ok(json!({
         "is_available": available,

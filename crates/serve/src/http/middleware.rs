@@ -15,7 +15,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 
 use crate::error::{ApiError, Dialect};
 use crate::http::access_log::{HELD_BYTES_MAX, LogEntry, RequestLog, plain};
-use crate::http::admission::Origin;
+use crate::http::admission::{Origin, REDEEM};
 use crate::http::client::{self, Client};
 use crate::http::connections::{Connection, ConnectionRequest};
 use crate::http::metering::rate_headers;
@@ -137,9 +137,9 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
 /// Finds the key of a request in the ledger, where there is one, and puts it into the extensions.
 async fn caller(state: &AppState, request: &mut Request) -> Result<(), ApiError> {
     state.admission.check(request)?;
-    // Probes have no keys, and say themselves what is wrong.
+    // Probes have no keys, and say themselves what is wrong. Nor have people with an invitation.
     if let Some(metering) = &state.admission.access.metering
-        && !["/health", "/ready"].contains(&request.uri().path())
+        && !["/health", "/ready", REDEEM].contains(&request.uri().path())
         && let Some(caller) = metering.caller(request.headers()).await?
     {
         request.extensions_mut().insert(caller);

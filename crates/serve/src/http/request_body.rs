@@ -27,6 +27,16 @@ fn budget_exhausted() -> ApiError {
 
 /// Reads a body of JSON, within the limits of size and time.
 pub async fn read_json(state: &AppState, head: &Parts, body: Body) -> Result<RequestBody, ApiError> {
+    read_json_within(state, head, body, state.limits.body_bytes).await
+}
+
+/// Reads a body of JSON of at most `most` bytes.
+pub async fn read_json_within(
+    state: &AppState,
+    head: &Parts,
+    body: Body,
+    most: usize,
+) -> Result<RequestBody, ApiError> {
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") && !takes_any_type(head) {
@@ -44,7 +54,6 @@ pub async fn read_json(state: &AppState, head: &Parts, body: Body) -> Result<Req
         );
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
     }
-    let most = state.limits.body_bytes;
     if let Some(size) = body.size_hint().exact().filter(|&size| size > most as u64) {
         return Err(large(&size.to_string(), most));
     }

@@ -15,11 +15,13 @@ use serde_json::{Value, json};
 use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
-use crate::api::{embeddings, llama_cpp, ollama_library, ollama_models, rerank, tokenize};
+use crate::api::redeem::redeem;
+use crate::api::{admin, embeddings, llama_cpp, ollama_library, ollama_models, rerank, tokenize, user};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
+use crate::http::admission::REDEEM;
+use crate::http::page;
 use crate::http::request_body::read_json;
-use crate::http::{metering, page};
 use crate::state::AppState;
 use crate::words::date;
 
@@ -37,7 +39,7 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let completion = || asked(Endpoint::Completion);
     let messages = || asked(Endpoint::Messages);
     let responses = || asked(Endpoint::Responses);
-    vec![
+    let mut all = vec![
         ("GET", "/", get(root)),
         ("GET", "/page/{file}", get(page::file)),
         ("GET", "/health", get(health)),
@@ -88,9 +90,11 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
         ("POST", "/infill", asked(Endpoint::Infill)),
         ("GET", "/props", get(llama_cpp::props)),
-        // DeepSeek's.
-        ("GET", "/user/balance", get(balance)),
-    ]
+        ("POST", REDEEM, post(redeem)),
+    ];
+    all.extend(user::routes());
+    all.extend(admin::routes());
+    all
 }
 
 /// The router of all routes.
@@ -224,14 +228,6 @@ async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response
     axum::Json(json!({"status": "ready"})).into_response()
 }
 
-async fn balance(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let (head, _) = request.into_parts();
-    match metering::balance(&state, &head).await {
-        Ok(balance) => axum::Json(balance).into_response(),
-        Err(error) => refused(error, &head),
-    }
-}
-
 async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], crate::OPENAPI).into_response()
 }
@@ -301,6 +297,13 @@ mod tests {
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
                     (_, "/health") => &["200", "421", "501", "503"],
+                    // For people without a key.
+                    (_, REDEEM) => {
+                        &["200", "400", "403", "404", "405", "408", "413", "415", "421", "429", "500", "501", "503"]
+                    }
+                    ("delete" | "get", path) if path.starts_with("/admin/") => {
+                        &["200", "400", "401", "403", "404", "405", "421", "500", "501", "503"]
+                    }
                     ("post", "/models/load" | "/models/unload") | ("delete", _) => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
                     }

@@ -245,7 +245,7 @@ mod tests {
     use crate::http::api_keys::Account;
 
     fn client(account: u64, last: u8) -> Client {
-        Client::new(Some(&Account { id: account, salt: [0; 32] }), [10, 0, 0, last].into())
+        Client::new(Some(&Account { id: account, ..Account::EVERYBODY }), [10, 0, 0, last].into())
     }
 
     async fn at_once(slots: &Arc<WorkSlots>, client: Client) -> Option<HeldSlot> {
