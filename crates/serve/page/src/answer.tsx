@@ -198,9 +198,9 @@ export const MessageView = memo(({ message, live, busy }: { message: Message; li
   const mine = message.role === 'user';
   return (
     <article class={mine ? 'message mine' : 'message'} aria-labelledby={id} aria-busy={live}>
-      <h3 id={id} class={mine ? 'offscreen' : 'who'}>
+      <h2 id={id} class={mine ? 'offscreen' : 'who'}>
         {mine ? t('you') : message.model || t('assistant')}
-      </h3>
+      </h2>
       {mine ? <Question message={message} busy={busy} /> : <Reply message={message} live={live} busy={busy} />}
     </article>
   );

@@ -29,10 +29,16 @@ interface ChartProps {
   /** The largest value there can be, and the least that is the upper end. */
   max?: number;
   least?: number;
+  /** The axis has whole numbers only. */
+  whole?: boolean;
   locale: string;
 }
 
-function options({ series, bars, format, max, least, locale }: ChartProps, width: number): uPlot.Options {
+/** Seconds that a chart of what is live shows at least. */
+const MINUTE = 60;
+const WHOLE = Array.from({ length: 12 }, (_, i) => [1, 2, 5].map((step) => step * 10 ** i)).flat();
+
+function options({ series, bars, format, max, least, whole, locale }: ChartProps, width: number): uPlot.Options {
   const [line, grid] = [colour('muted'), colour('line')];
   const day = new Intl.DateTimeFormat(locale, { month: 'short', day: 'numeric', timeZone: 'UTC' });
   const time = new Intl.DateTimeFormat(locale, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
@@ -42,10 +48,10 @@ function options({ series, bars, format, max, least, locale }: ChartProps, width
     height: 190,
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, y: false },
-    scales: { x: { time: true }, y: { range: (_, __, most) => [0, max ?? Math.max(most * 1.1, least ?? 1)] } },
+    scales: { x: { time: true, ...(!bars && { range: (_, first, last) => [Math.min(first, last - MINUTE), last] }) }, y: { range: (_, __, most) => [0, max ?? Math.max(most * 1.1, least ?? 1)] } },
     axes: [
       { ...axis, values: (_, splits) => splits.map((at) => (bars ? day : time).format(at * 1000)), space: bars ? 60 : 90 },
-      { ...axis, size: 64, values: (_, splits) => splits.map(format) },
+      { ...axis, size: 64, ...(whole && { incrs: WHOLE }), values: (_, splits) => splits.map(format) },
     ],
     series: [
       {},

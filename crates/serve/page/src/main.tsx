@@ -75,6 +75,18 @@ function Page() {
   const [dialog, setDialog] = useState<'settings' | 'help' | undefined>(undefined);
   useKeyboard(() => setDialog('help'));
   useEffect(() => {
+    if (!drawer) return;
+    document.querySelector<HTMLElement>('.close-side')?.focus();
+    const close = (event: KeyboardEvent) => {
+      if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog[open]')) return;
+      event.preventDefault();
+      setDrawer(false);
+      document.getElementById('open-side')?.focus();
+    };
+    addEventListener('keydown', close, true);
+    return () => removeEventListener('keydown', close, true);
+  }, [drawer]);
+  useEffect(() => {
     document.documentElement.lang = lang === 'zh' ? 'zh-CN' : 'en';
   }, [lang]);
   const chatting = shown.name === 'chat' && state !== 'needsKey';
@@ -89,26 +101,19 @@ function Page() {
   }, [begun, conversation.id]);
   return (
     <>
-      <a
-        class="skip"
-        href="#message"
-        onClick={(event) => {
-          event.preventDefault();
-          document.getElementById('message')?.focus();
-        }}
-      >
-        {t('skip')}
-      </a>
-      <aside
-        class={drawer ? 'side open' : 'side'}
-        aria-label={t('conversations')}
-        onKeyDown={(event) => {
-          if (event.key !== 'Escape' || !drawer) return;
-          event.stopPropagation();
-          setDrawer(false);
-          document.getElementById('open-side')?.focus();
-        }}
-      >
+      {chatting && (
+        <a
+          class="skip"
+          href="#message"
+          onClick={(event) => {
+            event.preventDefault();
+            document.getElementById('message')?.focus();
+          }}
+        >
+          {t('skip')}
+        </a>
+      )}
+      <aside class={drawer ? 'side open' : 'side'} aria-label={t('conversations')}>
         <button type="button" class="quiet icon close-side" aria-label={t('close')} onClick={() => setDrawer(false)}>
           <Close />
         </button>
@@ -123,10 +128,7 @@ function Page() {
             class="quiet icon open-side"
             aria-label={t('open')}
             aria-expanded={drawer}
-            onClick={() => {
-              setDrawer(true);
-              requestAnimationFrame(() => document.querySelector<HTMLElement>('.close-side')?.focus());
-            }}
+            onClick={() => setDrawer(true)}
           >
             <Menu />
           </button>

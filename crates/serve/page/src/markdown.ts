@@ -52,6 +52,11 @@ function markdown(code: (text: string, language: string) => string | undefined):
     extensions: [blockMath, inlineMath],
     renderer: {
       html: ({ text }) => escaped(text),
+      // Below the heading of the message.
+      heading({ tokens, depth }) {
+        const level = Math.min(depth + 2, 6);
+        return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>\n`;
+      },
       // A picture elsewhere would tell others what is read here: it is a link.
       image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
       code({ text, lang }) {

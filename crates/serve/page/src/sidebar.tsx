@@ -109,7 +109,7 @@ function Files({ onSaid }: { onSaid: (text: string) => void }) {
       <button type="button" class="quiet small" onClick={() => input.current!.click()}>
         {t('importFile')}
       </button>
-      <input ref={input} type="file" accept=".json,application/json" class="offscreen" tabIndex={-1} aria-label={t('importFile')} onChange={(event) => void read(event.currentTarget.files?.[0])} />
+      <input ref={input} type="file" accept=".json,application/json" hidden onChange={(event) => void read(event.currentTarget.files?.[0])} />
       <button type="button" class="quiet small" disabled={conversations.length === 0} onClick={() => download('conversations.json', exported(all.value), 'application/json')}>
         {t('exportAll')}
       </button>

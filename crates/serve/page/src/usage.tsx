@@ -45,7 +45,7 @@ export function UsageCharts({ report }: { report: Report }) {
       {report.sum.cost > 0 && (
         <Chart label={t('costChart')} data={[time, costs]} series={[{ label: t('costColumn'), colour: 'series-1' }]} bars least={1e-5} format={(value) => micros(value * 1e6, report.currency)} locale={locale()} />
       )}
-      <Chart label={t('tokensChart')} data={[time, tokens]} series={[{ label: t('tokensUsed'), colour: 'series-2' }]} bars format={short} locale={locale()} />
+      <Chart label={t('tokensChart')} data={[time, tokens]} series={[{ label: t('tokensUsed'), colour: 'series-2' }]} bars whole least={4} format={short} locale={locale()} />
     </div>
   );
 }

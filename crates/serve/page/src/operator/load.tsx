@@ -103,10 +103,12 @@ function Curves({ readings }: { readings: Reading[] }) {
           { label: t('running'), colour: 'series-1' },
           { label: t('queued'), colour: 'series-2' },
         ]}
-        format={(value) => number(value, 1)}
+        whole
+        least={4}
+        format={(value) => number(value)}
         locale={locale}
       />
-      <Chart label={t('speedChart')} data={[time, of((r) => (Number.isFinite(r.speed) ? r.speed : 0))]} series={[{ label: t('speedNow'), colour: 'series-1' }]} format={short} locale={locale} />
+      <Chart label={t('speedChart')} data={[time, of((r) => (Number.isFinite(r.speed) ? r.speed : 0))]} series={[{ label: t('speedNow'), colour: 'series-1' }]} whole least={4} format={short} locale={locale} />
       <Chart
         label={t('cacheChart')}
         data={[time, of((r) => r.hits), of((r) => (r.pages > 0 ? r.pagesUsed / r.pages : 0))]}
