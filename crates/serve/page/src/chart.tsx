@@ -48,7 +48,7 @@ function options({ series, bars, format, max, least, whole, locale }: ChartProps
     height: 190,
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, y: false },
-    scales: { x: { time: true, ...(!bars && { range: (_, first, last) => [Math.min(first, last - MINUTE), last] }) }, y: { range: (_, __, most) => [0, max ?? Math.max(most * 1.1, least ?? 1)] } },
+    scales: { x: { time: true, ...(!bars && { range: (u) => [Math.min(u.data[0][0], u.data[0][u.data[0].length - 1] - MINUTE), u.data[0][u.data[0].length - 1]] }) }, y: { range: (_, __, most) => [0, max ?? Math.max(most * 1.1, least ?? 1)] } },
     axes: [
       { ...axis, values: (_, splits) => splits.map((at) => (bars ? day : time).format(at * 1000)), space: bars ? 60 : 90 },
       { ...axis, size: 64, ...(whole && { incrs: WHOLE }), values: (_, splits) => splits.map(format) },
