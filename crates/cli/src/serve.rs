@@ -46,6 +46,8 @@ Routes:
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
   GET  /v1/models             the models
   POST /models/load, /models/unload   for administrators: `farthing load` and `farthing stop`
+  GET  /user/balance, /user/key, /user/usage; POST /invitations/redeem   with a ledger
+  GET, POST /admin/keys, /admin/accounts, /admin/invitations; GET /admin/usage   for administrators, with a ledger
   GET  /openapi.json          the description of the API
   GET  /health, /ready        liveness and readiness (no key needed)
   GET  /metrics               Prometheus metrics

@@ -1,11 +1,14 @@
-//! The admin API of a server with a ledger: every route, every refusal, and what nobody may read.
+//! The admin API of a server with a ledger: every route, every refusal, and what nobody may read. What a deleted account leaves, and what a choice and a
+//! request that cannot be paid cost.
 
 mod started;
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use started::Server;
+use started::{MODEL, Server};
 
 const PRICES: &str = "currency = \"EUR\"\n[[models]]\nname = \"*\"\nhit = 1\nmiss = 2\noutput = 5\n";
 
@@ -83,6 +86,14 @@ fn without_secret(mut answer: Value) -> Value {
 }
 
 const NONE: Value = Value::Null;
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < Duration::from_secs(60), "never: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 /// Every route of administrators.
 const ROUTES: [&str; 16] = [
@@ -363,12 +374,7 @@ fn the_owner_of_a_key_sees_what_is_left_and_what_was_used() {
     assert_eq!(status, 200, "{answer}");
     let tokens = answer["usage"]["total_tokens"].as_u64().unwrap();
     let used = |key: &str, query: &str| done(&server, key, &format!("GET /user/usage{query}"), &NONE);
-    for _ in 0..300 {
-        if used(&anna, "")["sum"]["requests"] == 1 {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    until("the request is in the books", || used(&anna, "")["sum"]["requests"] == 1);
     let (mine, cost) = (done(&server, &anna, "GET /user/key", &NONE), used(&anna, "")["sum"]["cost"].as_i64().unwrap());
     let left = &mine["left"];
     assert_eq!(
@@ -436,4 +442,123 @@ fn changes_are_in_the_log_and_secrets_are_not() {
     logged("invitation created", &operator, invited["invitation"]["id"].as_str().unwrap());
     logged("invitation redeemed", redeemed["account"]["id"].as_str().unwrap(), redeemed["key"]["id"].as_str().unwrap());
     logged("account deleted", &operator, redeemed["account"]["id"].as_str().unwrap());
+}
+
+/// Blocks on disk, of everybody.
+fn blocks(dir: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = folders.flat_map(|folder| std::fs::read_dir(folder.path()).into_iter().flatten().flatten());
+    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "unit")).collect()
+}
+
+/// A prompt of some blocks.
+fn long_prompt(topic: &str) -> Value {
+    let text = format!("Once upon a time there was a {topic}. ").repeat(30);
+    json!({"messages": [{"role": "user", "content": text}], "max_tokens": 2, "seed": 1})
+}
+
+#[test]
+fn a_deleted_account_leaves_no_blocks_on_disk() {
+    let books = Books::new();
+    let admin = books.key("operator", &["--admin"]);
+    let names = ["anna", "bob", "carl"];
+    let keys = names.map(|name| books.key(name, &[]));
+    let units = books.path("units");
+    let (dir, args) = (Path::new(&units), ["--disk-cache-dir", &units, "--disk-cache", "1G"]);
+    let server = books.server(&args);
+    // The blocks that come with each account.
+    let mut owned: Vec<Vec<PathBuf>> = Vec::new();
+    for (name, key) in names.iter().zip(&keys) {
+        let before = blocks(dir);
+        assert_eq!(ask(&server, key, "POST /v1/chat/completions", &long_prompt(name)).0, 200);
+        until("blocks are on disk", || blocks(dir).len() > before.len());
+        owned.push(blocks(dir).into_iter().filter(|path| !before.contains(path)).collect());
+    }
+    let left = |owned: &[PathBuf]| owned.iter().filter(|path| path.exists()).count();
+    // Over HTTP: at once.
+    done(&server, &admin, "DELETE /admin/accounts/anna", &NONE);
+    until("anna's blocks are gone", || left(&owned[0]) == 0);
+    assert!(left(&owned[1]) > 0 && left(&owned[2]) > 0);
+    drop(server);
+    // By a command while no server runs: when the next one starts. Another ledger's server takes none of them.
+    books.run(&["accounts", "delete", "bob", "--yes"]);
+    let others = Books::new();
+    others.key("dora", &[]);
+    let other = others.server(&args);
+    assert!(left(&owned[1]) > 0 && left(&owned[2]) > 0);
+    drop(other);
+    let server = books.server(&args);
+    until("bob's blocks are gone", || left(&owned[1]) == 0);
+    assert!(left(&owned[2]) > 0);
+    let (_, _, answer) = ask(&server, &keys[2], "POST /v1/chat/completions", &long_prompt("carl"));
+    assert!(answer["usage"]["prompt_cache_hit_tokens"].as_u64().unwrap() >= 64, "{answer}");
+}
+
+#[test]
+fn the_prompt_of_several_choices_is_paid_once() {
+    let books = Books::new();
+    let anna = books.key("anna", &["--top-up", "1"]);
+    let server = books.server(&["--disk-cache", "off"]);
+    let rows = || books.json(&["usage", "--requests"])["requests"].as_array().unwrap().clone();
+    let mut body = long_prompt("dragon");
+    body["n"] = 2.into();
+    for (ended, cached) in [(1, false), (2, true)] {
+        let (status, _, answer) = ask(&server, &anna, "POST /v1/chat/completions", &body);
+        assert_eq!((status, answer["choices"].as_array().map(Vec::len)), (200, Some(2)), "{answer}");
+        until("it is in the books", || rows().len() == ended);
+        let (row, usage) = (rows()[0].clone(), &answer["usage"]);
+        let of = |name: &str| row[name].as_u64().unwrap();
+        let prompt = usage["prompt_tokens"].as_u64().unwrap();
+        assert!(prompt > 128 && of("hit") + of("miss") == prompt, "{row} {usage}");
+        // What the second choice found of the first one's computation is no hit of the request.
+        assert_eq!((of("hit") > 0, of("hit")), (cached, usage["prompt_cache_hit_tokens"].as_u64().unwrap()), "{row}");
+        assert!(!cached || of("miss") < 64, "{row}");
+        assert_eq!(of("output"), usage["completion_tokens"].as_u64().unwrap());
+        assert_eq!(of("cost"), of("hit") + 2 * of("miss") + 5 * of("output"));
+    }
+}
+
+#[test]
+fn what_cannot_be_paid_loads_no_model_and_a_default_length_gives_way() {
+    let books = Books::new();
+    let admin = books.key("operator", &["--admin"]);
+    books.run(&["accounts", "create", "poor", "--prepaid"]);
+    let poor = books.key("poor", &["--account", "poor"]);
+    let (ledger, prices) = (books.path("ledger.db"), books.path("prices.toml"));
+    let server =
+        Server::start(&[MODEL, MODEL, "--name", "first", "--name", "second", "--ledger", &ledger, "--prices", &prices]);
+    let state = || {
+        let models = ask(&server, &admin, "GET /v1/models", &NONE).2;
+        models["data"].as_array().unwrap().iter().find(|model| model["id"] == "second").unwrap()["state"].clone()
+    };
+    let text = |model: &str| json!({"model": model, "prompt": "Hi", "logit_bias": {"1": -100}});
+    for model in ["second", "first"] {
+        assert_eq!(refused(&server, &poor, "POST /v1/completions", &text(model)), (402, "insufficient_quota".into()));
+        let embeds = json!({"model": model, "input": "Hi"});
+        assert_eq!(
+            refused(&server, &poor, "POST /v1/embeddings", &embeds).0,
+            if model == "second" { 402 } else { 400 }
+        );
+    }
+    assert_eq!(state(), "absent");
+    // Less than the 16 tokens that are the default: a shorter answer. Not where the client names them.
+    books.run(&["accounts", "top-up", "poor", "0.00005"]);
+    let mut named = text("second");
+    named["max_tokens"] = 16.into();
+    assert_eq!(refused(&server, &poor, "POST /v1/completions", &named), (402, "insufficient_quota".into()));
+    let (status, _, answer) = ask(&server, &poor, "POST /v1/completions", &text("second"));
+    assert_eq!((status, &answer["choices"][0]["finish_reason"]), (200, &json!("length")), "{answer}");
+    assert!((1..16).contains(&answer["usage"]["completion_tokens"].as_u64().unwrap()), "{answer}");
+    assert_eq!(state(), "ready");
+}
+
+#[test]
+fn a_ledger_that_is_not_there_is_not_made_by_a_server() {
+    let books = Books::new();
+    let file = books.path("typo.db");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
+    let output = command.args(["serve", MODEL, "--port", "0", "--ledger", &file]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("typo.db: there is no ledger"), "{said}");
+    assert!(!Path::new(&file).exists());
 }

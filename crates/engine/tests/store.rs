@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use farthing_engine::store::{LookupError, Settings, Store};
+use farthing_engine::store::{LookupError, Owner, Settings, Store, remove_owned};
 use storing::*;
 
 #[test]
@@ -358,4 +358,38 @@ fn threads_share_a_store() {
     store.flush();
     assert!(store.statistics().bytes <= 40 * ON_DISK && store.statistics().hits > 0 && store.statistics().damaged == 0);
     assert_eq!(names(folder.path()).len() as u64, store.statistics().blocks);
+}
+
+#[test]
+fn blocks_of_an_owner_are_removed_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let owners = [Owner([1; 16]), Owner([2; 16]), Owner::NOBODY];
+    let of = |owner: Owner| -> Vec<_> {
+        keys(&format!("{owner:?}"), 20).into_iter().map(|key| key.owned_by(owner)).collect()
+    };
+    let [gone, other, nobodys] = owners.map(of);
+    assert_eq!(remove_owned(&folder.path().join("none"), |_| true).unwrap(), 0);
+    let store = open(folder.path(), 1 << 30);
+    for keys in [&gone, &other, &nobodys] {
+        put(&store, keys);
+        assert_eq!(fetched(&store, keys), 20);
+    }
+    // The same block of another owner is another one.
+    assert!(!store.contains(&gone[0].owned_by(owners[1])) && !store.contains(&gone[0].owned_by(Owner::NOBODY)));
+    let half = file(folder.path(), &gone[0]).with_extension(format!("{}.part", "a".repeat(32)));
+    fs::write(&half, "half a block").unwrap();
+    assert_eq!(remove_owned(folder.path(), |owner| *owner != owners[1]).unwrap(), 20);
+    // The store that is open notices, and one that is opened finds the others.
+    until("the blocks are gone", || gone.iter().all(|key| !store.contains(key)));
+    assert_eq!([&gone, &other, &nobodys].map(|keys| fetched(&store, keys)), [0, 20, 20]);
+    assert!(half.exists(), "what is being written is found when it is there");
+    drop(store);
+    let store = open(folder.path(), 1 << 30);
+    assert_eq!((store.statistics().blocks, fetched(&store, &other)), (40, 20));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(remove_owned(folder.path(), |_| true).is_err(), "others may write there");
+    }
 }

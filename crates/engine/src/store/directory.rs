@@ -1,5 +1,4 @@
-//! Where blocks lie: `ab/abcd….unit` under one directory, by the key's hexadecimal digits, and those of its owner where it has one; other names are not
-//! ours and stay untouched.
+//! Where blocks lie: `ab/abcd….unit` under one directory, by the digits of a block's key and owner; other names are not ours and stay untouched.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};

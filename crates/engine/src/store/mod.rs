@@ -25,6 +25,9 @@
 //! **No fsync, nowhere.** Correctness comes from the checksum, not from the order in which blocks reach the disk: what the power took is found to be
 //! damaged or too short, is a miss and is removed. Waiting for the disk would make every block dearer to lose fewer in the rare case.
 //!
+//! **Owners.** A block may have an [`Owner`], whose digits are in the name of its file: so all blocks of one can be removed ([`remove_owned`]), of whatever
+//! model, without knowing what they were computed from. What is found does not follow from it: salts keep owners apart.
+//!
 //! The directory may hold blocks of several models and versions of this format. They never mistake each other's (the fingerprint is in the key), share
 //! the bound, and age together; so nothing is left behind when the model changes. Files with other names are not touched.
 

@@ -1,8 +1,10 @@
 //! Accounts, keys, invitations.
 
 use farthing_ledger::{
-    Budget, EntryKind, GroupBy, LedgerError, Limits, Money, NewInvitation, NewKey, Tokens, UsageFilter,
+    Budget, Clock, EntryKind, GroupBy, Ledger, LedgerError, Limits, Money, NewInvitation, NewKey, Refusal, Tokens,
+    UsageFilter,
 };
+use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, NOON, demand, over_both};
 
@@ -199,4 +201,148 @@ fn a_deleted_account_leaves_numbers_that_are_nobodys() {
             assert!(!lines.contains(gone), "{gone}");
         }
     });
+}
+
+#[test]
+fn a_key_comes_with_its_account_and_money_or_not_at_all() {
+    over_both(async |books: Fixture| {
+        let new = NewKey { name: "laptop".into(), account: "anna".into(), ..NewKey::default() };
+        let credits = [(EntryKind::TopUp, Money(500)), (EntryKind::Grant, Money(70))];
+        let made = books.ledger.create_key_and_account(&new, &credits).await.unwrap();
+        assert!(made.account_is_new && made.account.prepaid && made.key.account == made.account.id);
+        assert_eq!((made.account.topped_up, made.account.granted), (Money(500), Money(70)));
+        assert!(books.ledger.authenticate(made.secret.reveal().as_bytes()).await.unwrap().is_some());
+        // Another key of the same account, by its id; without money an account is only metered.
+        let more = NewKey { account: made.account.id.clone(), ..new.clone() };
+        let second = books.ledger.create_key_and_account(&more, &credits[1..]).await.unwrap();
+        assert_eq!((second.account_is_new, second.account.granted), (false, Money(140)));
+        let bare = NewKey { account: "bob".into(), ..new.clone() };
+        assert!(!books.ledger.create_key_and_account(&bare, &[]).await.unwrap().account.prepaid);
+        // What fails last takes the rest with it.
+        let none = Limits { concurrency: Some(0), ..Limits::default() };
+        let wrong = [
+            (NewKey { account: "eve".into(), limits: none, ..new.clone() }, &credits[..]),
+            (NewKey { account: "eve".into(), name: "line\nfeed".into(), ..new.clone() }, &credits[..]),
+            (NewKey { account: "eve".into(), ..new.clone() }, &[(EntryKind::Grant, Money(0))][..]),
+            (new, &[(EntryKind::Grant, Money(1)), (EntryKind::TopUp, farthing_ledger::AMOUNT_MAX)][..]),
+        ];
+        for (new, credits) in wrong {
+            let refused = books.ledger.create_key_and_account(&new, credits).await;
+            assert!(matches!(refused, Err(LedgerError::Invalid(_))), "{new:?}");
+        }
+        let (accounts, keys) = (books.ledger.accounts().await.unwrap(), books.ledger.keys().await.unwrap());
+        assert_eq!((accounts.len(), keys.len()), (2, 3));
+        assert_eq!(books.ledger.account("anna").await.unwrap().granted, Money(140));
+        assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn limits_are_changed_by_what_is_given() {
+    let old: Limits = serde_json::from_value(json!({
+        "models": ["a"], "concurrency": 3, "tokens": {"day": 5, "month": 6}, "money": {"total": 7},
+    }))
+    .unwrap();
+    let patched = |patch: Value| old.patched(patch.as_object().unwrap().clone());
+    assert_eq!(patched(json!({})).unwrap(), old);
+    let new = patched(json!({"models": null, "requests_per_minute": 9, "tokens": {"day": null, "total": 8}})).unwrap();
+    let tokens = Budget { day: None, month: Some(6), total: Some(8) };
+    assert_eq!(new, Limits { models: Vec::new(), requests_per_minute: Some(9), tokens, ..old.clone() });
+    assert_eq!(patched(json!({"tokens": null})).unwrap().tokens, Budget::default());
+    for wrong in [
+        json!({"request_per_minute": 9}),
+        json!({"tokens": {"week": 1}}),
+        json!({"tokens": 5}),
+        json!({"concurrency": -1}),
+        json!({"concurrency": 1.5}),
+        json!({"models": "a"}),
+    ] {
+        assert!(matches!(patched(wrong.clone()), Err(LedgerError::Invalid(_))), "{wrong}");
+    }
+}
+
+#[test]
+fn what_is_left_is_neither_spent_nor_reserved() {
+    over_both(async |books: Fixture| {
+        let meter = books.meter("one").await;
+        let limits = Limits {
+            requests_per_minute: Some(10),
+            concurrency: Some(3),
+            tokens: Budget { day: Some(1000), ..Budget::default() },
+            money: Budget { total: Some(Money(400)), ..Budget::default() },
+            ..Limits::default()
+        };
+        let (key, _) = books.key("anna", 500, limits).await;
+        let left = async || books.ledger.left(&key.id).await.unwrap();
+        let done = meter.reserve(demand("done", &key, 100, 50)).await.unwrap().unwrap();
+        done.settle(Tokens { miss: 100, output: 20, ..Tokens::default() }, "done").await.unwrap();
+        let flying = meter.reserve(demand("flying", &key, 10, 20)).await.unwrap().unwrap();
+        let now = left().await;
+        assert_eq!((now.tokens.day, now.tokens.month, now.money.total), (Some(850), None, Some(Money(210))));
+        assert_eq!((now.balance, now.concurrency, now.tokens_per_minute), (Some(Money(310)), Some(2), None));
+        assert_eq!(now.requests_per_minute.map(|rate| (rate.limit, rate.remaining)), Some((10, 8)));
+        // Asking takes nothing, and says what a reservation would say.
+        let small = demand("small", &key, 100, 55);
+        assert_eq!(books.ledger.refusal(&small).await.unwrap(), None);
+        let large = demand("large", &key, 100, 56);
+        let refused = books.ledger.refusal(&large).await.unwrap();
+        assert!(
+            matches!(refused, Some(Refusal::MoneyBudget { left: Money(210), needed: Money(212), .. })),
+            "{refused:?}"
+        );
+        assert_eq!(left().await, now);
+        assert_eq!(meter.reserve(large).await.unwrap().unwrap_err(), refused.unwrap());
+        drop(flying);
+        meter.flush().await;
+        assert_eq!(left().await.balance, Some(Money(360)));
+        assert!(matches!(books.ledger.left("nothing").await, Err(LedgerError::Unknown { .. })));
+        let nobody = demand("nobody", &farthing_ledger::Key { id: "nothing".into(), ..key.clone() }, 1, 1);
+        assert_eq!(books.ledger.refusal(&nobody).await.unwrap(), Some(Refusal::Key));
+    });
+}
+
+#[test]
+fn nothing_prints_salts_or_secrets() {
+    over_both(async |books: Fixture| {
+        let (_, secret) = books.key("anna", 0, Limits::default()).await;
+        let found = books.ledger.authenticate(secret.reveal().as_bytes()).await.unwrap().unwrap();
+        let made = books
+            .ledger
+            .create_key_and_account(&NewKey { name: "a".into(), account: "a".into(), ..NewKey::default() }, &[])
+            .await
+            .unwrap();
+        let printed = format!("{found:?} {found:#?} {secret:?} {made:?} {:?}", books.ledger);
+        let salt = format!("{:?}", found.salt);
+        let hex: String = found.salt.iter().map(|byte| format!("{byte:02x}")).collect();
+        for hidden in [secret.reveal(), made.secret.reveal(), &salt[1..salt.len() - 1], &hex, "salt"] {
+            assert!(!printed.contains(hidden), "{printed}");
+        }
+        if books.address.starts_with("postgres") {
+            let address = books.address.replace("farthing@", "farthing:hunter2@");
+            let ledger = Ledger::open(&address, "CNY", Clock::default()).await.unwrap();
+            assert!(!format!("{ledger:?} {ledger:#?}").contains("hunter2"));
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_not_there_is_not_made_by_opening_an_existing_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("books.db");
+    let address = file.to_str().unwrap();
+    let open = async || Ledger::open_existing(address, "CNY", Clock::default()).await;
+    let said = open().await.unwrap_err();
+    assert!(matches!(&said, LedgerError::Absent(path) if *path == file) && said.to_string().contains("keys create"));
+    // One without a byte is not there yet.
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(open().await, Err(LedgerError::Absent(_))));
+    assert_eq!(std::fs::read(&file).unwrap(), b"");
+    std::fs::write(&file, "another file").unwrap();
+    assert!(matches!(open().await, Err(LedgerError::File { .. })));
+    std::fs::remove_file(&file).unwrap();
+    Ledger::open(address, "EUR", Clock::default()).await.unwrap().close().await;
+    assert_eq!(open().await.unwrap().currency(), "EUR");
+    let beside = directory.path().join("no/such/books.db");
+    assert!(Ledger::open_existing(beside.to_str().unwrap(), "EUR", Clock::default()).await.is_err());
+    assert!(!beside.parent().unwrap().exists());
 }

@@ -6,3 +6,4 @@ mod fixture;
 mod keys;
 mod random;
 mod requests;
+mod servers;

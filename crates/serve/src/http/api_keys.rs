@@ -202,6 +202,24 @@ mod tests {
         assert_eq!(asked(&keys(&["sk-two", "sk-one"], false).unwrap(), "x-api-key", "sk-one"), Some(one));
     }
 
+    /// Debugging output may end in a log.
+    #[test]
+    fn nothing_prints_a_salt() {
+        let ledger = LedgerTag([7; 8]);
+        let account = Account::of_ledger("acc_anna", [0xab; 32], ledger);
+        let keyed = asked(&keys(&["sk-one"], false).unwrap(), "api-key", "sk-one").unwrap();
+        for account in [account, keyed] {
+            let printed = format!("{account:?} {account:#?}");
+            let byte = account.salt[0].to_string();
+            assert!(!printed.contains("salt") && !printed.contains(&format!("{byte}, ")), "{printed}");
+        }
+        // An owner is its account's and its ledger's; a cache that is shared has none.
+        assert!(ledger.is_of(&account.owner) && !LedgerTag([8; 8]).is_of(&account.owner));
+        assert_ne!(account.owner, Account::of_ledger("acc_bob", [0xab; 32], ledger).owner);
+        assert_eq!((account.sharing().owner, account.sharing().salt), (Owner::NOBODY, [0; 32]));
+        assert_eq!(keyed.owner, Owner::NOBODY);
+    }
+
     #[test]
     fn a_shared_cache_has_one_salt_and_no_keys_one_account() {
         let shared = keys(&["a", "b", "b"], true).unwrap();

@@ -71,7 +71,7 @@ impl Metering {
     }
 
     /// Waits until an account was deleted.
-    pub async fn wait_deleted(&self) {
+    pub(crate) async fn wait_deleted(&self) {
         self.deleted.notified().await;
     }
 
