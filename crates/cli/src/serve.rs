@@ -44,6 +44,7 @@ Routes:
   POST /api/pull, DELETE /api/delete   for administrators: download a model and serve it, delete one
   POST /completion, /infill; GET /props   llama.cpp's API, for editor plugins
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
+  GET  /                      the page for browsers; a text for others
   GET  /v1/models             the models
   POST /models/load, /models/unload   for administrators: `farthing load` and `farthing stop`
   GET  /user/balance, /user/key, /user/usage; POST /invitations/redeem   with a ledger

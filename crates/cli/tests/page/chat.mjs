@@ -171,6 +171,27 @@ async function files(page) {
   passed('conversations are exported and imported; damaged files change nothing');
 }
 
+async function full(page) {
+  await page.evaluate(() => {
+    const { put } = IDBObjectStore.prototype;
+    window.makeRoom = () => (IDBObjectStore.prototype.put = put);
+    IDBObjectStore.prototype.put = () => {
+      throw new DOMException('full', 'QuotaExceededError');
+    };
+  });
+  await press(page, 'New chat');
+  await send(page, 'Is there room?');
+  await shows(page, 'The browser has no room left');
+  await page.evaluate(() => window.makeRoom());
+  await page.locator('.row:last-child summary').click();
+  await page.locator('.row:last-child .menu-items button:last-child').click();
+  await page.locator('dialog[open] button.danger').click();
+  await page.waitForFunction(() => !document.body.innerText.includes('no room left'));
+  await page.reload();
+  await shows(page, 'Is there room?');
+  passed('a full browser is told, and nothing is lost once there is room');
+}
+
 async function refusals(page) {
   await press(page, 'New chat');
   const error = (status, code, headers = {}) => (request) =>
@@ -257,6 +278,7 @@ export async function chats(server) {
   await settings(page);
   await keyboard(page);
   await files(page);
+  await full(page);
   await refusals(page);
   await lost();
   await operator(server, page);

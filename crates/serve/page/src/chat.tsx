@@ -3,7 +3,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { MessageView, isLive } from './answer';
 import { type ApiError, json } from './api';
 import { changed, current, refusals, regenerate, running, send, stop } from './chats';
-import { path, siblings } from './conversation';
+import { path } from './conversation';
 import { Coin, Down, Sliders, Square, Up } from './icons';
 import { userKey } from './keys';
 import { micros } from './money';
@@ -164,6 +164,22 @@ function Composer({ busy, ready }: { busy: boolean; ready: boolean }) {
   );
 }
 
+/** Tries again by itself, and when it is asked to. */
+function Offline() {
+  useEffect(() => {
+    const every = setInterval(() => void connect(), 5000);
+    return () => clearInterval(every);
+  }, []);
+  return (
+    <p class="banner" role="alert">
+      {t('offline')}{' '}
+      <button type="button" class="small" onClick={() => void connect()}>
+        {t('retry')}
+      </button>
+    </p>
+  );
+}
+
 /** Keeps the end in view while it is, and lets the reader go elsewhere. */
 function useFollowing(id: string, changes: unknown) {
   const ref = useRef<HTMLDivElement>(null);
@@ -207,6 +223,8 @@ export function Chat() {
   const busy = runs.has(conversation.id);
   const { ref, onScroll, away, toEnd } = useFollowing(conversation.id, conversation);
   const last = messages.at(-1);
+  const versions = new Map<string, number>();
+  for (const { parent } of Object.values(conversation.messages)) versions.set(parent, (versions.get(parent) ?? 0) + 1);
   const unanswered = !busy && last?.role === 'user';
   return (
     <>
@@ -226,7 +244,7 @@ export function Chat() {
               live={isLive(conversation.id, message, i === messages.length - 1)}
               busy={busy}
               language={language.value}
-              count={siblings(conversation, message.parent).length}
+              count={versions.get(message.parent) ?? 1}
             />
           ))}
           {refusal && !busy && <Refusal error={refusal.error} at={refusal.at} onRetry={() => last && regenerate(last.role === 'user' ? last.id : last.parent)} />}
@@ -245,14 +263,7 @@ export function Chat() {
             <Down />
           </button>
         )}
-        {state === 'offline' && (
-          <p class="banner" role="alert">
-            {t('offline')}{' '}
-            <button type="button" class="small" onClick={() => void connect()}>
-              {t('retry')}
-            </button>
-          </p>
-        )}
+        {state === 'offline' && <Offline />}
         <Composer busy={busy} ready={state === 'ready'} />
       </div>
     </>

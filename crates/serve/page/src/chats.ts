@@ -18,6 +18,8 @@ export const running = new Cell<Map<string, AbortController>>(new Map());
 export const refusals = new Cell<Map<string, { error: ApiError; at: number }>>(new Map());
 
 const saves = new Map<string, number>();
+/** Conversations that could not be written: they are tried again when there may be room. */
+const unsaved = new Set<string>();
 const SAVE_MS = 1000;
 
 function show(conversation: Conversation) {
@@ -28,6 +30,13 @@ function show(conversation: Conversation) {
   if (current.value.id === changed.id) current.value = changed;
 }
 
+async function save(id: string) {
+  const conversation = latest(id);
+  if (!conversation || Object.keys(conversation.messages).length === 0) return;
+  if ((await store.save(conversation)) === 'kept') unsaved.delete(id);
+  else unsaved.add(id);
+}
+
 /** Shows a change of a conversation, and writes it soon, or now. */
 export function changed(conversation: Conversation, now = false) {
   show(conversation);
@@ -35,8 +44,7 @@ export function changed(conversation: Conversation, now = false) {
   const { id } = conversation;
   const write = () => {
     saves.delete(id);
-    const latest = all.value.find((one) => one.id === id);
-    if (latest) void store.save(latest);
+    void save(id);
   };
   if (now) {
     clearTimeout(saves.get(id));
@@ -59,10 +67,7 @@ export async function loadAll() {
     if (theirs && !all.value.some((one) => one.id === id)) all.value = [theirs, ...all.value];
   });
   addEventListener('pagehide', () => {
-    for (const id of [...saves.keys(), ...running.value.keys()]) {
-      const latest = all.value.find((one) => one.id === id);
-      if (latest) void store.save(latest);
-    }
+    for (const id of [...saves.keys(), ...running.value.keys()]) void save(id);
   });
 }
 
@@ -82,7 +87,9 @@ export async function remove(id: string) {
   clearTimeout(saves.get(id));
   saves.delete(id);
   if (current.value.id === id) start();
+  unsaved.delete(id);
   await store.remove(id);
+  for (const other of unsaved) await save(other);
 }
 
 /** Adds conversations of a file; one whose id is there gets another id. */
@@ -91,7 +98,7 @@ export async function addAll(conversations: Conversation[]) {
     const taken = all.value.some((known) => known.id === one.id);
     const added = taken ? { ...one, id: newConversation('').id } : one;
     all.value = [...all.value, added];
-    await store.save(added);
+    await save(added.id);
   }
 }
 

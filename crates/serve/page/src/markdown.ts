@@ -26,7 +26,11 @@ function formula(source: string, displayMode: boolean): string {
 const blockMath: TokenizerAndRendererExtension = {
   name: 'blockMath',
   level: 'block',
-  start: (source) => /^(?:\$\$|\\\[)/m.exec(source)?.index,
+  start(source) {
+    // Within this paragraph: to look through all that follows, for each paragraph, would take long.
+    const end = source.search(/\n[ \t]*\n/);
+    return /^(?:\$\$|\\\[)/m.exec(end < 0 ? source : source.slice(0, end))?.index;
+  },
   tokenizer(source) {
     const match = /^ {0,3}(?:\$\$([^]+?)\$\$|\\\[([^]+?)\\\])[ \t]*(?:\n|$)/.exec(source);
     return match ? { type: 'blockMath', raw: match[0], text: (match[1] ?? match[2]).trim() } : undefined;

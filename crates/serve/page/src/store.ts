@@ -60,9 +60,9 @@ export async function load(): Promise<Conversation[]> {
 }
 
 /** Writes a conversation, with the messages that another tab added meanwhile. */
-export async function save(conversation: Conversation): Promise<void> {
+export async function save(conversation: Conversation): Promise<Storage> {
   const database = await open();
-  if (!database) return;
+  if (!database) return 'none';
   const state = await new Promise<Storage>((resolve) => {
     const transaction = database.transaction(STORE, 'readwrite');
     const store = transaction.objectStore(STORE);
@@ -74,14 +74,20 @@ export async function save(conversation: Conversation): Promise<void> {
       } catch {
         // What is there cannot be read; this one can.
       }
-      store.put(whole);
+      try {
+        store.put(whole);
+      } catch (error) {
+        failed((error as DOMException).name);
+        transaction.abort();
+      }
     };
-    const full = () => resolve(transaction.error?.name === 'QuotaExceededError' ? 'full' : 'none');
+    const failed = (name?: string) => resolve(name === 'QuotaExceededError' ? 'full' : 'none');
     transaction.oncomplete = () => resolve('kept');
-    transaction.onabort = full;
+    transaction.onabort = () => failed(transaction.error?.name);
   });
   storage.value = state;
   if (state === 'kept') announce(conversation.id);
+  return state;
 }
 
 export async function remove(id: string): Promise<void> {
@@ -92,7 +98,6 @@ export async function remove(id: string): Promise<void> {
     transaction.objectStore(STORE).delete(id);
     transaction.oncomplete = transaction.onabort = () => resolve();
   });
-  if (storage.value === 'full') storage.value = 'kept';
   announce(id);
 }
 

@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks';
 import { Dialog, Secret, ask } from '../dialog';
 import { day, micros, number } from '../money';
 import { t } from '../texts';
-import { ChangeForm, Input, LimitFields, Problem, Table, type WrittenLimits, amountOf, asOperator, countOf, endOf, patch, said, stateText, useAnswer } from './work';
+import { ChangeForm, Input, LimitFields, type Limits, Problem, Table, type WrittenLimits, amountOf, asOperator, countOf, endOf, limitsText, patch, said, stateText, useAnswer } from './work';
 
 interface Invitation {
   id: string;
@@ -14,6 +14,7 @@ interface Invitation {
   used: number;
   granted: number;
   state: string;
+  limits: Limits;
 }
 
 function NewInvitation({ currency, onMade, onClose }: { currency: string; onMade: (code: string) => void; onClose: () => void }) {
@@ -74,7 +75,7 @@ export function Invitations() {
       </div>
       <Problem text={problem || wrong} />
       {answer && (
-        <Table label={t('invitations')} empty={answer.invitations.length === 0} head={[t('name'), t('state'), { number: t('used') }, { number: t('uses') }, { number: t('grant') }, t('expires'), t('actions')]}>
+        <Table label={t('invitations')} empty={answer.invitations.length === 0} head={[t('name'), t('state'), { number: t('used') }, { number: t('uses') }, { number: t('grant') }, t('expires'), t('limits'), t('actions')]}>
           {answer.invitations.map((invitation) => (
             <tr key={invitation.id}>
               <th scope="row">
@@ -87,6 +88,7 @@ export function Invitations() {
               <td class="number">{number(invitation.uses)}</td>
               <td class="number">{micros(invitation.granted, currency)}</td>
               <td>{invitation.expires_at ? day(invitation.expires_at) : t('never')}</td>
+              <td class="words">{limitsText(invitation.limits, currency)}</td>
               <td class="row-actions">
                 {invitation.state === 'valid' && (
                   <button type="button" class="small" aria-label={`${t('revoke')}: ${invitation.name}`} onClick={() => void revoke(invitation)}>

@@ -3,7 +3,7 @@ import { useState } from 'preact/hooks';
 import { Check, Dialog, Secret, ask } from '../dialog';
 import { day, micros, number } from '../money';
 import { t } from '../texts';
-import { ChangeForm, Input, LimitFields, type Limits, Problem, Table, type WrittenLimits, amountOf, asOperator, endOf, patch, said, stateText, useAnswer, written } from './work';
+import { ChangeForm, Input, LimitFields, type Limits, Problem, Table, type WrittenLimits, amountOf, asOperator, endOf, limitsText, patch, said, stateText, useAnswer, written } from './work';
 
 interface Key {
   id: string;
@@ -120,7 +120,7 @@ export function Keys() {
         <Table
           label={t('keysTab')}
           empty={answer.keys.length === 0}
-          head={[t('name'), t('accountColumn'), t('state'), t('expires'), { number: t('tokensUsed') }, { number: t('spent') }, t('actions')]}
+          head={[t('name'), t('accountColumn'), t('state'), t('expires'), t('limits'), { number: t('tokensUsed') }, { number: t('spent') }, t('actions')]}
         >
           {answer.keys.map((key) => {
             const live = key.state === 'valid' || key.state === 'admin';
@@ -134,6 +134,7 @@ export function Keys() {
                   <span class={`state ${key.state}`}>{stateText(key.state)}</span>
                 </td>
                 <td>{key.expires_at ? day(key.expires_at) : t('never')}</td>
+                <td class="words">{key.admin ? '–' : limitsText(key.limits, currency)}</td>
                 <td class="number">{number(key.total_tokens)}</td>
                 <td class="number">{micros(key.total_cost, currency)}</td>
                 <td class="row-actions">

@@ -78,7 +78,7 @@ export function Operator({ tab }: { tab: Tab }) {
   // Where no key is needed, none is asked for.
   const open = state === 'ready' && !ledger;
   useEffect(() => {
-    if (state === 'asking') return;
+    if (state === 'asking' || state === 'offline') return;
     if (key !== '' || open) void find();
     else access.value = 'none';
   }, [key, state, open]);

@@ -4,7 +4,7 @@ import type { ComponentChildren } from 'preact';
 import { ApiError, type Call, json } from '../api';
 import { Field } from '../dialog';
 import { operatorKey } from '../keys';
-import { toMicros } from '../money';
+import { micros, number, toMicros } from '../money';
 import { t } from '../texts';
 
 export const asOperator = (path: string, call: Call = {}) => json(path, { ...call, key: operatorKey.value });
@@ -139,6 +139,20 @@ export function patch(form: WrittenLimits): object {
     money: budget('money', amountOf),
     models: models.length > 0 ? models : null,
   };
+}
+
+/** Limits in a few words. */
+export function limitsText(limits: Limits, currency: string): string {
+  const spans = { day: 'perDay', month: 'perMonth', total: 'inAll' } as const;
+  const rates = { requests_per_minute: 'requestsPerMinute', tokens_per_minute: 'tokensPerMinute', concurrency: 'concurrency' } as const;
+  const words = RATES.flatMap((name) => (limits[name] === undefined ? [] : [`${t(rates[name])}: ${number(limits[name])}`]));
+  for (const span of SPANS) {
+    const [tokens, money] = [limits.tokens?.[span], limits.money?.[span]];
+    if (tokens !== undefined) words.push(`${t('tokens', { count: number(tokens) })} ${t(spans[span])}`);
+    if (money !== undefined) words.push(`${micros(money, currency)} ${t(spans[span])}`);
+  }
+  if (limits.models?.length) words.push(limits.models.join(', '));
+  return words.join(' · ') || t('unlimited');
 }
 
 export function LimitFields({ form, onChange, currency }: { form: WrittenLimits; onChange: (form: WrittenLimits) => void; currency: string }) {
