@@ -53,6 +53,22 @@ function useKeyboard(onHelp: () => void) {
   }, []);
 }
 
+/** The list as a drawer, on narrow screens: it takes the focus, and Escape closes it. */
+function useDrawer(open: boolean, onClose: () => void) {
+  useEffect(() => {
+    if (!open) return;
+    document.querySelector<HTMLElement>('.close-side')?.focus();
+    const close = (event: KeyboardEvent) => {
+      if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog[open]')) return;
+      event.preventDefault();
+      onClose();
+      document.getElementById('open-side')?.focus();
+    };
+    addEventListener('keydown', close, true);
+    return () => removeEventListener('keydown', close, true);
+  }, [open]);
+}
+
 function Shown() {
   const shown = view.use();
   const { state } = session.use();
@@ -74,18 +90,7 @@ function Page() {
   const [drawer, setDrawer] = useState(false);
   const [dialog, setDialog] = useState<'settings' | 'help' | undefined>(undefined);
   useKeyboard(() => setDialog('help'));
-  useEffect(() => {
-    if (!drawer) return;
-    document.querySelector<HTMLElement>('.close-side')?.focus();
-    const close = (event: KeyboardEvent) => {
-      if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog[open]')) return;
-      event.preventDefault();
-      setDrawer(false);
-      document.getElementById('open-side')?.focus();
-    };
-    addEventListener('keydown', close, true);
-    return () => removeEventListener('keydown', close, true);
-  }, [drawer]);
+  useDrawer(drawer, () => setDrawer(false));
   useEffect(() => {
     document.documentElement.lang = lang === 'zh' ? 'zh-CN' : 'en';
   }, [lang]);

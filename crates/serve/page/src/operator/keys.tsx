@@ -85,6 +85,33 @@ function Rotate({ key_, onMade, onClose }: { key_: Key; onMade: (secret: string)
   );
 }
 
+function Row({ key_: key, currency, onLimits, onRotate, onRevoke }: { key_: Key; currency: string; onLimits: () => void; onRotate: () => void; onRevoke: () => void }) {
+  const live = key.state === 'valid' || key.state === 'admin';
+  const actions: [string, () => void][] = live ? [...(key.admin ? [] : [[t('editLimits'), onLimits] as [string, () => void]]), [t('rotate'), onRotate], [t('revoke'), onRevoke]] : [];
+  return (
+    <tr>
+      <th scope="row">
+        {key.name} <span class="hint mono">…{key.hint}</span>
+      </th>
+      <td>{key.account_name}</td>
+      <td>
+        <span class={`state ${key.state}`}>{stateText(key.state)}</span>
+      </td>
+      <td>{key.expires_at ? day(key.expires_at) : t('never')}</td>
+      <td class="words">{key.admin ? '–' : limitsText(key.limits, currency)}</td>
+      <td class="number">{number(key.total_tokens)}</td>
+      <td class="number">{micros(key.total_cost, currency)}</td>
+      <td class="row-actions">
+        {actions.map(([label, act]) => (
+          <button key={label} type="button" class="small" aria-label={`${label}: ${key.name}`} onClick={act}>
+            {label}
+          </button>
+        ))}
+      </td>
+    </tr>
+  );
+}
+
 type Open = { what: 'new' } | { what: 'limits' | 'rotate'; key: Key } | { what: 'secret'; secret: string };
 
 export function Keys() {
@@ -122,41 +149,16 @@ export function Keys() {
           empty={answer.keys.length === 0}
           head={[t('name'), t('accountColumn'), t('state'), t('expires'), t('limits'), { number: t('tokensUsed') }, { number: t('spent') }, t('actions')]}
         >
-          {answer.keys.map((key) => {
-            const live = key.state === 'valid' || key.state === 'admin';
-            return (
-              <tr key={key.id}>
-                <th scope="row">
-                  {key.name} <span class="hint mono">…{key.hint}</span>
-                </th>
-                <td>{key.account_name}</td>
-                <td>
-                  <span class={`state ${key.state}`}>{stateText(key.state)}</span>
-                </td>
-                <td>{key.expires_at ? day(key.expires_at) : t('never')}</td>
-                <td class="words">{key.admin ? '–' : limitsText(key.limits, currency)}</td>
-                <td class="number">{number(key.total_tokens)}</td>
-                <td class="number">{micros(key.total_cost, currency)}</td>
-                <td class="row-actions">
-                  {live && !key.admin && (
-                    <button type="button" class="small" aria-label={`${t('editLimits')}: ${key.name}`} onClick={() => setOpen({ what: 'limits', key })}>
-                      {t('editLimits')}
-                    </button>
-                  )}
-                  {live && (
-                    <>
-                      <button type="button" class="small" aria-label={`${t('rotate')}: ${key.name}`} onClick={() => setOpen({ what: 'rotate', key })}>
-                        {t('rotate')}
-                      </button>
-                      <button type="button" class="small" aria-label={`${t('revoke')}: ${key.name}`} onClick={() => void revoke(key)}>
-                        {t('revoke')}
-                      </button>
-                    </>
-                  )}
-                </td>
-              </tr>
-            );
-          })}
+          {answer.keys.map((key) => (
+            <Row
+              key={key.id}
+              key_={key}
+              currency={currency}
+              onLimits={() => setOpen({ what: 'limits', key })}
+              onRotate={() => setOpen({ what: 'rotate', key })}
+              onRevoke={() => void revoke(key)}
+            />
+          ))}
         </Table>
       )}
       {open?.what === 'new' && <NewKey currency={currency} onMade={made} onClose={close} />}
