@@ -24,6 +24,7 @@ mod manual;
 mod models;
 mod notify;
 mod plot;
+mod price;
 mod publish;
 mod pull;
 mod quantize;
@@ -100,6 +101,7 @@ enum Command {
     Stop(remote::Stop),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
+    Price(Box<price::Arguments>),
     #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
     Eval(eval::Arguments),
@@ -130,6 +132,7 @@ impl Command {
             Command::Ps(a) => a.json,
             Command::Doctor(a) => a.json,
             Command::Bench(a) => a.json(),
+            Command::Price(a) => a.json,
             Command::Loss(a) => a.json,
             Command::Eval(a) => a.json,
             Command::Quantize(a) => a.json,
@@ -247,6 +250,7 @@ fn main() -> ExitCode {
         Command::Stop(a) => remote::stop(a),
         Command::Doctor(a) => doctor::run(a),
         Command::Bench(a) => bench::run(a),
+        Command::Price(a) => price::run(*a),
         Command::Loss(a) => loss::run(a),
         Command::Eval(a) => eval::run(a),
         Command::Quantize(a) => quantize::run(a),

@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use batches::{Limits, Store};
 use clap::{Args, Parser};
 use farthing::server::{ModelSource, Server, ServerOptions, api_name};
 use farthing::{Access, ApiKeys, ServerLimits, Tls};
 use ledger::{Clock, Ledger, Meter, PriceSheet};
-use serve::Origin;
 use serve::http::api_keys::{KEY_BYTES_MAX, is_key};
 use serve::http::client::Proxy;
 use serve::http::hosts::{Host, Hosts};
 use serve::http::metering::Metering;
+use serve::{Batches, Origin};
 use tokio::net::TcpListener;
 
 use crate::arguments::{LoadArguments, SamplingArguments};
@@ -40,6 +41,7 @@ Routes:
   POST /v1/responses          OpenAI's newer API
   POST /v1/messages           Anthropic's API (also under /anthropic), and /v1/messages/count_tokens
   POST /v1/embeddings, /v1/rerank   of models made for it
+  POST /v1/files, /v1/batches, /v1/messages/batches   many requests, answered while nobody else asks
   POST /api/chat, /api/generate, /api/embed; GET /api/tags, /api/ps   and more of Ollama's API
   POST /api/pull, DELETE /api/delete   for administrators: download a model and serve it, delete one
   POST /completion, /infill; GET /props   llama.cpp's API, for editor plugins
@@ -137,6 +139,12 @@ pub struct Arguments {
     /// Days for which the ledger keeps a row of each request; sums of days stay
     #[arg(long, default_value_t = 90, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     keep_usage: u32,
+    /// Directory of files and batches, or off [default: farthing/batches in the user's state directory]. Batches resume when the server starts again
+    #[arg(long, value_name = "DIRECTORY")]
+    batches: Option<PathBuf>,
+    /// Lines of batches that are answered at once, while nobody else asks
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_lines: u16,
     /// Show /metrics without a key
     #[arg(long)]
     open_metrics: bool,
@@ -255,7 +263,28 @@ fn models(a: &Arguments) -> Result<Vec<ModelSource>, Failure> {
     Ok(all)
 }
 
-fn options(a: &Arguments, access: Access, tls: Option<Arc<Tls>>) -> Result<ServerOptions, Failure> {
+/// Files and batches. Where no directory was named, one that cannot be used, or that another server has, means none.
+fn batches(a: &Arguments, say: &impl Fn(&str)) -> Result<Option<Arc<Batches>>, Failure> {
+    let usual = || farthing::xdg("XDG_STATE_HOME", ".local/state").map(|state| state.join("batches"));
+    let Some(directory) = a.batches.clone().or_else(usual).filter(|named| named.as_os_str() != "off") else {
+        return Ok(None);
+    };
+    match Store::open(&directory, Limits::default()) {
+        Ok(store) => Ok(Some(Batches::new(store, usize::from(a.batch_lines)))),
+        Err(e) if a.batches.is_some() => Err(Failure::failed(format!("--batches {e}"))),
+        Err(e) => {
+            say(&format!("batches: off, {e} (--batches)"));
+            Ok(None)
+        }
+    }
+}
+
+fn options(
+    a: &Arguments,
+    access: Access,
+    tls: Option<Arc<Tls>>,
+    batches: Option<Arc<Batches>>,
+) -> Result<ServerOptions, Failure> {
     let seconds = |n: u16| Duration::from_secs(u64::from(n));
     let choose = a.choose.clone();
     Ok(ServerOptions {
@@ -275,6 +304,7 @@ fn options(a: &Arguments, access: Access, tls: Option<Arc<Tls>>) -> Result<Serve
             ..ServerLimits::default()
         },
         access,
+        batches,
         tls,
         ..ServerOptions::new(models(a)?)
     })
@@ -424,14 +454,16 @@ pub fn run(a: Arguments) -> Outcome {
     let ledger = if a.print_config { None } else { ledger_address(&a)? };
     // The address first: a second server that cannot have it must not take over the first one's name in the ledger.
     let early = if ledger.is_some() { Some(runtime.block_on(bind(&a))?) } else { None };
-    let metering = runtime.block_on(metering(&a, ledger, &|text| {
+    let note = |text: &str| {
         if !a.load.quiet {
             say(text)
         }
-    }))?;
+    };
+    let metering = runtime.block_on(metering(&a, ledger, &note))?;
+    let batches = if a.print_config { None } else { batches(&a, &note)? };
     let access = access(&a, metering.clone())?;
     let open = !a.host.is_loopback() && access.keys.is_empty() && metering.is_none();
-    let server = Server::plan(options(&a, access, tls.clone())?)?;
+    let server = Server::plan(options(&a, access, tls.clone(), batches)?)?;
     if a.print_config {
         let lines: Vec<String> = server.describe().iter().map(|line| format!("# {line}\n")).collect();
         return crate::terminal::put(&format!("{}{}", config::printed(&argv)?, lines.concat()));

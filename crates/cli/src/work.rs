@@ -1,5 +1,7 @@
 //! What a benchmark measures.
 
+pub use farthing::pace::median;
+
 /// What a row of figures measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
@@ -24,25 +26,5 @@ impl Work {
     }
 }
 
-/// Median: of an even number, the mean of the two in the middle.
-pub fn median(x: &[f64]) -> f64 {
-    let mut x = x.to_vec();
-    x.sort_by(f64::total_cmp);
-    if x.is_empty() { f64::NAN } else { (x[(x.len() - 1) / 2] + x[x.len() / 2]) / 2.0 }
-}
-
 /// Tokens of the prompt that sequences decoded at once share.
 pub const SHARED: usize = 512;
-
-#[cfg(test)]
-mod tests {
-    use super::median;
-
-    #[test]
-    fn a_median_lies_in_the_middle() {
-        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
-        assert_eq!(median(&[7.0]), 7.0);
-        assert!(median(&[]).is_nan());
-    }
-}

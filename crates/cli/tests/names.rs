@@ -86,6 +86,21 @@ fn hub(repository: &Repository) -> Server {
 const ONCE: [&str; 8] = ["-p", "Once upon a time", "-t", "0", "-n", "9", "-q", "--threads=1"];
 
 #[test]
+fn a_price_is_estimated_without_a_download() {
+    let repository = bundled();
+    let server = hub(&repository);
+    let machine = Machine::new(&server.url());
+    let short = ["--prompt", "64", "--decode", "2", "--sequences", "1", "--repetitions", "1", "--threads=1"];
+    let report = machine.json(&[&["price", "org/model", "-q", "--json"], &short[..]].concat());
+    assert_eq!((&report["estimated"], &report["name"]), (&true.into(), &"org/model".into()));
+    assert_eq!(report["tokens_per_second"]["output"]["from"], "estimated");
+    assert!(server.requests_for("model.safetensors").iter().all(|r| r.headers.contains_key("range")));
+    assert_eq!(machine.json(&["list", "--json"]), serde_json::json!([]));
+    let said = machine.fail(&["price", "org/none", "-q"]);
+    assert!(!said.contains("farthing-headers") && !said.contains("farthing-stand-in"), "{said}");
+}
+
+#[test]
 fn a_name_is_shown_fetched_run_listed_and_removed() {
     let repository = bundled();
     let server = hub(&repository);

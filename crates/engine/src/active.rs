@@ -10,7 +10,7 @@ use model::Wanted;
 use crate::error::{EngineError, panic_message};
 use crate::guide::Guide;
 use crate::pool::Pool;
-use crate::request::{Constraint, Event, EventSink, Finish, Request, Scores, Timing};
+use crate::request::{BACKGROUND, Constraint, Event, EventSink, Finish, Request, Scores, Timing};
 use crate::runner::numbers;
 use crate::sampler::{Sampler, log_probabilities};
 use crate::scheduler::Chunk;
@@ -19,6 +19,8 @@ use crate::scheduler::Chunk;
 pub(crate) struct ActiveRequest {
     /// Tokens of its prompt.
     pub prompt: usize,
+    /// It rests while others are there.
+    pub background: bool,
     tokens_max: usize,
     /// Why it ends when it has as many.
     full: Finish,
@@ -78,6 +80,7 @@ impl ActiveRequest {
         let tokens_max = request.tokens_max.min(context - request.prompt.len() + 1);
         let active = ActiveRequest {
             prompt: request.prompt.len(),
+            background: request.priority == BACKGROUND,
             full: if tokens_max < request.tokens_max { Finish::Context } else { Finish::Length },
             tokens_max,
             sampler: Sampler::new(request.sampling),

@@ -19,7 +19,7 @@ use crate::disk::{Disk, LateStore};
 use crate::error::EngineError;
 use crate::pool::Pool;
 use crate::queue::{Queue, QueueFull};
-use crate::request::{Event, EventSink, Pooled, Request};
+use crate::request::{BACKGROUND, Event, EventSink, Pooled, Request};
 use crate::runner::{Limits, Runner, check};
 use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
 use crate::state::{EngineShared, State, Statistics};
@@ -237,7 +237,10 @@ impl Engine {
             return Err(SubmitError::Ending);
         }
         let id = state.next_id;
-        state.queue.enter(id).map_err(|QueueFull { waiting }| SubmitError::Busy { waiting })?;
+        state
+            .queue
+            .enter(id, new.priority == BACKGROUND)
+            .map_err(|QueueFull { waiting }| SubmitError::Busy { waiting })?;
         state.next_id += 1;
         state.arrived.push((id, NewRequest { prompt, ..new }, active));
         drop(state);

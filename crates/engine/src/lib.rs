@@ -24,7 +24,7 @@ pub use engine::{Engine, RequestHandle, Settings, SubmitError};
 pub use error::EngineError;
 pub use model::cache::PAGE;
 pub use model::checkpoint::{Embedding, Pooling, Purpose, RERANK_INSTRUCTION, Ranking};
-pub use request::{Constraint, Event, EventSink, Finish, Pooled, Request, Scores, Timing};
+pub use request::{BACKGROUND, Constraint, Event, EventSink, Finish, Pooled, Request, Scores, Timing};
 pub use runner::{ARITHMETIC, Limits, Positions, Runner};
 pub use sampler::{Sampler, Sampling, SamplingError};
 pub use state::Statistics;

@@ -34,13 +34,17 @@ pub struct Request {
     pub salt: [u8; 32],
     /// Whose its blocks on disk are.
     pub owner: Owner,
-    /// Requests of a higher priority go first.
+    /// Requests of a higher priority go first; those of [`BACKGROUND`] are computed while there are no others.
     pub priority: i8,
     /// Longest wait for the first step.
     pub wait_max: Option<Duration>,
     /// Longest time in all; what was generated until then is the answer.
     pub time_max: Option<Duration>,
 }
+
+/// The lowest priority, for idle capacity: such requests are computed only in steps in which no other request runs or waits, give way with the next step when
+/// one comes, and take no place in the queue from it.
+pub const BACKGROUND: i8 = i8::MIN;
 
 /// What is wanted of a prompt instead of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //!
 //! A step decodes one token of every running request that has read its prompt, and reads prompts within a budget of tokens besides. Of
 //! those that wait the highest priority goes first, then the account that was served least (virtual token counter, arXiv 2401.00588),
-//! then the earliest. A prefix that another request computes at this moment is waited for, not computed twice. When pages run out, the
+//! then the earliest. Requests of the lowest priority (`BACKGROUND`) rest while any other runs or waits. A prefix that another request computes at this moment is waited for, not computed twice. When pages run out, the
 //! last in this order gives back its own and waits again: blocks that stay in the cache are found again, the others are recomputed, and the
 //! text is the same, since bits follow from the request alone.
 
@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::prefix_cache::PrefixCache;
+use crate::request::BACKGROUND;
 use crate::store::{Key, chain};
 
 /// Names a request.
@@ -176,6 +177,11 @@ impl ScheduledRequest {
         self.computed + 1 == self.tokens.len() && self.computed >= self.prompt
     }
 
+    /// Rests while others are there.
+    fn background(&self) -> bool {
+        self.arrival.priority == BACKGROUND
+    }
+
     /// Who gives way last: smaller is later. A higher priority, then who came earlier.
     fn seniority(&self) -> (i16, Id) {
         (-i16::from(self.arrival.priority), self.id)
@@ -220,6 +226,16 @@ impl Scheduler {
     /// Whether there is nothing to do at all.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Whether there are requests, all of them in the background.
+    pub fn only_background(&self) -> bool {
+        !self.is_idle() && !self.others()
+    }
+
+    /// Whether there are requests that are not in the background, which rests then.
+    fn others(&self) -> bool {
+        self.running.iter().chain(&self.waiting).any(|r| !r.background())
     }
 
     /// The next time at which a request is over, whatever happens.
@@ -297,7 +313,8 @@ impl Scheduler {
     fn rank(&self, request: &ScheduledRequest) -> (i16, u64, usize, Id) {
         let account = request.arrival.account;
         let served = self.served.get(&account).copied().unwrap_or(0);
-        let running = self.running.iter().filter(|r| r.arrival.account == account).count();
+        let alike = |r: &&ScheduledRequest| r.arrival.account == account && r.background() == request.background();
+        let running = self.running.iter().filter(alike).count();
         (-i16::from(request.arrival.priority), served, running, request.id)
     }
 
@@ -309,12 +326,18 @@ impl Scheduler {
     fn admit(&mut self, on_disk: &mut dyn FnMut(&Key) -> bool, step: &mut Step) {
         let mut order: Vec<_> = self.waiting.iter().map(|r| self.rank(r)).collect();
         order.sort_unstable();
-        // Blocks that running requests will compute: those who want one of them wait for it.
+        let others = self.others();
+        let rests = |r: &ScheduledRequest| others && r.background();
+        // Blocks that running requests will compute: those who want one of them wait for it, unless it rests.
         let mut pending: HashSet<Key> = HashSet::new();
-        for request in &mut self.running {
+        for request in self.running.iter_mut().filter(|r| !rests(r)) {
             collect_pending(&self.bounds, request, &mut pending);
         }
         for (_, _, _, id) in order {
+            // The background is last.
+            if self.waiting.iter().any(|r| r.id == id && rests(r)) {
+                return;
+            }
             // Until it runs, or waits for a prefix, or nobody gives way: then nobody overtakes it.
             loop {
                 let at = self.waiting.iter().position(|r| r.id == id).expect("it waits until it runs");
@@ -484,7 +507,9 @@ impl Scheduler {
 
     /// One token of everyone who waits for nothing else.
     fn decode(&mut self, step: &mut Step) {
-        let mut order: Vec<_> = self.running.iter().filter(|r| r.decodes()).map(ScheduledRequest::seniority).collect();
+        let others = self.others();
+        let decodes = |r: &&ScheduledRequest| r.decodes() && !(others && r.background());
+        let mut order: Vec<_> = self.running.iter().filter(decodes).map(ScheduledRequest::seniority).collect();
         order.sort_unstable();
         for (_, id) in order {
             let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };
@@ -497,7 +522,9 @@ impl Scheduler {
     /// Prompts, and what was generated before a request had to wait again.
     fn read(&mut self, mut budget: usize, step: &mut Step) {
         // One whose next token is still to be chosen has nothing to read.
-        let reads = |r: &&ScheduledRequest| r.loading.is_empty() && !r.decodes() && !r.awaits();
+        let others = self.others();
+        let rests = |r: &ScheduledRequest| others && r.background();
+        let reads = |r: &&ScheduledRequest| r.loading.is_empty() && !r.decodes() && !r.awaits() && !rests(r);
         let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
         order.sort_unstable();
         for (_, _, _, id) in order {
@@ -526,9 +553,12 @@ impl Scheduler {
         request.computed += len;
         assert!(request.computed <= request.tokens.len(), "no token is computed before it is known");
         let cost = read as u64 + (len - read) as u64 * GENERATED_COST;
-        let account = request.arrival.account;
+        let (account, background) = (request.arrival.account, request.background());
         let blocks = publish_blocks(&self.bounds, &mut self.pages, request);
-        *self.served.entry(account).or_default() += cost;
+        // Nobody lacked what the background was given.
+        if !background {
+            *self.served.entry(account).or_default() += cost;
+        }
         blocks
     }
 

@@ -167,10 +167,15 @@ impl Worker {
         (woken, ending)
     }
 
-    /// Tokens of prompts that this step may read. Those who wait for a prompt to be read and those who decode share the time by their numbers.
+    /// Tokens of prompts that this step may read. Those who wait for a prompt to be read and those who decode share the time by their numbers. In the
+    /// background no step is long, as somebody may come meanwhile.
     fn budget(&self) -> usize {
-        let decoding = self.requests.values().filter(|request| request.timing.generated > 0).count();
-        let share = (self.requests.len() as f64 / decoding.max(1) as f64).min(SHARE_MAX);
+        if self.scheduler.only_background() {
+            return self.times.within(self.step_max.as_secs_f64());
+        }
+        let others = || self.requests.values().filter(|request| !request.background);
+        let decoding = others().filter(|request| request.timing.generated > 0).count();
+        let share = (others().count() as f64 / decoding.max(1) as f64).min(SHARE_MAX);
         if decoding == 0 { READ_MAX } else { self.times.within(self.step_max.as_secs_f64() * share) }
     }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use farthing_engine::BACKGROUND;
 use farthing_engine::queue::Queue;
 use farthing_engine::scheduler::{BlockLoad, Bounds, Id, NewRequest, Scheduler};
 use farthing_engine::store::{Key, root};
@@ -70,6 +71,7 @@ struct Client {
     /// Times it was told that it begins, and where it must compute everything.
     begun: usize,
     whole: bool,
+    background: bool,
 }
 
 struct World {
@@ -109,6 +111,8 @@ struct Seen {
     told: usize,
     /// Tokens that came some steps after their logits.
     late: usize,
+    /// Parts of requests in the background.
+    background: usize,
     steps: usize,
 }
 
@@ -154,16 +158,18 @@ impl World {
             prompt: prompt.clone(),
             root: root(&[0; 32], &[account as u8 / 2]),
             account,
-            priority: r.below(3) as i8 - 1,
+            priority: if r.chance(25) { BACKGROUND } else { r.below(3) as i8 - 1 },
             whole,
             wait_until: deadline(r, self.now),
             end_by: deadline(r, self.now),
         };
         let id = self.next_id;
         self.next_id += 1;
-        if self.queue.enter(id).is_ok() {
+        let background = arrival.priority == BACKGROUND;
+        if self.queue.enter(id, background).is_ok() {
             self.scheduler.arrive(id, arrival);
-            self.clients.insert(id, Client { prompt, wanted, text: Vec::new(), cached: None, begun: 0, whole });
+            self.clients
+                .insert(id, Client { prompt, wanted, text: Vec::new(), cached: None, begun: 0, whole, background });
         } else {
             self.seen.refused += 1;
         }
@@ -229,6 +235,9 @@ impl World {
         }
         let read: usize = step.chunks.iter().filter(|p| p.len > 1).map(|p| p.len).sum();
         assert!(read <= budget, "{read} tokens of prompts where {budget} were allowed");
+        let rests = |id: &Id| self.clients[id].background && self.clients.values().any(|client| !client.background);
+        assert!(!step.chunks.iter().any(|part| rests(&part.id)), "the background rests while others are there");
+        self.seen.background += step.chunks.iter().filter(|part| self.clients[&part.id].background).count();
         self.forward(&step.chunks);
         self.seen.evicted = self.scheduler.pages().evicted();
     }
@@ -397,12 +406,13 @@ fn every_schedule_gives_the_text_of_a_request_alone() {
         all.failed += seen.failed;
         all.told += seen.told;
         all.late += seen.late;
+        all.background += seen.background;
         all.steps += seen.steps;
     }
     println!("{all:?}");
     let cache = [all.preempted, all.shared, all.copied, all.restored, all.missed, all.evicted as usize];
     let ends = [all.finished, all.cancelled, all.refused, all.expired, all.overdue, all.failed];
-    assert!(cache.iter().chain(&ends).chain(&[all.told, all.late]).all(|&n| n > 100), "{all:?}");
+    assert!(cache.iter().chain(&ends).chain(&[all.told, all.late, all.background]).all(|&n| n > 100), "{all:?}");
 }
 
 fn bounds() -> Bounds {
@@ -459,6 +469,34 @@ fn a_higher_priority_makes_room() {
     scheduler.arrive(10, arrival(1, -1, vec![10; 4]));
     let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
     assert!(step.admitted.is_empty() && step.preempted.is_empty());
+}
+
+#[test]
+fn the_background_gives_way_in_one_step_and_comes_back() {
+    let mut scheduler = Scheduler::new(bounds(), 16);
+    for id in 0..4 {
+        scheduler.arrive(id, arrival(1, BACKGROUND, vec![id as u32; 10]));
+    }
+    assert_eq!(begins_after(&mut scheduler, 3, 64), 1);
+    assert!(scheduler.only_background());
+    // One that fits beside them, and wants the prefix that one of them has begun: they rest.
+    scheduler.arrive(9, arrival(3, 0, vec![3; 30]));
+    for round in 0..3 {
+        let step = scheduler.step(Duration::ZERO, 10, &mut |_| false);
+        assert_eq!(step.admitted.iter().map(|a| a.id).collect::<Vec<_>>(), if round == 0 { vec![9] } else { vec![] });
+        assert!(step.chunks.iter().all(|chunk| chunk.id == 9) && step.chunks.len() == 1, "{step:?}");
+        step.chunks.iter().for_each(|chunk| drop(scheduler.computed(9, chunk.len)));
+    }
+    // Its token is late, for a constraint, say.
+    assert!(scheduler.awaits(9) && scheduler.step(Duration::ZERO, 10, &mut |_| false).is_empty());
+    scheduler.leave(9);
+    let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+    assert_eq!(step.chunks.len(), 4, "{step:?}");
+    // What it was given counts for nobody: of two accounts the one that came first is first.
+    scheduler.arrive(20, arrival(1, 0, vec![7; 40]));
+    scheduler.arrive(21, arrival(2, 0, vec![8; 40]));
+    let step = scheduler.step(Duration::ZERO, 8, &mut |_| false);
+    assert_eq!(step.chunks.iter().map(|chunk| chunk.id).collect::<Vec<_>>(), [20]);
 }
 
 #[test]

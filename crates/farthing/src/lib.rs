@@ -31,11 +31,14 @@ mod library;
 pub mod loading;
 pub mod machine;
 pub mod names;
+pub mod pace;
 mod paths;
+pub mod power;
 pub mod publish;
 pub mod quantize;
 mod scoring;
 pub mod server;
+pub mod stand_in;
 mod tokenizer;
 pub mod words;
 

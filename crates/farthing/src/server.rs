@@ -10,7 +10,7 @@ use model::checkpoint::Purpose;
 use serve::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use serve::http::deleted::DeletedOwners;
 use serve::http::hosts::Hosts;
-use serve::{Access, AppState, ModelParts, ServedModel, ServerLimits, Tls};
+use serve::{Access, AppState, Batches, ModelParts, ServedModel, ServerLimits, Tls};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -53,6 +53,8 @@ pub struct ServerOptions {
     pub limits: ServerLimits,
     /// Keys, hosts, proxies, origins.
     pub access: Access,
+    /// Files and batches; `None`: none are taken.
+    pub batches: Option<Arc<Batches>>,
     /// Certificate.
     pub tls: Option<Arc<Tls>>,
 }
@@ -73,6 +75,7 @@ impl ServerOptions {
             idle_unload: None,
             limits: ServerLimits::default(),
             access: Access { hosts: Hosts::new(&[], true), page: true, ..Access::default() },
+            batches: None,
             tls: None,
         }
     }
@@ -196,9 +199,9 @@ impl Server {
         let loader = Box::new(self.loader(faults, library.known()));
         let disk_dir = self.options.disk_dir();
         let descriptions = self.candidates.into_iter().map(|c| c.description).collect();
-        let ServerOptions { limits, access, tls, idle_unload, any_name, .. } = self.options;
-        let state =
-            AppState::new(limits, access, ModelPool::new(descriptions, self.memory, any_name, loader), Some(library));
+        let ServerOptions { limits, access, batches, tls, idle_unload, any_name, .. } = self.options;
+        let models = ModelPool::new(descriptions, self.memory, any_name, loader);
+        let state = AppState::new(limits, access, models, Some(library), batches);
         let end = async move {
             tokio::select! {
                 () = end => None,
@@ -217,9 +220,10 @@ impl Server {
                 forget_blocks(dir, deleted);
             }
         }));
+        let batches = tokio::spawn(serve::generation::batch_runner::run(Arc::clone(&state)));
         ready();
         let (finished, fault) = server.await.map_err(|e| Error::Serve(e.to_string()))?;
-        for task in idle.into_iter().chain([forgets]) {
+        for task in idle.into_iter().chain([batches, forgets]) {
             // It holds the models: what waits to be written to disk is written when they go.
             task.abort();
             let _ = task.await;

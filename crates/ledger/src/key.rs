@@ -504,6 +504,27 @@ impl Ledger {
         Ok((found && key.valid(now)).then_some(Authenticated { key, salt }))
     }
 
+    /// The key of this id, with its account's salt; `None` if it is gone, revoked or expired.
+    ///
+    /// # Errors
+    /// The database.
+    pub async fn valid_key(&self, id: &str) -> Result<Option<Authenticated>, LedgerError> {
+        let row = sqlx::query(concat!(
+            "SELECT ",
+            key_columns!(),
+            ", (SELECT salt FROM account WHERE account.id = api_key.account) AS salt FROM api_key WHERE id = $1"
+        ))
+        .bind(id)
+        .fetch_optional(&self.database.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let key = Key::read(&row)?;
+        if !key.valid(self.clock.now()) {
+            return Ok(None);
+        }
+        Ok(Some(Authenticated { key, salt: crate::account::salt(row.try_get("salt")?)? }))
+    }
+
     /// Whether there is any key, so that requests without one are refused.
     ///
     /// # Errors

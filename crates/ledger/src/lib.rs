@@ -3,7 +3,7 @@
 //! [`Ledger`] is the books as people ask of them and change them: accounts, keys, invitations, usage, balances. [`Meter`] is what a server writes while it
 //! serves: every request reserves the most that it may take, notes what it delivers, and is settled at its end. So no budget is overrun by requests that
 //! come at once, what was delivered is charged exactly while the process lives, and a process that is killed leaves at most what it had not noted yet.
-//! [`PriceSheet`] says what tokens cost.
+//! [`PriceSheet`] says what tokens cost; [`cost`] what they cost the owner of a machine, and [`PriceList`] what others asked for them.
 //!
 //! Books are a file of SQLite's or a PostgreSQL database that several servers share. Money is whole micro-units of one currency; times are milliseconds
 //! since 1970, UTC. Nothing here knows HTTP or a model: requests, endpoints and models are names.
@@ -15,6 +15,7 @@ mod usage;
 mod account;
 mod audit;
 mod clock;
+pub mod cost;
 mod database;
 mod error;
 mod invitation;
@@ -23,6 +24,7 @@ mod ledger;
 mod left;
 mod meter;
 mod money;
+mod price_list;
 mod price_sheet;
 mod report;
 mod reservation;
@@ -36,7 +38,8 @@ pub use ledger::Ledger;
 pub use left::Left;
 pub use meter::{Meter, Metered, Noted};
 pub use money::{AMOUNT_MAX, Money, Price, Tokens};
-pub use price_sheet::{PriceSheet, SheetError};
+pub use price_list::{ListedPrice, PriceList, day_of};
+pub use price_sheet::{PriceSheet, SheetDraft, SheetError};
 pub use report::{Column, Days, Report, ReportQuery, csv, date};
 pub use reservation::{Allowance, Demand, Rate, Reservation};
 pub use usage::{GroupBy, RequestUsage, Sum, UsageFilter};

@@ -145,13 +145,23 @@ impl Meter {
         self.trouble.borrow().clone()
     }
 
-    /// Waits until all that was ordered so far is in the books, for ten seconds at most.
-    pub async fn flush(&self) {
+    /// Ends a request by its id in the books, whatever became of this process since it was reserved: one that was charged for less, as its server was killed
+    /// or taken for dead, is charged for the rest, and one that has ended stays as it is. So whoever keeps what was delivered may say it as often as he likes.
+    /// Its cost, or `None` if there was nothing to do. Done when it is in the books, however long they fail.
+    pub async fn settle(&self, request: &str, delivered: Tokens, status: &str) -> Option<Money> {
+        let (request, status) = (request.to_string(), status.to_string());
+        let ending = Ending { request, tokens: delivered, status, latency_ms: 0 };
+        let (answer, outcome) = oneshot::channel();
+        self.orders.send(Order::Settle(ending, Some(answer))).ok()?;
+        outcome.await.ok()?
+    }
+
+    /// Waits until all that was ordered so far is in the books, for ten seconds at most. Whether it is.
+    pub async fn flush(&self) -> bool {
         let (answer, outcome) = oneshot::channel();
         // A note of no request: orders are written in their order.
-        if self.orders.send(Order::Note(String::new(), Tokens::default(), answer)).is_ok() {
-            let _ = timeout(FLUSH, outcome).await;
-        }
+        let sent = self.orders.send(Order::Note(String::new(), Tokens::default(), answer)).is_ok();
+        sent && matches!(timeout(FLUSH, outcome).await, Ok(Ok(_)))
     }
 
     /// Lets go of the meter and waits until what was ordered is in the books, for ten seconds at most.
@@ -163,6 +173,11 @@ impl Meter {
 }
 
 impl Metered {
+    /// Its id in the books.
+    pub fn id(&self) -> &str {
+        &self.request
+    }
+
     /// Longest answer of a choice, and what the key may still do in this minute.
     pub fn reservation(&self) -> &Reservation {
         &self.reservation
@@ -211,6 +226,11 @@ impl Metered {
         // Fails when the task has ended; then the receiver says that the request is gone.
         let _ = self.orders.send(Order::Note(self.request.clone(), self.delivered, answer));
         self.noting = Some((outcome, self.delivered));
+    }
+
+    /// What is in the books.
+    pub fn noted(&self) -> Tokens {
+        self.noted
     }
 
     /// Delivered tokens that are not in the books.

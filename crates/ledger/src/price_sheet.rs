@@ -12,9 +12,9 @@ use crate::money::{Money, Price};
 /// Bytes of a sheet at most.
 const SHEET_BYTES_MAX: u64 = 1 << 20;
 /// Models, and rules of hours, at most.
-const ENTRIES_MAX: usize = 1000;
+pub(crate) const ENTRIES_MAX: usize = 1000;
 /// A price at most, for a million tokens: a million tokens of it stay within 64 bits of micro-units a million tokens.
-const PRICE_MAX: Money = Money(1_000_000_000_000);
+pub(crate) const PRICE_MAX: Money = Money(1_000_000_000_000);
 /// Days of the week as a sheet names them, Monday first.
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// A factor at most.
@@ -90,13 +90,7 @@ impl PriceSheet {
     /// # Errors
     /// It cannot be read, is no such file, or a number in it cannot be a price.
     pub fn read(path: &Path) -> Result<PriceSheet, SheetError> {
-        let failed = |reason: String| SheetError { file: path.to_path_buf(), reason };
-        let bytes = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
-        if bytes > SHEET_BYTES_MAX {
-            return Err(failed(format!("{bytes} bytes; a price sheet has at most {SHEET_BYTES_MAX}")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-        PriceSheet::parse(&text).map_err(failed)
+        read_text(path, PriceSheet::parse)
     }
 
     /// Reads the text of a sheet.
@@ -173,6 +167,59 @@ impl PriceSheet {
     }
 }
 
+/// A sheet of one model, to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SheetDraft {
+    /// Lines of text that stand before it.
+    pub remarks: Vec<String>,
+    /// Code of the currency.
+    pub currency: String,
+    /// Name of the model in the API, or `*`.
+    pub model: String,
+    /// Its prices.
+    pub price: Price,
+    /// What the prices of batches are multiplied with.
+    pub batch: f64,
+    /// Hours of UTC, such as `16:30` and `00:30`, and what prices are multiplied with in them.
+    pub hours: Vec<(String, String, f64)>,
+}
+
+impl SheetDraft {
+    /// The text of the sheet, which [`PriceSheet::parse`] takes.
+    ///
+    /// # Errors
+    /// Values that no sheet may have, as `parse` tells them.
+    pub fn text(&self) -> Result<String, String> {
+        let remarks = self.remarks.iter().flat_map(|remark| remark.lines());
+        let mut text: String = remarks.map(|line| format!("# {}\n", line.replace(char::is_control, " "))).collect();
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let amount = |micros: i64| quoted(&Money(micros).to_string());
+        let Price { hit, miss, output } = self.price;
+        text += &format!("currency = {}\n", quoted(&self.currency));
+        if self.batch != 1.0 {
+            text += &format!("batch = {}\n", toml::Value::from(self.batch));
+        }
+        text += &format!("\n[[models]]\nname = {}\n", quoted(&self.model));
+        text += &format!("hit = {}\nmiss = {}\noutput = {}\n", amount(hit), amount(miss), amount(output));
+        for (from, to, factor) in &self.hours {
+            let factor = toml::Value::from(*factor);
+            text += &format!("\n[[hours]]\nfrom = {}\nto = {}\nfactor = {factor}\n", quoted(from), quoted(to));
+        }
+        PriceSheet::parse(&text).map(|_| text)
+    }
+}
+
+/// A file of prices, read as far as such a file may be long.
+pub(crate) fn read_text<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, SheetError> {
+    let failed = |reason: String| SheetError { file: path.to_path_buf(), reason };
+    let bytes = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    if bytes > SHEET_BYTES_MAX {
+        return Err(failed(format!("{bytes} bytes; a file of prices has at most {SHEET_BYTES_MAX}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    parse(&text).map_err(failed)
+}
+
 impl Hours {
     fn holds(&self, now: i64) -> bool {
         let Some(now) = DateTime::from_timestamp_millis(now) else { return false };
@@ -194,7 +241,7 @@ pub(crate) fn check_currency(code: &str) -> Result<(), String> {
 }
 
 /// An amount in a sheet: a number, or text where every decimal counts.
-fn amount(value: &toml::Value) -> Result<Money, String> {
+pub(crate) fn amount(value: &toml::Value) -> Result<Money, String> {
     let amount = match value {
         toml::Value::String(text) => text.parse(),
         toml::Value::Integer(whole) => whole.to_string().parse(),
@@ -277,6 +324,28 @@ mod tests {
                 .map(output),
             [150_000, 150_000, 600_000, 600_000]
         );
+    }
+
+    #[test]
+    fn a_draft_is_read_as_it_was_meant() {
+        let mut draft = SheetDraft {
+            remarks: vec!["measured\nnow".to_string(), "bell \u{7}".to_string()],
+            currency: "CNY".to_string(),
+            model: "org/a \"quoted\" \\ name".to_string(),
+            price: Price { hit: 3, miss: 1_250_000, output: 7_000_000 },
+            batch: 0.5,
+            hours: vec![("16:30".to_string(), "00:30".to_string(), 0.25)],
+        };
+        let text = draft.text().unwrap();
+        assert!(text.starts_with("# measured\n# now\n# bell  \ncurrency = \"CNY\"\n"), "{text}");
+        let sheet = PriceSheet::parse(&text).unwrap();
+        let (noon, night) = (at("2026-11-30T12:00:00Z"), at("2026-11-30T00:29:00Z"));
+        assert_eq!(sheet.currency, "CNY");
+        assert_eq!(sheet.price(&draft.model, noon, false), Some(draft.price));
+        assert_eq!(sheet.price(&draft.model, night, false), Some(Price { hit: 1, miss: 312_500, output: 1_750_000 }));
+        assert_eq!(sheet.price(&draft.model, noon, true).unwrap().output, 3_500_000);
+        draft.hours[0].0 = "24:30".to_string();
+        assert!(draft.text().unwrap_err().contains("24:30"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod request;
 mod state;
 pub mod words;
 
+pub use generation::batch_runner::Batches;
 pub use generation::served_model::{ModelParts, NotTried, ServedModel, TryConstraint};
 pub use generation::usage::RequestStats;
 pub use http::access_log::RequestLog;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::api::kept_items::KeptItems;
+use crate::generation::batch_runner::Batches;
 use crate::generation::model_library::ModelLibrary;
 use crate::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
 use crate::generation::retry_after::RequestTimes;
@@ -57,6 +58,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// Where further models come from.
     pub(crate) library: Option<Arc<dyn ModelLibrary>>,
+    /// Files and batches, where the server keeps them.
+    pub(crate) batches: Option<Arc<Batches>>,
     pub(crate) admission: Admission,
     pub(crate) limits: ServerLimits,
     pub(crate) body_budget: Arc<BodyBudget>,
@@ -77,10 +80,12 @@ impl AppState {
         access: Access,
         models: Arc<ModelPool<ServedModel>>,
         library: Option<Arc<dyn ModelLibrary>>,
+        batches: Option<Arc<Batches>>,
     ) -> Arc<AppState> {
         Arc::new(AppState {
             models,
             library,
+            batches,
             metrics: Arc::default(),
             admission: Admission::new(access),
             limits,

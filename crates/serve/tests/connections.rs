@@ -27,7 +27,7 @@ fn state_with(bounds: ServerLimits) -> Arc<AppState> {
         created: 0,
     };
     let models = ModelPool::new(vec![description], None, false, Box::new(|_| Err("there is none".to_string())));
-    AppState::new(bounds, Access::default(), models, None)
+    AppState::new(bounds, Access::default(), models, None, None)
 }
 
 /// Writes a new certificate for `localhost` and its key.

@@ -1,5 +1,6 @@
 //! The fuzz targets: each takes any bytes, and panics where something is wrong.
 
+mod batch;
 mod card;
 mod config;
 mod framing;
@@ -17,7 +18,8 @@ mod unit;
 mod vocabulary;
 
 /// The targets by name. Each has a folder of that name in `seeds`, and in `findings` once an input broke it.
-pub const TARGETS: [(&str, fn(&[u8])); 15] = [
+pub const TARGETS: [(&str, fn(&[u8])); 16] = [
+    ("batch", batch::run),
     ("card", card::run),
     ("config", config::run),
     ("framing", framing::run),

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use engine::{Positions, Runner};
+use engine::Positions;
+use farthing::pace::{Pace, positions_of};
 use farthing::{PlannedModel, machine};
 use kernels::measure::{f32_peak, int8_peak, read_bandwidth};
 use model::cache::PAGE;
@@ -12,11 +13,6 @@ use super::report::Report;
 use crate::Failure;
 use crate::external_bench::{ExternalBench, Rates};
 use crate::work::{SHARED, Work, median};
-
-/// Token ids that differ from each other, so that a mixture's routing is spread.
-fn tokens(n: usize, vocab: usize, seed: usize) -> Vec<u32> {
-    (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % vocab) as u32).collect()
-}
 
 /// Largest memory this process had since it was last forgotten, in bytes.
 fn peak_memory() -> Option<u64> {
@@ -55,14 +51,12 @@ fn plan_of(a: &Arguments, most: usize) -> (Vec<Work>, usize) {
 /// Positions of the cache that all of this needs.
 fn cached(work: &[Work], context: usize, decode: usize) -> usize {
     let together = work.iter().map(|w| if let Work::Together(n) = w { *n } else { 0 }).max().unwrap_or(0);
-    let each = (SHARED + decode).next_multiple_of(PAGE);
-    context.next_multiple_of(PAGE).max((together + 1) * each) + PAGE
+    (context.next_multiple_of(PAGE) + PAGE).max(positions_of(together, SHARED, decode))
 }
 
 /// A machine, a model and what came of measuring.
 struct Bench<'a> {
-    runner: Runner,
-    vocab: usize,
+    pace: Pace,
     decode: usize,
     bar: &'a indicatif::ProgressBar,
 }
@@ -71,41 +65,6 @@ impl Bench<'_> {
     fn say(&self, text: String) {
         self.bar.set_message(text);
         self.bar.tick();
-    }
-
-    fn prefill(&mut self, n: usize, seed: usize) -> Result<f64, Failure> {
-        let prompt = tokens(n, self.vocab, 7 * seed);
-        let began = Instant::now();
-        self.runner.read(&mut Positions::new(0, n), &prompt)?;
-        Ok(n as f64 / began.elapsed().as_secs_f64())
-    }
-
-    /// Tokens per second of decoding after the positions that are there, which are forgotten again.
-    fn decode(&mut self, at: &mut Positions, seed: usize) -> Result<f64, Failure> {
-        let before = at.len();
-        let began = Instant::now();
-        for token in tokens(self.decode, self.vocab, seed) {
-            self.runner.decode(&mut [(&mut *at, token)])?;
-        }
-        let rate = self.decode as f64 / began.elapsed().as_secs_f64();
-        at.rewind(before);
-        Ok(rate)
-    }
-
-    /// Tokens per second of so many sequences together, after a prompt that they share.
-    fn together(&mut self, n: usize, seed: usize) -> Result<f64, Failure> {
-        let each = (SHARED + self.decode).next_multiple_of(PAGE);
-        let place = |i: usize| Positions::new(i * each / PAGE, each);
-        let mut shared = place(0);
-        self.runner.read(&mut shared, &tokens(SHARED, self.vocab, 5))?;
-        let mut copies: Vec<Positions> = (1..=n).map(place).collect();
-        copies.iter_mut().for_each(|copy| self.runner.copy(&shared, copy));
-        let all = tokens(n * self.decode, self.vocab, seed);
-        let began = Instant::now();
-        for step in all.chunks(n) {
-            self.runner.decode(&mut copies.iter_mut().zip(step.iter().copied()).collect::<Vec<_>>())?;
-        }
-        Ok((n * self.decode) as f64 / began.elapsed().as_secs_f64())
     }
 
     /// One repetition: every row once.
@@ -120,22 +79,22 @@ impl Bench<'_> {
         let deepest = work.iter().map(|w| if let Work::Decode(d) = w { *d } else { 0 }).max().unwrap_or(0);
         // What is measured takes the same pages, one after the other.
         let mut grown = Positions::new(0, context);
-        let long = tokens(deepest.max(1), self.vocab, 3);
+        let long = self.pace.tokens(deepest.max(1), 3);
         let mut order: Vec<usize> = (0..work.len()).collect();
         order.sort_by_key(|&w| work[w]); // prompts, one sequence by depth, several
         for w in order {
             self.say(format!("{name}: {}", work[w].name()));
             let rate = match work[w] {
-                Work::Prefill(n) => self.prefill(n, i)?,
+                Work::Prefill(n) => self.pace.prefill(n, i)?,
                 Work::Decode(depth) => {
                     // One sequence grows from depth to depth.
                     let (have, want) = (grown.len(), depth.max(1));
                     if have < want {
-                        self.runner.read(&mut grown, &long[have..want])?;
+                        self.pace.runner.read(&mut grown, &long[have..want])?;
                     }
-                    self.decode(&mut grown, i)?
+                    self.pace.decode(&mut grown, self.decode, i)?
                 }
-                Work::Together(n) => self.together(n, i)?,
+                Work::Together(n) => self.pace.together(n, SHARED, self.decode, i)?,
             };
             rates[w].push(rate);
         }
@@ -197,13 +156,13 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
     let mut others: Vec<ExternalBench> = a.against.iter().map(|command| ExternalBench::new(command)).collect();
 
     let bar = indicatif::ProgressBar::new_spinner();
-    let mut bench = Bench { runner, vocab, decode: a.decode, bar: &bar };
+    let mut bench = Bench { pace: Pace::new(runner, vocab), decode: a.decode, bar: &bar };
     // One pass unmeasured: pages are touched, threads are awake.
     bench.say("warming up".to_string());
     let mut at = Positions::new(0, 2);
-    bench.runner.read(&mut at, &[1])?;
+    bench.pace.runner.read(&mut at, &[1])?;
     report.first_token_seconds = started.elapsed().as_secs_f64();
-    bench.runner.decode(&mut [(&mut at, 1)])?;
+    bench.pace.runner.decode(&mut [(&mut at, 1)])?;
     let (mut bandwidths, mut peaks) = (Vec::new(), Vec::new());
     for i in 0..a.repetitions {
         let repetition = format!("repetition {} of {}", i + 1, a.repetitions);
@@ -213,7 +172,7 @@ pub fn measure(a: &Arguments) -> Result<Report, Failure> {
         }
         bench.say(format!("{repetition}: the machine"));
         report.peak_memory = report.peak_memory.max(peak_memory().unwrap_or(0));
-        let pool = bench.runner.pool();
+        let pool = bench.pace.pool();
         bandwidths.push(read_bandwidth(pool, 512 << 20));
         peaks.push(if in_bytes { int8_peak(pool) } else { f32_peak(pool) });
         forget_peak_memory();

@@ -4,6 +4,7 @@ Usage: anthropic_client.py BASE_URL
 """
 
 import sys
+import time
 
 import anthropic
 
@@ -70,6 +71,29 @@ for base in (BASE, BASE + "/anthropic"):
     refused(anthropic.BadRequestError, "temperature is 3", extra_body={"temperature": 3})
     refused(anthropic.NotFoundError, "model is \"other\"", model="other")
     refused(anthropic.BadRequestError, "prompt is too long: ", messages=[{"role": "user", "content": "cat " * 5000}])
+    # Batches.
+    def ended(batch):
+        while batch.processing_status != "ended":
+            time.sleep(0.05)
+            batch = client.messages.batches.retrieve(batch.id)
+        return batch
+
+    asked = {"model": model, "max_tokens": 200, "messages": MESSAGES, "temperature": 0}
+    made = client.messages.batches.create(requests=[{"custom_id": "one", "params": asked}, {"custom_id": "wrong", "params": {**asked, "temperature": 3}}])
+    assert made.request_counts.processing == 2 and made.results_url is None
+    batch = ended(made)
+    assert (batch.request_counts.succeeded, batch.request_counts.errored) == (1, 1) and batch.ended_at is not None, batch
+    results = {line.custom_id: line.result for line in client.messages.batches.results(batch.id)}
+    assert results["one"].type == "succeeded" and results["one"].message.content[0].text == whole.content[0].text
+    assert results["wrong"].type == "errored" and "temperature is 3" in results["wrong"].error.error.message
+    long = {**asked, "max_tokens": 1500, "temperature": 1}
+    stopped = client.messages.batches.create(requests=[{"custom_id": str(n), "params": long} for n in range(200)])
+    assert client.messages.batches.cancel(stopped.id).processing_status == "canceling"
+    assert ended(stopped).request_counts.canceled > 0
+    assert {line.result.type for line in client.messages.batches.results(stopped.id)} <= {"succeeded", "canceled"}
+    assert [b.id for b in client.messages.batches.list(limit=1)][:2] == [stopped.id, batch.id]
+    assert client.messages.batches.delete(batch.id).type == "message_batch_deleted"
+
     search = {"type": "web_search_20250305", "name": "web_search"}
     refused(anthropic.BadRequestError, "tool_choice", tools=[search], tool_choice={"type": "tool", "name": "web_search"})
 

@@ -1,7 +1,7 @@
 // The official JavaScript client against a running server. Usage: node openai_client.mjs BASE_URL
 // It does not check what it is sent, so shapes are checked here, field by field.
 import assert from "node:assert/strict";
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0 });
 const messages = [{ role: "user", content: "Tell me a story about a cat." }];
@@ -91,6 +91,17 @@ const response = await client.responses.create({ model, input: "Tell me a story 
 assert.equal(response.status, "completed");
 const gatheredResponse = await client.responses.stream({ model, input: "Tell me a story about a cat.", temperature: 0 }).finalResponse();
 assert.equal(gatheredResponse.output_text, response.output_text);
+
+// Batches.
+const line = { custom_id: "one", method: "POST", url: "/v1/chat/completions", body: { model, messages, max_tokens: 5, temperature: 0 } };
+const file = await client.files.create({ file: await toFile(Buffer.from(JSON.stringify(line)), "in.jsonl"), purpose: "batch" });
+let batch = await client.batches.create({ input_file_id: file.id, endpoint: "/v1/chat/completions", completion_window: "24h" });
+while (batch.status !== "completed") {
+  await new Promise((done) => setTimeout(done, 50));
+  batch = await client.batches.retrieve(batch.id);
+}
+const result = JSON.parse(await (await client.files.content(batch.output_file_id)).text());
+assert.equal(result.response.body.usage.completion_tokens, 5);
 
 await assert.rejects(client.chat.completions.create({ model, messages, temperature: 9 }), (e) => {
   assert.ok(e instanceof OpenAI.BadRequestError);

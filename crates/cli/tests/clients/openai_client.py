@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import sys
 import threading
+import time
 
 import openai
 
@@ -164,6 +165,48 @@ history = [{"role": "user", "content": "Go."}, item.model_dump(), {"type": "func
 client.responses.create(model=MODEL, input=history, tools=flat, max_output_tokens=5, instructions="Be brief.", metadata={"a": "b"})
 shape = client.responses.create(model=MODEL, input="Hi", text={"format": {"type": "json_schema", "name": "trip", "schema": SCHEMA}})
 assert json.loads(shape.output_text)
+
+# Batches: files up, lines answered, results down.
+def batch_line(name, **changes):
+    body = {"model": MODEL, "messages": MESSAGES, "max_tokens": 20, "temperature": 0, **changes}
+    return json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body}) + "\n"
+
+
+def begun(lines):
+    file = client.files.create(file=("in.jsonl", "".join(lines).encode()), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600})
+    assert client.files.retrieve(file.id) == file and file.bytes == len("".join(lines)) and file.expires_at == file.created_at + 3600
+    assert client.files.content(file.id).text == "".join(lines)
+    return client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"for": "tests"})
+
+
+def ended(batch):
+    while batch.status not in ("completed", "failed", "expired", "cancelled"):
+        time.sleep(0.05)
+        batch = client.batches.retrieve(batch.id)
+    return batch
+
+
+batch = ended(begun([batch_line("one"), batch_line("wrong", temperature=3), batch_line("two")]))
+assert batch.status == "completed" and batch.metadata == {"for": "tests"}, batch
+assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (3, 2, 1)
+results = {line["custom_id"]: line for line in map(json.loads, client.files.content(batch.output_file_id).text.splitlines())}
+assert sorted(results) == ["one", "two"] and results["one"]["error"] is None
+assert results["two"]["response"]["body"]["choices"][0]["message"]["content"] == text
+wrong = json.loads(client.files.content(batch.error_file_id).text)
+assert wrong["response"]["status_code"] == 400 and wrong["response"]["body"]["error"]["param"] == "temperature"
+mixed = ended(begun([batch_line("one"), batch_line("one")]))
+assert mixed.status == "failed" and mixed.errors.data[0].code == "duplicate_custom_id" and mixed.errors.data[0].line == 2
+stopped = begun([batch_line(str(n), max_tokens=1500, logit_bias={"1": -100}) for n in range(100)])
+assert client.batches.cancel(stopped.id).status == "cancelling"
+assert ended(stopped).status == "cancelled"
+assert [b.id for b in client.batches.list(limit=1)][:3] == [stopped.id, mixed.id, batch.id]
+assert batch.output_file_id in [f.id for f in client.files.list(purpose="batch_output", limit=1)]
+for file in client.files.list():
+    assert client.files.delete(file.id).deleted
+assert client.files.list().data == []
+refused(lambda: client.batches.create(input_file_id="file-1", endpoint="/v1/chat/completions", completion_window="24h"), 404, "input_file_id")
+refused(lambda: client.batches.cancel(batch.id), 409, None, "has ended")
+refused(lambda: client.files.create(file=b"{}", purpose="assistants"), 400, "purpose", "batch")
 
 # Refusals name the field, the value and what is allowed.
 chat = lambda **kw: client.chat.completions.create(**{"model": MODEL, "messages": MESSAGES, **kw})

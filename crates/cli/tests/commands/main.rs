@@ -3,6 +3,7 @@
 mod evaluating;
 mod ledger;
 mod mistakes;
+mod price;
 mod publish;
 mod quantize;
 mod running;

@@ -234,3 +234,43 @@ async fn the_currency_is_that_of_the_first_day() {
     assert_eq!(later.currency(), "EUR");
     assert!(matches!(Meter::start(&later, "", 90).await, Err(LedgerError::Invalid(_))));
 }
+
+#[test]
+fn what_was_delivered_and_kept_is_charged_once_however_often_it_is_said() {
+    over_both(async |books: Fixture| {
+        let (key, _) = books.key("anna", 10_000, Limits::default()).await;
+        let killed = books.meter("one").await;
+        let mut ids = Vec::new();
+        for name in ["ended", "kept", "moved", "lost"] {
+            let metered = killed.reserve(demand(name, &key, 100, 50)).await.unwrap().unwrap();
+            ids.push(metered.id().to_string());
+            assert!(is_called(metered.id(), name));
+            match name {
+                "ended" => assert_eq!(metered.settle(tokens(30), "done").await, Some(Money(160))),
+                // The kill: nothing was noted, what was kept of them is elsewhere.
+                _ => std::mem::forget(metered),
+            }
+        }
+        // One is still reserved for a server of another name, as after a move to another port.
+        books.tamper("UPDATE reservation SET server = 'two' WHERE request LIKE 'moved%'").await;
+        let next = books.meter("one").await;
+        let charged = async |at: usize| next.settle(&ids[at], tokens(30), "done").await;
+        assert_eq!((charged(0).await, charged(1).await, charged(2).await), (None, Some(Money(160)), Some(Money(160))));
+        assert_eq!((charged(0).await, charged(1).await, charged(2).await), (None, None, None));
+        assert_eq!(next.settle("nobody", tokens(30), "done").await, None);
+        let rows = books.ledger.requests(&everything(), 9).await.unwrap();
+        let done = |row: &&farthing_ledger::RequestUsage| row.status == "done" && row.tokens == tokens(30);
+        assert_eq!((rows.len(), rows.iter().filter(done).count()), (4, 3));
+        // What nobody kept is charged to nobody.
+        let lost = rows.iter().find(|row| is_called(&row.request, "lost")).unwrap();
+        assert_eq!((lost.tokens, lost.cost, lost.status.as_str()), (Tokens::default(), Money(0), "interrupted"));
+        assert_eq!(books.ledger.account("anna").await.unwrap().balance(), Money(10_000 - 3 * 160));
+        assert!(next.flush().await);
+        assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+        // The key by its id, as long as it is good.
+        assert_eq!(books.ledger.valid_key(&key.id).await.unwrap().unwrap().key.name, "anna");
+        books.ledger.revoke_key("anna").await.unwrap();
+        assert!(books.ledger.valid_key(&key.id).await.unwrap().is_none());
+        assert!(books.ledger.valid_key("key_none").await.unwrap().is_none());
+    });
+}

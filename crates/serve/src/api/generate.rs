@@ -21,6 +21,7 @@ use crate::api::response::{ResponseInfo, ResponseWriter};
 use crate::api::responses::ResponsesWriter;
 use crate::api::{chat, completions, llama_cpp, messages, ollama, responses};
 use crate::error::{ApiError, Dialect};
+use crate::generation::batch_runner::BatchLine;
 use crate::generation::in_flight::InFlight;
 use crate::generation::model_pool::requested_model;
 use crate::generation::prepared::{PreparedRequest, RequestContext};
@@ -112,8 +113,12 @@ impl Endpoint {
 pub(super) fn context(state: &AppState, head: &Parts) -> Result<RequestContext, ApiError> {
     const NAME: &str = "x-request-timeout";
     let Account { id: account, salt, owner } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
+    if head.extensions.get::<BatchLine>().is_some() {
+        // It rests while others are served, for as long as its batch may take.
+        return Ok(RequestContext { account, salt, owner, background: true, ..RequestContext::default() });
+    }
     let (wait_max, time_max) = (Some(state.limits.wait), state.limits.time);
-    let mut context = RequestContext { account, salt, owner, wait_max, time_max, time_asked: false };
+    let mut context = RequestContext { account, salt, owner, wait_max, time_max, ..RequestContext::default() };
     let headers = &head.headers;
     if let Some(value) = headers.get(NAME) {
         let seconds = value.to_str().ok().and_then(|v| v.trim().parse::<f64>().ok());
@@ -226,7 +231,9 @@ async fn answer(
     let in_flight = InFlight::start(Arc::clone(state), prepared, log.clone())?;
     // A rejected request counts no tokens.
     log.update(|f| f.prompt_tokens = Some(prompt_tokens));
-    let mut response = if stream {
+    let mut response = if head.extensions.get::<BatchLine>().is_some() {
+        axum::Json(collect(in_flight, writer).await?).into_response()
+    } else if stream {
         response_body::stream(in_flight, writer)
     } else {
         json_in_time(collect(in_flight, writer), dialect, log.clone()).await?

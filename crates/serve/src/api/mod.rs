@@ -2,14 +2,17 @@
 
 pub(crate) mod admin;
 mod answer;
+pub(crate) mod batches;
 pub mod chat;
 pub mod completions;
 pub mod embeddings;
 pub(crate) mod fields;
+pub(crate) mod files;
 pub(crate) mod generate;
 mod json;
 pub(crate) mod kept_items;
 pub mod llama_cpp;
+pub(crate) mod message_batches;
 pub mod messages;
 pub mod ollama;
 pub(crate) mod ollama_library;

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::api::tokenize::{TokenizeRequest, parse_detokenize, parse_tokenize};
 use crate::api::{
-    ApiError, Fields, ModelDefaults, chat, completions, embeddings, llama_cpp, messages, ollama, rerank, responses,
+    ApiError, Fields, ModelDefaults, batches, chat, completions, embeddings, llama_cpp, message_batches, messages,
+    ollama, rerank, responses,
 };
 use crate::request::{GenerateRequest, Prompt, RequestInput, ResponseFormat, ToolChoice};
 
@@ -634,7 +635,7 @@ fn every_field_is_described() {
     let defaults = Sampling::default();
     let model = ModelDefaults { defaults: &defaults, vocab: 100 };
     let body = json!({"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "tokens": [1],
-        "query": "Hi", "documents": ["Hi"], "input_prefix": "a", "input_suffix": "b"});
+        "query": "Hi", "documents": ["Hi"], "input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h", "input_prefix": "a", "input_suffix": "b"});
     let taken = |mut body: Value, absent: &str, validate: &dyn Fn(&mut Fields)| {
         body.as_object_mut().unwrap().remove(absent);
         let mut fields = Fields::parse(body.to_string().as_bytes()).unwrap();
@@ -656,6 +657,8 @@ fn every_field_is_described() {
         ("OllamaEmbed", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::Ollama, model).unwrap())),
         ("OllamaEmbedOne", "", &|fields| drop(embeddings::parse(fields, embeddings::Form::OllamaOne, model).unwrap())),
         ("Rerank", "", &|fields| drop(rerank::parse(fields).unwrap())),
+        ("NewBatch", "", &|fields| drop(batches::parse(fields).unwrap())),
+        ("NewMessageBatch", "", &|fields| drop(message_batches::parse(fields))),
         ("Detokenize", "", &|fields| drop(parse_detokenize(fields, model, 9).unwrap())),
     ] {
         let properties = described["components"]["schemas"][schema]["properties"].as_object().unwrap();

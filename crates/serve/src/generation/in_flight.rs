@@ -91,7 +91,7 @@ impl InFlight {
     }
 
     fn account(&mut self, (choice, count, part): TaggedEvent) -> Result<(usize, OutputEvent), ApiError> {
-        if matches!(part, OutputEvent::Started { .. }) {
+        if matches!(part, OutputEvent::Started { .. }) && !self.prepared.ctx.background {
             self.timers.insert(choice, self.state.request_times.began());
         }
         self.counts[choice] = count;
@@ -112,7 +112,10 @@ impl InFlight {
             OutputEvent::Read { written } if first => self.usage.written += written,
             OutputEvent::End(end) => {
                 self.timers.remove(&choice);
-                self.state.request_times.ended(end.timing.prefill + end.timing.decode);
+                // How long one rested says nothing of the queue.
+                if !self.prepared.ctx.background {
+                    self.state.request_times.ended(end.timing.prefill + end.timing.decode);
+                }
                 self.log_end(end);
                 self.ended += 1;
                 self.handles[choice] = None;

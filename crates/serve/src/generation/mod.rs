@@ -1,5 +1,7 @@
 //! A request from its validated form to the engine, and the engine's tokens to output: what is the same for every API
 
+pub mod batch_line;
+pub mod batch_runner;
 pub(crate) mod events;
 pub(crate) mod fim;
 pub(crate) mod in_flight;

@@ -57,7 +57,7 @@ impl PooledRequest {
     }
 
     async fn run_to_the_end(self, state: Arc<AppState>, log: RequestLog) -> Result<Vec<Vec<f32>>, ApiError> {
-        let (count, tokens) = (self.prompts.len(), self.tokens());
+        let (count, tokens, context) = (self.prompts.len(), self.tokens(), self.context);
         let (sender, events) = unbounded_channel();
         let (next, handles, cached) = (0, HashMap::new(), 0);
         let mut running = Running { state, request: self, log, next, handles, sender, events, cached };
@@ -82,8 +82,8 @@ impl PooledRequest {
                         f.cached_tokens = Some(cached);
                         f.queued = f.queued.or(Some(waited));
                     });
-                    let timer = running.state.request_times.began();
-                    running.handles.entry(i).and_modify(|(_, of)| *of = Some(timer));
+                    let timer = (!context.background).then(|| running.state.request_times.began());
+                    running.handles.entry(i).and_modify(|(_, of)| *of = timer);
                 }
                 _ => {}
             }
@@ -104,6 +104,7 @@ impl Running {
                 prompt: prompts[i].clone(),
                 pooled: Some(wanted.clone()),
                 account: context.account,
+                priority: context.priority(0),
                 salt: context.salt,
                 owner: context.owner,
                 wait_max: context.wait_max,
@@ -138,7 +139,9 @@ impl Running {
             Event::Failed(error) => Err(self.request.context.error(&error)),
             Event::End { finish: Finish::Time, .. } => Err(self.request.context.time_is_over()),
             Event::End { timing, .. } => {
-                self.state.request_times.ended(timing.prefill);
+                if !self.request.context.background {
+                    self.state.request_times.ended(timing.prefill);
+                }
                 self.log.update(|f| f.prefill = Some(f.prefill.unwrap_or_default() + timing.prefill));
                 Ok(())
             }

@@ -73,6 +73,8 @@ pub struct RequestStats {
     pub finish: Option<&'static str>,
     /// Code of the error. Its message is left out: it may quote the request.
     pub error: Option<&'static str>,
+    /// A line of a batch: its tokens are counted, its times are not, as it rests while others are served.
+    pub background: bool,
     /// Names of fields that were ignored, logged at the level `debug`.
     pub unknown: Vec<String>,
     /// Tools and items that were left out.

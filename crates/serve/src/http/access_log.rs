@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use ledger::Money;
+use ledger::{Money, Tokens};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -109,10 +109,22 @@ impl RequestLog {
     /// # Errors
     /// The request is not in flight any more.
     pub(crate) fn poll_metered(&self, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        let taken = self.0.delivery.lock().taken;
         match self.0.metered.lock().as_mut() {
-            Some(metered) => metered.poll_ready(task),
+            Some(metered) => metered.poll_ready(&taken, task),
             None => Poll::Ready(Ok(())),
         }
+    }
+
+    /// Its id in the books, and what it is charged once all that was taken is delivered.
+    pub(crate) fn charge(&self) -> Option<(String, Tokens)> {
+        let taken = self.0.delivery.lock().taken;
+        self.0.metered.lock().as_ref().map(|metered| metered.charge(&taken))
+    }
+
+    /// The code of its error.
+    pub(crate) fn error(&self) -> Option<&'static str> {
+        self.0.entry.lock().stats.error
     }
 
     /// All tokens up to those that the next piece of the body completes.

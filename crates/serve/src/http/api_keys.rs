@@ -143,6 +143,14 @@ impl ApiKeys {
         credentials(headers).find_map(|key| self.find(key))
     }
 
+    /// The account of this id, if its key is still accepted.
+    pub(crate) fn account_of(&self, id: u64) -> Option<Account> {
+        if self.is_empty() {
+            return Some(Account::EVERYBODY).filter(|everybody| everybody.id == id);
+        }
+        self.accepted.iter().map(|(_, account)| *account).find(|account| account.id == id)
+    }
+
     fn find(&self, key: &[u8]) -> Option<Account> {
         let hash = digest("farthing key", key);
         let mut found = None;
@@ -198,6 +206,9 @@ mod tests {
             assert_eq!(asked(&two, "authorization", value), None, "{value:?}");
         }
         assert_eq!(two.account(&HeaderMap::new()), None);
+        assert_eq!((two.account_of(one.id), two.account_of(0)), (Some(one), None));
+        assert_eq!(ApiKeys::default().account_of(0), Some(Account::EVERYBODY));
+        assert_eq!(ApiKeys::default().account_of(one.id), None);
         // The same after a restart.
         assert_eq!(asked(&keys(&["sk-two", "sk-one"], false).unwrap(), "x-api-key", "sk-one"), Some(one));
     }

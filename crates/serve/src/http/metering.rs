@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use crate::error::ApiError;
+use crate::generation::batch_runner::BatchLine;
 use crate::generation::model_pool::LoadState;
 use crate::generation::usage::Usage;
 use crate::http::access_log::RequestLog;
@@ -41,6 +42,11 @@ impl Caller {
     /// Whom its requests count for; an administrator has no account.
     pub(crate) fn account(&self) -> Option<Account> {
         (!self.key.admin).then_some(self.account)
+    }
+
+    /// Id of its key.
+    pub(crate) fn key(&self) -> &str {
+        &self.key.id
     }
 
     /// The id of the key, where it is an administrator's.
@@ -80,23 +86,37 @@ impl Metering {
         self.meter.trouble()
     }
 
-    /// Waits until what was ordered is in the books, for ten seconds at most.
-    pub async fn flush(&self) {
-        self.meter.flush().await;
+    /// Waits until what was ordered is in the books, for ten seconds at most. Whether it is.
+    pub async fn flush(&self) -> bool {
+        self.meter.flush().await
     }
 
-    /// What tokens of a model cost now, where there are prices.
-    fn price(&self, model: &str) -> Option<Price> {
-        self.prices.as_ref().and_then(|sheet| sheet.price(model, self.ledger.now(), false))
+    /// The key of this id, if it is still good: of a batch, whose requests come without its secret.
+    pub(crate) async fn caller_of(&self, key: &str) -> Result<Option<Caller>, ApiError> {
+        Ok(self.ledger.valid_key(key).await.map_err(unavailable)?.map(|found| self.caller_with(found)))
+    }
+
+    /// Charges what was delivered by a run of this server that did not come to it, unless it did.
+    pub(crate) async fn settle(&self, request: &str, tokens: Tokens) {
+        self.meter.settle(request, tokens, "done").await;
+    }
+
+    fn caller_with(&self, Authenticated { key, salt }: Authenticated) -> Caller {
+        let account = Account::of_ledger(&key.account, salt, LedgerTag::of(&self.ledger));
+        let account = if self.shared_cache { account.sharing() } else { account };
+        Caller { key, account }
+    }
+
+    /// What tokens of a model cost now, in a batch or not, where there are prices.
+    fn price(&self, model: &str, batch: bool) -> Option<Price> {
+        self.prices.as_ref().and_then(|sheet| sheet.price(model, self.ledger.now(), batch))
     }
 
     /// The key that a request gives, if it is accepted.
     pub(crate) async fn caller(&self, headers: &HeaderMap) -> Result<Option<Caller>, ApiError> {
         for secret in credentials(headers) {
-            if let Some(Authenticated { key, salt }) = self.ledger.authenticate(secret).await.map_err(unavailable)? {
-                let account = Account::of_ledger(&key.account, salt, LedgerTag::of(&self.ledger));
-                let account = if self.shared_cache { account.sharing() } else { account };
-                return Ok(Some(Caller { key, account }));
+            if let Some(found) = self.ledger.authenticate(secret).await.map_err(unavailable)? {
+                return Ok(Some(self.caller_with(found)));
             }
         }
         Ok(None)
@@ -129,19 +149,34 @@ impl MeteredRequest {
         self.price.map(|price| price.cost(&tokens(usage)))
     }
 
+    /// Its id in the books, and what it is charged for this.
+    pub(crate) fn charge(&self, usage: &Usage) -> (String, Tokens) {
+        (self.metered.id().to_string(), tokens(usage))
+    }
+
     /// Writes down what was delivered, every 16 tokens or 100 ms.
     pub(crate) fn delivered(&mut self, usage: &Usage) {
         let every = if self.noted_at.elapsed() >= NOTE_INTERVAL { 1 } else { NOTE_TOKENS };
-        if self.metered.progress(tokens(usage), every) {
+        self.note(tokens(usage), every);
+    }
+
+    fn note(&mut self, delivered: Tokens, every: u64) {
+        if self.metered.progress(delivered, every) {
             self.noted_before = std::mem::replace(&mut self.noted_at, Instant::now());
         }
     }
 
-    /// Whether more may be delivered: not while 16 tokens or more of longer than 100 ms ago are not in the books, nor while they do not answer.
+    /// Whether more may be delivered than was `taken`: not while 16 tokens or more, the first of them longer than 100 ms ago, are not in the books, nor
+    /// while they do not answer.
     ///
     /// # Errors
     /// The request is not in flight any more.
-    pub(crate) fn poll_ready(&mut self, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+    pub(crate) fn poll_ready(&mut self, taken: &Usage, task: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        let unnoted = tokens(taken).all().saturating_sub(self.metered.noted().all());
+        let late = unnoted >= NOTE_TOKENS && self.noted_before.elapsed() >= NOTE_INTERVAL;
+        if late {
+            self.note(Tokens::default(), 1);
+        }
         if self.confirmed_at.elapsed() > CONFIRMED && !self.confirming {
             self.confirming = true;
             self.metered.confirm();
@@ -155,11 +190,8 @@ impl MeteredRequest {
                 let message = "the account of this request was deleted, or its server was taken for dead";
                 Poll::Ready(Err(ApiError::new(StatusCode::FORBIDDEN, "account_gone", message)))
             }
-            Poll::Pending if self.confirming => Poll::Pending,
-            Poll::Pending if self.metered.unnoted() < NOTE_TOKENS || self.noted_before.elapsed() < NOTE_INTERVAL => {
-                Poll::Ready(Ok(()))
-            }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending if late || self.confirming => Poll::Pending,
+            Poll::Pending => Poll::Ready(Ok(())),
         }
     }
 
@@ -217,7 +249,7 @@ pub(crate) async fn check(state: &AppState, head: &Parts, model: Option<&str>) -
         key: caller.key.id.clone(),
         endpoint: head.uri.path().to_string(),
         model: model.name.clone(),
-        price: metering.price(&model.name).unwrap_or(Price::FREE),
+        price: metering.price(&model.name, false).unwrap_or(Price::FREE),
         prompt: 1,
         output: 1,
         named: false,
@@ -238,7 +270,7 @@ pub(crate) async fn reserve(state: &AppState, head: &Parts, model: &str, size: S
     let (Some(caller), Some(log)) = (head.extensions.get::<Caller>(), head.extensions.get::<RequestLog>()) else {
         return Err(ApiError::fault("a request without a key"));
     };
-    let price = metering.price(model);
+    let price = metering.price(model, head.extensions.get::<BatchLine>().is_some());
     let demand = Demand {
         request: log.id(),
         key: caller.key.id.clone(),

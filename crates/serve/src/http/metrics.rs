@@ -248,6 +248,9 @@ impl Metrics {
         add(&self.prompt_tokens, told.prompt_tokens);
         add(&self.generation_tokens, told.completion_tokens);
         add(&self.cached_tokens, told.cached_tokens);
+        if told.background {
+            return;
+        }
         self.end_to_end.observe(total.as_secs_f64());
         let observe = |histogram: &Histogram, time: Option<Duration>| {
             if let Some(time) = time {

@@ -56,7 +56,7 @@ fn cors(origins: &[Origin]) -> Option<CorsLayer> {
     let exposed = exposed.into_iter().chain(rate_headers());
     let layer = CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods(AllowMethods::list([Method::GET, Method::POST]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::DELETE]))
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(ExposeHeaders::list(exposed))
         .max_age(std::time::Duration::from_secs(3600));
@@ -267,6 +267,7 @@ mod tests {
             ServerLimits::default(),
             access,
             ModelPool::new(vec![description], None, false, Box::new(|_| Err("none".to_string()))),
+            None,
             None,
         )
     }

@@ -16,7 +16,8 @@ use crate::api::fields::{Fields, wrong};
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
 use crate::api::redeem::redeem;
-use crate::api::{admin, embeddings, llama_cpp, ollama_library, ollama_models, rerank, tokenize, user};
+use crate::api::{admin, batches, embeddings, files, llama_cpp, message_batches};
+use crate::api::{ollama_library, ollama_models, rerank, tokenize, user};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::admission::REDEEM;
@@ -90,6 +91,28 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
         ("POST", "/infill", asked(Endpoint::Infill)),
         ("GET", "/props", get(llama_cpp::props)),
+        // Files and batches.
+        ("POST", "/v1/files", post(files::upload)),
+        ("GET", "/v1/files", get(files::list)),
+        ("GET", "/v1/files/{file}", get(files::one)),
+        ("DELETE", "/v1/files/{file}", delete(files::delete)),
+        ("GET", "/v1/files/{file}/content", get(files::content)),
+        ("POST", "/v1/batches", post(batches::create)),
+        ("GET", "/v1/batches", get(batches::list)),
+        ("GET", "/v1/batches/{batch}", get(batches::one)),
+        ("POST", "/v1/batches/{batch}/cancel", post(batches::cancel)),
+        ("POST", "/v1/messages/batches", post(message_batches::create)),
+        ("GET", "/v1/messages/batches", get(message_batches::list)),
+        ("GET", "/v1/messages/batches/{batch}", get(message_batches::one)),
+        ("DELETE", "/v1/messages/batches/{batch}", delete(message_batches::delete)),
+        ("POST", "/v1/messages/batches/{batch}/cancel", post(message_batches::cancel)),
+        ("GET", "/v1/messages/batches/{batch}/results", get(message_batches::results)),
+        ("POST", "/anthropic/v1/messages/batches", post(message_batches::create)),
+        ("GET", "/anthropic/v1/messages/batches", get(message_batches::list)),
+        ("GET", "/anthropic/v1/messages/batches/{batch}", get(message_batches::one)),
+        ("DELETE", "/anthropic/v1/messages/batches/{batch}", delete(message_batches::delete)),
+        ("POST", "/anthropic/v1/messages/batches/{batch}/cancel", post(message_batches::cancel)),
+        ("GET", "/anthropic/v1/messages/batches/{batch}/results", get(message_batches::results)),
         ("POST", REDEEM, post(redeem)),
     ];
     all.extend(user::routes());
@@ -297,12 +320,17 @@ mod tests {
                 let responses = operation["responses"].as_object().unwrap();
                 let needed: &[&str] = match (method.as_str(), path.as_str()) {
                     (_, "/health") => &["200", "421", "501", "503"],
+                    ("delete" | "get", path) if path.starts_with("/admin/") => {
+                        &["200", "400", "401", "403", "404", "405", "421", "500", "501", "503"]
+                    }
+                    // Without a body.
+                    (_, path) if path.ends_with("/cancel") => &["200", "401", "403", "404", "405", "409", "421", "501"],
+                    ("delete", path) if path != "/api/delete" => {
+                        &["200", "401", "403", "404", "405", "409", "421", "501"]
+                    }
                     // For people without a key.
                     (_, REDEEM) => {
                         &["200", "400", "403", "404", "405", "408", "413", "415", "421", "429", "500", "501", "503"]
-                    }
-                    ("delete" | "get", path) if path.starts_with("/admin/") => {
-                        &["200", "400", "401", "403", "404", "405", "421", "500", "501", "503"]
                     }
                     ("post", "/models/load" | "/models/unload") | ("delete", _) => {
                         &["200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "421", "501", "503"]
