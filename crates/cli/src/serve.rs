@@ -46,6 +46,7 @@ Routes:
   POST /api/pull, DELETE /api/delete   for administrators: download a model and serve it, delete one
   POST /completion, /infill; GET /props   llama.cpp's API, for editor plugins
   POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
+  GET  /                      the page for browsers; a text for others
   GET  /v1/models             the models
   POST /models/load, /models/unload   for administrators: `farthing load` and `farthing stop`
   GET  /user/balance, /user/key, /user/usage; POST /invitations/redeem   with a ledger
@@ -158,6 +159,9 @@ pub struct Arguments {
     /// Origin of web pages that may call the API (CORS; * = any); repeatable
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<Origin>,
+    /// Show browsers no page at /; the API stays
+    #[arg(long)]
+    no_page: bool,
     /// TLS certificate chain, PEM; reloaded on SIGHUP
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -396,6 +400,7 @@ fn access(a: &Arguments, metering: Option<Arc<Metering>>) -> Result<Access, Fail
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
         origins: a.cors_origin.clone(),
+        page: !a.no_page,
     })
 }
 

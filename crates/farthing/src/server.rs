@@ -74,7 +74,7 @@ impl ServerOptions {
             memory: None,
             idle_unload: None,
             limits: ServerLimits::default(),
-            access: Access { hosts: Hosts::new(&[], true), ..Access::default() },
+            access: Access { hosts: Hosts::new(&[], true), page: true, ..Access::default() },
             batches: None,
             tls: None,
         }

@@ -35,6 +35,8 @@ pub struct Access {
     pub open_metrics: bool,
     /// Origins of web pages that may use the server; without any, no CORS headers are sent.
     pub origins: Vec<Origin>,
+    /// Show browsers the page.
+    pub page: bool,
 }
 
 /// An origin of web pages, `https://example.org`, or `*` for any.
@@ -133,6 +135,8 @@ impl Admission {
         // Metrics show who is active when: public only without keys, or with --open-metrics.
         let open = match path {
             "/" | "/ready" => true,
+            // Files of the page, which are the same for everybody.
+            path if path.strip_prefix("/page/").is_some_and(|file| !file.is_empty() && !file.contains('/')) => true,
             "/metrics" => self.access.open_metrics || admin,
             // An administrator has no account; what these show and do is no account's.
             "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" | "/api/tags"

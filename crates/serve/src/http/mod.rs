@@ -12,6 +12,7 @@ pub mod hosts;
 pub mod metering;
 pub mod metrics;
 pub(crate) mod middleware;
+pub(crate) mod page;
 pub(crate) mod request_body;
 pub(crate) mod response_body;
 pub(crate) mod routes;

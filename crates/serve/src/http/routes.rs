@@ -21,6 +21,7 @@ use crate::api::{ollama_library, ollama_models, rerank, tokenize, user};
 use crate::error::{ApiError, refused};
 use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
 use crate::http::admission::REDEEM;
+use crate::http::page;
 use crate::http::request_body::read_json;
 use crate::state::AppState;
 use crate::words::date;
@@ -41,6 +42,7 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let responses = || asked(Endpoint::Responses);
     let mut all = vec![
         ("GET", "/", get(root)),
+        ("GET", "/page/{file}", get(page::file)),
         ("GET", "/health", get(health)),
         ("GET", "/ready", get(ready)),
         ("GET", "/openapi.json", get(openapi)),
@@ -184,16 +186,21 @@ async fn health(State(state): State<Arc<AppState>>) -> Response {
     }
 }
 
-/// What a browser shows at the server's address. Names of models are for those who may use them.
-async fn root(State(state): State<Arc<AppState>>) -> String {
+/// The page for browsers, else a text. Names of models are for those who may use them.
+async fn root(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    if page::is_wanted(&state, &head.headers) {
+        return page::index(&head);
+    }
     let open = state.admission.open();
     let names: Vec<String> = state.models.list().into_iter().filter(|_| open).map(|(model, _)| model.name).collect();
     let models = if open { format!("Models: {}\n", names.join(", ")) } else { String::new() };
-    format!(
+    let text = format!(
         "Farthing {} is running.\n\n{models}OpenAI's API is at /v1, Anthropic's at /v1/messages; /openapi.json describes all routes.\n\
          Clients take this address with /v1 as their base URL (Anthropic's take it without).\n",
         env!("CARGO_PKG_VERSION")
-    )
+    );
+    ([(header::VARY, "accept")], text).into_response()
 }
 
 /// The model that an administrator names.

@@ -143,6 +143,10 @@ mod tests {
             let _ = tries.take(address(n), start + Duration::from_millis(u64::from(n) * 100));
         }
         let state = tries.state.lock();
-        assert!(state.by_address.len() <= tries.limits.addresses() + 1 && state.by_address.len() > 10, "{}", state.by_address.len());
+        assert!(
+            state.by_address.len() <= tries.limits.addresses() + 1 && state.by_address.len() > 10,
+            "{}",
+            state.by_address.len()
+        );
     }
 }

@@ -1,0 +1,178 @@
+// Servers, Chromium, and what the parts of the test share.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, rmSync } from 'node:fs';
+import http from 'node:http';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import puppeteer from 'puppeteer-core';
+
+export const work = dirname(fileURLToPath(import.meta.url));
+const [, , farthing, chromium, model] = process.argv;
+
+const servers = new Set();
+process.on('exit', () => servers.forEach((server) => server.kill('SIGKILL')));
+
+/** A server of the tests' model; `url` is where it is. */
+export async function serve(...args) {
+  const child = spawn(farthing, ['serve', model, '--port', '0', '--disk-cache', 'off', '--context', '2048', ...(args.includes('--ledger') ? [] : ['--ledger', 'off']), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  servers.add(child);
+  const said = [];
+  const url = await new Promise((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      createInterface({ input: stream }).on('line', (line) => {
+        said.push(line);
+        const found = /^serving .* at (http:\/\/[^ ]*)\/v1 /.exec(line);
+        if (found) resolve(found[1].replace('127.0.0.1', 'localhost'));
+      });
+    }
+    child.on('exit', (code) => reject(new Error(`the server ended with ${code}:\n${said.join('\n')}`)));
+  });
+  return {
+    url,
+    port: Number(new URL(url).port),
+    async stop(signal = 'SIGTERM') {
+      if (child.exitCode === null && child.signalCode === null) {
+        child.kill(signal);
+        await once(child, 'exit');
+      }
+      servers.delete(child);
+    },
+  };
+}
+
+/** What a command prints. */
+export async function command(...args) {
+  const child = spawn(farthing, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  let out = '';
+  child.stdout.on('data', (data) => (out += data));
+  const [code] = await once(child, 'exit');
+  assert.equal(code, 0, `farthing ${args.join(' ')}`);
+  return out.trim();
+}
+
+/** A request without a browser: its status, headers and text. */
+export function ask(url, { method = 'GET', headers = {}, body } = {}) {
+  return new Promise((resolve, reject) => {
+    const request = http.request(url, { method, headers }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (data) => (text += data));
+      response.on('end', () => resolve({ status: response.statusCode, headers: response.headers, text }));
+    });
+    request.on('error', reject);
+    request.end(body);
+  });
+}
+
+export const browser = await puppeteer.launch({
+  executablePath: chromium,
+  // evil.example is a name that leads to this machine, as in DNS rebinding. CI runs as root, where Chromium has no sandbox.
+  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--force-color-profile=srgb', '--host-resolver-rules=MAP evil.example 127.0.0.1', '--no-proxy-server'],
+});
+
+/** What pages asked elsewhere, and errors of scripts and of the policy: none of it may happen. */
+export const wrongs = [];
+
+/** A page of a browser of its own, without anything kept. */
+export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context } = {}) {
+  const own = context ?? (await browser.createBrowserContext());
+  const page = await own.newPage();
+  await page.setViewport({ width, height, deviceScaleFactor: 1 });
+  await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: scheme }]);
+  await page.evaluateOnNewDocument((tag) => Object.defineProperty(navigator, 'languages', { get: () => [tag] }), language === 'zh' ? 'zh-CN' : 'en-GB');
+  const origin = new URL(url).origin;
+  page.on('request', (request) => {
+    const to = request.url();
+    if (!to.startsWith(`${origin}/`) && !/^(data|blob|about|chrome-error):/.test(to)) wrongs.push(`a request to ${to}`);
+  });
+  page.on('pageerror', (error) => wrongs.push(`an error of a script: ${error.message}`));
+  page.on('console', (message) => {
+    if (/Content.Security.Policy|TrustedHTML|Refused to/i.test(message.text())) wrongs.push(`the policy was asked for something: ${message.text()}`);
+  });
+  page.setDefaultTimeout(60_000);
+  await page.goto(url, { waitUntil: 'load' });
+  return page;
+}
+
+/** Presses a button, or follows a link, by its name. */
+export const press = (page, name, role = 'button') => page.locator(`::-p-aria([name="${name}"][role="${role}"])`).click();
+
+/** Writes into a field by its label. */
+export async function fill(page, label, text) {
+  const field = await page.waitForSelector(`::-p-aria([name="${label}"])`, { visible: true });
+  await field.evaluate((element) => element.select?.());
+  await field.press('Backspace');
+  await field.type(text);
+}
+
+export const choose = async (page, label, value) => {
+  const field = await page.waitForSelector(`::-p-aria([name="${label}"][role="combobox"])`, { visible: true });
+  await field.select(value);
+};
+
+/** Waits until the page shows a text. */
+export const shows = (page, text) => page.waitForFunction((wanted) => document.body.innerText.includes(wanted), {}, text);
+
+export const texts = (page, selector) => page.$$eval(selector, (all) => all.map((one) => one.textContent));
+
+/** Sends a message and waits for the end of its answer. */
+export async function send(page, text) {
+  const before = (await page.$$('.figures')).length;
+  const field = await page.waitForSelector('#message');
+  await page.waitForFunction(() => !document.querySelector('.composer [aria-label="Stop"], .composer [aria-label="停止"]'));
+  await field.type(text);
+  await field.press('Enter');
+  await page.waitForFunction((count) => document.querySelectorAll('.figures').length > count, {}, before);
+}
+
+/** Changes what the page asks for a chat completion, or answers in the server's place. */
+export async function intercept(page, handle) {
+  await page.setRequestInterception(true);
+  const on = (request) => {
+    if (request.isInterceptResolutionHandled()) return;
+    if (!request.url().endsWith('/v1/chat/completions') || request.method() !== 'POST') return void request.continue();
+    handle(request);
+  };
+  page.on('request', on);
+  return async () => {
+    page.off('request', on);
+    await page.setRequestInterception(false);
+  };
+}
+
+/** Never ends by itself: the model's end-of-text token is out of the question. */
+export const endless = (request) => {
+  const body = JSON.parse(request.postData());
+  void request.continue({ postData: JSON.stringify({ ...body, logit_bias: { 1: -100 }, max_tokens: 1800 }) });
+};
+
+/** A stream of events as the server writes it. */
+export function events(text, { reasoning = '', usage = {} } = {}) {
+  const event = (value) => `data: ${JSON.stringify(value)}\n\n`;
+  const delta = (value) => event({ choices: [{ index: 0, delta: value, finish_reason: null }] });
+  const pieces = text.match(/[^]{1,7}/gu) ?? [];
+  const counted = { prompt_tokens: 12, completion_tokens: pieces.length, prompt_tokens_details: { cached_tokens: 4 }, completion_tokens_details: { reasoning_tokens: 5 }, ...usage };
+  return [
+    ...(reasoning ? [delta({ reasoning_content: reasoning })] : []),
+    ...pieces.map((piece) => delta({ content: piece })),
+    event({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] }),
+    event({ choices: [], usage: counted }),
+    'data: [DONE]\n\n',
+  ].join('');
+}
+
+export const answerWith = (text, options) => (request) => void request.respond({ status: 200, contentType: 'text/event-stream', body: events(text, options) });
+
+const screenshots = join(work, 'screenshots');
+rmSync(screenshots, { recursive: true, force: true });
+mkdirSync(screenshots, { recursive: true });
+
+export const shoot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) });
+
+export function passed(what) {
+  assert.deepEqual(wrongs, [], what);
+  console.log(`page: ${what}`);
+}

@@ -1,0 +1,32 @@
+// A value that components show and that changes outside of them.
+import { useEffect, useState } from 'preact/hooks';
+
+export class Cell<T> {
+  #value: T;
+  #readers = new Set<() => void>();
+
+  constructor(value: T) {
+    this.#value = value;
+  }
+
+  get value(): T {
+    return this.#value;
+  }
+
+  set value(value: T) {
+    this.#value = value;
+    for (const read of [...this.#readers]) read();
+  }
+
+  watch(read: () => void): () => void {
+    this.#readers.add(read);
+    return () => this.#readers.delete(read);
+  }
+
+  /** The value, in a component that is rendered again when it changes. */
+  use(): T {
+    const [, render] = useState({});
+    useEffect(() => this.watch(() => render({})), [this]);
+    return this.#value;
+  }
+}

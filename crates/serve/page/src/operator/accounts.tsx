@@ -1,0 +1,127 @@
+// Accounts: made, credited, deleted.
+import { useState } from 'preact/hooks';
+import { Check, Dialog, Field, ask } from '../dialog';
+import { day, micros } from '../money';
+import { t } from '../texts';
+import { ChangeForm, Input, Problem, Table, amountOf, asOperator, said, useAnswer } from './work';
+
+interface Account {
+  id: string;
+  name: string;
+  created_at: number;
+  prepaid: boolean;
+  granted: number;
+  topped_up: number;
+  reserved: number;
+  balance: number;
+}
+
+function NewAccount({ onDone, onClose }: { onDone: () => void; onClose: () => void }) {
+  const [name, setName] = useState('');
+  const [prepaid, setPrepaid] = useState(true);
+  const send = async () => {
+    await asOperator('/admin/accounts', { body: { name: name.trim(), prepaid } });
+    onDone();
+  };
+  return (
+    <Dialog title={t('createAccount')} onClose={onClose}>
+      <ChangeForm send={send} action={t('createAccount')} onClose={onClose}>
+        <Input label={t('name')} value={name} onInput={setName} />
+        <Check label={t('prepaid')} checked={prepaid} onChange={setPrepaid} />
+      </ChangeForm>
+    </Dialog>
+  );
+}
+
+function Credit({ account, currency, onDone, onClose }: { account: Account; currency: string; onDone: () => void; onClose: () => void }) {
+  const [amount, setAmount] = useState('');
+  const [kind, setKind] = useState('top_up');
+  const [note, setNote] = useState('');
+  const send = async () => {
+    const micros = amountOf(amount);
+    if (!micros) throw new Error(t('badAmount'));
+    await asOperator(`/admin/accounts/${encodeURIComponent(account.id)}/credit`, { body: { kind, amount: micros, ...(note.trim() && { note: note.trim() }) } });
+    onDone();
+  };
+  return (
+    <Dialog title={`${t('credit')}: ${account.name}`} onClose={onClose}>
+      <ChangeForm send={send} action={t('credit')} onClose={onClose}>
+        <div class="grid">
+          <Input label={`${t('amount')}, ${currency}`} value={amount} onInput={setAmount} inputMode="decimal" />
+          <Field label={t('kind')}>
+            {(field) => (
+              <select {...field} value={kind} onChange={(event) => setKind(event.currentTarget.value)}>
+                <option value="top_up">{t('kindTopUp')}</option>
+                <option value="grant">{t('kindGrant')}</option>
+              </select>
+            )}
+          </Field>
+        </div>
+        <Input label={t('note')} value={note} onInput={setNote} />
+      </ChangeForm>
+    </Dialog>
+  );
+}
+
+export function Accounts() {
+  const { answer, problem, ask: again } = useAnswer<{ currency: string; accounts: Account[] }>('/admin/accounts');
+  const [open, setOpen] = useState<Account | 'new' | undefined>(undefined);
+  const [wrong, setWrong] = useState('');
+  const close = () => setOpen(undefined);
+  const done = () => {
+    close();
+    void again();
+  };
+  const remove = async (account: Account) => {
+    if (!(await ask(t('removeAccountSure', { name: account.name }), t('remove')))) return;
+    try {
+      await asOperator(`/admin/accounts/${encodeURIComponent(account.id)}`, { method: 'DELETE' });
+      setWrong('');
+    } catch (error) {
+      setWrong(said(error));
+    }
+    void again();
+  };
+  const money = (amount: number) => micros(amount, answer?.currency ?? '');
+  return (
+    <section>
+      <div class="section-head">
+        <h2>{t('accounts')}</h2>
+        <button type="button" class="primary" onClick={() => setOpen('new')}>
+          {t('createAccount')}
+        </button>
+      </div>
+      <Problem text={problem || wrong} />
+      {answer && (
+        <Table
+          label={t('accounts')}
+          empty={answer.accounts.length === 0}
+          head={[t('name'), { number: t('balance') }, { number: t('toppedUp') }, { number: t('granted') }, { number: t('reserved') }, t('prepaidColumn'), t('created'), t('actions')]}
+        >
+          {answer.accounts.map((account) => (
+            <tr key={account.id}>
+              <th scope="row">{account.name}</th>
+              {[account.balance, account.topped_up, account.granted, account.reserved].map((amount, i) => (
+                <td key={i} class="number">
+                  {money(amount)}
+                </td>
+              ))}
+              <td>{t(account.prepaid ? 'yes' : 'no')}</td>
+              <td>{day(account.created_at)}</td>
+              <td class="row-actions">
+                <button type="button" class="small" aria-label={`${t('credit')}: ${account.name}`} onClick={() => setOpen(account)}>
+                  {t('credit')}
+                </button>
+                <button type="button" class="small" aria-label={`${t('remove')}: ${account.name}`} onClick={() => void remove(account)}>
+                  {t('remove')}
+                </button>
+              </td>
+            </tr>
+          ))}
+        </Table>
+      )}
+      {open === 'new' && <NewAccount onDone={done} onClose={close} />}
+      {open && open !== 'new' && <Credit account={open} currency={answer?.currency ?? ''} onDone={done} onClose={close} />}
+    </section>
+  );
+}
