@@ -148,6 +148,9 @@ pub struct Arguments {
     /// Show /metrics without a key
     #[arg(long)]
     open_metrics: bool,
+    /// Show /v1/models without a key: for routers in front of several servers
+    #[arg(long)]
+    open_models: bool,
     /// Host name that clients use for this server; repeatable (* = any). Names are checked if one is given, and if the server has no
     /// keys and listens on a loopback address; localhost and this machine's own addresses are always allowed
     #[arg(long, value_name = "NAME")]
@@ -399,6 +402,7 @@ fn access(a: &Arguments, metering: Option<Arc<Metering>>) -> Result<Access, Fail
         hosts: Hosts::new(&a.allowed_host, local_only),
         proxies: a.trusted_proxy.clone(),
         open_metrics: a.open_metrics,
+        open_models: a.open_models,
         origins: a.cors_origin.clone(),
         page: !a.no_page,
     })

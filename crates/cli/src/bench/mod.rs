@@ -13,7 +13,7 @@ use crate::plot::plot;
 use crate::terminal::{note, put, whole};
 use crate::{Failure, Outcome};
 
-/// Measure a model's speed
+/// Measure how fast a model runs on this machine
 ///
 /// Reading prompts (prefill), decoding at an empty context and at depth, and decoding several sequences at once: medians over
 /// repetitions, with the share of the memory bandwidth or of the arithmetic peak that this machine shows in the same run, whichever is

@@ -33,6 +33,8 @@ pub struct Access {
     pub proxies: Vec<Proxy>,
     /// Show `/metrics` without a key.
     pub open_metrics: bool,
+    /// Show `/v1/models` without a key, to routers that learn there what to send here.
+    pub open_models: bool,
     /// Origins of web pages that may use the server; without any, no CORS headers are sent.
     pub origins: Vec<Origin>,
     /// Show browsers the page.
@@ -138,6 +140,7 @@ impl Admission {
             // Files of the page, which are the same for everybody.
             path if path.strip_prefix("/page/").is_some_and(|file| !file.is_empty() && !file.contains('/')) => true,
             "/metrics" => self.access.open_metrics || admin,
+            "/v1/models" if self.access.open_models => true,
             // An administrator has no account; what these show and do is no account's.
             "/v1/models" | "/models/load" | "/models/unload" | "/api/pull" | "/api/delete" | "/api/tags"
             | "/api/ps" | "/api/show" => admin,

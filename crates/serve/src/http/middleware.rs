@@ -267,7 +267,10 @@ mod tests {
         let keys: Vec<String> = keys.iter().map(|k| k.to_string()).collect();
         let keys = ApiKeys::new(&keys, false).unwrap();
         let origins = origins.iter().map(|o| o.parse().unwrap()).collect();
-        let access = Access { keys, open_metrics, origins, ..Access::default() };
+        with_access(Access { keys, open_metrics, origins, ..Access::default() })
+    }
+
+    fn with_access(access: Access) -> Arc<AppState> {
         let description = ModelDescription {
             name: "m".to_string(),
             aliases: Vec::new(),
@@ -399,6 +402,27 @@ mod tests {
         assert!(headers["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
         let line = r#"farthing_requests_total{route="/v1/messages",status="200",finish=""} 1"#;
         assert!(text.contains(line) && text.contains("farthing_prompt_tokens_total{model=\"m\"} 7\n"), "{text}");
+    }
+
+    /// The list of models alone: neither one of them nor another dialect's list.
+    #[tokio::test]
+    async fn the_list_of_models_is_open_by_wish() {
+        let keys = || ApiKeys::new(&["k".to_string()], false).unwrap();
+        let app = |open_models| {
+            let state = with_access(Access { keys: keys(), open_models, ..Access::default() });
+            let list = ["/v1/models", "/v1/models/{id}", "/api/tags"];
+            layered(list.into_iter().fold(Router::new(), |app, path| app.route(path, get(async || "m"))), &state)
+        };
+        for (open, path, status) in [
+            (false, "/v1/models", 401),
+            (true, "/v1/models", 200),
+            (true, "/v1/models/m", 401),
+            (true, "/api/tags", 401),
+            (true, "/metrics", 401),
+        ] {
+            assert_eq!(ask(&app(open), &format!("GET {path}"), &[]).await.0, status, "{open} {path}");
+        }
+        assert_eq!(ask(&app(true), "GET /v1/models", &[("x-api-key", "wrong")]).await.0, 200);
     }
 
     #[tokio::test]
