@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use farthing::pace::{Repeated, seconds_per_token};
-use ledger::cost::{Figure, Kinds, Origin};
+use ledger::cost::{Comparison, Figure, Kinds, Origin};
 use serde_json::{Value, json};
 
 use super::Paced;
@@ -66,7 +66,7 @@ impl Report<'_> {
         let mut lines = self.speeds();
         lines.extend(self.machine());
         lines.extend(self.prices());
-        self.costs.compared.iter().for_each(|(rival, _)| lines.extend(self.beside(rival)));
+        self.costs.compared.iter().for_each(|(rival, compared)| lines.extend(self.beside(rival, compared)));
         lines.join("\n") + "\n"
     }
 
@@ -182,10 +182,7 @@ impl Report<'_> {
     }
 
     /// Somebody's price and what it means.
-    fn beside(&self, rival: &Rival) -> Vec<String> {
-        let Some((_, c)) = self.costs.compared.iter().find(|(known, _)| known.price == rival.price) else {
-            return Vec::new();
-        };
+    fn beside(&self, rival: &Rival, c: &Comparison) -> Vec<String> {
         let Kinds { hit, miss, output } = rival.amounts;
         let hours = rival.price.hours.as_ref().map_or_else(String::new, |hours| format!(", {hours} UTC"));
         let (mix, from) = self.costs.mix;
