@@ -10,11 +10,11 @@ use clap::Args;
 use farthing::pace::{self, Measured, Wanted, positions_of};
 use farthing::power::{POWERCAP, Power};
 use farthing::stand_in::StandIn;
-use farthing::{Error, LoadOptions, PlannedModel};
+use farthing::{Error, LoadOptions, ModelSource, PlannedModel};
 use model::Checkpoint;
 use model::cache::PAGE;
 
-use crate::arguments::{LoadArguments, ModelArgument};
+use crate::arguments::LoadArguments;
 use crate::terminal::{catch_interrupts, interrupt_pending, note, put, whole};
 use crate::{Failure, Outcome, fetch};
 use costs::{Costs, Paid, RivalArguments};
@@ -42,8 +42,12 @@ Examples:
 
 What is not given is assumed, and the output says so: docs/COST.md has the defaults and the formulas.")]
 pub struct Arguments {
-    #[command(flatten)]
-    model: ModelArgument,
+    /// Path, org/name or short name (`farthing models`) [default: the bundled model]
+    #[arg(add = crate::completions::models())]
+    model: Option<String>,
+    /// MODEL, as an option
+    #[arg(long = "model", short = 'm', value_name = "MODEL", id = "model_option", conflicts_with = "model")]
+    also: Option<String>,
     /// Estimate, as for a model that is not here: no weight is read
     #[arg(long)]
     estimate: bool,
@@ -155,11 +159,11 @@ struct Paced {
 }
 
 /// Finds the model, or makes its stand-in, and measures it.
-fn paced(a: &Arguments, power: Option<&Power>) -> Result<Paced, Failure> {
+fn paced(a: &Arguments, model: &str, power: Option<&Power>) -> Result<Paced, Failure> {
     // What is made for the measurement is removed when it is stopped.
     catch_interrupts();
-    fetch::tell_known(&a.model, a.load.quiet);
-    let (headers, remote) = fetch::find_headers(&a.model, a.load.quiet)?;
+    fetch::tell_known(model, a.load.quiet);
+    let (headers, remote) = fetch::find_headers(model, a.load.quiet)?;
     let named = |e: Error| match &remote {
         Some(remote) => remote.named(e).to_string(),
         None => e.to_string(),
@@ -167,7 +171,7 @@ fn paced(a: &Arguments, power: Option<&Power>) -> Result<Paced, Failure> {
     let checkpoint = Checkpoint::open(&headers).map_err(|e| Failure::failed(named(e.into())))?;
     checkpoint.complete().map_err(|e| Failure::failed(named(e.into())))?;
     if !checkpoint.structure.generates() {
-        return Err(Failure::failed(format!("{}: it generates no text, so its tokens have no price here", &*a.model)));
+        return Err(Failure::failed(format!("{model}: it generates no text, so its tokens have no price here")));
     }
     let estimated = a.estimate || remote.is_some();
     let mut wanted = a.wanted(checkpoint.structure.context)?;
@@ -234,11 +238,15 @@ pub fn run(a: Arguments) -> Outcome {
             }
         },
     };
-    let paced = paced(&a, power.as_ref())?;
+    let (model, bundled) = match a.model.as_ref().or(a.also.as_ref()) {
+        Some(model) => (model.clone(), None),
+        None => (farthing::bundled()?.display().to_string(), Some(ModelSource::bundled().name)),
+    };
+    let paced = paced(&a, &model, power.as_ref())?;
     let costs = Costs::new(&a.paid, &a.rivals, a.latency, &paced, &rivals)?;
-    let name = a.name.clone().unwrap_or_else(|| farthing::server::api_name(&a.model));
-    let report =
-        Report { model: &a.model, name: &name, paced: &paced, costs: &costs, prompt_given: a.prompt.is_some() };
+    let shown = bundled.clone().unwrap_or_else(|| model.clone());
+    let name = a.name.clone().or(bundled).unwrap_or_else(|| farthing::server::api_name(&model));
+    let report = Report { model: &shown, name: &name, paced: &paced, costs: &costs, prompt_given: a.prompt.is_some() };
     if let Some(file) = &a.out {
         write(file, &report.sheet(&a.paid)?, a.force)?;
     }

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The story of docs/SHARING.md, run as it stands. Usage: story.py FARTHING [POSTGRES]
+"""The story of docs/SHARING.md, run as it stands, over SQLite and over PostgreSQL. Usage: story.py FARTHING
 
 Its blocks of Python are written to the files that their first lines name, and its blocks for the shell run one after the other in one shell, with FARTHING as `farthing`, in
-a directory of its own and on a free port. POSTGRES is the address of an empty database for the ledger, instead of a file.
+a directory of its own and on a free port. Without PostgreSQL that half is skipped, unless FARTHING_POSTGRES=required.
 """
 import os, pathlib, re, shutil, socket, subprocess, sys, tempfile
 
-PAGE = pathlib.Path(__file__).resolve().parents[4] / "docs" / "SHARING.md"
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+PAGE = ROOT / "docs" / "SHARING.md"
 LIMIT_S = 600
 
 
@@ -16,8 +17,7 @@ def free_port():
         return str(s.getsockname()[1])
 
 
-def main():
-    farthing, postgres = os.path.abspath(sys.argv[1]), sys.argv[2:]
+def story(farthing, ledger=None):
     directory = pathlib.Path(tempfile.mkdtemp(prefix="farthing-story-"))
     (directory / "bin").mkdir()
     (directory / "bin" / "farthing").symlink_to(farthing)
@@ -29,8 +29,8 @@ def main():
     path = os.pathsep.join([str(directory / "bin"), os.path.dirname(sys.executable), os.environ["PATH"]])
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FARTHING_")}
     environment |= {"PATH": path, "XDG_STATE_HOME": str(directory), "XDG_CACHE_HOME": str(directory)}
-    if postgres:
-        environment["FARTHING_LEDGER"] = postgres[0]
+    if ledger:
+        environment["FARTHING_LEDGER"] = ledger
     try:
         run = subprocess.run(["bash", "-c", shell], cwd=directory, env=environment, timeout=LIMIT_S, capture_output=True, text=True, start_new_session=True)
         code, said = run.returncode, run.stdout + run.stderr
@@ -44,7 +44,22 @@ def main():
         log = directory / "server.log"
         sys.exit(f"{said}\n{log.read_text()[-3000:] if log.exists() else ''}\nstory: exit {code}, missing {missing}; in {directory}")
     shutil.rmtree(directory)
-    print("story: " + "; ".join(line for line in said.splitlines() if "charged" in line))
+    print(f"story over {'PostgreSQL' if ledger else 'SQLite'}: " + "; ".join(line for line in said.splitlines() if "charged" in line))
+
+
+def main():
+    farthing = os.path.abspath(sys.argv[1])
+    story(farthing)
+    script = ROOT / "crates" / "ledger" / "tests" / "books" / "postgres.sh"
+    with subprocess.Popen(["sh", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as postgres:
+        address = postgres.stdout.readline().strip()
+        if address.startswith("postgres://"):
+            story(farthing, address + "/postgres")
+        elif os.environ.get("FARTHING_POSTGRES") == "required":
+            sys.exit("story: PostgreSQL is not installed (apt-get install postgresql)")
+        else:
+            print("SKIPPED the story over PostgreSQL, which is not installed", file=sys.stderr)
+        postgres.stdin.close()
 
 
 if __name__ == "__main__":
