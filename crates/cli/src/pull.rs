@@ -58,7 +58,7 @@ pub fn pull(a: Pull) -> Outcome {
     put(&format!("{}\n", path.display()))
 }
 
-/// List the models you have: those in the Hugging Face cache
+/// List the models in the Hugging Face cache
 ///
 /// Models that other tools put there are listed too. The download of an incomplete one was interrupted: `farthing pull` resumes it.
 #[derive(Args)]
@@ -113,7 +113,7 @@ pub fn list(a: List) -> Outcome {
     put(&table(&pulled))
 }
 
-/// Delete a downloaded model from the Hugging Face cache
+/// Remove a pulled model from the Hugging Face cache
 ///
 /// org/name removes everything of it; org/name:file.gguf that file, and what only it used.
 #[derive(Args)]
