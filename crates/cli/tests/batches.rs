@@ -292,7 +292,8 @@ fn anthropics_batches_come_in_one_body_and_end_with_their_results() {
         let results = by_custom_id(&text);
         assert_eq!(status, 200);
         let (good, bad) = (&results["a"]["result"], &results["b"]["result"]);
-        assert!(good["type"] == "succeeded" && good["message"]["usage"]["output_tokens"] == 4, "{good}");
+        let tokens = good["message"]["usage"]["output_tokens"].as_u64().unwrap_or_default();
+        assert!(good["type"] == "succeeded" && (1..=4).contains(&tokens), "{good}");
         assert!(bad["type"] == "errored" && bad["error"]["error"]["type"] == "invalid_request_error", "{bad}");
         assert_eq!(client.get(&format!("{base}?limit=1"))["data"][0], batch);
         let (_, deleted) = client.json("DELETE", &path, &Value::Null);
