@@ -159,7 +159,7 @@ mod tests {
         let keys = ApiKeys::new(&["k".to_string()], false).unwrap();
         let access = Access { keys, hosts: Hosts::new(&[], true), page, ..Access::default() };
         let models = ModelPool::new(Vec::new(), None, false, Box::new(|_| Err("none".to_string())));
-        let state = AppState::new(ServerLimits::default(), access, models, None);
+        let state = AppState::new(ServerLimits::default(), access, models, None, None);
         layered(router(Arc::clone(&state)), &state)
     }
 
