@@ -123,7 +123,9 @@ export async function send(page, text) {
   const before = (await page.$$('.figures')).length;
   const field = await page.waitForSelector('#message');
   await page.waitForFunction(() => !document.querySelector('.composer [aria-label="Stop"], .composer [aria-label="停止"]'));
-  await field.type(text);
+  await field.focus();
+  // All at once: long texts would take long key by key.
+  await page.keyboard.sendCharacter(text);
   await field.press('Enter');
   await page.waitForFunction((count) => document.querySelectorAll('.figures').length > count, {}, before);
 }
