@@ -146,7 +146,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-    use crate::generation::model_pool::ModelPool;
+    use crate::generation::model_pool::{ModelDescription, ModelFiles, ModelPool};
     use crate::http::admission::Access;
     use crate::http::api_keys::ApiKeys;
     use crate::http::hosts::Hosts;
@@ -158,7 +158,16 @@ mod tests {
     fn app(page: bool) -> Router {
         let keys = ApiKeys::new(&["k".to_string()], false).unwrap();
         let access = Access { keys, hosts: Hosts::new(&[], true), page, ..Access::default() };
-        let models = ModelPool::new(Vec::new(), None, false, Box::new(|_| Err("none".to_string())));
+        let description = ModelDescription {
+            name: "m".to_string(),
+            aliases: Vec::new(),
+            files: ModelFiles::default(),
+            bytes: 1,
+            context: 1,
+            capability: "completion",
+            created: 0,
+        };
+        let models = ModelPool::new(vec![description], None, false, Box::new(|_| Err("none".to_string())));
         let state = AppState::new(ServerLimits::default(), access, models, None, None);
         layered(router(Arc::clone(&state)), &state)
     }
