@@ -140,6 +140,7 @@ impl Postgres {
         BufReader::new(script.stdout.take().unwrap()).read_line(&mut address).unwrap();
         let address = address.trim().to_string();
         if address == "none" {
+            let _ = script.wait();
             let required = std::env::var("FARTHING_POSTGRES").is_ok_and(|value| value == "required");
             assert!(!required, "PostgreSQL is not installed (apt-get install postgresql)");
             let _ = writeln!(std::io::stderr(), "SKIPPED over PostgreSQL, which is not installed");
