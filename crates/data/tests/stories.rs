@@ -141,7 +141,7 @@ fn stories_are_varied() {
     let texts: Vec<String> = (0..1_000).map(|seed| document(&*generator, seed, false).text).collect();
     let (distinct, ratio) = (distinct_3(&texts, 40_000), zstd_ratio(&texts, 1 << 20));
     assert!(distinct > 0.8, "distinct-3 {distinct:.3}");
-    assert!(ratio < 4.3, "zstd ratio {ratio:.2}");
+    assert!(ratio < 4.1, "zstd ratio {ratio:.2}");
     let same = vec![texts[0].clone(); 10];
     assert!(distinct_3(&same, 40_000) < 0.11 && zstd_ratio(&same, 1 << 20) > 8.0, "ten times the same story");
 }

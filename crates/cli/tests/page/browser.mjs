@@ -145,10 +145,13 @@ export async function intercept(page, handle) {
   };
 }
 
-/** Never ends by itself: the model's end-of-text token is out of the question. */
+/** The model's end-of-text token is out of the question. */
+export const NO_END = { 1: -100 };
+
+/** Never ends by itself, and has the same words each time. */
 export const endless = (request) => {
-  const body = JSON.parse(request.postData());
-  void request.continue({ postData: JSON.stringify({ ...body, logit_bias: { 1: -100 }, max_tokens: 1800 }) });
+  const body = { ...JSON.parse(request.postData()), messages: [{ role: 'user', content: 'Tell me a long story.' }], temperature: 1, seed: 1 };
+  void request.continue({ postData: JSON.stringify({ ...body, logit_bias: NO_END, max_tokens: 1800 }) });
 };
 
 /** A stream of events as the server writes it. */

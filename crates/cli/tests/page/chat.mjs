@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { answerWith, ask, choose, endless, fill, intercept, open, passed, press, send, serve, shows, texts, work } from './browser.mjs';
+import { NO_END, answerWith, ask, choose, endless, fill, intercept, open, passed, press, send, serve, shows, texts, work } from './browser.mjs';
 
 const answers = (page) => texts(page, '.message:not(.mine) .text');
 
@@ -76,8 +76,9 @@ async function settings(page) {
   await page.keyboard.press('Escape');
   const bodies = [];
   const restore = await intercept(page, (request) => {
-    bodies.push(JSON.parse(request.postData()));
-    void request.continue();
+    const body = JSON.parse(request.postData());
+    bodies.push(body);
+    void request.continue({ postData: JSON.stringify({ ...body, logit_bias: NO_END }) });
   });
   await send(page, 'Hello');
   await restore();
