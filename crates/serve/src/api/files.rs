@@ -289,8 +289,13 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
         if let Some(purpose) = listing.get("purpose") {
             files.retain(|file| word(file.purpose) == purpose);
         }
-        if listing.get("order") == Some("asc") {
-            files.reverse();
+        match listing.get("order") {
+            Some("asc") => files.reverse(),
+            None | Some("desc") => {}
+            Some(other) => {
+                let message = format!("order is {:?}; it must be asc or desc", plain(other, 40));
+                return Err(ApiError::bad("invalid_value", message).of("order"));
+            }
         }
         let (files, more) = listing.page(files, |file| &file.id, ["after", "before"])?;
         let data: Vec<Value> = files.iter().map(described).collect();

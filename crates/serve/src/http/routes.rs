@@ -91,7 +91,17 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
         ("POST", "/infill", asked(Endpoint::Infill)),
         ("GET", "/props", get(llama_cpp::props)),
-        // Files and batches.
+        ("POST", REDEEM, post(redeem)),
+    ];
+    all.extend(batch_routes());
+    all.extend(user::routes());
+    all.extend(admin::routes());
+    all
+}
+
+/// Files and batches, of OpenAI's and Anthropic's APIs.
+fn batch_routes() -> Vec<(&'static str, &'static str, Route)> {
+    vec![
         ("POST", "/v1/files", post(files::upload)),
         ("GET", "/v1/files", get(files::list)),
         ("GET", "/v1/files/{file}", get(files::one)),
@@ -113,11 +123,7 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
         ("DELETE", "/anthropic/v1/messages/batches/{batch}", delete(message_batches::delete)),
         ("POST", "/anthropic/v1/messages/batches/{batch}/cancel", post(message_batches::cancel)),
         ("GET", "/anthropic/v1/messages/batches/{batch}/results", get(message_batches::results)),
-        ("POST", REDEEM, post(redeem)),
-    ];
-    all.extend(user::routes());
-    all.extend(admin::routes());
-    all
+    ]
 }
 
 /// The router of all routes.
