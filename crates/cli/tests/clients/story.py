@@ -4,17 +4,23 @@
 Its blocks of Python are written to the files that their first lines name, and its blocks for the shell run one after the other in one shell, with FARTHING as `farthing`, in
 a directory of its own and on a free port. Without PostgreSQL that half is skipped, unless FARTHING_POSTGRES=required.
 """
-import os, pathlib, re, shutil, signal, socket, subprocess, sys, tempfile
+import os, pathlib, random, re, shutil, signal, socket, subprocess, sys, tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
 PAGE = ROOT / "docs" / "SHARING.md"
-LIMIT_S = 600
+LIMIT_S = 300
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
+    """A port that the system gives to nobody while the server is down: none of those for outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return str(port)
+            except OSError:
+                continue
 
 
 def story(farthing, ledger=None):
