@@ -13,7 +13,7 @@ use batches::{Batch, Counts, Form, Input, Status};
 use serde_json::{Value, json};
 
 use crate::api::fields::{Fields, wrong};
-use crate::api::files::{KEPT_SECONDS, Listing, id_in, kept, kept_seconds, listed, owner_of};
+use crate::api::files::{KEPT_SECONDS, Listing, answered, id_in, kept, kept_seconds, listed, owner_of};
 use crate::error::{ApiError, refused};
 use crate::generation::batch_line::LineEndpoint;
 use crate::http::metering::Caller;
@@ -195,10 +195,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let (batches, more) = listing.page(batches, |batch| &batch.id, ["after", "before"])?;
         Ok(listed(batches.iter().map(|batch| described(&state, batch)).collect(), more))
     };
-    match outcome() {
-        Ok(list) => axum::Json(list).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome(), &head)
 }
 
 /// `GET /v1/batches/{batch}`
@@ -209,10 +206,7 @@ pub async fn one(
 ) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || Ok::<_, ApiError>(kept(&state)?.store.batch(&owner_of(&head), Form::OpenAi, &id_in(id)?)?);
-    match outcome() {
-        Ok(batch) => axum::Json(described(&state, &batch)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome().map(|batch| described(&state, &batch)), &head)
 }
 
 /// Tells a batch to stop. One that is being put together ends by itself.
@@ -244,10 +238,7 @@ pub async fn cancel(
 ) -> Response {
     let (head, _) = request.into_parts();
     let outcome = async { stop(&state, &head, Form::OpenAi, id_in(id)?).await };
-    match outcome.await {
-        Ok(batch) => axum::Json(described(&state, &batch)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome.await.map(|batch| described(&state, &batch)), &head)
 }
 
 #[cfg(test)]

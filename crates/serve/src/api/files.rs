@@ -55,6 +55,14 @@ pub(super) fn id_in(path: Result<Path<String>, PathRejection>) -> Result<String,
     path.map(|Path(id)| id).map_err(|_| ApiError::new(StatusCode::NOT_FOUND, "not_found", "the id is not UTF-8"))
 }
 
+/// An object, or what is wrong in the form of the path's dialect.
+pub(super) fn answered(outcome: Result<Value, ApiError>, head: &Parts) -> Response {
+    match outcome {
+        Ok(object) => axum::Json(object).into_response(),
+        Err(error) => refused(error, head),
+    }
+}
+
 /// Parameters of a list.
 pub(super) struct Listing {
     query: HashMap<String, String>,
@@ -274,10 +282,7 @@ async fn read_text(state: &AppState, field: &mut Field<'_>, name: &str) -> Resul
 /// `POST /v1/files`
 pub async fn upload(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    match receive(&state, &head, body).await {
-        Ok(file) => axum::Json(described(&file)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(receive(&state, &head, body).await.map(|file| described(&file)), &head)
 }
 
 /// `GET /v1/files`
@@ -301,10 +306,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let data: Vec<Value> = files.iter().map(described).collect();
         Ok(listed(data, more))
     };
-    match outcome() {
-        Ok(list) => axum::Json(list).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome(), &head)
 }
 
 /// A list in the form that OpenAI's and Anthropic's clients read.
@@ -322,10 +324,7 @@ pub async fn one(
 ) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || Ok::<_, ApiError>(kept(&state)?.store.file(&owner_of(&head), &id_in(id)?)?);
-    match outcome() {
-        Ok(file) => axum::Json(described(&file)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome().map(|file| described(&file)), &head)
 }
 
 /// `DELETE /v1/files/{file}`
@@ -341,10 +340,7 @@ pub async fn delete(
         kept(&state)?.work(move |store| store.delete_file(&owner, &gone)).await?;
         Ok::<_, ApiError>(json!({"id": id, "object": "file", "deleted": true}))
     };
-    match outcome.await {
-        Ok(answer) => axum::Json(answer).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome.await, &head)
 }
 
 /// `GET /v1/files/{file}/content`

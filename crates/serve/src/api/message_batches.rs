@@ -7,13 +7,13 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use batches::{Batch, Counts, Form, Input, LINE_BYTES_MAX, Status};
 use serde_json::{Value, json};
 
 use crate::api::batches::{NewBatch, fresh, stop};
 use crate::api::fields::{Fields, wrong};
-use crate::api::files::{KEPT_SECONDS, Listing, id_in, kept, listed, owner_of, streamed};
+use crate::api::files::{KEPT_SECONDS, Listing, answered, id_in, kept, listed, owner_of, streamed};
 use crate::error::{ApiError, refused};
 use crate::generation::batch_line::{LINES_MAX, LineEndpoint, parse_line};
 use crate::http::request_body::{in_slot, read_json_within};
@@ -119,10 +119,7 @@ async fn made(state: &AppState, head: &Parts, content: Body) -> Result<Batch, Ap
 /// `POST /v1/messages/batches`
 pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
-    match made(&state, &head, content).await {
-        Ok(batch) => axum::Json(described(&batch)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(made(&state, &head, content).await.map(|batch| described(&batch)), &head)
 }
 
 /// `GET /v1/messages/batches`
@@ -133,10 +130,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
         let (batches, more) = Listing::of(&head, 20, 1000)?.page(all, |batch| &batch.id, ["after_id", "before_id"])?;
         Ok(listed(batches.iter().map(described).collect(), more))
     };
-    match outcome() {
-        Ok(list) => axum::Json(list).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome(), &head)
 }
 
 /// `GET /v1/messages/batches/{batch}`
@@ -147,10 +141,7 @@ pub async fn one(
 ) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || Ok::<_, ApiError>(kept(&state)?.store.batch(&owner_of(&head), Form::Anthropic, &id_in(id)?)?);
-    match outcome() {
-        Ok(batch) => axum::Json(described(&batch)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome().map(|batch| described(&batch)), &head)
 }
 
 /// `POST /v1/messages/batches/{batch}/cancel`
@@ -161,10 +152,7 @@ pub async fn cancel(
 ) -> Response {
     let (head, _) = request.into_parts();
     let outcome = async { stop(&state, &head, Form::Anthropic, id_in(id)?).await };
-    match outcome.await {
-        Ok(batch) => axum::Json(described(&batch)).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome.await.map(|batch| described(&batch)), &head)
 }
 
 /// `DELETE /v1/messages/batches/{batch}`
@@ -180,10 +168,7 @@ pub async fn delete(
         kept(&state)?.work(move |store| store.delete_batch(&owner, &gone)).await?;
         Ok::<_, ApiError>(json!({"id": id, "type": "message_batch_deleted"}))
     };
-    match outcome.await {
-        Ok(answer) => axum::Json(answer).into_response(),
-        Err(error) => refused(error, &head),
-    }
+    answered(outcome.await, &head)
 }
 
 /// `GET /v1/messages/batches/{batch}/results`
