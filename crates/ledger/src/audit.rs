@@ -46,7 +46,7 @@ const CHECKS: [(&str, &str); 6] = [
     ),
     (
         "the cost of request {} is not its tokens times their price",
-        "SELECT request AS finding FROM usage WHERE cost <> (hit * price_hit + miss * price_miss + output * price_output + 500000) / 1000000 LIMIT $1",
+        "SELECT request AS finding FROM usage WHERE cost <> (hit * price_hit + miss * price_miss + output * price_output + 999999) / 1000000 LIMIT $1",
     ),
     (
         // Rows older than their retention are gone: only days after that of the oldest one are whole.

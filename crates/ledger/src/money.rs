@@ -77,11 +77,11 @@ impl Price {
     /// Nothing costs anything.
     pub const FREE: Price = Price { hit: 0, miss: 0, output: 0 };
 
-    /// What `tokens` cost: the exact sum, rounded once to the nearest micro-unit (half a micro-unit upwards).
+    /// What `tokens` cost: the exact sum, rounded up once to a micro-unit, so that what has a price is never free.
     pub fn cost(&self, tokens: &Tokens) -> Money {
         let part = |price: i64, count: u64| i128::from(price) * i128::from(count);
         let inputs = part(self.hit, tokens.hit).saturating_add(part(self.miss, tokens.miss));
-        let sum = inputs.saturating_add(part(self.output, tokens.output)).saturating_add(TOKENS_PRICED / 2);
+        let sum = inputs.saturating_add(part(self.output, tokens.output)).saturating_add(TOKENS_PRICED - 1);
         Money((sum / TOKENS_PRICED).clamp(0, i128::from(i64::MAX)) as i64)
     }
 
@@ -156,17 +156,19 @@ mod tests {
             prop_assert_eq!(Money(micros).to_string().parse(), Ok(Money(micros)));
         }
 
-        /// Against whole thousandths of micro-units: never off by more than half a micro-unit, and never more than the worst case.
+        /// Never less than the exact sum, less than a micro-unit more, and never more than the worst case.
         #[test]
-        fn costs_are_rounded_once(
+        fn costs_are_rounded_up_once(
             (hit, miss, output) in (0..10_000_000_i64, 0..10_000_000_i64, 0..10_000_000_i64),
             (prompt, cached, answer) in (0..2_000_000_u64, 0..2_000_000_u64, 0..2_000_000_u64),
         ) {
             let price = Price { hit, miss, output };
             let hits = cached.min(prompt);
             let tokens = Tokens { hit: hits, miss: prompt - hits, output: answer, reasoning: 0 };
-            let exact = (hit as f64 * hits as f64 + miss as f64 * (prompt - hits) as f64 + output as f64 * answer as f64) / 1e6;
-            prop_assert!((price.cost(&tokens).0 as f64 - exact).abs() <= 0.5 + exact * 1e-12);
+            let part = |price: i64, count: u64| price as i128 * i128::from(count);
+            let exact = part(hit, hits) + part(miss, prompt - hits) + part(output, answer);
+            let more = i128::from(price.cost(&tokens).0) * 1_000_000 - exact;
+            prop_assert!((0..1_000_000).contains(&more), "{} more", more);
             prop_assert!(price.cost(&tokens) <= price.worst(prompt, answer));
         }
     }
@@ -177,6 +179,8 @@ mod tests {
         let price = Price { hit: 100_000, miss: 1_000_000, output: 2_000_000 };
         let tokens = Tokens { hit: 640, miss: 360, output: 1000, reasoning: 0 };
         assert_eq!(price.cost(&tokens), Money(64 + 360 + 2000));
+        let one = Tokens { hit: 1, ..Tokens::default() };
+        assert_eq!((price.cost(&one), price.cost(&Tokens::default())), (Money(1), Money(0)));
         assert_eq!(
             Price { hit: i64::MAX, miss: i64::MAX, output: i64::MAX }.worst(u64::MAX, u64::MAX),
             Money(i64::MAX)
