@@ -78,7 +78,7 @@ fn unknown(random: &mut Pcg64, held_out: bool) -> String {
 }
 
 /// A code of capitals and digits: `K7`, `RT-204`.
-fn code(random: &mut Pcg64, held_out: bool) -> String {
+pub(super) fn code(random: &mut Pcg64, held_out: bool) -> String {
     loop {
         let mut code = String::new();
         for _ in 0..random.random_range(1..=2) {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 pub mod about;
 pub mod common_words;
 pub mod conversation;
+pub mod copies;
 pub mod english;
 pub mod formats;
 pub mod frames;
@@ -85,6 +86,11 @@ pub const KINDS: &[Kind] = &[
         name: "formats",
         help: "tasks of form: lists of so many items, capitals, one word, yes or no, sorting, counting, repeating, tables",
         make: formats::make,
+    },
+    Kind {
+        name: "copies",
+        help: "copying to the letter: lists and pairs repeated, looked up, changed, as JSON",
+        make: copies::make,
     },
     Kind {
         name: "about",
