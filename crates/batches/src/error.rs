@@ -18,6 +18,11 @@ pub enum StoreError {
     /// The owner's, or everybody's, room is used up.
     #[error("{whose} hold {used} of at most {most} bytes; delete some")]
     NoRoom { whose: &'static str, used: u64, most: u64 },
+    /// What is left of the disk is for others.
+    #[error(
+        "the server's disk has {free} bytes free, and uploads leave {least}; try again later, or ask its operator for room"
+    )]
+    DiskFull { free: u64, least: u64 },
     /// As many as there may be.
     #[error("there are {count} {what}, as many as there may be; {step}")]
     Many { what: &'static str, count: usize, step: &'static str },

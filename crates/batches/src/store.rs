@@ -38,12 +38,16 @@ pub struct Limits {
     pub file_bytes: u64,
     /// Bytes of all files and batches of an owner; results of a batch under way may exceed it.
     pub owner_bytes: u64,
-    /// Bytes of all.
+    /// Bytes of all. Uploads of an owner take at most half of what the others leave.
     pub bytes: u64,
+    /// Bytes of the disk that uploads and new batches leave free, and percent of it: the smaller of both.
+    pub disk_free: (u64, u64),
     /// Files of an owner.
     pub owner_files: usize,
     /// Batches of an owner that have not ended.
     pub owner_batches: usize,
+    /// Batches of an owner that have ended: the oldest goes when another comes.
+    pub owner_ended: usize,
     /// Files, and batches, of all.
     pub entries: usize,
 }
@@ -54,8 +58,10 @@ impl Default for Limits {
             file_bytes: 200 << 20,
             owner_bytes: 4 << 30,
             bytes: 32 << 30,
+            disk_free: (1 << 30, 5),
             owner_files: 1000,
             owner_batches: 100,
+            owner_ended: 1000,
             entries: 20_000,
         }
     }
@@ -210,11 +216,29 @@ impl Store {
         shelf.serial
     }
 
-    /// Counts bytes of an owner, if there is room for them.
+    /// Counts bytes of an owner's upload, if there is room for them.
     pub(crate) fn take_room(&self, owner: &str, bytes: u64) -> Result<(), StoreError> {
+        self.check_disk(bytes)?;
         let mut shelf = self.shelf.lock();
         self.room(&shelf, owner, bytes)?;
+        let used = shelf.used.get(owner).copied().unwrap_or(0);
+        let most = self.limits.bytes.saturating_sub(shelf.all - used) / 2;
+        if used + bytes > most {
+            return Err(StoreError::NoRoom { whose: "your files and batches", used, most });
+        }
         shelf.add(owner, bytes);
+        Ok(())
+    }
+
+    /// Whether the disk has so many bytes beside those that are to stay free. Results of batches may use these too.
+    fn check_disk(&self, bytes: u64) -> Result<(), StoreError> {
+        let disk = rustix::fs::statvfs(&self.root).map_err(|e| at(&self.root)(e.into()))?;
+        let (least, percent) = self.limits.disk_free;
+        let least = least.min(disk.f_blocks.saturating_mul(disk.f_frsize) / 100 * percent);
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free < least.saturating_add(bytes) {
+            return Err(StoreError::DiskFull { free, least });
+        }
         Ok(())
     }
 
@@ -252,6 +276,7 @@ impl Store {
     pub fn upload(self: &Arc<Store>, owner: &str, id: &str) -> Result<Upload, StoreError> {
         self.check_files(owner)?;
         self.check_room(owner)?;
+        self.check_disk(1)?;
         Upload::begin(Arc::clone(self), owner, checked(id)?)
     }
 
@@ -339,6 +364,7 @@ impl Store {
         let _writing = self.writing.lock();
         [&batch.id, &batch.output_file, &batch.error_file].into_iter().try_for_each(|id| checked(id).map(drop))?;
         self.check_batches(&batch.owner)?;
+        self.check_disk(1)?;
         let directory = self.temporary(&batch.id);
         disk::remove_all(&directory)?;
         disk::directory(&directory)?;
@@ -370,7 +396,20 @@ impl Store {
         let mut shelf = self.shelf.lock();
         shelf.weigh(&batch.id, &batch.owner, bytes);
         shelf.batches.insert(batch.id.clone(), batch.clone());
+        drop(shelf);
+        self.remove_oldest(&batch.owner)?;
         Ok(batch)
+    }
+
+    /// Deletes the oldest of an owner's batches that have ended, as far as they are more than there may be. Files of their results stay.
+    fn remove_oldest(&self, owner: &str) -> Result<(), StoreError> {
+        let shelf = self.shelf.lock();
+        let mut ended: Vec<&Batch> =
+            shelf.batches.values().filter(|batch| batch.owner == owner && batch.status.ended()).collect();
+        ended.sort_by_key(|batch| Reverse((batch.ended_at, batch.serial)));
+        let gone: Vec<Batch> = ended.into_iter().skip(self.limits.owner_ended).cloned().collect();
+        drop(shelf);
+        gone.iter().try_for_each(|batch| self.remove_batch(batch))
     }
 
     fn check_batches(&self, owner: &str) -> Result<(), StoreError> {
@@ -388,13 +427,13 @@ impl Store {
         }
     }
 
-    /// Batches of an owner that came by an API, newest first.
-    pub fn batches(&self, owner: &str, form: Form) -> Vec<Batch> {
+    /// Ids of an owner's batches that came by an API, newest first.
+    pub fn batch_ids(&self, owner: &str, form: Form) -> Vec<String> {
         let shelf = self.shelf.lock();
         let of = |batch: &&Batch| batch.owner == owner && batch.form == form;
-        let mut batches: Vec<Batch> = shelf.batches.values().filter(of).cloned().collect();
+        let mut batches: Vec<&Batch> = shelf.batches.values().filter(of).collect();
         batches.sort_by_key(|batch| Reverse(batch.serial));
-        batches
+        batches.into_iter().map(|batch| batch.id.clone()).collect()
     }
 
     /// Ids of batches that have not ended, the oldest first.

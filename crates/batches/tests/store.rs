@@ -111,7 +111,9 @@ fn files_are_their_owners_and_stay() {
 #[test]
 fn every_limit_holds_and_room_comes_back() {
     let directory = tempfile::tempdir().unwrap();
-    let limits = Limits { file_bytes: 10, owner_bytes: 25, bytes: 40, owner_files: 3, owner_batches: 1, entries: 5 };
+    let (file_bytes, owner_bytes, bytes) = (10, 25, 50);
+    let limits =
+        Limits { file_bytes, owner_bytes, bytes, owner_files: 3, owner_batches: 1, entries: 5, ..Limits::default() };
     let store = Store::open(directory.path(), limits).unwrap();
     assert!(matches!(upload(&store, "anna", 1, &[b'x'; 11]), Err(StoreError::TooLarge { bytes_max: 10 })));
     (1..=2).for_each(|n| drop(upload(&store, "anna", n, &[b'x'; 10]).unwrap()));
@@ -119,13 +121,14 @@ fn every_limit_holds_and_room_comes_back() {
     upload(&store, "anna", 3, &[b'x'; 5]).unwrap();
     assert!(matches!(upload(&store, "anna", 4, b""), Err(StoreError::Many { count: 3, .. })));
     upload(&store, "ben", 5, &[b'x'; 10]).unwrap();
-    assert!(matches!(upload(&store, "carl", 6, &[b'x'; 10]), Err(StoreError::NoRoom { used: 35, most: 40, .. })));
+    // Half of what the others leave.
+    assert!(matches!(upload(&store, "carl", 6, &[b'x'; 10]), Err(StoreError::NoRoom { used: 7, most: 7, .. })));
     // What is on its way counts, and comes back.
     let mut on_its_way = store.upload("carl", &id("file-", 6)).unwrap();
     on_its_way.write(&[b'x'; 4]).unwrap();
-    assert!(upload(&store, "dora", 7, &[b'x'; 2]).is_err());
+    assert!(upload(&store, "dora", 7, &[b'x'; 6]).is_err());
     drop(on_its_way);
-    upload(&store, "dora", 7, &[b'x'; 2]).unwrap();
+    upload(&store, "dora", 7, &[b'x'; 6]).unwrap();
     assert!(matches!(upload(&store, "emil", 8, b""), Err(StoreError::Many { count: 5, .. })));
     store.delete_file("anna", &id("file-", 1)).unwrap();
     // A batch counts its lines, one at a time.
@@ -141,6 +144,49 @@ fn every_limit_holds_and_room_comes_back() {
     store.finish(&first.id, NOW, |_| "{}".to_string(), ended).unwrap();
     store.delete_file("anna", &first.output_file).unwrap();
     assert!(store.check_room("anna").is_ok(), "an ended batch takes no room");
+}
+
+#[test]
+fn batches_that_have_ended_have_a_bound_and_the_oldest_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), Limits { owner_ended: 2, ..Limits::default() }).unwrap();
+    let file = upload(&store, "anna", 1, b"a\n").unwrap();
+    let made = |owner: &str, n: usize, input: Input<'_>| {
+        let id = store.create(batch(owner, n, Form::OpenAi, &file), input).unwrap().id;
+        store.finish(&id, NOW, |_| "{}".to_string(), ended).unwrap();
+        id
+    };
+    let bens = made("ben", 1, Input::Lines(b"a\n"));
+    let all: Vec<String> = (2..6).map(|n| made("anna", n, Input::File)).collect();
+    // It goes when the next one comes.
+    let left = [&all[3], &all[2], &all[1]].map(String::clone);
+    assert_eq!(store.batch_ids("anna", Form::OpenAi), left);
+    let running = store.create(batch("anna", 6, Form::OpenAi, &file), Input::File).unwrap();
+    assert_eq!(store.batch_ids("anna", Form::OpenAi), [&running.id, &all[3], &all[2]].map(String::clone));
+    assert_eq!(std::fs::read_dir(directory.path().join("batches")).unwrap().count(), 4);
+    assert!(store.batch("ben", Form::OpenAi, &bens).is_ok() && store.unfinished() == [running.id]);
+    assert_eq!(text(&store, "anna", &id("file-", 1001 + 2 * 2)), "{}\n", "results are files of their own");
+}
+
+#[test]
+fn uploads_leave_some_of_the_disk_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let file = upload(&store, "anna", 1, b"a\n").unwrap();
+    let running = store.create(batch("anna", 1, Form::OpenAi, &file), Input::File).unwrap();
+    drop(store);
+    let store = Store::open(directory.path(), Limits { disk_free: (u64::MAX, 100), ..Limits::default() }).unwrap();
+    let full = |outcome: Result<(), StoreError>| {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, StoreError::DiskFull { .. }) && error.to_string().contains("bytes free"), "{error}");
+    };
+    full(upload(&store, "anna", 2, b"a\n").map(drop));
+    full(store.create(batch("anna", 2, Form::OpenAi, &file), Input::File).map(drop));
+    full(store.create(batch("anna", 3, Form::Anthropic, ""), Input::Lines(b"a\n")).map(drop));
+    // What is under way goes on, in what is left.
+    assert!(store.check_room("anna").is_ok());
+    store.finish(&running.id, NOW, |_| "{}".to_string(), ended).unwrap();
+    assert_eq!(std::fs::read_dir(directory.path().join("new")).unwrap().count(), 0);
 }
 
 #[test]

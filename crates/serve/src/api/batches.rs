@@ -28,6 +28,8 @@ const WINDOW_SECONDS_MAX: u64 = 7 * 86_400;
 const PAIRS_MAX: usize = 16;
 const KEY_MAX: usize = 64;
 const VALUE_MAX: usize = 512;
+/// Bytes of all keys and values.
+const METADATA_BYTES_MAX: usize = 16 << 10;
 
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,11 +89,13 @@ fn window(text: &str) -> Option<u64> {
 }
 
 fn metadata(fields: &mut Fields) -> Result<BTreeMap<String, String>, ApiError> {
-    let allowed =
-        format!("an object of at most {PAIRS_MAX} texts: keys to {KEY_MAX} characters, values to {VALUE_MAX}");
+    let allowed = format!(
+        "an object of at most {PAIRS_MAX} texts: keys to {KEY_MAX} characters, values to {VALUE_MAX}, {METADATA_BYTES_MAX} bytes in all"
+    );
     let Some(given) = fields.object("metadata", &allowed)? else { return Ok(BTreeMap::new()) };
     let bad = || wrong("metadata", &given.clone().into(), &allowed);
-    if given.len() > PAIRS_MAX {
+    let bytes: usize = given.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
+    if given.len() > PAIRS_MAX || bytes > METADATA_BYTES_MAX {
         return Err(bad());
     }
     let pair = |(key, value): (&String, &Value)| {
@@ -190,10 +194,11 @@ pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Res
 pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || {
-        let (listing, batches) =
-            (Listing::of(&head, 20, 100)?, kept(&state)?.store.batches(&owner_of(&head), Form::OpenAi));
-        let (batches, more) = listing.page(batches, |batch| &batch.id, ["after", "before"])?;
-        Ok(listed(batches.iter().map(|batch| described(&state, batch)).collect(), more))
+        let (listing, store, owner) = (Listing::of(&head, 20, 100)?, &kept(&state)?.store, owner_of(&head));
+        let (ids, more) = listing.page(store.batch_ids(&owner, Form::OpenAi), |id| id, ["after", "before"])?;
+        // One that has gone meanwhile is left out.
+        let batches = ids.iter().filter_map(|id| store.batch(&owner, Form::OpenAi, id).ok());
+        Ok(listed(batches.map(|batch| described(&state, &batch)).collect(), more))
     };
     answered(outcome(), &head)
 }
@@ -269,6 +274,13 @@ mod tests {
             (
                 "metadata",
                 json!((0..17).map(|n| (n.to_string(), json!("b"))).collect::<serde_json::Map<_, _>>()),
+                "metadata",
+            ),
+            (
+                "metadata",
+                json!(
+                    (0..16).map(|n| (n.to_string(), json!("\u{1f600}".repeat(512)))).collect::<serde_json::Map<_, _>>()
+                ),
                 "metadata",
             ),
             ("output_expires_after", json!({"anchor": "created_at"}), "expires_after.seconds"),

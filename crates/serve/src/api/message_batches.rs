@@ -126,9 +126,11 @@ pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Res
 pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || {
-        let all = kept(&state)?.store.batches(&owner_of(&head), Form::Anthropic);
-        let (batches, more) = Listing::of(&head, 20, 1000)?.page(all, |batch| &batch.id, ["after_id", "before_id"])?;
-        Ok(listed(batches.iter().map(described).collect(), more))
+        let (listing, store, owner) = (Listing::of(&head, 20, 1000)?, &kept(&state)?.store, owner_of(&head));
+        let (ids, more) = listing.page(store.batch_ids(&owner, Form::Anthropic), |id| id, ["after_id", "before_id"])?;
+        // One that has gone meanwhile is left out.
+        let batches = ids.iter().filter_map(|id| store.batch(&owner, Form::Anthropic, id).ok());
+        Ok(listed(batches.map(|batch| described(&batch)).collect(), more))
     };
     answered(outcome(), &head)
 }

@@ -280,7 +280,7 @@ impl From<StoreError> for ApiError {
         let (status, code) = match &error {
             StoreError::Unknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
             StoreError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "file_too_large"),
-            StoreError::NoRoom { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full"),
+            StoreError::NoRoom { .. } | StoreError::DiskFull { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "storage_full"),
             StoreError::Many { .. } => (StatusCode::CONFLICT, "too_many"),
             StoreError::State { .. } => (StatusCode::CONFLICT, "batch_state"),
             StoreError::Locked(_) | StoreError::Damaged { .. } | StoreError::Disk { .. } => {
