@@ -606,16 +606,19 @@ async fn outcome(form: Form, job: &Job, (id, log): (&str, RequestLog), response:
     }
     let body = to_bytes(response.into_body(), ANSWER_BYTES_MAX).await.ok();
     let body = body.as_ref().and_then(|body| std::str::from_utf8(body).ok());
-    let ok = status == StatusCode::OK && body.is_some();
+    // One that is too large was computed, and is charged.
+    let computed = status == StatusCode::OK;
+    let ok = computed && body.is_some();
     let text = match body {
         Some(body) => answered(form, custom_id, (status.as_u16(), id), body.trim()),
         None => {
-            let message = format!("the answer has more than {ANSWER_BYTES_MAX} bytes; ask for less in a line");
+            let message =
+                format!("the answer has more than {ANSWER_BYTES_MAX} bytes, and is charged; ask for less in a line");
             failed(form, custom_id, &ApiError::bad("answer_too_large", message))
         }
     };
-    log.taken(text.len(), ok, true);
-    let charge = log.charge().filter(|_| ok);
+    log.taken(text.len(), computed, true);
+    let charge = log.charge().filter(|_| computed);
     let charge = charge.map(|(request, Tokens { hit, miss, output, reasoning })| Charge {
         request,
         hit,
@@ -629,4 +632,32 @@ async fn outcome(form: Form, job: &Job, (id, log): (&str, RequestLog), response:
         return Outcome::Spent(record);
     }
     Outcome::Done(record, Some(log))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::usage::Usage;
+    use crate::http::metrics::Metrics;
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_is_charged() {
+        let metrics = Arc::new(Metrics::new());
+        let request = LineRequest { custom_id: "a".to_string(), model: None, body: serde_json::Map::new() };
+        let job = Job { line: 0, request: Arc::new(request) };
+        for (bytes, ok, tokens) in [(2, true, 3), (ANSWER_BYTES_MAX + 1, false, 6)] {
+            let log = RequestLog::new(LogEntry::default(), Arc::clone(&metrics), watch::channel(0).0);
+            log.update(|stats| (stats.model, stats.completion_tokens) = (Some("m".to_string()), Some(3)));
+            log.announce(Usage { completion: 3, ..Usage::default() });
+            let response = Response::new(Body::from("1".repeat(bytes)));
+            let Outcome::Done(record, log) = outcome(Form::OpenAi, &job, ("b-1", log), response).await else {
+                panic!("it is done")
+            };
+            assert_eq!((record.written.ok, record.text.contains("answer_too_large")), (ok, !ok));
+            log.iter().for_each(RequestLog::flushed);
+            drop(log);
+            let text = metrics.text(true);
+            assert!(text.contains(&format!("farthing_generation_tokens_total{{model=\"m\"}} {tokens}\n")), "{text}");
+        }
+    }
 }
