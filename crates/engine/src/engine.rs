@@ -203,7 +203,7 @@ impl Engine {
     /// Queue a request.
     ///
     /// # Errors
-    /// A full queue, a prompt that cannot be, an engine that ends. The sink is not called then.
+    /// A full queue (one of an account that has more there is refused instead, with `EngineError::Displaced`), a prompt that cannot be, an engine that ends. The sink is not called then.
     pub fn submit(&self, request: Request, sink: impl EventSink + 'static) -> Result<RequestHandle, SubmitError> {
         check(&request.prompt, 0, self.vocab, self.limits.context)?;
         let (outputs, generates) = self.outputs;
@@ -237,10 +237,11 @@ impl Engine {
             return Err(SubmitError::Ending);
         }
         let id = state.next_id;
-        state
+        let refused = state
             .queue
-            .enter(id, new.priority == BACKGROUND)
+            .enter(id, new.account, new.priority == BACKGROUND)
             .map_err(|QueueFull { waiting }| SubmitError::Busy { waiting })?;
+        state.refused.extend(refused);
         state.next_id += 1;
         state.arrived.push((id, NewRequest { prompt, ..new }, active));
         drop(state);

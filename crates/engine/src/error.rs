@@ -55,6 +55,9 @@ pub enum EngineError {
         /// What it is.
         value: f32,
     },
+    /// The queue was full, its account had most requests there, and one of another account came.
+    #[error("the queue is full, and most that wait there are yours; send it again later")]
+    Displaced,
     /// It waited longer than it wanted to.
     #[error("the request waited {seconds:.1} s for its turn; send it again later, or raise its limit")]
     Waited {

@@ -34,7 +34,7 @@ pub struct Request {
     pub salt: [u8; 32],
     /// Whose its blocks on disk are.
     pub owner: Owner,
-    /// Requests of a higher priority go first; those of [`BACKGROUND`] are computed while there are no others.
+    /// Of the requests of an account those of a higher priority go first; those of [`BACKGROUND`] are computed while there are no others of anybody.
     pub priority: i8,
     /// Longest wait for the first step.
     pub wait_max: Option<Duration>,

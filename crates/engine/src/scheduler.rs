@@ -2,8 +2,8 @@
 //! page's contents. Time is a number that the caller gives; so a million schedules can be tried in a test.
 //!
 //! A step decodes one token of every running request that has read its prompt, and reads prompts within a budget of tokens besides. Of
-//! those that wait the highest priority goes first, then the account that was served least (virtual token counter, arXiv 2401.00588),
-//! then the earliest. Requests of the lowest priority (`BACKGROUND`) rest while any other runs or waits. A prefix that another request computes at this moment is waited for, not computed twice. When pages run out, the
+//! those that wait the account that was served least goes first (virtual token counter, arXiv 2401.00588), then the highest priority, which so
+//! orders the requests of an account and not accounts, then the earliest. Requests of the lowest priority (`BACKGROUND`) rest while any other runs or waits. A prefix that another request computes at this moment is waited for, not computed twice. When pages run out, the
 //! last in this order gives back its own and waits again: blocks that stay in the cache are found again, the others are recomputed, and the
 //! text is the same, since bits follow from the request alone.
 
@@ -46,7 +46,7 @@ pub struct NewRequest {
     pub root: Key,
     /// Who asks.
     pub account: u64,
-    /// Higher goes first.
+    /// Of an account's requests, higher goes first.
     pub priority: i8,
     /// Every token is computed, whatever the cache has: scores of the prompt are wanted.
     pub whole: bool,
@@ -182,11 +182,14 @@ impl ScheduledRequest {
         self.arrival.priority == BACKGROUND
     }
 
-    /// Who gives way last: smaller is later. A higher priority, then who came earlier.
-    fn seniority(&self) -> (i16, Id) {
-        (-i16::from(self.arrival.priority), self.id)
+    /// Who gives way last: smaller is later. Who is not in the background, then a higher priority where the requests are one account's, then who came earlier.
+    fn seniority(&self, one_account: bool) -> Seniority {
+        let priority = if one_account { -i16::from(self.arrival.priority) } else { 0 };
+        (self.background(), priority, self.id)
     }
 }
+
+type Seniority = (bool, i16, Id);
 
 /// The schedule.
 pub struct Scheduler {
@@ -236,6 +239,14 @@ impl Scheduler {
     /// Whether there are requests that are not in the background, which rests then.
     fn others(&self) -> bool {
         self.running.iter().chain(&self.waiting).any(|r| !r.background())
+    }
+
+    /// Whether all requests that are not in the background are one account's.
+    fn one_account(&self) -> bool {
+        let mut accounts =
+            self.running.iter().chain(&self.waiting).filter(|r| !r.background()).map(|r| r.arrival.account);
+        let first = accounts.next();
+        accounts.all(|account| Some(account) == first)
     }
 
     /// The next time at which a request is over, whatever happens.
@@ -310,12 +321,12 @@ impl Scheduler {
     }
 
     /// Who goes first: smaller is earlier. Of accounts that were served alike the one that has less running.
-    fn rank(&self, request: &ScheduledRequest) -> (i16, u64, usize, Id) {
+    fn rank(&self, request: &ScheduledRequest) -> (bool, u64, usize, i16, Id) {
         let account = request.arrival.account;
         let served = self.served.get(&account).copied().unwrap_or(0);
         let alike = |r: &&ScheduledRequest| r.arrival.account == account && r.background() == request.background();
         let running = self.running.iter().filter(alike).count();
-        (-i16::from(request.arrival.priority), served, running, request.id)
+        (request.background(), served, running, -i16::from(request.arrival.priority), request.id)
     }
 
     fn pages_for(&self, request: &ScheduledRequest) -> usize {
@@ -333,7 +344,7 @@ impl Scheduler {
         for request in self.running.iter_mut().filter(|r| !rests(r)) {
             collect_pending(&self.bounds, request, &mut pending);
         }
-        for (_, _, _, id) in order {
+        for (.., id) in order {
             // The background is last.
             if self.waiting.iter().any(|r| r.id == id && rests(r)) {
                 return;
@@ -394,13 +405,16 @@ impl Scheduler {
             && self.pages.available() >= own + found.idle + promised + self.running.len()
     }
 
-    /// Who gives way to a request that waits: the last of a lower priority; or, where its account has nothing running, the last of the
-    /// account that has most, if that is more than one.
+    /// Who gives way to a request that waits: the last of the background, or of its account's of a lower priority; or, where its account has nothing running, one of
+    /// the account that has most, if that is more than one: its last of the lowest priority.
     fn pick_victim(&self, at: usize) -> Option<Id> {
-        let NewRequest { priority, account, .. } = self.waiting[at].arrival;
-        let lower = self.running.iter().filter(|r| r.arrival.priority < priority).max_by_key(|r| r.seniority());
-        if lower.is_some() {
-            return lower.map(|r| r.id);
+        let waiting = &self.waiting[at];
+        let NewRequest { priority, account, .. } = waiting.arrival;
+        let lower =
+            |r: &&ScheduledRequest| r.arrival.priority < priority && (r.background() || r.arrival.account == account);
+        let last = |r: &&ScheduledRequest| r.seniority(true);
+        if let Some(lower) = self.running.iter().filter(lower).max_by_key(last) {
+            return Some(lower.id);
         }
         let mut counts: HashMap<u64, usize> = HashMap::new();
         self.running.iter().for_each(|r| *counts.entry(r.arrival.account).or_default() += 1);
@@ -408,8 +422,11 @@ impl Scheduler {
             return None;
         }
         let most = counts.values().copied().max().filter(|&n| n > 1)?;
-        let candidates = self.running.iter().filter(|r| counts[&r.arrival.account] == most);
-        candidates.filter(|r| r.arrival.priority <= priority).max_by_key(|r| r.seniority()).map(|r| r.id)
+        let may =
+            |r: &&ScheduledRequest| counts[&r.arrival.account] == most && (r.background() || !waiting.background());
+        let newest = self.running.iter().filter(may).max_by_key(|r| r.id)?;
+        let theirs = |r: &&ScheduledRequest| r.arrival.account == newest.arrival.account;
+        self.running.iter().filter(may).filter(theirs).max_by_key(last).map(|r| r.id)
     }
 
     /// A running request gives back its pages and waits again, in its old order.
@@ -485,7 +502,7 @@ impl Scheduler {
 
     /// Pages for the first `len` positions of a running request; those who came after it give way.
     fn reserve(&mut self, id: Id, len: usize, step: &mut Step) -> bool {
-        let wanted = len.div_ceil(self.bounds.page);
+        let (wanted, one_account) = (len.div_ceil(self.bounds.page), self.one_account());
         loop {
             let request = self.running.iter_mut().find(|r| r.id == id).expect("it runs");
             while request.pages.len() < wanted {
@@ -495,9 +512,9 @@ impl Scheduler {
             if request.pages.len() >= wanted {
                 return true;
             }
-            let own = request.seniority();
-            let Some((_, victim)) =
-                self.running.iter().map(ScheduledRequest::seniority).max().filter(|last| *last > own)
+            let own = request.seniority(one_account);
+            let Some((.., victim)) =
+                self.running.iter().map(|r| r.seniority(one_account)).max().filter(|last| *last > own)
             else {
                 return false;
             };
@@ -507,11 +524,11 @@ impl Scheduler {
 
     /// One token of everyone who waits for nothing else.
     fn decode(&mut self, step: &mut Step) {
-        let others = self.others();
+        let (others, one_account) = (self.others(), self.one_account());
         let decodes = |r: &&ScheduledRequest| r.decodes() && !(others && r.background());
-        let mut order: Vec<_> = self.running.iter().filter(decodes).map(ScheduledRequest::seniority).collect();
+        let mut order: Vec<_> = self.running.iter().filter(decodes).map(|r| r.seniority(one_account)).collect();
         order.sort_unstable();
-        for (_, id) in order {
+        for (.., id) in order {
             let Some(position) = self.running.iter().find(|r| r.id == id).map(|r| r.computed) else { continue };
             if self.reserve(id, position + 1, step) {
                 step.chunks.push(Chunk { id, position, len: 1, logits: true });
@@ -527,7 +544,7 @@ impl Scheduler {
         let reads = |r: &&ScheduledRequest| r.loading.is_empty() && !r.decodes() && !r.awaits() && !rests(r);
         let mut order: Vec<_> = self.running.iter().filter(reads).map(|r| self.rank(r)).collect();
         order.sort_unstable();
-        for (_, _, _, id) in order {
+        for (.., id) in order {
             let Some(request) = self.running.iter().find(|r| r.id == id) else { continue };
             let (position, left) = (request.computed, request.tokens.len() - request.computed);
             let most = if request.arrival.whole { budget.min(WHOLE_CHUNK) } else { budget };

@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub arrived: Vec<(Id, NewRequest, ActiveRequest)>,
     /// Requests whose handles are gone.
     pub gone: Vec<Id>,
+    /// Requests that lost their places in the queue to those of others.
+    pub refused: Vec<Id>,
     pub ending: bool,
     /// Something that the worker waits for is there: blocks from disk, an answer of a constraint.
     pub woken: bool,

@@ -139,7 +139,11 @@ impl Worker {
             let until = self.scheduler.next_deadline().map_or(SLEEP, |t| t.saturating_sub(now));
             let until = until.min(self.time_to_wait()).max(Duration::from_millis(1));
             let state = self.shared.lock();
-            let news = !state.arrived.is_empty() || !state.gone.is_empty() || state.woken || state.unstored;
+            let news = !state.arrived.is_empty()
+                || !state.gone.is_empty()
+                || !state.refused.is_empty()
+                || state.woken
+                || state.unstored;
             if !news && state.ending == ending {
                 drop(self.shared.changed.wait_timeout(state, until));
             }
@@ -150,6 +154,7 @@ impl Worker {
     fn receive(&mut self) -> (bool, bool) {
         let mut state = self.shared.lock();
         let (arrived, gone) = (std::mem::take(&mut state.arrived), std::mem::take(&mut state.gone));
+        let refused = std::mem::take(&mut state.refused);
         let woken = std::mem::take(&mut state.woken);
         let unstored = std::mem::take(&mut state.unstored);
         let ending = state.ending;
@@ -159,6 +164,7 @@ impl Worker {
             self.requests.insert(id, request);
         }
         gone.into_iter().for_each(|id| self.cancelled(id));
+        refused.into_iter().for_each(|id| self.refuse(id));
         if unstored {
             // The cache on disk has come into use: what is in memory goes there too.
             let blocks: Vec<(Key, u32)> = self.scheduler.pages().each_block().collect();
@@ -407,6 +413,15 @@ impl Worker {
                 Ok(finish) => request.end(finish),
                 Err(error) => request.fail(error),
             }
+        }
+    }
+
+    /// Another has its place in the queue, unless it began a moment before.
+    fn refuse(&mut self, id: Id) {
+        if self.requests.get(&id).is_some_and(|request| request.begun.is_none())
+            && let Some(request) = self.retire(id)
+        {
+            request.fail(EngineError::Displaced);
         }
     }
 

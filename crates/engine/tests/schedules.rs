@@ -104,6 +104,7 @@ struct Seen {
     evicted: u64,
     cancelled: usize,
     refused: usize,
+    displaced: usize,
     expired: usize,
     overdue: usize,
     failed: usize,
@@ -166,7 +167,12 @@ impl World {
         let id = self.next_id;
         self.next_id += 1;
         let background = arrival.priority == BACKGROUND;
-        if self.queue.enter(id, background).is_ok() {
+        if let Ok(displaced) = self.queue.enter(id, account, background) {
+            if let Some(displaced) = displaced {
+                self.scheduler.leave(displaced);
+                self.gone(displaced);
+                self.seen.displaced += 1;
+            }
             self.scheduler.arrive(id, arrival);
             self.clients
                 .insert(id, Client { prompt, wanted, text: Vec::new(), cached: None, begun: 0, whole, background });
@@ -401,6 +407,7 @@ fn every_schedule_gives_the_text_of_a_request_alone() {
         all.evicted += seen.evicted;
         all.cancelled += seen.cancelled;
         all.refused += seen.refused;
+        all.displaced += seen.displaced;
         all.expired += seen.expired;
         all.overdue += seen.overdue;
         all.failed += seen.failed;
@@ -411,7 +418,7 @@ fn every_schedule_gives_the_text_of_a_request_alone() {
     }
     println!("{all:?}");
     let cache = [all.preempted, all.shared, all.copied, all.restored, all.missed, all.evicted as usize];
-    let ends = [all.finished, all.cancelled, all.refused, all.expired, all.overdue, all.failed];
+    let ends = [all.finished, all.cancelled, all.refused, all.displaced, all.expired, all.overdue, all.failed];
     assert!(cache.iter().chain(&ends).chain(&[all.told, all.late, all.background]).all(|&n| n > 100), "{all:?}");
 }
 
@@ -469,6 +476,31 @@ fn a_higher_priority_makes_room() {
     scheduler.arrive(10, arrival(1, -1, vec![10; 4]));
     let step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
     assert!(step.admitted.is_empty() && step.preempted.is_empty());
+}
+
+#[test]
+fn priority_orders_the_requests_of_an_account_and_not_accounts() {
+    let mut scheduler = Scheduler::new(bounds(), 64);
+    for id in 0..40 {
+        scheduler.arrive(id, arrival(1, 100, vec![id as u32; 10]));
+    }
+    begins_after(&mut scheduler, 3, 64);
+    scheduler.arrive(99, arrival(2, -1, vec![8; 10]));
+    scheduler.arrive(100, arrival(2, 0, vec![9; 10]));
+    assert_eq!(begins_after(&mut scheduler, 100, 64), 1, "a place is made for an account that has none");
+    assert!(begins_after(&mut scheduler, 99, 64) < 100);
+    // Whose prompt is read, and whose pages stay when they run out.
+    let mut scheduler = Scheduler::new(bounds(), 16);
+    scheduler.arrive(0, arrival(1, 0, vec![1; 31]));
+    scheduler.arrive(1, arrival(2, 100, vec![2; 23]));
+    begins_after(&mut scheduler, 1, 64);
+    let mut step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+    while step.preempted.is_empty() {
+        step.chunks.iter().for_each(|chunk| drop(scheduler.computed(chunk.id, chunk.len)));
+        step.chunks.iter().filter(|chunk| chunk.logits).for_each(|chunk| scheduler.push(chunk.id, &[1]));
+        step = scheduler.step(Duration::ZERO, 64, &mut |_| false);
+    }
+    assert_eq!(step.preempted, [1], "the later one, whatever its priority");
 }
 
 #[test]

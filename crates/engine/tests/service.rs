@@ -57,6 +57,24 @@ fn requests_run_in_order_and_the_queue_is_bounded() {
 }
 
 #[test]
+fn a_full_queue_has_a_place_for_who_has_fewer_in_it() {
+    let service = Engine::start(runner(&bundled(), 512), Settings { waiting: 2, running: 1, ..Settings::default() });
+    let of = |account, tokens_max| Request { account, ..request(tokens_max) };
+    let (first, events) = submit(&service, of(1, 400));
+    assert!(matches!(events.recv().unwrap(), Event::Started { .. }));
+    let (_second, seconds) = submit(&service, of(1, 3));
+    let (_third, thirds) = submit(&service, of(1, 3));
+    assert!(service.submit(of(1, 3), |_| ControlFlow::Continue(())).is_err());
+    let (_other, others) = submit(&service, of(2, 3));
+    assert_eq!(thirds.iter().collect::<Vec<_>>(), [Event::Failed(EngineError::Displaced)]);
+    drop(first);
+    for events in [seconds, others] {
+        assert_eq!(ids(&events.iter().collect::<Vec<_>>()).len(), 3);
+    }
+    assert_eq!(service.load(), (0, 0));
+}
+
+#[test]
 fn prompts_that_cannot_be_are_refused_before_they_wait() {
     let service = Engine::start(runner(&bundled(), 64), Settings::default());
     let refused = |prompt: Vec<u32>| {

@@ -225,6 +225,7 @@ impl From<&EngineError> for ApiError {
             EngineError::Constraint(_) => ApiError::bad("constraint_failed", error.to_string()),
             EngineError::ConstraintLate { .. } => ApiError::bad("constraint_timeout", error.to_string()),
             EngineError::Waited { .. } => overloaded("waited_too_long"),
+            EngineError::Displaced => ApiError::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", error.to_string()),
             _ => ApiError::fault(error.to_string()),
         }
     }

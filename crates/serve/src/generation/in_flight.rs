@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use engine::{RequestHandle, SubmitError};
+use engine::{EngineError, RequestHandle, SubmitError};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::error::ApiError;
@@ -85,9 +85,24 @@ impl InFlight {
         if self.ended == self.prepared.choices() {
             return None;
         }
-        // `self.sender` keeps the channel open.
-        let given = self.parts.recv().await.ok_or_else(|| ApiError::fault("the engine ended without an answer"));
-        Some(given.and_then(|given| self.account(given)))
+        loop {
+            // `self.sender` keeps the channel open.
+            let given = self.parts.recv().await.ok_or_else(|| ApiError::fault("the engine ended without an answer"));
+            match given {
+                Ok((choice, _, OutputEvent::Failed(EngineError::Displaced))) if self.waits_again(choice) => {}
+                given => return Some(given.and_then(|given| self.account(given))),
+            }
+        }
+    }
+
+    /// A choice lost its place in the queue. The last of several is submitted again when one of the others has ended.
+    fn waits_again(&mut self, choice: usize) -> bool {
+        let again =
+            choice > 0 && choice + 1 == self.handles.len() && self.handles[..choice].iter().any(Option::is_some);
+        if again {
+            self.handles.pop();
+        }
+        again
     }
 
     fn account(&mut self, (choice, count, part): TaggedEvent) -> Result<(usize, OutputEvent), ApiError> {
