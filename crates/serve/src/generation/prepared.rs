@@ -24,6 +24,37 @@ use crate::http::metering::Size;
 use crate::http::work_slots::WorkSlot;
 use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput, ResponseFormat, Tools};
 
+/// Most log-probabilities, of tokens and of alternatives to them, in a response that is not streamed: it is held in memory whole. Those of a chat take more than
+/// those of a completion.
+const CHAT_SCORES_MAX: usize = 128 << 10;
+const COMPLETION_SCORES_MAX: usize = 1 << 20;
+
+/// Refuses log-probabilities of more tokens than a response can hold; where no number of tokens was asked for, there are as many as fit.
+fn bound_scores(params: &mut Params, prompts: &[TokenizedPrompt], most: usize, context: usize) -> Result<(), ApiError> {
+    let Some(top) = params.log_probabilities.filter(|_| !params.stream) else { return Ok(()) };
+    let echoed = prompts.iter().filter(|prompt| prompt.echo.is_some()).map(|prompt| prompt.ids.len() * params.best_of);
+    let fit =
+        (most / (1 + top)).checked_sub(echoed.sum()).map(|tokens| tokens / (prompts.len() * params.best_of).max(1));
+    let room = prompts.iter().map(|prompt| context - prompt.ids.len() + 1).max().unwrap_or(0);
+    match (params.tokens_max.map(|tokens| tokens.min(room)), fit) {
+        (None, Some(fit)) if fit > 0 => {
+            if fit < room {
+                (params.tokens_max, params.tokens_default) = (Some(fit), true);
+            }
+            Ok(())
+        }
+        (Some(tokens), Some(fit)) if tokens <= fit => Ok(()),
+        (tokens, _) => {
+            let tokens = tokens.unwrap_or(1) * prompts.len() * params.best_of;
+            let message = format!(
+                "log-probabilities of {tokens} tokens of answers{}, each with {top} alternatives, are more than the {most} that a response can hold; ask for fewer tokens, alternatives, answers or prompts, or for a stream",
+                if prompts.iter().any(|prompt| prompt.echo.is_some()) { " and of the prompts" } else { "" },
+            );
+            Err(ApiError::bad("invalid_value", message).of("logprobs"))
+        }
+    }
+}
+
 /// Per-request context that is not in the body: account, cache salt, timeouts.
 #[derive(Clone, Copy, Default)]
 pub struct RequestContext {
@@ -113,7 +144,11 @@ impl PreparedRequest {
     ) -> Result<PreparedRequest, ApiError> {
         let left = || slot.cancelled();
         let within = Within { tokens_max: served.engine.limits().context, left: &left };
-        let GenerateRequest { input, tools, template, response_format, format_field, params, .. } = request;
+        let GenerateRequest { input, tools, template, response_format, format_field, mut params, .. } = request;
+        let scores_max = match input {
+            RequestInput::Conversation { .. } => CHAT_SCORES_MAX,
+            RequestInput::Prompts { .. } => COMPLETION_SCORES_MAX,
+        };
         let chat = served.chat_template(enabled(&tools));
         let tool_prompt = ToolPrompt::new(chat.format, chat.takes_tools, &tools);
         let constraint = tool_prompt.constraint(&tools, &response_format)?;
@@ -157,6 +192,7 @@ impl PreparedRequest {
                 return Err(ApiError::from(&EngineError::TooLong { tokens, over: tokens - context, context }));
             }
         }
+        bound_scores(&mut params, &prompts, scores_max, context)?;
         let closing = match (params.thinking_max, chat.format.reasons()) {
             (Some(_), true) => served.tokenizer.encode(&chat.format.reasoning_end(chat.render.source()), false)?,
             _ => Vec::new(),
@@ -379,4 +415,50 @@ fn text(
         }
     };
     Ok(TokenizedPrompt { echo: echo.then_some(text), ids, truncated })
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Sampling;
+
+    use super::*;
+
+    #[test]
+    fn log_probabilities_of_a_whole_response_are_bounded() {
+        let context = 2048;
+        let bound = |change: &dyn Fn(&mut Params), (prompts, echo): (usize, bool), most| {
+            let prompt = || TokenizedPrompt { ids: vec![5; 48], echo: echo.then(String::new), truncated: false };
+            let prompts: Vec<TokenizedPrompt> = (0..prompts).map(|_| prompt()).collect();
+            let mut params = Params { log_probabilities: Some(20), ..Params::new(Sampling::default()) };
+            change(&mut params);
+            bound_scores(&mut params, &prompts, most, context).map(|()| params.tokens_max)
+        };
+        let answers = |n: usize, tokens_max: Option<usize>| {
+            move |params: &mut Params| (params.choices, params.best_of, params.tokens_max) = (n, n, tokens_max)
+        };
+        let most = 16 * 390 * 21;
+        assert_eq!(bound(&answers(16, Some(390)), (1, false), most), Ok(Some(390)));
+        let refused = bound(&answers(16, Some(391)), (1, false), most).unwrap_err();
+        assert_eq!((refused.status, refused.param.as_deref()), (StatusCode::BAD_REQUEST, Some("logprobs")));
+        assert!(
+            refused.message.contains("of 6256 tokens of answers, each with 20 alternatives"),
+            "{}",
+            refused.message
+        );
+        // Where none was named, as many as fit. What the context holds is no more than it asks for.
+        assert_eq!(bound(&answers(16, None), (1, false), most), Ok(Some(390)));
+        assert_eq!(bound(&answers(1, None), (1, false), most), Ok(None));
+        assert_eq!(bound(&answers(1, Some(1 << 40)), (1, false), most), Ok(Some(1 << 40)));
+        // Prompts count where they are echoed, and only then.
+        assert_eq!(bound(&answers(1, Some(342)), (16, true), most), Ok(Some(342)));
+        assert!(bound(&answers(1, Some(343)), (16, true), most).unwrap_err().message.contains("and of the prompts"));
+        assert!(
+            bound(&answers(1, Some(0)), (131, true), most).is_err()
+                && bound(&answers(1, Some(0)), (131, false), most).is_ok()
+        );
+        // Those of a stream leave as they come, and others have none.
+        let streamed = |params: &mut Params| (params.stream, params.tokens_max) = (true, Some(2000));
+        assert_eq!(bound(&streamed, (128, true), most), Ok(Some(2000)));
+        assert_eq!(bound(&|params| params.log_probabilities = None, (128, true), most), Ok(None));
+    }
 }
