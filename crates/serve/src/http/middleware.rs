@@ -135,7 +135,9 @@ async fn handle(State(state): State<Arc<AppState>>, mut request: Request, next: 
     if let Some(connection) = &connection {
         connection.answer(log.clone());
     }
-    response.map(|body| Body::new(LoggedBody { body, rest: Bytes::new(), log, connection, _active: active }))
+    let length = response.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    response
+        .map(|body| Body::new(LoggedBody { body, left: length, rest: Bytes::new(), log, connection, _active: active }))
 }
 
 /// What is said to a key that is wrong, which is another thing after too many of them. Keys that are right are served whatever came from their address.
@@ -164,6 +166,8 @@ async fn caller(state: &AppState, request: &mut Request) -> Result<(), ApiError>
 /// A response body that records how much of it the connection has taken.
 struct LoggedBody {
     body: Body,
+    /// Bytes that are to come, where the response has a length: the connection does not ask for an end after them.
+    left: Option<u64>,
     /// Of a large piece, what the connection has not taken yet.
     rest: Bytes,
     log: RequestLog,
@@ -206,14 +210,15 @@ impl HttpBody for LoggedBody {
             },
             other => other,
         };
-        let last = match &frame {
-            Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(_))) => self.rest.is_empty() && self.body.is_end_stream(),
-            _ => false,
-        };
         let bytes = match &frame {
             Poll::Ready(Some(Ok(frame))) => frame.data_ref().map(Bytes::len),
             _ => None,
+        };
+        self.left = self.left.map(|left| left.saturating_sub(bytes.unwrap_or(0) as u64));
+        let last = match &frame {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => self.rest.is_empty() && (self.body.is_end_stream() || self.left == Some(0)),
+            _ => false,
         };
         if bytes.is_some() || last {
             self.log.taken(bytes.unwrap_or(0), bytes.is_some() && self.rest.is_empty(), last);
@@ -352,6 +357,35 @@ mod tests {
         for (status, count) in [("0", 1), ("200", 1)] {
             let line =
                 format!("farthing_requests_total{{route=\"/v1/responses\",status=\"{status}\",finish=\"\"}} {count}");
+            assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    /// The connection takes what the length says, and asks for no end.
+    #[tokio::test]
+    async fn a_response_of_a_known_length_is_whole_when_its_bytes_were_written() {
+        let state = state(&[], false, &[]);
+        let parts =
+            || Body::from_stream(futures_util::stream::iter(["ab", "cd"].map(Ok::<_, std::convert::Infallible>)));
+        let sized = move || async move { ([(header::CONTENT_LENGTH, "4")], parts()) };
+        let app = layered(Router::new().route("/v1/files/{id}/content", get(sized)), &state);
+        let connections = Connections::new(1);
+        for pieces in [1, 2] {
+            let connection = connections.open([10, 0, 0, 1].into()).await;
+            let request = Request::builder().uri("/v1/files/f/content").header("host", "localhost");
+            let request = request.extension(Arc::clone(&connection)).body(Body::empty()).unwrap();
+            let mut body = app.clone().oneshot(request).await.unwrap().into_body();
+            for _ in 0..pieces {
+                assert!(poll_fn(|task| Pin::new(&mut body).poll_frame(task)).await.unwrap().is_ok());
+            }
+            drop(body);
+            connection.flushed();
+        }
+        let text = ask(&app, "GET /metrics", &[]).await.2;
+        for status in [0, 200] {
+            let line = format!(
+                "farthing_requests_total{{route=\"/v1/files/{{id}}/content\",status=\"{status}\",finish=\"\"}} 1"
+            );
             assert!(text.contains(&line), "{text}");
         }
     }
