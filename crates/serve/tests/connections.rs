@@ -27,7 +27,7 @@ fn state_with(bounds: ServerLimits) -> Arc<AppState> {
         created: 0,
     };
     let models = ModelPool::new(vec![description], None, false, Box::new(|_| Err("there is none".to_string())));
-    AppState::new(bounds, Access::default(), models, None, None)
+    AppState::new(bounds, Access { page: true, ..Access::default() }, models, None, None)
 }
 
 /// Writes a new certificate for `localhost` and its key.
@@ -188,6 +188,35 @@ async fn silent_connections_give_way() {
             stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
             assert!(answered(&mut stream).await.starts_with("HTTP/1.1 200"), "{request:?}");
         }
+    }
+}
+
+/// Who reads nothing of what it asked for, on any number of connections, does not shut out others for long.
+#[tokio::test]
+async fn who_does_not_read_gives_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let bounds = ServerLimits { patience: Duration::from_secs(600), connections: 4, ..ServerLimits::default() };
+    tokio::spawn(listen(listener, None, state_with(bounds), std::future::pending::<()>()));
+    let mut deaf = Vec::new();
+    for _ in 0..6 {
+        let mut stream = from([127, 0, 0, 2], address).await;
+        // 50 MB, more than the system's buffers take.
+        let requests = b"GET /page/app.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+        stream.write_all(&requests).await.unwrap();
+        let mut some = [0; 15];
+        if deaf.len() < 4 {
+            stream.read_exact(&mut some).await.unwrap();
+            assert_eq!(&some, b"HTTP/1.1 200 OK");
+        }
+        deaf.push(stream);
+    }
+    for source in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        let mut stream = from(source, address).await;
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(120), stream.read_to_string(&mut answer)).await;
+        assert!(read.is_ok_and(|read| read.is_ok()) && answer.starts_with("HTTP/1.1 200"), "{source:?}: {answer}");
     }
 }
 

@@ -15,6 +15,9 @@ use crate::http::client::prefix;
 /// Time until a full table is looked at again, when nothing in it could be closed.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// Time for which what was written to a connection may wait for its client, before another may have its place.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+
 /// What a connection does. Those that are written first are closed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Activity {
@@ -47,7 +50,11 @@ struct OpenConnection {
     /// It was told to close.
     closing: bool,
     close: Arc<Notify>,
+    behind: Behind,
 }
+
+/// Since when something that was to be written to a socket waits for the client to read. A response that waits for its next piece is not behind.
+type Behind = Arc<Mutex<Option<Instant>>>;
 
 /// An open connection; dropping it makes its place free.
 pub struct Connection {
@@ -56,6 +63,7 @@ pub struct Connection {
     /// Address of the other side.
     pub peer: IpAddr,
     close: Arc<Notify>,
+    behind: Behind,
     /// Requests whose responses were not handed to the socket whole.
     answers: Mutex<Vec<Answer>>,
 }
@@ -73,7 +81,8 @@ impl Connections {
         Arc::new(Connections { most, inner: Mutex::default(), closed: Notify::new() })
     }
 
-    /// A place for a connection. Where there is none, an idle one is closed, of the address that has most; else it waits.
+    /// A place for a connection. Where there is none, an idle one is closed, of the address that has most, or one of several of an address whose client does not
+    /// read; else it waits.
     pub async fn open(self: &Arc<Connections>, peer: IpAddr) -> Arc<Connection> {
         let address = prefix(peer);
         loop {
@@ -84,17 +93,18 @@ impl Connections {
                     let id = inner.next;
                     inner.next += 1;
                     let close = Arc::new(Notify::new());
-                    let since = Instant::now();
+                    let (since, behind) = (Instant::now(), Behind::default());
                     let open = OpenConnection {
                         address,
                         activity: Activity::Idle,
                         since,
                         closing: false,
                         close: Arc::clone(&close),
+                        behind: Arc::clone(&behind),
                     };
                     inner.open.insert(id, open);
                     let answers = Mutex::default();
-                    return Arc::new(Connection { table: Arc::clone(self), id, peer, close, answers });
+                    return Arc::new(Connection { table: Arc::clone(self), id, peer, close, behind, answers });
                 }
                 inner.close_one(address);
             }
@@ -124,7 +134,8 @@ impl Connections {
 }
 
 impl OpenConnections {
-    /// Tells one to close that answers nothing, for a new one from `address`: of an address that has more, or of the same.
+    /// Tells one to close, for a new one from `address`: of an address that has more, or of the same; one that answers nothing, else the oldest of several whose
+    /// client has not read for a while.
     fn close_one(&mut self, address: IpAddr) {
         if self.open.values().any(|c| c.closing) {
             return;
@@ -135,8 +146,10 @@ impl OpenConnections {
         }
         let of = |address: &IpAddr| counts.get(address).copied().unwrap_or(0);
         let own = of(&address);
+        let behind = |c: &OpenConnection| c.behind.lock().is_some_and(|since| since.elapsed() >= BEHIND_MAX);
         let may = |c: &&mut OpenConnection| {
-            c.activity != Activity::Answering && (c.address == address || of(&c.address) > own)
+            let answers = c.activity == Activity::Answering;
+            (c.address == address || of(&c.address) > own) && (!answers || of(&c.address) > 1 && behind(c))
         };
         let first = |c: &&mut OpenConnection| (std::cmp::Reverse(of(&c.address)), c.activity, c.since);
         if let Some(open) = self.open.values_mut().filter(may).min_by_key(first) {
@@ -176,8 +189,14 @@ impl Connection {
         self.answers.lock().iter_mut().filter(|answer| answer.log.is(log)).for_each(|answer| answer.ended = true);
     }
 
+    /// The socket takes no more for now.
+    pub(crate) fn blocked(&self) {
+        self.behind.lock().get_or_insert_with(Instant::now);
+    }
+
     /// All that it has taken was written to the socket.
     pub(crate) fn flushed(&self) {
+        *self.behind.lock() = None;
         let mut answers = self.answers.lock();
         answers.iter().for_each(|answer| answer.log.flushed());
         let done: Vec<Answer> = answers.extract_if(.., |answer| answer.ended).collect();
@@ -297,6 +316,40 @@ mod tests {
         drop(one);
         let _new = waits.await.unwrap();
         drop(second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_of_several_whose_client_does_not_read_gives_way() {
+        let table = Connections::new(4);
+        let mut all = Vec::new();
+        for last in [1, 2, 2, 2] {
+            let connection = opened(&table, last).await.unwrap();
+            all.push((connection.request(connection.peer, false), connection));
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        // Two of an address that has three, and the only one of another; the oldest waits for its answer.
+        [0, 2, 3].into_iter().for_each(|at| all[at].1.blocked());
+        tokio::time::advance(BEHIND_MAX / 2).await;
+        all[2].1.flushed();
+        all[2].1.blocked();
+        tokio::time::advance(BEHIND_MAX / 2).await;
+        all[2].1.blocked();
+        assert!(opened(&table, 3).await.is_none());
+        assert!(is_closing(&all[3].1).await && !is_closing(&all[2].1).await && !is_closing(&all[1].1).await);
+        drop(all.remove(3));
+        let new = opened(&table, 3).await.unwrap();
+        let asked = new.request(new.peer, false);
+        tokio::time::advance(BEHIND_MAX).await;
+        assert!(opened(&table, 4).await.is_none() && is_closing(&all[2].1).await);
+        drop(all.remove(2));
+        let _last = opened(&table, 4).await.unwrap();
+        let _asked = _last.request(_last.peer, false);
+        // Who has one only keeps it, and nothing is cut that waits for its answer.
+        assert!(opened(&table, 5).await.is_none());
+        for connection in [&all[0].1, &all[1].1, &new] {
+            assert!(!is_closing(connection).await);
+        }
+        drop(asked);
     }
 
     #[tokio::test(start_paused = true)]

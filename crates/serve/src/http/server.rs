@@ -27,6 +27,8 @@ use crate::state::AppState;
 
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
+/// What a client has to take of a response while a write waits its time.
+const TAKEN_BYTES_MIN: usize = 16 << 10;
 /// Time for idle connections to close during shutdown.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -96,7 +98,7 @@ async fn connection(
     (open, ended): (&Arc<Connection>, watch::Receiver<bool>),
 ) {
     let _ = stream.set_nodelay(true);
-    let stream = WriteTimeout { stream, patience, waiting: None };
+    let stream = WriteTimeout { stream, patience, waiting: None, taken: 0 };
     match tls.map(Tls::acceptor) {
         None => speak(stream, app, patience, (open, ended)).await,
         Some(acceptor) => {
@@ -139,15 +141,26 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin>(
     let _ = connection.await;
 }
 
-/// The writing half of a connection, which tells it when all was written to the socket: hyper flushes what it writes to when it holds nothing back itself.
+/// The writing half of a connection, which tells it when the socket takes no more, and when all was written to it: hyper flushes what it writes to when it holds
+/// nothing back itself.
 struct Flushes<W> {
     write: W,
     connection: Arc<Connection>,
 }
 
+impl<W> Flushes<W> {
+    fn seen<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        if outcome.is_pending() {
+            self.connection.blocked();
+        }
+        outcome
+    }
+}
+
 impl<W: AsyncWrite + Unpin> AsyncWrite for Flushes<W> {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.write).poll_write(task, bytes)
+        let outcome = Pin::new(&mut self.write).poll_write(task, bytes);
+        self.seen(outcome)
     }
 
     fn poll_write_vectored(
@@ -155,7 +168,8 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Flushes<W> {
         task: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.write).poll_write_vectored(task, parts)
+        let outcome = Pin::new(&mut self.write).poll_write_vectored(task, parts);
+        self.seen(outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -167,7 +181,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Flushes<W> {
         if matches!(outcome, Poll::Ready(Ok(()))) {
             self.connection.flushed();
         }
-        outcome
+        self.seen(outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -175,26 +189,50 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Flushes<W> {
     }
 }
 
-/// A stream whose writes time out.
+/// A stream whose writes time out, also where a client takes so little now and then that it would have no end.
 struct WriteTimeout {
     stream: TcpStream,
     patience: Duration,
-    /// Runs while a write is pending.
+    /// Runs from a write that was pending until all is written, or enough.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were written since it runs.
+    taken: usize,
 }
 
 impl WriteTimeout {
-    fn judge<T>(&mut self, task: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.waiting = None;
-            return outcome;
-        }
+    fn end_waiting(&mut self) {
+        (self.waiting, self.taken) = (None, 0);
+    }
+
+    fn pending<T>(&mut self, task: &mut Context<'_>) -> Poll<io::Result<T>> {
         let patience = self.patience;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
         match waiting.as_mut().poll(task) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    fn wrote(&mut self, task: &mut Context<'_>, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Ready(Ok(bytes)) => {
+                self.taken += bytes;
+                if self.taken >= TAKEN_BYTES_MIN {
+                    self.end_waiting();
+                }
+                outcome
+            }
+            Poll::Ready(Err(_)) => outcome,
+            Poll::Pending => self.pending(task),
+        }
+    }
+
+    fn flushed(&mut self, task: &mut Context<'_>, outcome: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if outcome.is_pending() {
+            return self.pending(task);
+        }
+        self.end_waiting();
+        outcome
     }
 }
 
@@ -207,7 +245,7 @@ impl AsyncRead for WriteTimeout {
 impl AsyncWrite for WriteTimeout {
     fn poll_write(mut self: Pin<&mut Self>, task: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(task, bytes);
-        self.judge(task, outcome)
+        self.wrote(task, outcome)
     }
 
     fn poll_write_vectored(
@@ -216,7 +254,7 @@ impl AsyncWrite for WriteTimeout {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(task, parts);
-        self.judge(task, outcome)
+        self.wrote(task, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -225,7 +263,7 @@ impl AsyncWrite for WriteTimeout {
 
     fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = Pin::new(&mut self.stream).poll_flush(task);
-        self.judge(task, outcome)
+        self.flushed(task, outcome)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
