@@ -644,9 +644,27 @@ impl Store {
         let old = |batch: &&Batch| over(batch.ended_at.map(|time| time.saturating_add(KEPT_SECONDS)));
         let batches: Vec<Batch> = shelf.batches.values().filter(old).cloned().collect();
         drop(shelf);
+        self.remove(&files, &batches)
+    }
+
+    /// Deletes files of some owners, and those of their batches that have ended. How many.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn remove_owned(&self, gone: impl Fn(&str) -> bool) -> Result<usize, StoreError> {
+        let _writing = self.writing.lock();
+        let shelf = self.shelf.lock();
+        let files: Vec<StoredFile> = shelf.files.values().filter(|file| gone(&file.owner)).cloned().collect();
+        let batches: Vec<Batch> = shelf.batches.values().filter(|batch| gone(&batch.owner)).cloned().collect();
+        drop(shelf);
+        self.remove(&files, &batches)
+    }
+
+    fn remove(&self, files: &[StoredFile], batches: &[Batch]) -> Result<usize, StoreError> {
         files.iter().try_for_each(|file| self.remove_file(file))?;
-        batches.iter().filter(|batch| batch.status.ended()).try_for_each(|batch| self.remove_batch(batch))?;
-        Ok(files.len() + batches.len())
+        let ended = batches.iter().filter(|batch| batch.status.ended());
+        ended.clone().try_for_each(|batch| self.remove_batch(batch))?;
+        Ok(files.len() + ended.count())
     }
 }
 

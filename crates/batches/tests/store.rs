@@ -109,6 +109,22 @@ fn files_are_their_owners_and_stay() {
 }
 
 #[test]
+fn what_is_some_owners_goes_and_a_batch_under_way_stays_until_it_ends() {
+    let root = tempfile::tempdir().unwrap();
+    let store = open(root.path());
+    let [anna, bob] = ["anna", "bob"].map(|owner| upload(&store, owner, owner.len(), b"{}\n").unwrap());
+    let created = store.create(batch("anna", 1, Form::OpenAi, &anna), Input::File).unwrap();
+    assert_eq!(store.remove_owned(|owner| owner == "anna").unwrap(), 1);
+    assert!(store.file("anna", &anna).is_err() && store.get(&created.id).is_ok());
+    store.change(&created.id, ended).unwrap();
+    assert_eq!(store.remove_owned(|owner| owner == "anna").unwrap(), 1);
+    assert!(store.get(&created.id).is_err() && store.file("bob", &bob).is_ok());
+    drop(store);
+    let store = open(root.path());
+    assert_eq!((store.files("anna").len(), store.files("bob").len()), (0, 1));
+}
+
+#[test]
 fn every_limit_holds_and_room_comes_back() {
     let directory = tempfile::tempdir().unwrap();
     let (file_bytes, owner_bytes, bytes) = (10, 25, 50);

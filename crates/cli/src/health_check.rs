@@ -28,11 +28,22 @@ pub fn check(url: &str) -> Outcome {
     for address in addresses {
         match ask(&address, host, path) {
             Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
-            Ok(answer) => last = answer.lines().next().unwrap_or("no answer").to_string(),
+            Ok(answer) => last = told(&answer),
             Err(e) => last = format!("{e}; is the server there? `farthing serve` prints its address"),
         }
     }
     Err(failed(last))
+}
+
+/// The status line of an answer, and what its error says.
+fn told(answer: &str) -> String {
+    let status = answer.lines().next().unwrap_or("no answer");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let body: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    match body.as_ref().and_then(|body| body["error"]["message"].as_str()) {
+        Some(message) => format!("{status}: {}", message.replace(char::is_control, " ")),
+        None => status.to_string(),
+    }
 }
 
 fn ask(address: &std::net::SocketAddr, host: &str, path: &str) -> std::io::Result<String> {

@@ -334,7 +334,7 @@ fn keys_in(option: &str, path: Option<&PathBuf>) -> Result<Vec<String>, Failure>
     Ok(keys.into_iter().map(|(_, key)| key.to_string()).collect())
 }
 
-/// The ledger that is to be used. One that is there by default gives way to keys on the command line.
+/// The ledger that is to be used: beside one, also beside the one that is there by default, keys on the command line would be no use.
 fn ledger_address(a: &Arguments) -> Result<Option<String>, Failure> {
     let keys = !a.api_key.is_empty() || a.api_key_file.is_some();
     match a.ledger.as_deref() {
@@ -343,8 +343,12 @@ fn ledger_address(a: &Arguments) -> Result<Option<String>, Failure> {
             "--ledger has keys of its own; leave out --api-key and --api-key-file, or give --ledger off",
         )),
         Some(address) => Ok(Some(address.to_string())),
-        None if keys => Ok(None),
-        None => Ok(crate::ledger::default_address().filter(|file| Path::new(file).exists())),
+        None => match crate::ledger::default_address().filter(|file| Path::new(file).exists()) {
+            Some(file) if keys => Err(Failure::usage(format!(
+                "there is a ledger, {file}, which has keys of its own; leave out --api-key and --api-key-file (FARTHING_API_KEY), or give --ledger off"
+            ))),
+            found => Ok(found),
+        },
     }
 }
 
@@ -380,7 +384,17 @@ async fn metering(
     let meter =
         Meter::start(&ledger, &name, a.keep_usage).await.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
     let keys = ledger.has_keys().await.map_err(|e| Failure::failed(format!("--ledger: {e}")))?;
-    say(&format!("ledger: in {}, this server is {name:?} there", ledger.currency()));
+    // Of a database its address may hold a password.
+    let place = if address.contains("://") { "a database" } else { &address };
+    say(&format!(
+        "ledger: {place}, in {}; every request needs one of its keys; this server is {name:?} there",
+        ledger.currency()
+    ));
+    if meter.took_over() {
+        say(&format!(
+            "warning: a server {name:?} was there a moment ago; if it was not killed, it serves no longer: give each a --server-name of its own"
+        ));
+    }
     if !keys {
         say("warning: the ledger has no key, and nobody can use the server; `farthing keys create NAME` creates one");
     }
@@ -475,6 +489,13 @@ pub fn run(a: Arguments) -> Outcome {
     if !a.load.quiet {
         server.describe().iter().for_each(|line| say(line));
     }
+    if let Some(metering) = &metering {
+        for model in metering.unpriced(&server.names()) {
+            say(&format!(
+                "warning: --prices have no price for {model}, and it is free; name = \"*\" prices any other model"
+            ));
+        }
+    }
     let outcome = runtime.block_on(async {
         let listener = match early {
             Some(listener) => listener,
@@ -482,7 +503,7 @@ pub fn run(a: Arguments) -> Outcome {
         };
         let outcome = serve(&a, server, listener, tls, open, say).await;
         if let Some(metering) = metering {
-            metering.flush().await;
+            metering.end().await;
         }
         outcome
     });

@@ -329,6 +329,41 @@ fn metered(books: &Books) -> Server {
 }
 
 #[test]
+fn a_deleted_account_leaves_no_files() {
+    let books = Books::new();
+    let [anna, bob, carl] = ["anna", "bob", "carl"].map(|name| books.key(name, &[]));
+    let text = lines(2, 2);
+    let server = metered(&books);
+    let clients = [&anna, &bob, &carl].map(|key| Client { server: &server, key });
+    let ids = clients.each_ref().map(|client| client.batch(&text, "24h"));
+    clients.iter().zip(&ids).for_each(|(client, id)| assert_eq!(client.ended(id)["status"], "completed"));
+    // Uploads, answers and what is known of batches, each in a directory of its own.
+    let kept = || {
+        let inside = |name: &str| std::fs::read_dir(books.path(&format!("batches/{name}"))).unwrap().count();
+        (inside("files"), inside("batches"))
+    };
+    assert_eq!(kept(), (6, 3));
+    let until = |wanted: (usize, usize)| {
+        let started = Instant::now();
+        while kept() != wanted {
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?} are kept", kept());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    // Over HTTP: at once.
+    let operator = books.key("operator", &["--admin"]);
+    let answer = Client { server: &server, key: &operator }.json("DELETE", "/admin/accounts/anna", &Value::Null);
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    until((4, 2));
+    drop(server);
+    // By a command while no server runs: when the next one starts.
+    books.run(&["accounts", "delete", "bob", "--yes"]);
+    let server = metered(&books);
+    until((2, 1));
+    assert_eq!(Client { server: &server, key: &carl }.get("/v1/files")["data"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn a_batch_that_is_killed_goes_on_and_each_line_is_charged_once() {
     kill(&Books::new());
 }

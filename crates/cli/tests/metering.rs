@@ -142,6 +142,7 @@ fn a_ledger_that_cannot_be_meant_is_told_before_the_server_starts() {
     for (args, status, said) in [
         (&["--ledger", &file, "--api-key", &key][..], 2, "--ledger has keys of its own"),
         (&["--prices", &sheet], 2, "--prices are for a ledger"),
+        (&["--ledger", &file, "--check", "http://127.0.0.1:9"], 1, "127.0.0.1:9"),
         (&["--ledger", &file, "--prices", &other], 1, "--prices are in CNY, and the ledger is in EUR"),
         (&["--ledger", &text], 1, "not a database"),
         (&["--ledger", &file, "--prices", &books.path("none.toml")], 1, "none.toml"),
@@ -151,6 +152,33 @@ fn a_ledger_that_cannot_be_meant_is_told_before_the_server_starts() {
         assert!(code == Some(status) && text.contains(said) && !text.contains("secret"), "{args:?}: {text}");
     }
     assert!(Path::new(&file).exists());
+    // The ledger that is there by default is one, too.
+    std::fs::create_dir(books.path("farthing")).unwrap();
+    std::fs::copy(&file, books.path("farthing/ledger.db")).unwrap();
+    let (code, text) = serve(&["--api-key", "secret-of-mine"]);
+    assert!(code == Some(2) && text.contains("farthing/ledger.db, which has keys of its own"), "{text}");
+    assert!(!text.contains("secret-of-mine"), "{text}");
+}
+
+#[test]
+fn a_server_says_what_is_free_and_whose_name_it_takes() {
+    let books = Books::new();
+    books.key("anna", &[]);
+    std::fs::write(books.path("prices.toml"), PRICES.replace('*', "another")).unwrap();
+    let said = |server: &Server, text: &str| server.started.iter().any(|line| line.contains(text));
+    let mut server = books.server_with(&["--name", "mine"]);
+    assert!(said(&server, "warning: --prices have no price for mine, and it is free"));
+    assert!(said(&server, "ledger.db, in EUR; every request needs one of its keys; this server is \"one\" there"));
+    assert!(!said(&server, "was there a moment ago"));
+    // One that ends says so; one that is killed does not.
+    server.signal("-TERM");
+    assert!(server.child.wait().unwrap().success());
+    std::fs::write(books.path("prices.toml"), PRICES).unwrap();
+    let server = books.server();
+    assert!(!said(&server, "was there a moment ago") && !said(&server, "no price for"));
+    drop(server);
+    let server = books.server();
+    assert!(said(&server, "warning: a server \"one\" was there a moment ago"));
 }
 
 /// Every route of the description, with a method and a path that names something.
@@ -284,7 +312,11 @@ fn nothing_is_served_while_the_books_cannot_be_written() {
         refused.starts_with("HTTP/1.1 503") && body(&refused)["error"]["code"] == "ledger_unavailable",
         "{refused}"
     );
-    assert!(ask(&server, "", "GET", "/ready", &Value::Null).starts_with("HTTP/1.1 503"));
+    let unready = ask(&server, "", "GET", "/ready", &Value::Null);
+    assert!(
+        unready.starts_with("HTTP/1.1 503") && body(&unready)["error"]["code"] == "ledger_unavailable",
+        "{unready}"
+    );
     assert!(ask(&server, "", "GET", "/health", &Value::Null).starts_with("HTTP/1.1 200"));
     // There is room again: all goes on, and nothing is lost.
     drop(file);

@@ -92,7 +92,7 @@ pub(crate) async fn by_name(connection: &mut AnyConnection, name: &str) -> Resul
     let row = sqlx::query(concat!(
         "SELECT ",
         account_columns!(),
-        " FROM account WHERE id = $1 OR name = $1 ORDER BY id LIMIT 1"
+        " FROM account WHERE id = $1 OR name = $1 ORDER BY CASE WHEN id = $1 THEN 0 ELSE 1 END LIMIT 1"
     ))
     .bind(name)
     .fetch_optional(connection)

@@ -19,7 +19,8 @@ use crate::error::LedgerError;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The schema, step by step; a step that was published never changes.
-const STEPS: [(&str, &str); 1] = [("books", include_str!("schema/0001_books.sql"))];
+const STEPS: [(&str, &str); 2] =
+    [("books", include_str!("schema/0001_books.sql")), ("prepaid", include_str!("schema/0002_prepaid.sql"))];
 
 /// What files of SQLite begin with.
 const HEAD: &[u8] = b"SQLite format 3\0";
@@ -40,6 +41,20 @@ pub(crate) enum Kind {
 pub(crate) struct Database {
     pub(crate) pool: AnyPool,
     pub(crate) kind: Kind,
+    /// Which file was opened; none where the system does not tell.
+    file: Option<(u64, u64)>,
+}
+
+/// Which file a path leads to: its device and its number there.
+#[cfg(unix)]
+fn file_of(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_of(_: &Path) -> Option<(u64, u64)> {
+    None
 }
 
 impl Database {
@@ -72,7 +87,8 @@ impl Database {
             .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
             .after_connect(move |connection, _| Box::pin(set_up(connection, local)));
         let pool = pool.connect_with(options).await.map_err(wrong)?;
-        let database = Database { pool, kind };
+        let file = if let Kind::Sqlite(file) = &kind { file_of(file) } else { None };
+        let database = Database { pool, kind, file };
         database.migrate(steps).await?;
         Ok(database)
     }
@@ -114,7 +130,13 @@ impl Database {
 
     /// Begins the only transaction that writes.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Any>, LedgerError> {
-        if self.kind != Kind::Postgres {
+        if let Kind::Sqlite(file) = &self.kind {
+            // Who replaces it would otherwise lose what is written from then on.
+            if self.file.is_some() && file_of(file) != self.file {
+                let reason =
+                    "the file is not the one that was opened: it was replaced or removed; start again".to_string();
+                return Err(LedgerError::File { file: file.clone(), reason });
+            }
             return Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?);
         }
         let mut transaction = self.pool.begin().await?;
@@ -216,7 +238,7 @@ mod tests {
     use super::*;
 
     /// Books as each version leaves them: its schema, and a row of each table.
-    const ROWS: [&str; STEPS.len()] = [include_str!("schema/0001_rows.sql")];
+    const ROWS: [&str; STEPS.len()] = [include_str!("schema/0001_rows.sql"), include_str!("schema/0001_rows.sql")];
 
     /// Books of every earlier version are brought up to date and lose nothing.
     #[tokio::test]

@@ -31,7 +31,9 @@ pub enum LedgerError {
     #[error("the ledger has version {0}, which is newer than this program; use the newer one")]
     Newer(i64),
     /// Another process has this server's name.
-    #[error("another server writes to the ledger as {0:?}; give each its own name")]
+    #[error(
+        "another server writes to the ledger as {0:?}, and this one has lost the name; end one of them, and start it again with a --server-name of its own"
+    )]
     Replaced(String),
     /// No account, key or invitation of this name.
     #[error("there is no {kind} {name:?}")]

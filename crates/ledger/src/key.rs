@@ -250,6 +250,8 @@ pub struct NewKey {
     pub name: String,
     /// The account that pays: its id or its name.
     pub account: String,
+    /// Nobody has named the account, which has the key's name: one that is there already may be somebody else's, and is an error.
+    pub own_account: bool,
     /// Administers the server.
     pub admin: bool,
     /// When it expires, in milliseconds since 1970; 0 is never.
@@ -288,12 +290,23 @@ impl fmt::Debug for Authenticated {
 }
 
 /// Checks a name from outside.
+/// Whoever reads names should tell one from the other, and a name from an id.
 pub(crate) fn check_name(name: &str) -> Result<(), LedgerError> {
-    let fit =
-        !name.trim().is_empty() && name.chars().count() <= NAME_CHARACTERS_MAX && !name.chars().any(char::is_control);
-    let wrong =
-        || LedgerError::Invalid(format!("{name:?} is no name: give 1 to {NAME_CHARACTERS_MAX} printable characters"));
-    fit.then_some(()).ok_or_else(wrong)
+    let spaces = name.starts_with(' ') || name.ends_with(' ') || name.contains("  ");
+    let seen = !name.chars().any(|c| c.is_control() || is_invisible(c) || c.is_whitespace() && c != ' ');
+    let id = ["key_", "acc_", "inv_"].iter().any(|start| name.starts_with(start));
+    if !name.is_empty() && name.chars().count() <= NAME_CHARACTERS_MAX && !spaces && seen && !id {
+        return Ok(());
+    }
+    Err(LedgerError::Invalid(format!(
+        "{name:?} is no name: give 1 to {NAME_CHARACTERS_MAX} visible characters, single spaces between them, and no key_, acc_ or inv_ before them"
+    )))
+}
+
+/// Characters of Unicode's category Cf, which show nothing or turn the direction of others.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Columns of a key without its secrets.
@@ -335,13 +348,15 @@ async fn by_id(connection: &mut AnyConnection, name: &str) -> Result<Key, Ledger
     let rows = sqlx::query(concat!(
         "SELECT ",
         key_columns!(),
-        " FROM api_key WHERE id = $1 OR name = $1 AND revoked_at = 0 ORDER BY id LIMIT 2"
+        " FROM api_key WHERE id = $1 OR name = $1 AND revoked_at = 0 ORDER BY CASE WHEN id = $1 THEN 0 ELSE 1 END, id LIMIT 2"
     ))
     .bind(name)
     .fetch_all(connection)
     .await?;
     match &rows[..] {
         [one] => Key::read(one),
+        // An id is nobody's name.
+        [first, ..] if first.try_get::<String, _>("id")? == name => Key::read(first),
         [] => Err(LedgerError::Unknown { kind: "key", name: name.to_string() }),
         _ => Err(LedgerError::Invalid(format!(
             "several keys are named {name:?}; give the id of one (`farthing keys list`)"
@@ -365,6 +380,12 @@ impl Ledger {
         let (account, account_is_new) = match account::by_name(&mut transaction, &new.account).await {
             Err(LedgerError::Unknown { .. }) => {
                 (account::insert(&mut transaction, &new.account, !credits.is_empty(), now).await?, true)
+            }
+            Ok(found) if new.own_account => {
+                let name = found.name;
+                return Err(LedgerError::Invalid(format!(
+                    "there is an account {name:?} already, which may be somebody else's; name the account that the key is of, or give the key another name"
+                )));
             }
             found => (found?, false),
         };

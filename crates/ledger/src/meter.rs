@@ -34,6 +34,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETRY: Duration = Duration::from_millis(500);
 /// Between signs of life.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// A run that was seen since, and has not said that it ends, may still be there.
+const LATELY_MS: i64 = 12_000;
 /// A server that was not seen for so long is dead, and its requests are settled by another.
 const DEAD_AFTER_MS: i64 = 60_000;
 /// Longest time to write what is left when the meter ends.
@@ -54,12 +56,14 @@ enum Order {
     Reserve(Box<Demand>, oneshot::Sender<Result<Result<Metered, Refusal>, LedgerError>>),
     Note(String, Tokens, oneshot::Sender<Noted>),
     Settle(Ending, Option<oneshot::Sender<Option<Money>>>),
+    Leave(oneshot::Sender<()>),
 }
 
 enum Outcome {
     Reserved(Result<Reservation, Refusal>),
     Noted(Noted),
     Settled(Option<Money>),
+    Left,
 }
 
 /// Reserves, notes and settles a server's requests. Clones share it.
@@ -69,6 +73,7 @@ pub struct Meter {
     orders: UnboundedSender<Order>,
     trouble: watch::Receiver<Option<String>>,
     ended: watch::Receiver<bool>,
+    took_over: bool,
 }
 
 /// A request in flight. Dropped without an end, it is charged for what was last noted.
@@ -99,6 +104,13 @@ impl Meter {
         let writer = Writer { server: server.to_string(), run: fresh_id("run") };
         let now = ledger.now();
         let mut transaction = ledger.database.write().await?;
+        let seen = sqlx::query("SELECT seen_at FROM server WHERE name = $1")
+            .bind(server)
+            .fetch_optional(&mut *transaction)
+            .await?
+            .map(|row| row.try_get::<i64, _>("seen_at"))
+            .transpose()?;
+        let took_over = seen.is_some_and(|seen| now.saturating_sub(seen) < LATELY_MS);
         sqlx::query(
             "INSERT INTO server (name, run, seen_at) VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE SET run = excluded.run, seen_at = excluded.seen_at",
         )
@@ -113,7 +125,7 @@ impl Meter {
             tracing::warn!(target: "farthing", requests = interrupted, "requests of a run that was killed are charged for what they had delivered");
         }
         let (orders, queue) = mpsc::unbounded_channel();
-        let (trouble, seen) = watch::channel(None);
+        let (trouble, troubled) = watch::channel(None);
         let (ended, end) = watch::channel(false);
         let (database, clock, weak) = (ledger.database.clone(), ledger.clock.clone(), orders.downgrade());
         let books = Books { database, clock, writer, keep_days, trouble, orders: weak, waiting: Vec::new() };
@@ -121,7 +133,7 @@ impl Meter {
             books.run(queue).await;
             let _ = ended.send(true);
         });
-        Ok(Meter { orders, trouble: seen, ended: end })
+        Ok(Meter { orders, trouble: troubled, ended: end, took_over })
     }
 
     /// Reserves the most that a request may take, or says why it is refused. In the books its id gets 21 characters more, which make it the only one.
@@ -143,6 +155,19 @@ impl Meter {
     /// Why the books cannot be written at present.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.borrow().clone()
+    }
+
+    /// Whether a run of this name was there a moment ago: one that was killed, or another server, which serves no longer.
+    pub fn took_over(&self) -> bool {
+        self.took_over
+    }
+
+    /// Says in the books that this run ends: the next one of this name takes nothing over. After ten seconds it is left unsaid.
+    pub async fn leave(&self) {
+        let (answer, outcome) = oneshot::channel();
+        if self.orders.send(Order::Leave(answer)).is_ok() {
+            let _ = timeout(FLUSH, outcome).await;
+        }
     }
 
     /// Ends a request by its id in the books, whatever became of this process since it was reserved: one that was charged for less, as its server was killed
@@ -415,7 +440,7 @@ impl Books {
             let (alive, now) = self.sign_of_life(&mut transaction).await?;
             let orders: Vec<&Order> = orders.collect();
             // Another run has this server's name. It has settled all requests by what was noted; endings add the rest, nothing new is reserved.
-            let ends = |order: &&Order| matches!(order, Order::Note(..) | Order::Settle(..));
+            let ends = |order: &&Order| !matches!(order, Order::Reserve(..));
             if !alive && (orders.is_empty() || !orders.iter().all(ends)) {
                 return Err(LedgerError::Replaced(self.writer.server.clone()));
             }
@@ -435,6 +460,11 @@ impl Books {
                         Outcome::Reserved(reservation::reserve(&mut transaction, &self.writer, demand, now).await?)
                     }
                     Order::Settle(ending, _) => Outcome::Settled(reservation::settle(&mut transaction, ending).await?),
+                    Order::Leave(_) => {
+                        let query = sqlx::query("UPDATE server SET seen_at = 0 WHERE name = $1 AND run = $2");
+                        query.bind(&self.writer.server).bind(&self.writer.run).execute(&mut *transaction).await?;
+                        Outcome::Left
+                    }
                     Order::Note(request, ..) => {
                         let outcome = match noted.get(request.as_str()) {
                             Some(outcome) => *outcome,
@@ -497,6 +527,7 @@ impl Books {
             (Order::Note(_, _, answer), Outcome::Noted(noted)) => drop(answer.send(noted)),
             (Order::Settle(_, Some(answer)), Outcome::Settled(cost)) => drop(answer.send(cost)),
             (Order::Settle(_, None), Outcome::Settled(_)) => {}
+            (Order::Leave(answer), Outcome::Left) => drop(answer.send(())),
             _ => unreachable!("outcomes are in the order of their orders"),
         }
     }
@@ -532,6 +563,7 @@ impl Order {
             Order::Reserve(demand, _) => &demand.request,
             Order::Note(request, ..) => request,
             Order::Settle(ending, _) => &ending.request,
+            Order::Leave(_) => "",
         }
     }
 }

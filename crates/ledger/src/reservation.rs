@@ -317,7 +317,7 @@ pub(crate) async fn reserve(
     };
     sqlx::query(
         "INSERT INTO reservation (request, server, run, key, account, endpoint, model, started_at, tokens, cost, price_hit, price_miss, price_output, hit, miss, \
-         output, reasoning) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0, 0, 0)",
+         output, reasoning, prepaid) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0, 0, 0, 0, $14)",
     )
     .bind(&demand.request)
     .bind(&writer.server)
@@ -332,6 +332,7 @@ pub(crate) async fn reserve(
     .bind(demand.price.hit)
     .bind(demand.price.miss)
     .bind(demand.price.output)
+    .bind(i64::from(standing.prepaid))
     .execute(&mut *connection)
     .await?;
     if admitted.allowance != Allowance::default() {
@@ -391,11 +392,13 @@ struct Ended {
     started_at: i64,
     price: Price,
     noted: Tokens,
+    /// Whether it was admitted against the account's balance.
+    prepaid: bool,
 }
 
 macro_rules! ended_columns {
     () => {
-        "request, key, account, endpoint, model, started_at, price_hit, price_miss, price_output, hit, miss, output, reasoning"
+        "request, key, account, endpoint, model, started_at, price_hit, price_miss, price_output, hit, miss, output, reasoning, prepaid"
     };
 }
 
@@ -418,6 +421,7 @@ impl Ended {
                 output: count(row, "output")?,
                 reasoning: count(row, "reasoning")?,
             },
+            prepaid: row.try_get::<i64, _>("prepaid")? != 0,
         })
     }
 }
@@ -438,8 +442,8 @@ pub(crate) async fn settle(connection: &mut AnyConnection, ending: &Ending) -> R
         return Ok(Some(charge(connection, &ended, ending).await?));
     }
     let row = sqlx::query(
-        "SELECT request, key, account, endpoint, model, time AS started_at, price_hit, price_miss, price_output, hit, miss, output, reasoning \
-         FROM usage WHERE request = $1 AND status = 'interrupted' AND account <> 'deleted'",
+        "SELECT request, key, account, endpoint, model, time AS started_at, price_hit, price_miss, price_output, hit, miss, output, reasoning, \
+         CAST(1 AS BIGINT) AS prepaid FROM usage WHERE request = $1 AND status = 'interrupted' AND account <> 'deleted'",
     )
     .bind(&ending.request)
     .fetch_optional(&mut *connection)
@@ -556,10 +560,17 @@ async fn add(
             .execute(&mut *connection)
             .await?;
     }
-    // Granted money is spent first. Accounts without a balance stay at zero.
+    if !ended.prepaid {
+        return Ok(());
+    }
+    // Granted money is spent first. Accounts without a balance stay at zero, and no balance falls below: what a server that was taken for dead had delivered
+    // may come to more than is left by then.
     sqlx::query(
-        "UPDATE account SET topped_up = topped_up - CASE WHEN granted < $2 THEN $2 - granted ELSE 0 END, granted = CASE WHEN granted < $2 THEN 0 ELSE granted - $2 END, \
-         charged = charged + $2 WHERE id = $1 AND prepaid = 1",
+        "UPDATE account SET \
+         topped_up = topped_up - CASE WHEN granted >= $2 THEN 0 WHEN granted + topped_up < $2 THEN topped_up ELSE $2 - granted END, \
+         granted = CASE WHEN granted < $2 THEN 0 ELSE granted - $2 END, \
+         charged = charged + CASE WHEN granted + topped_up < $2 THEN granted + topped_up ELSE $2 END \
+         WHERE id = $1 AND prepaid = 1",
     )
     .bind(&ended.account)
     .bind(cost.0)

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
+
 use crate::api::kept_items::KeptItems;
+use crate::error::ApiError;
 use crate::generation::batch_runner::Batches;
 use crate::generation::model_library::ModelLibrary;
 use crate::generation::model_pool::{ModelDescription, ModelPool, ModelUnavailable};
@@ -110,10 +113,20 @@ impl AppState {
         Ok(())
     }
 
-    /// Whether requests are served: the first model was loaded, all engines run, the ledger can be written, and the server is not shutting down.
-    pub fn ready(&self) -> bool {
-        let books = self.admission.access.metering.as_ref().is_none_or(|metering| metering.trouble().is_none());
-        self.started.load(Ordering::Acquire) && !self.admission.shutting_down() && self.fault().is_none() && books
+    /// Why no requests are served, if none are: the first model is being loaded, an engine has stopped, the server is shutting down, or its ledger cannot be
+    /// written.
+    pub(crate) fn unready(&self) -> Option<ApiError> {
+        let error = |code, message: &str| Some(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message));
+        if self.admission.shutting_down() {
+            return error("shutting_down", "the server is shutting down");
+        }
+        if self.fault().is_some() {
+            return error("engine_fault", "an engine has stopped, as the log says; the server has to be restarted");
+        }
+        if self.admission.access.metering.as_ref().is_some_and(|metering| metering.trouble().is_some()) {
+            return error("ledger_unavailable", "the ledger cannot be written at present; the server's log says why");
+        }
+        (!self.started.load(Ordering::Acquire)).then(|| ModelUnavailable::Loading.into())
     }
 
     /// Name and panic message of a model whose engine has panicked: the process has to be restarted.

@@ -144,6 +144,7 @@ async fn create(ledger: &Ledger, new: &Create, limits: Limits, arguments: &Ledge
     let key = NewKey {
         name: new.name.clone(),
         account: new.account.as_ref().unwrap_or(&new.name).clone(),
+        own_account: new.account.is_none(),
         admin: new.admin,
         expires_at: expires_at(new.expires, ledger.now()).unwrap_or(0),
         limits,

@@ -380,7 +380,10 @@ fn what_is_wrong_is_named() {
     // None of this made a ledger.
     assert_eq!(std::fs::read_dir(&books.scratch.0).unwrap().count(), 0);
     books.prints(&["keys", "create", "anna"]);
-    books.prints(&["keys", "create", "anna", "--currency", "USD"]);
+    assert!(
+        books.fails(1, &["keys", "create", "anna", "--top-up", "5"]).contains("already, which may be somebody else's")
+    );
+    books.prints(&["keys", "create", "anna", "--account", "anna", "--currency", "USD"]);
     assert!(books.refuses(&["keys", "create", "bob", "--currency", "EUR"]).contains("this ledger is in USD"));
     assert!(books.refuses(&["keys", "limit", "anna"]).contains("no limit is given"));
     assert!(books.fails(1, &["keys", "revoke", "anna"]).contains("several keys are named \"anna\""));

@@ -55,7 +55,7 @@ fn a_check_finds_what_does_not_agree() {
                 "sums of a day",
             ),
             (
-                "INSERT INTO reservation SELECT 'lost', 'one', 'run', 'nobody', 'nobody', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM ledger",
+                "INSERT INTO reservation SELECT 'lost', 'one', 'run', 'nobody', 'nobody', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM ledger",
                 "DELETE FROM reservation WHERE request = 'lost'",
                 "request lost is in flight",
             ),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use farthing_ledger::{Clock, Ledger, LedgerError, Limits, Meter, Money, Noted, Tokens, UsageFilter};
+use farthing_ledger::{
+    Clock, EntryKind, Ledger, LedgerError, Limits, Meter, Money, NewKey, Noted, Tokens, UsageFilter,
+};
 
 use crate::fixture::{Fixture, NOON, demand, is_called, over_both};
 
@@ -145,6 +147,82 @@ fn one_request_that_cannot_be_written_harms_no_other() {
         assert_eq!(books.ledger.in_flight().await.unwrap(), 0);
         assert_eq!(books.ledger.requests(&everything(), 99).await.unwrap().len(), 36);
     });
+}
+
+#[test]
+fn money_that_is_paid_in_while_a_request_runs_is_not_for_it() {
+    over_both(async |books: Fixture| {
+        let (key, _) = books.key("anna", 0, Limits::default()).await;
+        let meter = books.meter("one").await;
+        let streamed = meter.reserve(demand("streamed", &key, 100, 50)).await.unwrap().unwrap();
+        books.ledger.credit("anna", EntryKind::TopUp, Money(10), "").await.unwrap();
+        assert!(streamed.settle(tokens(20), "done").await.unwrap() > Money(10));
+        assert_eq!(books.ledger.account("anna").await.unwrap().balance(), Money(10));
+        assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_was_delivered_meanwhile_takes_no_balance_below_zero() {
+    over_both(async |books: Fixture| {
+        let (key, _) = books.key("anna", 250, Limits::default()).await;
+        let first = books.meter("one").await;
+        let streamed = first.reserve(demand("streamed", &key, 10, 50)).await.unwrap().unwrap();
+        let id = streamed.id().to_string();
+        // Its server is taken for dead, and another request spends what is left.
+        let second = books.meter("one").await;
+        let costs = demand("other", &key, 200, 0);
+        let other = second.reserve(costs).await.unwrap().unwrap();
+        let prompt = Tokens { miss: 200, ..Tokens::default() };
+        other.settle(prompt, "done").await.unwrap();
+        let left = books.ledger.account("anna").await.unwrap().balance();
+        second.settle(&id, Tokens { miss: 10, output: 50, ..Tokens::default() }, "done").await.unwrap();
+        let balance = books.ledger.account("anna").await.unwrap().balance();
+        assert!(left > Money(0) && balance == Money(0), "{left} {balance}");
+        assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+        drop(streamed);
+    });
+}
+
+#[test]
+fn the_next_run_of_a_name_knows_whether_the_last_one_ended() {
+    over_both(async |books: Fixture| {
+        let first = books.meter("one").await;
+        assert!(!first.took_over());
+        // It may still be there.
+        let second = books.meter("one").await;
+        assert!(second.took_over() && !books.meter("two").await.took_over());
+        second.leave().await;
+        let third = books.meter("one").await;
+        assert!(!third.took_over());
+        third.finish().await;
+        books.pass(60_000);
+        assert!(!books.meter("one").await.took_over());
+    });
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_not_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, away) = (directory.path().join("books.db"), directory.path().join("away.db"));
+    let ledger = Ledger::open(file.to_str().unwrap(), "USD", Clock::default()).await.unwrap();
+    ledger.create_account("anna", false).await.unwrap();
+    let new = NewKey { name: "anna".into(), account: "anna".into(), ..NewKey::default() };
+    let (key, _) = ledger.create_key(&new).await.unwrap();
+    let meter = Meter::start(&ledger, "one", 90).await.unwrap();
+    assert!(meter.flush().await && meter.trouble().is_none());
+    std::fs::rename(&file, &away).unwrap();
+    for replaced in [false, true] {
+        if replaced {
+            std::fs::copy(&away, &file).unwrap();
+        }
+        let said = ledger.create_account("bob", true).await.unwrap_err().to_string();
+        assert!(said.contains("books.db") && said.contains("replaced or removed"), "{said}");
+        assert!(meter.reserve(demand("refused", &key, 1, 1)).await.is_err() && meter.trouble().is_some());
+    }
+    // The true one is back.
+    std::fs::rename(&away, &file).unwrap();
+    ledger.create_account("bob", true).await.unwrap();
 }
 
 #[test]

@@ -204,6 +204,40 @@ fn a_deleted_account_leaves_numbers_that_are_nobodys() {
 }
 
 #[test]
+fn a_name_is_no_id_and_nobody_joins_an_account_by_its_name() {
+    over_both(async |books: Fixture| {
+        let ledger = &books.ledger;
+        let (key, _) = books.key("anna", 0, Limits::default()).await;
+        let zero_width = "an\u{200b}na".to_string();
+        let turned = "\u{202e}anna".to_string();
+        for wrong in
+            [&key.id, &key.account, "inv_1", " anna", "anna ", "an  na", "an\u{a0}na", "", " ", &zero_width, &turned]
+        {
+            assert!(matches!(ledger.create_account(wrong, false).await, Err(LedgerError::Invalid(_))), "{wrong:?}");
+            let new = NewKey { name: wrong.into(), account: "anna".into(), ..NewKey::default() };
+            assert!(matches!(ledger.create_key(&new).await, Err(LedgerError::Invalid(_))), "{wrong:?}");
+        }
+        // In books of before a key may be named as another's id: the id is what counts.
+        let new = NewKey { name: "second".into(), account: "anna".into(), ..NewKey::default() };
+        let (second, _) = ledger.create_key(&new).await.unwrap();
+        books
+            .tamper("UPDATE api_key SET name = (SELECT id FROM api_key WHERE name = 'anna') WHERE name = 'second'")
+            .await;
+        assert_eq!(ledger.revoke_key(&key.id).await.unwrap().id, key.id);
+        assert_eq!(ledger.key(&second.id).await.unwrap().revoked_at, 0);
+        // A key whose account was not named: the account of that name is somebody else's.
+        let own = NewKey { name: "anna".into(), account: "anna".into(), own_account: true, ..NewKey::default() };
+        for credits in [&[][..], &[(EntryKind::TopUp, Money(25))]] {
+            let refused = ledger.create_key_and_account(&own, credits).await;
+            assert!(matches!(refused, Err(LedgerError::Invalid(said)) if said.contains("somebody else's")));
+        }
+        assert_eq!(ledger.account("anna").await.unwrap().balance(), Money(0));
+        let joins = NewKey { own_account: false, ..own };
+        assert!(!ledger.create_key_and_account(&joins, &[]).await.unwrap().account_is_new);
+    });
+}
+
+#[test]
 fn a_key_comes_with_its_account_and_money_or_not_at_all() {
     over_both(async |books: Fixture| {
         let new = NewKey { name: "laptop".into(), account: "anna".into(), ..NewKey::default() };

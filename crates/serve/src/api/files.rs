@@ -179,7 +179,8 @@ impl Texts {
         match self.purpose.as_deref() {
             Some("batch") => {}
             given => {
-                let message = format!("purpose is {given:?}; it must be batch, as files are for batches only");
+                let given = given.map_or("not given".to_string(), |text| format!("{text:?}"));
+                let message = format!("purpose is {given}; it must be batch, as files are for batches only");
                 return Err(ApiError::bad("invalid_value", message).of("purpose"));
             }
         }

@@ -112,7 +112,7 @@ impl Endpoint {
 /// The context of a request: its account, and its timeouts from `x-request-timeout` within the server's limits.
 pub(super) fn context(state: &AppState, head: &Parts) -> Result<RequestContext, ApiError> {
     const NAME: &str = "x-request-timeout";
-    let Account { id: account, salt, owner } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
+    let Account { id: account, salt, owner, .. } = head.extensions.get().copied().unwrap_or(Account::EVERYBODY);
     if head.extensions.get::<BatchLine>().is_some() {
         // It rests while others are served, for as long as its batch may take.
         return Ok(RequestContext { account, salt, owner, background: true, ..RequestContext::default() });

@@ -83,9 +83,12 @@ impl Batches {
     }
 }
 
-/// What an account is called in the store.
+/// What an account is called in the store: those of a ledger by the ledger, too, so that what is kept of them is known when they are deleted.
 pub(crate) fn owner(account: &Account) -> String {
-    format!("{:016x}", account.id)
+    match account.ledger {
+        Some(ledger) => format!("{ledger}{:016x}", account.id),
+        None => format!("{:016x}", account.id),
+    }
 }
 
 /// What a task of `run` is about: a batch, and its owner where the owner's other batches wait for it.

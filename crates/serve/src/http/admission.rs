@@ -157,8 +157,7 @@ impl Admission {
                 let message = "an administrator's key opens /admin, /metrics, /v1/models, /models/load and /models/unload, and Ollama's /api/tags, /api/ps, /api/show, /api/pull and /api/delete; send an API key here";
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key", message));
             }
-            let message =
-                "no key, or one that is not known here; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
+            let message = "no key, or one that is unknown here, revoked or expired; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
             let (status, code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
             return Err(ApiError::new(status, code, message));
         }

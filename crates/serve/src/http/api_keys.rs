@@ -30,6 +30,8 @@ pub struct Account {
     pub salt: [u8; 32],
     /// Whose its blocks of the cache on disk are, so that they go with it; those of accounts that cannot be deleted are nobody's.
     pub owner: Owner,
+    /// The ledger that has it.
+    pub(crate) ledger: Option<LedgerTag>,
 }
 
 /// Never the salt.
@@ -41,12 +43,18 @@ impl fmt::Debug for Account {
 
 impl Account {
     /// The account of everybody, where no keys are set.
-    pub const EVERYBODY: Account = Account { id: 0, salt: [0; 32], owner: Owner::NOBODY };
+    pub const EVERYBODY: Account = Account { id: 0, salt: [0; 32], owner: Owner::NOBODY, ledger: None };
 }
 
 /// Tells the owners of one ledger from those of others, whose blocks may lie in the same directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LedgerTag([u8; 8]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LedgerTag([u8; 8]);
+
+impl fmt::Display for LedgerTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-", u64::from_be_bytes(self.0))
+    }
+}
 
 impl LedgerTag {
     pub(crate) fn of(ledger: &Ledger) -> LedgerTag {
@@ -91,7 +99,12 @@ impl Account {
         let mut owner = [0; 16];
         owner[..8].copy_from_slice(&ledger.0);
         owner[8..].copy_from_slice(&number(digest("farthing owner", id.as_bytes())).to_be_bytes());
-        Account { id: number(digest("farthing account", id.as_bytes())), salt, owner: Owner(owner) }
+        Account {
+            id: number(digest("farthing account", id.as_bytes())),
+            salt,
+            owner: Owner(owner),
+            ledger: Some(ledger),
+        }
     }
 
     /// The same account with a cache that all accounts share, whose blocks are nobody's.
@@ -119,7 +132,8 @@ impl ApiKeys {
             let salt = if shared_cache { [0; 32] } else { digest("farthing cache", key.as_bytes()) };
             let hash = digest("farthing key", key.as_bytes());
             if accepted.iter().all(|(known, _)| *known != hash) {
-                accepted.push((hash, Account { id: u64::from_be_bytes(*id), salt, owner: Owner::NOBODY }));
+                accepted
+                    .push((hash, Account { id: u64::from_be_bytes(*id), salt, owner: Owner::NOBODY, ledger: None }));
             }
         }
         Ok(ApiKeys { accepted })

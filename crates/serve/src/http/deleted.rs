@@ -10,6 +10,7 @@ use std::time::Duration;
 use engine::store::Owner;
 use ledger::LedgerError;
 
+use crate::generation::batch_runner::owner;
 use crate::http::api_keys::{Account, LedgerTag};
 use crate::http::metering::Metering;
 use crate::state::AppState;
@@ -71,13 +72,21 @@ impl AppState {
         }
     }
 
-    /// Forgets kept items of deleted accounts, and says whose blocks are to go.
+    /// Forgets kept items, files and batches of deleted accounts, and says whose blocks are to go.
     async fn sweep(&self, metering: &Metering) -> Result<DeletedOwners, LedgerError> {
         let ledger = LedgerTag::of(metering.ledger());
         let accounts = metering.ledger().account_ids().await?;
         let live: Vec<Account> = accounts.iter().map(|id| Account::of_ledger(id, [0; 32], ledger)).collect();
         let ids: HashSet<u64> = live.iter().map(|account| account.id).collect();
         self.kept_items.retain(|account| ids.contains(&account));
+        if let Some(batches) = &self.batches {
+            let (ours, live) = (ledger.to_string(), live.iter().map(owner).collect::<HashSet<String>>());
+            let gone = move |owner: &str| owner.starts_with(&ours) && !live.contains(owner);
+            // A batch under way ends by itself, since its key is gone, and is deleted a minute later.
+            if let Err(e) = batches.work(move |store| store.remove_owned(gone)).await {
+                tracing::warn!(target: "farthing", error = e.message, "files of a deleted account are deleted later");
+            }
+        }
         Ok(DeletedOwners { ledger, live: live.iter().map(|account| account.owner).collect() })
     }
 }

@@ -91,6 +91,20 @@ impl Metering {
         self.meter.flush().await
     }
 
+    /// As `flush`, when the server ends.
+    pub async fn end(&self) {
+        self.meter.flush().await;
+        self.meter.leave().await;
+    }
+
+    /// Those of these models that the price sheet has no price for: they are free.
+    pub fn unpriced(&self, models: &[String]) -> Vec<String> {
+        let sheet = self.prices.as_ref();
+        let unpriced =
+            |model: &&String| sheet.is_some_and(|sheet| sheet.price(model, self.ledger.now(), false).is_none());
+        models.iter().filter(unpriced).cloned().collect()
+    }
+
     /// The key of this id, if it is still good: of a batch, whose requests come without its secret.
     pub(crate) async fn caller_of(&self, key: &str) -> Result<Option<Caller>, ApiError> {
         Ok(self.ledger.valid_key(key).await.map_err(unavailable)?.map(|found| self.caller_with(found)))

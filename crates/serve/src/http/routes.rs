@@ -19,7 +19,7 @@ use crate::api::redeem::redeem;
 use crate::api::{admin, batches, embeddings, files, llama_cpp, message_batches};
 use crate::api::{ollama_library, ollama_models, rerank, tokenize, user};
 use crate::error::{ApiError, refused};
-use crate::generation::model_pool::{LoadState, ModelDescription, ModelUnavailable};
+use crate::generation::model_pool::{LoadState, ModelDescription};
 use crate::http::admission::REDEEM;
 use crate::http::page;
 use crate::http::request_body::read_json;
@@ -251,8 +251,8 @@ async fn unload(State(state): State<Arc<AppState>>, request: Request) -> Respons
 
 async fn ready(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
-    if !state.ready() {
-        return refused(ModelUnavailable::Loading.into(), &head);
+    if let Some(error) = state.unready() {
+        return refused(error, &head);
     }
     axum::Json(json!({"status": "ready"})).into_response()
 }

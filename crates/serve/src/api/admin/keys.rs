@@ -24,7 +24,8 @@ pub(super) async fn show(request: AdminRequest) -> Result<Answer, ApiError> {
 pub(super) async fn create(mut request: AdminRequest) -> Result<Answer, ApiError> {
     let fields = &mut request.fields;
     let name = required(fields, "name", "the name of the key")?;
-    let account = fields.text("account")?.unwrap_or_else(|| name.clone());
+    let account = fields.text("account")?;
+    let (own_account, account) = (account.is_none(), account.unwrap_or_else(|| name.clone()));
     let admin = fields.flag("admin")?.unwrap_or(false);
     let expires_at = expires_at(fields)?.unwrap_or(0);
     let given = patch(fields)?;
@@ -40,7 +41,7 @@ pub(super) async fn create(mut request: AdminRequest) -> Result<Answer, ApiError
     end(fields)?;
     request.query.end()?;
     let limits = Limits::default().patched(given.unwrap_or_default()).map_err(of_ledger)?;
-    let new = NewKey { name, account, admin, expires_at, limits };
+    let new = NewKey { name, account, own_account, admin, expires_at, limits };
     let made = request.ledger().create_key_and_account(&new, &credits).await.map_err(of_ledger)?;
     if made.account_is_new {
         request.log("account created", &made.account.id);
