@@ -16,8 +16,11 @@ const servers = new Set();
 process.on('exit', () => servers.forEach((server) => server.kill('SIGKILL')));
 
 /** A server of the tests' model; `url` is where it is. */
-export async function serve(...args) {
-  const child = spawn(farthing, ['serve', model, '--port', '0', '--disk-cache', 'off', '--context', '2048', ...(args.includes('--ledger') ? [] : ['--ledger', 'off']), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+export const serve = (...args) => serveBundled(model, '--context', '2048', ...(args.includes('--ledger') ? [] : ['--ledger', 'off']), ...args);
+
+/** A server of the bundled model, unless another is given. */
+export async function serveBundled(...args) {
+  const child = spawn(farthing, ['serve', '--port', '0', '--disk-cache', 'off', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   servers.add(child);
   const said = [];
   const url = await new Promise((resolve, reject) => {
@@ -69,6 +72,8 @@ export function ask(url, { method = 'GET', headers = {}, body } = {}) {
 
 export const browser = await puppeteer.launch({
   executablePath: chromium,
+  // What is waited for has limits of its own.
+  protocolTimeout: 0,
   // evil.example is a name that leads to this machine, as in DNS rebinding. CI runs as root, where Chromium has no sandbox.
   args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--force-color-profile=srgb', '--host-resolver-rules=MAP evil.example 127.0.0.1', '--no-proxy-server'],
 });
@@ -77,7 +82,7 @@ export const browser = await puppeteer.launch({
 export const wrongs = [];
 
 /** A page of a browser of its own, without anything kept. */
-export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context } = {}) {
+export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context, timeout = 60_000 } = {}) {
   const own = context ?? (await browser.createBrowserContext());
   const page = await own.newPage();
   await page.setViewport({ width, height, deviceScaleFactor: 1 });
@@ -92,7 +97,7 @@ export async function open(url, { width = 1280, height = 860, scheme = 'light', 
   page.on('console', (message) => {
     if (/Content.Security.Policy|TrustedHTML|Refused to/i.test(message.text())) wrongs.push(`the policy was asked for something: ${message.text()}`);
   });
-  page.setDefaultTimeout(60_000);
+  page.setDefaultTimeout(timeout);
   await page.goto(url, { waitUntil: 'load' });
   return page;
 }
@@ -176,6 +181,9 @@ rmSync(screenshots, { recursive: true, force: true });
 mkdirSync(screenshots, { recursive: true });
 
 export const shoot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) });
+
+/** A picture for the documents: among the screenshots, or in the directory FARTHING_PICTURES. */
+export const picture = (page, name) => page.screenshot({ path: join(process.env.FARTHING_PICTURES || screenshots, `${name}.webp`), type: 'webp', quality: 90 });
 
 export function passed(what) {
   assert.deepEqual(wrongs, [], what);
