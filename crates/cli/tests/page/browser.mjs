@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import http from 'node:http';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -81,8 +81,8 @@ export const browser = await puppeteer.launch({
 /** What pages asked elsewhere, and errors of scripts and of the policy: none of it may happen. */
 export const wrongs = [];
 
-/** A page of a browser of its own, without anything kept. */
-export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context, timeout = 60_000 } = {}) {
+/** A page of a browser of its own, without anything kept; `prepare` has it before it is loaded. */
+export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context, timeout = 60_000, prepare } = {}) {
   const own = context ?? (await browser.createBrowserContext());
   const page = await own.newPage();
   await page.setViewport({ width, height, deviceScaleFactor: 1 });
@@ -98,6 +98,7 @@ export async function open(url, { width = 1280, height = 860, scheme = 'light', 
     if (/Content.Security.Policy|TrustedHTML|Refused to/i.test(message.text())) wrongs.push(`the policy was asked for something: ${message.text()}`);
   });
   page.setDefaultTimeout(timeout);
+  await prepare?.(page);
   await page.goto(url, { waitUntil: 'load' });
   return page;
 }
@@ -176,11 +177,17 @@ export function events(text, { reasoning = '', usage = {} } = {}) {
 
 export const answerWith = (text, options) => (request) => void request.respond({ status: 200, contentType: 'text/event-stream', body: events(text, options) });
 
-const screenshots = join(work, 'screenshots');
-rmSync(screenshots, { recursive: true, force: true });
+export const screenshots = join(work, 'screenshots');
 mkdirSync(screenshots, { recursive: true });
 
 export const shoot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) });
+
+/** What all pages show when the test fails. */
+export async function shootAll() {
+  const pages = await browser.pages();
+  for (const [at, page] of pages.entries()) await shoot(page, `failed-${at}`).catch(() => {});
+  console.error(`page: ${pages.length} pages as they were at the failure are in ${screenshots}`);
+}
 
 /** A picture for the documents: among the screenshots, or in the directory FARTHING_PICTURES. */
 export const picture = (page, name) => page.screenshot({ path: join(process.env.FARTHING_PICTURES || screenshots, `${name}.webp`), type: 'webp', quality: 90 });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { choose, command, fill, open, passed, picture, press, serveBundled, shows, work } from './browser.mjs';
+import { choose, command, fill, open, passed, picture, press, serveBundled, shows, texts, work } from './browser.mjs';
 
 const NAMES = 'anna ben carla dora emil fay gus hana ivan june karl lena milo nora otto petra quinn rosa sami tara ulf vera willy xenia yara zeno ada bruno cleo dario'.split(' ');
 const ANIMALS = ['a fox named Mira', 'a hen named Pepper', 'a badger named Oskar', 'a goose named Lotte', 'a mouse named Finn'];
@@ -19,8 +19,8 @@ export const conversations = (at) => [
 ];
 
 /** The page of somebody who followed the link of an invitation, made a key and may talk. */
-export async function invited(link, name) {
-  const page = await open(link, { ...SIZE, timeout: LIMIT_MS });
+export async function invited(link, name, prepare) {
+  const page = await open(link, { ...SIZE, timeout: LIMIT_MS, prepare });
   await fill(page, 'Name for your account', name);
   let made;
   do {
@@ -55,7 +55,7 @@ export async function begin(page, text) {
 }
 
 /** Asks, and waits for the whole answer; who is told to come again does so. Gives how often that was. */
-async function ask(page, text) {
+export async function ask(page, text) {
   const before = (await page.$$('.figures')).length;
   await begin(page, text);
   for (let refused = 0; ; refused++) {
@@ -101,7 +101,7 @@ async function hold(page, at, answered) {
     assert.equal(seen.requests, questions.length);
     assert.equal((await page.$$('.message:not(.mine)')).length, questions.length);
     assert.equal(await page.$('.refusal'), null);
-    assert.ok(!(await page.$eval('.messages', (messages) => messages.innerText)).includes('was lost'));
+    assert.ok(!(await texts(page, '.note')).some((note) => note.includes('lost')));
   }
   return { ...all, sums };
 }

@@ -13,7 +13,7 @@ export async function books() {
   writeFileSync(prices, 'currency = "EUR"\n[[models]]\nname = "*"\nhit = 100\nmiss = 200\noutput = 500\n');
   const key = (name, ...more) => command('keys', 'create', name, '--ledger', file, '--currency', 'EUR', '--quiet', ...more);
   const admin = await key('operator', '--admin');
-  const user = await key('anna', '--top-up', '5');
+  const user = await key('anna', '--top-up', '5', '--requests-per-minute', '600', '--tokens-per-day', '200000', '--money-per-month', '5');
   const poor = await key('poor', '--top-up', '0.000001');
   const server = await serve('--ledger', file, '--prices', prices);
   return { server, admin, user, poor };
