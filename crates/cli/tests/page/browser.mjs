@@ -108,8 +108,11 @@ export const press = (page, name, role = 'button') => page.locator(`::-p-aria([n
 
 /** Writes into a field by its label. */
 export async function fill(page, label, text) {
-  const field = await page.waitForSelector(`::-p-aria([name="${label}"])`, { visible: true });
-  await field.evaluate((element) => element.select?.());
+  let field;
+  do field = await page.waitForSelector(`::-p-aria([name="${label}"])`, { visible: true });
+  // Until a dialog is open, a column behind it may have that name.
+  while (!(await field.evaluate((element) => element.matches('input, textarea'))));
+  await field.evaluate((element) => element.select());
   await field.press('Backspace');
   await field.type(text);
 }
