@@ -144,10 +144,13 @@ export async function intercept(page, handle) {
   await page.setRequestInterception(true);
   const on = (request) => {
     if (request.isInterceptResolutionHandled()) return;
+    if (request.url().endsWith('/intercepted')) return void request.respond({ status: 204 });
     if (!request.url().endsWith('/v1/chat/completions') || request.method() !== 'POST') return void request.continue();
     handle(request);
   };
   page.on('request', on);
+  // The first requests after it was asked for may still go past it.
+  while ((await page.evaluate(() => fetch('/intercepted').then(({ status }) => status))) !== 204);
   return async () => {
     page.off('request', on);
     await page.setRequestInterception(false);
