@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import http from 'node:http';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -16,8 +16,11 @@ const servers = new Set();
 process.on('exit', () => servers.forEach((server) => server.kill('SIGKILL')));
 
 /** A server of the tests' model; `url` is where it is. */
-export async function serve(...args) {
-  const child = spawn(farthing, ['serve', model, '--port', '0', '--disk-cache', 'off', '--context', '2048', ...(args.includes('--ledger') ? [] : ['--ledger', 'off']), ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+export const serve = (...args) => serveBundled(model, '--context', '2048', ...(args.includes('--ledger') ? [] : ['--ledger', 'off']), ...args);
+
+/** A server of the bundled model, unless another is given. */
+export async function serveBundled(...args) {
+  const child = spawn(farthing, ['serve', '--port', '0', '--disk-cache', 'off', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   servers.add(child);
   const said = [];
   const url = await new Promise((resolve, reject) => {
@@ -69,6 +72,8 @@ export function ask(url, { method = 'GET', headers = {}, body } = {}) {
 
 export const browser = await puppeteer.launch({
   executablePath: chromium,
+  // What is waited for has limits of its own.
+  protocolTimeout: 0,
   // evil.example is a name that leads to this machine, as in DNS rebinding. CI runs as root, where Chromium has no sandbox.
   args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--force-color-profile=srgb', '--host-resolver-rules=MAP evil.example 127.0.0.1', '--no-proxy-server'],
 });
@@ -76,8 +81,8 @@ export const browser = await puppeteer.launch({
 /** What pages asked elsewhere, and errors of scripts and of the policy: none of it may happen. */
 export const wrongs = [];
 
-/** A page of a browser of its own, without anything kept. */
-export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context } = {}) {
+/** A page of a browser of its own, without anything kept; `prepare` has it before it is loaded. */
+export async function open(url, { width = 1280, height = 860, scheme = 'light', language = 'en', context, timeout = 60_000, prepare } = {}) {
   const own = context ?? (await browser.createBrowserContext());
   const page = await own.newPage();
   await page.setViewport({ width, height, deviceScaleFactor: 1 });
@@ -92,7 +97,8 @@ export async function open(url, { width = 1280, height = 860, scheme = 'light', 
   page.on('console', (message) => {
     if (/Content.Security.Policy|TrustedHTML|Refused to/i.test(message.text())) wrongs.push(`the policy was asked for something: ${message.text()}`);
   });
-  page.setDefaultTimeout(60_000);
+  page.setDefaultTimeout(timeout);
+  await prepare?.(page);
   await page.goto(url, { waitUntil: 'load' });
   return page;
 }
@@ -102,8 +108,11 @@ export const press = (page, name, role = 'button') => page.locator(`::-p-aria([n
 
 /** Writes into a field by its label. */
 export async function fill(page, label, text) {
-  const field = await page.waitForSelector(`::-p-aria([name="${label}"])`, { visible: true });
-  await field.evaluate((element) => element.select?.());
+  let field;
+  do field = await page.waitForSelector(`::-p-aria([name="${label}"])`, { visible: true });
+  // Until a dialog is open, a column behind it may have that name.
+  while (!(await field.evaluate((element) => element.matches('input, textarea'))));
+  await field.evaluate((element) => element.select());
   await field.press('Backspace');
   await field.type(text);
 }
@@ -135,10 +144,13 @@ export async function intercept(page, handle) {
   await page.setRequestInterception(true);
   const on = (request) => {
     if (request.isInterceptResolutionHandled()) return;
+    if (request.url().endsWith('/intercepted')) return void request.respond({ status: 204 });
     if (!request.url().endsWith('/v1/chat/completions') || request.method() !== 'POST') return void request.continue();
     handle(request);
   };
   page.on('request', on);
+  // The first requests after it was asked for may still go past it.
+  while ((await page.evaluate(() => fetch('/intercepted').then(({ status }) => status))) !== 204);
   return async () => {
     page.off('request', on);
     await page.setRequestInterception(false);
@@ -171,11 +183,20 @@ export function events(text, { reasoning = '', usage = {} } = {}) {
 
 export const answerWith = (text, options) => (request) => void request.respond({ status: 200, contentType: 'text/event-stream', body: events(text, options) });
 
-const screenshots = join(work, 'screenshots');
-rmSync(screenshots, { recursive: true, force: true });
+export const screenshots = join(work, 'screenshots');
 mkdirSync(screenshots, { recursive: true });
 
 export const shoot = (page, name) => page.screenshot({ path: join(screenshots, `${name}.png`) });
+
+/** What all pages show when the test fails. */
+export async function shootAll() {
+  const pages = await browser.pages();
+  for (const [at, page] of pages.entries()) await shoot(page, `failed-${at}`).catch(() => {});
+  console.error(`page: ${pages.length} pages as they were at the failure are in ${screenshots}`);
+}
+
+/** A picture for the documents: among the screenshots, or in the directory FARTHING_PICTURES. */
+export const picture = (page, name) => page.screenshot({ path: join(process.env.FARTHING_PICTURES || screenshots, `${name}.webp`), type: 'webp', quality: 90 });
 
 export function passed(what) {
   assert.deepEqual(wrongs, [], what);

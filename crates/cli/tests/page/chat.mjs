@@ -241,6 +241,21 @@ async function lost() {
   passed('what came before the connection was lost is kept');
 }
 
+/** A browser whose frames and timers come long after the server's answers. */
+async function slow(server) {
+  const prepare = (page) =>
+    page.evaluateOnNewDocument(() => {
+      const later = window.setTimeout;
+      window.setTimeout = (run, ms = 0, ...rest) => later(run, Math.max(ms, 1500), ...rest);
+      window.requestAnimationFrame = (run) => later(() => run(performance.now()), 1500);
+    });
+  const page = await open(server.url, { prepare });
+  await page.waitForSelector('select.model');
+  await shows(page, 'Your conversations will be here.');
+  await page.browserContext().close();
+  passed('what the server answers before the first frame is shown');
+}
+
 async function operator(server, page) {
   await press(page, 'Operator');
   await page.waitForSelector('.heat canvas');
@@ -284,6 +299,7 @@ export async function chats(server) {
   await full(page);
   await refusals(page);
   await lost();
+  await slow(server);
   await operator(server, page);
   await languages(page);
   await page.browserContext().close();

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { browser, command, fill, open, passed, press, send, serve, shoot, shows, texts, work } from './browser.mjs';
+import { NO_END, browser, command, fill, intercept, open, passed, press, send, serve, shoot, shows, texts, work } from './browser.mjs';
 
 const folder = join(work, 'books');
 
@@ -13,7 +13,7 @@ export async function books() {
   writeFileSync(prices, 'currency = "EUR"\n[[models]]\nname = "*"\nhit = 100\nmiss = 200\noutput = 500\n');
   const key = (name, ...more) => command('keys', 'create', name, '--ledger', file, '--currency', 'EUR', '--quiet', ...more);
   const admin = await key('operator', '--admin');
-  const user = await key('anna', '--top-up', '5');
+  const user = await key('anna', '--top-up', '5', '--requests-per-minute', '600', '--tokens-per-day', '200000', '--money-per-month', '5');
   const poor = await key('poor', '--top-up', '0.000001');
   const server = await serve('--ledger', file, '--prices', prices);
   return { server, admin, user, poor };
@@ -55,7 +55,10 @@ async function balance(page) {
   await page.waitForSelector('.tile .big');
   const before = await amount(page);
   await press(page, 'New chat');
+  // Long enough that its cost is seen in a balance that is shown in cents.
+  const restore = await intercept(page, (request) => void request.continue({ postData: JSON.stringify({ ...JSON.parse(request.postData()), logit_bias: NO_END, max_tokens: 40 }) }));
   await send(page, 'Once upon a time');
+  await restore();
   const [cost] = await texts(page, '.cost');
   assert.match(cost, /^€0\.\d+$/);
   await press(page, 'Balance and usage');

@@ -62,6 +62,7 @@ async function chat(server, how, name) {
   await page.waitForSelector('dialog[open]');
   await check(page, `${name}-settings`);
   await page.keyboard.press('Escape');
+  await page.waitForFunction(() => !document.querySelector('dialog[open]'));
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press('?');
   await page.waitForSelector('dialog[open]');

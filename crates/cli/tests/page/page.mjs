@@ -1,8 +1,9 @@
 // The parts of the test, one after another.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { browser, serve } from './browser.mjs';
+import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { browser, screenshots, serve, shootAll } from './browser.mjs';
 import { chats } from './chat.mjs';
+import { classes } from './class.mjs';
 import { guards } from './guards.mjs';
 import { hostile } from './hostile.mjs';
 import { ledger } from './ledger.mjs';
@@ -26,11 +27,19 @@ assert.deepEqual(table(source, 'export const zh'), english);
 assert.ok(Object.keys(english).length > 200);
 console.log(`page: ${Object.keys(english).length} texts in English and Chinese`);
 
-const open = await serve('--queue', '2');
-await guards(open);
-await chats(open);
-await hostile(open);
-await ledger();
-await looks(open);
-await open.stop();
-await browser.close();
+rmSync(screenshots, { recursive: true, force: true });
+mkdirSync(screenshots);
+try {
+  const open = await serve('--queue', '2');
+  await guards(open);
+  await chats(open);
+  await hostile(open);
+  await ledger();
+  await classes();
+  await looks(open);
+  await open.stop();
+  await browser.close();
+} catch (error) {
+  await shootAll();
+  throw error;
+}

@@ -78,15 +78,15 @@ class Program:
 
 
 class Server(Program):
-    def __init__(self, name, setting, disk, ledger=None, keys=()):
+    def __init__(self, name, setting, disk, ledger=None, keys=(), model=(str(MODEL), "--context", "2048"), more=()):
         self.port, self.disk = free_port(), disk
         self.url = f"http://127.0.0.1:{self.port}"
-        options = ["--port", str(self.port), "--context", "2048", "--disk-cache-dir", str(disk), "--open-metrics"]
+        options = ["--port", str(self.port), "--disk-cache-dir", str(disk), "--open-metrics", *more]
         if ledger:
             options += ["--ledger", ledger, "--server-name", name, "--prices", str(setting.directory / "prices.toml"), "--open-models"]
         else:
             options += ["--ledger", "off"] + [part for key in keys for part in ("--api-key", key)]
-        super().__init__(name, [setting.farthing, "serve", str(MODEL), *options], setting.directory, setting.environment)
+        super().__init__(name, [setting.farthing, "serve", *model, *options], setting.directory, setting.environment)
 
     def ready(self):
         return get(f"{self.url}/ready")

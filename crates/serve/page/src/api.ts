@@ -159,6 +159,8 @@ export async function* chat(body: object, key: string, signal: AbortSignal): Asy
       } catch {
         throw new ApiError(0, 'lost', 'an event that is no JSON');
       }
+      // Errors of servers have codes: this is a router's, whose server is gone.
+      if (event.error && !event.error.code) throw new ApiError(0, 'lost', String(event.error.message ?? ''));
       if (event.error) throw new ApiError(500, String(event.error.code ?? ''), String(event.error.message ?? ''));
       yield piece(event);
     }

@@ -1,5 +1,5 @@
 // A value that components show and that changes outside of them.
-import { useEffect, useState } from 'preact/hooks';
+import { useLayoutEffect, useState } from 'preact/hooks';
 
 export class Cell<T> {
   #value: T;
@@ -26,7 +26,12 @@ export class Cell<T> {
   /** The value, in a component that is rendered again when it changes. */
   use(): T {
     const [, render] = useState({});
-    useEffect(() => this.watch(() => render({})), [this]);
-    return this.#value;
+    const shown = this.#value;
+    useLayoutEffect(() => {
+      // It may have changed since it was rendered.
+      if (this.#value !== shown) render({});
+      return this.watch(() => render({}));
+    }, [this]);
+    return shown;
   }
 }

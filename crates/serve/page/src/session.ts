@@ -36,6 +36,8 @@ export async function connect(): Promise<void> {
   const key = userKey.value;
   try {
     const list = await models(key);
+    // A server that shows its models to everybody may need a key for all else.
+    if (key === '') await json('/api/version');
     const ledger = key === '' ? undefined : await balance(key);
     session.value = { state: 'ready', models: list, ledger: ledger !== undefined, currency: ledger?.currency ?? '' };
   } catch (error) {
