@@ -170,7 +170,7 @@ fn described(state: &AppState, batch: &Batch) -> Value {
 pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
     let made = async |content: Body| {
-        let batches = kept(&state)?;
+        let batches = kept(&state, &head)?;
         let content = read_json(&state, &head, content).await?;
         let batch = fresh(&head, Form::OpenAi, parse(&mut Fields::parse(&content.bytes)?)?);
         let batch = batches.work(move |store| store.create(batch, Input::File)).await?;
@@ -191,7 +191,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
     let (head, _) = request.into_parts();
     let outcome = || {
         let (listing, batches) =
-            (Listing::of(&head, 20, 100)?, kept(&state)?.store.batches(&owner_of(&head), Form::OpenAi));
+            (Listing::of(&head, 20, 100)?, kept(&state, &head)?.store.batches(&owner_of(&head), Form::OpenAi));
         let (batches, more) = listing.page(batches, |batch| &batch.id, ["after", "before"])?;
         Ok(listed(batches.iter().map(|batch| described(&state, batch)).collect(), more))
     };
@@ -205,13 +205,14 @@ pub async fn one(
     request: Request,
 ) -> Response {
     let (head, _) = request.into_parts();
-    let outcome = || Ok::<_, ApiError>(kept(&state)?.store.batch(&owner_of(&head), Form::OpenAi, &id_in(id)?)?);
+    let outcome =
+        || Ok::<_, ApiError>(kept(&state, &head)?.store.batch(&owner_of(&head), Form::OpenAi, &id_in(id)?)?);
     answered(outcome().map(|batch| described(&state, &batch)), &head)
 }
 
 /// Tells a batch to stop. One that is being put together ends by itself.
 pub(super) async fn stop(state: &AppState, head: &Parts, form: Form, id: String) -> Result<Batch, ApiError> {
-    let (batches, owner) = (kept(state)?, owner_of(head));
+    let (batches, owner) = (kept(state, head)?, owner_of(head));
     let batch = batches
         .work(move |store| {
             let batch = store.batch(&owner, form, &id)?;
