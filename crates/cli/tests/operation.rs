@@ -41,7 +41,10 @@ fn keys_open_the_routes_and_are_nowhere_told() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
     std::fs::write(&file, format!("\n{SECRET}\n  sk-other-2  \n")).unwrap();
-    let args = ["--api-key-file", file.to_str().unwrap(), "--log-level", "debug"];
+    let admins = directory.path().join("admins");
+    std::fs::write(&admins, "sk-admin\n").unwrap();
+    let files = [&file, &admins].map(|path| path.to_str().unwrap());
+    let args = ["--api-key-file", files[0], "--admin-key-file", files[1], "--log-level", "debug"];
     let server = Server::start_with(&args, &[("FARTHING_API_KEY", "sk-of-environment")]);
     let refused = server.post("/v1/completions", SMALL);
     assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("www-authenticate: Bearer"), "{refused}");
@@ -58,8 +61,8 @@ fn keys_open_the_routes_and_are_nowhere_told() {
         lines.push(server.logged("mine-1"));
     }
     assert!(server.raw(&with_key("POST", "/v1/completions", "api-key: sk-very-secret-2", SMALL)).contains(" 401 "));
-    server.until_with("\"running\":0", &format!("x-api-key: {SECRET}"));
-    let metrics = server.raw(&with_key("GET", "/metrics", &format!("x-api-key: {SECRET}"), ""));
+    server.until_with("\"running\":0", "x-api-key: sk-admin");
+    let metrics = server.raw(&with_key("GET", "/metrics", "x-api-key: sk-admin", ""));
     assert!(
         metrics.contains("farthing_requests_total{route=\"/v1/completions\",status=\"200\",finish=\"length\"} 6"),
         "{metrics}"

@@ -24,7 +24,7 @@ use crate::runner::{Limits, Runner, check};
 use crate::scheduler::{Bounds, Id, NewRequest, Scheduler};
 use crate::state::{EngineShared, State, Statistics};
 use crate::store::root;
-use crate::worker::work;
+use crate::worker::{READ_MAX, work};
 
 /// Keys in memory need no fingerprint: all blocks there are of one model.
 const IN_MEMORY: [u8; 32] = [0; 32];
@@ -66,6 +66,11 @@ impl RequestHandle {
     /// Tokens of the prompt that are in the cache by now.
     pub fn prompt_progress(&self) -> usize {
         self.progress.load(Ordering::Relaxed)
+    }
+
+    /// Tokens of a prompt of this length that are in the cache when the step at work has ended, at most; `cached` were there before.
+    pub fn prompt_read(&self, prompt: usize, cached: usize) -> usize {
+        self.prompt_progress().max(cached).saturating_add(READ_MAX).min(prompt)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::state::EngineShared;
 use crate::store::{Fetch, Key};
 
 /// Tokens of prompts in a step where nobody decodes; and the fewest where somebody does.
-const READ_MAX: usize = 512;
+pub(crate) const READ_MAX: usize = 512;
 const READ_MIN: usize = 64;
 
 /// A step takes at most so many times as long where many prompts wait to be read and few requests decode.

@@ -167,6 +167,16 @@ impl Ledger {
         Ok(found)
     }
 
+    /// Whether a code would be accepted now. Nothing is locked for it.
+    ///
+    /// # Errors
+    /// The books cannot be read.
+    pub async fn is_code(&self, code: &str) -> Result<bool, LedgerError> {
+        let query = sqlx::query(concat!("SELECT ", invitation_columns!(), " FROM invitation WHERE hash = $1"));
+        let row = query.bind(hash(code.as_bytes())).fetch_optional(&self.database.pool).await?;
+        Ok(row.map(|row| Invitation::read(&row)).transpose()?.is_some_and(|found| found.state(self.now()) == "valid"))
+    }
+
     /// Turns a code into an account with its grant and a key, under this name (and some letters more where it is taken); `None` for a code that is not accepted (unknown, used up, revoked,
     /// expired: which of these is not told).
     ///

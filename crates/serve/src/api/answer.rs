@@ -37,13 +37,17 @@ impl Query {
     /// Parses the parameters of an address.
     ///
     /// # Errors
-    /// Too many, or one that is given twice.
+    /// Too many, or one that is given twice, or has a NUL, which no database takes in a text.
     pub fn parse(uri: &Uri) -> Result<Query, ApiError> {
         let mut given: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             if given.len() == PARAMETERS_MAX || given.iter().any(|(known, _)| *known == name) {
                 let message = format!("{} is given more than once, or there are too many parameters", cut(&name));
                 return Err(ApiError::bad("duplicate_field", message).of(cut(&name)));
+            }
+            if value.contains('\0') {
+                let message = format!("{} has a NUL, and nothing that could be asked for has one", cut(&name));
+                return Err(ApiError::bad("invalid_value", message).of(cut(&name)));
             }
             given.push((name.into_owned(), value.into_owned()));
         }
@@ -145,6 +149,8 @@ mod tests {
         assert_eq!(given.take("key").as_deref(), Some("a b c"));
         assert_eq!(given.end().unwrap_err().param.as_deref(), Some("from"));
         assert_eq!(query("by=day&by=key").err().unwrap().code, "duplicate_field");
+        let nul = query("by=day&key=a%00b").err().unwrap();
+        assert_eq!((nul.status, nul.param.as_deref()), (StatusCode::BAD_REQUEST, Some("key")));
         assert!(query(&(0..33).map(|n| format!("p{n}=1&")).collect::<String>()).is_err());
         let mut given = query("format=xml").unwrap();
         assert!(as_csv(&mut given).unwrap_err().message.contains("json, csv"));

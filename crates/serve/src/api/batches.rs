@@ -174,7 +174,7 @@ fn described(state: &AppState, batch: &Batch) -> Value {
 pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, content) = request.into_parts();
     let made = async |content: Body| {
-        let batches = kept(&state)?;
+        let batches = kept(&state, &head)?;
         let content = read_json(&state, &head, content).await?;
         let batch = fresh(&head, Form::OpenAi, parse(&mut Fields::parse(&content.bytes)?)?);
         let batch = batches.work(move |store| store.create(batch, Input::File)).await?;
@@ -194,7 +194,7 @@ pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Res
 pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || {
-        let (listing, store, owner) = (Listing::of(&head, 20, 100)?, &kept(&state)?.store, owner_of(&head));
+        let (listing, store, owner) = (Listing::of(&head, 20, 100)?, &kept(&state, &head)?.store, owner_of(&head));
         let (ids, more) = listing.page(store.batch_ids(&owner, Form::OpenAi), |id| id, ["after", "before"])?;
         // One that has gone meanwhile is left out.
         let batches = ids.iter().filter_map(|id| store.batch(&owner, Form::OpenAi, id).ok());
@@ -210,13 +210,14 @@ pub async fn one(
     request: Request,
 ) -> Response {
     let (head, _) = request.into_parts();
-    let outcome = || Ok::<_, ApiError>(kept(&state)?.store.batch(&owner_of(&head), Form::OpenAi, &id_in(id)?)?);
+    let outcome =
+        || Ok::<_, ApiError>(kept(&state, &head)?.store.batch(&owner_of(&head), Form::OpenAi, &id_in(id)?)?);
     answered(outcome().map(|batch| described(&state, &batch)), &head)
 }
 
 /// Tells a batch to stop. One that is being put together ends by itself.
 pub(super) async fn stop(state: &AppState, head: &Parts, form: Form, id: String) -> Result<Batch, ApiError> {
-    let (batches, owner) = (kept(state)?, owner_of(head));
+    let (batches, owner) = (kept(state, head)?, owner_of(head));
     let batch = batches
         .work(move |store| {
             let batch = store.batch(&owner, form, &id)?;

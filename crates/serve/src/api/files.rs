@@ -19,6 +19,7 @@ use crate::generation::batch_runner::{Batches, owner};
 use crate::http::access_log::plain;
 use crate::http::api_keys::Account;
 use crate::http::connections::Connection;
+use crate::http::metering;
 use crate::ids::fresh_id;
 use crate::state::AppState;
 use crate::words::now;
@@ -34,11 +35,16 @@ const PIECE: usize = 64 << 10;
 /// Entries of a list of files at most.
 const LISTED_MAX: usize = 10_000;
 
-/// Files and batches of the server.
+/// Paths under which files and batches are, of which a key may be for some.
+const KEPT_PATHS: [&str; 4] = ["/v1/files", "/v1/batches", "/v1/messages/batches", "/anthropic/v1/messages/batches"];
+
+/// Files and batches of the server, for a request that may have them.
 ///
 /// # Errors
-/// It keeps none.
-pub(super) fn kept(state: &AppState) -> Result<&Arc<Batches>, ApiError> {
+/// It keeps none, or the key is for other paths.
+pub(super) fn kept<'a>(state: &'a AppState, head: &Parts) -> Result<&'a Arc<Batches>, ApiError> {
+    let path = head.uri.path();
+    metering::check_endpoint(head, KEPT_PATHS.into_iter().find(|base| path.starts_with(base)).unwrap_or(path))?;
     state.batches.as_ref().ok_or_else(|| {
         let message = "this server keeps no files and runs no batches; `--batches` names a directory for them";
         ApiError::new(StatusCode::NOT_FOUND, "batches_off", message)
@@ -210,7 +216,7 @@ pub(super) fn kept_seconds(anchor: Option<&str>, seconds: Option<u64>, given: bo
 
 /// Reads a form piece by piece, its file to disk.
 async fn receive(state: &AppState, head: &Parts, body: Body) -> Result<StoredFile, ApiError> {
-    let batches = kept(state)?;
+    let batches = kept(state, head)?;
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let boundary = multer::parse_boundary(kind).map_err(|_| {
         let message =
@@ -291,7 +297,7 @@ pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Respo
     let (head, _) = request.into_parts();
     let outcome = || {
         let (listing, mut files) =
-            (Listing::of(&head, LISTED_MAX, LISTED_MAX)?, kept(&state)?.store.files(&owner_of(&head)));
+            (Listing::of(&head, LISTED_MAX, LISTED_MAX)?, kept(&state, &head)?.store.files(&owner_of(&head)));
         if let Some(purpose) = listing.get("purpose") {
             files.retain(|file| word(file.purpose) == purpose);
         }
@@ -324,7 +330,7 @@ pub async fn one(
     request: Request,
 ) -> Response {
     let (head, _) = request.into_parts();
-    let outcome = || Ok::<_, ApiError>(kept(&state)?.store.file(&owner_of(&head), &id_in(id)?)?);
+    let outcome = || Ok::<_, ApiError>(kept(&state, &head)?.store.file(&owner_of(&head), &id_in(id)?)?);
     answered(outcome().map(|file| described(&file)), &head)
 }
 
@@ -338,7 +344,7 @@ pub async fn delete(
     let outcome = async {
         let (id, owner) = (id_in(id)?, owner_of(&head));
         let gone = id.clone();
-        kept(&state)?.work(move |store| store.delete_file(&owner, &gone)).await?;
+        kept(&state, &head)?.work(move |store| store.delete_file(&owner, &gone)).await?;
         Ok::<_, ApiError>(json!({"id": id, "object": "file", "deleted": true}))
     };
     answered(outcome.await, &head)
@@ -353,7 +359,7 @@ pub async fn content(
     let (head, _) = request.into_parts();
     let outcome = async {
         let (id, owner) = (id_in(id)?, owner_of(&head));
-        kept(&state)?.work(move |store| store.content(&owner, &id)).await
+        kept(&state, &head)?.work(move |store| store.content(&owner, &id)).await
     };
     match outcome.await {
         Ok(content) => streamed(content, "application/octet-stream"),

@@ -136,6 +136,12 @@ pub(super) fn context(state: &AppState, head: &Parts) -> Result<RequestContext, 
     Ok(context)
 }
 
+/// The first model, loaded for who may have it.
+pub(super) async fn first(state: &AppState, head: &Parts) -> Result<Arc<ServedModel>, ApiError> {
+    metering::check(state, head, None).await?;
+    Ok(state.model(None).await?)
+}
+
 /// Reads a body and loads the model that it names.
 pub async fn receive(
     state: &AppState,

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use engine::{Sampling, Timing};
 use serde_json::{Map, Value, json};
 
 use crate::api::completions::{PROMPTS_MAX, prompts};
 use crate::api::fields::{Field, Fields, ModelDefaults, empty, whole, wrong};
+use crate::api::generate::first;
 use crate::api::params::{TOP_MAX, params};
 use crate::api::response::{Event, ResponseWriter, decimal, event, scores};
 use crate::api::response_format;
-use crate::error::{ApiError, Dialect};
+use crate::error::{ApiError, refused};
 use crate::generation::events::{ChoiceEnd, ChoiceOutput, FinishReason, OutputEvent, TokenLogprob};
 use crate::generation::usage::Usage;
 use crate::request::{Gap, GenerateRequest, Params, Prompt, RequestInput};
@@ -265,10 +266,11 @@ impl ResponseWriter for LlamaCppWriter {
 }
 
 /// `GET /props`: of the first model.
-pub async fn props(State(state): State<Arc<AppState>>) -> Response {
-    let served = match state.model(None).await {
+pub async fn props(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let served = match first(&state, &head).await {
         Ok(served) => served,
-        Err(error) => return ApiError::from(error).respond(Dialect::OpenAi, None),
+        Err(error) => return refused(error, &head),
     };
     let props = json!({
         "default_generation_settings": {"n_ctx": served.engine.limits().context, "params": advised(&served.defaults)},

@@ -98,7 +98,7 @@ fn described(batch: &Batch) -> Value {
 }
 
 async fn made(state: &AppState, head: &Parts, content: Body) -> Result<Batch, ApiError> {
-    let batches = kept(state)?;
+    let batches = kept(state, head)?;
     let content = read_json_within(state, head, content, BODY_BYTES_MAX).await?;
     let (lines, total) = in_slot(state, head, content, |bytes, _| parse(&mut Fields::parse(bytes)?)).await?;
     let new = NewBatch {
@@ -126,7 +126,7 @@ pub async fn create(State(state): State<Arc<AppState>>, request: Request) -> Res
 pub async fn list(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
     let outcome = || {
-        let (listing, store, owner) = (Listing::of(&head, 20, 1000)?, &kept(&state)?.store, owner_of(&head));
+        let (listing, store, owner) = (Listing::of(&head, 20, 1000)?, &kept(&state, &head)?.store, owner_of(&head));
         let (ids, more) = listing.page(store.batch_ids(&owner, Form::Anthropic), |id| id, ["after_id", "before_id"])?;
         // One that has gone meanwhile is left out.
         let batches = ids.iter().filter_map(|id| store.batch(&owner, Form::Anthropic, id).ok());
@@ -142,7 +142,8 @@ pub async fn one(
     request: Request,
 ) -> Response {
     let (head, _) = request.into_parts();
-    let outcome = || Ok::<_, ApiError>(kept(&state)?.store.batch(&owner_of(&head), Form::Anthropic, &id_in(id)?)?);
+    let outcome =
+        || Ok::<_, ApiError>(kept(&state, &head)?.store.batch(&owner_of(&head), Form::Anthropic, &id_in(id)?)?);
     answered(outcome().map(|batch| described(&batch)), &head)
 }
 
@@ -167,7 +168,7 @@ pub async fn delete(
     let outcome = async {
         let (id, owner) = (id_in(id)?, owner_of(&head));
         let gone = id.clone();
-        kept(&state)?.work(move |store| store.delete_batch(&owner, &gone)).await?;
+        kept(&state, &head)?.work(move |store| store.delete_batch(&owner, &gone)).await?;
         Ok::<_, ApiError>(json!({"id": id, "type": "message_batch_deleted"}))
     };
     answered(outcome.await, &head)
@@ -182,7 +183,7 @@ pub async fn results(
     let (head, _) = request.into_parts();
     let outcome = async {
         let (id, owner) = (id_in(id)?, owner_of(&head));
-        kept(&state)?.work(move |store| store.results(&owner, &id)).await
+        kept(&state, &head)?.work(move |store| store.results(&owner, &id)).await
     };
     match outcome.await {
         Ok(content) => streamed(content, "application/x-jsonl"),

@@ -32,13 +32,6 @@ pub(crate) async fn redeem(State(state): State<Arc<AppState>>, request: Request)
 
 async fn redeemed(state: &AppState, head: &Parts, content: Body) -> Result<Answer, ApiError> {
     let metering = Arc::clone(metering::of(state)?);
-    let address = head.extensions.get().copied().unwrap_or_else(Client::unknown).address;
-    if let Err(wait) = state.redeem_tries.take(address, Instant::now()) {
-        let seconds = wait.as_secs() + 1;
-        let message = format!("too many invitations were tried; try again in {seconds} s");
-        let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
-        return Err(ApiError { retry: Some(seconds), ..error });
-    }
     let content = read_json_within(state, head, content, BODY_BYTES_MAX).await?;
     let mut fields = Fields::parse(&content.bytes)?;
     let mut text = |key: &'static str, what: &str| {
@@ -46,6 +39,9 @@ async fn redeemed(state: &AppState, head: &Parts, content: Body) -> Result<Answe
         text.ok_or_else(|| wrong(key, &Value::Null, what))
     };
     let (code, name) = (text("code", "the code of an invitation")?, text("name", "the name of the new account")?);
+    if !metering.ledger().is_code(&code).await.map_err(of_ledger)? {
+        return Err(wrong_code(state, head));
+    }
     // Of its own: it goes on where the client leaves, and is logged.
     let redeemed = tokio::spawn(async move {
         let redeemed = metering.ledger().redeem(&code, &name).await?;
@@ -56,11 +52,18 @@ async fn redeemed(state: &AppState, head: &Parts, content: Body) -> Result<Answe
         Ok(redeemed.map(object))
     });
     let redeemed = redeemed.await.map_err(|error| ApiError::fault(error.to_string()))?.map_err(of_ledger)?;
-    let Some(object) = redeemed else {
-        // One answer for unknown, used-up, revoked and expired codes.
+    redeemed.map(Answer::Object).ok_or_else(|| wrong_code(state, head))
+}
+
+/// One answer for unknown, used-up, revoked and expired codes, and another after too many of them. Codes that are right are taken whatever came before.
+fn wrong_code(state: &AppState, head: &Parts) -> ApiError {
+    let address = head.extensions.get().copied().unwrap_or_else(Client::unknown).address;
+    let Err(wait) = state.redeem_tries.take(address, Instant::now()) else {
         let message = "the code is not accepted; ask for another invitation";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "invitation_refused", message));
+        return ApiError::new(StatusCode::FORBIDDEN, "invitation_refused", message);
     };
-    state.redeem_tries.give_back(address);
-    Ok(Answer::Object(object))
+    let seconds = wait.as_secs() + 1;
+    let message = format!("too many codes that are not accepted; try again in {seconds} s");
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", message);
+    ApiError { retry: Some(seconds), ..error }
 }

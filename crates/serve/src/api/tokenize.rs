@@ -11,10 +11,10 @@ use text::{Detokenizer, TextError};
 use crate::api::chat::conversation;
 use crate::api::completions::ids;
 use crate::api::fields::{Fields, ModelDefaults, unsupported, wrong};
-use crate::api::generate::receive;
+use crate::api::generate::{first, receive};
 use crate::api::params::{thinking_max, variables};
 use crate::api::{messages, tools};
-use crate::error::{ApiError, Dialect, id_of};
+use crate::error::{ApiError, Dialect, id_of, refused};
 use crate::generation::prepared::Conversation;
 use crate::generation::served_model::ServedModel;
 use crate::generation::tool_prompt::{ToolPrompt, enabled};
@@ -265,10 +265,11 @@ pub async fn count(State(state): State<Arc<AppState>>, request: Request) -> Resp
 }
 
 /// `GET /tokenizer_info`: of the first model.
-pub async fn info(State(state): State<Arc<AppState>>) -> Response {
-    let served = match state.model(None).await {
+pub async fn info(State(state): State<Arc<AppState>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let served = match first(&state, &head).await {
         Ok(served) => served,
-        Err(error) => return ApiError::from(error).respond(Dialect::OpenAi, None),
+        Err(error) => return refused(error, &head),
     };
     let info = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,7 +1,7 @@
 //! A request's choices in flight: submits as many as the engine's queue accepts, and the rest as others finish.
 //!
 //! Tokens are taken from here and announced with the piece of the response that they complete. So whatever ends a request (its client leaves, a timeout, a
-//! fault), its log has the tokens that were delivered.
+//! fault), its log has the tokens that were delivered, and those of its prompts that were read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,13 +29,26 @@ pub struct InFlight {
     usage: Usage,
     counts: Vec<TokenCount>,
     /// Of each prompt the choice that began first: what it found in the cache was there before, and what it did not find was computed for all.
-    first: Vec<Option<usize>>,
+    first: Vec<Option<FirstChoice>>,
     /// Tokens of the prompts that have begun: nothing is charged for others.
     begun: usize,
     ended: usize,
     log: RequestLog,
     /// Timers of choices that left the queue.
     timers: HashMap<usize, Timer>,
+    /// The engine failed, not the request.
+    failed: bool,
+}
+
+/// The choice of a prompt that began first.
+#[derive(Clone, Copy)]
+struct FirstChoice {
+    choice: usize,
+    /// Tokens of the prompt, and those found in the cache.
+    prompt: usize,
+    cached: usize,
+    /// The prompt is computed.
+    read: bool,
 }
 
 impl InFlight {
@@ -48,9 +61,22 @@ impl InFlight {
         let usage = Usage { prompt: prepared.prompt_tokens(), ..Usage::default() };
         let counts = vec![TokenCount::default(); prepared.choices()];
         let (handles, timers) = (Vec::new(), HashMap::new());
-        let (first, begun, ended) = (vec![None; prepared.prompts()], 0, 0);
-        let mut in_flight =
-            InFlight { state, prepared, handles, sender, parts, usage, counts, first, begun, ended, log, timers };
+        let (first, begun, ended, failed) = (vec![None; prepared.prompts()], 0, 0, false);
+        let mut in_flight = InFlight {
+            state,
+            prepared,
+            handles,
+            sender,
+            parts,
+            usage,
+            counts,
+            first,
+            begun,
+            ended,
+            log,
+            timers,
+            failed,
+        };
         in_flight.submit()?;
         Ok(in_flight)
     }
@@ -110,21 +136,17 @@ impl InFlight {
             self.timers.insert(choice, self.state.request_times.began());
         }
         self.counts[choice] = count;
-        let prompt = choice / self.prepared.params.best_of;
-        if matches!(part, OutputEvent::Started { .. }) {
-            self.first[prompt].get_or_insert(choice);
-        }
-        let first = self.first[prompt] == Some(choice);
+        let begun = self.begin(choice, &part);
         match &part {
             OutputEvent::Started { prompt, cached, differs_at, waited } => {
                 self.log.update(|f| f.queued = f.queued.or(Some(*waited)));
-                if first {
+                if begun {
                     self.begun += prompt;
                     self.usage.cached += cached;
                     self.usage.differs_at = self.usage.differs_at.or(*differs_at);
                 }
             }
-            OutputEvent::Read { written } if first => self.usage.written += written,
+            OutputEvent::Read { written } if begun => self.usage.written += written,
             OutputEvent::End(end) => {
                 self.timers.remove(&choice);
                 // How long one rested says nothing of the queue.
@@ -137,6 +159,7 @@ impl InFlight {
                 self.submit()?;
             }
             OutputEvent::Failed(error) => {
+                self.failed = !matches!(error, EngineError::Constraint(_) | EngineError::ConstraintLate { .. });
                 let error = self.with_retry_after(self.prepared.ctx.error(error));
                 self.log.update(|f| f.error = Some(error.code));
                 return Err(error);
@@ -147,6 +170,30 @@ impl InFlight {
             _ => {}
         }
         Ok((choice, part))
+    }
+
+    /// Notes which choice of each prompt begins first, and when it has read it. Whether this one did.
+    fn begin(&mut self, choice: usize, part: &OutputEvent) -> bool {
+        let first = &mut self.first[choice / self.prepared.params.best_of];
+        match (part, first.as_mut()) {
+            (OutputEvent::Started { prompt, cached, .. }, None) => {
+                *first = Some(FirstChoice { choice, prompt: *prompt, cached: *cached, read: false });
+            }
+            (OutputEvent::Read { .. }, Some(first)) => first.read |= first.choice == choice,
+            _ => {}
+        }
+        first.is_some_and(|first| first.choice == choice)
+    }
+
+    /// Tokens of the prompts that were read, and those of them that were found in the cache.
+    fn read(&self) -> (usize, usize) {
+        self.first.iter().flatten().fold(
+            (0, 0),
+            |(read, found), &FirstChoice { choice, prompt, cached, read: whole }| {
+                let running = self.handles.get(choice).and_then(Option::as_ref).filter(|_| !whole);
+                (read + running.map_or(prompt, |handle| handle.prompt_read(prompt, cached)), found + cached)
+            },
+        )
     }
 
     /// Logs the end of a choice: sums of times, and the last finish reason.
@@ -197,10 +244,20 @@ impl InFlight {
 }
 
 impl Drop for InFlight {
-    /// Logs the tokens, of which those count that are delivered, however the request ended. A request that was never queued has none.
+    /// Logs the tokens, of which those count that are delivered, however the request ended, and what was read of its prompts, unless the server is why it
+    /// ends. A request that was never queued has none.
     fn drop(&mut self) {
         if self.handles.is_empty() {
             return;
+        }
+        while let Ok((choice, _, part)) = self.parts.try_recv() {
+            self.begin(choice, &part);
+        }
+        // A line of a batch that is done is delivered when its result is on the disk, or is answered again.
+        let done = self.prepared.ctx.background && self.ended == self.prepared.choices();
+        if !self.failed && !done && !self.state.admission.shutting_down() {
+            let (read, cached) = self.read();
+            self.log.read(read, cached);
         }
         let usage = self.usage();
         self.log.update(|f| {

@@ -37,6 +37,10 @@ struct Running {
     sender: UnboundedSender<(usize, Event)>,
     events: UnboundedReceiver<(usize, Event)>,
     cached: usize,
+    /// Of each prompt its tokens, and those found in the cache once it began.
+    begun: Vec<(usize, Option<usize>)>,
+    /// The engine failed, not the request.
+    failed: bool,
 }
 
 impl PooledRequest {
@@ -59,8 +63,9 @@ impl PooledRequest {
     async fn run_to_the_end(self, state: Arc<AppState>, log: RequestLog) -> Result<Vec<Vec<f32>>, ApiError> {
         let (count, tokens, context) = (self.prompts.len(), self.tokens(), self.context);
         let (sender, events) = unbounded_channel();
-        let (next, handles, cached) = (0, HashMap::new(), 0);
-        let mut running = Running { state, request: self, log, next, handles, sender, events, cached };
+        let (next, handles, cached, failed) = (0, HashMap::new(), 0, false);
+        let begun = self.prompts.iter().map(|prompt| (prompt.len(), None)).collect();
+        let mut running = Running { state, request: self, log, next, handles, sender, events, cached, begun, failed };
         running.submit()?;
         running.log.update(|f| (f.prompt_tokens, f.completion_tokens) = (Some(tokens), Some(0)));
         let mut pooled = vec![Vec::new(); count];
@@ -76,6 +81,7 @@ impl PooledRequest {
                     running.submit()?;
                 }
                 Event::Started { cached, waited, .. } => {
+                    running.begun[i].1 = Some(cached);
                     running.cached += cached;
                     let cached = running.cached;
                     running.log.update(|f| {
@@ -136,7 +142,10 @@ impl Running {
     fn ended(&mut self, i: usize, event: Event) -> Result<(), ApiError> {
         self.handles.remove(&i);
         match event {
-            Event::Failed(error) => Err(self.request.context.error(&error)),
+            Event::Failed(error) => {
+                self.failed = true;
+                Err(self.request.context.error(&error))
+            }
             Event::End { finish: Finish::Time, .. } => Err(self.request.context.time_is_over()),
             Event::End { timing, .. } => {
                 if !self.request.context.background {
@@ -147,5 +156,27 @@ impl Running {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Drop for Running {
+    /// Logs what was read of the prompts, unless the server is why the request ends.
+    fn drop(&mut self) {
+        while let Ok((i, event)) = self.events.try_recv() {
+            if let Event::Started { cached, .. } = event {
+                self.begun[i].1 = Some(cached);
+            }
+        }
+        // A line of a batch that is done is delivered when its result is on the disk, or is answered again.
+        let done = self.request.context.background && self.handles.is_empty() && self.next == self.begun.len();
+        if self.failed || done || self.state.admission.shutting_down() {
+            return;
+        }
+        let begun = self.begun.iter().enumerate().filter_map(|(i, &(tokens, cached))| Some((i, tokens, cached?)));
+        let (read, cached) = begun.fold((0, 0), |(read, found), (i, tokens, cached)| {
+            let running = self.handles.get(&i);
+            (read + running.map_or(tokens, |(handle, _)| handle.prompt_read(tokens, cached)), found + cached)
+        });
+        self.log.read(read, cached);
     }
 }

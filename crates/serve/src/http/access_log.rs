@@ -4,7 +4,8 @@
 //! the connection, which keeps it until the response was handed to the socket. It never holds prompts, answers or keys.
 //!
 //! Tokens count when they are delivered. A handler announces those that the next piece of the body completes; they are taken when the connection takes that
-//! piece, and delivered when all that the connection took was written to the socket.
+//! piece, and delivered when all that the connection took was written to the socket. A large piece is handed over in parts: all of it counts for a client
+//! that leaves once the first part was written, as an answer's text comes before its log-probabilities.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -58,6 +59,14 @@ struct Delivery {
     taken: Usage,
     /// With what was written to the socket.
     delivered: Usage,
+    /// As `taken`, with a piece whose first part was.
+    begun: Usage,
+    /// As `delivered`, with a piece whose first part was: what a request that ends is charged for.
+    charged: Usage,
+    /// Of the prompts, what was read of them, whatever came of it.
+    read: Usage,
+    /// The first part of a piece is held: the others wait until it is written.
+    parted: bool,
     /// The connection has taken all.
     taken_whole: bool,
     /// Bytes that the connection has taken and not written.
@@ -69,6 +78,8 @@ struct Delivery {
 /// What a connection may hold before it is written: further tokens and bytes wait.
 const HELD_TOKENS_MAX: usize = 16;
 pub(crate) const HELD_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the first part of a larger piece: few enough for the socket of a client that reads next to nothing.
+pub(crate) const FIRST_BYTES_MAX: usize = 4 << 10;
 
 impl RequestLog {
     pub(crate) fn new(entry: LogEntry, metrics: Arc<Metrics>, active: watch::Sender<usize>) -> RequestLog {
@@ -132,11 +143,22 @@ impl RequestLog {
         self.0.delivery.lock().announced = usage;
     }
 
+    /// So much of the prompts was read, for a request that ends. It is charged whether or not an answer was delivered: the cache has it from now on.
+    pub(crate) fn read(&self, prompt: usize, cached: usize) {
+        self.0.delivery.lock().read = Usage { prompt, cached, ..Usage::default() };
+    }
+
+    /// The connection takes the first of several parts of a piece of the body.
+    pub(crate) fn begins(&self) {
+        let mut delivery = self.0.delivery.lock();
+        (delivery.begun, delivery.parted) = (delivery.announced, true);
+    }
+
     /// The connection has taken a piece of the body of some bytes, which completes what was announced or does not; `whole`: nothing follows.
     pub(crate) fn taken(&self, bytes: usize, completes: bool, whole: bool) {
         let mut delivery = self.0.delivery.lock();
         if completes {
-            delivery.taken = delivery.announced;
+            (delivery.taken, delivery.begun) = (delivery.announced, delivery.announced);
         }
         delivery.bytes_held = delivery.bytes_held.saturating_add(bytes);
         delivery.taken_whole |= whole;
@@ -147,7 +169,7 @@ impl RequestLog {
     pub(crate) fn poll_written(&self, task: &mut Context<'_>) -> Poll<()> {
         let mut delivery = self.0.delivery.lock();
         let tokens = delivery.taken.completion.saturating_sub(delivery.delivered.completion);
-        if tokens < HELD_TOKENS_MAX && delivery.bytes_held < HELD_BYTES_MAX {
+        if tokens < HELD_TOKENS_MAX && delivery.bytes_held < HELD_BYTES_MAX && !delivery.parted {
             return Poll::Ready(());
         }
         delivery.waker = Some(task.waker().clone());
@@ -158,8 +180,8 @@ impl RequestLog {
     pub(crate) fn flushed(&self) {
         let mut delivery = self.0.delivery.lock();
         let news = delivery.delivered != delivery.taken;
-        delivery.delivered = delivery.taken;
-        delivery.bytes_held = 0;
+        (delivery.delivered, delivery.charged) = (delivery.taken, delivery.begun);
+        (delivery.bytes_held, delivery.parted) = (0, false);
         if let Some(waker) = delivery.waker.take() {
             waker.wake();
         }
@@ -184,14 +206,18 @@ impl RequestLog {
 impl Drop for LoggedRequest {
     fn drop(&mut self) {
         let total = self.started.elapsed();
-        let entry = self.entry.get_mut();
+        let (entry, delivery) = (self.entry.get_mut(), self.delivery.get_mut());
+        let (mut charged, read) = (delivery.charged, delivery.read);
+        if read.prompt > charged.prompt {
+            (charged.prompt, charged.cached) = (read.prompt, read.cached);
+        }
         if let Some(metered) = self.metered.get_mut().take() {
             let done = if entry.sent_whole { "done" } else { "client_disconnected" };
-            metered.close(&self.delivery.get_mut().delivered, entry.stats.error.unwrap_or(done));
+            metered.close(&charged, entry.stats.error.unwrap_or(done));
         }
         // What was generated and not delivered is not counted.
         if let Some(tokens) = &mut entry.stats.completion_tokens {
-            *tokens = self.delivery.get_mut().delivered.completion;
+            *tokens = charged.completion;
         }
         // Counted first: a reader of the line finds it in the metrics.
         let status = entry.status.filter(|_| entry.sent_whole);

@@ -134,7 +134,7 @@ impl Admission {
         }
         let admin = self.is_admin(request.headers(), request.extensions());
         // Probes have no keys.
-        // Metrics show who is active when: public only without keys, or with --open-metrics.
+        // Metrics show who is active when, to the token: public only without keys, or with --open-metrics.
         let open = match path {
             "/" | "/ready" => true,
             // Files of the page, which are the same for everybody.
@@ -160,6 +160,9 @@ impl Admission {
             let message = "no key, or one that is unknown here, revoked or expired; send it as `Authorization: Bearer KEY` or `x-api-key: KEY`";
             let (status, code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
             return Err(ApiError::new(status, code, message));
+        }
+        if path == "/metrics" && !open && (self.access.metering.is_some() || self.access.keys.len() > 1) {
+            return Err(ApiError::admins_only("metrics tell accounts of each other, and are shown"));
         }
         Ok(account)
     }

@@ -15,7 +15,6 @@ use tokio::sync::Notify;
 
 use crate::error::ApiError;
 use crate::generation::batch_runner::BatchLine;
-use crate::generation::model_pool::LoadState;
 use crate::generation::usage::Usage;
 use crate::http::access_log::RequestLog;
 use crate::http::api_keys::{Account, LedgerTag, credentials};
@@ -243,8 +242,8 @@ pub(crate) struct Reserved {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// Refuses what the request's key cannot have, before anything is loaded or computed for it: a model or a path that it is not for, and a model that is not
-/// in memory where not even a token of it would be served.
+/// Refuses what the request's key cannot have, before anything is loaded or computed for it: a model or a path that it is not for, and any where not even a
+/// token of a prompt would be served.
 ///
 /// # Errors
 /// The key is for others, or nothing is left of its limits or balance; the books cannot be read.
@@ -253,11 +252,8 @@ pub(crate) async fn check(state: &AppState, head: &Parts, model: Option<&str>) -
         return Ok(());
     };
     // A model that is not known is told so elsewhere.
-    let Ok((model, loaded)) = state.models.describe(model) else { return Ok(()) };
+    let Ok((model, _)) = state.models.describe(model) else { return Ok(()) };
     caller.key.limits.check_scopes(&model.name, head.uri.path()).map_err(refused)?;
-    if loaded == LoadState::Ready {
-        return Ok(());
-    }
     let least = Demand {
         request: String::new(),
         key: caller.key.id.clone(),
@@ -265,14 +261,27 @@ pub(crate) async fn check(state: &AppState, head: &Parts, model: Option<&str>) -
         model: model.name.clone(),
         price: metering.price(&model.name, false).unwrap_or(Price::FREE),
         prompt: 1,
-        output: 1,
+        output: 0,
         named: false,
-        choices: 1,
+        choices: 0,
     };
     match metering.ledger.refusal(&least).await.map_err(unavailable)? {
         Some(refusal) => Err(refused(refusal)),
         None => Ok(()),
     }
+}
+
+/// Refuses a key that is for other paths of the API than `endpoint`, where nothing is computed.
+///
+/// # Errors
+/// The key is for others.
+pub(crate) fn check_endpoint(head: &Parts, endpoint: &str) -> Result<(), ApiError> {
+    let Some(Caller { key, .. }) = head.extensions.get::<Caller>() else { return Ok(()) };
+    let allowed = &key.limits.endpoints;
+    if allowed.is_empty() || allowed.iter().any(|one| one == endpoint) {
+        return Ok(());
+    }
+    Err(refused(Refusal::Endpoint { endpoint: endpoint.to_string(), allowed: allowed.join(", ") }))
 }
 
 /// Reserves the most that a request may take, in the ledger where there is one. Its log ends it.

@@ -16,7 +16,7 @@ use axum::routing::get;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::error::{ApiError, Dialect};
-use crate::http::access_log::{HELD_BYTES_MAX, LogEntry, RequestLog, plain};
+use crate::http::access_log::{FIRST_BYTES_MAX, HELD_BYTES_MAX, LogEntry, RequestLog, plain};
 use crate::http::admission::{Origin, REDEEM};
 use crate::http::api_keys::credentials;
 use crate::http::client::{self, Client};
@@ -196,14 +196,22 @@ impl HttpBody for LoggedBody {
         if self.connection.is_some() && self.log.poll_written(task).is_pending() {
             return Poll::Pending;
         }
-        let frame = match self.rest.is_empty() {
+        let begins = self.rest.is_empty();
+        let frame = match begins {
             true => Pin::new(&mut self.body).poll_frame(task),
             false => Poll::Ready(Some(Ok(http_body::Frame::data(std::mem::take(&mut self.rest))))),
         };
         let frame = match frame {
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(mut data) => {
-                    self.rest = data.split_off(data.len().min(HELD_BYTES_MAX));
+                    let most = match begins && data.len() > FIRST_BYTES_MAX {
+                        true => FIRST_BYTES_MAX,
+                        false => HELD_BYTES_MAX,
+                    };
+                    self.rest = data.split_off(data.len().min(most));
+                    if begins && !self.rest.is_empty() {
+                        self.log.begins();
+                    }
                     Poll::Ready(Some(Ok(http_body::Frame::data(data))))
                 }
                 Err(other) => Poll::Ready(Some(Ok(other))),
@@ -292,6 +300,13 @@ mod tests {
             None,
             None,
         )
+    }
+
+    /// A response of one large piece.
+    async fn large(Extension(log): Extension<RequestLog>) -> Vec<u8> {
+        log.update(|f| (f.model, f.completion_tokens) = (Some("m".to_string()), Some(400)));
+        log.announce(Usage { completion: 400, ..Usage::default() });
+        vec![b'x'; 500_000]
     }
 
     /// Routes that say who asks.
@@ -387,6 +402,34 @@ mod tests {
                 "farthing_requests_total{{route=\"/v1/files/{{id}}/content\",status=\"{status}\",finish=\"\"}} 1"
             );
             assert!(text.contains(&line), "{text}");
+        }
+    }
+
+    /// The text of an answer comes first: who has read that may leave the rest.
+    #[tokio::test]
+    async fn a_large_answer_counts_once_its_beginning_was_written() {
+        let state = state(&[], false, &[]);
+        let app = layered(Router::new().route("/v1/responses", post(large)), &state);
+        let connections = Connections::new(1);
+        for (written, charged) in [(false, None), (true, Some("400"))] {
+            let connection = connections.open([10, 0, 0, 1].into()).await;
+            let request = Request::builder().method("POST").uri("/v1/responses").header("host", "localhost");
+            let request = request.extension(Arc::clone(&connection)).body(Body::empty()).unwrap();
+            let mut body = app.clone().oneshot(request).await.unwrap().into_body();
+            let frame = poll_fn(|task| Pin::new(&mut body).poll_frame(task)).await.unwrap().unwrap();
+            assert_eq!(frame.data_ref().map(Bytes::len), Some(4096));
+            // No more before that is on its way to the client.
+            let mut task = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(&mut body).poll_frame(&mut task).is_pending());
+            if written {
+                connection.flushed();
+                let frame = poll_fn(|task| Pin::new(&mut body).poll_frame(task)).await.unwrap().unwrap();
+                assert_eq!(frame.data_ref().map(Bytes::len), Some(HELD_BYTES_MAX));
+            }
+            drop((body, connection));
+            let text = ask(&app, "GET /metrics", &[]).await.2;
+            let counted = text.lines().find(|line| line.starts_with("farthing_generation_tokens_total"));
+            assert_eq!(counted.and_then(|line| line.rsplit(' ').next()), charged);
         }
     }
 

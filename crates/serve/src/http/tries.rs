@@ -39,10 +39,6 @@ impl Allowance {
     fn take(&mut self, limit: u32, now: Instant) {
         self.whole_at = self.whole_at.max(now) + MINUTE / limit;
     }
-
-    fn give_back(&mut self, limit: u32) {
-        self.whole_at = self.whole_at.checked_sub(MINUTE / limit).unwrap_or(self.whole_at);
-    }
 }
 
 #[derive(Default)]
@@ -58,7 +54,7 @@ pub(crate) struct Tries {
 }
 
 impl Tries {
-    /// Of invitations' codes: ten a minute, a hundred of all.
+    /// Of invitations' codes that are wrong: ten a minute, a hundred of all.
     pub fn of_codes() -> Tries {
         Tries { limits: Limits { address: 10, all: 100 }, state: Mutex::default() }
     }
@@ -89,17 +85,6 @@ impl Tries {
         by_address.entry(address).or_insert(whole).take(self.limits.address, now);
         Ok(())
     }
-
-    /// Gives back a try that succeeded.
-    pub fn give_back(&self, address: IpAddr) {
-        let mut state = self.state.lock();
-        if let Some(all) = &mut state.all {
-            all.give_back(self.limits.all);
-        }
-        if let Some(own) = state.by_address.get_mut(&address) {
-            own.give_back(self.limits.address);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -119,9 +104,6 @@ mod tests {
         assert!(tries.take(address(2), at(0)).is_ok(), "another has its own");
         assert!(tries.take(address(1), at(5_999)).is_err() && tries.take(address(1), at(6_000)).is_ok());
         assert!(tries.take(address(1), at(6_000)).is_err());
-        // One that succeeded does not count.
-        tries.give_back(address(1));
-        assert!(tries.take(address(1), at(6_000)).is_ok() && tries.take(address(1), at(6_000)).is_err());
         assert!((0..10).all(|_| tries.take(address(1), at(100_000)).is_ok()), "whole again, and no more than whole");
         assert!(tries.take(address(1), at(100_000)).is_err());
     }

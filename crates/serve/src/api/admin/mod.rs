@@ -128,6 +128,9 @@ async fn administered(
         return Err(ApiError::new(StatusCode::FORBIDDEN, "admin_key_needed", message));
     };
     let name = match path {
+        Ok(Path(name)) if name.contains('\0') => {
+            return Err(ApiError::bad("invalid_path", "the path has a NUL, and no name has one"));
+        }
         Ok(Path(name)) => name,
         // Paths without a name.
         Err(PathRejection::FailedToDeserializePathParams(_)) if !head.uri.path().contains('%') => String::new(),
