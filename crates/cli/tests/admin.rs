@@ -171,10 +171,7 @@ fn administrators_do_over_http_what_the_commands_do() {
             &["--by", "account", "--from", "2026-01-01", "--until", "2026-12-31"],
         ),
         ("?requests=true&most=5", &["--requests", "--most", "5"]),
-        (
-            "?by=key&key=second&account=deleted&model=x",
-            &["--by", "key", "--key", "second", "--account", "deleted", "--model", "x"],
-        ),
+        ("?by=key&key=second&account=deleted", &["--by", "key", "--key", "second", "--account", "deleted"]),
     ] {
         let told = done(&server, second, &format!("GET /admin/usage{query}"), &NONE);
         assert_eq!(told, books.json(&[&["usage"], args].concat()), "{query}");
@@ -291,6 +288,7 @@ fn what_cannot_be_meant_is_refused_and_nothing_is_done() {
         ("GET /admin/accounts/nothing", "account_not_found"),
         ("DELETE /admin/accounts/nothing", "account_not_found"),
         ("GET /admin/usage?account=nothing", "account_not_found"),
+        ("GET /admin/usage?model=nothing", "model_not_found"),
         ("POST /admin/invitations/nothing/revoke", "invitation_not_found"),
     ] {
         assert_eq!(refused(&server, &admin, line, &NONE), (404, code.to_string()), "{line}");
