@@ -236,10 +236,42 @@ fn money_is_added_and_an_account_deleted() {
     assert!(said.contains("balance 12.50 USD"), "{said}");
     books.prints(&["accounts", "grant", "anna", "0.000001"]);
     let shown = books.prints(&["accounts", "show", "anna"]);
-    for line in ["balance     12.500001 USD", "granted     0.000001 USD", "topped up   12.50 USD"] {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert!(shown.lines().any(|l| l.split_whitespace().eq(words.iter().copied())), "{line}: {shown}");
+    let told = |shown: &str, line: &str| {
+        assert!(shown.lines().any(|l| l.split_whitespace().eq(line.split_whitespace())), "{line}: {shown}");
+    };
+    for line in
+        ["balance 12.500001 USD", "left of what was granted 0.000001 USD", "left of what was topped up 12.50 USD"]
+    {
+        told(&shown, line);
     }
+    // A mistake is taken back by an entry of its own, and no more than is there.
+    books.prints(&["accounts", "top-up", "anna", "200", "--note", "invoice 18"]);
+    let said = books.fails(1, &["accounts", "deduct", "anna", "212.6", "--note", "all"]);
+    assert!(said.contains("at most 212.500001"), "{said}");
+    let said = books.refuses(&["accounts", "deduct", "anna", "198"]);
+    assert!(said.contains("--note <TEXT>"), "{said}");
+    let (_, said) = books.says(&["accounts", "deduct", "anna", "198", "--note", "invoice 18 was 2"]);
+    assert!(said.contains("balance 14.500001 USD"), "{said}");
+    let entries = books.prints(&["accounts", "entries", "anna"]);
+    let kinds: Vec<&str> = entries.lines().map(|line| line.split_whitespace().nth(3).unwrap_or_default()).collect();
+    assert_eq!(kinds, ["USD", "correction", "top-up", "grant", "top-up"], "{entries}");
+    assert!(
+        entries.contains("-198.000000  invoice 18 was 2\n") && entries.contains("  12.500000  invoice 17\n"),
+        "{entries}"
+    );
+    let (newest, said) = books.says(&["accounts", "entries", "anna", "--most", "1"]);
+    assert!(newest.lines().count() == 2 && said.contains("only the newest 1 are shown"), "{newest}{said}");
+    let object = books.json(&["accounts", "entries", "anna", "--most", "2"]);
+    assert_eq!(
+        (&object["entries"][0]["amount"], &object["entries"][1]["note"]),
+        (&(-198_000_000).into(), &"invoice 18".into())
+    );
+    assert_eq!(object["entries"].as_array().unwrap().len(), 2);
+    books.prints(&["accounts", "create", "metered"]);
+    let (none, said) = books.says(&["accounts", "entries", "metered"]);
+    assert!(none.is_empty() && said.contains("no money was added to metered"), "{said}");
+    books.prints(&["accounts", "delete", "metered", "--yes"]);
+    assert_eq!(books.says(&["ledger", "check"]).1, "everything agrees\n");
     assert!(books.prints(&["ledger", "export"]).contains("invoice 17"));
     assert!(
         books.fails(1, &["accounts", "top-up", "bob", "1"]).contains("no account \"bob\"; `farthing accounts list`")
@@ -248,7 +280,7 @@ fn money_is_added_and_an_account_deleted() {
 
     let secret = secret(&books.prints(&["keys", "create", "laptop", "--account", "anna"]));
     let said = books.fails(2, &["accounts", "delete", "anna"]);
-    assert!(said.contains("1 key") && said.contains("12.500001 USD") && said.contains("--yes"), "{said}");
+    assert!(said.contains("1 key") && said.contains("14.500001 USD") && said.contains("--yes"), "{said}");
     assert!(books.accepts(&secret, 0));
     let (_, said) = books.says(&["accounts", "delete", "anna", "--yes"]);
     assert!(said.starts_with("deleted account anna (acc_"), "{said}");
@@ -360,6 +392,32 @@ fn usage_is_summed_and_listed() {
 }
 
 #[test]
+fn a_key_is_shown_with_what_is_left() {
+    let books = Books::new("left");
+    let limits = [
+        "--requests-per-minute=10",
+        "--concurrency=3",
+        "--tokens-total=5000",
+        "--money-total=0.01",
+        "--endpoint=/v1/chat/completions",
+    ];
+    books.prints(&[&["keys", "create", "ci", "--top-up", "1"], &limits[..]].concat());
+    books.used_by(&["ci"], "qwen");
+    let shown = books.prints(&["keys", "show", "ci"]);
+    for line in [
+        "requests a minute 10, 10 left",
+        "concurrent requests 3, 3 left",
+        "tokens in all 5000, 3500 left",
+        "money in all 0.01 USD, 0.008576 left",
+    ] {
+        assert!(shown.lines().any(|l| l.split_whitespace().eq(line.split_whitespace())), "{line}: {shown}");
+    }
+    let left = &books.json(&["keys", "show", "ci"])["left"];
+    assert_eq!((&left["tokens"]["total"], &left["money"]["total"]), (&3500.into(), &8576.into()));
+    assert_eq!((&left["balance"], &left["tokens_per_minute"]), (&998_576.into(), &Value::Null));
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let books = Books::new("wrong");
     let create = |args: &[&'static str]| books.refuses(&[&["keys", "create"], args].concat());
@@ -373,6 +431,9 @@ fn what_is_wrong_is_named() {
         (&["anna", "--expires", "40000d"], "at most 36500d"),
         (&["anna", "--requests-per-minute", "0"], "a whole number from 1 on, or none"),
         (&["anna", "--endpoint", "v1"], "such as /v1/chat/completions"),
+        (&["anna", "--endpoint", "/v1/nosuch"], "no server uses a model at /v1/nosuch; near it is /v1/"),
+        (&["anna", "--endpoint", "/health"], "no server uses a model at /health"),
+        (&["anna", "--money-per-day", "0"], "give more than 0, such as 2.50, or none"),
         (&["anna", "--model", "none", "--model", "x"], "--model none is given beside others"),
         (&["anna", "--admin", "--tokens-total", "5"], "cannot be used with"),
         (&["anna", "--currency", "usd"], "such as USD, EUR or CNY"),
