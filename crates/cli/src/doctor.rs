@@ -42,7 +42,8 @@ pub fn processor() -> String {
     field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }
 
-fn memory_total() -> Option<u64> {
+/// Bytes of memory of this machine, free or not.
+pub fn memory_total() -> Option<u64> {
     field("/proc/meminfo", "MemTotal")?.split_whitespace().next()?.parse::<u64>().ok().map(|kb| kb * 1024)
 }
 

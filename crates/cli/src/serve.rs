@@ -23,7 +23,7 @@ use crate::arguments::{LoadArguments, SamplingArguments};
 use crate::logging::{self, Format, Level};
 use crate::notify::notify;
 use crate::signals;
-use crate::terminal::several;
+use crate::terminal::{bytes, several};
 use crate::{Failure, Outcome, config, fetch, health_check};
 
 /// Serve models over HTTP: the APIs of OpenAI, DeepSeek, Anthropic and Ollama
@@ -477,6 +477,11 @@ pub fn run(a: Arguments) -> Outcome {
             say(text)
         }
     };
+    if let (Some(given), Some(all)) = (a.memory, crate::doctor::memory_total())
+        && given > all
+    {
+        note(&format!("warning: --memory is {}, and this machine has {}", bytes(given), bytes(all)));
+    }
     let metering = runtime.block_on(metering(&a, ledger, &note))?;
     let batches = if a.print_config { None } else { batches(&a, &note)? };
     let access = access(&a, metering.clone())?;

@@ -80,9 +80,13 @@ fn refused(server: &Server, key: &str, line: &str, body: &Value) -> (u16, String
     (status, answer["error"]["code"].as_str().unwrap_or_else(|| panic!("{line}: {status} {answer}")).to_string())
 }
 
-fn without_secret(mut answer: Value) -> Value {
-    answer.as_object_mut().unwrap().remove("secret").unwrap();
+fn without(mut answer: Value, field: &str) -> Value {
+    answer.as_object_mut().unwrap().remove(field).unwrap();
     answer
+}
+
+fn without_secret(answer: Value) -> Value {
+    without(answer, "secret")
 }
 
 const NONE: Value = Value::Null;
@@ -126,18 +130,20 @@ fn administrators_do_over_http_what_the_commands_do() {
     let made = done(&server, &admin, "POST /admin/keys", &new);
     let (id, secret) = (made["key"]["id"].as_str().unwrap(), made["secret"].as_str().unwrap().to_string());
     assert!(secret.starts_with("sk-ft-"));
-    assert_eq!(without_secret(made.clone()), books.json(&["keys", "show", id]));
+    assert_eq!(without_secret(made.clone()), without(books.json(&["keys", "show", id]), "left"));
     assert_eq!((&made["account"]["balance"], &made["account"]["prepaid"]), (&json!(10_000_001), &json!(true)));
     assert_eq!(made["key"]["admin"], false);
     let named = |name: &str| format!("GET /admin/keys/{name}");
-    assert_eq!(done(&server, &admin, &named("ci%20bot"), &NONE), books.json(&["keys", "show", "ci bot"]));
+    let shown = done(&server, &admin, &named("ci%20bot"), &NONE);
+    assert_eq!(shown, books.json(&["keys", "show", "ci bot"]));
+    assert_eq!((&shown["left"]["money"]["day"], &shown["left"]["balance"]), (&json!(5_000_000), &json!(10_000_001)));
     assert_eq!(ask(&server, &secret, "GET /v1/models", &NONE).0, 200);
     // Limits: those that are given, null removes one.
     let change = json!({"limits": {"requests_per_minute": null, "concurrency": 3, "money": {"month": 7}}, "expires_at": 9_999_999_999_999_u64});
     let limited = done(&server, &admin, &format!("POST /admin/keys/{id}/limits"), &change);
     let wanted = json!({"models": ["*a/b"], "concurrency": 3, "money": {"day": 5_000_000, "month": 7}, "tokens": {}});
     assert_eq!((&limited["key"]["limits"], &limited["key"]["expires_at"]), (&wanted, &json!(9_999_999_999_999_u64)));
-    assert_eq!(limited, books.json(&["keys", "show", id]));
+    assert_eq!(limited, without(books.json(&["keys", "show", id]), "left"));
     // A new secret, the old one for a while.
     let rotated = done(&server, &admin, &format!("POST /admin/keys/{id}/rotate"), &json!({"grace_ms": 600_000}));
     let newer = rotated["secret"].as_str().unwrap();
@@ -157,6 +163,13 @@ fn administrators_do_over_http_what_the_commands_do() {
     let credit = json!({"kind": "grant", "amount": 250, "note": "welcome"});
     let credited = done(&server, &admin, "POST /admin/accounts/bob/credit", &credit);
     assert_eq!((&credited["account"]["granted"], &credited["account"]["topped_up"]), (&json!(250), &json!(0)));
+    let back = json!({"amount": 50, "note": "it was 200"});
+    let deducted = done(&server, &admin, "POST /admin/accounts/bob/deduct", &back);
+    assert_eq!(deducted["account"]["granted"], 200);
+    let entries = done(&server, &admin, "GET /admin/accounts/bob/entries?most=1", &NONE);
+    assert_eq!(entries, books.json(&["accounts", "entries", "bob", "--most", "1"]));
+    let newest = &entries["entries"][0];
+    assert_eq!((&newest["kind"], &newest["amount"]), (&json!("correction"), &json!(-50)));
     assert_eq!(done(&server, &admin, "GET /admin/accounts", &NONE), books.json(&["accounts", "list"]));
     assert_eq!(done(&server, &admin, "GET /admin/accounts/anna", &NONE), books.json(&["accounts", "show", "anna"]));
     // Administrators by name only.
@@ -171,10 +184,7 @@ fn administrators_do_over_http_what_the_commands_do() {
             &["--by", "account", "--from", "2026-01-01", "--until", "2026-12-31"],
         ),
         ("?requests=true&most=5", &["--requests", "--most", "5"]),
-        (
-            "?by=key&key=second&account=deleted&model=x",
-            &["--by", "key", "--key", "second", "--account", "deleted", "--model", "x"],
-        ),
+        ("?by=key&key=second&account=deleted", &["--by", "key", "--key", "second", "--account", "deleted"]),
     ] {
         let told = done(&server, second, &format!("GET /admin/usage{query}"), &NONE);
         assert_eq!(told, books.json(&[&["usage"], args].concat()), "{query}");
@@ -232,6 +242,8 @@ fn what_cannot_be_meant_is_refused_and_nothing_is_done() {
     books.key("anna", &[]);
     books.key("twin", &["--account", "anna"]);
     books.key("twin", &["--account", "anna"]);
+    books.key("gone", &["--account", "anna"]);
+    books.run(&["keys", "revoke", "gone"]);
     let server = books.server(&[]);
     let before = (books.json(&["keys", "list"]), books.json(&["accounts", "list"]));
     let bad = |line: &str, body: Value, param: &str| {
@@ -270,6 +282,15 @@ fn what_cannot_be_meant_is_refused_and_nothing_is_done() {
     bad("POST /admin/accounts/anna/credit", json!({"kind": "gift", "amount": 1}), "kind");
     bad("POST /admin/accounts/anna/credit", json!({"kind": "grant"}), "amount");
     bad("POST /admin/accounts/anna/credit", json!({"kind": "grant", "amount": 1, "note": "x".repeat(501)}), "");
+    bad("POST /admin/accounts/anna/deduct", json!({"amount": 1}), "note");
+    bad("POST /admin/accounts/anna/deduct", json!({"note": "x"}), "amount");
+    bad("POST /admin/accounts/anna/deduct", json!({"amount": 1, "note": "nothing is there"}), "");
+    bad("GET /admin/accounts/anna/entries?most=0", NONE, "most");
+    bad("GET /admin/accounts/anna/entries?least=1", NONE, "least");
+    bad("POST /admin/keys", json!({"name": "x", "limits": {"endpoints": ["/v1/nosuch"]}}), "limits");
+    bad("POST /admin/keys", json!({"name": "x", "limits": {"money": {"day": 0}}}), "");
+    bad("POST /admin/keys/anna/limits", json!({"limits": {"endpoints": ["/v1/messages", "/health"]}}), "limits");
+    bad("POST /admin/invitations", json!({"name": "x", "uses": 1, "limits": {"endpoints": ["/nosuch"]}}), "limits");
     bad("POST /admin/invitations", json!({"name": "x"}), "uses");
     bad("POST /admin/invitations", json!({"name": "x", "uses": 0}), "uses");
     for (query, param) in [
@@ -291,6 +312,9 @@ fn what_cannot_be_meant_is_refused_and_nothing_is_done() {
         ("GET /admin/accounts/nothing", "account_not_found"),
         ("DELETE /admin/accounts/nothing", "account_not_found"),
         ("GET /admin/usage?account=nothing", "account_not_found"),
+        ("GET /admin/usage?model=nothing", "model_not_found"),
+        ("GET /admin/accounts/nothing/entries", "account_not_found"),
+        ("POST /admin/keys/gone/revoke", "key_not_found"),
         ("POST /admin/invitations/nothing/revoke", "invitation_not_found"),
     ] {
         assert_eq!(refused(&server, &admin, line, &NONE), (404, code.to_string()), "{line}");

@@ -236,6 +236,13 @@ fn a_configuration_file_says_what_options_say() {
     let printed = farthing(&["serve", "--config", file, "--port", "81", "--patience", "7", "--print-config"]);
     let text = String::from_utf8(printed.stdout.clone()).unwrap();
     assert!(printed.status.success(), "{}", said(&printed));
+    assert!(!said(&printed).contains("--memory"), "{}", said(&printed));
+    let more = farthing(&["serve", "--config", file, "--port", "81", "--memory", "4096T", "--print-config"]);
+    let warned = said(&more);
+    assert!(
+        more.status.success() && warned.contains("warning: --memory is ") && warned.contains("this machine has"),
+        "{warned}"
+    );
     for line in ["name = [\"stories\"]", "context = 512", "port = 81", "patience = 7", "queue = 64"] {
         assert!(text.lines().any(|l| l == line), "{line}: {text}");
     }

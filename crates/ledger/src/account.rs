@@ -55,13 +55,31 @@ impl Account {
     }
 }
 
-/// What changes a balance beside charges.
+/// What adds to a balance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     /// Money that was paid in.
     TopUp,
     /// Money that was given; it is spent first.
     Grant,
+}
+
+/// What entries of money that was taken back are called.
+const CORRECTION: &str = "correction";
+
+/// A change of a balance that is no charge. Entries are never changed, nor deleted but with their account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Identifies it.
+    pub id: String,
+    /// When it was made, in milliseconds since 1970.
+    pub time: i64,
+    /// `top_up`, `grant` or `correction`.
+    pub kind: String,
+    /// What was added; below zero where it was taken back.
+    pub amount: Money,
+    /// What it is for.
+    pub note: String,
 }
 
 impl EntryKind {
@@ -142,6 +160,34 @@ pub(crate) async fn insert(
     by_name(connection, &id).await
 }
 
+/// A change of a balance that is written down.
+struct Change<'a> {
+    kind: &'a str,
+    granted: Money,
+    topped_up: Money,
+    note: &'a str,
+}
+
+/// Changes a balance, and writes down why.
+async fn enter(connection: &mut AnyConnection, account: &str, change: Change<'_>, now: i64) -> Result<(), LedgerError> {
+    sqlx::query("UPDATE account SET granted = granted + $2, topped_up = topped_up + $3 WHERE id = $1")
+        .bind(account)
+        .bind(change.granted.0)
+        .bind(change.topped_up.0)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("INSERT INTO entry (id, account, time, kind, amount, note) VALUES ($1, $2, $3, $4, $5, $6)")
+        .bind(fresh_id("ent"))
+        .bind(account)
+        .bind(now)
+        .bind(change.kind)
+        .bind(change.granted.plus(change.topped_up).0)
+        .bind(change.note)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Adds to a balance, and writes down why.
 pub(crate) async fn credit(
     connection: &mut AnyConnection,
@@ -152,24 +198,16 @@ pub(crate) async fn credit(
     now: i64,
 ) -> Result<(), LedgerError> {
     let (granted, topped_up) = match kind {
-        EntryKind::Grant => (amount.0, 0),
-        EntryKind::TopUp => (0, amount.0),
+        EntryKind::Grant => (amount, Money::ZERO),
+        EntryKind::TopUp => (Money::ZERO, amount),
     };
-    sqlx::query("UPDATE account SET granted = granted + $2, topped_up = topped_up + $3 WHERE id = $1")
-        .bind(account)
-        .bind(granted)
-        .bind(topped_up)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("INSERT INTO entry (id, account, time, kind, amount, note) VALUES ($1, $2, $3, $4, $5, $6)")
-        .bind(fresh_id("ent"))
-        .bind(account)
-        .bind(now)
-        .bind(kind.word())
-        .bind(amount.0)
-        .bind(note)
-        .execute(connection)
-        .await?;
+    enter(connection, account, Change { kind: kind.word(), granted, topped_up, note }, now).await
+}
+
+fn check_note(note: &str) -> Result<(), LedgerError> {
+    if note.chars().count() > NOTE_CHARACTERS_MAX {
+        return Err(LedgerError::Invalid(format!("a note has at most {NOTE_CHARACTERS_MAX} characters")));
+    }
     Ok(())
 }
 
@@ -187,9 +225,7 @@ pub(crate) async fn add(
             "{amount} cannot be added; give more than 0 and at most {AMOUNT_MAX}"
         )));
     }
-    if note.chars().count() > NOTE_CHARACTERS_MAX {
-        return Err(LedgerError::Invalid(format!("a note has at most {NOTE_CHARACTERS_MAX} characters")));
-    }
+    check_note(note)?;
     let found = by_name(connection, account).await?;
     if found.balance().plus(amount) > AMOUNT_MAX {
         return Err(LedgerError::Invalid(format!("the balance would be more than {AMOUNT_MAX}")));
@@ -268,6 +304,55 @@ impl Ledger {
         let account = add(&mut transaction, account, kind, amount, note, self.now()).await?;
         transaction.commit().await?;
         Ok(account)
+    }
+
+    /// Takes money back that was added by mistake: topped-up money first, then granted money.
+    ///
+    /// # Errors
+    /// No such account, an empty note, more than is there and no request in flight may need, or the books cannot be written.
+    pub async fn deduct(&self, account: &str, amount: Money, note: &str) -> Result<Account, LedgerError> {
+        if note.trim().is_empty() {
+            return Err(LedgerError::Invalid("a correction needs a note that says what it is for".to_string()));
+        }
+        check_note(note)?;
+        let mut transaction = self.database.write().await?;
+        let found = by_name(&mut transaction, account).await?;
+        let free = found.balance().minus(found.reserved).max(Money::ZERO);
+        if amount <= Money::ZERO || amount > free {
+            return Err(LedgerError::Invalid(format!(
+                "{amount} cannot be taken back from {:?}; give more than 0 and at most {free}, which is neither spent nor reserved by requests in flight",
+                found.name
+            )));
+        }
+        let topped_up = amount.min(found.topped_up.max(Money::ZERO));
+        let granted = amount.minus(topped_up);
+        let back = |money: Money| Money::ZERO.minus(money);
+        let change = Change { kind: CORRECTION, granted: back(granted), topped_up: back(topped_up), note };
+        enter(&mut transaction, &found.id, change, self.now()).await?;
+        let account = by_name(&mut transaction, &found.id).await?;
+        transaction.commit().await?;
+        Ok(account)
+    }
+
+    /// Entries of an account, by its id, newest first, `most` at most.
+    ///
+    /// # Errors
+    /// The books cannot be read.
+    pub async fn entries(&self, account: &str, most: u32) -> Result<Vec<Entry>, LedgerError> {
+        let query = sqlx::query(
+            "SELECT id, time, kind, amount, note FROM entry WHERE account = $1 ORDER BY time DESC, id LIMIT $2",
+        );
+        let rows = query.bind(account).bind(i64::from(most)).fetch_all(&self.database.pool).await?;
+        let entry = |row: &AnyRow| {
+            Ok(Entry {
+                id: row.try_get("id")?,
+                time: row.try_get("time")?,
+                kind: row.try_get("kind")?,
+                amount: Money(row.try_get("amount")?),
+                note: row.try_get("note")?,
+            })
+        };
+        rows.iter().map(entry).collect()
     }
 
     /// Deletes an account: its keys, its balance and its name. Its usage stays as numbers that are nobody's. Its requests in flight are settled as they

@@ -1,13 +1,13 @@
 //! The books looked over as a whole: whether their sums agree, a copy of them, and everything in them as lines.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 use sqlx::any::{AnyRow, AnyTypeInfoKind};
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Column, Executor, Row, Transaction};
 
-use crate::database::{Database, Kind};
+use crate::database::{Database, Kind, beside, create};
 use crate::error::LedgerError;
 use crate::ledger::Ledger;
 
@@ -131,17 +131,17 @@ impl Ledger {
         if to.exists() {
             return Err(failed("it exists; give a new file".to_string()));
         }
-        let mut name = to.as_os_str().to_os_string();
-        name.push(".part");
-        let part = PathBuf::from(name);
+        let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !directory.is_dir() {
+            return Err(failed(format!("there is no directory {}; give a file in one", directory.display())));
+        }
+        let part = beside(to, ".part");
         let _ = std::fs::remove_file(&part);
         let outcome = self.copy(&part).await;
         let outcome = outcome.and_then(|()| std::fs::rename(&part, to).map_err(|e| failed(e.to_string())));
         if outcome.is_err() {
             for left in ["", "-wal", "-shm", "-journal"] {
-                let mut name = part.clone().into_os_string();
-                name.push(left);
-                let _ = std::fs::remove_file(name);
+                let _ = std::fs::remove_file(beside(&part, left));
             }
         }
         outcome
@@ -150,7 +150,8 @@ impl Ledger {
     async fn copy(&self, part: &Path) -> Result<(), LedgerError> {
         let address = part.to_str().ok_or_else(|| LedgerError::Address(part.display().to_string()))?;
         if self.database.kind != Kind::Postgres {
-            crate::database::create(part).map_err(|reason| LedgerError::File { file: part.to_path_buf(), reason })?;
+            let failed = |e: io::Error| LedgerError::File { file: part.to_path_buf(), reason: e.to_string() };
+            create(part).map_err(failed)?;
             sqlx::query("VACUUM INTO $1").bind(address).execute(&self.database.pool).await?;
             return Ok(());
         }

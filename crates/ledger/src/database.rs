@@ -4,16 +4,16 @@
 //! transaction has read still holds when it writes, and budgets cannot be overrun.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, AnyRow, install_default_drivers};
-use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Row, SqlSafeStr, Transaction};
 
 use crate::clock::Clock;
-use crate::error::LedgerError;
+use crate::error::{LedgerError, explained, is_unwritable};
 
 /// Longest wait for a connection or a lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub(crate) struct Database {
     pub(crate) kind: Kind,
     /// Which file was opened; none where the system does not tell.
     file: Option<(u64, u64)>,
+    /// Why it can only be read, where that is so.
+    read_only: Option<String>,
 }
 
 /// Which file a path leads to: its device and its number there.
@@ -57,8 +59,15 @@ fn file_of(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
+/// Why a file is not opened.
+enum Unopened {
+    /// It or its directory cannot be written, which reading does not need.
+    Unwritable(String),
+    Other(LedgerError),
+}
+
 impl Database {
-    /// Opens a database, creates its file where there is none, and brings its schema up to date.
+    /// Opens a database, creates its file where there is none, and brings its schema up to date. A file that cannot be written is opened to be read.
     pub(crate) async fn open(address: &str) -> Result<Database, LedgerError> {
         Database::open_at(address, STEPS.len()).await
     }
@@ -67,52 +76,62 @@ impl Database {
     pub(crate) async fn open_at(address: &str, steps: usize) -> Result<Database, LedgerError> {
         install_default_drivers();
         let (kind, url) = kind(address)?;
-        if let Kind::Sqlite(file) = &kind {
-            create(file).map_err(|reason| LedgerError::File { file: file.clone(), reason })?;
-        }
-        let wrong = |e: sqlx::Error| match &kind {
-            Kind::Sqlite(file) => LedgerError::File { file: file.clone(), reason: e.to_string() },
-            Kind::Postgres => LedgerError::Unavailable(e.to_string()),
+        let Kind::Sqlite(file) = &kind else {
+            let wrong = |e: sqlx::Error| LedgerError::Unavailable(e.to_string());
+            let pool = connect(&url, Settings::Postgres).await.map_err(wrong)?;
+            let database = Database { pool, kind, file: None, read_only: None };
+            database.migrate(steps).await?;
+            return Ok(database);
         };
-        let options: AnyConnectOptions = url.parse().map_err(wrong)?;
-        // What is wrong shows at one connection; a pool tries again until its patience ends.
-        let mut first = AnyConnection::connect_with(&options).await.map_err(wrong)?;
-        let local = kind != Kind::Postgres;
-        set_up(&mut first, local).await.map_err(wrong)?;
-        first.close().await.map_err(wrong)?;
-        let pool = AnyPoolOptions::new()
-            .max_connections(8)
-            .acquire_timeout(PATIENCE)
-            // A full disk makes SQLite roll back by itself; the driver then takes the connection to be in a transaction for ever.
-            .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
-            .after_connect(move |connection, _| Box::pin(set_up(connection, local)));
-        let pool = pool.connect_with(options).await.map_err(wrong)?;
-        let file = if let Kind::Sqlite(file) = &kind { file_of(file) } else { None };
-        let database = Database { pool, kind, file };
-        database.migrate(steps).await?;
+        refuse_others(file, &url).await?;
+        match open_file(file, &url).await {
+            Ok(pool) => {
+                let file = file_of(file);
+                let database = Database { pool, kind, file, read_only: None };
+                database.migrate(steps).await?;
+                Ok(database)
+            }
+            Err(Unopened::Unwritable(why)) => Database::open_to_read(file, &url, why).await,
+            Err(Unopened::Other(error)) => Err(error),
+        }
+    }
+
+    /// Opens a file that cannot be written, and why.
+    async fn open_to_read(file: &Path, url: &str, why: String) -> Result<Database, LedgerError> {
+        let failed = |reason: String| LedgerError::File { file: file.to_path_buf(), reason };
+        // Without a log the file is all there is, and SQLite needs no index beside it.
+        let logged = beside(file, "-wal").metadata().is_ok_and(|log| log.len() > 0);
+        let url = format!("{url}?mode=ro{}", if logged { "" } else { "&immutable=true" });
+        let pool = connect(&url, Settings::Reader).await.map_err(|e| match logged {
+            true => failed(format!(
+                "{why}; and to be read only it would have to be without its -wal ({e}); copy both to a directory that you can write"
+            )),
+            false => failed(why.clone()),
+        })?;
+        let database =
+            Database { pool, kind: Kind::Sqlite(file.to_path_buf()), file: None, read_only: Some(why.clone()) };
+        let mut connection = database.pool.acquire().await?;
+        let applied = applied(&mut connection).await?;
+        if applied < STEPS.len() as i64 {
+            return Err(failed(format!("{why}; and this version cannot read it before it has changed it")));
+        }
+        drop(connection);
         Ok(database)
     }
 
     async fn migrate(&self, steps: usize) -> Result<(), LedgerError> {
         let mut connection = self.pool.acquire().await?;
-        let unavailable = |e: sqlx::migrate::MigrateError| LedgerError::Unavailable(e.to_string());
-        if let Kind::Sqlite(file) = &self.kind {
-            let tables = "SELECT COUNT(*) AS tables, COALESCE(SUM(name = '_sqlx_migrations'), 0) AS ours FROM sqlite_master WHERE type = 'table'";
-            let row = connection.fetch_one(tables).await?;
-            if count(&row, "tables")? > 0 && count(&row, "ours")? == 0 {
-                let reason = "a database of another program; give a file of its own".to_string();
-                return Err(LedgerError::File { file: file.clone(), reason });
-            }
+        if let Kind::Sqlite(file) = &self.kind
+            && is_of_others(&mut connection).await?
+        {
+            return Err(of_others(file));
         }
-        connection.ensure_migrations_table("_sqlx_migrations").await.map_err(unavailable)?;
-        let applied = connection.list_applied_migrations("_sqlx_migrations").await.map_err(unavailable)?;
-        if let Some(newer) = applied.iter().map(|step| step.version).find(|&version| version > STEPS.len() as i64) {
-            return Err(LedgerError::Newer(newer));
-        }
+        connection.ensure_migrations_table("_sqlx_migrations").await.map_err(unmigrated)?;
+        applied(&mut connection).await?;
         let all = STEPS[..steps].iter().zip(1..).map(|((name, sql), version)| {
             Migration::new(version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
         });
-        Migrator::with_migrations(all.collect()).run_direct(None, &mut *connection, false).await.map_err(unavailable)
+        Migrator::with_migrations(all.collect()).run_direct(None, &mut *connection, false).await.map_err(unmigrated)
     }
 
     /// Corrects the clock of a machine by that of the database which several share.
@@ -130,39 +149,136 @@ impl Database {
 
     /// Begins the only transaction that writes.
     pub(crate) async fn write(&self) -> Result<Transaction<'static, Any>, LedgerError> {
-        if let Kind::Sqlite(file) = &self.kind {
-            // Who replaces it would otherwise lose what is written from then on.
-            if self.file.is_some() && file_of(file) != self.file {
-                let reason =
-                    "the file is not the one that was opened: it was replaced or removed; start again".to_string();
-                return Err(LedgerError::File { file: file.clone(), reason });
+        match (&self.kind, &self.read_only) {
+            (Kind::Sqlite(file), Some(why)) => {
+                let reason = format!("it can only be read here, and not changed: {why}");
+                Err(LedgerError::File { file: file.clone(), reason })
             }
-            return Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?);
+            // Who replaces it would otherwise lose what is written from then on.
+            (Kind::Sqlite(file), None) if self.file.is_some() && file_of(file) != self.file => {
+                let reason = "the file is not the one that was opened: it was replaced or removed; start again";
+                Err(LedgerError::File { file: file.clone(), reason: reason.to_string() })
+            }
+            (Kind::Sqlite(_), None) => Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?),
+            (Kind::Postgres, _) => {
+                let mut transaction = self.pool.begin().await?;
+                transaction.execute("LOCK TABLE ledger IN EXCLUSIVE MODE").await?;
+                Ok(transaction)
+            }
         }
-        let mut transaction = self.pool.begin().await?;
-        transaction.execute("LOCK TABLE ledger IN EXCLUSIVE MODE").await?;
-        Ok(transaction)
     }
 }
 
-/// Settings of a connection.
-async fn set_up(connection: &mut AnyConnection, local: bool) -> Result<(), sqlx::Error> {
-    let settings: &[&'static str] = if local {
-        // A process that is killed loses nothing; after a loss of power the last moments may be missing, the file is whole. What was deleted is not found
-        // in the file any more.
-        &[
-            "PRAGMA busy_timeout = 10000",
-            "PRAGMA journal_mode = WAL",
-            "PRAGMA synchronous = NORMAL",
-            "PRAGMA secure_delete = ON",
-        ]
-    } else {
-        &["SET lock_timeout = '10s'", "SET statement_timeout = '30s'"]
-    };
-    for setting in settings {
-        connection.execute(*setting).await?;
+/// How connections are set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settings {
+    /// A file.
+    File,
+    /// A file that is only read.
+    Reader,
+    Postgres,
+}
+
+impl Settings {
+    fn statements(self) -> &'static [&'static str] {
+        match self {
+            // A process that is killed loses nothing; after a loss of power the last moments may be missing, the file is whole. What was deleted is not found
+            // in the file any more.
+            Settings::File => &[
+                "PRAGMA busy_timeout = 10000",
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = NORMAL",
+                "PRAGMA secure_delete = ON",
+            ],
+            // The last one meets what is wrong before a pool does.
+            Settings::Reader => &["PRAGMA busy_timeout = 10000", "SELECT COUNT(*) FROM sqlite_master"],
+            Settings::Postgres => &["SET lock_timeout = '10s'", "SET statement_timeout = '30s'"],
+        }
     }
-    Ok(())
+
+    async fn apply(self, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+        for statement in self.statements() {
+            connection.execute(*statement).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn connect(url: &str, settings: Settings) -> Result<AnyPool, sqlx::Error> {
+    let options: AnyConnectOptions = url.parse()?;
+    // What is wrong shows at one connection; a pool tries again until its patience ends.
+    let mut first = AnyConnection::connect_with(&options).await?;
+    settings.apply(&mut first).await?;
+    first.close().await?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(8)
+        .acquire_timeout(PATIENCE)
+        // A full disk makes SQLite roll back by itself; the driver then takes the connection to be in a transaction for ever.
+        .before_acquire(|connection, _| Box::pin(std::future::ready(Ok(!connection.is_in_transaction()))))
+        .after_connect(move |connection, _| Box::pin(settings.apply(connection)));
+    pool.connect_with(options).await
+}
+
+/// Opens a file to be read and written, which is made where there is none.
+async fn open_file(file: &Path, url: &str) -> Result<AnyPool, Unopened> {
+    let failed = |reason: String| Unopened::Other(LedgerError::File { file: file.to_path_buf(), reason });
+    if let Err(error) = create(file) {
+        let unwritable = matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+        let is_there = unwritable && File::open(file).and_then(head).is_ok_and(|head| head == HEAD);
+        return Err(if is_there { Unopened::Unwritable(error.to_string()) } else { failed(error.to_string()) });
+    }
+    connect(url, Settings::File).await.map_err(|error| match is_unwritable(&error) {
+        true => Unopened::Unwritable(explained(&error)),
+        false => failed(explained(&error)),
+    })
+}
+
+/// Refuses a file of another program, of which nothing may change.
+async fn refuse_others(file: &Path, url: &str) -> Result<(), LedgerError> {
+    // As a file that nobody writes: neither locked nor given company. What cannot be seen so is seen when it is open.
+    let look = async {
+        let mut connection = AnyConnection::connect(&format!("{url}?mode=ro&immutable=true")).await?;
+        let others = is_of_others(&mut connection).await;
+        connection.close().await?;
+        others
+    };
+    let is_database = File::open(file).and_then(head).is_ok_and(|head| head == HEAD);
+    if is_database && look.await.unwrap_or(false) { Err(of_others(file)) } else { Ok(()) }
+}
+
+/// Whether a file has tables and none of ours.
+async fn is_of_others(connection: &mut AnyConnection) -> Result<bool, sqlx::Error> {
+    let tables = "SELECT COUNT(*) AS tables, COALESCE(SUM(name = '_sqlx_migrations'), 0) AS ours FROM sqlite_master WHERE type = 'table'";
+    let row = connection.fetch_one(tables).await?;
+    Ok(count(&row, "tables")? > 0 && count(&row, "ours")? == 0)
+}
+
+fn of_others(file: &Path) -> LedgerError {
+    let reason = "a database of another program; give a file of its own".to_string();
+    LedgerError::File { file: file.to_path_buf(), reason }
+}
+
+/// The last step of the schema that a database has.
+async fn applied(connection: &mut AnyConnection) -> Result<i64, LedgerError> {
+    let applied = connection.list_applied_migrations("_sqlx_migrations").await.map_err(unmigrated)?;
+    match applied.iter().map(|step| step.version).max().unwrap_or(0) {
+        newer if newer > STEPS.len() as i64 => Err(LedgerError::Newer(newer)),
+        version => Ok(version),
+    }
+}
+
+fn unmigrated(error: MigrateError) -> LedgerError {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => LedgerError::Unavailable(other.to_string()),
+    }
+}
+
+/// A file beside another: its name with more behind it.
+pub(crate) fn beside(file: &Path, more: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_os_string();
+    name.push(more);
+    PathBuf::from(name)
 }
 
 /// Which database an address means, and the URL that the driver takes.
@@ -209,18 +325,21 @@ fn head(file: File) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Creates a file that only its owner reads, where there is none.
-pub(crate) fn create(file: &Path) -> Result<(), String> {
-    let directory = file.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(directory).map_err(|e| e.to_string())?;
+/// Creates a file that only its owner reads, where there is none or nothing in it.
+pub(crate) fn create(file: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new("/")))?;
     let mut options = std::fs::OpenOptions::new();
     options.create(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(file).map_err(|e| e.to_string())?;
+    let opened = options.open(file)?;
+    #[cfg(unix)]
+    if opened.metadata()?.len() == 0 {
+        opened.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
     // SQLite writes over files of a few bytes.
-    let head = File::open(file).and_then(head).map_err(|e| e.to_string())?;
-    if head.is_empty() || head == HEAD { Ok(()) } else { Err(NO_LEDGER.to_string()) }
+    let head = File::open(file).and_then(head)?;
+    if head.is_empty() || head == HEAD { Ok(()) } else { Err(io::Error::other(NO_LEDGER)) }
 }
 
 /// A count in a row; what is below zero by a fault reads as none.
@@ -267,6 +386,42 @@ mod tests {
             assert_eq!(ledger.requests(&all, 9).await.unwrap()[0].cost.0, 90);
             assert_eq!(ledger.usage(&all, crate::GroupBy::Hour).await.unwrap()[0].tokens.all(), 30);
         }
+    }
+
+    /// A file that cannot be written is read all the same, with what is in its log.
+    #[tokio::test]
+    async fn a_file_is_opened_to_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("books.db");
+        let written = Database::open(file.to_str().unwrap()).await.unwrap();
+        written.pool.execute(ROWS[0]).await.unwrap();
+        let (_, url) = kind(file.to_str().unwrap()).unwrap();
+        let open = async || Database::open_to_read(&file, &url, "why".to_string()).await;
+        let names = async |database: &Database| {
+            let rows = database.pool.fetch_all("SELECT name FROM account").await.unwrap();
+            rows.iter().map(|row| row.get::<String, _>("name")).collect::<Vec<_>>()
+        };
+        // In use: the rows are in the log alone.
+        assert!(beside(&file, "-wal").metadata().unwrap().len() > 0);
+        let beside_it = open().await.unwrap();
+        assert_eq!(names(&beside_it).await, ["anna"]);
+        beside_it.pool.close().await;
+        written.pool.close().await;
+        let read = open().await.unwrap();
+        assert_eq!(names(&read).await, ["anna"]);
+        let said = read.write().await.unwrap_err().to_string();
+        assert!(said.contains("books.db: it can only be read here, and not changed: why"), "{said}");
+        assert!(read.pool.execute("DELETE FROM account").await.is_err());
+        read.pool.close().await;
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        // Not one that would have to be changed first.
+        let old = Database::open_at(directory.path().join("old.db").to_str().unwrap(), 0).await.unwrap();
+        old.pool.close().await;
+        let (Kind::Sqlite(file), url) = kind(directory.path().join("old.db").to_str().unwrap()).unwrap() else {
+            panic!("a file")
+        };
+        let said = Database::open_to_read(&file, &url, "why".to_string()).await.unwrap_err().to_string();
+        assert!(said.contains("old.db: why; and this version cannot read it before it has changed it"), "{said}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use sqlx::sqlite::SqliteError;
 use thiserror::Error;
 
 use crate::money::Money;
@@ -35,7 +36,7 @@ pub enum LedgerError {
         "another server writes to the ledger as {0:?}, and this one has lost the name; end one of them, and start it again with a --server-name of its own"
     )]
     Replaced(String),
-    /// No account, key or invitation of this name.
+    /// No account, key or invitation of this id or name.
     #[error("there is no {kind} {name:?}")]
     Unknown {
         /// `account`, `key` or `invitation`.
@@ -43,15 +44,73 @@ pub enum LedgerError {
         /// As it was given.
         name: String,
     },
+    /// All keys or invitations of this name were revoked; an id still names one.
+    #[error("{kind} {name:?} was revoked already; give its id, {id}, to name it")]
+    Revoked {
+        /// `key` or `invitation`.
+        kind: &'static str,
+        /// As it was given.
+        name: String,
+        /// Id of the one that was revoked last.
+        id: String,
+    },
+    /// A model of which there is no usage.
+    #[error("there is no usage of model {model:?}; {}", nearest(near))]
+    Unused {
+        /// As it was given.
+        model: String,
+        /// Those with names most like it that have usage.
+        near: Vec<String>,
+    },
     /// A value that cannot be stored.
     #[error("{0}")]
     Invalid(String),
 }
 
+fn nearest(models: &[String]) -> String {
+    if models.is_empty() { "no model was used yet".to_string() } else { format!("near it is {}", models.join(", ")) }
+}
+
 impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> LedgerError {
         // Messages of PostgreSQL may name the database and the user, none has a password or a value of ours.
-        LedgerError::Unavailable(error.to_string())
+        LedgerError::Unavailable(explained(&error))
+    }
+}
+
+/// Result codes of SQLite, and of its extended ones those of writing (sqlite.org/rescode.html).
+const READONLY: u32 = 8;
+const FULL: u32 = 13;
+const CANTOPEN: u32 = 14;
+const IOERR_WRITE: u32 = 778;
+const IOERR_FSYNC: u32 = 1034;
+const IOERR_TRUNCATE: u32 = 1546;
+const IOERR_SHMOPEN: u32 = 4618;
+const IOERR_SHMSIZE: u32 = 4874;
+
+/// SQLite's extended code of an error.
+fn code(error: &sqlx::Error) -> Option<u32> {
+    let error = error.as_database_error()?;
+    error.try_downcast_ref::<SqliteError>()?;
+    error.code()?.parse().ok()
+}
+
+/// Whether SQLite could not write, which reading may not need.
+pub(crate) fn is_unwritable(error: &sqlx::Error) -> bool {
+    let Some(code) = code(error) else { return false };
+    matches!(code & 0xff, READONLY | FULL | CANTOPEN)
+        || [IOERR_WRITE, IOERR_FSYNC, IOERR_TRUNCATE, IOERR_SHMOPEN, IOERR_SHMSIZE].contains(&code)
+}
+
+/// What an error of the database means, with the next step where it is not plain.
+pub(crate) fn explained(error: &sqlx::Error) -> String {
+    let Some(code) = code(error).filter(|_| is_unwritable(error)) else { return error.to_string() };
+    let said = error.as_database_error().map(|error| error.message().to_string()).unwrap_or_default();
+    match code & 0xff {
+        READONLY | CANTOPEN => {
+            format!("the file and its directory must be writable for this user ({said}, code {code})")
+        }
+        _ => format!("the disk is full or cannot be written ({said}, code {code}); make room on it"),
     }
 }
 
@@ -73,6 +132,19 @@ impl fmt::Display for Period {
             Period::Month => "this month's",
             Period::Total => "the",
         })
+    }
+}
+
+impl Period {
+    /// What a client can do whose request its budget does not hold.
+    fn advice(self) -> &'static str {
+        match self {
+            Period::Day => "send a smaller max_tokens, or wait until 00:00 UTC, when it is renewed",
+            Period::Month => {
+                "send a smaller max_tokens, or wait until the first of next month (UTC), when it is renewed"
+            }
+            Period::Total => "send a smaller max_tokens, or ask for a larger budget, because it is not renewed",
+        }
     }
 }
 
@@ -129,7 +201,7 @@ pub enum Refusal {
         limit: u64,
     },
     /// A budget of tokens does not hold the request.
-    #[error("{period} budget of this key has {left} of {limit} tokens left, and the request may take {needed}")]
+    #[error("{period} budget of this key has {left} of {limit} tokens left, and the request may take {needed}; {}", period.advice())]
     TokenBudget {
         /// Which budget.
         period: Period,
@@ -143,7 +215,7 @@ pub enum Refusal {
         wait_ms: Option<u64>,
     },
     /// A budget of money does not hold the request.
-    #[error("{period} budget of this key has {left} of {limit} left, and the request may cost {needed}")]
+    #[error("{period} budget of this key has {left} of {limit} {currency} left, and the request may cost {needed}; {}", period.advice())]
     MoneyBudget {
         /// Which budget.
         period: Period,
@@ -153,15 +225,21 @@ pub enum Refusal {
         left: Money,
         /// The most that the request may cost.
         needed: Money,
+        /// Code of the ledger's currency.
+        currency: String,
         /// Until the budget is whole again; `None` for one that never is.
         wait_ms: Option<u64>,
     },
     /// The balance of the account does not hold the request.
-    #[error("the account has {left} left, and the request may cost {needed}; top it up, or send a smaller max_tokens")]
+    #[error(
+        "the account has {left} {currency} left, and the request may cost {needed}; top it up, or send a smaller max_tokens"
+    )]
     Balance {
         /// What is neither spent nor reserved.
         left: Money,
         /// The most that the request may cost.
         needed: Money,
+        /// Code of the ledger's currency.
+        currency: String,
     },
 }

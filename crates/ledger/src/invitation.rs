@@ -97,12 +97,14 @@ async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Invitatio
         " FROM invitation WHERE id = $1 OR name = $1 AND revoked_at = 0 ORDER BY id LIMIT 2"
     ))
     .bind(name)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     match &rows[..] {
         [one] => Invitation::read(one),
-        [] => Err(LedgerError::Unknown { kind: "invitation", name: name.to_string() }),
-        _ => Err(LedgerError::Invalid(format!("several invitations are named {name:?}; give the id of one"))),
+        [] => Err(key::absent(connection, "invitation", name).await?),
+        _ => Err(LedgerError::Invalid(format!(
+            "several invitations are named {name:?}; give the id of one (`farthing invitations list`)"
+        ))),
     }
 }
 

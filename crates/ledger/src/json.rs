@@ -6,11 +6,12 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use crate::account::Account;
+use crate::account::{Account, Entry};
 use crate::error::LedgerError;
 use crate::invitation::Invitation;
 use crate::key::{Key, Secret};
 use crate::ledger::Ledger;
+use crate::left::Left;
 
 fn account_row(account: &Account) -> Value {
     let mut row = json!(account);
@@ -50,6 +51,13 @@ impl Ledger {
         object
     }
 
+    /// `{"currency", "account", "entries"}`, of an account and its entries.
+    pub fn account_with_entries(&self, account: &Account, entries: &[Entry]) -> Value {
+        let mut object = self.account_object(account);
+        object["entries"] = json!(entries);
+        object
+    }
+
     /// `{"currency", "accounts"}`.
     pub fn accounts_object(&self, accounts: &[Account]) -> Value {
         let rows: Vec<Value> = accounts.iter().map(account_row).collect();
@@ -60,6 +68,13 @@ impl Ledger {
     pub fn key_object(&self, key: &Key, account: &Account) -> Value {
         let row = key_row(key, &account.name, self.now());
         json!({"currency": self.currency(), "key": row, "account": account_row(account)})
+    }
+
+    /// `{"currency", "key", "account", "left"}`, of a key, the account that pays, and what is left of the key's limits.
+    pub fn key_with_left(&self, key: &Key, account: &Account, left: &Left) -> Value {
+        let mut object = self.key_object(key, account);
+        object["left"] = json!(left);
+        object
     }
 
     /// `{"currency", "keys"}`; `names` are those of accounts by their ids.

@@ -148,7 +148,9 @@ impl Limits {
         if let Some(wrong) =
             [day, month, total].into_iter().flatten().find(|money| !(Money::ZERO..=AMOUNT_MAX).contains(money))
         {
-            return Err(LedgerError::Invalid(format!("a budget of {wrong}; give 0 to {AMOUNT_MAX}")));
+            return Err(LedgerError::Invalid(format!(
+                "a budget of {wrong}; give more than 0 and at most {AMOUNT_MAX}"
+            )));
         }
         let zero =
             |what: &str| Err(LedgerError::Invalid(format!("{what} of 0 would allow nothing; revoke the key instead")));
@@ -156,6 +158,10 @@ impl Limits {
             Limits { requests_per_minute: Some(0), .. } => return zero("requests a minute"),
             Limits { tokens_per_minute: Some(0), .. } => return zero("tokens a minute"),
             Limits { concurrency: Some(0), .. } => return zero("a concurrency"),
+            Limits { tokens, .. } if [tokens.day, tokens.month, tokens.total].contains(&Some(0)) => {
+                return zero("a budget of tokens");
+            }
+            _ if [day, month, total].contains(&Some(Money::ZERO)) => return zero("a budget of money"),
             _ => {}
         }
         serde_json::to_string(self).map_err(|e| LedgerError::Invalid(e.to_string()))
@@ -343,6 +349,23 @@ pub(crate) async fn insert(
     Ok((by_id(connection, &id).await?, secret))
 }
 
+/// Why there is no key or invitation of a name: none ever was, or all were revoked.
+pub(crate) async fn absent(
+    connection: &mut AnyConnection,
+    kind: &'static str,
+    name: &str,
+) -> Result<LedgerError, LedgerError> {
+    let statement = match kind {
+        "key" => "SELECT id FROM api_key WHERE name = $1 ORDER BY revoked_at DESC, id LIMIT 1",
+        _ => "SELECT id FROM invitation WHERE name = $1 ORDER BY revoked_at DESC, id LIMIT 1",
+    };
+    let name = name.to_string();
+    Ok(match sqlx::query(statement).bind(&name).fetch_optional(connection).await? {
+        Some(row) => LedgerError::Revoked { kind, name, id: row.try_get("id")? },
+        None => LedgerError::Unknown { kind, name },
+    })
+}
+
 /// The key of an id, or the only one of a name.
 async fn by_id(connection: &mut AnyConnection, name: &str) -> Result<Key, LedgerError> {
     let rows = sqlx::query(concat!(
@@ -351,13 +374,13 @@ async fn by_id(connection: &mut AnyConnection, name: &str) -> Result<Key, Ledger
         " FROM api_key WHERE id = $1 OR name = $1 AND revoked_at = 0 ORDER BY CASE WHEN id = $1 THEN 0 ELSE 1 END, id LIMIT 2"
     ))
     .bind(name)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
     match &rows[..] {
         [one] => Key::read(one),
         // An id is nobody's name.
         [first, ..] if first.try_get::<String, _>("id")? == name => Key::read(first),
-        [] => Err(LedgerError::Unknown { kind: "key", name: name.to_string() }),
+        [] => Err(absent(connection, "key", name).await?),
         _ => Err(LedgerError::Invalid(format!(
             "several keys are named {name:?}; give the id of one (`farthing keys list`)"
         ))),

@@ -20,7 +20,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// Opens a ledger: a file (SQLite), which is made where there is none, or `postgres://USER@HOST/DATABASE`. `currency` is that of a new ledger; an old
-    /// one keeps its own.
+    /// one keeps its own. A file that cannot be written, or whose directory cannot, is opened to be read; changes of it are errors.
     ///
     /// # Errors
     /// It cannot be opened, is no ledger, or is a newer version's.
@@ -28,15 +28,23 @@ impl Ledger {
         check_currency(currency).map_err(LedgerError::Invalid)?;
         let database = Database::open(address).await?;
         database.correct(&clock).await?;
-        let mut transaction = database.write().await?;
-        sqlx::query("INSERT INTO ledger (id, currency, created_at) VALUES (1, $1, $2) ON CONFLICT (id) DO NOTHING")
-            .bind(currency)
-            .bind(clock.now())
-            .execute(&mut *transaction)
-            .await?;
-        let row =
-            sqlx::query("SELECT currency, created_at FROM ledger WHERE id = 1").fetch_one(&mut *transaction).await?;
-        transaction.commit().await?;
+        let first = "SELECT currency, created_at FROM ledger WHERE id = 1";
+        let row = match sqlx::query(first).fetch_optional(&database.pool).await? {
+            Some(row) => row,
+            None => {
+                let mut transaction = database.write().await?;
+                sqlx::query(
+                    "INSERT INTO ledger (id, currency, created_at) VALUES (1, $1, $2) ON CONFLICT (id) DO NOTHING",
+                )
+                .bind(currency)
+                .bind(clock.now())
+                .execute(&mut *transaction)
+                .await?;
+                let row = sqlx::query(first).fetch_one(&mut *transaction).await?;
+                transaction.commit().await?;
+                row
+            }
+        };
         Ok(Ledger { database, clock, currency: row.try_get("currency")?, created_at: row.try_get("created_at")? })
     }
 

@@ -29,7 +29,7 @@ mod price_sheet;
 mod report;
 mod reservation;
 
-pub use account::{Account, EntryKind};
+pub use account::{Account, Entry, EntryKind};
 pub use clock::{Clock, DAY_MS};
 pub use error::{LedgerError, Period, Refusal};
 pub use invitation::{Invitation, NewInvitation};

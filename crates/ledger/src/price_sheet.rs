@@ -245,7 +245,8 @@ pub(crate) fn amount(value: &toml::Value) -> Result<Money, String> {
     let amount = match value {
         toml::Value::String(text) => text.parse(),
         toml::Value::Integer(whole) => whole.to_string().parse(),
-        toml::Value::Float(number) => format!("{number:.6}").parse(),
+        // As short as it can be written, so with the decimals that the file has.
+        toml::Value::Float(number) => number.to_string().parse(),
         other => Err(format!("a {} is no amount; give units of the currency a million tokens", other.type_str())),
     }?;
     if amount > PRICE_MAX {
@@ -355,6 +356,8 @@ mod tests {
             ("hit = 0.003", "hit = -0.003", "hit of \"flash\""),
             ("hit = 0.003", "hit = nan", "hit of \"flash\""),
             ("hit = 0.003", "hit = [1]", "no amount"),
+            ("hit = 0.003", "hit = 0.0000001", "at most six decimals"),
+            ("hit = 0.003", "hit = 0.1234567", "at most six decimals"),
             ("miss = \"0.15\"", "miss = \"0.1234567\"", "six decimals"),
             ("name = \"*\"", "name = \"flash\"", "two prices"),
             ("from = \"01:00\"", "from = \"25:00\"", "25:00"),

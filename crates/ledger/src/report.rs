@@ -1,5 +1,6 @@
 //! Reports of usage: sums or single requests over days, as an object for programs and as rows for tables and CSV.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use chrono::{DateTime, NaiveDate};
@@ -14,6 +15,8 @@ use crate::usage::{GroupBy, RequestUsage, Sum, UsageFilter};
 
 /// Days of a report that names no first one.
 const DAYS: i64 = 30;
+/// Models at most that are named where one was never used.
+const NEAR_MAX: usize = 3;
 /// What a text may begin with to be a formula in a spreadsheet.
 const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
@@ -178,7 +181,7 @@ impl Ledger {
     /// A report of usage.
     ///
     /// # Errors
-    /// No such key or account, or the books cannot be read.
+    /// No such key or account, a model that was never used, or the books cannot be read.
     pub async fn report(&self, query: &ReportQuery) -> Result<Report, LedgerError> {
         let filter = self.filter(query).await?;
         let named = query.requests.is_some() || matches!(query.by, GroupBy::Key | GroupBy::Account);
@@ -190,7 +193,14 @@ impl Ledger {
                 found.truncate(most as usize);
                 Report { more, ..requests(&found, self.currency(), query.ids, &names) }
             }
-            None => sums(query.by, self.currency(), &self.usage(&filter, query.by).await?, &names),
+            None => {
+                let mut found = self.usage(&filter, query.by).await?;
+                if matches!(query.by, GroupBy::Key | GroupBy::Account) {
+                    // Ids say nothing: the dearest first.
+                    found.sort_by_key(|sum| Reverse((sum.cost, sum.tokens.all())));
+                }
+                sums(query.by, self.currency(), &found, &names)
+            }
         };
         report.object["from"] = query.days.first.to_string().into();
         report.object["until"] = query.days.last.to_string().into();
@@ -209,8 +219,22 @@ impl Ledger {
                 Some(account) => id(account, self.account(account).await.map(|account| account.id))?,
                 None => String::new(),
             },
-            model: query.model.clone().unwrap_or_default(),
+            model: match &query.model {
+                Some(model) => self.used(model).await?,
+                None => String::new(),
+            },
         })
+    }
+
+    /// A model that was used.
+    async fn used(&self, model: &str) -> Result<String, LedgerError> {
+        let mut used = self.models_used().await?;
+        if used.iter().any(|known| known == model) {
+            return Ok(model.to_string());
+        }
+        used.sort_by(|a, b| strsim::jaro(b, model).total_cmp(&strsim::jaro(a, model)));
+        used.truncate(NEAR_MAX);
+        Err(LedgerError::Unused { model: model.to_string(), near: used })
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Reservation {
 #[derive(Clone, Debug)]
 pub(crate) struct Standing {
     pub(crate) key: Key,
+    /// Code of the ledger's currency.
+    currency: String,
     prepaid: bool,
     balance: Money,
     /// Of the account, and of the key.
@@ -193,14 +195,15 @@ fn affordable(standing: &Standing, demand: &Demand, now: i64) -> Result<u64, Ref
     {
         let Some((limit, left)) = budget else { continue };
         if needed > left {
-            return Err(Refusal::MoneyBudget { period, limit, left, needed, wait_ms });
+            let currency = standing.currency.clone();
+            return Err(Refusal::MoneyBudget { period, limit, left, needed, currency, wait_ms });
         }
         output = output.min(longest(demand, left));
     }
     if let Some(left) = standing.balance_left() {
         // An empty balance serves nothing, whatever it costs.
         if needed > left || left == Money::ZERO {
-            return Err(Refusal::Balance { left, needed });
+            return Err(Refusal::Balance { left, needed, currency: standing.currency.clone() });
         }
         output = output.min(longest(demand, left));
     }
@@ -261,7 +264,7 @@ pub(crate) async fn standing(
     let row = sqlx::query(concat!(
         "SELECT ",
         key_columns!(),
-        ", requests_whole_at, tokens_whole_at, \
+        ", requests_whole_at, tokens_whole_at, (SELECT currency FROM ledger WHERE id = 1) AS currency, \
          CAST((SELECT prepaid FROM account WHERE account.id = api_key.account) AS BIGINT) AS prepaid, \
          CAST((SELECT granted + topped_up FROM account WHERE account.id = api_key.account) AS BIGINT) AS balance, \
          CAST((SELECT COALESCE(SUM(cost), 0) FROM reservation WHERE reservation.account = api_key.account) AS BIGINT) AS account_reserved, \
@@ -283,6 +286,7 @@ pub(crate) async fn standing(
     let money = |column: &str| Ok::<_, sqlx::Error>(Money(row.try_get(column)?));
     Ok(Some(Standing {
         key: Key::read(&row)?,
+        currency: row.try_get("currency")?,
         prepaid: row.try_get::<i64, _>("prepaid")? != 0,
         balance: money("balance")?,
         account_reserved: money("account_reserved")?,

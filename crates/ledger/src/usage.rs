@@ -226,6 +226,15 @@ impl Ledger {
         rows.iter().map(request).collect()
     }
 
+    /// Names of all models that were ever used.
+    ///
+    /// # Errors
+    /// The books cannot be read.
+    pub async fn models_used(&self) -> Result<Vec<String>, LedgerError> {
+        let query = sqlx::query("SELECT DISTINCT model FROM usage_day ORDER BY model");
+        query.fetch_all(&self.database.pool).await?.iter().map(|row| Ok(row.try_get("model")?)).collect()
+    }
+
     /// Requests in flight.
     ///
     /// # Errors

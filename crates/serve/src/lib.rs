@@ -18,6 +18,7 @@ pub use generation::served_model::{ModelParts, NotTried, ServedModel, TryConstra
 pub use generation::usage::RequestStats;
 pub use http::access_log::RequestLog;
 pub use http::admission::{Access, Origin};
+pub use http::routes::check_metered;
 pub use http::server::listen;
 pub use http::tls::{Tls, TlsError};
 pub use state::{AppState, ServerLimits};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 
-use ::ledger::{Account, Column, EntryKind, Key, Ledger, Money};
+use ::ledger::{Account, Column, Entry, EntryKind, Key, Ledger, Money};
 use clap::{Args, Subcommand};
 
 use super::table::{facts, table};
@@ -11,7 +11,7 @@ use super::{CurrencyArgument, LedgerArguments, amount, keys, name, time};
 use crate::terminal::several;
 use crate::{Failure, Outcome};
 
-/// Create accounts, top up and show their balances, delete them
+/// Create accounts, top up, correct and show their balances, delete them
 ///
 /// An account pays the requests of its keys from a balance of granted and topped-up money, or is only metered. ACCOUNT is its id or its name.
 #[derive(Args)]
@@ -20,7 +20,9 @@ Examples:
   farthing accounts list
   farthing accounts top-up anna 25 --note 'invoice 17'
   farthing accounts grant anna 5 --note welcome           granted money is spent first
+  farthing accounts deduct anna 20 --note 'invoice 17 was 5'
   farthing accounts show anna                             its balance and keys
+  farthing accounts entries anna                          what was added to its balance and taken back
   farthing accounts delete anna                           its usage stays as numbers that belong to nobody")]
 pub struct Arguments {
     #[command(subcommand)]
@@ -40,6 +42,8 @@ enum What {
     TopUp(Credit),
     /// Add money that is granted; it is spent first
     Grant(Credit),
+    Deduct(Deduct),
+    Entries(Entries),
     Delete(Delete),
 }
 
@@ -75,6 +79,34 @@ struct Credit {
     note: String,
 }
 
+/// Take back money that was added by mistake
+///
+/// Topped-up money goes first, then granted money; at most what is neither spent nor reserved by requests in flight. It is an entry of its own: entries are
+/// not deleted.
+#[derive(Args)]
+#[command(allow_negative_numbers = true)]
+struct Deduct {
+    /// Id or name
+    account: String,
+    /// Units of the ledger's currency, with at most six decimals
+    #[arg(value_parser = amount)]
+    amount: Money,
+    /// Why, in the ledger's entries
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+}
+
+/// List what was added to a balance and taken back, newest first
+#[derive(Args)]
+struct Entries {
+    /// Id or name
+    account: String,
+    /// Entries at most
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    most: u32,
+}
+
 /// Delete an account with its keys, balance and name
 ///
 /// Its usage stays as numbers that belong to nobody. Its requests in flight are charged as they stand and end.
@@ -103,6 +135,11 @@ pub fn run(a: Arguments) -> Outcome {
         What::Grant(credit) => {
             arguments.open(async |ledger: &Ledger| add(ledger, credit, EntryKind::Grant, arguments).await)
         }
+        What::Deduct(back) => arguments.open(async |ledger: &Ledger| {
+            let account = ledger.deduct(&back.account, back.amount, &back.note).await?;
+            changed(ledger, &account, arguments)
+        }),
+        What::Entries(which) => arguments.open(async |ledger: &Ledger| entries(ledger, which, arguments).await),
         What::Delete(which) => arguments.open(async |ledger: &Ledger| delete(ledger, which, arguments).await),
     }
 }
@@ -125,7 +162,7 @@ fn lines(ledger: &Ledger, accounts: &[Account], keys: &[Key]) -> String {
         Column::text("id"),
         Column::number("keys"),
         Column::number(&format!("balance {}", ledger.currency())),
-        Column::number("granted"),
+        Column::number("of it granted"),
         Column::number("reserved"),
     ];
     let row = |account: &Account| {
@@ -157,8 +194,8 @@ async fn show(ledger: &Ledger, account: &str, arguments: &LedgerArguments) -> Ou
             ),
         ];
         if account.prepaid {
-            lines.push(("granted", money(account.granted)));
-            lines.push(("topped up", money(account.topped_up)));
+            lines.push(("left of what was granted", money(account.granted)));
+            lines.push(("left of what was topped up", money(account.topped_up)));
             lines.push(("reserved", format!("{} by requests in flight", money(account.reserved))));
         }
         let names = HashMap::from([(account.id.clone(), account.name.clone())]);
@@ -168,8 +205,43 @@ async fn show(ledger: &Ledger, account: &str, arguments: &LedgerArguments) -> Ou
 
 async fn add(ledger: &Ledger, credit: &Credit, kind: EntryKind, arguments: &LedgerArguments) -> Outcome {
     let account = ledger.credit(&credit.account, kind, credit.amount, &credit.note).await?;
-    let said = format!("{} ({}): {}", account.name, account.id, balance(&account, ledger.currency()));
-    arguments.report(&ledger.account_object(&account), &said)
+    changed(ledger, &account, arguments)
+}
+
+/// Reports a balance that was changed.
+fn changed(ledger: &Ledger, account: &Account, arguments: &LedgerArguments) -> Outcome {
+    let said = format!("{} ({}): {}", account.name, account.id, balance(account, ledger.currency()));
+    arguments.report(&ledger.account_object(account), &said)
+}
+
+async fn entries(ledger: &Ledger, which: &Entries, arguments: &LedgerArguments) -> Outcome {
+    let account = ledger.account(&which.account).await?;
+    let mut entries = ledger.entries(&account.id, which.most.saturating_add(1)).await?;
+    if entries.len() > which.most as usize {
+        entries.truncate(which.most as usize);
+        arguments.note(&format!("only the newest {} are shown; --most shows more", which.most));
+    }
+    if entries.is_empty() {
+        arguments.note(&format!("no money was added to {} ({})", account.name, account.id));
+    }
+    arguments.print(&ledger.account_with_entries(&account, &entries), || entry_lines(ledger, &entries))
+}
+
+/// A table of entries; nothing if there are none.
+fn entry_lines(ledger: &Ledger, entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        Column::text("time"),
+        Column::text("kind"),
+        Column::number(&format!("amount {}", ledger.currency())),
+        Column::text("note"),
+    ];
+    let row = |entry: &Entry| {
+        vec![time(entry.time), entry.kind.replace('_', "-"), entry.amount.to_string(), entry.note.clone()]
+    };
+    table(&columns, &entries.iter().map(row).collect::<Vec<_>>())
 }
 
 async fn delete(ledger: &Ledger, which: &Delete, arguments: &LedgerArguments) -> Outcome {

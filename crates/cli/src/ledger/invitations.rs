@@ -120,7 +120,7 @@ async fn create(ledger: &Ledger, new: &NewInvitation, arguments: &LedgerArgument
         ("grant", format!("{} {}", invitation.granted, ledger.currency())),
         ("expires", time_or_never(invitation.expires_at)),
     ];
-    lines.extend(words(&invitation.limits, ledger.currency()));
+    lines.extend(words(&invitation.limits, None, ledger.currency()));
     arguments.note(facts(&lines).trim_end());
     arguments.note("the code, which is not shown again:");
     let recover = format!("`farthing invitations revoke {}` withdraws it; create another", invitation.id);

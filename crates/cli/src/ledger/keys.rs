@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ::ledger::{Account, Column, EntryKind, Key, Ledger, LedgerError, Limits, Money, NewKey, Secret};
+use ::ledger::{Account, Column, EntryKind, Key, Ledger, LedgerError, Left, Limits, Money, NewKey, Secret};
 use clap::{Args, Subcommand};
 
 use super::limits::{Limit, LimitArguments, expires_at, validity, words};
@@ -38,7 +38,7 @@ enum What {
     Create(Box<Create>),
     /// List all keys: account, state, what they used
     List,
-    /// Show a key with its limits
+    /// Show a key with its limits and what is left of them
     Show(One),
     Limit(Box<Change>),
     Rotate(Rotate),
@@ -117,7 +117,9 @@ pub fn run(a: Arguments) -> Outcome {
         What::Show(one) => arguments.open(async |ledger: &Ledger| {
             let key = ledger.key(&one.key).await?;
             let account = ledger.account(&key.account).await?;
-            arguments.print(&ledger.key_object(&key, &account), || described(ledger, &key, &account))
+            let left = ledger.left(&key.id).await?;
+            let object = ledger.key_with_left(&key, &account, &left);
+            arguments.print(&object, || described(ledger, &key, &account, Some(&left)))
         }),
         What::Limit(change) => arguments.open(async |ledger: &Ledger| limit(ledger, change, arguments).await),
         What::Rotate(rotate) => arguments.open(async |ledger: &Ledger| {
@@ -204,7 +206,7 @@ async fn limit(ledger: &Ledger, change: &Change, arguments: &LedgerArguments) ->
     let over = |old: Limits| change.limits.over(old).map_err(|failure| LedgerError::Invalid(failure.to_string()));
     let key = ledger.limit_key(&change.key, over, expires_at(change.expires, ledger.now())).await?;
     let account = ledger.account(&key.account).await?;
-    arguments.report(&ledger.key_object(&key, &account), described(ledger, &key, &account).trim_end())
+    arguments.report(&ledger.key_object(&key, &account), described(ledger, &key, &account, None).trim_end())
 }
 
 /// Prints a key's secret, with notes on the key.
@@ -215,14 +217,14 @@ pub fn print_key(
     account: &Account,
     secret: &Secret,
 ) -> Outcome {
-    arguments.note(described(ledger, key, account).trim_end());
+    arguments.note(described(ledger, key, account, None).trim_end());
     arguments.note("the secret, which is not shown again:");
     let recover = format!("`farthing keys rotate {}` makes another", key.id);
     arguments.print_secret(ledger.key_object(key, account), secret, &recover)
 }
 
-/// A key for people.
-fn described(ledger: &Ledger, key: &Key, account: &Account) -> String {
+/// A key for people, with what is left of its limits where that is known.
+fn described(ledger: &Ledger, key: &Key, account: &Account, left: Option<&Left>) -> String {
     let currency = ledger.currency();
     let revoked = if key.revoked_at > 0 { format!(", {}", time(key.revoked_at)) } else { String::new() };
     let mut lines = vec![
@@ -234,6 +236,6 @@ fn described(ledger: &Ledger, key: &Key, account: &Account) -> String {
         ("expires", time_or_never(key.expires_at)),
         ("used", format!("{} tokens, {} {currency}", key.total_tokens, key.total_cost)),
     ];
-    lines.extend(words(&key.limits, currency));
+    lines.extend(words(&key.limits, left, currency));
     facts(&lines)
 }

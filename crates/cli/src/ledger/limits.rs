@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use ::ledger::{Budget, Limits, Money};
+use ::ledger::{Budget, Left, Limits, Money, Rate};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
@@ -116,7 +116,7 @@ fn count(text: &str) -> Result<Limit<u64>, String> {
 }
 
 fn money(text: &str) -> Result<Limit<Money>, String> {
-    limit(text, text.parse::<Money>())
+    limit(text, super::amount(text))
 }
 
 /// How long something is valid, or `none`.
@@ -127,26 +127,46 @@ pub fn validity(text: &str) -> Result<Limit<u64>, String> {
 
 fn endpoint(text: &str) -> Result<String, String> {
     let valid = text == NONE || text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic());
-    valid.then(|| text.to_string()).ok_or_else(|| "give a path such as /v1/chat/completions, or none".to_string())
+    if !valid {
+        return Err("give a path such as /v1/chat/completions, or none".to_string());
+    }
+    if text != NONE {
+        serve::check_metered(text)?;
+    }
+    Ok(text.to_string())
 }
 
-/// The limits that are set, in words.
-pub fn words(limits: &Limits, currency: &str) -> Vec<(&'static str, String)> {
+/// The limits that are set, in words, with what is left of each where that is known.
+pub fn words(limits: &Limits, left: Option<&Left>, currency: &str) -> Vec<(&'static str, String)> {
     let list = |names: &[String]| (!names.is_empty()).then(|| names.join(", "));
-    let count = |number: Option<u64>| number.map(|number| number.to_string());
-    let money = |amount: Option<Money>| amount.map(|amount| format!("{amount} {currency}"));
+    let with = |limit: String, left: Option<String>| match left {
+        Some(left) => format!("{limit}, {left} left"),
+        None => limit,
+    };
+    let count = |limit: Option<u64>, left: Option<u64>| {
+        limit.map(|limit| with(limit.to_string(), left.map(|left| left.to_string())))
+    };
+    let money = |limit: Option<Money>, left: Option<Money>| {
+        limit.map(|limit| with(format!("{limit} {currency}"), left.map(|left| left.to_string())))
+    };
+    let remaining = |rate: Option<Rate>| rate.map(|rate| rate.remaining);
+    let (tokens, cost) =
+        (left.map(|left| left.tokens).unwrap_or_default(), left.map(|left| left.money).unwrap_or_default());
     let all = [
         ("models", list(&limits.models)),
         ("endpoints", list(&limits.endpoints)),
-        ("requests a minute", count(limits.requests_per_minute)),
-        ("tokens a minute", count(limits.tokens_per_minute)),
-        ("concurrent requests", count(limits.concurrency)),
-        ("tokens a day", count(limits.tokens.day)),
-        ("tokens a month", count(limits.tokens.month)),
-        ("tokens in all", count(limits.tokens.total)),
-        ("money a day", money(limits.money.day)),
-        ("money a month", money(limits.money.month)),
-        ("money in all", money(limits.money.total)),
+        (
+            "requests a minute",
+            count(limits.requests_per_minute, left.and_then(|left| remaining(left.requests_per_minute))),
+        ),
+        ("tokens a minute", count(limits.tokens_per_minute, left.and_then(|left| remaining(left.tokens_per_minute)))),
+        ("concurrent requests", count(limits.concurrency, left.and_then(|left| left.concurrency))),
+        ("tokens a day", count(limits.tokens.day, tokens.day)),
+        ("tokens a month", count(limits.tokens.month, tokens.month)),
+        ("tokens in all", count(limits.tokens.total, tokens.total)),
+        ("money a day", money(limits.money.day, cost.day)),
+        ("money a month", money(limits.money.month, cost.month)),
+        ("money in all", money(limits.money.total, cost.total)),
     ];
     all.into_iter().filter_map(|(what, limit)| Some((what, limit?))).collect()
 }
@@ -189,8 +209,12 @@ mod tests {
         assert_eq!((count("none"), count("7")), (Ok(Limit(None)), Ok(Limit(Some(7)))));
         assert!(["0", "-1", "1.5", "9223372036854775808", "None", ""].iter().all(|wrong| count(wrong).is_err()));
         assert_eq!(money("2.5"), Ok(Limit(Some(Money(2_500_000)))));
-        assert!(money("1e3").unwrap_err().ends_with("such as 2.50, or none"));
+        assert!(["1e3", "0", "0.00"].iter().all(|wrong| money(wrong).unwrap_err().ends_with("such as 2.50, or none")));
         assert_eq!(validity("1m"), Ok(Limit(Some(60_000))));
         assert!(validity("0d").is_err() && endpoint("v1").is_err() && endpoint("/v1/chat completions").is_err());
+        assert_eq!(endpoint("/v1/chat/completions"), Ok("/v1/chat/completions".to_string()));
+        let said = endpoint("/v1/chat/completion").unwrap_err();
+        assert!(said.contains("no server uses a model at ") && said.contains("/v1/chat/completions"), "{said}");
+        assert!(endpoint("/admin/keys").is_err() && endpoint("/health").is_err());
     }
 }

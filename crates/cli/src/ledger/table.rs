@@ -8,11 +8,34 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// Decimals of an amount in a column of numbers; `None` for other cells.
+fn decimals(cell: &str) -> Option<usize> {
+    let (units, decimals) = cell.split_once('.')?;
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(units.trim_start_matches('-')) && digits(decimals)).then_some(decimals.len())
+}
+
+/// Amounts of a column with as many decimals each, so that their points are below each other.
+fn align(column: &Column, cells: &mut [&mut String]) {
+    if let Column::Text(_) = column {
+        return;
+    }
+    let most = cells.iter().filter_map(|cell| decimals(cell)).max().unwrap_or(0);
+    for cell in cells {
+        if let Some(its) = decimals(cell) {
+            cell.push_str(&"0".repeat(most - its));
+        }
+    }
+}
+
 /// A table for people.
 pub fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
     let headings: Vec<String> = columns.iter().map(|column| column.heading().to_string()).collect();
-    let lines: Vec<Vec<String>> =
+    let mut lines: Vec<Vec<String>> =
         std::iter::once(&headings).chain(rows).map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
+    for (place, column) in columns.iter().enumerate() {
+        align(column, &mut lines.iter_mut().skip(1).map(|line| &mut line[place]).collect::<Vec<_>>());
+    }
     let width = |place: usize| lines.iter().map(|line| line[place].width()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut out = String::new();
@@ -51,6 +74,12 @@ mod tests {
         assert_eq!(
             table(&columns, &rows),
             "name    tokens  state\n\u{540d}\u{524d}         5  valid\nanna\u{fffd}  1234567\n"
+        );
+        let columns = [Column::number("cost"), Column::text("version")];
+        let rows = ["12.50", "-0.000001", "-", "7", "1.2.3", "100.00"].map(|cost| cells(&[cost, "1.5"]));
+        assert_eq!(
+            table(&columns, &rows),
+            "      cost  version\n 12.500000  1.5\n -0.000001  1.5\n         -  1.5\n         7  1.5\n     1.2.3  1.5\n100.000000  1.5\n"
         );
         assert_eq!(facts(&[("id", "x".into()), ("name", "y".into())]), "id    x\nname  y\n");
     }

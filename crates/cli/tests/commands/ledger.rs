@@ -186,9 +186,12 @@ fn a_key_lives_from_creation_to_revocation() {
     let (printed, said) = books.says(&["keys", "revoke", "anna"]);
     assert_eq!((printed.as_str(), said), ("", format!("revoked key anna ({id})\n")));
     assert!(!books.accepts(&again, 0) && books.accepts(&other, 0));
-    assert!(
-        books.fails(1, &["keys", "show", "anna"]).contains("there is no key \"anna\"; `farthing keys list` lists all")
-    );
+    for command in ["show", "revoke", "rotate"] {
+        let said = books.fails(1, &["keys", command, "anna"]);
+        assert!(said.contains(&format!("key \"anna\" was revoked already; give its id, {id}, to name it")), "{said}");
+    }
+    let said = books.fails(1, &["keys", "show", "bob"]);
+    assert!(said.contains("there is no key \"bob\"; `farthing keys list` lists all"), "{said}");
     assert_eq!(books.json(&["keys", "show", &id])["key"]["state"], "revoked");
     assert!(books.fails(1, &["keys", "rotate", &id]).contains("was revoked"));
 }
@@ -233,10 +236,42 @@ fn money_is_added_and_an_account_deleted() {
     assert!(said.contains("balance 12.50 USD"), "{said}");
     books.prints(&["accounts", "grant", "anna", "0.000001"]);
     let shown = books.prints(&["accounts", "show", "anna"]);
-    for line in ["balance     12.500001 USD", "granted     0.000001 USD", "topped up   12.50 USD"] {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert!(shown.lines().any(|l| l.split_whitespace().eq(words.iter().copied())), "{line}: {shown}");
+    let told = |shown: &str, line: &str| {
+        assert!(shown.lines().any(|l| l.split_whitespace().eq(line.split_whitespace())), "{line}: {shown}");
+    };
+    for line in
+        ["balance 12.500001 USD", "left of what was granted 0.000001 USD", "left of what was topped up 12.50 USD"]
+    {
+        told(&shown, line);
     }
+    // A mistake is taken back by an entry of its own, and no more than is there.
+    books.prints(&["accounts", "top-up", "anna", "200", "--note", "invoice 18"]);
+    let said = books.fails(1, &["accounts", "deduct", "anna", "212.6", "--note", "all"]);
+    assert!(said.contains("at most 212.500001"), "{said}");
+    let said = books.refuses(&["accounts", "deduct", "anna", "198"]);
+    assert!(said.contains("--note <TEXT>"), "{said}");
+    let (_, said) = books.says(&["accounts", "deduct", "anna", "198", "--note", "invoice 18 was 2"]);
+    assert!(said.contains("balance 14.500001 USD"), "{said}");
+    let entries = books.prints(&["accounts", "entries", "anna"]);
+    let kinds: Vec<&str> = entries.lines().map(|line| line.split_whitespace().nth(3).unwrap_or_default()).collect();
+    assert_eq!(kinds, ["USD", "correction", "top-up", "grant", "top-up"], "{entries}");
+    assert!(
+        entries.contains("-198.000000  invoice 18 was 2\n") && entries.contains("  12.500000  invoice 17\n"),
+        "{entries}"
+    );
+    let (newest, said) = books.says(&["accounts", "entries", "anna", "--most", "1"]);
+    assert!(newest.lines().count() == 2 && said.contains("only the newest 1 are shown"), "{newest}{said}");
+    let object = books.json(&["accounts", "entries", "anna", "--most", "2"]);
+    assert_eq!(
+        (&object["entries"][0]["amount"], &object["entries"][1]["note"]),
+        (&(-198_000_000).into(), &"invoice 18".into())
+    );
+    assert_eq!(object["entries"].as_array().unwrap().len(), 2);
+    books.prints(&["accounts", "create", "metered"]);
+    let (none, said) = books.says(&["accounts", "entries", "metered"]);
+    assert!(none.is_empty() && said.contains("no money was added to metered"), "{said}");
+    books.prints(&["accounts", "delete", "metered", "--yes"]);
+    assert_eq!(books.says(&["ledger", "check"]).1, "everything agrees\n");
     assert!(books.prints(&["ledger", "export"]).contains("invoice 17"));
     assert!(
         books.fails(1, &["accounts", "top-up", "bob", "1"]).contains("no account \"bob\"; `farthing accounts list`")
@@ -245,7 +280,7 @@ fn money_is_added_and_an_account_deleted() {
 
     let secret = secret(&books.prints(&["keys", "create", "laptop", "--account", "anna"]));
     let said = books.fails(2, &["accounts", "delete", "anna"]);
-    assert!(said.contains("1 key") && said.contains("12.500001 USD") && said.contains("--yes"), "{said}");
+    assert!(said.contains("1 key") && said.contains("14.500001 USD") && said.contains("--yes"), "{said}");
     assert!(books.accepts(&secret, 0));
     let (_, said) = books.says(&["accounts", "delete", "anna", "--yes"]);
     assert!(said.starts_with("deleted account anna (acc_"), "{said}");
@@ -286,7 +321,14 @@ fn an_invitation_becomes_accounts_until_it_is_used_up_or_revoked() {
     books.fails(1, &["invitations", "redeem", &code, "bob"]);
     let table = books.prints(&["invitations", "list"]);
     assert!(table.contains("revoked") && !table.contains(&code), "{table}");
-    assert!(books.fails(1, &["invitations", "revoke", "friends"]).contains("`farthing invitations list`"));
+    assert!(
+        books.fails(1, &["invitations", "revoke", "friends"]).contains("invitation \"friends\" was revoked already")
+    );
+    for _ in 0..2 {
+        books.prints(&["invitations", "create", "twins", "--uses", "1"]);
+    }
+    let said = books.fails(1, &["invitations", "revoke", "twins"]);
+    assert!(said.contains("give the id of one (`farthing invitations list`)"), "{said}");
 }
 
 #[test]
@@ -316,6 +358,12 @@ fn usage_is_summed_and_listed() {
     assert_eq!(by("account")["rows"].as_array().unwrap().iter().filter(|row| row["name"] == "anna").count(), 1);
     assert_eq!((&by("day")["sum"]["requests"], &by("day")["until"]), (&3.into(), &"2026-11-30".into()));
 
+    // The dearest first; amounts have their points below each other.
+    for group in ["key", "account"] {
+        let rows = by(group)["rows"].as_array().unwrap().clone();
+        let costs: Vec<u64> = rows.iter().map(|row| row["cost"].as_u64().unwrap()).collect();
+        assert_eq!(costs, [2848, 1424], "{group}");
+    }
     let keys = usage(&["--by", "key", "--csv"]);
     assert!(keys.starts_with("key,id,requests,prompt_hit,prompt_miss,output,reasoning,cost_USD\r\n"), "{keys}");
     assert!(keys.contains("\r\n'=cmd(),key_") && keys.contains(",1,640,360,500,50,0.001424\r\n"), "{keys}");
@@ -331,6 +379,8 @@ fn usage_is_summed_and_listed() {
         "{listed}{said}"
     );
     assert_eq!(usage(&["--model", "seed", "--account", "anna"]).lines().count(), 3);
+    let said = books.fails(1, &["usage", "--model", "sead"]);
+    assert!(said.contains("there is no usage of model \"sead\"; near it is seed, qwen"), "{said}");
     let (none, said) = books.says(&["usage", "--from", "2001-01-01", "--until", "2001-01-31"]);
     assert!(none.lines().count() == 2 && said.contains("no usage from 2001-01-01 to 2001-01-31"), "{none}{said}");
 
@@ -339,6 +389,32 @@ fn usage_is_summed_and_listed() {
     assert!(usage(&["--account", "deleted"]).contains("0.002848"));
     assert!(usage(&[]).ends_with("0.004272\n"));
     assert!(books.fails(1, &["usage", "--key", "ci"]).contains("there is no key \"ci\""));
+}
+
+#[test]
+fn a_key_is_shown_with_what_is_left() {
+    let books = Books::new("left");
+    let limits = [
+        "--requests-per-minute=10",
+        "--concurrency=3",
+        "--tokens-total=5000",
+        "--money-total=0.01",
+        "--endpoint=/v1/chat/completions",
+    ];
+    books.prints(&[&["keys", "create", "ci", "--top-up", "1"], &limits[..]].concat());
+    books.used_by(&["ci"], "qwen");
+    let shown = books.prints(&["keys", "show", "ci"]);
+    for line in [
+        "requests a minute 10, 10 left",
+        "concurrent requests 3, 3 left",
+        "tokens in all 5000, 3500 left",
+        "money in all 0.01 USD, 0.008576 left",
+    ] {
+        assert!(shown.lines().any(|l| l.split_whitespace().eq(line.split_whitespace())), "{line}: {shown}");
+    }
+    let left = &books.json(&["keys", "show", "ci"])["left"];
+    assert_eq!((&left["tokens"]["total"], &left["money"]["total"]), (&3500.into(), &8576.into()));
+    assert_eq!((&left["balance"], &left["tokens_per_minute"]), (&998_576.into(), &Value::Null));
 }
 
 #[test]
@@ -355,6 +431,9 @@ fn what_is_wrong_is_named() {
         (&["anna", "--expires", "40000d"], "at most 36500d"),
         (&["anna", "--requests-per-minute", "0"], "a whole number from 1 on, or none"),
         (&["anna", "--endpoint", "v1"], "such as /v1/chat/completions"),
+        (&["anna", "--endpoint", "/v1/nosuch"], "no server uses a model at /v1/nosuch; near it is /v1/"),
+        (&["anna", "--endpoint", "/health"], "no server uses a model at /health"),
+        (&["anna", "--money-per-day", "0"], "give more than 0, such as 2.50, or none"),
         (&["anna", "--model", "none", "--model", "x"], "--model none is given beside others"),
         (&["anna", "--admin", "--tokens-total", "5"], "cannot be used with"),
         (&["anna", "--currency", "usd"], "such as USD, EUR or CNY"),
@@ -462,6 +541,9 @@ fn copies_are_ledgers_and_exports_have_no_secrets() {
     let (copy, lines) = (books.path("copy.db"), books.path("ledger.jsonl"));
     assert!(books.says(&["ledger", "backup", &copy]).1.contains(&copy));
     assert!(books.fails(1, &["ledger", "backup", &copy]).contains("it exists; give a new file"));
+    let away = books.path("away/copy.db");
+    assert!(books.fails(1, &["ledger", "backup", &away]).contains("away/copy.db: there is no directory "));
+    assert!(!Path::new(&books.path("away")).exists());
     assert_eq!(succeed(&["keys", "list", "--ledger", &copy], ""), books.prints(&["keys", "list"]));
     assert!(succeed(&["ledger", "check", "--ledger", &copy, "-q"], "").is_empty());
 
@@ -473,6 +555,84 @@ fn copies_are_ledgers_and_exports_have_no_secrets() {
     assert!(!exported.contains(&secret) && !exported.contains("\"hash\"") && !exported.contains("\"salt\""));
     assert!(books.fails(1, &["ledger", "export", &lines]).contains("it exists; give a new file"));
     assert!(books.fails(1, &["ledger", "export", &books.path("none/x")]).contains("none/x"));
+}
+
+/// A command as another user runs it who may read only; a test that is the superuser's may write everything itself.
+#[cfg(unix)]
+fn reads(books: &Books, args: &[&str]) -> Output {
+    use std::os::unix::process::CommandExt;
+    let program = books.scratch.0.join("farthing");
+    if !program.exists() {
+        let built = env!("CARGO_BIN_EXE_farthing");
+        std::fs::hard_link(built, &program).or_else(|_| std::fs::copy(built, &program).map(drop)).unwrap();
+    }
+    let mut command = Command::new(program);
+    command.args(books.args(args)).current_dir("/").env_remove("FARTHING_LEDGER");
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534);
+    }
+    command.output().unwrap()
+}
+
+/// A copy on media that cannot be written is listed and checked, and a change of it is refused in plain words.
+#[cfg(unix)]
+#[test]
+fn a_ledger_that_cannot_be_written_is_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let books = Books::new("read-only");
+    books.prints(&["keys", "create", "anna", "--top-up", "3"]);
+    let listed = books.prints(&["keys", "list"]);
+    let folder = books.scratch.0.clone();
+    let set = |path: &Path, mode: u32| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    // The program is there before the directory is closed.
+    reads(&books, &["--version"]);
+    for (file_mode, why) in [(0o444, "Permission denied"), (0o666, "must be writable for this user")] {
+        set(Path::new(&books.file), file_mode);
+        set(&folder, 0o555);
+        let outcome = [
+            (&["keys", "list"][..], listed.as_str()),
+            (&["ledger", "check"], ""),
+            (&["usage", "--json"], "{"),
+            (&["ledger", "export"], "{"),
+        ]
+        .map(|(args, printed)| (reads(&books, args), printed));
+        let changed = [&["keys", "revoke", "anna"][..], &["keys", "create", "bob"]].map(|args| reads(&books, args));
+        let copied = reads(&books, &["ledger", "backup", &books.path("copy.db")]);
+        set(&folder, 0o755);
+        for (output, printed) in outcome {
+            assert!(output.status.success() && text(&output.stdout).starts_with(printed), "{output:?}");
+        }
+        for output in changed {
+            let said = text(&output.stderr);
+            assert!(
+                output.status.code() == Some(1) && said.contains("it can only be read here, and not changed"),
+                "{said}"
+            );
+            assert!(said.contains(why), "{said}");
+        }
+        assert!(text(&copied.stderr).contains("copy.db.part: Permission denied"), "{copied:?}");
+        let names = std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(names, 2, "the ledger and the program");
+    }
+}
+
+/// A disk that is full is called that.
+#[test]
+fn a_full_disk_is_called_full() {
+    let books = Books::new("full-disk");
+    books.prints(&["accounts", "create", "anna"]);
+    // No file of more than a few blocks: not even the index of the log. Reading needs none.
+    let limited = |blocks: &str, args: &[&str]| {
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_farthing")]).args(books.args(args)).output().unwrap()
+    };
+    let output = limited("8", &["accounts", "list"]);
+    assert!(output.status.success() && text(&output.stdout).contains("anna"), "{output:?}");
+    let output = limited("8", &["accounts", "top-up", "anna", "1"]);
+    let said = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && said.contains("the disk is full or cannot be written"), "{said}");
+    assert_eq!(books.json(&["accounts", "show", "anna"])["account"]["balance"], 0);
 }
 
 /// Where nothing more can be written, no file is half there, and a secret that is lost is said to be.

@@ -104,6 +104,10 @@ fn a_copy_is_a_ledger_and_an_export_has_no_secrets() {
         for secret in secrets.iter().map(String::as_str).chain(["hash", "salt"]) {
             assert!(!exported.concat().contains(secret), "{secret}");
         }
+        // No directory is made for a copy.
+        let away = books.directory.path().join("away").join("copy.db");
+        let said = books.ledger.backup(&away).await.unwrap_err().to_string();
+        assert!(said.contains("away/copy.db: there is no directory") && !away.parent().unwrap().exists(), "{said}");
         // A place that cannot be written leaves nothing.
         let nowhere = books.directory.path().join("none").join("copy.db");
         std::fs::write(books.directory.path().join("none"), "").unwrap();

@@ -272,7 +272,11 @@ async fn addresses_that_are_no_ledger_are_errors_that_say_so() {
             .unwrap();
     sqlx::Executor::execute(&mut connection, "CREATE TABLE photos (id BIGINT)").await.unwrap();
     sqlx::Connection::close(connection).await.unwrap();
+    // It stays as it is, and gets no company.
+    let before = std::fs::read(&others).unwrap();
     assert!(open(others.to_str().unwrap()).await.contains("of another program"));
+    assert_eq!(std::fs::read(&others).unwrap(), before);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     std::fs::create_dir(directory.path().join("folder")).unwrap();
     let said = open(directory.path().join("folder").to_str().unwrap()).await;
     assert!(said.contains("folder") && said.contains("directory"), "{said}");
@@ -300,6 +304,25 @@ async fn a_ledger_of_a_newer_version_is_left_alone() {
         .unwrap();
     sqlx::Connection::close(connection).await.unwrap();
     assert!(matches!(Ledger::open(address, "CNY", Clock::default()).await, Err(LedgerError::Newer(999))));
+}
+
+/// A file that was there without a byte, such as one of `mktemp` or `touch`, is the owner's alone when it is a ledger.
+#[cfg(unix)]
+#[tokio::test]
+async fn an_empty_file_is_made_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("books.db");
+    std::fs::write(&file, "").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let mode = || std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    let open = async || Ledger::open(file.to_str().unwrap(), "CNY", Clock::default()).await.unwrap().close().await;
+    open().await;
+    assert_eq!(mode(), 0o600);
+    // What its owner has chosen since is left.
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o640)).unwrap();
+    open().await;
+    assert_eq!(mode(), 0o640);
 }
 
 #[tokio::test]

@@ -43,7 +43,17 @@ fn a_key_is_accepted_until_it_is_rotated_revoked_or_expires() {
         assert!(revoked.revoked_at > 0);
         assert!(accepted(newer.reveal()).await.is_none() && accepted(newest.reveal()).await.is_none());
         assert!(matches!(books.ledger.rotate_key(&key.id, 0).await, Err(LedgerError::Invalid(_))));
-        assert!(matches!(books.ledger.key("anna").await, Err(LedgerError::Unknown { kind: "key", .. })));
+        // By its name it is known, and said to be revoked; the last one where there were several.
+        let gone = books.ledger.revoke_key("anna").await.unwrap_err();
+        assert!(matches!(&gone, LedgerError::Revoked { kind: "key", id, .. } if *id == key.id), "{gone}");
+        assert!(gone.to_string().contains("key \"anna\" was revoked already; give its id, key_"), "{gone}");
+        let new = NewKey { name: "anna".into(), account: "anna".into(), ..NewKey::default() };
+        let (second, _) = books.ledger.create_key(&new).await.unwrap();
+        books.pass(1);
+        books.ledger.revoke_key("anna").await.unwrap();
+        let gone = books.ledger.rotate_key("anna", 0).await;
+        assert!(matches!(&gone, Err(LedgerError::Revoked { id, .. }) if *id == second.id), "{gone:?}");
+        assert!(matches!(books.ledger.key("annA").await, Err(LedgerError::Unknown { kind: "key", .. })));
         assert!(books.ledger.has_keys().await.unwrap());
     });
 }
@@ -95,6 +105,47 @@ fn money_comes_in_whole_amounts_and_no_more_than_the_books_hold() {
 }
 
 #[test]
+fn money_that_was_added_by_mistake_is_taken_back() {
+    over_both(async |books: Fixture| {
+        let meter = books.meter("one").await;
+        let (key, _) = books.key("anna", 1000, Limits::default()).await;
+        books.ledger.credit("anna", EntryKind::Grant, Money(300), "welcome").await.unwrap();
+        // 200 are reserved: the request in flight can be paid whatever is taken back.
+        let flying = meter.reserve(demand("flying", &key, 100, 50)).await.unwrap().unwrap();
+        for (amount, note) in [(1101, "too much"), (0, "nothing"), (-1, "less"), (i64::MAX, "all"), (5, " ")] {
+            let refused = books.ledger.deduct("anna", Money(amount), note).await;
+            assert!(matches!(refused, Err(LedgerError::Invalid(_))), "{amount}: {refused:?}");
+        }
+        assert!(books.ledger.deduct("anna", Money(1), &"x".repeat(501)).await.is_err());
+        assert!(matches!(books.ledger.deduct("bob", Money(1), "x").await, Err(LedgerError::Unknown { .. })));
+        let refused = books.ledger.deduct("anna", Money(1101), "too much").await.unwrap_err().to_string();
+        assert!(refused.contains("0.001101 cannot be taken back") && refused.contains("at most 0.0011,"), "{refused}");
+        books.pass(1);
+        let account = books.ledger.deduct("anna", Money(400), "typing error").await.unwrap();
+        assert_eq!((account.topped_up, account.granted, account.prepaid), (Money(600), Money(300), true));
+        books.pass(1);
+        // What was topped up first, then what was granted.
+        let account = books.ledger.deduct(&account.id, Money(700), "the rest").await.unwrap();
+        assert_eq!((account.topped_up, account.granted), (Money(0), Money(200)));
+        assert_eq!(
+            flying.settle(Tokens { miss: 100, output: 50, ..Tokens::default() }, "done").await,
+            Some(Money(200))
+        );
+        assert_eq!(books.ledger.account("anna").await.unwrap().balance(), Money(0));
+        assert_eq!(books.ledger.check().await.unwrap(), Vec::<String>::new());
+        let entries = books.ledger.entries(&account.id, 99).await.unwrap();
+        let told: Vec<_> = entries.iter().map(|e| (e.kind.as_str(), e.amount.0, e.note.as_str())).collect();
+        assert_eq!(told[..2], [("correction", -700, "the rest"), ("correction", -400, "typing error")]);
+        assert!(told.len() == 4 && told.contains(&("grant", 300, "welcome")) && told.contains(&("top_up", 1000, "")));
+        assert_eq!(books.ledger.entries(&account.id, 1).await.unwrap(), entries[..1]);
+        assert_eq!(books.ledger.entries("nobody", 9).await.unwrap(), []);
+        // An account without a balance has nothing to take.
+        books.ledger.create_account("metered", false).await.unwrap();
+        assert!(books.ledger.deduct("metered", Money(1), "x").await.is_err());
+    });
+}
+
+#[test]
 fn a_code_is_turned_into_as_many_keys_as_it_has_uses() {
     over_both(async |books: Fixture| {
         let limits = Limits { concurrency: Some(2), ..Limits::default() };
@@ -142,6 +193,12 @@ fn a_code_is_turned_into_as_many_keys_as_it_has_uses() {
         let none = NewInvitation { name: "none".into(), ..NewInvitation::default() };
         assert!(matches!(books.ledger.create_invitation(&none).await, Err(LedgerError::Invalid(_))));
         assert!(matches!(books.ledger.revoke_invitation("nothing").await, Err(LedgerError::Unknown { .. })));
+        let gone = books.ledger.revoke_invitation("gone").await;
+        assert!(matches!(gone, Err(LedgerError::Revoked { kind: "invitation", .. })), "{gone:?}");
+        let twin = NewInvitation { name: "class".into(), uses: 1, ..NewInvitation::default() };
+        books.ledger.create_invitation(&twin).await.unwrap();
+        let several = books.ledger.revoke_invitation("class").await.unwrap_err().to_string();
+        assert!(several.contains("give the id of one (`farthing invitations list`)"), "{several}");
         assert_eq!(invitation.hint, code.reveal()[code.reveal().len() - 4..]);
     });
 }
@@ -253,6 +310,12 @@ fn a_key_comes_with_its_account_and_money_or_not_at_all() {
         let bare = NewKey { account: "bob".into(), ..new.clone() };
         assert!(!books.ledger.create_key_and_account(&bare, &[]).await.unwrap().account.prepaid);
         // What fails last takes the rest with it.
+        let zero = Budget { day: None, month: Some(0), total: None };
+        let no_money = Limits { money: Budget { total: Some(Money(0)), ..Budget::default() }, ..Limits::default() };
+        for none in [Limits { tokens: zero, ..Limits::default() }, no_money] {
+            let refused = books.ledger.create_key_and_account(&NewKey { limits: none, ..new.clone() }, &[]).await;
+            assert!(refused.unwrap_err().to_string().contains("of 0 would allow nothing"));
+        }
         let none = Limits { concurrency: Some(0), ..Limits::default() };
         let wrong = [
             (NewKey { account: "eve".into(), limits: none, ..new.clone() }, &credits[..]),

@@ -23,8 +23,8 @@ fn a_request_reserves_its_worst_case_and_pays_what_it_took() {
             (50, Money(200))
         );
         let refused = meter.reserve(demand("second", &key, 100, 50)).await.unwrap().unwrap_err();
-        assert_eq!(refused, Refusal::Balance { left: Money(100), needed: Money(200) });
-        assert!(refused.to_string().contains("0.0001 left"), "{refused}");
+        assert_eq!(refused, Refusal::Balance { left: Money(100), needed: Money(200), currency: "CNY".into() });
+        assert!(refused.to_string().contains("0.0001 CNY left"), "{refused}");
         // 60 of the prompt were cached: 6 + 40 + 2 * 30, of granted money first.
         let tokens = Tokens { hit: 60, miss: 40, output: 30, reasoning: 10 };
         assert_eq!(first.settle(tokens, "done").await, Some(Money(106)));
@@ -69,7 +69,7 @@ fn an_answer_without_a_length_is_capped_to_what_is_left() {
         // Not for one token more than the prompt.
         assert_eq!(
             capped("spent", 101, Limits::default(), 1).await,
-            Err(Refusal::Balance { left: Money(101), needed: Money(102) })
+            Err(Refusal::Balance { left: Money(101), needed: Money(102), currency: "CNY".into() })
         );
         let tokens = Budget { day: Some(100), ..Budget::default() };
         let spent = capped("day", 0, Limits { tokens, ..Limits::default() }, 1).await;
@@ -116,6 +116,11 @@ fn no_budget_is_overrun_by_requests_that_come_at_once_on_three_servers() {
         }
         let refusal = meters[0].reserve(demand("more", &key, 1, 1)).await.unwrap().unwrap_err();
         assert!(matches!(refusal, Refusal::MoneyBudget { wait_ms: Some(43_200_000), .. }), "{refusal}");
+        assert_eq!(
+            refusal.to_string(),
+            "today's budget of this key has 0.00 of 0.002 CNY left, and the request may cost 0.000003; \
+             send a smaller max_tokens, or wait until 00:00 UTC, when it is renewed"
+        );
         // The next day.
         books.pass(43_200_000);
         assert!(meters[0].reserve(demand("tomorrow", &key, 1, 1)).await.unwrap().is_ok());

@@ -122,13 +122,16 @@ pub(super) fn told(report: Report, as_csv: bool) -> Answer {
 /// An error of the books: what is not there is a 404, what cannot be is a 400.
 pub(super) fn of_ledger(error: LedgerError) -> ApiError {
     match error {
-        LedgerError::Unknown { kind, .. } => {
+        LedgerError::Unknown { kind, .. } | LedgerError::Revoked { kind, .. } => {
             let code = match kind {
                 "key" => "key_not_found",
                 "account" => "account_not_found",
                 _ => "invitation_not_found",
             };
             ApiError::new(StatusCode::NOT_FOUND, code, error.to_string())
+        }
+        LedgerError::Unused { .. } => {
+            ApiError::new(StatusCode::NOT_FOUND, "model_not_found", error.to_string()).of("model")
         }
         LedgerError::Invalid(message) => ApiError::bad("invalid_value", message),
         error => unavailable(error),

@@ -7,7 +7,6 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use ledger::{GroupBy, ReportQuery};
-use serde_json::json;
 
 use crate::api::answer::{Answer, Query, as_csv, days, of_ledger, sums, told};
 use crate::error::{ApiError, refused};
@@ -53,9 +52,7 @@ async fn own_key(state: &AppState, head: &Parts) -> Result<Answer, ApiError> {
     let key = ledger.key(&id).await.map_err(of_ledger)?;
     let account = ledger.account(&key.account).await.map_err(of_ledger)?;
     let left = ledger.left(&id).await.map_err(of_ledger)?;
-    let mut object = ledger.key_object(&key, &account);
-    object["left"] = json!(left);
-    Ok(Answer::Object(object))
+    Ok(Answer::Object(ledger.key_with_left(&key, &account, &left)))
 }
 
 async fn usage(State(state): State<Arc<AppState>>, request: Request) -> Response {

@@ -30,6 +30,41 @@ type Route = MethodRouter<Arc<AppState>>;
 
 /// All routes: method, path and handler.
 pub fn table() -> Vec<(&'static str, &'static str, Route)> {
+    let mut all = vec![
+        ("GET", "/", get(root)),
+        ("GET", "/page/{file}", get(page::file)),
+        ("GET", "/health", get(health)),
+        ("GET", "/ready", get(ready)),
+        ("GET", "/openapi.json", get(openapi)),
+        ("GET", "/v1/models", get(models)),
+        ("GET", "/v1/models/{id}", get(model)),
+        ("GET", "/api/tags", get(ollama_models::tags)),
+        ("POST", "/api/show", post(ollama_models::show)),
+        ("GET", "/api/ps", get(ollama_models::ps)),
+        ("GET", "/api/version", get(ollama_models::version)),
+        ("POST", "/api/pull", post(ollama_library::pull)),
+        ("DELETE", "/api/delete", delete(ollama_library::delete)),
+        // DeepSeek's base URLs.
+        ("GET", "/models", get(models)),
+        ("GET", "/models/{id}", get(model)),
+        // The operator's; the paths are those of llama.cpp's router.
+        ("POST", "/models/load", post(load)),
+        ("POST", "/models/unload", post(unload)),
+        ("GET", "/anthropic/v1/models", get(models)),
+        ("GET", "/anthropic/v1/models/{id}", get(model)),
+        ("GET", "/tokenizer_info", get(tokenize::info)),
+        ("GET", "/props", get(llama_cpp::props)),
+        ("POST", REDEEM, post(redeem)),
+    ];
+    all.extend(metered_routes().into_iter().map(|(path, route)| ("POST", path, route)));
+    all.extend(batch_routes());
+    all.extend(user::routes());
+    all.extend(admin::routes());
+    all
+}
+
+/// Routes whose requests use a model and are metered, all POST: path and handler.
+fn metered_routes() -> Vec<(&'static str, Route)> {
     let asked = |kind: Endpoint| {
         post(move |State(state): State<Arc<AppState>>, request: Request| complete(state, request, kind))
     };
@@ -40,63 +75,36 @@ pub fn table() -> Vec<(&'static str, &'static str, Route)> {
     let completion = || asked(Endpoint::Completion);
     let messages = || asked(Endpoint::Messages);
     let responses = || asked(Endpoint::Responses);
-    let mut all = vec![
-        ("GET", "/", get(root)),
-        ("GET", "/page/{file}", get(page::file)),
-        ("GET", "/health", get(health)),
-        ("GET", "/ready", get(ready)),
-        ("GET", "/openapi.json", get(openapi)),
-        ("GET", "/v1/models", get(models)),
-        ("GET", "/v1/models/{id}", get(model)),
-        ("POST", "/v1/chat/completions", chat()),
-        ("POST", "/v1/completions", completion()),
-        ("POST", "/v1/responses", responses()),
-        ("POST", "/v1/embeddings", embeds(embeddings::Form::OpenAi)),
-        ("POST", "/v1/rerank", post(rerank::rerank)),
-        ("POST", "/rerank", post(rerank::rerank)),
-        ("POST", "/v1/messages", messages()),
-        ("POST", "/v1/messages/count_tokens", post(tokenize::count)),
-        ("POST", "/api/chat", asked(Endpoint::Ollama(Form::Chat))),
-        ("POST", "/api/generate", asked(Endpoint::Ollama(Form::Generate))),
-        ("GET", "/api/tags", get(ollama_models::tags)),
-        ("POST", "/api/show", post(ollama_models::show)),
-        ("GET", "/api/ps", get(ollama_models::ps)),
-        ("GET", "/api/version", get(ollama_models::version)),
-        ("POST", "/api/embed", embeds(embeddings::Form::Ollama)),
-        ("POST", "/api/embeddings", embeds(embeddings::Form::OllamaOne)),
-        ("POST", "/api/pull", post(ollama_library::pull)),
-        ("DELETE", "/api/delete", delete(ollama_library::delete)),
+    vec![
+        ("/v1/chat/completions", chat()),
+        ("/v1/completions", completion()),
+        ("/v1/responses", responses()),
+        ("/v1/embeddings", embeds(embeddings::Form::OpenAi)),
+        ("/v1/rerank", post(rerank::rerank)),
+        ("/rerank", post(rerank::rerank)),
+        ("/v1/messages", messages()),
+        ("/v1/messages/count_tokens", post(tokenize::count)),
+        ("/api/chat", asked(Endpoint::Ollama(Form::Chat))),
+        ("/api/generate", asked(Endpoint::Ollama(Form::Generate))),
+        ("/api/embed", embeds(embeddings::Form::Ollama)),
+        ("/api/embeddings", embeds(embeddings::Form::OllamaOne)),
         // DeepSeek's base URLs.
-        ("GET", "/models", get(models)),
-        ("GET", "/models/{id}", get(model)),
-        // The operator's; the paths are those of llama.cpp's router.
-        ("POST", "/models/load", post(load)),
-        ("POST", "/models/unload", post(unload)),
-        ("POST", "/chat/completions", chat()),
-        ("POST", "/completions", completion()),
-        ("POST", "/responses", responses()),
-        ("POST", "/beta/chat/completions", chat()),
-        ("POST", "/beta/completions", completion()),
-        ("POST", "/beta/v1/chat/completions", chat()),
-        ("POST", "/beta/v1/completions", completion()),
-        ("POST", "/anthropic/v1/messages", messages()),
-        ("POST", "/anthropic/v1/messages/count_tokens", post(tokenize::count)),
-        ("GET", "/anthropic/v1/models", get(models)),
-        ("GET", "/anthropic/v1/models/{id}", get(model)),
+        ("/chat/completions", chat()),
+        ("/completions", completion()),
+        ("/responses", responses()),
+        ("/beta/chat/completions", chat()),
+        ("/beta/completions", completion()),
+        ("/beta/v1/chat/completions", chat()),
+        ("/beta/v1/completions", completion()),
+        ("/anthropic/v1/messages", messages()),
+        ("/anthropic/v1/messages/count_tokens", post(tokenize::count)),
         // vLLM's and llama.cpp's.
-        ("POST", "/tokenize", post(tokenize::tokenize)),
-        ("POST", "/detokenize", post(tokenize::detokenize)),
-        ("POST", "/apply-template", post(tokenize::apply)),
-        ("GET", "/tokenizer_info", get(tokenize::info)),
-        ("POST", "/completion", asked(Endpoint::LlamaCompletion)),
-        ("POST", "/infill", asked(Endpoint::Infill)),
-        ("GET", "/props", get(llama_cpp::props)),
-        ("POST", REDEEM, post(redeem)),
-    ];
-    all.extend(batch_routes());
-    all.extend(user::routes());
-    all.extend(admin::routes());
-    all
+        ("/tokenize", post(tokenize::tokenize)),
+        ("/detokenize", post(tokenize::detokenize)),
+        ("/apply-template", post(tokenize::apply)),
+        ("/completion", asked(Endpoint::LlamaCompletion)),
+        ("/infill", asked(Endpoint::Infill)),
+    ]
 }
 
 /// Files and batches, of OpenAI's and Anthropic's APIs.
@@ -139,6 +147,19 @@ pub fn router(state: Arc<AppState>) -> Router {
 /// Most routes suggested for an unknown path, and the least similarity (Jaro) of one.
 const NEAR_MAX: usize = 3;
 const NEAR: f64 = 0.8;
+
+/// Why a key cannot be for a path of the API: no server has it, or uses no model there; and what is near it.
+pub fn check_metered(path: &str) -> Result<(), String> {
+    let routes = metered_routes();
+    if routes.iter().any(|(known, _)| *known == path) {
+        return Ok(());
+    }
+    let near = routes.iter().map(|(known, _)| *known).max_by(|a, b| {
+        let likeness = |route: &str| strsim::jaro(path, route);
+        likeness(a).total_cmp(&likeness(b))
+    });
+    Err(format!("no server uses a model at {path}; near it is {}", near.unwrap_or_default()))
+}
 
 fn shown(uri: &Uri) -> String {
     uri.path().chars().take(200).collect()
@@ -357,6 +378,15 @@ mod tests {
         let gate = [("GET".to_string(), "/metrics".to_string())];
         let routes: BTreeSet<_> = table().iter().map(|(m, p, _)| (m.to_string(), p.to_string())).chain(gate).collect();
         assert_eq!(named, routes);
+    }
+
+    #[test]
+    fn keys_are_for_paths_that_use_models() {
+        assert_eq!(check_metered("/v1/chat/completions"), Ok(()));
+        assert!(check_metered("/v1/chat/completion").unwrap_err().ends_with("near it is /v1/chat/completions"));
+        for wrong in ["/v1/models", "/admin/keys", "/health", "/v1/batches", "/v1/chat/completions/", "", "/"] {
+            assert!(check_metered(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub(super) async fn show(request: AdminRequest) -> Result<Answer, ApiError> {
     let ledger = request.ledger();
     let key = ledger.key(&request.name).await.map_err(of_ledger)?;
     let account = ledger.account(&key.account).await.map_err(of_ledger)?;
-    object(ledger.key_object(&key, &account))
+    let left = ledger.left(&key.id).await.map_err(of_ledger)?;
+    object(ledger.key_with_left(&key, &account, &left))
 }
 
 pub(super) async fn create(mut request: AdminRequest) -> Result<Answer, ApiError> {

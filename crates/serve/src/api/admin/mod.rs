@@ -26,6 +26,7 @@ use crate::error::{ApiError, refused};
 use crate::http::access_log::plain;
 use crate::http::metering::{self, Metering};
 use crate::http::request_body::read_json_within;
+use crate::http::routes::check_metered;
 use crate::state::AppState;
 
 type Route = MethodRouter<Arc<AppState>>;
@@ -34,6 +35,10 @@ type Route = MethodRouter<Arc<AppState>>;
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// Longest time for which the old secret of a key is still accepted: a hundred years.
 const GRACE_MS_MAX: u64 = 36_500 * 86_400_000;
+
+/// Single requests or entries of an answer: at most, and where the query does not say.
+const ROWS_MAX: u32 = 10_000;
+const ROWS: u32 = 100;
 
 /// Routes of the admin API: method, path and handler.
 pub(crate) fn routes() -> Vec<(&'static str, &'static str, Route)> {
@@ -49,6 +54,8 @@ pub(crate) fn routes() -> Vec<(&'static str, &'static str, Route)> {
         ("GET", "/admin/accounts/{account}", reads(accounts::show)),
         ("DELETE", "/admin/accounts/{account}", deletes(accounts::remove)),
         ("POST", "/admin/accounts/{account}/credit", changes(accounts::credit)),
+        ("POST", "/admin/accounts/{account}/deduct", changes(accounts::deduct)),
+        ("GET", "/admin/accounts/{account}/entries", reads(accounts::entries)),
         ("GET", "/admin/invitations", reads(invitations::list)),
         ("POST", "/admin/invitations", changes(invitations::create)),
         ("POST", "/admin/invitations/{invitation}/revoke", changes(invitations::revoke)),
@@ -171,9 +178,21 @@ fn expires_at(fields: &mut Fields) -> Result<Option<i64>, ApiError> {
     Ok(fields.count("expires_at", 0, i64::MAX.unsigned_abs())?.map(|ms| ms as i64))
 }
 
-/// An object of limits, if there is one.
+/// An object of limits, if there is one. Its endpoints are some that a server has.
 fn patch(fields: &mut Fields) -> Result<Option<Map<String, Value>>, ApiError> {
-    fields.object("limits", "an object such as {\"requests_per_minute\": 60}")
+    let patch = fields.object("limits", "an object such as {\"requests_per_minute\": 60}")?;
+    let endpoints = patch.as_ref().and_then(|patch| patch.get("endpoints")?.as_array());
+    for path in endpoints.into_iter().flatten().filter_map(Value::as_str) {
+        check_metered(path).map_err(|why| ApiError::bad("invalid_value", why).of("limits"))?;
+    }
+    Ok(patch)
+}
+
+/// How many rows an answer has at most: `most` of the query.
+fn most(query: &mut Query, beside: &str) -> Result<u32, ApiError> {
+    let Some(text) = query.take("most") else { return Ok(ROWS) };
+    let most = text.parse::<u32>().ok().filter(|most| (1..=ROWS_MAX).contains(most));
+    most.ok_or_else(|| wrong("most", &text.into(), &format!("a whole number from 1 to {ROWS_MAX}{beside}")))
 }
 
 /// The answer with an object of the ledger.
