@@ -411,7 +411,7 @@ mod tests {
         let state = state(&[], false, &[]);
         let app = layered(Router::new().route("/v1/responses", post(large)), &state);
         let connections = Connections::new(1);
-        for (written, charged) in [(false, None), (true, Some("400"))] {
+        for (written, charged) in [(false, Some("0")), (true, Some("400"))] {
             let connection = connections.open([10, 0, 0, 1].into()).await;
             let request = Request::builder().method("POST").uri("/v1/responses").header("host", "localhost");
             let request = request.extension(Arc::clone(&connection)).body(Body::empty()).unwrap();
