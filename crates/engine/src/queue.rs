@@ -28,7 +28,7 @@ struct Place {
 
 impl Place {
     /// Waits for its first turn, and could be refused.
-    fn new(&self) -> bool {
+    fn is_new(&self) -> bool {
         !(self.begun || self.background || self.refused)
     }
 }
@@ -75,7 +75,7 @@ impl Queue {
     /// Refuses the newest that has not begun of the account that has most of them, if it has more than `account` even then.
     fn refuse(&mut self, account: u64) -> Option<Id> {
         let mut counts: HashMap<u64, (usize, Id)> = HashMap::new();
-        for (&id, place) in self.requests.iter().filter(|(_, place)| place.new()) {
+        for (&id, place) in self.requests.iter().filter(|(_, place)| place.is_new()) {
             let (count, newest) = counts.entry(place.account).or_default();
             (*count, *newest) = (*count + 1, id.max(*newest));
         }
