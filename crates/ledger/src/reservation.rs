@@ -564,11 +564,12 @@ async fn add(
             .execute(&mut *connection)
             .await?;
     }
-    if !ended.prepaid {
-        return Ok(());
-    }
-    // Granted money is spent first. Accounts without a balance stay at zero, and no balance falls below: what a server that was taken for dead had delivered
-    // may come to more than is left by then.
+    if ended.prepaid { spend(connection, &ended.account, cost).await } else { Ok(()) }
+}
+
+/// Takes money from a balance. Granted money is spent first. Accounts without a balance stay at zero, and no balance falls below: what a server that was taken
+/// for dead had delivered may come to more than is left by then.
+async fn spend(connection: &mut AnyConnection, account: &str, cost: Money) -> Result<(), LedgerError> {
     sqlx::query(
         "UPDATE account SET \
          topped_up = topped_up - CASE WHEN granted >= $2 THEN 0 WHEN granted + topped_up < $2 THEN topped_up ELSE $2 - granted END, \
@@ -576,7 +577,7 @@ async fn add(
          charged = charged + CASE WHEN granted + topped_up < $2 THEN granted + topped_up ELSE $2 END \
          WHERE id = $1 AND prepaid = 1",
     )
-    .bind(&ended.account)
+    .bind(account)
     .bind(cost.0)
     .execute(connection)
     .await?;
