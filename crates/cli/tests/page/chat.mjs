@@ -275,7 +275,7 @@ async function languages(page) {
   await choose(page, 'Language', 'zh');
   await shows(page, '键盘');
   await choose(page, '外观', 'dark');
-  assert.equal(await page.$eval('html', (html) => html.lang + html.dataset.theme), 'zh-CNdark');
+  await page.waitForSelector('html[lang="zh-CN"][data-theme="dark"]');
   await page.keyboard.press('Escape');
   const restore = await intercept(page, answerWith('你好！很高兴见到你。'));
   await press(page, '新对话');
@@ -284,7 +284,7 @@ async function languages(page) {
   await restore();
   await page.reload();
   await shows(page, '新对话');
-  assert.equal(await page.$eval('html', (html) => html.lang + html.dataset.theme), 'zh-CNdark');
+  await page.waitForSelector('html[lang="zh-CN"][data-theme="dark"]');
   passed('Chinese and dark are chosen and kept');
 }
 

@@ -101,7 +101,7 @@ async function operator({ server, admin }) {
   await page.keyboard.press('Escape');
   await shows(page, 'berta');
   await press(page, 'Limits: berta');
-  assert.equal(await page.$eval('::-p-aria([name="EUR, a month"])', (field) => field.value), '2.5');
+  assert.equal(await page.waitForSelector('::-p-aria([name="EUR, a month"])').then((field) => field.evaluate((input) => input.value)), '2.5');
   await fill(page, 'Requests a minute', 'many');
   await page.locator('dialog[open] button[type=submit]').click();
   await shows(page, 'Give a whole number');

@@ -62,7 +62,8 @@ async function chat(server, how, name) {
   await page.waitForSelector('dialog[open]');
   await check(page, `${name}-settings`);
   await page.keyboard.press('Escape');
-  await page.waitForFunction(() => !document.querySelector('dialog[open]'));
+  // Gone, and not only closed: its end would close the next one.
+  await page.waitForFunction(() => !document.querySelector('dialog'));
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press('?');
   await page.waitForSelector('dialog[open]');
