@@ -36,7 +36,9 @@ const PIECE: usize = 64 << 10;
 const LISTED_MAX: usize = 10_000;
 
 /// Paths under which files and batches are, of which a key may be for some.
-const KEPT_PATHS: [&str; 4] = ["/v1/files", "/v1/batches", "/v1/messages/batches", "/anthropic/v1/messages/batches"];
+/// Paths of the API that files and batches are at: a key that is for some paths only needs one of these.
+pub(crate) const KEPT_PATHS: [&str; 4] =
+    ["/v1/files", "/v1/batches", "/v1/messages/batches", "/anthropic/v1/messages/batches"];
 
 /// Files and batches of the server, for a request that may have them.
 ///

@@ -13,6 +13,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use serde_json::{Value, json};
 
 use crate::api::fields::{Fields, wrong};
+use crate::api::files::KEPT_PATHS;
 use crate::api::generate::{Endpoint, complete};
 use crate::api::ollama::Form;
 use crate::api::redeem::redeem;
@@ -148,13 +149,13 @@ pub fn router(state: Arc<AppState>) -> Router {
 const NEAR_MAX: usize = 3;
 const NEAR: f64 = 0.8;
 
-/// Why a key cannot be for a path of the API: no server has it, or uses no model there; and what is near it.
+/// Why a key cannot be for a path of the API: no server has it, or uses no model and keeps no files there; and what is near it.
 pub fn check_metered(path: &str) -> Result<(), String> {
-    let routes = metered_routes();
-    if routes.iter().any(|(known, _)| *known == path) {
+    let known = || metered_routes().into_iter().map(|(known, _)| known).chain(KEPT_PATHS);
+    if known().any(|known| known == path) {
         return Ok(());
     }
-    let near = routes.iter().map(|(known, _)| *known).max_by(|a, b| {
+    let near = known().max_by(|a, b| {
         let likeness = |route: &str| strsim::jaro(path, route);
         likeness(a).total_cmp(&likeness(b))
     });
