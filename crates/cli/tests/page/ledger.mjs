@@ -195,6 +195,7 @@ async function operator({ server, admin }) {
   await page.waitForFunction(() => [...document.querySelectorAll('tr')].some((row) => row.textContent.includes('berta') && row.textContent.includes('revoked')));
 
   await press(page, 'Accounts', 'link');
+  await page.waitForSelector('::-p-aria([name="Add money: anna"])');
   assert.equal(await page.$('::-p-aria([name="Add money: operator"])'), null, 'money for an account that uses no model');
   await press(page, 'Add money: anna');
   await fill(page, 'Amount, EUR', '7.25');

@@ -97,7 +97,7 @@ function Row({ account, admin, money, onCredit, onRemove }: { account: Account; 
 
 export function Accounts() {
   const { answer, problem, ask: again } = useAnswer<{ currency: string; accounts: Account[] }>('/admin/accounts');
-  const { answer: listed } = useAnswer<{ keys: Key[] }>('/admin/keys');
+  const { answer: listed, problem: unlisted } = useAnswer<{ keys: Key[] }>('/admin/keys');
   const [open, setOpen] = useState<Account | 'new' | undefined>(undefined);
   const [wrong, setWrong] = useState('');
   const close = () => setOpen(undefined);
@@ -126,8 +126,8 @@ export function Accounts() {
           {t('createAccount')}
         </button>
       </div>
-      <Problem text={problem || wrong} />
-      {answer && (
+      <Problem text={problem || wrong || unlisted} />
+      {answer && (listed || unlisted) && (
         <Table
           label={t('accounts')}
           empty={answer.accounts.length === 0}
