@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { NO_END, browser, command, fill, intercept, open, passed, press, send, serve, shoot, shows, texts, work } from './browser.mjs';
+import { NO_END, browser, command, endless, fill, intercept, open, passed, press, send, serve, shoot, shows, texts, work } from './browser.mjs';
 
 const folder = join(work, 'books');
 
@@ -16,14 +16,20 @@ export async function books() {
   const user = await key('anna', '--top-up', '5', '--requests-per-minute', '600', '--tokens-per-day', '200000', '--money-per-month', '5');
   const poor = await key('poor', '--top-up', '0.000001');
   const server = await serve('--ledger', file, '--prices', prices);
-  return { server, admin, user, poor };
+  return { server, file, admin, user, poor };
 }
+
+const DESCRIPTION = 'Download the API’s description (OpenAPI)';
 
 const kept = (page) => page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }]));
 
 async function keys({ server, admin, user }) {
   const page = await open(server.url);
   await shows(page, 'This server needs a key');
+  await press(page, 'Help');
+  await shows(page, 'Keyboard');
+  assert.equal(await page.$(`::-p-aria([name="${DESCRIPTION}"])`), null, 'a link that leads to a 401');
+  await page.keyboard.press('Escape');
   await fill(page, 'API key', 'sk-ft-wrong');
   await press(page, 'Use the key');
   await shows(page, 'This key is not accepted');
@@ -44,7 +50,12 @@ async function keys({ server, admin, user }) {
   assert.ok(!JSON.stringify(local).includes(user) && Object.values(session).includes(user), 'a key stays in its tab');
   await page.reload();
   await page.waitForSelector('select.model');
-  passed('a wrong key is told; a key stays in its tab, an operator’s nowhere');
+  await press(page, 'Help');
+  const [described] = await Promise.all([page.waitForResponse((response) => response.url().endsWith('/openapi.json')), press(page, DESCRIPTION)]);
+  assert.equal(described.status(), 200);
+  await page.keyboard.press('Escape');
+  await page.waitForFunction(() => !document.querySelector('dialog[open]'));
+  passed('a wrong key is told; a key stays in its tab, an operator’s nowhere; the API’s description comes with the key');
   return page;
 }
 
@@ -66,6 +77,69 @@ async function balance(page) {
   await page.waitForFunction(() => document.querySelectorAll('.chart canvas').length === 2);
   assert.ok((await texts(page, 'table.data tfoot td'))[0] === '1');
   passed('an answer says what it cost, and the balance falls');
+}
+
+/** What a key's newest requests were charged, the newest first. */
+async function charged(file, key, most) {
+  const { requests } = JSON.parse(await command('usage', '--requests', '--most', String(most), '--key', key, '--ledger', file, '--json'));
+  return requests;
+}
+
+const exact = (page, most) => intercept(page, (request) => void request.continue({ postData: JSON.stringify({ ...JSON.parse(request.postData()), logit_bias: NO_END, max_tokens: most }) }));
+
+/** Lets an answer go on, and waits for the end of that part. */
+async function goOn(page) {
+  const before = await page.$eval('.message:last-of-type .text', (one) => one.textContent.length);
+  await press(page, 'Continue');
+  await page.waitForFunction((least) => document.querySelector('.message:last-of-type .text').textContent.length > least && document.querySelector('.message:last-of-type .figures'), {}, before);
+}
+
+/** The figures below the last answer: tokens, money in micro-units, and all of it as text. */
+async function figures(page) {
+  const text = await page.$eval('.message:last-of-type .figures', (one) => one.textContent);
+  const [, tokens] = /([\d,]+) tokens/.exec(text);
+  const cost = await page.$$eval('.message:last-of-type .cost', ([one]) => one?.textContent ?? '');
+  return { text, tokens: Number(tokens.replaceAll(',', '')), cost: Math.round(Number(cost.replace(/^.*€/, '')) * 1e6) };
+}
+
+async function sums(page, { file }) {
+  await press(page, 'New chat');
+  let restore = await exact(page, 12);
+  await send(page, 'Once upon a time');
+  await goOn(page);
+  await goOn(page);
+  const whole = await figures(page);
+  const rows = await charged(file, 'anna', 3);
+  assert.equal(whole.tokens, 36);
+  assert.equal(whole.cost, rows.reduce((sum, { cost }) => sum + cost, 0), `${whole.text}: ${JSON.stringify(rows)}`);
+  assert.ok(!whole.text.includes('about') && !whole.text.includes('at least'), whole.text);
+  await page.reload();
+  await page.waitForFunction((text) => document.querySelector('.message:last-of-type .figures')?.textContent === text, {}, whole.text);
+  await restore();
+
+  // A part that was stopped is charged, but nobody says what it cost.
+  await press(page, 'New chat');
+  restore = await intercept(page, endless);
+  await page.type('#message', 'Once upon a time');
+  await page.keyboard.press('Enter');
+  await page.waitForFunction(() => document.querySelector('.message:last-of-type[aria-busy="true"] .text')?.textContent.length > 40);
+  await press(page, 'Stop');
+  await shows(page, 'Stopped.');
+  await restore();
+  const stopped = await figures(page);
+  assert.ok(stopped.text.startsWith('about') && stopped.text.includes('what was cut off is charged too') && stopped.tokens > 5 && stopped.cost === 0, stopped.text);
+  restore = await exact(page, 12);
+  await goOn(page);
+  await restore();
+  const both = await figures(page);
+  assert.ok(both.text.startsWith('about') && both.text.includes('at least €') && both.text.includes('charged too'), both.text);
+  const [second, first] = await charged(file, 'anna', 2);
+  assert.equal(both.tokens, stopped.tokens + 12);
+  assert.equal(both.cost, second.cost);
+  assert.ok(first.cost > 0 && first.output >= stopped.tokens, `${stopped.tokens} tokens seen, ${JSON.stringify(first)}`);
+  await page.reload();
+  await page.waitForFunction((text) => document.querySelector('.message:last-of-type .figures')?.textContent === text, {}, both.text);
+  passed('an answer of several parts has their sum, as the ledger has it; of a part that was stopped what is known');
 }
 
 async function broke({ server, poor }) {
@@ -108,11 +182,21 @@ async function operator({ server, admin }) {
   await fill(page, 'Requests a minute', '30');
   await page.locator('dialog[open] button[type=submit]').click();
   await page.waitForFunction(() => !document.querySelector('dialog[open]'));
+  // At 1200 px nothing is cut off.
+  await page.setViewport({ width: 1200, height: 860 });
+  const cut = await page.$$eval('.row-actions button', (all) => all.filter((one) => one.getBoundingClientRect().right > one.closest('.wide').getBoundingClientRect().right).length);
+  assert.equal(cut, 0, 'buttons that are cut off');
+  await press(page, 'Revoke: operator');
+  await shows(page, 'the only operator’s key of the ledger');
+  await press(page, 'Cancel');
   await press(page, 'Revoke: berta');
+  await shows(page, 'Its next request is refused.');
   await page.locator('dialog[open] button.danger').click();
   await page.waitForFunction(() => [...document.querySelectorAll('tr')].some((row) => row.textContent.includes('berta') && row.textContent.includes('revoked')));
 
   await press(page, 'Accounts', 'link');
+  await page.waitForSelector('::-p-aria([name="Add money: anna"])');
+  assert.equal(await page.$('::-p-aria([name="Add money: operator"])'), null, 'money for an account that uses no model');
   await press(page, 'Add money: anna');
   await fill(page, 'Amount, EUR', '7.25');
   await page.locator('dialog[open] button[type=submit]').click();
@@ -126,10 +210,15 @@ async function operator({ server, admin }) {
 
   await press(page, 'Invitations', 'link');
   await press(page, 'New invitation');
-  await fill(page, 'Name', 'class');
+  await fill(page, 'Name', 'key_class');
+  await page.locator('dialog[open] button[type=submit]').click();
+  await shows(page, 'A name has 1 to 100 visible characters');
+  await fill(page, 'Name', ' class ');
+  await fill(page, 'Uses', '2');
   await fill(page, 'Granted to each account, EUR', '1');
   await page.locator('dialog[open] button[type=submit]').click();
   await page.waitForFunction(() => document.querySelectorAll('dialog[open] input[readonly]').length === 2);
+  await shows(page, 'Others cannot reach localhost');
   const [, link] = await page.$$eval('dialog[open] input[readonly]', (fields) => fields.map((field) => field.value));
   await page.keyboard.press('Escape');
   assert.ok(!(await kept(page)).includes(admin) && !(await page.content()).includes(admin));
@@ -149,16 +238,61 @@ async function operator({ server, admin }) {
   return link;
 }
 
+/** An operator who opened the page by an address that others can use: the link has it, and no warning. */
+async function elsewhere({ server, admin }) {
+  const url = `http://evil.example:${server.port}`;
+  const page = await open(`${url}/#/operator/invitations`);
+  await fill(page, 'Operator’s key', admin);
+  await press(page, 'Use the key');
+  await press(page, 'New invitation');
+  await fill(page, 'Name', 'elsewhere');
+  await page.locator('dialog[open] button[type=submit]').click();
+  await page.waitForFunction(() => document.querySelectorAll('dialog[open] input[readonly]').length === 2);
+  const [, link] = await page.$$eval('dialog[open] input[readonly]', (fields) => fields.map((field) => field.value));
+  assert.ok(link.startsWith(`${url}/#/invite/inv-`), link);
+  assert.ok(!(await page.$eval('dialog[open]', (dialog) => dialog.innerText)).includes('cannot reach'));
+  await page.browserContext().close();
+  passed('a link for an invitation that leads nowhere for others is told');
+}
+
+/** A second person of the same name, with the same invitation. */
+async function namesake(link) {
+  const page = await open(link);
+  await fill(page, 'Name for your account', 'carla');
+  await press(page, 'Get my key');
+  const secret = await page.waitForSelector('.sign-in input[readonly]').then((field) => field.evaluate((input) => input.value));
+  const said = await page.$eval('.sign-in', (one) => one.innerText);
+  const [, name] = /The name “carla” was taken: your account is “(carla-\w{4})”\./.exec(said) ?? assert.fail(said);
+  await press(page, 'Keep the key in this browser', 'checkbox');
+  await press(page, 'Begin to chat');
+  await page.waitForSelector('select.model');
+  const [local] = JSON.parse(await kept(page));
+  assert.ok(JSON.stringify(local).includes(secret), 'a key that was to be kept is not');
+  await press(page, 'Balance and usage');
+  await shows(page, `Account “${name}”`);
+  await page.browserContext().close();
+  passed('a name that was taken is told with the one that the account has');
+}
+
 async function invitation(link) {
   const page = await open(link);
   await shows(page, 'Invitation code');
   assert.ok(!page.url().includes('inv-'), 'the code stays in the address');
-  await fill(page, 'Name for your account', 'carla');
+  await fill(page, 'Name for your account', 'acc_carla');
+  await press(page, 'Get my key');
+  await shows(page, 'A name has 1 to 100 visible characters');
+  await fill(page, 'Name for your account', '  carla  ');
   await press(page, 'Get my key');
   const secret = await page.waitForSelector('.sign-in input[readonly]').then((field) => field.evaluate((input) => input.value));
   assert.match(secret, /^sk-ft-\w{40}$/);
+  await shows(page, 'Your account is “carla”.');
+  await shows(page, 'It is shown this once');
+  assert.ok(await page.$('.sign-in ::-p-aria([name="Copy"][role="button"])'));
+  assert.equal(await page.$eval('.sign-in input[type=checkbox]', (box) => box.checked), false, 'a key is kept unasked');
   await press(page, 'Begin to chat');
   await page.waitForSelector('select.model');
+  const [local, session] = JSON.parse(await kept(page));
+  assert.ok(!JSON.stringify(local).includes(secret) && JSON.stringify(session).includes(secret), 'a key stays in its tab');
   await send(page, 'Once upon a time');
   await press(page, 'Balance and usage');
   await shows(page, 'Account “carla”');
@@ -166,6 +300,7 @@ async function invitation(link) {
   await press(page, 'Forget the key');
   await shows(page, 'This server needs a key');
   assert.ok(!(await kept(page)).includes(secret));
+  await namesake(link);
   // A code that is used up.
   await press(page, 'I have an invitation');
   await fill(page, 'Invitation code', link.split('/').at(-1));
@@ -173,17 +308,22 @@ async function invitation(link) {
   await press(page, 'Get my key');
   await shows(page, 'The invitation is not accepted');
   await page.browserContext().close();
-  passed('an invitation becomes a key, once');
+  passed('an invitation becomes keys, as many as it says; none is kept in the browser unasked');
 }
 
 export async function ledger() {
   const made = await books();
   const page = await keys(made);
   await balance(page);
+  await sums(page, made);
+  await press(page, 'Balance and usage');
+  await page.waitForSelector('.tile .big');
   await shoot(page, 'account');
   await page.browserContext().close();
   await broke(made);
-  await invitation(await operator(made));
+  const link = await operator(made);
+  await elsewhere(made);
+  await invitation(link);
   await made.server.stop();
   assert.ok(browser.connected);
 }

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { answerWith, intercept, open, passed, send, shoot, work } from './browser.mjs';
+import { answerWith, events, intercept, open, passed, send, shoot, work } from './browser.mjs';
 import { books } from './ledger.mjs';
 
 const axe = readFileSync(join(work, 'node_modules/axe-core/axe.min.js'), 'utf8');
@@ -71,6 +71,39 @@ async function chat(server, how, name) {
   await page.browserContext().close();
 }
 
+/** An answer that was cut off, and continued. */
+async function continued(page, name) {
+  const [begun] = events(TEXT).split('data: {"choices":[{"index":0,"delta":{}');
+  let restore = await intercept(page, (request) => void request.respond({ status: 200, contentType: 'text/event-stream', body: begun }));
+  await send(page, 'What was a farthing worth?');
+  await restore();
+  restore = await intercept(page, answerWith('\n\nIt was worth little.', { usage: { cost: 0.00042 } }));
+  await page.locator('.message:last-of-type .actions > button:nth-of-type(3)').click();
+  await page.waitForSelector('.message:last-of-type .cost');
+  await restore();
+  await check(page, `${name}-continued`);
+}
+
+/** The link of a new invitation, and the page of somebody who followed it. */
+async function invited(page, how, name) {
+  await page.evaluate(() => (location.hash = '#/operator/invitations'));
+  await page.waitForFunction(() => document.querySelector('.tabs [aria-current]')?.hash.endsWith('invitations'));
+  await page.locator('.section-head button.primary').click();
+  await (await page.waitForSelector('dialog[open] input')).type(name);
+  await page.locator('dialog[open] button[type=submit]').click();
+  await page.waitForFunction(() => document.querySelectorAll('dialog[open] input[readonly]').length === 2);
+  await check(page, `${name}-link`);
+  const link = await page.$$eval('dialog[open] input[readonly]', ([, field]) => field.value);
+  await page.keyboard.press('Escape');
+  const person = await open(link, how);
+  await (await person.waitForSelector('input[autocomplete=username]')).type('anna');
+  await check(person, `${name}-invited`);
+  await person.locator('.sign-in button[type=submit]').click();
+  await person.waitForSelector('.sign-in input[readonly]');
+  await check(person, `${name}-made`);
+  await person.browserContext().close();
+}
+
 async function keyed({ server, admin, user }, how, name) {
   const page = await open(server.url, how);
   const field = await page.waitForSelector('input[type=password]');
@@ -79,6 +112,7 @@ async function keyed({ server, admin, user }, how, name) {
   await page.keyboard.press('Enter');
   await page.waitForSelector('select.model');
   await send(page, 'Once upon a time');
+  await continued(page, name);
   await page.evaluate(() => (location.hash = '#/account'));
   await page.waitForFunction(() => document.querySelectorAll('.chart canvas').length === 2);
   await check(page, `${name}-account`);
@@ -98,6 +132,13 @@ async function keyed({ server, admin, user }, how, name) {
   await page.locator('.section-head button.primary').click();
   await page.waitForSelector('dialog[open]');
   await check(page, `${name}-new-key`);
+  await page.keyboard.press('Escape');
+  await page.waitForFunction(() => !document.querySelector('dialog[open]'));
+  await page.locator('tbody tr:first-child .row-actions button:last-child').click();
+  await page.waitForSelector('dialog[open] button.danger');
+  await check(page, `${name}-revoke`);
+  await page.keyboard.press('Escape');
+  await invited(page, how, name);
   await page.browserContext().close();
 }
 

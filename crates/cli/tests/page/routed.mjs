@@ -58,7 +58,8 @@ async function goOn(page) {
   const text = () => page.$eval('.message:last-of-type .text', (one) => one.innerText);
   const before = await text();
   await press(page, 'Continue');
-  await page.waitForFunction(() => document.querySelector('.message:last-of-type .figures'));
+  // While it is written there are no figures, and before that there is the note.
+  await page.waitForFunction(() => document.querySelector('.message:last-of-type .figures') && !document.querySelector('.message:last-of-type .note'));
   assert.ok((await text()).startsWith(before) && !(await wasCut(page)), `${before}\n-- ${await text()}`);
 }
 

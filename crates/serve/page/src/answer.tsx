@@ -63,20 +63,31 @@ function Versions({ message, disabled }: { message: Message; disabled: boolean }
   );
 }
 
+/** Tokens, speed and cost of an answer, of all its parts. What a part cost that was cut off is not known, and not said. */
 function Figures({ message }: { message: Message }) {
-  const { usage, decodeMs, firstMs } = message;
-  if (!usage) return null;
-  const speed = decodeMs && decodeMs > 20 && usage.output > 1 ? ((usage.output - 1) / decodeMs) * 1000 : undefined;
-  const all = t('figures', { prompt: number(usage.prompt), cached: number(usage.cached), output: number(usage.output), first: number((firstMs ?? 0) / 1000, 2) });
+  const { usage, seen, parts, decodeMs, firstMs } = message;
+  const { ledger, currency } = session.use();
+  if (!usage && seen === undefined) return null;
+  const output = (usage?.output ?? 0) + (seen ?? 0);
+  const gaps = output - (parts ?? 1);
+  const speed = decodeMs && decodeMs > 20 && gaps > 0 ? (gaps / decodeMs) * 1000 : undefined;
+  const all = [
+    ...(usage ? [t('figures', { prompt: number(usage.prompt), cached: number(usage.cached), output: number(usage.output), first: number((firstMs ?? 0) / 1000, 2) })] : []),
+    ...(parts && parts > 1 ? [t('figuresParts', { parts: number(parts) })] : []),
+    ...(seen === undefined ? [] : [t('figuresSeen', { seen: number(seen) })]),
+    ...(seen !== undefined && ledger ? [t('figuresCut')] : []),
+  ].join(' ');
+  const cost = usage?.cost === undefined ? undefined : money(usage.cost, currency);
   return (
     <span class="figures" title={all}>
-      <span>{t('tokens', { count: number(usage.output) })}</span>
+      <span>{t(seen === undefined ? 'tokens' : 'tokensAbout', { count: number(output) })}</span>
       {speed !== undefined && <span class="speed">{t('speed', { speed: number(speed, speed < 10 ? 1 : 0) })}</span>}
-      {usage.cost !== undefined && (
-        <span class="cost" aria-label={`${t('cost')}: ${money(usage.cost, session.value.currency)}`}>
-          {money(usage.cost, session.value.currency)}
+      {cost !== undefined && (
+        <span class="cost" aria-label={`${t('cost')}: ${seen === undefined ? cost : t('costLeast', { cost })}`}>
+          {seen === undefined ? cost : t('costLeast', { cost })}
         </span>
       )}
+      {seen !== undefined && ledger && <span class="uncounted">{t('cutCharged')}</span>}
     </span>
   );
 }

@@ -1,8 +1,8 @@
 // The conversations of this browser, the one that is shown, and the answers that are being written.
 import { say } from './announce';
-import { ApiError, chat } from './api';
+import { ApiError, type Usage, chat } from './api';
 import { Cell } from './cell';
-import { type Conversation, type Message, add, newConversation, path, prompt, update } from './conversation';
+import { type Conversation, type Message, add, newConversation, path, prompt, update, withPart } from './conversation';
 import { userKey } from './keys';
 import { chosenModel, modelOf, refreshModels, session } from './session';
 import * as store from './store';
@@ -156,7 +156,7 @@ async function answer(id: string, question: string, cut?: Message) {
   const message = cut ? update(conversation, cut.id, { finish: undefined }) : add(conversation, { parent: question, role: 'assistant', text: '', model });
   changed(conversation);
   say(t('writing'));
-  await new Answer(id, message, cut).read(body, abort.signal);
+  await new Answer(id, message).read(body, abort.signal);
   const left = new Map(running.value);
   left.delete(id);
   running.value = left;
@@ -167,7 +167,12 @@ async function answer(id: string, question: string, cut?: Message) {
 class Answer {
   #text: string;
   #reasoning: string;
-  #change: Partial<Message> = {};
+  #finish: Message['finish'];
+  #usage: Usage | undefined;
+  /** Events with text, which are the tokens or a little fewer. */
+  #seen = 0;
+  /** The request was refused: it is no part of the answer. */
+  #refused = false;
   #started = performance.now();
   #first = 0;
   #last = 0;
@@ -176,8 +181,8 @@ class Answer {
 
   constructor(
     readonly conversation: string,
+    /** As it was before: empty, or an answer that is continued. */
     readonly message: Message,
-    readonly cut?: Message,
   ) {
     this.#text = message.text;
     this.#reasoning = message.reasoning ?? '';
@@ -189,29 +194,37 @@ class Answer {
         this.#text += piece.text;
         this.#reasoning += piece.reasoning;
         if (piece.text || piece.reasoning) {
+          this.#seen++;
           this.#last = performance.now();
           this.#first ||= this.#last;
         }
-        if (piece.finish) this.#change.finish = piece.finish === 'length' ? 'length' : 'stop';
-        if (piece.usage) this.#change.usage = piece.usage;
+        if (piece.finish) this.#finish = piece.finish === 'length' ? 'length' : 'stop';
+        if (piece.usage) this.#usage = piece.usage;
         this.#schedule();
       }
-      this.#change.finish ??= 'stop';
+      this.#finish ??= 'stop';
     } catch (error) {
-      if (signal.aborted) this.#change.finish = 'stopped';
+      if (signal.aborted) this.#finish = 'stopped';
       else this.#failed(error instanceof ApiError ? error : new ApiError(0, '', String(error)));
     }
     this.#ended = true;
     this.#write(true);
-    say(this.#change.finish === 'error' ? t('errorTitle') : t('finished', { text: this.#text }));
+    say(this.#finish === 'error' ? t('errorTitle') : t('finished', { text: this.#text }));
   }
 
   #failed(error: ApiError) {
     const nothing = this.#text === '' && this.#reasoning === '';
-    this.#change.finish = nothing || error.code !== 'lost' ? 'error' : 'lost';
-    if (this.#change.finish === 'lost') return;
+    this.#finish = nothing || error.code !== 'lost' ? 'error' : 'lost';
+    this.#refused = this.#seen === 0 && error.code !== 'lost';
+    if (this.#finish === 'lost') return;
     setRefusal(this.conversation, error);
     if (error.status === 401 && userKey.value !== '') session.value = { ...session.value, state: 'needsKey', problem: 'wrong' };
+  }
+
+  #figures(): Partial<Message> {
+    const first = this.#first || performance.now();
+    const times = { firstMs: Math.round(first - this.#started), decodeMs: Math.round((this.#last || first) - first) };
+    return withPart(this.message, { usage: this.#usage, seen: this.#seen, ...times });
   }
 
   #schedule() {
@@ -233,21 +246,18 @@ class Answer {
   #write(end: boolean) {
     const conversation = latest(this.conversation);
     if (!conversation || !Object.hasOwn(conversation.messages, this.message.id)) return;
-    const times = this.#first ? { firstMs: Math.round(this.#first - this.#started), decodeMs: Math.round(this.#last - this.#first) } : {};
-    const empty = end && this.#change.finish === 'error' && this.#text === '' && this.#reasoning === '';
+    const empty = end && this.#finish === 'error' && this.#text === '' && this.#reasoning === '';
     if (empty) {
       // Nothing came: the question stands alone, and the refusal below it.
       const { [this.message.id]: _, ...messages } = conversation.messages;
       const { [this.message.parent]: __, ...chosen } = conversation.chosen;
       Object.assign(conversation, { messages, chosen });
     } else {
-      const { finish, ...rest } = this.#change;
       update(conversation, this.message.id, {
         text: this.#text,
         ...(this.#reasoning && { reasoning: this.#reasoning }),
-        ...rest,
-        ...times,
-        ...(end && { finish }),
+        ...(!this.#refused && this.#figures()),
+        ...(end && { finish: this.#finish }),
       });
     }
     changed(conversation, end);

@@ -11,8 +11,13 @@ export interface Message {
   reasoning?: string;
   at: number;
   model?: string;
+  /** Sums of the parts that the server gave figures of. */
   usage?: Usage;
-  /** Milliseconds to the first token, and from there to the last. */
+  /** Requests whose answers follow each other in the text: one, and one more for each time that it was continued. */
+  parts?: number;
+  /** Tokens that came, about, of parts that the server gave no figures of: who leaves gets none. */
+  seen?: number;
+  /** Milliseconds to the first token, and of all parts from their first token to their last. */
   firstMs?: number;
   decodeMs?: number;
   /** None: it is being written, or the page was closed meanwhile. */
@@ -118,6 +123,26 @@ export function update(conversation: Conversation, id: string, change: Partial<M
   return message;
 }
 
+/** A message's figures with those of one more part: `usage` of the server, or else the tokens that were `seen`. */
+export function withPart(before: Message, part: { usage?: Usage; seen: number; firstMs: number; decodeMs: number }): Partial<Message> {
+  const old = before.usage;
+  // Of an answer that was stopped before the page counted parts nothing is known.
+  const anew = before.text === '' && before.parts === undefined;
+  const seen = before.seen ?? (old || anew ? undefined : 0);
+  return {
+    usage: old && part.usage ? sum(old, part.usage) : (part.usage ?? old),
+    parts: (before.parts ?? (anew ? 0 : 1)) + 1,
+    seen: part.usage ? seen : (seen ?? 0) + part.seen,
+    firstMs: before.firstMs ?? part.firstMs,
+    decodeMs: (before.decodeMs ?? 0) + part.decodeMs,
+  };
+}
+
+function sum(a: Usage, b: Usage): Usage {
+  const cost = a.cost === undefined && b.cost === undefined ? {} : { cost: (a.cost ?? 0) + (b.cost ?? 0) };
+  return { prompt: a.prompt + b.prompt, cached: a.cached + b.cached, output: a.output + b.output, reasoning: a.reasoning + b.reasoning, ...cost };
+}
+
 function titleOf(text: string): string {
   const line = text.trim().split('\n')[0].trim();
   const characters = [...line];
@@ -196,6 +221,8 @@ function readMessage(value: unknown): Message {
     at: count(given.at),
     model: maybe(given.model, (model) => text(model, 500)),
     usage: maybe(given.usage, readUsage),
+    parts: maybe(given.parts, count),
+    seen: maybe(given.seen, count),
     firstMs: maybe(given.firstMs, count),
     decodeMs: maybe(given.decodeMs, count),
     finish: maybe(given.finish, (finish) => oneOf(finish, ['stop', 'length', 'stopped', 'lost', 'error'] as const)),

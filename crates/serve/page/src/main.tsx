@@ -89,6 +89,8 @@ function Page() {
   const { state } = session.use();
   const [drawer, setDrawer] = useState(false);
   const [dialog, setDialog] = useState<'settings' | 'help' | undefined>(undefined);
+  // A dialog says that it is closed some time later: another may be open by then.
+  const close = (one: typeof dialog) => setDialog((shown) => (shown === one ? undefined : shown));
   useKeyboard(() => setDialog('help'));
   useDrawer(drawer, () => setDrawer(false));
   useEffect(() => {
@@ -144,8 +146,8 @@ function Page() {
         <Shown />
       </main>
       <div class="offscreen" role="status" aria-live="polite" ref={setRegion} />
-      {dialog === 'settings' && <SettingsDialog onClose={() => setDialog(undefined)} />}
-      {dialog === 'help' && <HelpDialog onClose={() => setDialog(undefined)} />}
+      {dialog === 'settings' && <SettingsDialog onClose={() => close('settings')} />}
+      {dialog === 'help' && <HelpDialog onClose={() => close('help')} />}
       <AskedQuestion />
     </>
   );

@@ -1,8 +1,12 @@
 // Dialogs of the page: settings of the conversation and of the page, and help.
 import { useState } from 'preact/hooks';
+import { ApiError, send } from './api';
 import { changed, current } from './chats';
 import { RANGES, type Settings } from './conversation';
 import { Dialog, Field } from './dialog';
+import { download } from './download';
+import { userKey } from './keys';
+import { session } from './session';
 import { type Theme, setTheme, theme } from './theme';
 import { type Language, en, language, setLanguage, t, zh } from './texts';
 
@@ -105,6 +109,34 @@ export function SettingsDialog({ onClose }: { onClose: () => void }) {
   );
 }
 
+/** The API's description as a file: a link would go without the key. Where one is needed and not given, there is none. */
+function ApiDescription() {
+  const { state } = session.use();
+  const [wrong, setWrong] = useState('');
+  if (state !== 'ready') return null;
+  const fetched = async () => {
+    try {
+      const response = await send('/openapi.json', { key: userKey.value });
+      download('openapi.json', await response.text(), 'application/json');
+      setWrong('');
+    } catch (error) {
+      setWrong(error instanceof ApiError && error.status === 0 ? t('errorNetwork') : t('errorSaid', { message: (error as Error).message }));
+    }
+  };
+  return (
+    <>
+      <button type="button" class="small" onClick={() => void fetched()}>
+        {t('api')}
+      </button>
+      {wrong && (
+        <span class="problem" role="alert">
+          {wrong}
+        </span>
+      )}
+    </>
+  );
+}
+
 export function HelpDialog({ onClose }: { onClose: () => void }) {
   const keys: [string[], string][] = [
     [['Enter'], t('keySend')],
@@ -137,9 +169,7 @@ export function HelpDialog({ onClose }: { onClose: () => void }) {
       <h3>{t('page')}</h3>
       <PageSettings />
       <p class="links">
-        <a href="/openapi.json" target="_blank" rel="noopener">
-          {t('api')}
-        </a>
+        <ApiDescription />
         <a href="/page/licences.txt" target="_blank" rel="noopener">
           {t('licences')}
         </a>

@@ -1,10 +1,12 @@
 // A key of this server, or an invitation that becomes one.
 import { useState } from 'preact/hooks';
 import { ApiError, json } from './api';
+import { Cell } from './cell';
 import { Check, Field, Secret } from './dialog';
 import { Coin } from './icons';
 import { isKey, setUserKey } from './keys';
 import { invited } from './route';
+import { NameError, nameOf } from './names';
 import { connect, session } from './session';
 import { t } from './texts';
 
@@ -69,8 +71,14 @@ function GiveKey() {
   );
 }
 
+/** What an invitation became: it is shown until its owner goes on. */
+const made = new Cell<{ secret: string; account: string; wanted: string } | undefined>(undefined);
+
 function wrongWith(error: unknown): string {
+  if (error instanceof NameError) return error.message;
   if (!(error instanceof ApiError)) return String(error);
+  // The code was found, so it is the name.
+  if (error.status === 400 && error.code === 'invalid_value') return t('nameUnfit');
   if (error.code === 'invitation_refused' || error.status === 403) return t('invitationWrong');
   if (error.code === 'no_ledger' || error.status === 404) return t('noLedger');
   if (error.status === 409) return t('nameTaken');
@@ -83,40 +91,22 @@ function Redeem() {
   const [code, setCode] = useState(invited.value);
   const [name, setName] = useState('');
   const [problem, setProblem] = useState<string | undefined>(undefined);
-  const [secret, setSecret] = useState('');
-  const [kept, setKept] = useState(true);
   const [busy, setBusy] = useState(false);
   const redeem = async () => {
     setBusy(true);
     setProblem(undefined);
     try {
-      const made = await json('/invitations/redeem', { body: { code: code.trim(), name: name.trim() } });
+      const wanted = nameOf(name);
+      const { secret, account } = await json('/invitations/redeem', { body: { code: code.trim(), name: wanted } });
       invited.value = '';
-      setSecret(String(made.secret));
+      // Until the tab is closed a reload loses nothing.
+      setUserKey(String(secret), false);
+      made.value = { secret: String(secret), account: String(account?.name ?? wanted), wanted };
     } catch (error) {
       setProblem(wrongWith(error));
     }
     setBusy(false);
   };
-  if (secret) {
-    return (
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          setUserKey(secret, kept);
-          void connect();
-        }}
-      >
-        <Secret secret={secret} label={t('redeemed')} hint={t('redeemedHint')} />
-        <Check label={t('keepKey')} hint={t('keepKeyHint')} checked={kept} onChange={setKept} />
-        <div class="buttons">
-          <button type="submit" class="primary">
-            {t('goChat')}
-          </button>
-        </div>
-      </form>
-    );
-  }
   return (
     <form
       onSubmit={(event) => {
@@ -139,8 +129,44 @@ function Redeem() {
   );
 }
 
+/** The key that an invitation became, and the name of its account. */
+function NewKey({ secret, account, wanted }: { secret: string; account: string; wanted: string }) {
+  const [kept, setKept] = useState(false);
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        setUserKey(secret, kept);
+        made.value = undefined;
+        void connect();
+      }}
+    >
+      <p role="status">{account === wanted ? t('named', { name: account }) : t('renamed', { wanted, name: account })}</p>
+      <Secret secret={secret} label={t('redeemed')} hint={t('redeemedHint')} />
+      <Check label={t('keepKey')} hint={t('keepKeyHint')} checked={kept} onChange={setKept} />
+      <div class="buttons">
+        <button type="submit" class="primary">
+          {t('goChat')}
+        </button>
+      </div>
+    </form>
+  );
+}
+
 export function SignIn() {
+  const key = made.use();
   const [way, setWay] = useState<'key' | 'invitation'>(invited.value ? 'invitation' : 'key');
+  if (key) {
+    return (
+      <div class="messages">
+        <div class="column sign-in">
+          <Coin size={48} />
+          <h2>{t('redeemedTitle')}</h2>
+          <NewKey {...key} />
+        </div>
+      </div>
+    );
+  }
   return (
     <div class="messages">
       <div class="column sign-in">

@@ -2,7 +2,9 @@
 import { useState } from 'preact/hooks';
 import { Check, Dialog, Field, ask } from '../dialog';
 import { day, micros } from '../money';
+import { nameOf } from '../names';
 import { t } from '../texts';
+import { type Key, isLastAdmin } from './keys';
 import { ChangeForm, Input, Problem, Table, amountOf, asOperator, said, useAnswer } from './work';
 
 interface Account {
@@ -20,7 +22,7 @@ function NewAccount({ onDone, onClose }: { onDone: () => void; onClose: () => vo
   const [name, setName] = useState('');
   const [prepaid, setPrepaid] = useState(true);
   const send = async () => {
-    await asOperator('/admin/accounts', { body: { name: name.trim(), prepaid } });
+    await asOperator('/admin/accounts', { body: { name: nameOf(name), prepaid } });
     onDone();
   };
   return (
@@ -63,8 +65,39 @@ function Credit({ account, currency, onDone, onClose }: { account: Account; curr
   );
 }
 
+/** An account whose keys use no model, and so need no money. */
+const isAdmins = (keys: Key[]) => keys.length > 0 && keys.every((key) => key.admin);
+
+function Row({ account, admin, money, onCredit, onRemove }: { account: Account; admin: boolean; money: (amount: number) => string; onCredit: () => void; onRemove: () => void }) {
+  return (
+    <tr>
+      <th scope="row">
+        {account.name} {admin && <span class="state admin">{t('stateAdmin')}</span>}
+      </th>
+      {[account.balance, account.topped_up, account.granted, account.reserved].map((amount, i) => (
+        <td key={i} class="number">
+          {admin && amount === 0 ? '–' : money(amount)}
+        </td>
+      ))}
+      <td>{admin && !account.prepaid ? '–' : t(account.prepaid ? 'yes' : 'no')}</td>
+      <td>{day(account.created_at)}</td>
+      <td class="row-actions">
+        {!admin && (
+          <button type="button" class="small" aria-label={`${t('credit')}: ${account.name}`} onClick={onCredit}>
+            {t('credit')}
+          </button>
+        )}
+        <button type="button" class="small" aria-label={`${t('remove')}: ${account.name}`} onClick={onRemove}>
+          {t('remove')}
+        </button>
+      </td>
+    </tr>
+  );
+}
+
 export function Accounts() {
   const { answer, problem, ask: again } = useAnswer<{ currency: string; accounts: Account[] }>('/admin/accounts');
+  const { answer: listed, problem: unlisted } = useAnswer<{ keys: Key[] }>('/admin/keys');
   const [open, setOpen] = useState<Account | 'new' | undefined>(undefined);
   const [wrong, setWrong] = useState('');
   const close = () => setOpen(undefined);
@@ -72,8 +105,10 @@ export function Accounts() {
     close();
     void again();
   };
+  const keysOf = (account: Account) => listed?.keys.filter((key) => key.account === account.id) ?? [];
   const remove = async (account: Account) => {
-    if (!(await ask(t('removeAccountSure', { name: account.name }), t('remove')))) return;
+    const last = listed !== undefined && isLastAdmin(listed.keys, keysOf(account));
+    if (!(await ask(t(last ? 'removeLastAdminSure' : 'removeAccountSure', { name: account.name }), t('remove')))) return;
     try {
       await asOperator(`/admin/accounts/${encodeURIComponent(account.id)}`, { method: 'DELETE' });
       setWrong('');
@@ -91,32 +126,15 @@ export function Accounts() {
           {t('createAccount')}
         </button>
       </div>
-      <Problem text={problem || wrong} />
-      {answer && (
+      <Problem text={problem || wrong || unlisted} />
+      {answer && (listed || unlisted) && (
         <Table
           label={t('accounts')}
           empty={answer.accounts.length === 0}
           head={[t('name'), { number: t('balance') }, { number: t('toppedUp') }, { number: t('granted') }, { number: t('reserved') }, t('prepaidColumn'), t('created'), t('actions')]}
         >
           {answer.accounts.map((account) => (
-            <tr key={account.id}>
-              <th scope="row">{account.name}</th>
-              {[account.balance, account.topped_up, account.granted, account.reserved].map((amount, i) => (
-                <td key={i} class="number">
-                  {money(amount)}
-                </td>
-              ))}
-              <td>{t(account.prepaid ? 'yes' : 'no')}</td>
-              <td>{day(account.created_at)}</td>
-              <td class="row-actions">
-                <button type="button" class="small" aria-label={`${t('credit')}: ${account.name}`} onClick={() => setOpen(account)}>
-                  {t('credit')}
-                </button>
-                <button type="button" class="small" aria-label={`${t('remove')}: ${account.name}`} onClick={() => void remove(account)}>
-                  {t('remove')}
-                </button>
-              </td>
-            </tr>
+            <Row key={account.id} account={account} admin={isAdmins(keysOf(account))} money={money} onCredit={() => setOpen(account)} onRemove={() => void remove(account)} />
           ))}
         </Table>
       )}

@@ -2,6 +2,7 @@
 import { useState } from 'preact/hooks';
 import { Dialog, Secret, ask } from '../dialog';
 import { day, micros, number } from '../money';
+import { nameOf } from '../names';
 import { t } from '../texts';
 import { ChangeForm, Input, LimitFields, type Limits, Problem, Table, type WrittenLimits, amountOf, asOperator, countOf, endOf, limitsText, patch, said, stateText, useAnswer } from './work';
 
@@ -17,6 +18,9 @@ interface Invitation {
   limits: Limits;
 }
 
+/** Whether an address leads each machine to itself. */
+const isLoopback = (host: string) => /^(localhost|.*\.localhost|127\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::1?\])$/i.test(host);
+
 function NewInvitation({ currency, onMade, onClose }: { currency: string; onMade: (code: string) => void; onClose: () => void }) {
   const [name, setName] = useState('');
   const [uses, setUses] = useState('1');
@@ -26,7 +30,7 @@ function NewInvitation({ currency, onMade, onClose }: { currency: string; onMade
   const send = async () => {
     const granted = amountOf(grant);
     const body = {
-      name: name.trim(),
+      name: nameOf(name),
       uses: countOf(uses) ?? 1,
       ...(granted && { grant: granted }),
       ...(expires && { expires_at: endOf(expires) }),
@@ -114,6 +118,7 @@ export function Invitations() {
         <Dialog title={t('secretCode')} onClose={close}>
           <Secret secret={open.code} label={t('invitation')} hint={t('secretHint')} />
           <Secret secret={`${location.origin}/#/invite/${open.code}`} label={t('inviteLink')} />
+          {isLoopback(location.hostname) && <p class="banner">{t('inviteLoopback', { host: location.hostname })}</p>}
         </Dialog>
       )}
     </section>

@@ -2,12 +2,14 @@
 import { useState } from 'preact/hooks';
 import { Check, Dialog, Secret, ask } from '../dialog';
 import { day, micros, number } from '../money';
+import { nameOf } from '../names';
 import { t } from '../texts';
 import { ChangeForm, Input, LimitFields, type Limits, Problem, Table, type WrittenLimits, amountOf, asOperator, endOf, limitsText, patch, said, stateText, useAnswer, written } from './work';
 
-interface Key {
+export interface Key {
   id: string;
   name: string;
+  account: string;
   account_name: string;
   hint: string;
   admin: boolean;
@@ -16,6 +18,12 @@ interface Key {
   limits: Limits;
   total_tokens: number;
   total_cost: number;
+}
+
+/** Whether no valid key of an administrator would be left without some keys. */
+export function isLastAdmin(all: Key[], gone: Key[]): boolean {
+  const admins = all.filter((key) => key.state === 'admin');
+  return admins.length > 0 && admins.every((key) => gone.some(({ id }) => id === key.id));
 }
 
 function NewKey({ currency, onMade, onClose }: { currency: string; onMade: (secret: string) => void; onClose: () => void }) {
@@ -28,8 +36,8 @@ function NewKey({ currency, onMade, onClose }: { currency: string; onMade: (secr
   const send = async () => {
     const made = await asOperator('/admin/keys', {
       body: {
-        name: name.trim(),
-        ...(account.trim() && { account: account.trim() }),
+        name: nameOf(name),
+        ...(account.trim() && { account: /^acc_/.test(account.trim()) ? account.trim() : nameOf(account) }),
         ...(admin ? { admin } : { limits: patch(form) }),
         ...(expires && { expires_at: endOf(expires) }),
         ...(topUp.trim() && { top_up: amountOf(topUp) }),
@@ -124,7 +132,8 @@ export function Keys() {
     void again();
   };
   const revoke = async (key: Key) => {
-    if (!(await ask(t('revokeKeySure', { name: key.name }), t('revoke')))) return;
+    const last = answer !== undefined && isLastAdmin(answer.keys, [key]);
+    if (!(await ask(t(last ? 'revokeLastAdminSure' : 'revokeKeySure', { name: key.name }), t('revoke')))) return;
     try {
       await asOperator(`/admin/keys/${encodeURIComponent(key.id)}/revoke`, { method: 'POST' });
       setWrong('');

@@ -29,7 +29,7 @@ async function find() {
       access.value = 'none';
       return;
     }
-    // Without a ledger the metrics are the operator's: those of experts need an administrator's key where there are keys.
+    // Without a ledger the metrics are the operator's: where there are several keys they need an administrator's.
     access.value = await send('/metrics', { key, accept: 'text/plain' }).then(
       () => 'noLedger' as const,
       () => 'none' as const,
