@@ -175,7 +175,8 @@ async function operator({ server, admin }) {
   await page.keyboard.press('Escape');
   await shows(page, 'berta');
   await press(page, 'Limits: berta');
-  assert.equal(await page.waitForSelector('::-p-aria([name="EUR, a month"])').then((field) => field.evaluate((input) => input.value)), '2.5');
+  const month = await page.waitForSelector('::-p-aria([name="EUR, a month"])');
+  assert.equal(await month.evaluate((field) => field.value), '2.5');
   await fill(page, 'Requests a minute', 'many');
   await page.locator('dialog[open] button[type=submit]').click();
   await shows(page, 'Give a whole number');
