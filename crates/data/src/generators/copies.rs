@@ -231,11 +231,14 @@ impl Copies {
             Item::Phrase => format!("{} {}", self.words.quality(random, held_out), self.words.thing(random, held_out)),
             Item::Name => self.people.choose(random, held_out).name.to_owned(),
             Item::Coined => coined(random, held_out),
-            Item::CoinedName => {
+            // Of the set that a person's name of these letters would be in.
+            Item::CoinedName => loop {
                 let mut word = coined(random, held_out);
                 word[..1].make_ascii_uppercase();
-                word
-            }
+                if is_held_out(&word) == held_out {
+                    break word;
+                }
+            },
             Item::Code => code(random, held_out),
             Item::Number => number(random, held_out),
             Item::Any => self.item(ITEMS[random.random_range(0..ITEMS.len() - 1)], random, held_out),
