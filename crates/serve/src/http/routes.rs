@@ -382,10 +382,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_for_paths_that_use_models() {
-        assert_eq!(check_metered("/v1/chat/completions"), Ok(()));
+    fn keys_are_for_paths_that_use_models_or_keep_files() {
+        for path in ["/v1/chat/completions", "/v1/files", "/v1/batches", "/v1/messages/batches"] {
+            assert_eq!(check_metered(path), Ok(()));
+        }
         assert!(check_metered("/v1/chat/completion").unwrap_err().ends_with("near it is /v1/chat/completions"));
-        for wrong in ["/v1/models", "/admin/keys", "/health", "/v1/batches", "/v1/chat/completions/", "", "/"] {
+        for wrong in ["/v1/models", "/admin/keys", "/health", "/v1/batches/batch_1", "/v1/chat/completions/", "", "/"] {
             assert!(check_metered(wrong).is_err(), "{wrong}");
         }
     }
