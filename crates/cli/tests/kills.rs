@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64;
 use serde_json::{Value, json};
+use sqlx::Connection;
 use started::Server;
 use started::books::{Books, cost, request, story};
 
@@ -35,8 +36,13 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}: {text}")))
 }
 
-/// One answer, read until it ends or the connection does; `None` if the server did not begin it.
-fn receive(server: &str, key: &str, stream: bool, tokens: u64, seed: u64) -> Option<Received> {
+/// One answer, read until it ends or the connection does, and what is done after each token; `None` if the server did not begin it.
+fn receive(
+    server: &str,
+    key: &str,
+    (stream, tokens, seed): (bool, u64, u64),
+    mut token: impl FnMut(),
+) -> Option<Received> {
     let mut body = story(stream, Some(tokens));
     body["seed"] = seed.into();
     body["logprobs"] = true.into();
@@ -52,6 +58,7 @@ fn receive(server: &str, key: &str, stream: bool, tokens: u64, seed: u64) -> Opt
         let scored = |field: &str| value["choices"][0]["logprobs"][field].as_array().map_or(0, Vec::len);
         let count = scored("content") + scored("reasoning_content");
         received.as_mut()?.tokens.extend(std::iter::repeat_n(Instant::now(), count));
+        (0..count).for_each(|_| token());
     }
     received
 }
@@ -69,7 +76,7 @@ fn round(server: &mut Server, key: &str, random: &mut Pcg64) -> (Vec<Received>, 
             loop {
                 let stream = random.random_bool(0.8);
                 let most = if stream { random.random_range(1..400) } else { random.random_range(1..=WHOLE_TOKENS) };
-                match receive(address, key, stream, most, random.random_range(0..1000)) {
+                match receive(address, key, (stream, most, random.random_range(0..1000)), || ()) {
                     Some(received) => all.push(received),
                     None => return all,
                 }
@@ -151,6 +158,46 @@ fn kill_again_and_again(books: &Books) {
         "{kills} kills, seed {seed}: {requests} answers, {interrupted} of them cut; {received} tokens received, {uncharged} uncharged, {most} of one answer at most"
     );
     assert!(kills < 6 || interrupted > 0, "no answer was cut");
+}
+
+/// Holds the file of a ledger, so that nobody else writes to it, and does something then.
+fn while_held(file: &str, then: impl FnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut connection = sqlx::SqliteConnection::connect(file).await.unwrap();
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+        then();
+    });
+}
+
+#[test]
+fn a_stream_that_waited_for_the_books_is_charged_within_the_bound() {
+    let books = Books::new();
+    let key = books.key("anna", &["--top-up", "1"]);
+    let mut server = books.server();
+    let (began, tokens) = std::sync::mpsc::channel();
+    let (received, killed) = std::thread::scope(|scope| {
+        let (address, key) = (server.address.clone(), &key);
+        let client = scope.spawn(move || receive(&address, key, (true, 1500, 1), || began.send(()).unwrap()));
+        assert_eq!(tokens.iter().take(20).count(), 20);
+        let mut killed = Instant::now();
+        while_held(&books.address, || {
+            std::thread::sleep(Duration::from_secs(1));
+            killed = Instant::now();
+            server.child.kill().unwrap();
+            server.child.wait().unwrap();
+        });
+        (client.join().unwrap().unwrap(), killed)
+    });
+    // It went on for 100 ms or 16 tokens and waited then, so at the kill all that was left is old.
+    assert!(received.tokens.len() < 1500 && killed.duration_since(*received.tokens.last().unwrap()) > UNCHARGED_TIME);
+    drop(books.server());
+    let row = books.ended("anna", 1);
+    assert_eq!(row["status"], "interrupted");
+    let mut seen = Seen::default();
+    compare(&[received], killed, &HashMap::from([(row["request"].as_str().unwrap().to_string(), row)]), &mut seen);
+    assert!(seen.uncharged > 0, "all of {} tokens were charged", seen.received);
+    books.check();
 }
 
 #[test]

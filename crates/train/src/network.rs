@@ -1,6 +1,7 @@
 //! The whole network: a structure's parameters, and its loss with all gradients.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kernels::training::{Factor, Gemm, Precision};
 use kernels::{Pool, add};
@@ -8,7 +9,7 @@ use model::structure::{Head, Layer, Norms, Scales, Structure};
 
 use crate::attention::{AttentionNet, AttentionSaved};
 use crate::batch::{Batch, NO_TARGET};
-use crate::buffers::Buffers;
+use crate::buffers::{Buffer, Buffers};
 use crate::error::Error;
 use crate::feed_forward::{Balance, FeedForwardNet, FeedForwardSaved, Load};
 use crate::head::{self, HeadLoss};
@@ -29,6 +30,7 @@ pub struct Network {
     head: Id,
     predictor: Option<Predictor>,
     buffers: Mutex<Buffers>,
+    product_nanos: AtomicU64,
 }
 
 struct LayerNet {
@@ -51,8 +53,8 @@ struct Predictor {
 /// What a layer's forward leaves for its backward.
 struct LayerSaved {
     /// Its input and what attention made of it.
-    x: Vec<f32>,
-    middle: Vec<f32>,
+    x: Buffer,
+    middle: Buffer,
     /// `None` where they are computed again.
     parts: Option<(AttentionSaved, FeedForwardSaved)>,
 }
@@ -114,14 +116,14 @@ impl LayerNet {
         })
     }
 
-    fn normed(&self, pass: &mut Pass, x: &[f32], norm: Id) -> Vec<f32> {
+    fn normed(&self, pass: &mut Pass, x: &[f32], norm: Id) -> Buffer {
         let mut normed = pass.buffers.take(x.len());
         norm::forward(pass.pool, x, &pass.weights[norm], pass.norm_eps, &mut normed);
         normed
     }
 
     /// The stream after attention, and what attention saved.
-    fn attend(&self, pass: &mut Pass, x: &[f32]) -> (Vec<f32>, AttentionSaved) {
+    fn attend(&self, pass: &mut Pass, x: &[f32]) -> (Buffer, AttentionSaved) {
         let normed = self.normed(pass, x, self.attention_norm);
         let mut middle = pass.buffers.take(x.len());
         let saved = self.attention.forward(pass, &normed, &mut middle);
@@ -131,7 +133,7 @@ impl LayerNet {
     }
 
     /// The stream after the layer, and what its feed-forward saved.
-    fn feed(&self, pass: &mut Pass, middle: &[f32]) -> (Vec<f32>, FeedForwardSaved) {
+    fn feed(&self, pass: &mut Pass, middle: &[f32]) -> (Buffer, FeedForwardSaved) {
         let normed = self.normed(pass, middle, self.feed_forward_norm);
         let mut out = pass.buffers.take(middle.len());
         let saved = self.feed_forward.forward(pass, &normed, &mut out);
@@ -141,7 +143,7 @@ impl LayerNet {
     }
 
     /// The stream after the layer, and all that a backward needs.
-    fn forward(&self, pass: &mut Pass, x: Vec<f32>, recompute: bool) -> (Vec<f32>, LayerSaved) {
+    fn forward(&self, pass: &mut Pass, x: Buffer, recompute: bool) -> (Buffer, LayerSaved) {
         let (middle, attention) = self.attend(pass, &x);
         let (out, feed_forward) = self.feed(pass, &middle);
         if !recompute {
@@ -150,7 +152,7 @@ impl LayerNet {
         self.attention.discard(pass, attention);
         feed_forward.give(pass);
         pass.buffers.give(middle);
-        (out, LayerSaved { x, middle: Vec::new(), parts: None })
+        (out, LayerSaved { x, middle: Buffer::default(), parts: None })
     }
 
     /// `d` is the gradient of the layer's output, and then of its input.
@@ -227,8 +229,9 @@ impl Network {
             Some(last) if predict => Some(Predictor::new(&mut all, structure.layers.len(), hidden, last)?),
             _ => None,
         };
-        let buffers = Mutex::default();
-        Ok(Network { structure, parameters: all, embedding, layers, final_norm, head, predictor, buffers })
+        let (buffers, product_nanos) = (Mutex::default(), AtomicU64::new(0));
+        let parameters = all;
+        Ok(Network { structure, parameters, embedding, layers, final_norm, head, predictor, buffers, product_nanos })
     }
 
     /// Biases of choice, in the order of `Outcome::loads`; `None` for a mixture without.
@@ -351,18 +354,18 @@ impl Network {
     }
 
     fn pass<'a>(
-        &self,
+        &'a self,
         pool: &'a Pool,
         settings: &Settings,
         weights: &'a Values,
         (batch, positions): (&'a Batch, &'a [usize]),
         buffers: &'a mut Buffers,
     ) -> Pass<'a> {
-        let norm_eps = self.structure.norm_eps;
-        Pass { pool, precision: settings.precision, weights, batch, positions, norm_eps, buffers }
+        let (norm_eps, product_nanos) = (self.structure.norm_eps, &self.product_nanos);
+        Pass { pool, precision: settings.precision, weights, batch, positions, norm_eps, buffers, product_nanos }
     }
 
-    fn embed(&self, pass: &mut Pass, tokens: &[u32]) -> Vec<f32> {
+    fn embed(&self, pass: &mut Pass, tokens: &[u32]) -> Buffer {
         let hidden = self.structure.hidden;
         let mut x = pass.buffers.take(tokens.len() * hidden);
         let table = &pass.weights[self.embedding];
@@ -373,7 +376,7 @@ impl Network {
     }
 
     /// The stream behind the last layer, and what each layer saved.
-    fn stream(&self, pass: &mut Pass, recompute: bool) -> (Vec<f32>, Vec<LayerSaved>) {
+    fn stream(&self, pass: &mut Pass, recompute: bool) -> (Buffer, Vec<LayerSaved>) {
         let mut x = self.embed(pass, &pass.batch.tokens);
         let mut all = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
@@ -382,6 +385,11 @@ impl Network {
             x = out;
         }
         (x, all)
+    }
+
+    /// Seconds that products and attention took so far, what packs their factors included.
+    pub fn product_seconds(&self) -> f64 {
+        self.product_nanos.load(Ordering::Relaxed) as f64 / 1e9
     }
 
     /// Bytes of buffers.

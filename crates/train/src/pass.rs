@@ -1,5 +1,8 @@
 //! What all parts of a forward and a backward share.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
 use kernels::Pool;
 use kernels::training::{Gemm, Precision, gemm};
 use model::structure::{Pairing, Rope};
@@ -23,6 +26,8 @@ pub(crate) struct Pass<'a> {
     pub positions: &'a [usize],
     pub norm_eps: f32,
     pub buffers: &'a mut Buffers,
+    /// Nanoseconds that products and attention took so far.
+    pub product_nanos: &'a AtomicU64,
 }
 
 impl Pass<'_> {
@@ -31,7 +36,18 @@ impl Pass<'_> {
     }
 
     pub fn multiply(&self, products: &mut [Gemm]) {
-        gemm(self.pool, self.precision, products);
+        self.multiply_in(self.precision, products);
+    }
+
+    pub fn multiply_in(&self, precision: Precision, products: &mut [Gemm]) {
+        self.timed(|| gemm(self.pool, precision, products));
+    }
+
+    /// Counts what a product or attention takes.
+    pub fn timed(&self, compute: impl FnOnce()) {
+        let started = Instant::now();
+        compute();
+        self.product_nanos.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,8 @@ const TOKENS: u64 = 7;
 pub struct Taken {
     /// Of all.
     pub seconds: f64,
+    /// Of which in products and attention, forward and backward.
+    pub product_seconds: f64,
     /// Of which in the optimizer.
     pub optimizer_seconds: f64,
     /// Mean loss in nats a token.
@@ -92,7 +94,7 @@ impl Speed {
 
     /// One step, with the optimizer's.
     pub fn step(&mut self, pool: &Pool) -> Taken {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), self.network.product_seconds());
         self.gradients.iter_mut().for_each(|g| g.fill(0.0));
         let weight = 1.0 / self.batches.iter().map(Batch::wanted).sum::<usize>() as f32;
         let mut outcome = Outcome::default();
@@ -105,6 +107,7 @@ impl Speed {
         self.optimizer.step(pool, &self.network.parameters, 1e-3, &mut self.weights, &self.gradients);
         Taken {
             seconds: started.elapsed().as_secs_f64(),
+            product_seconds: self.network.product_seconds() - before,
             optimizer_seconds: optimizing.elapsed().as_secs_f64(),
             loss: outcome.loss / outcome.targets as f64,
         }

@@ -21,7 +21,8 @@ use crate::{Failure, Outcome};
 ///
 /// Whole steps (forward, backward, clipping, optimizer) of documents of random tokens: medians over repetitions, as a share of the peak
 /// of the numbers' format that this machine shows in the same run (model FLOPs utilisation: products and attention, forward and
-/// backward, two operations a multiply-add). With --against another program's step runs between ours.
+/// backward, two operations a multiply-add), and as a share of it in the time that products and attention take. With --against another
+/// program's step runs between ours.
 #[derive(Args)]
 #[command(after_long_help = "\
 Examples:
@@ -96,8 +97,9 @@ fn name(precision: Precision) -> &'static str {
 struct Row {
     precision: Precision,
     speed: Speed,
-    /// Seconds of steps, and of the optimizer in them.
+    /// Seconds of steps, and of products and the optimizer in them.
     seconds: Vec<f64>,
+    products: Vec<f64>,
     optimizer: Vec<f64>,
     peak: Vec<f64>,
     /// Tokens a second of the other program.
@@ -135,6 +137,7 @@ pub fn run(a: Arguments) -> Outcome {
             });
             let taken = row.speed.step(&pool);
             row.seconds.push(taken.seconds);
+            row.products.push(taken.product_seconds);
             row.optimizer.push(taken.optimizer_seconds);
         }
     }
@@ -181,7 +184,15 @@ fn row(a: &Arguments, config: &Value, precision: Precision) -> Result<Row, Failu
     let settings = Settings { precision, ..Settings::default() };
     let kind = if a.adamw { Kind::AdamW } else { Kind::Muon };
     let speed = Speed::new(speed::structure(&file, config)?, settings, kind, (a.documents, a.length))?;
-    Ok(Row { precision, speed, seconds: Vec::new(), optimizer: Vec::new(), peak: Vec::new(), other: Vec::new() })
+    Ok(Row {
+        precision,
+        speed,
+        seconds: Vec::new(),
+        products: Vec::new(),
+        optimizer: Vec::new(),
+        peak: Vec::new(),
+        other: Vec::new(),
+    })
 }
 
 /// Run the other program once.
@@ -224,6 +235,12 @@ impl Row {
         (operations, operations / Rates::of(&self.peak).median)
     }
 
+    /// What products and attention take of a step's time, and their operations as a share of the peak in that time.
+    fn products(&self) -> (f64, f64) {
+        let share = Rates::of(&self.products).median / Rates::of(&self.seconds).median;
+        (share, self.utilisation().1 / share)
+    }
+
     fn against(&self) -> Option<(Rates, f64)> {
         let other = (!self.other.is_empty()).then(|| Rates::of(&self.other))?;
         Some((other, self.rates().median / other.median))
@@ -239,6 +256,8 @@ fn json(row: &Row) -> Value {
         "operations_per_second": operations,
         "peak_operations_per_second": Rates::of(&row.peak).median,
         "model_flops_utilisation": share,
+        "product_share": row.products().0,
+        "product_utilisation": row.products().1,
         "optimizer_share": Rates::of(&row.optimizer).median / Rates::of(&row.seconds).median,
         "number_bytes": row.speed.number_bytes,
         "activation_bytes": row.speed.network.buffer_bytes(),
@@ -250,7 +269,7 @@ fn text(row: &Row) -> String {
     let (operations, share) = row.utilisation();
     let rates = row.rates();
     let mut line = format!(
-        "{:5} {:8.0} tokens/s ({:.0} to {:.0}), {:.0} GFLOP/s, {:.1} % of a peak of {:.0}; optimizer {:.1} % of the time; {} of numbers, {} of activations\n",
+        "{:5} {:8.0} tokens/s ({:.0} to {:.0}), {:.0} GFLOP/s, {:.1} % of a peak of {:.0} ({:.1} % within products, which take {:.1} % of the time, the optimizer {:.1} %); {} of numbers, {} of activations\n",
         name(row.precision),
         rates.median,
         rates.min,
@@ -258,6 +277,8 @@ fn text(row: &Row) -> String {
         operations / 1e9,
         100.0 * share,
         Rates::of(&row.peak).median / 1e9,
+        100.0 * row.products().1,
+        100.0 * row.products().0,
         100.0 * Rates::of(&row.optimizer).median / Rates::of(&row.seconds).median,
         bytes(row.speed.number_bytes),
         bytes(row.speed.network.buffer_bytes() as u64),

@@ -134,32 +134,29 @@ fn blocks<
     for k in part.inner.clone().step_by(part.depth) {
         let ks = k..part.inner.end.min(k + part.depth);
         let words = M::words(ks.len());
-        let (left, right) = (left_panels::<V>(words), right_panels::<V>(words));
-        let a = match part.left {
+        let right = right_panels::<V>(words);
+        let (a, stride, in_rows) = match part.left {
             Left::Packed(packed, all) => {
                 let from = left_at + left_packed::<V>(rows.start, words);
                 left_at += left_packed::<V>(all, words);
-                &packed[from..][..left_packed::<V>(rows.len(), words)]
+                (&packed[from..][..left_packed::<V>(rows.len(), words)], left_panels::<V>(words).stride, false)
             }
             Left::Plain(factor) => {
-                let a = aligned(&mut scratch, left_packed::<V>(rows.len(), words));
-                factor.pack(isa, mul, (rows.clone(), ks.clone()), left, a);
-                a
+                let plane = rows.len().next_multiple_of(R) * 16;
+                let a = aligned(&mut scratch, plane * words.div_ceil(16));
+                pack_rows(isa, mul, &factor, rows.clone(), ks.clone(), plane, a);
+                (&*a, plane, true)
             }
         };
         let add = k > part.inner.start || part.add;
         for col in columns.clone().step_by(N) {
-            let valid = (part.columns - col).min(N);
+            let (a, place) = ((a, stride, rows.len()), (col, (part.columns - col).min(N), add));
             let right = &part.b[at + col * words..][..words * right.width_of(part.columns - col)];
-            panel::<V, M, R, S, T, C, N, false>(
-                isa,
-                mul,
-                (a, left.stride, rows.len()),
-                right,
-                (col, valid, add),
-                out,
-                rows.len(),
-            );
+            if in_rows {
+                panel::<V, M, R, S, T, C, N, true>(isa, mul, a, right, place, out, rows.len());
+            } else {
+                panel::<V, M, R, S, T, C, N, false>(isa, mul, a, right, place, out, rows.len());
+            }
         }
         at += part.columns.next_multiple_of(16) * words;
     }

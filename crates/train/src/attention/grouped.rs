@@ -4,6 +4,7 @@ use kernels::training::Shape;
 use model::structure::Gqa;
 
 use super::Heads;
+use crate::buffers::Buffer;
 use crate::linear::Linear;
 use crate::parameters::{Id, Parameters, Role};
 use crate::pass::{Angles, Pass, ROWS, Values};
@@ -21,13 +22,13 @@ pub(crate) struct GroupedNet {
 /// Of all tokens.
 pub(crate) struct GroupedSaved {
     /// q and k before their norms, where they have them.
-    raw: Option<[Vec<f32>; 2]>,
+    raw: Option<[Buffer; 2]>,
     /// Queries and keys are rotated.
     heads: Heads,
 }
 
 impl GroupedSaved {
-    pub fn buffers(self) -> Vec<Vec<f32>> {
+    pub fn buffers(self) -> Vec<Buffer> {
         self.heads.buffers().into_iter().chain(self.raw.into_iter().flatten()).collect()
     }
 }

@@ -4,6 +4,7 @@ use kernels::training::Shape;
 use model::structure::Mla;
 
 use super::Heads;
+use crate::buffers::Buffer;
 use crate::linear::Linear;
 use crate::norm;
 use crate::parameters::{Id, Parameters, Role};
@@ -26,15 +27,15 @@ enum Query {
 /// Of all tokens.
 pub(crate) struct LatentSaved {
     /// Compressed queries before their norm, `[q_rank]`, where queries are compressed.
-    low: Option<Vec<f32>>,
+    low: Option<Buffer>,
     /// Latents before their norm, and rotary keys before rotation, `[kv_rank + rope]`.
-    entries: Vec<f32>,
+    entries: Buffer,
     /// Queries and keys are rotated.
     heads: Heads,
 }
 
 impl LatentSaved {
-    pub fn buffers(self) -> Vec<Vec<f32>> {
+    pub fn buffers(self) -> Vec<Buffer> {
         let LatentSaved { low, entries, heads } = self;
         heads.buffers().into_iter().chain([entries]).chain(low).collect()
     }
@@ -71,7 +72,7 @@ impl LatentNet {
     }
 
     /// Normed latents, `[tokens, kv_rank]`.
-    fn latents(&self, pass: &mut Pass, entries: &[f32]) -> Vec<f32> {
+    fn latents(&self, pass: &mut Pass, entries: &[f32]) -> Buffer {
         let Mla { kv_rank, rope_dim, latent_eps, .. } = self.shape;
         let weight = &pass.weights[self.kv_a_norm];
         let mut latents = pass.buffers.take(pass.tokens() * kv_rank);
@@ -185,7 +186,7 @@ impl LatentNet {
 
     /// From gradients of heads to those of what they were put together from: `dq` is turned back in its place; returns the gradients of
     /// expanded latents and, for their rotary parts, of entries.
-    fn heads_backward(&self, pass: &mut Pass, dq: &mut [f32], dk: &[f32], dv: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    fn heads_backward(&self, pass: &mut Pass, dq: &mut [f32], dk: &[f32], dv: &[f32]) -> (Buffer, Buffer) {
         let Mla { heads, kv_rank, nope_dim, rope_dim, value_dim, ref rope, .. } = self.shape;
         let (tokens, key, width) = (pass.tokens(), nope_dim + rope_dim, kv_rank + rope_dim);
         let mut d_expanded = pass.buffers.take(tokens * self.kv_b.outputs);

@@ -8,6 +8,7 @@ use kernels::training::{Packed, Shape, attention, attention_backward};
 use latent::{LatentNet, LatentSaved};
 use model::structure::Attention;
 
+use crate::buffers::Buffer;
 use crate::error::Error;
 use crate::parameters::Parameters;
 use crate::pass::{Pass, Values};
@@ -62,7 +63,7 @@ impl AttentionNet {
 
     /// Let go of what a forward saved.
     pub fn discard(&self, pass: &mut Pass, saved: AttentionSaved) {
-        let buffers: Vec<Vec<f32>> = match saved {
+        let buffers: Vec<Buffer> = match saved {
             AttentionSaved::Grouped(saved) => saved.buffers(),
             AttentionSaved::Latent(saved) => saved.buffers(),
         };
@@ -73,41 +74,41 @@ impl AttentionNet {
 /// Heads of all tokens: what goes into their attention, and what comes out.
 struct Heads {
     /// `[heads, key]`
-    q: Vec<f32>,
+    q: Buffer,
     /// `[kv_heads, key]`
-    k: Vec<f32>,
+    k: Buffer,
     /// `[kv_heads, value]`
-    v: Vec<f32>,
+    v: Buffer,
     /// Outputs, `[heads, value]`.
-    mixed: Vec<f32>,
+    mixed: Buffer,
     /// Logarithms of sums of exponentials, `[heads]`.
-    log_sums: Vec<f32>,
+    log_sums: Buffer,
 }
 
 impl Heads {
     /// Attention within each document.
-    fn attend(pass: &mut Pass, shape: Shape, [q, k, v]: [Vec<f32>; 3]) -> Heads {
+    fn attend(pass: &mut Pass, shape: Shape, [q, k, v]: [Buffer; 3]) -> Heads {
         let tokens = pass.tokens();
         let mut mixed = pass.buffers.take(tokens * shape.heads * shape.value);
         let mut log_sums = pass.buffers.take(tokens * shape.heads);
         let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
-        attention(pass.pool, pass.precision, shape, packed, (&mut mixed, &mut log_sums));
+        pass.timed(|| attention(pass.pool, pass.precision, shape, packed, (&mut mixed, &mut log_sums)));
         Heads { q, k, v, mixed, log_sums }
     }
 
     /// Gradients of queries, keys and values from that of the outputs.
-    fn backward(self, pass: &mut Pass, shape: Shape, d_mixed: Vec<f32>) -> [Vec<f32>; 3] {
+    fn backward(self, pass: &mut Pass, shape: Shape, d_mixed: Buffer) -> [Buffer; 3] {
         let Heads { q, k, v, mixed, log_sums } = self;
         let [mut dq, mut dk, mut dv] = [q.len(), k.len(), v.len()].map(|len| pass.buffers.take(len));
         let packed = Packed { q: &q, k: &k, v: &v, documents: &pass.batch.documents };
         let outputs = (&mixed[..], &log_sums[..]);
         let to = (&mut dq[..], &mut dk[..], &mut dv[..]);
-        attention_backward(pass.pool, pass.precision, shape, packed, outputs, &d_mixed, to);
+        pass.timed(|| attention_backward(pass.pool, pass.precision, shape, packed, outputs, &d_mixed, to));
         [q, k, v, mixed, log_sums, d_mixed].into_iter().for_each(|b| pass.buffers.give(b));
         [dq, dk, dv]
     }
 
-    fn buffers(self) -> [Vec<f32>; 5] {
+    fn buffers(self) -> [Buffer; 5] {
         [self.q, self.k, self.v, self.mixed, self.log_sums]
     }
 }

@@ -3,6 +3,7 @@
 use kernels::Pool;
 use kernels::training::silu_mul_backward;
 
+use crate::buffers::Buffer;
 use crate::linear::Linear;
 use crate::parameters::{Parameters, Role};
 use crate::pass::{Pass, ROWS, Values};
@@ -15,8 +16,8 @@ pub(crate) struct DenseNet {
 
 /// `[tokens, inner]` each, before the activation.
 pub(crate) struct DenseSaved {
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    gate: Buffer,
+    up: Buffer,
 }
 
 impl DenseSaved {

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use kernels::training::{Factor, Gemm, Precision, gemm, silu_mul_backward};
+use kernels::training::{Factor, Gemm, Precision, silu_mul_backward};
 use model::feed_forward::{Routes, choose};
 use model::structure::{Moe, Score};
 
 use super::balance::{Balance, Load, sequence_loss};
 use super::dense::{DenseNet, DenseSaved, activated};
+use crate::buffers::Buffer;
 use crate::parameters::{Id, Parameters, Role};
 use crate::pass::{Pass, ROWS, Values};
 
@@ -25,13 +26,13 @@ pub(crate) struct MixtureNet {
 
 pub(crate) struct MixtureSaved {
     /// `[tokens, experts]`
-    logits: Vec<f32>,
+    logits: Buffer,
     /// As the model's router tells: of every token, in ascending order of expert.
     routes: Routes,
     lists: Lists,
     /// `[tokens * active, inner]` each, expert after expert, before the activation.
-    gate: Vec<f32>,
-    up: Vec<f32>,
+    gate: Buffer,
+    up: Buffer,
     shared: Option<DenseSaved>,
 }
 
@@ -116,13 +117,13 @@ impl MixtureNet {
     }
 
     /// The router's logits, and the choice that the model's router makes of them.
-    fn route(&self, pass: &mut Pass, x: &[f32]) -> (Vec<f32>, Routes) {
+    fn route(&self, pass: &mut Pass, x: &[f32]) -> (Buffer, Routes) {
         let Moe { experts, active, ref router, .. } = self.shape;
         let (tokens, hidden) = (pass.tokens(), self.hidden);
         let mut logits = pass.buffers.take(tokens * experts);
         // Routers compute in f32.
         let product = Gemm { a: Factor::new(x, hidden), b: self.router(pass).t(), out: &mut logits, add: false };
-        gemm(pass.pool, Precision::F32, &mut [product]);
+        pass.multiply_in(Precision::F32, &mut [product]);
         let bias = self.choice.map(|id| pass.weights[id].as_slice());
         let mut parts: Vec<(&[f32], Routes)> =
             logits.chunks(ROWS * experts).map(|rows| (rows, Routes::default())).collect();
@@ -221,8 +222,7 @@ impl MixtureNet {
         let loss = self.router_backward(pass, (&logits, &routes), (&d_weights, balance), &mut d_logits);
         let mut d_router = std::mem::take(&mut gradients[self.router]);
         let d_rows = Factor::new(&d_logits, self.shape.experts);
-        gemm(
-            pass.pool,
+        pass.multiply_in(
             Precision::F32,
             &mut [
                 Gemm { a: d_rows, b: self.router(pass), out: dx, add: true },
