@@ -20,20 +20,25 @@ fn zip_map<V: Vectors>(isa: V, x: &mut [f32], y: &[f32], f: impl Fn(V::F, V::F) 
 /// `out = x / sqrt(mean(x^2) + eps) * weight`
 #[inline(always)]
 pub fn rms_norm<V: Vectors>(isa: V, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let ((xs, x_rest), (weights, weight_rest)) = (x.as_chunks::<16>(), weight.as_chunks::<16>());
+    let (outs, out_rest) = out.as_chunks_mut::<16>();
     let mut squares = isa.splat(0.0);
-    for chunk in x.chunks(16) {
-        let v = isa.load_part(chunk);
+    for x in xs {
+        let v = isa.load(x);
         squares = isa.fma(v, v, squares);
     }
+    // Parts of vectors are slow on some processors.
+    let v = if x_rest.is_empty() { isa.splat(0.0) } else { isa.load_part(x_rest) };
+    squares = isa.fma(v, v, squares);
     let factor = isa.splat(1.0 / (isa.sum(squares) / x.len() as f32 + eps).sqrt());
-    out.copy_from_slice(x);
-    zip_map::<V>(
-        isa,
-        out,
-        weight,
-        #[inline(always)]
-        |x, w| isa.mul(isa.mul(x, factor), w),
-    );
+    for ((x, weight), out) in xs.iter().zip(weights).zip(outs) {
+        isa.store(isa.mul(isa.mul(isa.load(x), factor), isa.load(weight)), out);
+    }
+    if !out_rest.is_empty() {
+        let mut lanes = [0f32; 16];
+        isa.store(isa.mul(isa.mul(v, factor), isa.load_part(weight_rest)), &mut lanes);
+        out_rest.copy_from_slice(&lanes[..out_rest.len()]);
+    }
 }
 
 /// `gate = gate / (1 + e^-gate) * up`
@@ -91,4 +96,30 @@ pub fn add_scaled<V: Vectors>(isa: V, out: &mut [f32], x: &[f32], a: f32) {
         #[inline(always)]
         |o, x| isa.fma(a, x, o),
     );
+}
+
+/// Pairs that lie side by side, turned; enough of them at once for the compiler to make vectors.
+#[inline(always)]
+pub fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    #[inline(always)]
+    fn turn<'a>(pairs: impl Iterator<Item = (&'a mut [f32; 2], (&'a f32, &'a f32))>) {
+        for (pair, (c, s)) in pairs {
+            *pair = [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c];
+        }
+    }
+    let (eights, rest) = x.as_chunks_mut::<16>();
+    let ((cosines, cos), (sines, sin)) = (cos.as_chunks::<8>(), sin.as_chunks::<8>());
+    for ((x, cos), sin) in eights.iter_mut().zip(cosines).zip(sines) {
+        turn(x.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)));
+    }
+    turn(rest.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)));
+}
+
+/// The pairs of two halves, turned.
+#[inline(always)]
+pub fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (low, high) = x.split_at_mut(cos.len());
+    for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
+        (*a, *b) = (*a * c - *b * s, *a * s + *b * c);
+    }
 }

@@ -298,27 +298,21 @@ pub fn add_scaled(out: &mut [f32], x: &[f32], a: f32) {
 
 /// `out += x`
 pub fn add(out: &mut [f32], x: &[f32]) {
-    assert_eq!(out.len(), x.len());
-    out.iter_mut().zip(x).for_each(|(o, x)| *o += x);
+    add_scaled(out, x, 1.0);
 }
 
 /// Rotate pairs `(x0, x1), (x2, x3), ...` by the angles whose cosines and sines are given.
 pub fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
-    for ((pair, c), s) in x.chunks_exact_mut(2).zip(cos).zip(sin) {
-        let (a, b) = (pair[0], pair[1]);
-        pair[0] = a * c - b * s;
-        pair[1] = a * s + b * c;
-    }
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().rotate_interleaved)(x, cos, sin) }
 }
 
 /// Rotate pairs `(x_i, x_{i + d/2})`.
 pub fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
-    let (low, high) = x.split_at_mut(cos.len());
-    for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-        (*a, *b) = (*a * c - *b * s, *a * s + *b * c);
-    }
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().rotate_halves)(x, cos, sin) }
 }
 
 /// To bfloat16, nearest even.

@@ -27,6 +27,8 @@ pub struct Table {
     pub(crate) sigmoid: unsafe fn(&mut [f32]),
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
+    pub(crate) rotate_interleaved: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub(crate) rotate_halves: unsafe fn(&mut [f32], &[f32], &[f32]),
     /// See `training::scores`.
     pub(crate) turn: unsafe fn(&[f32], usize, &[f32; QUERIES], &mut Out, usize),
     pub(crate) dots: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
@@ -106,6 +108,9 @@ macro_rules! kernels {
             fn sigmoid(x: &mut [f32]) = $crate::elements::sigmoid($isa, x);
             fn softmax(x: &mut [f32]) = $crate::elements::softmax($isa, x);
             fn add_scaled(out: &mut [f32], x: &[f32], a: f32) = $crate::elements::add_scaled($isa, out, x, a);
+            fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) =
+                $crate::elements::rotate_interleaved(x, cos, sin);
+            fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = $crate::elements::rotate_halves(x, cos, sin);
             fn turn(x: &[f32], columns: usize, factors: &[f32; QUERIES], out: &mut Out, queries: usize) =
                 $crate::training::scores::turn($isa, x, columns, factors, out, queries);
             fn dots(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) =
@@ -137,6 +142,8 @@ macro_rules! kernels {
             sigmoid,
             softmax,
             add_scaled,
+            rotate_interleaved,
+            rotate_halves,
             turn,
             dots,
             rms_norm_backward,

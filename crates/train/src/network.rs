@@ -1,5 +1,6 @@
 //! The whole network: a structure's parameters, and its loss with all gradients.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +17,7 @@ use crate::head::{self, HeadLoss};
 use crate::linear::Linear;
 use crate::norm;
 use crate::parameters::{Id, Parameters, Role};
-use crate::pass::{Pass, Values};
+use crate::pass::{Pass, ROWS, Values, add_all};
 
 /// A structure with its parameters' names and places.
 pub struct Network {
@@ -127,7 +128,7 @@ impl LayerNet {
         let normed = self.normed(pass, x, self.attention_norm);
         let mut middle = pass.buffers.take(x.len());
         let saved = self.attention.forward(pass, &normed, &mut middle);
-        add_rows(pass.pool, &mut middle, x);
+        add_all(pass.pool, &mut middle, x);
         pass.buffers.give(normed);
         (middle, saved)
     }
@@ -137,7 +138,7 @@ impl LayerNet {
         let normed = self.normed(pass, middle, self.feed_forward_norm);
         let mut out = pass.buffers.take(middle.len());
         let saved = self.feed_forward.forward(pass, &normed, &mut out);
-        add_rows(pass.pool, &mut out, middle);
+        add_all(pass.pool, &mut out, middle);
         pass.buffers.give(normed);
         (out, saved)
     }
@@ -190,12 +191,6 @@ impl LayerNet {
     fn norm_backward(&self, pass: &Pass, (x, id): (&[f32], Id), dy: &[f32], dx: &mut [f32], gradients: &mut Values) {
         norm::backward(pass.pool, x, &pass.weights[id], pass.norm_eps, dy, dx, &mut gradients[id]);
     }
-}
-
-fn add_rows(pool: &Pool, out: &mut [f32], x: &[f32]) {
-    const LEN: usize = 1 << 14;
-    let mut parts: Vec<_> = out.chunks_mut(LEN).zip(x.chunks(LEN)).collect();
-    pool.each(&mut parts, |(out, x)| add(out, x));
 }
 
 impl Network {
@@ -362,16 +357,21 @@ impl Network {
         buffers: &'a mut Buffers,
     ) -> Pass<'a> {
         let (norm_eps, product_nanos) = (self.structure.norm_eps, &self.product_nanos);
-        Pass { pool, precision: settings.precision, weights, batch, positions, norm_eps, buffers, product_nanos }
+        let (precision, angles) = (settings.precision, RefCell::default());
+        Pass { pool, precision, weights, batch, positions, norm_eps, buffers, product_nanos, angles }
     }
 
     fn embed(&self, pass: &mut Pass, tokens: &[u32]) -> Buffer {
         let hidden = self.structure.hidden;
         let mut x = pass.buffers.take(tokens.len() * hidden);
         let table = &pass.weights[self.embedding];
-        for (&token, x) in tokens.iter().zip(x.chunks_mut(hidden)) {
-            x.copy_from_slice(&table[token as usize * hidden..(token as usize + 1) * hidden]);
-        }
+        let mut parts: Vec<_> = tokens.chunks(ROWS).zip(x.chunks_mut(ROWS * hidden)).collect();
+        pass.pool.each(&mut parts, |(tokens, x)| {
+            for (&token, x) in tokens.iter().zip(x.chunks_mut(hidden)) {
+                x.copy_from_slice(&table[token as usize * hidden..(token as usize + 1) * hidden]);
+            }
+        });
+        drop(parts);
         x
     }
 

@@ -1,5 +1,7 @@
 //! What all parts of a forward and a backward share.
 
+use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -28,6 +30,8 @@ pub(crate) struct Pass<'a> {
     pub buffers: &'a mut Buffers,
     /// Nanoseconds that products and attention took so far.
     pub product_nanos: &'a AtomicU64,
+    /// Tables of ropes that were needed so far.
+    pub angles: RefCell<Vec<Arc<AngleTable>>>,
 }
 
 impl Pass<'_> {
@@ -51,42 +55,70 @@ impl Pass<'_> {
     }
 }
 
+/// `out += x`, by all threads.
+pub(crate) fn add_all(pool: &Pool, out: &mut [f32], x: &[f32]) {
+    const LEN: usize = 1 << 14;
+    let mut parts: Vec<_> = out.chunks_mut(LEN).zip(x.chunks(LEN)).collect();
+    pool.each(&mut parts, |(out, x)| kernels::add(out, x));
+}
+
 /// Cosines and sines of the angles of every position of a batch.
 pub(crate) struct Angles<'a> {
     positions: &'a [usize],
+    table: Arc<AngleTable>,
+}
+
+/// Of positions from the first on.
+pub(crate) struct AngleTable {
+    rope: Rope,
     cos: Vec<f32>,
     sin: Vec<f32>,
     /// Sines of the angles back.
     back: Vec<f32>,
-    pairs: usize,
-    pairing: Pairing,
 }
 
-impl Angles<'_> {
-    /// `positions` are those of the tokens.
-    pub fn new<'a>(rope: &Rope, positions: &'a [usize]) -> Angles<'a> {
-        let longest = positions.iter().max().map_or(0, |p| p + 1);
-        let angles = (0..longest).flat_map(|p| rope.frequencies.iter().map(move |f| p as f32 * f));
+impl AngleTable {
+    fn new(rope: &Rope, positions: usize) -> AngleTable {
+        let angles = (0..positions).flat_map(|p| rope.frequencies.iter().map(move |f| p as f32 * f));
         let (cos, sin): (Vec<f32>, Vec<f32>) =
             angles.map(|a| (a.cos() * rope.amplitude, a.sin() * rope.amplitude)).unzip();
         let back = sin.iter().map(|x| -x).collect();
-        Angles { positions, cos, sin, back, pairs: rope.frequencies.len(), pairing: rope.pairing }
+        AngleTable { rope: rope.clone(), cos, sin, back }
     }
+}
+
+impl<'a> Pass<'a> {
+    /// Those of a rope. Layers mostly have the same one.
+    pub fn angles(&self, rope: &Rope) -> Angles<'a> {
+        let mut tables = self.angles.borrow_mut();
+        let known = tables.iter().find(|table| table.rope == *rope).cloned();
+        let table = known.unwrap_or_else(|| {
+            let longest = self.positions.iter().max().map_or(0, |p| p + 1);
+            tables.push(Arc::new(AngleTable::new(rope, longest)));
+            Arc::clone(tables.last().expect("one was pushed"))
+        });
+        Angles { positions: self.positions, table }
+    }
+}
+
+impl Angles<'_> {
 
     pub fn rotate(&self, token: usize, x: &mut [f32]) {
-        self.turn(token, x, &self.sin);
+        self.turn(token, x, &self.table.sin);
     }
 
     /// The backward of `rotate`: its transposition, which turns the other way.
     pub fn rotate_back(&self, token: usize, x: &mut [f32]) {
-        self.turn(token, x, &self.back);
+        self.turn(token, x, &self.table.back);
     }
 
     fn turn(&self, token: usize, x: &mut [f32], sin: &[f32]) {
-        let at = self.positions[token] * self.pairs..(self.positions[token] + 1) * self.pairs;
-        match self.pairing {
-            Pairing::Interleaved => kernels::rotate_interleaved(x, &self.cos[at.clone()], &sin[at]),
-            Pairing::Halves => kernels::rotate_halves(x, &self.cos[at.clone()], &sin[at]),
+        let AngleTable { ref rope, ref cos, .. } = *self.table;
+        let pairs = rope.frequencies.len();
+        let at = self.positions[token] * pairs..(self.positions[token] + 1) * pairs;
+        match rope.pairing {
+            Pairing::Interleaved => kernels::rotate_interleaved(x, &cos[at.clone()], &sin[at]),
+            Pairing::Halves => kernels::rotate_halves(x, &cos[at.clone()], &sin[at]),
         }
     }
 }

@@ -283,10 +283,16 @@ pub fn choose(router: &Router, active: usize, bias: Option<&[f32]>, logits: &mut
 /// Indices of the `n` largest, largest first, the lower index before an equal one. A NaN counts as the smallest.
 fn largest(x: &[f32], n: usize) -> Vec<usize> {
     let key = |i: usize| if x[i].is_nan() { f32::NEG_INFINITY } else { x[i] };
-    let mut order: Vec<usize> = (0..x.len()).collect();
-    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)).then(a.cmp(&b)));
-    order.truncate(n);
-    order
+    let mut best: Vec<usize> = Vec::with_capacity(n + 1);
+    for i in 0..x.len() {
+        // Most are smaller than all of the best.
+        let at = best.iter().rposition(|&b| key(i).total_cmp(&key(b)).is_le()).map_or(0, |last| last + 1);
+        if at < n {
+            best.insert(at, i);
+            best.truncate(n);
+        }
+    }
+    best
 }
 
 #[cfg(test)]

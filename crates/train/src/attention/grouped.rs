@@ -7,7 +7,7 @@ use super::Heads;
 use crate::buffers::Buffer;
 use crate::linear::Linear;
 use crate::parameters::{Id, Parameters, Role};
-use crate::pass::{Angles, Pass, ROWS, Values};
+use crate::pass::{Pass, ROWS, Values};
 
 pub(crate) struct GroupedNet {
     shape: Gqa,
@@ -65,7 +65,7 @@ impl GroupedNet {
             })
         });
         if self.shape.rotates {
-            let angles = Angles::new(&self.shape.rope, pass.positions);
+            let angles = pass.angles(&self.shape.rope);
             for heads in [&mut q, &mut k] {
                 let width = heads.len() / tokens;
                 each_row(pass, heads, width, |token, row| row.chunks_mut(d).for_each(|h| angles.rotate(token, h)));
@@ -90,7 +90,7 @@ impl GroupedNet {
         self.out.backward(pass, &heads.mixed, dy, (&mut d_mixed, false), gradients);
         let [mut dq, mut dk, dv] = heads.backward(pass, self.kernel(), d_mixed);
         if self.shape.rotates {
-            let angles = Angles::new(&self.shape.rope, pass.positions);
+            let angles = pass.angles(&self.shape.rope);
             for heads in [&mut dq, &mut dk] {
                 let width = heads.len() / tokens;
                 each_row(pass, heads, width, |token, row| {

@@ -8,7 +8,7 @@ use crate::buffers::Buffer;
 use crate::linear::Linear;
 use crate::norm;
 use crate::parameters::{Id, Parameters, Role};
-use crate::pass::{Angles, Pass, ROWS, Values};
+use crate::pass::{Pass, ROWS, Values};
 
 pub(crate) struct LatentNet {
     shape: Mla,
@@ -114,7 +114,7 @@ impl LatentNet {
 
         let mut k = pass.buffers.take(tokens * heads * key);
         let mut v = pass.buffers.take(tokens * heads * value_dim);
-        let angles = Angles::new(rope, pass.positions);
+        let angles = pass.angles(rope);
         let rows = q.chunks_mut(ROWS * heads * key).zip(k.chunks_mut(ROWS * heads * key));
         let mut parts: Vec<_> = rows.zip(v.chunks_mut(ROWS * heads * value_dim)).enumerate().collect();
         pass.pool.each(&mut parts, |(part, ((q, k), v))| {
@@ -191,7 +191,7 @@ impl LatentNet {
         let (tokens, key, width) = (pass.tokens(), nope_dim + rope_dim, kv_rank + rope_dim);
         let mut d_expanded = pass.buffers.take(tokens * self.kv_b.outputs);
         let mut d_entries = pass.buffers.zeros(tokens * width);
-        let angles = Angles::new(rope, pass.positions);
+        let angles = pass.angles(rope);
         let head = nope_dim + value_dim;
         let rows = dq.chunks_mut(ROWS * heads * key).zip(d_expanded.chunks_mut(ROWS * heads * head));
         let mut parts: Vec<_> = rows.zip(d_entries.chunks_mut(ROWS * width)).enumerate().collect();

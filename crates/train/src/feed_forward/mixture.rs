@@ -10,7 +10,7 @@ use super::balance::{Balance, Load, sequence_loss};
 use super::dense::{DenseNet, DenseSaved, activated};
 use crate::buffers::Buffer;
 use crate::parameters::{Id, Parameters, Role};
-use crate::pass::{Pass, ROWS, Values};
+use crate::pass::{Pass, ROWS, Values, add_all};
 
 pub(crate) struct MixtureNet {
     shape: Moe,
@@ -197,7 +197,7 @@ impl MixtureNet {
         let shared = self.shared.as_ref().map(|block| {
             let mut more = pass.buffers.take(out.len());
             let saved = block.forward(pass, x, &mut more);
-            kernels::add(out, &more);
+            add_all(pass.pool, out, &more);
             pass.buffers.give(more);
             saved
         });
