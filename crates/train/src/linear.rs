@@ -43,6 +43,46 @@ impl Linear {
         }
     }
 
+    /// Two projections of one input, which have equal shapes, side by side: rows of `out` are twice as long.
+    pub fn forward_beside(pass: &Pass, [left, right]: [&Linear; 2], x: &[f32], out: &mut [f32]) {
+        let b = Linear::stacked(pass, [left, right]).t();
+        pass.multiply(&mut [Gemm { a: Factor::new(x, left.inputs), b, out, add: false }]);
+        for row in out.chunks_mut(2 * left.outputs) {
+            let halves = row.split_at_mut(left.outputs);
+            for (linear, half) in [(left, halves.0), (right, halves.1)] {
+                if let Some(bias) = linear.bias {
+                    kernels::add(half, &pass.weights[bias]);
+                }
+            }
+        }
+    }
+
+    /// Backward of `forward_beside`: see `backward`.
+    pub fn backward_beside(
+        pass: &Pass,
+        [left, right]: [&Linear; 2],
+        x: &[f32],
+        dy: &[f32],
+        (dx, add): (&mut [f32], bool),
+        gradients: &mut Values,
+    ) {
+        let [mut d_left, mut d_right] = [left, right].map(|linear| std::mem::take(&mut gradients[linear.weight]));
+        let (n, rows, input) = (left.outputs, Factor::new(dy, 2 * left.outputs), Factor::new(x, left.inputs));
+        pass.multiply(&mut [
+            Gemm { a: rows, b: Linear::stacked(pass, [left, right]), out: dx, add },
+            Gemm { a: rows.columns(0..n).t(), b: input, out: &mut d_left, add: true },
+            Gemm { a: rows.columns(n..2 * n).t(), b: input, out: &mut d_right, add: true },
+        ]);
+        for (linear, d_weight, from) in [(left, d_left, 0), (right, d_right, n)] {
+            gradients[linear.weight] = d_weight;
+            linear.bias_backward(pass, dy.chunks(2 * n).map(|row| &row[from..from + n]), gradients);
+        }
+    }
+
+    fn stacked<'a>(pass: &'a Pass, [left, right]: [&Linear; 2]) -> Factor<'a> {
+        Factor::stacked(&pass.weights[left.weight], &pass.weights[right.weight], left.inputs)
+    }
+
     /// `dx =` or, where `add`, `dx +=`; and the gradients of weight and bias.
     pub fn backward(&self, pass: &Pass, x: &[f32], dy: &[f32], (dx, add): (&mut [f32], bool), gradients: &mut Values) {
         let mut d_weight = std::mem::take(&mut gradients[self.weight]);
@@ -52,13 +92,17 @@ impl Linear {
             Gemm { a: dy_rows.t(), b: Factor::new(x, self.inputs), out: &mut d_weight, add: true },
         ]);
         gradients[self.weight] = d_weight;
-        if let Some(bias) = self.bias {
-            let n = self.outputs;
-            let mut sums = vec![0f32; dy.len().div_ceil(ROWS * n) * n];
-            let mut parts: Vec<_> = dy.chunks(ROWS * n).zip(sums.chunks_mut(n)).collect();
-            pass.pool.each(&mut parts, |(dy, sums)| dy.chunks(n).for_each(|row| kernels::add(sums, row)));
-            drop(parts);
-            sums.chunks(n).for_each(|part| kernels::add(&mut gradients[bias], part));
-        }
+        self.bias_backward(pass, dy.chunks(self.outputs), gradients);
+    }
+
+    /// The gradient of the bias, where there is one, from that of rows of outputs. The order of every sum is the same for any number of threads.
+    fn bias_backward<'a>(&self, pass: &Pass, rows: impl Iterator<Item = &'a [f32]>, gradients: &mut Values) {
+        let Some(bias) = self.bias else { return };
+        let (n, rows) = (self.outputs, rows.collect::<Vec<_>>());
+        let mut sums = vec![0f32; rows.len().div_ceil(ROWS) * n];
+        let mut parts: Vec<_> = rows.chunks(ROWS).zip(sums.chunks_mut(n)).collect();
+        pass.pool.each(&mut parts, |(rows, sums)| rows.iter().for_each(|row| kernels::add(sums, row)));
+        drop(parts);
+        sums.chunks(n).for_each(|part| kernels::add(&mut gradients[bias], part));
     }
 }

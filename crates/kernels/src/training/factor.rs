@@ -9,6 +9,9 @@ use crate::vectors::{Vectors, array};
 #[derive(Clone, Copy)]
 pub struct Factor<'a> {
     x: &'a [f32],
+    /// Rows of `x`, and those that follow them.
+    above: usize,
+    below: &'a [f32],
     /// Numbers from one row to the next.
     stride: usize,
     /// The first column and their number.
@@ -22,12 +25,23 @@ impl<'a> Factor<'a> {
     /// Rows of so many columns.
     pub fn new(x: &'a [f32], cols: usize) -> Factor<'a> {
         assert!(cols > 0 && x.len().is_multiple_of(cols), "whole rows");
-        Factor { x, stride: cols, first: 0, cols, list: None, transposed: false }
+        Factor { x, above: x.len() / cols, below: &[], stride: cols, first: 0, cols, list: None, transposed: false }
+    }
+
+    /// Rows of so many columns, and below them those of another matrix.
+    pub fn stacked(x: &'a [f32], below: &'a [f32], cols: usize) -> Factor<'a> {
+        assert!(cols > 0 && below.len().is_multiple_of(cols), "whole rows");
+        Factor { below, ..Factor::new(x, cols) }
+    }
+
+    fn matrix_rows(&self) -> usize {
+        self.above + self.below.len() / self.stride
     }
 
     /// Only these of its rows, in this order.
     pub fn rows(self, list: &'a [u32]) -> Factor<'a> {
-        assert!(list.iter().all(|&row| (row as usize) < self.x.len() / self.stride), "rows of the matrix");
+        let rows = self.matrix_rows();
+        assert!(list.iter().all(|&row| (row as usize) < rows), "rows of the matrix");
         Factor { list: Some(list), ..self }
     }
 
@@ -48,14 +62,21 @@ impl<'a> Factor<'a> {
 
     /// Rows and columns of what it stands for.
     pub(super) fn shape(&self) -> (usize, usize) {
-        let rows = self.list.map_or(self.x.len() / self.stride, <[u32]>::len);
+        let rows = self.list.map_or(self.matrix_rows(), <[u32]>::len);
         if self.transposed { (self.cols, rows) } else { (rows, self.cols) }
     }
 
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> &'a [f32] {
+        &self.from(row)[..self.cols]
+    }
+
+    /// A row and what follows in memory.
+    #[inline(always)]
+    fn from(&self, row: usize) -> &'a [f32] {
         let row = self.list.map_or(row, |list| list[row] as usize);
-        &self.x[row * self.stride + self.first..][..self.cols]
+        let (x, row) = if row < self.above { (self.x, row) } else { (self.below, row - self.above) };
+        &x[row * self.stride + self.first..]
     }
 
     /// Pack panels of some rows of what it stands for, the columns `ks`: each `[word][width]`. Lanes past the rows are undefined, numbers
@@ -159,8 +180,7 @@ impl<'a> Factor<'a> {
     #[inline(always)]
     fn lanes(&self, row: usize, lanes: &Range<usize>) -> &'a [f32] {
         assert!(lanes.end <= self.cols);
-        let row = self.list.map_or(row, |list| list[row] as usize);
-        &self.x[row * self.stride + self.first + lanes.start..]
+        &self.from(row)[lanes.start..]
     }
 }
 

@@ -135,8 +135,12 @@ const COLUMNS_FEW: usize = 128;
 const PARTS_A_THREAD: usize = 4;
 /// Columns of a right factor, or rows of a left one, that are packed together: whole panels.
 const PACKED_TOGETHER: usize = 384;
-/// Numbers of the inner dimension that are packed before they are multiplied, about: what bounds the memory that is taken.
+/// Numbers of the inner dimension that are packed before they are multiplied, at most: what bounds the memory that is taken.
 const STRETCH: usize = 2048;
+/// Words of packed factors of a product and a thread that are to stay in the second cache until they are multiplied.
+const PACKED_NEAR: usize = 160 << 10;
+/// Products for each thread from which on every one is computed by a single thread.
+const PRODUCTS_A_THREAD: usize = 4;
 
 /// Sizes of a product, and how its inner dimension is divided.
 #[derive(Clone, Copy)]
@@ -146,20 +150,25 @@ struct Sizes {
     k: usize,
     /// Numbers of the inner dimension that are treated at a time, an even number.
     depth: usize,
+    /// Numbers of the inner dimension that are packed together, about.
+    stretch: usize,
 }
 
 impl Sizes {
-    fn of(product: &Gemm, kernel: &Kernel) -> Sizes {
+    fn of(product: &Gemm, kernel: &Kernel, threads: usize) -> Sizes {
         let ((m, k), (inner, n)) = (product.a.shape(), product.b.shape());
         assert!(k == inner && product.out.len() == m * n, "shapes of a product");
         let deepest = DEPTH * kernel.numbers;
         let depth = k.div_ceil(k.div_ceil(deepest).max(1)).next_multiple_of(32).max(32);
-        Sizes { m, n, k, depth }
+        // Sums go through memory between stretches, so these should not be short beside large outputs.
+        let lanes = if product.a.transposed() { m + n } else { n };
+        let near = (threads * PACKED_NEAR * kernel.numbers / lanes.max(1)).max(4 * m * n / (m + n).max(1));
+        Sizes { m, n, k, depth, stretch: near.min(STRETCH) }
     }
 
     /// A stretch of the inner dimension; the last is followed by empty ones.
     fn stretch(self, pass: usize) -> Range<usize> {
-        let numbers = (STRETCH / self.depth).max(1) * self.depth;
+        let numbers = (self.stretch / self.depth).max(1) * self.depth;
         self.k.min(pass * numbers)..self.k.min((pass + 1) * numbers)
     }
 
@@ -198,8 +207,18 @@ struct Packing<'a> {
 /// # Panics
 /// When shapes do not agree.
 pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
+    if products.len() >= PRODUCTS_A_THREAD * pool.threads() {
+        // What a thread packs is in its own caches when it multiplies.
+        pool.each(products, |product| together(pool, 1, precision, std::slice::from_mut(product)));
+    } else {
+        together(pool, pool.threads(), precision, products);
+    }
+}
+
+/// Products of which each is divided among so many threads.
+fn together(pool: &Pool, threads: usize, precision: Precision, products: &mut [Gemm<'_>]) {
     let kernel = Kernel::of(table(), precision);
-    let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, kernel)).collect();
+    let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, kernel, threads)).collect();
     for (product, s) in products.iter_mut().zip(&sizes) {
         if s.k == 0 && !product.add {
             product.out.fill(0.0);
@@ -210,14 +229,14 @@ pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
         if sizes.iter().all(|s| s.stretch(pass).is_empty()) {
             break;
         }
-        multiply(pool, kernel, products, &sizes, pass, &mut room);
+        multiply((pool, threads), kernel, products, &sizes, pass, &mut room);
     }
     PACKED.set(room);
 }
 
 /// A stretch of every product.
 fn multiply(
-    pool: &Pool,
+    (pool, threads): (&Pool, usize),
     kernel: &Kernel,
     products: &mut [Gemm<'_>],
     sizes: &[Sizes],
@@ -257,8 +276,8 @@ fn multiply(
         unsafe { pack(&p.factor, p.lanes.clone(), p.ks.clone(), p.packed) }
     });
     drop(packings);
-    let work =
-        sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum::<usize>() / (PARTS_A_THREAD * pool.threads());
+    let all = sizes.iter().map(|s| s.m * s.n * s.stretch(pass).len()).sum::<usize>();
+    let work = if threads == 1 { all } else { all / (PARTS_A_THREAD * threads) };
     let (mut parts, mut pieces, mut rest) = (Vec::with_capacity(products.len()), Vec::new(), &*packed);
     for ((Gemm { a, out, add, .. }, s), lengths) in products.iter_mut().zip(sizes).zip(lengths) {
         let [left, b] = [lengths.0, lengths.1].map(|len| rest.split_off(..len).expect("all are packed"));

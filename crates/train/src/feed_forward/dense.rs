@@ -14,16 +14,12 @@ pub(crate) struct DenseNet {
     down: Linear,
 }
 
-/// `[tokens, inner]` each, before the activation.
-pub(crate) struct DenseSaved {
-    gate: Buffer,
-    up: Buffer,
-}
+/// Gates and ups of every token side by side, `[tokens, 2, inner]`, before the activation.
+pub(crate) struct DenseSaved(Buffer);
 
 impl DenseSaved {
     pub fn give(self, pass: &mut Pass) {
-        pass.buffers.give(self.gate);
-        pass.buffers.give(self.up);
+        pass.buffers.give(self.0);
     }
 }
 
@@ -38,12 +34,12 @@ impl DenseNet {
 
     pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> DenseSaved {
         let len = pass.tokens() * self.gate.outputs;
-        let [mut gate, mut up, mut inner] = [(); 3].map(|()| pass.buffers.take(len));
-        Linear::forward_all(pass, x, &mut [(&self.gate, &mut gate), (&self.up, &mut up)]);
-        activated(pass.pool, (&gate, &up), self.gate.outputs, &mut inner);
+        let (mut both, mut inner) = (pass.buffers.take(2 * len), pass.buffers.take(len));
+        Linear::forward_beside(pass, [&self.gate, &self.up], x, &mut both);
+        activated(pass.pool, &both, self.gate.outputs, &mut inner);
         self.down.forward(pass, &inner, out);
         pass.buffers.give(inner);
-        DenseSaved { gate, up }
+        DenseSaved(both)
     }
 
     pub fn backward(
@@ -54,27 +50,31 @@ impl DenseNet {
         (dx, add): (&mut [f32], bool),
         gradients: &mut Values,
     ) {
-        let DenseSaved { mut gate, mut up } = saved;
-        let width = self.gate.outputs;
-        let [mut inner, mut d_inner] = [(); 2].map(|()| pass.buffers.take(gate.len()));
-        activated(pass.pool, (&gate, &up), width, &mut inner);
+        let (DenseSaved(mut both), width) = (saved, self.gate.outputs);
+        let [mut inner, mut d_inner] = [(); 2].map(|()| pass.buffers.take(both.len() / 2));
+        activated(pass.pool, &both, width, &mut inner);
         self.down.backward(pass, &inner, dy, (&mut d_inner, false), gradients);
-        let rows = gate.chunks_mut(ROWS * width).zip(up.chunks_mut(ROWS * width));
-        let mut parts: Vec<_> = rows.zip(d_inner.chunks(ROWS * width)).collect();
-        pass.pool.each(&mut parts, |((gate, up), d_inner)| silu_mul_backward(gate, up, d_inner));
+        let mut parts: Vec<_> = both.chunks_mut(2 * ROWS * width).zip(d_inner.chunks(ROWS * width)).collect();
+        pass.pool.each(&mut parts, |(both, d_inner)| {
+            for (both, d_inner) in both.chunks_mut(2 * width).zip(d_inner.chunks(width)) {
+                let (gate, up) = both.split_at_mut(width);
+                silu_mul_backward(gate, up, d_inner);
+            }
+        });
         drop(parts);
-        self.gate.backward(pass, x, &gate, (dx, add), gradients);
-        self.up.backward(pass, x, &up, (dx, true), gradients);
-        [gate, up, inner, d_inner].into_iter().for_each(|b| pass.buffers.give(b));
+        Linear::backward_beside(pass, [&self.gate, &self.up], x, &both, (dx, add), gradients);
+        [both, inner, d_inner].into_iter().for_each(|b| pass.buffers.give(b));
     }
 }
 
-/// `out = silu(gate) * up`
-pub(crate) fn activated(pool: &Pool, (gate, up): (&[f32], &[f32]), width: usize, out: &mut [f32]) {
-    let rows = gate.chunks(ROWS * width).zip(up.chunks(ROWS * width));
-    let mut parts: Vec<_> = rows.zip(out.chunks_mut(ROWS * width)).collect();
-    pool.each(&mut parts, |((gate, up), out)| {
-        out.copy_from_slice(gate);
-        kernels::silu_mul(out, up);
+/// `out = silu(gate) * up`, from rows of both side by side.
+pub(crate) fn activated(pool: &Pool, both: &[f32], width: usize, out: &mut [f32]) {
+    let mut parts: Vec<_> = both.chunks(2 * ROWS * width).zip(out.chunks_mut(ROWS * width)).collect();
+    pool.each(&mut parts, |(both, out)| {
+        for (both, out) in both.chunks(2 * width).zip(out.chunks_mut(width)) {
+            let (gate, up) = both.split_at(width);
+            out.copy_from_slice(gate);
+            kernels::silu_mul(out, up);
+        }
     });
 }

@@ -30,9 +30,8 @@ pub(crate) struct MixtureSaved {
     /// As the model's router tells: of every token, in ascending order of expert.
     routes: Routes,
     lists: Lists,
-    /// `[tokens * active, inner]` each, expert after expert, before the activation.
-    gate: Buffer,
-    up: Buffer,
+    /// Gates and ups side by side, `[tokens * active, 2, inner]`, expert after expert, before the activation.
+    both: Buffer,
     shared: Option<DenseSaved>,
 }
 
@@ -82,7 +81,7 @@ impl Lists {
 impl MixtureSaved {
     /// Let go of what a forward saved.
     pub fn give(self, pass: &mut Pass) {
-        [self.logits, self.gate, self.up].into_iter().for_each(|b| pass.buffers.give(b));
+        [self.logits, self.both].into_iter().for_each(|b| pass.buffers.give(b));
         if let Some(shared) = self.shared {
             shared.give(pass);
         }
@@ -114,6 +113,12 @@ impl MixtureNet {
 
     fn router<'a>(&self, pass: &'a Pass) -> Factor<'a> {
         Factor::new(&pass.weights[self.router], self.hidden)
+    }
+
+    /// The gate's weight of an expert, and below it the up's.
+    fn gate_and_up<'a>(&self, pass: &'a Pass, expert: usize) -> Factor<'a> {
+        let [gate, up] = [&self.gates, &self.ups].map(|stack| &pass.weights[stack.start + expert]);
+        Factor::stacked(gate, up, self.hidden)
     }
 
     /// The router's logits, and the choice that the model's router makes of them.
@@ -149,22 +154,19 @@ impl MixtureNet {
         let lists = Lists::new(&routes, active, experts);
 
         let rows = tokens * active;
-        let [mut gate, mut up, mut act] = [(); 3].map(|()| pass.buffers.take(rows * inner));
-        let mut products = Vec::with_capacity(2 * experts);
-        for (stack, out) in [(&self.gates, &mut gate), (&self.ups, &mut up)] {
-            let mut rest = &mut out[..];
-            for (e, range) in lists.used() {
-                products.push(Gemm {
-                    a: Factor::new(x, hidden).rows(&lists.tokens[range.clone()]),
-                    b: Factor::new(&pass.weights[stack.start + e], hidden).t(),
-                    out: rest.split_off_mut(..range.len() * inner).expect("room for all"),
-                    add: false,
-                });
-            }
+        let (mut both, mut act) = (pass.buffers.take(2 * rows * inner), pass.buffers.take(rows * inner));
+        let (mut products, mut rest) = (Vec::with_capacity(experts), &mut both[..]);
+        for (e, range) in lists.used() {
+            products.push(Gemm {
+                a: Factor::new(x, hidden).rows(&lists.tokens[range.clone()]),
+                b: self.gate_and_up(pass, e).t(),
+                out: rest.split_off_mut(..2 * range.len() * inner).expect("room for all"),
+                add: false,
+            });
         }
         pass.multiply(&mut products);
         drop(products);
-        activated(pass.pool, (&gate, &up), inner, &mut act);
+        activated(pass.pool, &both, inner, &mut act);
         let mut down = pass.buffers.take(rows * hidden);
         let mut products = Vec::with_capacity(experts);
         let mut rest = &mut down[..];
@@ -201,7 +203,7 @@ impl MixtureNet {
             pass.buffers.give(more);
             saved
         });
-        MixtureSaved { logits, routes, lists, gate, up, shared }
+        MixtureSaved { logits, routes, lists, both, shared }
     }
 
     pub fn backward(
@@ -212,9 +214,9 @@ impl MixtureNet {
         dx: &mut [f32],
         gradients: &mut Values,
     ) -> Load {
-        let MixtureSaved { logits, routes, lists, mut gate, mut up, shared } = saved;
-        let d_weights = self.experts_backward(pass, (x, &routes, &lists), (&mut gate, &mut up), (dy, dx), gradients);
-        [gate, up].into_iter().for_each(|b| pass.buffers.give(b));
+        let MixtureSaved { logits, routes, lists, mut both, shared } = saved;
+        let d_weights = self.experts_backward(pass, (x, &routes, &lists), &mut both, (dy, dx), gradients);
+        pass.buffers.give(both);
         if let (Some(block), Some(saved)) = (&self.shared, shared) {
             block.backward(pass, (x, saved), dy, (dx, true), gradients);
         }
@@ -234,19 +236,19 @@ impl MixtureNet {
         Load { tokens: lists.load(), loss }
     }
 
-    /// Routed experts: `dx =` and the experts' gradients; returns those of `routes.weights`. `gate` and `up` are overwritten.
+    /// Routed experts: `dx =` and the experts' gradients; returns those of `routes.weights`. `both` is overwritten.
     fn experts_backward(
         &self,
         pass: &mut Pass,
         (x, routes, lists): (&[f32], &Routes, &Lists),
-        (gate, up): (&mut [f32], &mut [f32]),
+        both: &mut [f32],
         (dy, dx): (&[f32], &mut [f32]),
         gradients: &mut Values,
     ) -> Vec<f32> {
         let inner = self.shape.hidden;
         let (hidden, rows) = (self.hidden, lists.tokens.len());
         let [mut act, mut d_act] = [(); 2].map(|()| pass.buffers.take(rows * inner));
-        activated(pass.pool, (gate, up), inner, &mut act);
+        activated(pass.pool, both, inner, &mut act);
         let mut products = Vec::new();
         let mut rest = &mut d_act[..];
         for (e, range) in lists.used() {
@@ -263,37 +265,35 @@ impl MixtureNet {
         // The output is `sum weight * down(act)`: the weight's gradient is that of `act` along `act`.
         let mut along = vec![0f32; rows];
         let chunk = ROWS * inner;
-        let by_rows = act.chunks_mut(chunk).zip(d_act.chunks_mut(chunk)).zip(gate.chunks_mut(chunk));
-        let by_rows = by_rows.zip(up.chunks_mut(chunk)).zip(along.chunks_mut(ROWS));
-        let mut parts: Vec<_> = by_rows.zip(lists.places.chunks(ROWS)).collect();
-        pass.pool.each(&mut parts, |(((((act, d_act), gate), up), along), places)| {
-            let rows = act.chunks_mut(inner).zip(d_act.chunks_mut(inner));
-            for (i, (act, d_act)) in rows.enumerate() {
-                along[i] = act.iter().zip(&*d_act).map(|(a, d)| a * d).sum();
+        let by_rows = act.chunks_mut(chunk).zip(d_act.chunks_mut(chunk)).zip(both.chunks_mut(2 * chunk));
+        let mut parts: Vec<_> = by_rows.zip(along.chunks_mut(ROWS)).zip(lists.places.chunks(ROWS)).collect();
+        pass.pool.each(&mut parts, |((((act, d_act), both), along), places)| {
+            let rows = act.chunks_mut(inner).zip(d_act.chunks_mut(inner)).zip(both.chunks_mut(2 * inner));
+            for (i, ((act, d_act), both)) in rows.enumerate() {
+                along[i] = along_of(act, d_act);
                 let weight = routes.weights[places[i] as usize];
                 act.iter_mut().for_each(|a| *a *= weight);
                 d_act.iter_mut().for_each(|d| *d *= weight);
+                let (gate, up) = both.split_at_mut(inner);
+                silu_mul_backward(gate, up, d_act);
             }
-            silu_mul_backward(gate, up, d_act);
         });
         drop(parts);
         let d_weights = lists.slots.iter().map(|&slot| along[slot as usize]).collect();
 
-        self.weights_backward(pass, (x, lists), (gate, up, &act), dy, gradients);
+        self.weights_backward(pass, (x, lists), (both, &act), dy, gradients);
         let mut d_slots = pass.buffers.take(rows * hidden);
-        for (stack, d_inner, add) in [(&self.gates, &*gate, false), (&self.ups, &*up, true)] {
-            let mut products = Vec::new();
-            let mut rest = &mut d_slots[..];
-            for (e, range) in lists.used() {
-                products.push(Gemm {
-                    a: Factor::new(&d_inner[range.start * inner..range.end * inner], inner),
-                    b: Factor::new(&pass.weights[stack.start + e], hidden),
-                    out: rest.split_off_mut(..range.len() * hidden).expect("room for all"),
-                    add,
-                });
-            }
-            pass.multiply(&mut products);
+        let (mut products, mut rest) = (Vec::new(), &mut d_slots[..]);
+        for (e, range) in lists.used() {
+            products.push(Gemm {
+                a: Factor::new(&both[2 * range.start * inner..2 * range.end * inner], 2 * inner),
+                b: self.gate_and_up(pass, e),
+                out: rest.split_off_mut(..range.len() * hidden).expect("room for all"),
+                add: false,
+            });
         }
+        pass.multiply(&mut products);
+        drop(products);
         self.gather(pass, lists, &d_slots, dx);
         [act, d_act, d_slots].into_iter().for_each(|b| pass.buffers.give(b));
         d_weights
@@ -319,7 +319,7 @@ impl MixtureNet {
         &self,
         pass: &Pass,
         (x, lists): (&[f32], &Lists),
-        (gate, up, act): (&[f32], &[f32], &[f32]),
+        (both, act): (&[f32], &[f32]),
         dy: &[f32],
         gradients: &mut Values,
     ) {
@@ -330,13 +330,13 @@ impl MixtureNet {
         let (d_ups, d_downs) = rest.split_at_mut(self.ups.len());
         let mut products = Vec::new();
         for (e, range) in lists.used() {
-            let of = |x| Factor::new(x, inner);
             let (tokens, part) = (&lists.tokens[range.clone()], range.start * inner..range.end * inner);
-            let (d_gate, d_up) = (of(&gate[part.clone()]), of(&up[part.clone()]));
+            let d_both = Factor::new(&both[2 * part.start..2 * part.end], 2 * inner);
+            let (d_gate, d_up) = (d_both.columns(0..inner), d_both.columns(inner..2 * inner));
             let (input, output) = (Factor::new(x, hidden).rows(tokens), Factor::new(dy, hidden).rows(tokens));
             products.push((d_gate.t(), input, std::mem::take(&mut d_gates[e]), e));
             products.push((d_up.t(), input, std::mem::take(&mut d_ups[e]), e));
-            products.push((output.t(), of(&act[part]), std::mem::take(&mut d_downs[e]), e));
+            products.push((output.t(), Factor::new(&act[part], inner), std::mem::take(&mut d_downs[e]), e));
         }
         let mut weights: Vec<_> =
             products.iter_mut().map(|(a, b, out, _)| Gemm { a: *a, b: *b, out, add: true }).collect();
@@ -395,6 +395,17 @@ impl MixtureNet {
         });
         parts.iter().map(|(_, _, loss)| loss).sum()
     }
+}
+
+/// The sum of products of two rows, eight sums at a time.
+fn along_of(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0f32; 8];
+    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    sums.iter().sum()
 }
 
 /// A token's affinities as shares of one. Sigmoids are compared by their logarithms, so that affinities which are all too small for a
