@@ -176,6 +176,7 @@ impl Vectors for Avx2 {
         fn fnma(self, a: Pair, b: Pair, c: Pair) -> Pair {
             (_mm256_fnmadd_ps(a.0, b.0, c.0), _mm256_fnmadd_ps(a.1, b.1, c.1))
         }
+        fn swap_pairs(self, a: Pair) -> Pair { (_mm256_permute_ps::<0xB1>(a.0), _mm256_permute_ps::<0xB1>(a.1)) }
         fn max(self, a: Pair, b: Pair) -> Pair { (_mm256_max_ps(a.0, b.0), _mm256_max_ps(a.1, b.1)) }
         fn min(self, a: Pair, b: Pair) -> Pair { (_mm256_min_ps(a.0, b.0), _mm256_min_ps(a.1, b.1)) }
         fn round(self, a: Pair) -> Pair {

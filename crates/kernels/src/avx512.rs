@@ -146,6 +146,7 @@ impl Vectors for Avx512 {
         fn div(self, a: __m512, b: __m512) -> __m512 { _mm512_div_ps(a, b) }
         fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn fnma(self, a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn swap_pairs(self, a: __m512) -> __m512 { _mm512_permute_ps::<0xB1>(a) }
         fn max(self, a: __m512, b: __m512) -> __m512 { _mm512_max_ps(a, b) }
         fn min(self, a: __m512, b: __m512) -> __m512 { _mm512_min_ps(a, b) }
         fn round(self, a: __m512) -> __m512 {

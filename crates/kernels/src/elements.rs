@@ -98,28 +98,48 @@ pub fn add_scaled<V: Vectors>(isa: V, out: &mut [f32], x: &[f32], a: f32) {
     );
 }
 
-/// Pairs that lie side by side, turned; enough of them at once for the compiler to make vectors.
+/// See `crate::rotate_interleaved`.
 #[inline(always)]
-pub fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    #[inline(always)]
-    fn turn<'a>(pairs: impl Iterator<Item = (&'a mut [f32; 2], (&'a f32, &'a f32))>) {
-        for (pair, (c, s)) in pairs {
-            *pair = [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c];
+pub fn rotate_interleaved<V: Vectors>(isa: V, x: &mut [f32], stride: usize, cos: &[f32], sin: &[f32]) {
+    let ((cosines, cos_rest), (sines, sin_rest)) = (cos.as_chunks::<8>(), sin.as_chunks::<8>());
+    for (i, (cos, sin)) in cosines.iter().zip(sines).enumerate() {
+        // (a, b) to (a c + b (-s), b c + a s): as they are subtracted and added one by one.
+        let (mut c, mut s) = ([0f32; 16], [0f32; 16]);
+        for pair in 0..8 {
+            (c[2 * pair], c[2 * pair + 1]) = (cos[pair], cos[pair]);
+            (s[2 * pair], s[2 * pair + 1]) = (-sin[pair], sin[pair]);
+        }
+        let (c, s) = (isa.load(&c), isa.load(&s));
+        for head in x.chunks_mut(stride) {
+            let pairs = &mut head[16 * i..][..16];
+            let v = isa.load(pairs);
+            isa.store(isa.add(isa.mul(v, c), isa.mul(isa.swap_pairs(v), s)), pairs);
         }
     }
-    let (eights, rest) = x.as_chunks_mut::<16>();
-    let ((cosines, cos), (sines, sin)) = (cos.as_chunks::<8>(), sin.as_chunks::<8>());
-    for ((x, cos), sin) in eights.iter_mut().zip(cosines).zip(sines) {
-        turn(x.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)));
+    if !cos_rest.is_empty() {
+        for head in x.chunks_mut(stride) {
+            let pairs = head[16 * cosines.len()..].as_chunks_mut::<2>().0;
+            for ((pair, c), s) in pairs.iter_mut().zip(cos_rest).zip(sin_rest) {
+                *pair = [pair[0] * c - pair[1] * s, pair[0] * s + pair[1] * c];
+            }
+        }
     }
-    turn(rest.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)));
 }
 
-/// The pairs of two halves, turned.
+/// See `crate::rotate_halves`.
 #[inline(always)]
-pub fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let (low, high) = x.split_at_mut(cos.len());
-    for (((a, b), c), s) in low.iter_mut().zip(high).zip(cos).zip(sin) {
-        (*a, *b) = (*a * c - *b * s, *a * s + *b * c);
+pub fn rotate_halves<V: Vectors>(isa: V, x: &mut [f32], stride: usize, cos: &[f32], sin: &[f32]) {
+    let (half, whole) = (cos.len(), cos.len() / 16 * 16);
+    for head in x.chunks_mut(stride) {
+        let (low, high) = head.split_at_mut(half);
+        for at in (0..whole).step_by(16) {
+            let (low, high) = (&mut low[at..][..16], &mut high[at..][..16]);
+            let (a, b, c, s) = (isa.load(low), isa.load(high), isa.load(&cos[at..]), isa.load(&sin[at..]));
+            isa.store(isa.sub(isa.mul(a, c), isa.mul(b, s)), low);
+            isa.store(isa.add(isa.mul(a, s), isa.mul(b, c)), high);
+        }
+        for i in whole..half {
+            (low[i], high[i]) = (low[i] * cos[i] - high[i] * sin[i], low[i] * sin[i] + high[i] * cos[i]);
+        }
     }
 }

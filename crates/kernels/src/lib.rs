@@ -301,18 +301,24 @@ pub fn add(out: &mut [f32], x: &[f32]) {
     add_scaled(out, x, 1.0);
 }
 
-/// Rotate pairs `(x0, x1), (x2, x3), ...` by the angles whose cosines and sines are given.
-pub fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
+/// Rotate pairs `(x0, x1), (x2, x3), ...` of each `stride` numbers of `x`, from their first on, by the angles whose cosines and sines are
+/// given.
+pub fn rotate_interleaved(x: &mut [f32], stride: usize, cos: &[f32], sin: &[f32]) {
+    check_rotated(x, stride, cos, sin);
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().rotate_interleaved)(x, cos, sin) }
+    unsafe { (table().rotate_interleaved)(x, stride, cos, sin) }
 }
 
-/// Rotate pairs `(x_i, x_{i + d/2})`.
-pub fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    assert!(x.len() == 2 * cos.len() && cos.len() == sin.len());
+/// As `rotate_interleaved`, pairs `(x_i, x_{i + d/2})`, of `d` numbers that are rotated.
+pub fn rotate_halves(x: &mut [f32], stride: usize, cos: &[f32], sin: &[f32]) {
+    check_rotated(x, stride, cos, sin);
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().rotate_halves)(x, cos, sin) }
+    unsafe { (table().rotate_halves)(x, stride, cos, sin) }
+}
+
+fn check_rotated(x: &[f32], stride: usize, cos: &[f32], sin: &[f32]) {
+    let (width, last) = (2 * cos.len(), x.len() % stride.max(1));
+    assert!(cos.len() == sin.len() && stride > 0 && width <= stride && (last == 0 || width <= last));
 }
 
 /// To bfloat16, nearest even.

@@ -27,14 +27,15 @@ pub struct Table {
     pub(crate) sigmoid: unsafe fn(&mut [f32]),
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) add_scaled: unsafe fn(&mut [f32], &[f32], f32),
-    pub(crate) rotate_interleaved: unsafe fn(&mut [f32], &[f32], &[f32]),
-    pub(crate) rotate_halves: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub(crate) rotate_interleaved: unsafe fn(&mut [f32], usize, &[f32], &[f32]),
+    pub(crate) rotate_halves: unsafe fn(&mut [f32], usize, &[f32], &[f32]),
     /// See `training::scores`.
     pub(crate) turn: unsafe fn(&[f32], usize, &[f32; QUERIES], &mut Out, usize),
     pub(crate) dots: unsafe fn(&[f32], &[f32], usize, &mut [f32]),
     /// See `training::rows`.
     pub(crate) rms_norm_backward: unsafe fn((&[f32], &[f32], f32), &[f32], &mut [f32], &mut [f32]),
-    pub(crate) silu_mul_backward: unsafe fn(&mut [f32], &mut [f32], &[f32]),
+    pub(crate) silu_mul_rows: unsafe fn(&[f32], usize, &mut [f32]),
+    pub(crate) silu_mul_backward: unsafe fn(&mut [f32], usize, &[f32]),
     pub(crate) cross_entropy: unsafe fn(&mut [f32], usize, f32) -> f32,
     pub(crate) adamw: unsafe fn(&AdamW, &mut [f32], &[f32], (&mut [f32], &mut [f32])),
     pub(crate) sum_of_squares: unsafe fn(&[f32]) -> f64,
@@ -108,17 +109,20 @@ macro_rules! kernels {
             fn sigmoid(x: &mut [f32]) = $crate::elements::sigmoid($isa, x);
             fn softmax(x: &mut [f32]) = $crate::elements::softmax($isa, x);
             fn add_scaled(out: &mut [f32], x: &[f32], a: f32) = $crate::elements::add_scaled($isa, out, x, a);
-            fn rotate_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) =
-                $crate::elements::rotate_interleaved(x, cos, sin);
-            fn rotate_halves(x: &mut [f32], cos: &[f32], sin: &[f32]) = $crate::elements::rotate_halves(x, cos, sin);
+            fn rotate_interleaved(x: &mut [f32], stride: usize, cos: &[f32], sin: &[f32]) =
+                $crate::elements::rotate_interleaved($isa, x, stride, cos, sin);
+            fn rotate_halves(x: &mut [f32], stride: usize, cos: &[f32], sin: &[f32]) =
+                $crate::elements::rotate_halves($isa, x, stride, cos, sin);
             fn turn(x: &[f32], columns: usize, factors: &[f32; QUERIES], out: &mut Out, queries: usize) =
                 $crate::training::scores::turn($isa, x, columns, factors, out, queries);
             fn dots(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) =
                 $crate::training::scores::dots($isa, a, b, width, out);
             fn rms_norm_backward(x: (&[f32], &[f32], f32), dy: &[f32], dx: &mut [f32], d_weight: &mut [f32]) =
                 $crate::training::rows::norm_backward($isa, x, dy, dx, d_weight);
-            fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_hidden: &[f32]) =
-                $crate::training::rows::gated_backward($isa, gate, up, d_hidden);
+            fn silu_mul_rows(both: &[f32], width: usize, out: &mut [f32]) =
+                $crate::training::rows::gated($isa, both, width, out);
+            fn silu_mul_backward(both: &mut [f32], width: usize, d_hidden: &[f32]) =
+                $crate::training::rows::gated_backward($isa, both, width, d_hidden);
             fn cross_entropy(logits: &mut [f32], target: usize, weight: f32) -> f32 =
                 $crate::training::rows::loss($isa, logits, target, weight);
             fn adamw(settings: &AdamW, weights: &mut [f32], gradient: &[f32], moments: (&mut [f32], &mut [f32])) =
@@ -147,6 +151,7 @@ macro_rules! kernels {
             turn,
             dots,
             rms_norm_backward,
+            silu_mul_rows,
             silu_mul_backward,
             cross_entropy,
             adamw,

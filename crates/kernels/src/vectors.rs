@@ -85,6 +85,8 @@ pub trait Vectors: Copy + 'static {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// -(a * b) + c, rounded once
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The second of each two neighbours before the first.
+    fn swap_pairs(self, a: Self::F) -> Self::F;
     /// a where a > b, else b (so b where either is NaN).
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// a where a < b, else b.
@@ -280,6 +282,7 @@ impl Vectors for Scalar {
         fn div(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| a[i] / b[i]) }
         fn fma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] { fused_lanes(a, b, c) }
         fn fnma(self, a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] { fused_lanes(map(|i| -a[i]), b, c) }
+        fn swap_pairs(self, a: [f32; 16]) -> [f32; 16] { map(|i| a[i ^ 1]) }
         fn max(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| if a[i] > b[i] { a[i] } else { b[i] }) }
         fn min(self, a: [f32; 16], b: [f32; 16]) -> [f32; 16] { map(|i| if a[i] < b[i] { a[i] } else { b[i] }) }
         fn round(self, a: [f32; 16]) -> [f32; 16] { map(|i| rounded(a[i])) }

@@ -487,11 +487,25 @@ fn quantised_rows_are_equal_and_near() {
 
 #[test]
 fn rotations_turn_pairs() {
-    let (cos, sin) = ([0.0, 1.0], [1.0, 0.0]);
-    let mut x = [1.0, 2.0, 3.0, 4.0];
-    rotate_interleaved(&mut x, &cos, &sin);
-    assert_eq!(x, [-2.0, 1.0, 3.0, 4.0]);
-    let mut x = [1.0, 2.0, 3.0, 4.0];
-    rotate_halves(&mut x, &cos, &sin);
-    assert_eq!(x, [-3.0, 2.0, 1.0, 4.0]);
+    // Whole vectors of pairs and some that are left; heads of no more than what is turned, and longer ones, of which the last ends with it.
+    for (half, stride) in [(1, 2), (2, 7), (8, 16), (8, 48), (9, 20), (16, 32), (21, 50), (32, 64)] {
+        let mut random = Random(17 + half as u64);
+        let (cos, sin) = (random.floats(half), random.floats(half));
+        let x = random.floats(2 * stride + 2 * half);
+        for interleaved in [true, false] {
+            let mut want = x.clone();
+            for head in want.chunks_mut(stride) {
+                for (i, (c, s)) in cos.iter().zip(&sin).enumerate() {
+                    let (a, b) = if interleaved { (2 * i, 2 * i + 1) } else { (i, i + half) };
+                    (head[a], head[b]) = (head[a] * c - head[b] * s, head[a] * s + head[b] * c);
+                }
+            }
+            for table in tables() {
+                let mut got = x.clone();
+                let turn = if interleaved { rotate_interleaved } else { rotate_halves };
+                with_table(table, || turn(&mut got, stride, &cos, &sin));
+                assert_eq!(bits(&got), bits(&want), "{}: {half} of {stride}", table.name);
+            }
+        }
+    }
 }

@@ -3,7 +3,7 @@
 
 use farthing_kernels::Pool;
 use farthing_kernels::dispatch::{tables, with_table};
-use farthing_kernels::training::{AdamW, adamw, cross_entropy, rms_norm_backward, silu_mul_backward, sum_of_squares};
+use farthing_kernels::training::{AdamW, adamw, cross_entropy, rms_norm_backward, silu_mul_backward, silu_mul_rows, sum_of_squares};
 
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -75,18 +75,22 @@ fn norms() {
 #[test]
 fn gates() {
     for n in WIDTHS {
-        let (gate, up, d) = (numbers(n, 4), numbers(n, 5), numbers(n, 6));
-        let [d_gate, d_up] = every_set(|| {
-            let (mut gate, mut up) = (gate.clone(), up.clone());
-            silu_mul_backward(&mut gate, &mut up, &d);
-            [gate, up]
+        // Two rows.
+        let (both, d) = (numbers(4 * n, 4), numbers(2 * n, 6));
+        let [hidden, d_both] = every_set(|| {
+            let (mut hidden, mut d_both) = (vec![0.0; 2 * n], both.clone());
+            silu_mul_rows(&both, n, &mut hidden);
+            silu_mul_backward(&mut d_both, n, &d);
+            [hidden, d_both]
         });
-        let hidden = |gate: &[f64], up: &[f64]| -> f64 {
-            (0..n).map(|i| gate[i] / (1.0 + (-gate[i]).exp()) * up[i] * f64::from(d[i])).sum()
+        let exact = |both: &[f64]| -> Vec<f64> {
+            let row = |both: &[f64]| (0..n).map(|i| both[i] / (1.0 + (-both[i]).exp()) * both[n + i]).collect::<Vec<_>>();
+            both.chunks(2 * n).flat_map(row).collect()
         };
-        let (gate, up) = (wide(&gate), wide(&up));
-        near(&d_gate, &slopes(&gate, |gate| hidden(gate, &up)), "gate");
-        near(&d_up, &slopes(&up, |up| hidden(&gate, up)), "up");
+        let both = wide(&both);
+        near(&hidden, &exact(&both), "hidden");
+        let along = |both: &[f64]| exact(both).iter().zip(&d).map(|(h, d)| h * f64::from(*d)).sum();
+        near(&d_both, &slopes(&both, along), "gates and ups");
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) fn loss(
     let wanted: Vec<u32> = (0..targets.len() as u32).filter(|&i| targets[i as usize] != NO_TARGET).collect();
     let vocab = pass.weights[head].len() / hidden;
     if let Some((_, d_x, _)) = &mut back {
-        d_x.fill(0.0);
+        let mut parts: Vec<_> = d_x.chunks_mut(CHUNK * hidden).collect();
+        pass.pool.each(&mut parts, |part| part.fill(0.0));
     }
     let mut sum = 0.0;
     let rows = Factor::new(x, hidden);

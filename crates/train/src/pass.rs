@@ -55,6 +55,11 @@ impl Pass<'_> {
     }
 }
 
+/// All become zeros.
+pub(crate) fn clear(pool: &Pool, values: &mut Values) {
+    pool.each(values, |x| x.fill(0.0));
+}
+
 /// `out += x`, by all threads.
 pub(crate) fn add_all(pool: &Pool, out: &mut [f32], x: &[f32]) {
     const LEN: usize = 1 << 14;
@@ -103,22 +108,23 @@ impl<'a> Pass<'a> {
 
 impl Angles<'_> {
 
-    pub fn rotate(&self, token: usize, x: &mut [f32]) {
-        self.turn(token, x, &self.table.sin);
+    /// Of each `stride` numbers of `x` those that are rotated, which come first.
+    pub fn rotate(&self, token: usize, x: &mut [f32], stride: usize) {
+        self.turn(token, (x, stride), &self.table.sin);
     }
 
     /// The backward of `rotate`: its transposition, which turns the other way.
-    pub fn rotate_back(&self, token: usize, x: &mut [f32]) {
-        self.turn(token, x, &self.table.back);
+    pub fn rotate_back(&self, token: usize, x: &mut [f32], stride: usize) {
+        self.turn(token, (x, stride), &self.table.back);
     }
 
-    fn turn(&self, token: usize, x: &mut [f32], sin: &[f32]) {
+    fn turn(&self, token: usize, (x, stride): (&mut [f32], usize), sin: &[f32]) {
         let AngleTable { ref rope, ref cos, .. } = *self.table;
         let pairs = rope.frequencies.len();
         let at = self.positions[token] * pairs..(self.positions[token] + 1) * pairs;
         match rope.pairing {
-            Pairing::Interleaved => kernels::rotate_interleaved(x, &cos[at.clone()], &sin[at]),
-            Pairing::Halves => kernels::rotate_halves(x, &cos[at.clone()], &sin[at]),
+            Pairing::Interleaved => kernels::rotate_interleaved(x, stride, &cos[at.clone()], &sin[at]),
+            Pairing::Halves => kernels::rotate_halves(x, stride, &cos[at.clone()], &sin[at]),
         }
     }
 }

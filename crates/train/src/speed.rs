@@ -11,7 +11,7 @@ use crate::batch::Batch;
 use crate::error::Error;
 use crate::network::{Network, Outcome, Settings};
 use crate::optimizer::{self, Kind, Optimizer};
-use crate::pass::Values;
+use crate::pass::{Values, clear};
 use crate::random::Random;
 use crate::recipe::MICRO_BATCH;
 use crate::setup::distances;
@@ -95,7 +95,7 @@ impl Speed {
     /// One step, with the optimizer's.
     pub fn step(&mut self, pool: &Pool) -> Taken {
         let (started, before) = (Instant::now(), self.network.product_seconds());
-        self.gradients.iter_mut().for_each(|g| g.fill(0.0));
+        clear(pool, &mut self.gradients);
         let weight = 1.0 / self.batches.iter().map(Batch::wanted).sum::<usize>() as f32;
         let mut outcome = Outcome::default();
         for batch in &self.batches {

@@ -14,7 +14,7 @@ use crate::export;
 use crate::feed_forward::{Load, move_bias};
 use crate::network::Outcome;
 use crate::optimizer::{self, Optimizer};
-use crate::pass::Values;
+use crate::pass::{Values, clear};
 use crate::ranks::{self, Alone, Communicator};
 use crate::samples::Sample;
 use crate::schedule::Schedule;
@@ -340,7 +340,7 @@ impl Trainer {
         let (batches, place) = self.setup.batches(self.place)?;
         let Setup { network, settings, .. } = &self.setup;
         let weight = 1.0 / batches.iter().map(Batch::wanted).sum::<usize>().max(1) as f32;
-        self.gradients.iter_mut().for_each(|g| g.fill(0.0));
+        clear(&self.pool, &mut self.gradients);
         let mut outcome = Outcome::default();
         for batch in &batches[ranks::share(&*self.ranks, batches.len())] {
             if stop.load(Ordering::Relaxed) {

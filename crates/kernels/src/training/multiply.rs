@@ -104,6 +104,17 @@ impl<V: Vectors> Multiply<V> for Rounded {
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs;
 
+/// `a * b + c`, rounded to 24 bits as if small numbers had as many, and zero where that is below the normal numbers.
+fn normal(a: f32, b: f32, c: f32) -> f32 {
+    let sum = fused(a, b, c);
+    // Rounded up to the smallest normal number: only as a subnormal one, perhaps. Factors are normal, so none of these is too large.
+    let scale = 2f32.powi(64);
+    if sum.abs() == f32::MIN_POSITIVE && fused(a * scale, b, c * scale).abs() < f32::MIN_POSITIVE * scale {
+        return 0f32.copysign(sum);
+    }
+    flushed(sum)
+}
+
 /// A number with zero for subnormal ones.
 fn flushed(x: f32) -> f32 {
     if x.abs() < f32::MIN_POSITIVE { 0f32.copysign(x) } else { x }
@@ -119,7 +130,7 @@ impl Pairs {
     fn fused(sum: f32, a: i32, b: i32) -> f32 {
         let halves = |word: i32| (bf16_to_f32(word as u16), bf16_to_f32((word >> 16) as u16));
         let ((a_even, a_odd), (b_even, b_odd)) = (halves(a), halves(b));
-        flushed(fused(a_even, b_even, flushed(fused(a_odd, b_odd, flushed(sum)))))
+        normal(a_even, b_even, normal(a_odd, b_odd, flushed(sum)))
     }
 }
 

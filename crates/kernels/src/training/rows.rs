@@ -17,14 +17,34 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &m
     unsafe { (table().rms_norm_backward)((x, weight, eps), dy, dx, d_weight) }
 }
 
-/// Backward of `silu(gate) * up`: from the gradient of the result, those of both, in the places of `gate` and `up`.
+/// `out = silu(gate) * up`, of rows that have gates and ups side by side: `[rows, 2, width]`.
 ///
 /// # Panics
 /// When shapes do not agree.
-pub fn silu_mul_backward(gate: &mut [f32], up: &mut [f32], d_hidden: &[f32]) {
-    assert!(gate.len() == up.len() && gate.len() == d_hidden.len());
+pub fn silu_mul_rows(both: &[f32], width: usize, out: &mut [f32]) {
+    assert!(width > 0 && both.len() == 2 * out.len() && out.len().is_multiple_of(width));
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().silu_mul_backward)(gate, up, d_hidden) }
+    unsafe { (table().silu_mul_rows)(both, width, out) }
+}
+
+/// Dot products of rows of so many numbers with each other.
+///
+/// # Panics
+/// When shapes do not agree.
+pub fn row_dots(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
+    assert!(width > 0 && a.len() == b.len() && a.len() == width * out.len());
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().dots)(a, b, width, out) }
+}
+
+/// Backward of `silu_mul_rows`: from the gradient of the result, those of gates and ups, in their places.
+///
+/// # Panics
+/// When shapes do not agree.
+pub fn silu_mul_backward(both: &mut [f32], width: usize, d_hidden: &[f32]) {
+    assert!(width > 0 && both.len() == 2 * d_hidden.len() && d_hidden.len().is_multiple_of(width));
+    // SAFETY: the table holds only functions whose instruction set this processor has.
+    unsafe { (table().silu_mul_backward)(both, width, d_hidden) }
 }
 
 /// Cross-entropy of one row: `logits` become `weight * d loss / d logits`; returns the loss in nats, `weight` not applied.
@@ -142,16 +162,33 @@ pub(crate) fn norm_backward<V: Vectors>(
     }
 }
 
+/// See `silu_mul_rows`.
+#[inline(always)]
+pub(crate) fn gated<V: Vectors>(isa: V, both: &[f32], width: usize, out: &mut [f32]) {
+    let (zero, one) = (isa.splat(0.0), isa.splat(1.0));
+    for (both, out) in both.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+        let (gate, up) = both.split_at(width);
+        for at in parts(width) {
+            let (g, u) = (load(isa, &gate[at.clone()]), load(isa, &up[at.clone()]));
+            let silu = isa.div(g, isa.add(one, isa.exp(isa.sub(zero, g))));
+            store(isa, isa.mul(silu, u), &mut out[at]);
+        }
+    }
+}
+
 /// `gate = d * up * s * (1 + gate * (1 - s))`, `up = d * gate * s`, with `s` the sigmoid of the gate.
 #[inline(always)]
-pub(crate) fn gated_backward<V: Vectors>(isa: V, gate: &mut [f32], up: &mut [f32], d_hidden: &[f32]) {
+pub(crate) fn gated_backward<V: Vectors>(isa: V, both: &mut [f32], width: usize, d_hidden: &[f32]) {
     let (zero, one) = (isa.splat(0.0), isa.splat(1.0));
-    for at in parts(gate.len()) {
-        let (g, u, d) = (load(isa, &gate[at.clone()]), load(isa, &up[at.clone()]), load(isa, &d_hidden[at.clone()]));
-        let s = isa.div(one, isa.add(one, isa.exp(isa.sub(zero, g))));
-        let slope = isa.mul(s, isa.fma(g, isa.sub(one, s), one));
-        store(isa, isa.mul(isa.mul(d, u), slope), &mut gate[at.clone()]);
-        store(isa, isa.mul(d, isa.mul(g, s)), &mut up[at]);
+    for (both, d) in both.chunks_exact_mut(2 * width).zip(d_hidden.chunks_exact(width)) {
+        let (gate, up) = both.split_at_mut(width);
+        for at in parts(width) {
+            let (g, u, d) = (load(isa, &gate[at.clone()]), load(isa, &up[at.clone()]), load(isa, &d[at.clone()]));
+            let s = isa.div(one, isa.add(one, isa.exp(isa.sub(zero, g))));
+            let slope = isa.mul(s, isa.fma(g, isa.sub(one, s), one));
+            store(isa, isa.mul(isa.mul(d, u), slope), &mut gate[at.clone()]);
+            store(isa, isa.mul(d, isa.mul(g, s)), &mut up[at]);
+        }
     }
 }
 

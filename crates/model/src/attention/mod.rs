@@ -81,9 +81,10 @@ impl Angles {
     fn rotate(&self, row: usize, pairing: Pairing, x: &mut [f32]) {
         let pairs = self.frequencies.len();
         let (cos, sin) = (&self.cos[row * pairs..(row + 1) * pairs], &self.sin[row * pairs..(row + 1) * pairs]);
+        let width = x.len();
         match pairing {
-            Pairing::Interleaved => kernels::rotate_interleaved(x, cos, sin),
-            Pairing::Halves => kernels::rotate_halves(x, cos, sin),
+            Pairing::Interleaved => kernels::rotate_interleaved(x, width, cos, sin),
+            Pairing::Halves => kernels::rotate_halves(x, width, cos, sin),
         }
     }
 }

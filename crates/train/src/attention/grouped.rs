@@ -68,7 +68,7 @@ impl GroupedNet {
             let angles = pass.angles(&self.shape.rope);
             for heads in [&mut q, &mut k] {
                 let width = heads.len() / tokens;
-                each_row(pass, heads, width, |token, row| row.chunks_mut(d).for_each(|h| angles.rotate(token, h)));
+                each_row(pass, heads, width, |token, row| angles.rotate(token, row, d));
             }
         }
         let heads = Heads::attend(pass, self.kernel(), [q, k, v]);
@@ -93,9 +93,7 @@ impl GroupedNet {
             let angles = pass.angles(&self.shape.rope);
             for heads in [&mut dq, &mut dk] {
                 let width = heads.len() / tokens;
-                each_row(pass, heads, width, |token, row| {
-                    row.chunks_mut(d).for_each(|h| angles.rotate_back(token, h));
-                });
+                each_row(pass, heads, width, |token, row| angles.rotate_back(token, row, d));
             }
         }
         if let (Some(norms), Some(raw)) = (self.norms, raw) {

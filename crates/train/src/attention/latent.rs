@@ -123,11 +123,11 @@ impl LatentNet {
             for (i, ((q, k), v)) in rows.enumerate() {
                 let token = *part * ROWS + i;
                 rotary.copy_from_slice(&entries[token * width + kv_rank..(token + 1) * width]);
-                angles.rotate(token, &mut rotary);
+                angles.rotate(token, &mut rotary, rope_dim);
+                angles.rotate(token, &mut q[nope_dim..], key);
                 let head = nope_dim + value_dim;
                 let expanded = &expanded[token * heads * head..(token + 1) * heads * head];
                 for h in 0..heads {
-                    angles.rotate(token, &mut q[h * key + nope_dim..(h + 1) * key]);
                     let (nope, value) = expanded[h * head..(h + 1) * head].split_at(nope_dim);
                     k[h * key..h * key + nope_dim].copy_from_slice(nope);
                     k[h * key + nope_dim..(h + 1) * key].copy_from_slice(&rotary);
@@ -202,15 +202,15 @@ impl LatentNet {
                 let dk = &dk[token * heads * key..(token + 1) * heads * key];
                 let dv = &dv[token * heads * value_dim..(token + 1) * heads * value_dim];
                 let rotary = &mut d_entry[kv_rank..];
+                angles.rotate_back(token, &mut dq[nope_dim..], key);
                 for h in 0..heads {
-                    angles.rotate_back(token, &mut dq[h * key + nope_dim..(h + 1) * key]);
                     let (nope, turned) = dk[h * key..(h + 1) * key].split_at(nope_dim);
                     kernels::add(rotary, turned);
                     d_expanded[h * head..h * head + nope_dim].copy_from_slice(nope);
                     let value = &dv[h * value_dim..(h + 1) * value_dim];
                     d_expanded[h * head + nope_dim..(h + 1) * head].copy_from_slice(value);
                 }
-                angles.rotate_back(token, rotary);
+                angles.rotate_back(token, rotary, rope_dim);
             }
         });
         drop(parts);

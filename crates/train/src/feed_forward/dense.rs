@@ -1,7 +1,7 @@
 //! One gated block for every token: `down(silu(gate(x)) * up(x))`.
 
 use kernels::Pool;
-use kernels::training::silu_mul_backward;
+use kernels::training::{silu_mul_backward, silu_mul_rows};
 
 use crate::buffers::Buffer;
 use crate::linear::Linear;
@@ -55,12 +55,7 @@ impl DenseNet {
         activated(pass.pool, &both, width, &mut inner);
         self.down.backward(pass, &inner, dy, (&mut d_inner, false), gradients);
         let mut parts: Vec<_> = both.chunks_mut(2 * ROWS * width).zip(d_inner.chunks(ROWS * width)).collect();
-        pass.pool.each(&mut parts, |(both, d_inner)| {
-            for (both, d_inner) in both.chunks_mut(2 * width).zip(d_inner.chunks(width)) {
-                let (gate, up) = both.split_at_mut(width);
-                silu_mul_backward(gate, up, d_inner);
-            }
-        });
+        pass.pool.each(&mut parts, |(both, d_inner)| silu_mul_backward(both, width, d_inner));
         drop(parts);
         Linear::backward_beside(pass, [&self.gate, &self.up], x, &both, (dx, add), gradients);
         [both, inner, d_inner].into_iter().for_each(|b| pass.buffers.give(b));
@@ -70,11 +65,5 @@ impl DenseNet {
 /// `out = silu(gate) * up`, from rows of both side by side.
 pub(crate) fn activated(pool: &Pool, both: &[f32], width: usize, out: &mut [f32]) {
     let mut parts: Vec<_> = both.chunks(2 * ROWS * width).zip(out.chunks_mut(ROWS * width)).collect();
-    pool.each(&mut parts, |(both, out)| {
-        for (both, out) in both.chunks(2 * width).zip(out.chunks_mut(width)) {
-            let (gate, up) = both.split_at(width);
-            out.copy_from_slice(gate);
-            kernels::silu_mul(out, up);
-        }
-    });
+    pool.each(&mut parts, |(both, out)| silu_mul_rows(both, width, out));
 }

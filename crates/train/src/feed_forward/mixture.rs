@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use kernels::training::{Factor, Gemm, Precision, silu_mul_backward};
+use kernels::training::{Factor, Gemm, Precision, row_dots, silu_mul_backward};
 use model::feed_forward::{Routes, choose};
 use model::structure::{Moe, Score};
 
@@ -268,15 +268,14 @@ impl MixtureNet {
         let by_rows = act.chunks_mut(chunk).zip(d_act.chunks_mut(chunk)).zip(both.chunks_mut(2 * chunk));
         let mut parts: Vec<_> = by_rows.zip(along.chunks_mut(ROWS)).zip(lists.places.chunks(ROWS)).collect();
         pass.pool.each(&mut parts, |((((act, d_act), both), along), places)| {
-            let rows = act.chunks_mut(inner).zip(d_act.chunks_mut(inner)).zip(both.chunks_mut(2 * inner));
-            for (i, ((act, d_act), both)) in rows.enumerate() {
-                along[i] = along_of(act, d_act);
+            row_dots(act, d_act, inner, along);
+            let rows = act.chunks_mut(inner).zip(d_act.chunks_mut(inner));
+            for (i, (act, d_act)) in rows.enumerate() {
                 let weight = routes.weights[places[i] as usize];
                 act.iter_mut().for_each(|a| *a *= weight);
                 d_act.iter_mut().for_each(|d| *d *= weight);
-                let (gate, up) = both.split_at_mut(inner);
-                silu_mul_backward(gate, up, d_act);
             }
+            silu_mul_backward(both, inner, d_act);
         });
         drop(parts);
         let d_weights = lists.slots.iter().map(|&slot| along[slot as usize]).collect();
@@ -395,17 +394,6 @@ impl MixtureNet {
         });
         parts.iter().map(|(_, _, loss)| loss).sum()
     }
-}
-
-/// The sum of products of two rows, eight sums at a time.
-fn along_of(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0f32; 8];
-    for (a, b) in a.chunks(8).zip(b.chunks(8)) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum()
 }
 
 /// A token's affinities as shares of one. Sigmoids are compared by their logarithms, so that affinities which are all too small for a
