@@ -1,7 +1,8 @@
 //! `out = A B` or `out += A B` for many pairs of f32 matrices at once, each as it lies in memory or transposed, whole or some of its rows.
 //!
 //! A stretch of the inner dimension at a time, right factors are packed first, by all threads, and left factors that are transposed; then
-//! threads claim parts of all products together, and pack the rows that they take of other left factors themselves.
+//! threads claim parts of all products together, and pack the rows that they take of other left factors themselves. A stretch is as long as
+//! what is packed stays in the second cache. Where there are many products, as of experts, a thread computes one from end to end.
 
 use std::cell::Cell;
 use std::ops::Range;

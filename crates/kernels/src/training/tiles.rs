@@ -56,7 +56,7 @@ pub(crate) fn pack_left<V: Vectors, M: Multiply<V>>(
 /// The left factor of a product.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
-    /// To be packed by the part that takes it.
+    /// To be packed by the part that takes it, as `Layout::Rows`.
     Plain(Factor<'a>),
     /// For each range of `depth`, every panel in turn; and how many rows these have.
     Packed(&'a [i32], usize),
