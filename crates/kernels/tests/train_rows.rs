@@ -3,7 +3,9 @@
 
 use farthing_kernels::Pool;
 use farthing_kernels::dispatch::{tables, with_table};
-use farthing_kernels::training::{AdamW, adamw, cross_entropy, rms_norm_backward, silu_mul_backward, silu_mul_rows, sum_of_squares};
+use farthing_kernels::training::{
+    AdamW, adamw, cross_entropy, rms_norm_backward, silu_mul_backward, silu_mul_rows, sum_of_squares,
+};
 
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -84,7 +86,8 @@ fn gates() {
             [hidden, d_both]
         });
         let exact = |both: &[f64]| -> Vec<f64> {
-            let row = |both: &[f64]| (0..n).map(|i| both[i] / (1.0 + (-both[i]).exp()) * both[n + i]).collect::<Vec<_>>();
+            let row =
+                |both: &[f64]| (0..n).map(|i| both[i] / (1.0 + (-both[i]).exp()) * both[n + i]).collect::<Vec<_>>();
             both.chunks(2 * n).flat_map(row).collect()
         };
         let both = wide(&both);

@@ -107,7 +107,6 @@ impl<'a> Pass<'a> {
 }
 
 impl Angles<'_> {
-
     /// Of each `stride` numbers of `x` those that are rotated, which come first.
     pub fn rotate(&self, token: usize, x: &mut [f32], stride: usize) {
         self.turn(token, (x, stride), &self.table.sin);

@@ -15,5 +15,7 @@ pub use attention_backward::attention_backward;
 pub use factor::Factor;
 pub use gemm::{Gemm, Precision, bf16_products, gemm};
 pub(crate) use gemm::{Kernel, kernel};
-pub use rows::{AdamW, adamw, cross_entropy, rms_norm_backward, row_dots, silu_mul_backward, silu_mul_rows, sum_of_squares};
+pub use rows::{
+    AdamW, adamw, cross_entropy, rms_norm_backward, row_dots, silu_mul_backward, silu_mul_rows, sum_of_squares,
+};
 pub(crate) use tiles::Part;
