@@ -115,6 +115,34 @@ fn training_gives_the_same_file_whatever_the_order() {
     }
 }
 
+/// With twins a word has the same tokens behind a space as without one, but for the first, or has a space of its own before them.
+#[test]
+fn twins_divide_words_in_the_same_way_wherever_they_stand() {
+    for digits in [Digits::Single, Digits::Three] {
+        let settings = Settings { twins: true, ..settings(digits) };
+        let trained = train(&settings, corpus().iter()).unwrap();
+        assert!(trained.tokenizer == train(&settings, corpus().iter().rev()).unwrap().tokenizer);
+        let tokenizer = loaded(&trained);
+        let text = |ids: &[u32]| ids.iter().map(|&id| tokenizer.bytes(id).to_vec()).collect::<Vec<_>>();
+        let mut merged = 0;
+        for word in ["the", "cat", "house", "said", "walking", "walked", "walks", "over", "walker", "q", "naïve"] {
+            let (bare, spaced) = (text(&tokens(&tokenizer, word)), text(&tokens(&tokenizer, &format!(" {word}"))));
+            let begun = [b" ".to_vec(), bare[0].clone()].concat();
+            let own = [vec![b" ".to_vec()], bare.clone()].concat();
+            let twin = [vec![begun], bare[1..].to_vec()].concat();
+            assert!(spaced == twin || spaced == own, "{word}: {bare:?}, {spaced:?}");
+            merged += usize::from(spaced == twin);
+        }
+        assert!(merged >= 7, "{merged}");
+        // Without them most words are divided otherwise.
+        let plain = if digits == Digits::Single { &*SINGLE } else { &*THREE };
+        assert!(tokens(plain, " walking").len() < tokens(plain, "walking").len());
+    }
+    let few = Settings { twins: true, vocabulary_size: 700, count_min: 1, ..settings(Digits::Single) };
+    let said = train(&few, corpus().iter()).err().unwrap();
+    assert!(said.contains("vocabulary_size"), "{said}");
+}
+
 /// The class of a character under the rules of DeepSeek LLM.
 fn class(c: char) -> &'static str {
     match c {

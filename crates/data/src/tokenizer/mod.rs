@@ -6,5 +6,6 @@ pub mod report;
 pub mod rules;
 pub mod split;
 pub mod train;
+mod twins;
 
 pub use encode::{Encoder, Ends, Tokenizer, read_json, tokenize};

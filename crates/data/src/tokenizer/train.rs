@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::encode::byte_characters;
 use super::rules::{self, Digits};
 use super::split::Splitter;
+use super::twins::Words;
 use crate::steps::marks::{self, MARKS};
 use crate::{Document, Error, atomic};
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub sample_bytes: u64,
     /// Least count of a pair that is merged.
     pub count_min: u64,
+    /// What begins a word is a token with a space before it and one without: see `twins`.
+    pub twins: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +58,7 @@ impl Default for Settings {
             special_tokens: Vec::new(),
             sample_bytes: 256 << 20,
             count_min: 2,
+            twins: false,
         }
     }
 }
@@ -166,8 +170,10 @@ impl WordCounts {
         }
         let characters = byte_characters();
         let printable = |word: &str| word.bytes().map(|byte| characters[byte as usize]).collect::<CompactString>();
-        let counts: AHashMap<CompactString, u64> =
-            self.counts.iter().map(|(word, &count)| (printable(word), count)).collect();
+        let counts = self.counts.iter().map(|(word, &count)| (printable(word), count));
+        // Without twins no word begins with this character.
+        let space = if settings.twins { characters[usize::from(b' ')] } else { ' ' };
+        let words = Words::new(counts, space);
         let special: Vec<AddedToken> =
             settings.all_special().iter().map(|token| AddedToken::from(*token, true).normalized(false)).collect();
         let trainer = BpeTrainer::builder()
@@ -178,7 +184,7 @@ impl WordCounts {
             .initial_alphabet(characters.into_iter().collect())
             .build();
         let mut model = BPE::default();
-        trainer.do_train(&counts, &mut model).map_err(|e| e.to_string())?;
+        trainer.do_train(&words.bare, &mut model).map_err(|e| e.to_string())?;
         let tokens = tokenizers::Model::get_vocab_size(&model);
         if tokens != settings.vocabulary_size {
             return Err(format!(
@@ -187,6 +193,9 @@ impl WordCounts {
                 self.counts.len(),
                 settings.vocabulary_size
             ));
+        }
+        if settings.twins {
+            model = words.with_spaces(&model, special.len(), settings.count_min)?;
         }
         Ok(Trained::new(settings, &model, &special, self.bytes, self.counts.len(), self.ignored))
     }
