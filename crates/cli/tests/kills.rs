@@ -175,10 +175,10 @@ fn a_stream_that_waited_for_the_books_is_charged_within_the_bound() {
     let books = Books::new();
     let key = books.key("anna", &["--top-up", "1"]);
     let mut server = books.server();
-    let (began, tokens) = std::sync::mpsc::channel();
+    let (arrived, tokens) = std::sync::mpsc::channel();
     let (received, killed) = std::thread::scope(|scope| {
         let (address, key) = (server.address.clone(), &key);
-        let client = scope.spawn(move || receive(&address, key, (true, 1500, 1), || began.send(()).unwrap()));
+        let client = scope.spawn(move || receive(&address, key, (true, 1500, 1), || arrived.send(()).unwrap()));
         assert_eq!(tokens.iter().take(20).count(), 20);
         let mut killed = Instant::now();
         while_held(&books.address, || {

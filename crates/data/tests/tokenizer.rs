@@ -138,9 +138,20 @@ fn twins_divide_words_in_the_same_way_wherever_they_stand() {
         let plain = if digits == Digits::Single { &*SINGLE } else { &*THREE };
         assert!(tokens(plain, " walking").len() < tokens(plain, "walking").len());
     }
-    let few = Settings { twins: true, vocabulary_size: 700, count_min: 1, ..settings(Digits::Single) };
-    let said = train(&few, corpus().iter()).err().unwrap();
-    assert!(said.contains("vocabulary_size"), "{said}");
+    // No word stands behind a space.
+    let lines: Vec<Document> =
+        corpus().into_iter().map(|d| Document::new(d.id.to_string(), d.text().replace(' ', "\n"))).collect();
+    let few = Settings { twins: true, vocabulary_size: 300, ..settings(Digits::Single) };
+    let said = train(&few, lines.iter()).err().unwrap();
+    assert!(said.contains("behind a space"), "{said}");
+    // White space that was merged already is no second token.
+    let broken = |i: usize| Document::new(format!("broken/{i}"), "a line \n  \n\n \n and  \n another \n".repeat(20));
+    let documents: Vec<Document> = corpus().into_iter().chain((0..20).map(broken)).collect();
+    for digits in [Digits::Single, Digits::Three] {
+        let trained = train(&Settings { twins: true, ..settings(digits) }, documents.iter()).unwrap();
+        let model: Value = serde_json::from_slice(&trained.tokenizer).unwrap();
+        assert_eq!(model["model"]["vocab"].as_object().unwrap().len(), 340);
+    }
 }
 
 /// The class of a character under the rules of DeepSeek LLM.

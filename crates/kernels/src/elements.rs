@@ -27,7 +27,7 @@ pub fn rms_norm<V: Vectors>(isa: V, x: &[f32], weight: &[f32], eps: f32, out: &m
         let v = isa.load(x);
         squares = isa.fma(v, v, squares);
     }
-    // Parts of vectors are slow on some processors.
+    // Masked loads are slow on some processors.
     let v = if x_rest.is_empty() { isa.splat(0.0) } else { isa.load_part(x_rest) };
     squares = isa.fma(v, v, squares);
     let factor = isa.splat(1.0 / (isa.sum(squares) / x.len() as f32 + eps).sqrt());

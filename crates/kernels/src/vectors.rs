@@ -85,7 +85,7 @@ pub trait Vectors: Copy + 'static {
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// -(a * b) + c, rounded once
     fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
-    /// The second of each two neighbours before the first.
+    /// Neighbouring lanes change places: a1, a0, a3, a2, ...
     fn swap_pairs(self, a: Self::F) -> Self::F;
     /// a where a > b, else b (so b where either is NaN).
     fn max(self, a: Self::F, b: Self::F) -> Self::F;

@@ -186,8 +186,16 @@ fn products_are_their_definition_on_every_instruction_set() {
 #[test]
 fn bits_do_not_depend_on_threads_or_company() {
     let mut random = Random(5);
-    let sizes = [(700, 320, 300), (64, 40, 5), (33, 1000, 1300), (1, 1, 2000), (30, 48, 5000), (8, 8, 8)];
-    let products: Vec<Product> = sizes.iter().map(|&size| Product::new(size, random.below(32), &mut random)).collect();
+    let unequal = [(700, 320, 300), (64, 40, 5), (33, 1000, 1300), (1, 1, 2000), (30, 48, 5000), (8, 8, 8)];
+    // So many of about one size that a thread computes each from end to end.
+    let many: Vec<(usize, usize, usize)> = (0..30).map(|i| (60 + i % 7, 50 - i % 3, 70 + i)).collect();
+    for sizes in [&unequal[..], &many] {
+        alone_and_together(sizes, &mut random);
+    }
+}
+
+fn alone_and_together(sizes: &[(usize, usize, usize)], random: &mut Random) {
+    let products: Vec<Product> = sizes.iter().map(|&size| Product::new(size, random.below(32), random)).collect();
     for precision in PRECISIONS {
         let alone = Pool::new(1);
         let one_by_one: Vec<Vec<f32>> =

@@ -47,13 +47,13 @@ impl Linear {
     pub fn forward_beside(pass: &Pass, [left, right]: [&Linear; 2], x: &[f32], out: &mut [f32]) {
         let b = Linear::stacked(pass, [left, right]).t();
         pass.multiply(&mut [Gemm { a: Factor::new(x, left.inputs), b, out, add: false }]);
-        for row in out.chunks_mut(2 * left.outputs) {
-            let halves = row.split_at_mut(left.outputs);
-            for (linear, half) in [(left, halves.0), (right, halves.1)] {
-                if let Some(bias) = linear.bias {
-                    kernels::add(half, &pass.weights[bias]);
-                }
-            }
+        if let (Some(first), Some(second)) = (left.bias, right.bias) {
+            let mut rows: Vec<_> = out.chunks_mut(2 * left.outputs).collect();
+            pass.pool.each(&mut rows, |row| {
+                let halves = row.split_at_mut(left.outputs);
+                kernels::add(halves.0, &pass.weights[first]);
+                kernels::add(halves.1, &pass.weights[second]);
+            });
         }
     }
 

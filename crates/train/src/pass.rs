@@ -47,7 +47,7 @@ impl Pass<'_> {
         self.timed(|| gemm(self.pool, precision, products));
     }
 
-    /// Counts what a product or attention takes.
+    /// Adds the time that a product or attention takes to `product_nanos`.
     pub fn timed(&self, compute: impl FnOnce()) {
         let started = Instant::now();
         compute();
@@ -93,7 +93,7 @@ impl AngleTable {
 }
 
 impl<'a> Pass<'a> {
-    /// Those of a rope. Layers mostly have the same one.
+    /// The angles of a rope, computed once a pass: layers mostly have the same one.
     pub fn angles(&self, rope: &Rope) -> Angles<'a> {
         let mut tables = self.angles.borrow_mut();
         let known = tables.iter().find(|table| table.rope == *rope).cloned();

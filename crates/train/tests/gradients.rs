@@ -93,7 +93,7 @@ fn check(network: &Network, settings: Settings, least: usize) {
 fn every_gradient_is_the_slope_of_the_loss() {
     let none = json!({});
     check(
-        &network(Kind::Gqa, false, json!({"attention_bias": true, "num_key_value_heads": 1})),
+        &network(Kind::Gqa, false, json!({"attention_bias": true, "mlp_bias": true, "num_key_value_heads": 1})),
         Settings::default(),
         20,
     );
@@ -172,8 +172,13 @@ fn documents_see_only_themselves() {
 /// Parts of a step add up to what the whole gives at once, and threads change no bit.
 #[test]
 fn gradients_of_parts_add_up() {
-    let network = network(Kind::Mla, false, json!({}));
-    let (weights, whole) = (weights(&network), batch());
+    for kind in [Kind::Mla, Kind::MlaMoe] {
+        parts_add_up(&network(kind, false, json!({})));
+    }
+}
+
+fn parts_add_up(network: &Network) {
+    let (weights, whole) = (weights(network), batch());
     let weight = 1.0 / whole.wanted() as f32;
     let gradients = |batches: &[Batch], threads: usize| {
         let mut gradients = network.parameters.zeros();

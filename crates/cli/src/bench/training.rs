@@ -256,6 +256,8 @@ fn json(row: &Row) -> Value {
         "operations_per_second": operations,
         "peak_operations_per_second": Rates::of(&row.peak).median,
         "model_flops_utilisation": share,
+        "seconds": Rates::of(&row.seconds).median,
+        "product_seconds": Rates::of(&row.products).median,
         "product_share": row.products().0,
         "product_utilisation": row.products().1,
         "optimizer_share": Rates::of(&row.optimizer).median / Rates::of(&row.seconds).median,

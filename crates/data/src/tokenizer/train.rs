@@ -46,7 +46,7 @@ pub struct Settings {
     pub sample_bytes: u64,
     /// Least count of a pair that is merged.
     pub count_min: u64,
-    /// What begins a word is a token with a space before it and one without: see `twins`.
+    /// The most frequent first pieces of words are tokens twice, with and without a space before them; other words have the space as a token of its own: see `twins`.
     pub twins: bool,
 }
 
@@ -171,9 +171,7 @@ impl WordCounts {
         let characters = byte_characters();
         let printable = |word: &str| word.bytes().map(|byte| characters[byte as usize]).collect::<CompactString>();
         let counts = self.counts.iter().map(|(word, &count)| (printable(word), count));
-        // Without twins no word begins with this character.
-        let space = if settings.twins { characters[usize::from(b' ')] } else { ' ' };
-        let words = Words::new(counts, space);
+        let words = Words::new(counts, settings.twins.then_some(characters[usize::from(b' ')]));
         let special: Vec<AddedToken> =
             settings.all_special().iter().map(|token| AddedToken::from(*token, true).normalized(false)).collect();
         let trainer = BpeTrainer::builder()
@@ -194,8 +192,8 @@ impl WordCounts {
                 settings.vocabulary_size
             ));
         }
-        if settings.twins {
-            model = words.with_spaces(&model, special.len(), settings.count_min)?;
+        if let Some(space) = words.space {
+            model = words.with_spaces(space, &model, special.len(), settings.count_min)?;
         }
         Ok(Trained::new(settings, &model, &special, self.bytes, self.counts.len(), self.ignored))
     }

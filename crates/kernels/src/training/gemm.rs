@@ -1,8 +1,9 @@
 //! `out = A B` or `out += A B` for many pairs of f32 matrices at once, each as it lies in memory or transposed, whole or some of its rows.
 //!
 //! A stretch of the inner dimension at a time, right factors are packed first, by all threads, and left factors that are transposed; then
-//! threads claim parts of all products together, and pack the rows that they take of other left factors themselves. A stretch is as long as
-//! what is packed stays in the second cache. Where there are many products, as of experts, a thread computes one from end to end.
+//! threads claim parts of all products together, and pack the rows that they take of other left factors themselves. A stretch is short enough
+//! for what is packed of a product to stay in the second cache, unless its output is large beside that. Where there are many products of
+//! about one size, as of experts, a thread computes one from end to end.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -23,7 +24,7 @@ pub enum Precision {
     F32,
     /// Rounded to bfloat16 first, to the nearest even, and added as VDPBF16PS does (Intel SDM): fused multiply-adds over pairs of the inner
     /// dimension, the second of a pair before the first, subnormal numbers taken as zeros. Without that instruction (`bf16_products`)
-    /// subnormal sums are kept; bits are the same where there are none.
+    /// subnormal sums are kept; bits are the same where no exact sum is below the smallest normal number.
     Bf16,
 }
 
@@ -203,22 +204,24 @@ struct Packing<'a> {
     packed: &'a mut [i32],
 }
 
-/// Compute all products in one parallel section. The bits of a number do not depend on threads, nor on the other products.
+/// Compute all products. The bits of a number do not depend on threads, nor on the other products.
 ///
 /// # Panics
 /// When shapes do not agree.
 pub fn gemm(pool: &Pool, precision: Precision, products: &mut [Gemm<'_>]) {
-    if products.len() >= PRODUCTS_A_THREAD * pool.threads() {
-        // What a thread packs is in its own caches when it multiplies.
-        pool.each(products, |product| together(pool, 1, precision, std::slice::from_mut(product)));
+    let (kernel, threads) = (Kernel::of(table(), precision), pool.threads());
+    let work = |product: &Gemm| product.a.shape().0 * product.a.shape().1 * product.b.shape().1;
+    let (all, largest) = products.iter().map(work).fold((0, 0), |(all, most), work| (all + work, most.max(work)));
+    // What a thread packs is in its own caches when it multiplies, but no thread should be the last for long.
+    if products.len() >= PRODUCTS_A_THREAD * threads && 2 * threads * largest <= all {
+        pool.each(products, |product| together((pool, 1), kernel, std::slice::from_mut(product)));
     } else {
-        together(pool, pool.threads(), precision, products);
+        together((pool, threads), kernel, products);
     }
 }
 
 /// Products of which each is divided among so many threads.
-fn together(pool: &Pool, threads: usize, precision: Precision, products: &mut [Gemm<'_>]) {
-    let kernel = Kernel::of(table(), precision);
+fn together((pool, threads): (&Pool, usize), kernel: &Kernel, products: &mut [Gemm<'_>]) {
     let sizes: Vec<Sizes> = products.iter().map(|product| Sizes::of(product, kernel, threads)).collect();
     for (product, s) in products.iter_mut().zip(&sizes) {
         if s.k == 0 && !product.add {

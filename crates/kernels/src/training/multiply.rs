@@ -104,7 +104,7 @@ impl<V: Vectors> Multiply<V> for Rounded {
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs;
 
-/// `a * b + c`, rounded to 24 bits as if small numbers had as many, and zero where that is below the normal numbers.
+/// `a * b + c`, rounded with an exponent without bounds, then flushed to zero if that is below the smallest normal number (tininess after rounding).
 fn normal(a: f32, b: f32, c: f32) -> f32 {
     let sum = fused(a, b, c);
     // Rounded up to the smallest normal number: only as a subnormal one, perhaps. Factors are normal, so none of these is too large.

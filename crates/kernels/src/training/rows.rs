@@ -27,7 +27,7 @@ pub fn silu_mul_rows(both: &[f32], width: usize, out: &mut [f32]) {
     unsafe { (table().silu_mul_rows)(both, width, out) }
 }
 
-/// Dot products of rows of so many numbers with each other.
+/// `out[i]` is the dot product of row `i` of `a` and row `i` of `b`, which have `width` numbers.
 ///
 /// # Panics
 /// When shapes do not agree.

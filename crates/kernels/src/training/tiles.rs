@@ -351,7 +351,7 @@ fn sums_before<V: Vectors, const R: usize, const C: usize, const N: usize>(
         if r < rows {
             let out = out.row(row + r, col, columns);
             for c in 0..C {
-                // Parts of vectors are slow on some processors.
+                // Masked loads are slow on some processors.
                 sums[r][c] = if columns == N { isa.load(&out[16 * c..]) } else { isa.load_part(part_of(out, c)) };
             }
         }

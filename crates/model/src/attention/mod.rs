@@ -82,6 +82,7 @@ impl Angles {
         let pairs = self.frequencies.len();
         let (cos, sin) = (&self.cos[row * pairs..(row + 1) * pairs], &self.sin[row * pairs..(row + 1) * pairs]);
         let width = x.len();
+        assert_eq!(width, 2 * pairs, "a head is as wide as its rope");
         match pairing {
             Pairing::Interleaved => kernels::rotate_interleaved(x, width, cos, sin),
             Pairing::Halves => kernels::rotate_halves(x, width, cos, sin),

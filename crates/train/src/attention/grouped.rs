@@ -65,6 +65,7 @@ impl GroupedNet {
             })
         });
         if self.shape.rotates {
+            assert_eq!(d, 2 * self.shape.rope.frequencies.len(), "a head is as wide as its rope");
             let angles = pass.angles(&self.shape.rope);
             for heads in [&mut q, &mut k] {
                 let width = heads.len() / tokens;
