@@ -119,10 +119,10 @@ macro_rules! kernels {
                 $crate::training::scores::dots($isa, a, b, width, out);
             fn rms_norm_backward(x: (&[f32], &[f32], f32), dy: &[f32], dx: &mut [f32], d_weight: &mut [f32]) =
                 $crate::training::rows::norm_backward($isa, x, dy, dx, d_weight);
-            fn silu_mul_rows(both: &[f32], width: usize, out: &mut [f32]) =
-                $crate::training::rows::gated($isa, both, width, out);
-            fn silu_mul_backward(both: &mut [f32], width: usize, d_hidden: &[f32]) =
-                $crate::training::rows::gated_backward($isa, both, width, d_hidden);
+            fn silu_mul_rows(gate_up: &[f32], width: usize, out: &mut [f32]) =
+                $crate::training::rows::gated($isa, gate_up, width, out);
+            fn silu_mul_backward(gate_up: &mut [f32], width: usize, d_hidden: &[f32]) =
+                $crate::training::rows::gated_backward($isa, gate_up, width, d_hidden);
             fn cross_entropy(logits: &mut [f32], target: usize, weight: f32) -> f32 =
                 $crate::training::rows::loss($isa, logits, target, weight);
             fn adamw(settings: &AdamW, weights: &mut [f32], gradient: &[f32], moments: (&mut [f32], &mut [f32])) =

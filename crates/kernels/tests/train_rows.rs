@@ -78,22 +78,23 @@ fn norms() {
 fn gates() {
     for n in WIDTHS {
         // Two rows.
-        let (both, d) = (numbers(4 * n, 4), numbers(2 * n, 6));
-        let [hidden, d_both] = every_set(|| {
-            let (mut hidden, mut d_both) = (vec![0.0; 2 * n], both.clone());
-            silu_mul_rows(&both, n, &mut hidden);
-            silu_mul_backward(&mut d_both, n, &d);
-            [hidden, d_both]
+        let (gate_up, d) = (numbers(4 * n, 4), numbers(2 * n, 6));
+        let [hidden, d_gate_up] = every_set(|| {
+            let (mut hidden, mut d_gate_up) = (vec![0.0; 2 * n], gate_up.clone());
+            silu_mul_rows(&gate_up, n, &mut hidden);
+            silu_mul_backward(&mut d_gate_up, n, &d);
+            [hidden, d_gate_up]
         });
-        let exact = |both: &[f64]| -> Vec<f64> {
-            let row =
-                |both: &[f64]| (0..n).map(|i| both[i] / (1.0 + (-both[i]).exp()) * both[n + i]).collect::<Vec<_>>();
-            both.chunks(2 * n).flat_map(row).collect()
+        let exact = |gate_up: &[f64]| -> Vec<f64> {
+            let row = |gate_up: &[f64]| {
+                (0..n).map(|i| gate_up[i] / (1.0 + (-gate_up[i]).exp()) * gate_up[n + i]).collect::<Vec<_>>()
+            };
+            gate_up.chunks(2 * n).flat_map(row).collect()
         };
-        let both = wide(&both);
-        near(&hidden, &exact(&both), "hidden");
-        let along = |both: &[f64]| exact(both).iter().zip(&d).map(|(h, d)| h * f64::from(*d)).sum();
-        near(&d_both, &slopes(&both, along), "gates and ups");
+        let gate_up = wide(&gate_up);
+        near(&hidden, &exact(&gate_up), "hidden");
+        let along = |gate_up: &[f64]| exact(gate_up).iter().zip(&d).map(|(h, d)| h * f64::from(*d)).sum();
+        near(&d_gate_up, &slopes(&gate_up, along), "gates and ups");
     }
 }
 

@@ -21,10 +21,10 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &m
 ///
 /// # Panics
 /// When shapes do not agree.
-pub fn silu_mul_rows(both: &[f32], width: usize, out: &mut [f32]) {
-    assert!(width > 0 && both.len() == 2 * out.len() && out.len().is_multiple_of(width));
+pub fn silu_mul_rows(gate_up: &[f32], width: usize, out: &mut [f32]) {
+    assert!(width > 0 && gate_up.len() == 2 * out.len() && out.len().is_multiple_of(width));
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().silu_mul_rows)(both, width, out) }
+    unsafe { (table().silu_mul_rows)(gate_up, width, out) }
 }
 
 /// `out[i]` is the dot product of row `i` of `a` and row `i` of `b`, which have `width` numbers.
@@ -41,10 +41,10 @@ pub fn row_dots(a: &[f32], b: &[f32], width: usize, out: &mut [f32]) {
 ///
 /// # Panics
 /// When shapes do not agree.
-pub fn silu_mul_backward(both: &mut [f32], width: usize, d_hidden: &[f32]) {
-    assert!(width > 0 && both.len() == 2 * d_hidden.len() && d_hidden.len().is_multiple_of(width));
+pub fn silu_mul_backward(gate_up: &mut [f32], width: usize, d_hidden: &[f32]) {
+    assert!(width > 0 && gate_up.len() == 2 * d_hidden.len() && d_hidden.len().is_multiple_of(width));
     // SAFETY: the table holds only functions whose instruction set this processor has.
-    unsafe { (table().silu_mul_backward)(both, width, d_hidden) }
+    unsafe { (table().silu_mul_backward)(gate_up, width, d_hidden) }
 }
 
 /// Cross-entropy of one row: `logits` become `weight * d loss / d logits`; returns the loss in nats, `weight` not applied.
@@ -164,10 +164,10 @@ pub(crate) fn norm_backward<V: Vectors>(
 
 /// See `silu_mul_rows`.
 #[inline(always)]
-pub(crate) fn gated<V: Vectors>(isa: V, both: &[f32], width: usize, out: &mut [f32]) {
+pub(crate) fn gated<V: Vectors>(isa: V, gate_up: &[f32], width: usize, out: &mut [f32]) {
     let (zero, one) = (isa.splat(0.0), isa.splat(1.0));
-    for (both, out) in both.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-        let (gate, up) = both.split_at(width);
+    for (gate_up, out) in gate_up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
+        let (gate, up) = gate_up.split_at(width);
         for at in parts(width) {
             let (g, u) = (load(isa, &gate[at.clone()]), load(isa, &up[at.clone()]));
             let silu = isa.div(g, isa.add(one, isa.exp(isa.sub(zero, g))));
@@ -178,10 +178,10 @@ pub(crate) fn gated<V: Vectors>(isa: V, both: &[f32], width: usize, out: &mut [f
 
 /// `gate = d * up * s * (1 + gate * (1 - s))`, `up = d * gate * s`, with `s` the sigmoid of the gate.
 #[inline(always)]
-pub(crate) fn gated_backward<V: Vectors>(isa: V, both: &mut [f32], width: usize, d_hidden: &[f32]) {
+pub(crate) fn gated_backward<V: Vectors>(isa: V, gate_up: &mut [f32], width: usize, d_hidden: &[f32]) {
     let (zero, one) = (isa.splat(0.0), isa.splat(1.0));
-    for (both, d) in both.chunks_exact_mut(2 * width).zip(d_hidden.chunks_exact(width)) {
-        let (gate, up) = both.split_at_mut(width);
+    for (gate_up, d) in gate_up.chunks_exact_mut(2 * width).zip(d_hidden.chunks_exact(width)) {
+        let (gate, up) = gate_up.split_at_mut(width);
         for at in parts(width) {
             let (g, u, d) = (load(isa, &gate[at.clone()]), load(isa, &up[at.clone()]), load(isa, &d[at.clone()]));
             let s = isa.div(one, isa.add(one, isa.exp(isa.sub(zero, g))));

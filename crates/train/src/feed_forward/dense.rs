@@ -34,12 +34,12 @@ impl DenseNet {
 
     pub fn forward(&self, pass: &mut Pass, x: &[f32], out: &mut [f32]) -> DenseSaved {
         let len = pass.tokens() * self.gate.outputs;
-        let (mut both, mut inner) = (pass.buffers.take(2 * len), pass.buffers.take(len));
-        Linear::forward_beside(pass, [&self.gate, &self.up], x, &mut both);
-        activated(pass.pool, &both, self.gate.outputs, &mut inner);
+        let (mut gate_up, mut inner) = (pass.buffers.take(2 * len), pass.buffers.take(len));
+        Linear::forward_beside(pass, [&self.gate, &self.up], x, &mut gate_up);
+        activated(pass.pool, &gate_up, self.gate.outputs, &mut inner);
         self.down.forward(pass, &inner, out);
         pass.buffers.give(inner);
-        DenseSaved(both)
+        DenseSaved(gate_up)
     }
 
     pub fn backward(
@@ -50,20 +50,20 @@ impl DenseNet {
         (dx, add): (&mut [f32], bool),
         gradients: &mut Values,
     ) {
-        let (DenseSaved(mut both), width) = (saved, self.gate.outputs);
-        let [mut inner, mut d_inner] = [(); 2].map(|()| pass.buffers.take(both.len() / 2));
-        activated(pass.pool, &both, width, &mut inner);
+        let (DenseSaved(mut gate_up), width) = (saved, self.gate.outputs);
+        let [mut inner, mut d_inner] = [(); 2].map(|()| pass.buffers.take(gate_up.len() / 2));
+        activated(pass.pool, &gate_up, width, &mut inner);
         self.down.backward(pass, &inner, dy, (&mut d_inner, false), gradients);
-        let mut parts: Vec<_> = both.chunks_mut(2 * ROWS * width).zip(d_inner.chunks(ROWS * width)).collect();
-        pass.pool.each(&mut parts, |(both, d_inner)| silu_mul_backward(both, width, d_inner));
+        let mut parts: Vec<_> = gate_up.chunks_mut(2 * ROWS * width).zip(d_inner.chunks(ROWS * width)).collect();
+        pass.pool.each(&mut parts, |(gate_up, d_inner)| silu_mul_backward(gate_up, width, d_inner));
         drop(parts);
-        Linear::backward_beside(pass, [&self.gate, &self.up], x, &both, (dx, add), gradients);
-        [both, inner, d_inner].into_iter().for_each(|b| pass.buffers.give(b));
+        Linear::backward_beside(pass, [&self.gate, &self.up], x, &gate_up, (dx, add), gradients);
+        [gate_up, inner, d_inner].into_iter().for_each(|b| pass.buffers.give(b));
     }
 }
 
 /// `out = silu(gate) * up`, from rows of both side by side.
-pub(crate) fn activated(pool: &Pool, both: &[f32], width: usize, out: &mut [f32]) {
-    let mut parts: Vec<_> = both.chunks(2 * ROWS * width).zip(out.chunks_mut(ROWS * width)).collect();
-    pool.each(&mut parts, |(both, out)| silu_mul_rows(both, width, out));
+pub(crate) fn activated(pool: &Pool, gate_up: &[f32], width: usize, out: &mut [f32]) {
+    let mut parts: Vec<_> = gate_up.chunks(2 * ROWS * width).zip(out.chunks_mut(ROWS * width)).collect();
+    pool.each(&mut parts, |(gate_up, out)| silu_mul_rows(gate_up, width, out));
 }

@@ -31,7 +31,7 @@ pub(crate) struct MixtureSaved {
     routes: Routes,
     lists: Lists,
     /// Gates and ups side by side, `[tokens * active, 2, inner]`, expert after expert, before the activation.
-    both: Buffer,
+    gate_up: Buffer,
     shared: Option<DenseSaved>,
 }
 
@@ -81,7 +81,7 @@ impl Lists {
 impl MixtureSaved {
     /// Let go of what a forward saved.
     pub fn give(self, pass: &mut Pass) {
-        [self.logits, self.both].into_iter().for_each(|b| pass.buffers.give(b));
+        [self.logits, self.gate_up].into_iter().for_each(|b| pass.buffers.give(b));
         if let Some(shared) = self.shared {
             shared.give(pass);
         }
@@ -154,8 +154,8 @@ impl MixtureNet {
         let lists = Lists::new(&routes, active, experts);
 
         let rows = tokens * active;
-        let (mut both, mut act) = (pass.buffers.take(2 * rows * inner), pass.buffers.take(rows * inner));
-        let (mut products, mut rest) = (Vec::with_capacity(experts), &mut both[..]);
+        let (mut gate_up, mut act) = (pass.buffers.take(2 * rows * inner), pass.buffers.take(rows * inner));
+        let (mut products, mut rest) = (Vec::with_capacity(experts), &mut gate_up[..]);
         for (e, range) in lists.used() {
             products.push(Gemm {
                 a: Factor::new(x, hidden).rows(&lists.tokens[range.clone()]),
@@ -166,7 +166,7 @@ impl MixtureNet {
         }
         pass.multiply(&mut products);
         drop(products);
-        activated(pass.pool, &both, inner, &mut act);
+        activated(pass.pool, &gate_up, inner, &mut act);
         let mut down = pass.buffers.take(rows * hidden);
         let mut products = Vec::with_capacity(experts);
         let mut rest = &mut down[..];
@@ -203,7 +203,7 @@ impl MixtureNet {
             pass.buffers.give(more);
             saved
         });
-        MixtureSaved { logits, routes, lists, both, shared }
+        MixtureSaved { logits, routes, lists, gate_up, shared }
     }
 
     pub fn backward(
@@ -214,9 +214,9 @@ impl MixtureNet {
         dx: &mut [f32],
         gradients: &mut Values,
     ) -> Load {
-        let MixtureSaved { logits, routes, lists, mut both, shared } = saved;
-        let d_weights = self.experts_backward(pass, (x, &routes, &lists), &mut both, (dy, dx), gradients);
-        pass.buffers.give(both);
+        let MixtureSaved { logits, routes, lists, mut gate_up, shared } = saved;
+        let d_weights = self.experts_backward(pass, (x, &routes, &lists), &mut gate_up, (dy, dx), gradients);
+        pass.buffers.give(gate_up);
         if let (Some(block), Some(saved)) = (&self.shared, shared) {
             block.backward(pass, (x, saved), dy, (dx, true), gradients);
         }
@@ -236,19 +236,19 @@ impl MixtureNet {
         Load { tokens: lists.load(), loss }
     }
 
-    /// Routed experts: `dx =` and the experts' gradients; returns those of `routes.weights`. `both` is overwritten.
+    /// Routed experts: `dx =` and the experts' gradients; returns those of `routes.weights`. `gate_up` is overwritten.
     fn experts_backward(
         &self,
         pass: &mut Pass,
         (x, routes, lists): (&[f32], &Routes, &Lists),
-        both: &mut [f32],
+        gate_up: &mut [f32],
         (dy, dx): (&[f32], &mut [f32]),
         gradients: &mut Values,
     ) -> Vec<f32> {
         let inner = self.shape.hidden;
         let (hidden, rows) = (self.hidden, lists.tokens.len());
         let [mut act, mut d_act] = [(); 2].map(|()| pass.buffers.take(rows * inner));
-        activated(pass.pool, both, inner, &mut act);
+        activated(pass.pool, gate_up, inner, &mut act);
         let mut products = Vec::new();
         let mut rest = &mut d_act[..];
         for (e, range) in lists.used() {
@@ -265,9 +265,9 @@ impl MixtureNet {
         // The output is `sum weight * down(act)`: the weight's gradient is that of `act` along `act`.
         let mut along = vec![0f32; rows];
         let chunk = ROWS * inner;
-        let by_rows = act.chunks_mut(chunk).zip(d_act.chunks_mut(chunk)).zip(both.chunks_mut(2 * chunk));
+        let by_rows = act.chunks_mut(chunk).zip(d_act.chunks_mut(chunk)).zip(gate_up.chunks_mut(2 * chunk));
         let mut parts: Vec<_> = by_rows.zip(along.chunks_mut(ROWS)).zip(lists.places.chunks(ROWS)).collect();
-        pass.pool.each(&mut parts, |((((act, d_act), both), along), places)| {
+        pass.pool.each(&mut parts, |((((act, d_act), gate_up), along), places)| {
             row_dots(act, d_act, inner, along);
             let rows = act.chunks_mut(inner).zip(d_act.chunks_mut(inner));
             for (i, (act, d_act)) in rows.enumerate() {
@@ -275,17 +275,17 @@ impl MixtureNet {
                 act.iter_mut().for_each(|a| *a *= weight);
                 d_act.iter_mut().for_each(|d| *d *= weight);
             }
-            silu_mul_backward(both, inner, d_act);
+            silu_mul_backward(gate_up, inner, d_act);
         });
         drop(parts);
         let d_weights = lists.slots.iter().map(|&slot| along[slot as usize]).collect();
 
-        self.weights_backward(pass, (x, lists), (both, &act), dy, gradients);
+        self.weights_backward(pass, (x, lists), (gate_up, &act), dy, gradients);
         let mut d_slots = pass.buffers.take(rows * hidden);
         let (mut products, mut rest) = (Vec::new(), &mut d_slots[..]);
         for (e, range) in lists.used() {
             products.push(Gemm {
-                a: Factor::new(&both[2 * range.start * inner..2 * range.end * inner], 2 * inner),
+                a: Factor::new(&gate_up[2 * range.start * inner..2 * range.end * inner], 2 * inner),
                 b: self.gate_and_up(pass, e),
                 out: rest.split_off_mut(..range.len() * hidden).expect("room for all"),
                 add: false,
@@ -318,7 +318,7 @@ impl MixtureNet {
         &self,
         pass: &Pass,
         (x, lists): (&[f32], &Lists),
-        (both, act): (&[f32], &[f32]),
+        (gate_up, act): (&[f32], &[f32]),
         dy: &[f32],
         gradients: &mut Values,
     ) {
@@ -330,8 +330,8 @@ impl MixtureNet {
         let mut products = Vec::new();
         for (e, range) in lists.used() {
             let (tokens, part) = (&lists.tokens[range.clone()], range.start * inner..range.end * inner);
-            let d_both = Factor::new(&both[2 * part.start..2 * part.end], 2 * inner);
-            let (d_gate, d_up) = (d_both.columns(0..inner), d_both.columns(inner..2 * inner));
+            let d_gate_up = Factor::new(&gate_up[2 * part.start..2 * part.end], 2 * inner);
+            let (d_gate, d_up) = (d_gate_up.columns(0..inner), d_gate_up.columns(inner..2 * inner));
             let (input, output) = (Factor::new(x, hidden).rows(tokens), Factor::new(dy, hidden).rows(tokens));
             products.push((d_gate.t(), input, std::mem::take(&mut d_gates[e]), e));
             products.push((d_up.t(), input, std::mem::take(&mut d_ups[e]), e));
