@@ -42,31 +42,55 @@ impl DerefMut for Buffer {
 }
 
 /// Buffers that are free, by capacity, the smallest first.
+///
+/// Each has room for a batch of the most tokens, so that a batch of any size takes the same ones: buffers fitted to every batch would be joined
+/// by others for hundreds of steps, and a plan made after the first ones would not be true.
 #[derive(Default)]
 pub(crate) struct Buffers {
     free: Vec<Buffer>,
     bytes: usize,
+    /// Of the batch that is computed, and of the largest.
+    tokens: usize,
+    most: usize,
 }
 
 impl Buffers {
-    /// A buffer of this length; what it holds is of no account.
-    pub fn take(&mut self, len: usize) -> Buffer {
-        let at = self.free.partition_point(|b| b.capacity() < len);
-        // One that is far too large is left to those who need it.
-        if self.free.get(at).is_none_or(|b| b.capacity() / 2 > len + 1024) {
-            // An eighth more, since batches are not all of one size.
-            let room = len + len / 8;
-            self.bytes += 4 * room;
-            return Buffer { len, ..Buffer::new(room) };
-        }
-        Buffer { len, ..self.free.remove(at) }
+    /// Batches have up to so many tokens.
+    pub fn expect(&mut self, tokens: usize) {
+        self.most = self.most.max(tokens);
     }
 
-    /// A buffer of zeros.
+    /// A batch of so many tokens is computed from here on.
+    pub fn begin(&mut self, tokens: usize) {
+        self.tokens = tokens;
+        self.expect(tokens);
+    }
+
+    /// A buffer of this length, so many numbers for every token of the batch; what it holds is of no account.
+    pub fn take(&mut self, len: usize) -> Buffer {
+        self.fitting(len, len.div_ceil(self.tokens.max(1)) * self.most)
+    }
+
+    /// A buffer of zeros, so many for every token.
     pub fn zeros(&mut self, len: usize) -> Buffer {
         let mut buffer = self.take(len);
         buffer.fill(0.0);
         buffer
+    }
+
+    /// A buffer whose length does not follow from the batch's.
+    pub fn take_apart(&mut self, len: usize) -> Buffer {
+        self.fitting(len, len)
+    }
+
+    fn fitting(&mut self, len: usize, room: usize) -> Buffer {
+        let at = self.free.partition_point(|b| b.capacity() < room);
+        // One that is far too large is left to those who need it.
+        if self.free.get(at).is_none_or(|b| b.capacity() / 2 > room + 1024) {
+            self.bytes += 4 * room;
+            return Buffer { len, ..Buffer::new(room) };
+        }
+        Buffer { len, ..self.free.remove(at) }
     }
 
     /// No longer needed.
@@ -77,8 +101,39 @@ impl Buffers {
         }
     }
 
-    /// Bytes of all, free or not.
+    /// Bytes of all, free or not, at the most tokens.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pass that keeps two buffers and uses a third for a moment.
+    fn pass(buffers: &mut Buffers, tokens: usize) {
+        buffers.begin(tokens);
+        let kept = [buffers.take(tokens * 96), buffers.take(tokens * 128)];
+        let moment = buffers.take_apart(5000);
+        assert_eq!(moment.len(), 5000);
+        buffers.give(moment);
+        let moment = buffers.zeros(tokens * 64);
+        assert!(moment.iter().all(|x| *x == 0.0) && moment.len() == tokens * 64);
+        buffers.give(moment);
+        kept.into_iter().for_each(|b| buffers.give(b));
+    }
+
+    #[test]
+    fn batches_of_all_sizes_share_the_buffers_of_the_largest() {
+        let mut buffers = Buffers::default();
+        buffers.expect(1000);
+        pass(&mut buffers, 400);
+        let bytes = buffers.bytes();
+        assert_eq!(bytes, 4 * (1000 * (96 + 128 + 64) + 5000));
+        for tokens in [1000, 37, 999, 512, 1, 700] {
+            pass(&mut buffers, tokens);
+            assert_eq!(buffers.bytes(), bytes, "{tokens} tokens");
+        }
     }
 }

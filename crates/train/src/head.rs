@@ -34,29 +34,29 @@ pub(crate) fn loss(
     }
     let mut sum = 0.0;
     let rows = Factor::new(x, hidden);
+    let most = CHUNK.min(targets.len());
+    let (mut logits, mut d_rows) = (pass.buffers.take_apart(most * vocab), pass.buffers.take_apart(most * hidden));
     for list in wanted.chunks(CHUNK) {
-        let mut logits = pass.buffers.take(list.len() * vocab);
+        let (logits, d_rows) = (&mut logits[..list.len() * vocab], &mut d_rows[..list.len() * hidden]);
         let table = Factor::new(&pass.weights[head], hidden);
-        pass.multiply(&mut [Gemm { a: rows.rows(list), b: table.t(), out: &mut logits, add: false }]);
+        pass.multiply(&mut [Gemm { a: rows.rows(list), b: table.t(), out: logits, add: false }]);
         let weight = back.as_ref().map_or(0.0, |(weight, ..)| *weight);
         let mut losses: Vec<_> = logits.chunks_mut(vocab).zip(list).map(|(row, &i)| (row, i, 0f32)).collect();
         pass.pool.each(&mut losses, |(row, i, loss)| *loss = cross_entropy(row, targets[*i as usize] as usize, weight));
         sum += losses.iter().map(|l| f64::from(l.2)).sum::<f64>();
         if let Some((_, d_x, gradients)) = &mut back {
-            let mut d_rows = pass.buffers.take(list.len() * hidden);
             let mut d_head = std::mem::take(&mut gradients[head]);
-            let d_logits = Factor::new(&logits, vocab);
+            let d_logits = Factor::new(logits, vocab);
             pass.multiply(&mut [
-                Gemm { a: d_logits, b: table, out: &mut d_rows, add: false },
+                Gemm { a: d_logits, b: table, out: d_rows, add: false },
                 Gemm { a: d_logits.t(), b: rows.rows(list), out: &mut d_head, add: true },
             ]);
             gradients[head] = d_head;
             for (d_row, &i) in d_rows.chunks(hidden).zip(list) {
                 d_x[i as usize * hidden..(i as usize + 1) * hidden].copy_from_slice(d_row);
             }
-            pass.buffers.give(d_rows);
         }
-        pass.buffers.give(logits);
     }
+    [logits, d_rows].into_iter().for_each(|b| pass.buffers.give(b));
     HeadLoss { sum, targets: wanted.len() }
 }

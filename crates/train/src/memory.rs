@@ -24,9 +24,6 @@ pub struct Memory {
 /// Resident bytes of the program with its tokenizer and threads, but without a model: measured on x86-64 Linux, 34 to 50 MiB.
 const PROGRAM_BYTES: u64 = 40 << 20;
 
-/// Share of the activations of one micro-batch by which buffers grow over a training, whose batches are not all of one size: measured.
-const GROWTH: u64 = 10;
-
 impl Memory {
     /// Of a network and a corpus of so many pieces and steps of so many tokens, with these activations.
     pub(crate) fn new(recipe: &Recipe, network: &Network, pieces: u64, batch: u64, activations: u64) -> Memory {
@@ -38,7 +35,7 @@ impl Memory {
             numbers: 2 * numbers,
             optimizer: 4 * remembered as u64,
             moment: (4 * scratch as u64).max(exported),
-            activations: activations + activations / GROWTH,
+            activations,
             // A piece has its place (16 bytes) and its number in the order; a token of a step has an id and a target.
             data: pieces * 20 + batch * 8,
             program: PROGRAM_BYTES,

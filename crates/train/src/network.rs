@@ -356,6 +356,7 @@ impl Network {
         (batch, positions): (&'a Batch, &'a [usize]),
         buffers: &'a mut Buffers,
     ) -> Pass<'a> {
+        buffers.begin(batch.tokens.len());
         let (norm_eps, product_nanos) = (self.structure.norm_eps, &self.product_nanos);
         let (precision, angles) = (settings.precision, RefCell::default());
         Pass { pool, precision, weights, batch, positions, norm_eps, buffers, product_nanos, angles }
@@ -390,6 +391,11 @@ impl Network {
     /// Seconds that products and attention took so far, what packs their factors included.
     pub fn product_seconds(&self) -> f64 {
         self.product_nanos.load(Ordering::Relaxed) as f64 / 1e9
+    }
+
+    /// Batches will have up to so many tokens: buffers have room for them from the first one on.
+    pub fn expect(&self, tokens: usize) {
+        self.buffers.lock().unwrap_or_else(|e| e.into_inner()).expect(tokens);
     }
 
     /// Bytes of buffers.
