@@ -138,8 +138,9 @@ pub fn rotate_halves<V: Vectors>(isa: V, x: &mut [f32], stride: usize, cos: &[f3
             isa.store(isa.sub(isa.mul(a, c), isa.mul(b, s)), low);
             isa.store(isa.add(isa.mul(a, s), isa.mul(b, c)), high);
         }
-        for i in whole..half {
-            (low[i], high[i]) = (low[i] * cos[i] - high[i] * sin[i], low[i] * sin[i] + high[i] * cos[i]);
+        let angles = cos[whole..].iter().zip(&sin[whole..]);
+        for ((a, b), (c, s)) in low[whole..].iter_mut().zip(&mut high[whole..]).zip(angles) {
+            (*a, *b) = (*a * c - *b * s, *a * s + *b * c);
         }
     }
 }

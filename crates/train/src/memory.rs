@@ -25,10 +25,16 @@ pub struct Memory {
 const PROGRAM_BYTES: u64 = 40 << 20;
 
 impl Memory {
-    /// Of a network and a corpus of so many pieces and steps of so many tokens, with these activations.
-    pub(crate) fn new(recipe: &Recipe, network: &Network, pieces: u64, batch: u64, activations: u64) -> Memory {
+    /// Of a network and a corpus of so many pieces and steps of so many tokens, with these activations, by so many threads.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        network: &Network,
+        (pieces, batch): (u64, u64),
+        activations: u64,
+        threads: usize,
+    ) -> Memory {
         let numbers = 4 * network.parameters.numbers() as u64;
-        let (remembered, scratch) = optimizer::numbers(recipe.train.optimizer, &network.parameters);
+        let (remembered, scratch) = optimizer::numbers(recipe.train.optimizer, &network.parameters, threads);
         // The model is written in 16 bits.
         let exported = numbers / 2;
         Memory {

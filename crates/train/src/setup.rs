@@ -173,7 +173,7 @@ impl Setup {
     /// # Errors
     /// As `measure`.
     pub fn measure_within(&mut self, pool: &Pool, available: Option<u64>) -> Result<Measured, Error> {
-        let needed = self.memory(0).total();
+        let needed = self.memory(0, pool.threads()).total();
         if let Some(available) = available.filter(|available| *available < needed) {
             let mib = |bytes: u64| bytes >> 20;
             return Err(self.recipe.problem(format!(
@@ -187,7 +187,7 @@ impl Setup {
         let mut gradients = self.network.parameters.zeros();
         if let (None, Some(available)) = (self.recipe.train.recompute, available) {
             let activations = self.probe(pool, &weights, &mut gradients, batch.tokens.len())?;
-            self.settings.recompute = self.memory(activations).total() > available;
+            self.settings.recompute = self.memory(activations, pool.threads()).total() > available;
         }
         let mut seconds = f64::INFINITY;
         for _ in 0..2 {
@@ -200,7 +200,7 @@ impl Setup {
         Ok(Measured {
             tokens_per_second: tokens / seconds,
             operations_per_second: tokens * self.network.operations_per_token(seen / tokens) / seconds,
-            memory: self.memory(self.network.buffer_bytes() as u64),
+            memory: self.memory(self.network.buffer_bytes() as u64, pool.threads()),
             available,
             peak_operations_per_second: match self.settings.precision {
                 Precision::F32 => kernels::measure::f32_peak(pool),
@@ -209,8 +209,8 @@ impl Setup {
         })
     }
 
-    fn memory(&self, activations: u64) -> Memory {
-        Memory::new(&self.recipe, &self.network, self.corpus.pieces(), self.batch, activations)
+    fn memory(&self, activations: u64, threads: usize) -> Memory {
+        Memory::new(&self.recipe, &self.network, (self.corpus.pieces(), self.batch), activations, threads)
     }
 
     /// Bytes of the activations of so many tokens, nothing computed again, along the line through those of fewer: some buffers are of one

@@ -139,15 +139,15 @@ impl AttentionLayer for GqaLayer {
         project_input(call.pool, &mut [(q, &mut *qs), (k, &mut *ks), (v, &mut *vs)], call.input);
         angles.update(rope, call.batch);
         let turn = |row: usize, xs: &mut [f32], norm: &Option<Vec<f32>>| {
-            let mut normed = vec![0f32; if norm.is_some() { d } else { 0 }];
-            for head in xs.chunks_mut(d) {
-                if let Some(norm) = norm {
+            if let Some(norm) = norm {
+                let mut normed = vec![0f32; d];
+                for head in xs.chunks_mut(d) {
                     kernels::rms_norm(head, norm, call.norm_eps, &mut normed);
                     head.copy_from_slice(&normed);
                 }
-                if rotates {
-                    angles.rotate(row, rope.pairing, head);
-                }
+            }
+            if rotates {
+                angles.rotate(row, rope.pairing, xs, d);
             }
         };
         let rows = places(call.batch, cache.layout().page());

@@ -142,11 +142,9 @@ impl AttentionLayer for MlaLayer {
             let (latent, rotary) = entry.split_at(kv_rank);
             kernels::rms_norm(latent, kv_a_norm, latent_eps, &mut cached[..kv_rank]);
             cached[kv_rank..].copy_from_slice(rotary);
-            angles.rotate(*row, rope.pairing, &mut cached[kv_rank..]);
+            angles.rotate(*row, rope.pairing, &mut cached[kv_rank..], shape.rope_dim);
             place.write(0, cached);
-            for q in q.chunks_mut(shape.query_width()) {
-                angles.rotate(*row, rope.pairing, &mut q[nope_dim..]);
-            }
+            angles.rotate(*row, rope.pairing, &mut q[nope_dim..], shape.query_width());
         });
         drop(rows);
         let mixed = sized(mixed, n * heads * value_dim);

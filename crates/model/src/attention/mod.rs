@@ -78,14 +78,13 @@ impl Angles {
         (self.cos, self.sin) = angles.map(|a| (a.cos() * rope.amplitude, a.sin() * rope.amplitude)).unzip();
     }
 
-    fn rotate(&self, row: usize, pairing: Pairing, x: &mut [f32]) {
+    /// Of each `stride` numbers of a row those that are rotated, which come first.
+    fn rotate(&self, row: usize, pairing: Pairing, x: &mut [f32], stride: usize) {
         let pairs = self.frequencies.len();
         let (cos, sin) = (&self.cos[row * pairs..(row + 1) * pairs], &self.sin[row * pairs..(row + 1) * pairs]);
-        let width = x.len();
-        assert_eq!(width, 2 * pairs, "a head is as wide as its rope");
         match pairing {
-            Pairing::Interleaved => kernels::rotate_interleaved(x, width, cos, sin),
-            Pairing::Halves => kernels::rotate_halves(x, width, cos, sin),
+            Pairing::Interleaved => kernels::rotate_interleaved(x, stride, cos, sin),
+            Pairing::Halves => kernels::rotate_halves(x, stride, cos, sin),
         }
     }
 }

@@ -6,7 +6,7 @@ use kernels::Pool;
 use kernels::training::{AdamW, Precision, adamw, sum_of_squares};
 use serde::{Deserialize, Serialize};
 
-use crate::parameters::{Parameters, Role};
+use crate::parameters::{Parameter, Parameters, Role};
 use crate::pass::Values;
 
 /// Which optimizer moves the matrices; AdamW moves the rest.
@@ -53,7 +53,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// One that has seen nothing.
     pub fn new(settings: Settings, parameters: &Parameters) -> Optimizer {
-        let squares = |p: &crate::Parameter| if muon(&settings, p.role) { 0 } else { p.len() };
+        let squares = |p: &Parameter| if muon(&settings, p.role) { 0 } else { p.len() };
         Optimizer {
             settings,
             steps: 0,
@@ -96,36 +96,44 @@ impl Optimizer {
             let settings = AdamW { rate: rate as f32, beta1, beta2, eps, decay, cautious, step, scale: 1.0 };
             adamw(pool, &settings, w, g, (m, v));
         }
-        let momentum = settings.momentum as f32;
-        pool.each(&mut matrices, |(_, _, g, m)| {
-            m.iter_mut().zip(g.iter()).for_each(|(m, g)| *m = momentum * *m + (1.0 - momentum) * g);
-        });
-        // Nesterov's: the gradient once more beside the momentum.
-        let look = |(parameter, _, g, m): &(&crate::Parameter, &mut Vec<f32>, &Vec<f32>, &mut Vec<f32>)| {
-            let ahead = m.iter().zip(g.iter()).map(|(m, g)| momentum * m + (1.0 - momentum) * g).collect();
-            (ahead, parameter.shape[0], parameter.shape[1])
-        };
-        let mut steps: Vec<(Vec<f32>, usize, usize)> = matrices.iter().map(look).collect();
-        muon::orthogonalise(pool, settings.precision, &mut steps);
-        let mut moves: Vec<_> = matrices.into_iter().map(|m| m.1).zip(steps).collect();
-        pool.each(&mut moves, |(w, (step, rows, cols))| {
-            let size = (rate * 0.2 * (*rows.max(cols) as f64).sqrt()) as f32;
-            let decay = (rate * settings.decay) as f32;
-            for (w, u) in w.iter_mut().zip(step) {
-                let decayed = if !settings.cautious || *u * *w > 0.0 { *w * decay } else { 0.0 };
-                *w -= size * *u + decayed;
-            }
-        });
+        // A matrix stays in the caches while one thread works on it; where there are few, all threads work on each.
+        let alone = matrices.len() >= 2 * pool.threads();
+        let step = |(parameter, w, g, m): &mut Matrix| settings.muon(pool, parameter, rate, w, (g, m));
+        if alone {
+            pool.each(&mut matrices, step);
+        } else {
+            matrices.iter_mut().for_each(step);
+        }
     }
 }
 
-/// Numbers that an optimizer of this kind remembers, and those that a step takes for a moment.
-pub(crate) fn numbers(kind: Kind, parameters: &Parameters) -> (usize, usize) {
+/// A matrix that Muon moves: its parameter, weights, gradient and momentum.
+type Matrix<'a> = (&'a Parameter, &'a mut Vec<f32>, &'a Vec<f32>, &'a mut Vec<f32>);
+
+impl Settings {
+    /// A step of a matrix `w` down its gradient `g`, with the momentum `m`.
+    fn muon(&self, pool: &Pool, parameter: &Parameter, rate: f64, w: &mut [f32], (g, m): (&[f32], &mut [f32])) {
+        let (momentum, rows, cols) = (self.momentum as f32, parameter.shape[0], parameter.shape[1]);
+        m.iter_mut().zip(g).for_each(|(m, g)| *m = momentum * *m + (1.0 - momentum) * g);
+        // Nesterov's: the gradient once more beside the momentum.
+        let ahead = m.iter().zip(g).map(|(m, g)| momentum * m + (1.0 - momentum) * g).collect();
+        let step = muon::orthogonalise(pool, self.precision, ahead, rows, cols);
+        let size = (rate * 0.2 * (rows.max(cols) as f64).sqrt()) as f32;
+        let decay = (rate * self.decay) as f32;
+        for (w, u) in w.iter_mut().zip(step) {
+            let decayed = if !self.cautious || u * *w > 0.0 { *w * decay } else { 0.0 };
+            *w -= size * u + decayed;
+        }
+    }
+}
+
+/// Numbers that an optimizer of this kind remembers, and those that a step of so many threads takes for a moment, at most.
+pub(crate) fn numbers(kind: Kind, parameters: &Parameters, threads: usize) -> (usize, usize) {
     let (mut remembered, mut scratch) = (0, 0);
     for parameter in parameters.iter().filter(|p| moved(p.role)) {
         if orthogonalised(kind, parameter.role) {
             remembered += parameter.len();
-            scratch += muon::scratch(parameter.shape[0], parameter.shape[1]);
+            scratch = scratch.max(threads * muon::scratch(parameter.shape[0], parameter.shape[1]));
         } else {
             remembered += 2 * parameter.len();
         }
@@ -196,13 +204,7 @@ mod tests {
     }
 
     /// What a parameter's numbers are after these gradients, in f64.
-    fn twin(
-        settings: &Settings,
-        parameter: &crate::Parameter,
-        w: &[f32],
-        gradients: &[Vec<f32>],
-        rate: f64,
-    ) -> Vec<f64> {
+    fn twin(settings: &Settings, parameter: &Parameter, w: &[f32], gradients: &[Vec<f32>], rate: f64) -> Vec<f64> {
         let role = parameter.role;
         if role == Role::Choice {
             return w.iter().map(|&w| f64::from(w)).collect();
@@ -253,7 +255,7 @@ mod tests {
         }
         let mut random = Random::new(&[7]);
         let mut drawn = |scale: f64| -> Values {
-            let numbers = |p: &crate::Parameter| (0..p.len()).map(|_| (scale * random.normal()) as f32).collect();
+            let numbers = |p: &Parameter| (0..p.len()).map(|_| (scale * random.normal()) as f32).collect();
             parameters.iter().map(numbers).collect()
         };
         let begin = drawn(1.0);

@@ -9,26 +9,20 @@ use kernels::training::{Factor, Gemm, Precision, gemm};
 const COEFFICIENTS: [f32; 3] = [3.4445, -4.7750, 2.0315];
 const ITERATIONS: usize = 5;
 
-/// Orthogonalise every matrix in place: singular values become about 1. `(numbers, rows, cols)` each.
-pub(crate) fn orthogonalise(pool: &Pool, precision: Precision, matrices: &mut [(Vec<f32>, usize, usize)]) {
+/// A matrix `[rows, cols]` whose singular values are about 1, in the place of one with its singular vectors.
+pub(crate) fn orthogonalise(pool: &Pool, precision: Precision, x: Vec<f32>, rows: usize, cols: usize) -> Vec<f32> {
     // The smaller side's products are the cheaper ones: a tall matrix is worked on as its transposition.
-    let mut work: Vec<Work> =
-        matrices.iter_mut().map(|(x, rows, cols)| Work::new(std::mem::take(x), *rows, *cols)).collect();
-    pool.each(&mut work, Work::scale);
+    let mut work = Work::new(x, rows, cols);
+    work.scale();
     for _ in 0..ITERATIONS {
         // A = X X^T, B = b A + c A A, X = a X + B X
-        let mut products: Vec<_> = work.iter_mut().map(Work::gram).collect();
-        gemm(pool, precision, &mut products);
-        let mut products: Vec<_> = work.iter_mut().map(Work::square).collect();
-        gemm(pool, precision, &mut products);
-        pool.each(&mut work, Work::polynomial);
-        let mut products: Vec<_> = work.iter_mut().map(Work::apply).collect();
-        gemm(pool, precision, &mut products);
-        pool.each(&mut work, Work::step);
+        gemm(pool, precision, &mut [work.gram()]);
+        gemm(pool, precision, &mut [work.square()]);
+        work.polynomial();
+        gemm(pool, precision, &mut [work.apply()]);
+        work.step();
     }
-    for ((x, ..), work) in matrices.iter_mut().zip(work) {
-        *x = work.finish();
-    }
+    work.finish()
 }
 
 /// Numbers that are there at once for a matrix: itself, what it becomes, and two squares of its smaller side.
@@ -109,15 +103,13 @@ mod tests {
         for (rows, cols) in [(8, 24), (24, 8), (16, 16)] {
             let mut random = Random::new(&[rows as u64, cols as u64]);
             let x: Vec<f32> = (0..rows * cols).map(|_| random.normal() as f32).collect();
-            let mut matrices = [(x.clone(), rows, cols)];
-            orthogonalise(&Pool::new(1), Precision::F32, &mut matrices);
-            let y = &matrices[0].0;
+            let y = orthogonalise(&Pool::new(1), Precision::F32, x.clone(), rows, cols);
             // The trace of X^T Y is the sum of singular values times about one; Y's squares sum to about the rank.
             let rank = rows.min(cols) as f32;
             let squares: f32 = y.iter().map(|y| y * y).sum();
             assert!((0.5 * rank..1.3 * rank).contains(&squares), "{rows} x {cols}: {squares}");
-            assert!(x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>() > 0.0);
-            let by_small = if rows <= cols { y.clone() } else { transpose(y, rows, cols) };
+            assert!(x.iter().zip(&y).map(|(x, y)| x * y).sum::<f32>() > 0.0);
+            let by_small = if rows <= cols { y.clone() } else { transpose(&y, rows, cols) };
             let (small, large) = (rows.min(cols), rows.max(cols));
             for i in 0..small {
                 for j in 0..i {
