@@ -15,9 +15,8 @@ const SECRET: &str = "sk-very-secret-1";
 const SMALL: &str = r#"{"prompt": "Once upon a purple time", "max_tokens": 4, "nonsense": 1}"#;
 
 fn farthing(args: &[&str]) -> Output {
-    let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_farthing"));
-    command.args(args).env("XDG_CACHE_HOME", state).env_remove("FARTHING_API_KEY").output().unwrap()
+    command.args(args).env("XDG_CACHE_HOME", &*started::STATE).env_remove("FARTHING_API_KEY").output().unwrap()
 }
 
 fn said(output: &Output) -> String {

@@ -14,6 +14,7 @@ mod twins;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 
 fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")
@@ -49,12 +50,18 @@ impl Drop for Scratch {
     }
 }
 
-fn run_with(args: &[&str], stdin: impl AsRef<[u8]>) -> Output {
+/// Where commands keep caches and state, without what an earlier process of this number left there.
+static STATE: LazyLock<PathBuf> = LazyLock::new(|| {
     let state = std::env::temp_dir().join(format!("farthing-test-{}-state", std::process::id()));
+    let _ = std::fs::remove_dir_all(&state);
+    state
+});
+
+fn run_with(args: &[&str], stdin: impl AsRef<[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
         .args(args)
-        .env("XDG_CACHE_HOME", &state)
-        .env("XDG_STATE_HOME", &state)
+        .env("XDG_CACHE_HOME", &*STATE)
+        .env("XDG_STATE_HOME", &*STATE)
         .env_remove("FARTHING_ISA")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -7,11 +7,21 @@ pub mod books;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// The model of the tests: small, and larger contexts than the bundled one's.
 pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/seed-5.7m");
+
+/// Where the programs of these tests keep caches and state. An earlier process may have had this one's number, and its prompt cache must not
+/// be found.
+pub static STATE: LazyLock<PathBuf> = LazyLock::new(|| {
+    let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&state);
+    state
+});
 
 /// Ended when it is dropped.
 pub struct Server {
@@ -34,7 +44,6 @@ impl Server {
 
     /// By a program that runs another, such as nohup.
     pub fn start_under(runner: &[&str], args: &[&str], environment: &[(&str, &str)]) -> Server {
-        let state = std::env::temp_dir().join(format!("farthing-server-{}", std::process::id()));
         let program = [runner, &[env!("CARGO_BIN_EXE_farthing")]].concat();
         // Models come first; a file may name others.
         let own = args.first().is_some_and(|first| !first.starts_with('-') || *first == "--config");
@@ -43,8 +52,8 @@ impl Server {
             .args(["serve", "--port", "0"])
             .args((!own).then_some(MODEL))
             .args(args)
-            .env("XDG_CACHE_HOME", &state)
-            .env("XDG_STATE_HOME", &state)
+            .env("XDG_CACHE_HOME", &*STATE)
+            .env("XDG_STATE_HOME", &*STATE)
             .env_remove("FARTHING_API_KEY")
             .env_remove("FARTHING_LEDGER")
             .env_remove("NOTIFY_SOCKET")
