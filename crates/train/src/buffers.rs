@@ -56,14 +56,14 @@ pub(crate) struct Buffers {
 
 impl Buffers {
     /// Batches have up to so many tokens.
-    pub fn expect(&mut self, tokens: usize) {
+    pub fn reserve(&mut self, tokens: usize) {
         self.most = self.most.max(tokens);
     }
 
     /// A batch of so many tokens is computed from here on.
     pub fn begin(&mut self, tokens: usize) {
         self.tokens = tokens;
-        self.expect(tokens);
+        self.reserve(tokens);
     }
 
     /// A buffer of this length, so many numbers for every token of the batch; what it holds is of no account.
@@ -79,7 +79,7 @@ impl Buffers {
     }
 
     /// A buffer whose length does not follow from the batch's.
-    pub fn take_apart(&mut self, len: usize) -> Buffer {
+    pub fn take_fixed(&mut self, len: usize) -> Buffer {
         self.fitting(len, len)
     }
 
@@ -115,7 +115,7 @@ mod tests {
     fn pass(buffers: &mut Buffers, tokens: usize) {
         buffers.begin(tokens);
         let kept = [buffers.take(tokens * 96), buffers.take(tokens * 128)];
-        let moment = buffers.take_apart(5000);
+        let moment = buffers.take_fixed(5000);
         assert_eq!(moment.len(), 5000);
         buffers.give(moment);
         let moment = buffers.zeros(tokens * 64);
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn batches_of_all_sizes_share_the_buffers_of_the_largest() {
         let mut buffers = Buffers::default();
-        buffers.expect(1000);
+        buffers.reserve(1000);
         pass(&mut buffers, 400);
         let bytes = buffers.bytes();
         assert_eq!(bytes, 4 * (1000 * (96 + 128 + 64) + 5000));

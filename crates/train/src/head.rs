@@ -35,7 +35,7 @@ pub(crate) fn loss(
     let mut sum = 0.0;
     let rows = Factor::new(x, hidden);
     let most = CHUNK.min(targets.len());
-    let (mut logits, mut d_rows) = (pass.buffers.take_apart(most * vocab), pass.buffers.take_apart(most * hidden));
+    let (mut logits, mut d_rows) = (pass.buffers.take_fixed(most * vocab), pass.buffers.take_fixed(most * hidden));
     for list in wanted.chunks(CHUNK) {
         let (logits, d_rows) = (&mut logits[..list.len() * vocab], &mut d_rows[..list.len() * hidden]);
         let table = Factor::new(&pass.weights[head], hidden);

@@ -394,8 +394,8 @@ impl Network {
     }
 
     /// Batches will have up to so many tokens: buffers have room for them from the first one on.
-    pub fn expect(&self, tokens: usize) {
-        self.buffers.lock().unwrap_or_else(|e| e.into_inner()).expect(tokens);
+    pub fn reserve(&self, tokens: usize) {
+        self.buffers.lock().unwrap_or_else(|e| e.into_inner()).reserve(tokens);
     }
 
     /// Bytes of buffers.

@@ -121,7 +121,7 @@ impl Setup {
         let compute = 6.0 * active * recipe.train.tokens as f64;
         let rate = recipe.train.rate.unwrap_or(0.3118 * compute.powf(-0.1250));
         let batch = recipe.train.batch.unwrap_or_else(|| batch_of(compute, &recipe).min(recipe.train.tokens));
-        network.expect(micro_batch.min(batch) as usize);
+        network.reserve(micro_batch.min(batch) as usize);
         let settings = loss_settings(&recipe, &network);
         let text = tokenizer::open(&recipe.data)?;
         let token_bytes = tokenizer::token_bytes(&text, corpus.vocabulary());

@@ -96,9 +96,9 @@ impl Optimizer {
             let settings = AdamW { rate: rate as f32, beta1, beta2, eps, decay, cautious, step, scale: 1.0 };
             adamw(pool, &settings, w, g, (m, v));
         }
-        // A matrix stays in the caches while one thread works on it; where there are few, all threads work on each.
+        // A matrix stays in the caches while one thread works on it (products within run on that thread); where there are few, all threads work on each.
         let alone = matrices.len() >= 2 * pool.threads();
-        let step = |(parameter, w, g, m): &mut Matrix| settings.muon(pool, parameter, rate, w, (g, m));
+        let step = |(parameter, w, g, m): &mut Matrix| settings.step_matrix(pool, parameter, rate, w, (g, m));
         if alone {
             pool.each(&mut matrices, step);
         } else {
@@ -112,7 +112,7 @@ type Matrix<'a> = (&'a Parameter, &'a mut Vec<f32>, &'a Vec<f32>, &'a mut Vec<f3
 
 impl Settings {
     /// A step of a matrix `w` down its gradient `g`, with the momentum `m`.
-    fn muon(&self, pool: &Pool, parameter: &Parameter, rate: f64, w: &mut [f32], (g, m): (&[f32], &mut [f32])) {
+    fn step_matrix(&self, pool: &Pool, parameter: &Parameter, rate: f64, w: &mut [f32], (g, m): (&[f32], &mut [f32])) {
         let (momentum, rows, cols) = (self.momentum as f32, parameter.shape[0], parameter.shape[1]);
         m.iter_mut().zip(g).for_each(|(m, g)| *m = momentum * *m + (1.0 - momentum) * g);
         // Nesterov's: the gradient once more beside the momentum.
