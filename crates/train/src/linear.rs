@@ -22,6 +22,12 @@ impl Linear {
         Linear { weight, bias, outputs, inputs }
     }
 
+    /// Its rows are several projections', one upon another: see `Parameter::stack`.
+    pub fn stacking(self, all: &mut Parameters, rows: &[usize]) -> Linear {
+        all.stack(self.weight, rows);
+        self
+    }
+
     pub fn forward(&self, pass: &Pass, x: &[f32], out: &mut [f32]) {
         Linear::forward_all(pass, x, &mut [(self, out)]);
     }

@@ -30,9 +30,25 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// What it is.
     pub role: Role,
+    /// Rows of the projections that lie one upon another in a matrix, over and over: `[nope, value]` of each head of MLA's expansion. Empty:
+    /// all rows are one projection's.
+    pub stack: Vec<usize>,
 }
 
 impl Parameter {
+    /// Rows of each projection in a matrix, from its first row to its last.
+    pub fn projections(&self) -> impl Iterator<Item = usize> {
+        let rows = self.shape[0];
+        let mut left = rows;
+        let whole = std::slice::from_ref(&self.shape[0]);
+        let stack = if self.stack.is_empty() { whole } else { &self.stack };
+        stack.iter().cycle().map_while(move |&rows| {
+            let rows = rows.min(left);
+            left -= rows;
+            (rows > 0).then_some(rows)
+        })
+    }
+
     /// Numbers.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
@@ -56,8 +72,13 @@ pub struct Parameters {
 
 impl Parameters {
     pub(crate) fn add(&mut self, name: String, shape: &[usize], role: Role) -> Id {
-        self.list.push(Parameter { name, shape: shape.to_vec(), role });
+        self.list.push(Parameter { name, shape: shape.to_vec(), role, stack: Vec::new() });
         self.list.len() - 1
+    }
+
+    /// Say what projections lie in a matrix: see `Parameter::stack`.
+    pub(crate) fn stack(&mut self, id: Id, rows: &[usize]) {
+        self.list[id].stack = rows.to_vec();
     }
 
     /// In their order.
@@ -91,5 +112,21 @@ impl std::ops::Index<Id> for Parameters {
 
     fn index(&self, id: Id) -> &Parameter {
         &self.list[id]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projections_follow_each_other_until_the_rows_end() {
+        let mut all = Parameters::default();
+        let id = all.add("kv_b_proj.weight".to_string(), &[12, 5], Role::Matrix);
+        assert_eq!(all[id].projections().collect::<Vec<_>>(), [12]);
+        all.stack(id, &[1, 3]);
+        assert_eq!(all[id].projections().collect::<Vec<_>>(), [1, 3, 1, 3, 1, 3]);
+        all.stack(id, &[10, 2]);
+        assert_eq!(all[id].projections().collect::<Vec<_>>(), [10, 2]);
     }
 }

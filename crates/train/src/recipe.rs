@@ -83,6 +83,9 @@ pub struct TrainSettings {
     pub micro_batch: Option<u64>,
     /// Peak of the learning rate.
     pub rate: Option<f64>,
+    /// Factor of the rate for the embedding's rows; absent: 10 for fresh ones, which are of size one, and 1 for a checkpoint's and those that
+    /// are the head too.
+    pub embedding_rate: Option<f64>,
     /// Of matrices.
     #[serde(default)]
     pub optimizer: OptimizerKind,
@@ -358,6 +361,7 @@ impl TrainSettings {
         }
         within("clip", self.clip, self.clip > 0.0, "above 0")?;
         let factors = [
+            ("embedding_rate", self.embedding_rate),
             ("balance_loss", self.balance_loss),
             ("balance_bias", self.balance_bias),
             ("prediction", Some(self.prediction)),

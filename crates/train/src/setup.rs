@@ -8,7 +8,7 @@ use kernels::training::Precision;
 use model::CheckpointError;
 use model::checkpoint::Purpose;
 use model::families::to_hf;
-use model::structure::Structure;
+use model::structure::{Head, Structure};
 use serde_json::Value;
 
 use crate::batch::Batch;
@@ -45,6 +45,8 @@ pub struct Setup {
     pub context: usize,
     /// Peak of the learning rate.
     pub rate: f64,
+    /// Factor of it for the embedding's rows.
+    pub embedding_rate: f64,
     /// Of the loss.
     pub settings: network::Settings,
     /// Bytes of every token, for bits a byte.
@@ -116,10 +118,9 @@ impl Setup {
         }
         let held_out = Corpus::open(&recipe.data, Split::HeldOut, context, recipe.seed)?;
         let network = Network::new(structure, recipe.model.predict)?;
-        let active = network.structure.parameters().active as f64;
-        // DeepSeek LLM (arXiv 2401.02954), section 3.1: of the arithmetic of the whole training.
-        let compute = 6.0 * active * recipe.train.tokens as f64;
-        let rate = recipe.train.rate.unwrap_or(0.3118 * compute.powf(-0.1250));
+        let compute = compute(&recipe, &network);
+        let rate = recipe.train.rate.unwrap_or_else(|| rate_of(compute));
+        let embedding_rate = embedding_rate(&recipe, &network);
         let batch = recipe.train.batch.unwrap_or_else(|| batch_of(compute, &recipe).min(recipe.train.tokens));
         network.reserve(micro_batch.min(batch) as usize);
         let settings = loss_settings(&recipe, &network);
@@ -128,7 +129,8 @@ impl Setup {
         let prompts = Prompts::new(&recipe, &text, held_out.as_ref(), context)?;
         // The same bits come out whether activations are kept or computed again.
         let facts = network::Settings { recompute: false, ..settings };
-        let identity = identity(&recipe, &config, &corpus, &format!("{facts:?} {rate} {batch} {context}"));
+        let identity =
+            identity(&recipe, &config, &corpus, &format!("{facts:?} {rate} {embedding_rate} {batch} {context}"));
         Ok(Setup {
             recipe,
             config,
@@ -138,6 +140,7 @@ impl Setup {
             batch,
             context,
             rate,
+            embedding_rate,
             settings,
             token_bytes,
             prompts,
@@ -230,6 +233,22 @@ impl Setup {
     }
 }
 
+/// Arithmetic of the whole training, in floating-point operations.
+fn compute(recipe: &Recipe, network: &Network) -> f64 {
+    6.0 * network.structure.parameters().active as f64 * recipe.train.tokens as f64
+}
+
+/// The peak of the learning rate (DeepSeek LLM, arXiv 2401.02954, section 3.1).
+fn rate_of(compute: f64) -> f64 {
+    0.3118 * compute.powf(-0.1250)
+}
+
+/// The factor of the learning rate for the embedding's rows, which are of size one where they are fresh and not the head too.
+fn embedding_rate(recipe: &Recipe, network: &Network) -> f64 {
+    let small = recipe.model.from.is_some() || network.structure.head == Head::Tied;
+    recipe.train.embedding_rate.unwrap_or(if small { 1.0 } else { 10.0 })
+}
+
 /// Tokens a step for so much arithmetic (the same section), in whole micro-batches and at least 200 steps.
 fn batch_of(compute: f64, recipe: &Recipe) -> u64 {
     let micro_batch = recipe.train.micro_batch();
@@ -299,7 +318,7 @@ fn loss_settings(recipe: &Recipe, network: &Network) -> network::Settings {
 fn identity(recipe: &Recipe, config: &Value, corpus: &Corpus, derived: &str) -> String {
     let train = &recipe.train;
     let facts = format!(
-        "3 {config} {} {} {} {derived} {} {:?} {:?}",
+        "4 {config} {} {} {} {derived} {} {:?} {:?}",
         corpus.identity(),
         recipe.seed,
         recipe.model.predict,

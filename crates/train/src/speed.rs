@@ -83,6 +83,7 @@ impl Speed {
             epsilon: 1e-8,
             decay: 0.1,
             cautious: true,
+            embedding_rate: 1.0,
             precision: settings.precision,
         };
         let optimizer = Optimizer::new(of, &network.parameters);

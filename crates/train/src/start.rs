@@ -2,7 +2,7 @@
 
 use model::checkpoint::Kind;
 use model::families::to_gguf::{GgufPlace, gguf_place};
-use model::structure::{Attention, Mla, Pairing};
+use model::structure::{Attention, Head, Mla, Pairing};
 use model::{Checkpoint, CheckpointError};
 
 use crate::error::Error;
@@ -119,23 +119,76 @@ fn expansion(checkpoint: &Checkpoint, mla: &Mla, names: [&str; 2]) -> Result<Vec
     Ok(out)
 }
 
+/// Standard deviations of a fresh embedding: of what is each row's own, and of what all rows share.
+///
+/// Nothing else in these structures is constant, and without something constant in queries and rotary keys no head can prefer a distance:
+/// with rows that share nothing (and of 0.02, as embeddings often begin) the first three of six layers saw all tokens alike after 84 million
+/// tokens, and a token's row was lost beside what the first block made of it. docs/TRAIN.md has the measurements.
+const EMBEDDING: [f64; 2] = [0.3, 0.9];
+
 /// Fresh weights: norms are ones; what adds to the stream and biases are zeros, so that every layer begins as nothing; a matrix is normally
-/// distributed with the standard deviation of its inputs' root, so that it keeps the size of what it multiplies; embedding and head, whose
-/// rows are moved one by one, with 0.02. Each parameter has a stream of its own: it does not depend on the others.
+/// distributed with the standard deviation of its inputs' root, so that it keeps the size of what it multiplies; the embedding's rows are
+/// of size one, mostly shared; the head's rows, and an embedding's that is the head too, have a deviation of 0.02. Each parameter has a stream
+/// of its own: it does not depend on the others.
 pub fn fresh(network: &Network, seed: u64) -> Vec<Vec<f32>> {
+    let tied = network.structure.head == Head::Tied;
     let fill = |parameter: &Parameter| {
-        let normal = |deviation: f64| {
-            let name = blake3::hash(parameter.name.as_bytes());
+        let normal = |count: usize, deviation: f64, what: &str| -> Vec<f32> {
+            let name = blake3::hash(what.as_bytes());
             let name = u64::from_le_bytes(name.as_bytes()[..8].try_into().expect("eight bytes"));
             let mut random = Random::new(&[seed, name]);
-            (0..parameter.len()).map(|_| (deviation * random.normal()) as f32).collect()
+            (0..count).map(|_| (deviation * random.normal()) as f32).collect()
         };
+        let own = |deviation| normal(parameter.len(), deviation, &parameter.name);
         match parameter.role {
             Role::Norm => vec![1.0; parameter.len()],
             Role::Output | Role::Bias | Role::Choice => vec![0.0; parameter.len()],
-            Role::Embedding | Role::Head => normal(0.02),
-            Role::Matrix | Role::Router => normal((1.0 / parameter.shape[1] as f64).sqrt()),
+            Role::Embedding if !tied => {
+                let [each, all] = EMBEDDING;
+                let shared = normal(parameter.shape[1], all, &format!("{}, shared", parameter.name));
+                let mut rows = own(each);
+                rows.chunks_mut(shared.len()).for_each(|row| row.iter_mut().zip(&shared).for_each(|(x, s)| *x += s));
+                rows
+            }
+            Role::Embedding | Role::Head => own(0.02),
+            Role::Matrix | Role::Router => own((1.0 / parameter.shape[1] as f64).sqrt()),
         }
     };
     network.parameters.iter().map(fill).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::sizes::{Kind, Wanted};
+
+    fn network(tied: bool) -> Network {
+        let given = Map::from_iter([("tie_word_embeddings".to_string(), json!(tied))]);
+        let wanted = Wanted { kind: Kind::MlaMoe, active: 1_000_000, vocabulary: 600, context: 64, given };
+        Network::new(wanted.config().unwrap().1, false).unwrap()
+    }
+
+    /// The size of what all rows of a fresh embedding share, and that of a row's rest.
+    fn sizes(network: &Network) -> [f64; 2] {
+        let at = network.parameters.iter().position(|p| p.role == Role::Embedding).unwrap();
+        let [rows, width] = network.parameters[at].shape[..] else { panic!("a matrix") };
+        let table = &fresh(network, 3)[at];
+        let size = |squares: f64, count: usize| (squares / count as f64).sqrt();
+        let mean =
+            |column: usize| table.iter().skip(column).step_by(width).map(|&x| f64::from(x)).sum::<f64>() / rows as f64;
+        let means: Vec<f64> = (0..width).map(mean).collect();
+        let rest: f64 = table.iter().zip(means.iter().cycle()).map(|(&x, mean)| (f64::from(x) - mean).powi(2)).sum();
+        [size(means.iter().map(|m| m * m).sum(), width), size(rest, table.len())]
+    }
+
+    #[test]
+    fn rows_of_a_fresh_embedding_share_most_of_what_they_are() {
+        let [shared, own] = sizes(&network(false));
+        assert!((0.75..1.05).contains(&shared) && (0.29..0.31).contains(&own), "{shared} {own}");
+        // 600 rows of 0.02 have a mean of 0.0008.
+        let [shared, own] = sizes(&network(true));
+        assert!(shared < 0.002 && (0.019..0.021).contains(&own), "{shared} {own}");
+    }
 }

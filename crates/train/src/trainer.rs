@@ -147,6 +147,7 @@ impl Trainer {
             epsilon: 1e-8,
             decay: train.decay,
             cautious: train.cautious,
+            embedding_rate: setup.embedding_rate,
             precision: setup.settings.precision,
         };
         let mut optimizer = Optimizer::new(settings, &network.parameters);

@@ -57,6 +57,7 @@ fn settings_that_contradict_each_other_are_named() {
         ("tokens = 8000\nclip = nan", "[train] clip = NaN: above 0"),
         ("tokens = 8000\nmomentum = 1.0", "[train] momentum = 1: a decay"),
         ("tokens = 8000\nbetas = [0.9, 1.5]", "[train] betas[1] = 1.5: a decay"),
+        ("tokens = 8000\nembedding_rate = -1.0", "[train] embedding_rate = -1: a number from 0 on"),
         ("tokens = 8000\nbalance_loss = -1.0", "[train] balance_loss = -1: a number from 0 on"),
         ("tokens = 8000\nbalance_bias = nan", "[train] balance_bias = NaN"),
         ("tokens = 8000\nprediction = inf", "[train] prediction = inf"),

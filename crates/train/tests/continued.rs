@@ -85,6 +85,7 @@ fn trained(folder: &Path, from: &Path) -> (Vec<f64>, Vec<u8>, Value) {
     let out = out(from);
     let mut notes = Notes::default();
     let mut trainer = open(recipe(folder, from), &out, &mut notes);
+    assert_eq!(trainer.setup.embedding_rate, 1.0, "rows that have learnt something");
     trainer.run(&AtomicBool::new(false), &mut notes).unwrap();
     let model = trainer.export(Format::F32).unwrap();
     let config = serde_json::from_slice(&fs::read(model.join("config.json")).unwrap()).unwrap();

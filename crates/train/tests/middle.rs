@@ -38,6 +38,7 @@ fn the_recipe_of_five_minutes_goes_on_from_its_middle() {
     let (mut whole, never) = (Notes::default(), AtomicBool::new(false));
     let mut trainer = open(recipe.clone(), &folder.path().join("whole"), &mut whole);
     assert_eq!(trainer.setup.batch, 4096, "as large as a micro-batch");
+    assert_eq!(trainer.setup.embedding_rate, 10.0, "fresh rows are of size one");
     trainer.run(&never, &mut whole).unwrap();
     assert_eq!(whole.steps.len(), 4);
     assert!(whole.steps[3].loss < whole.steps[0].loss - 0.2, "it learns: {:?}", whole.steps);

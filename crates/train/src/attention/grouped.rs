@@ -38,7 +38,8 @@ impl GroupedNet {
         let Gqa { heads, kv_heads, head_dim, qk_norm, qkv_bias, out_bias, .. } = *shape;
         let name = |part: &str| format!("{prefix}.self_attn.{part}");
         let mut linear = |part: &str, heads: usize| {
-            Linear::new(all, &name(part), (heads * head_dim, hidden), qkv_bias, Role::Matrix)
+            let shape = (heads * head_dim, hidden);
+            Linear::new(all, &name(part), shape, qkv_bias, Role::Matrix).stacking(all, &[head_dim])
         };
         let (q, k, v) = (linear("q_proj", heads), linear("k_proj", kv_heads), linear("v_proj", kv_heads));
         let out = Linear::new(all, &name("o_proj"), (hidden, heads * head_dim), out_bias, Role::Output);

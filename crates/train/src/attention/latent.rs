@@ -44,23 +44,28 @@ impl LatentSaved {
 impl LatentNet {
     pub fn new(all: &mut Parameters, prefix: &str, hidden: usize, shape: &Mla) -> LatentNet {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, .. } = *shape;
-        let q_rows = heads * (nope_dim + rope_dim);
         let name = |part: &str| format!("{prefix}.self_attn.{part}");
+        // Of each head.
+        let expand = |all: &mut Parameters, part: &str, rows: [usize; 2], inputs: usize| {
+            let shape = (heads * (rows[0] + rows[1]), inputs);
+            Linear::new(all, &name(part), shape, false, Role::Matrix).stacking(all, &rows)
+        };
         let query = match q_rank {
-            None => Query::Direct(Linear::new(all, &name("q_proj"), (q_rows, hidden), false, Role::Matrix)),
+            None => Query::Direct(expand(all, "q_proj", [nope_dim, rope_dim], hidden)),
             Some(rank) => Query::Compressed {
                 a: Linear::new(all, &name("q_a_proj"), (rank, hidden), bias, Role::Matrix),
                 norm: all.add(format!("{}.weight", name("q_a_layernorm")), &[rank], Role::Norm),
-                b: Linear::new(all, &name("q_b_proj"), (q_rows, rank), false, Role::Matrix),
+                b: expand(all, "q_b_proj", [nope_dim, rope_dim], rank),
             },
         };
-        let rows = heads * (nope_dim + value_dim);
+        let entry = (kv_rank + rope_dim, hidden);
         LatentNet {
             shape: shape.clone(),
             query,
-            kv_a: Linear::new(all, &name("kv_a_proj_with_mqa"), (kv_rank + rope_dim, hidden), bias, Role::Matrix),
+            kv_a: Linear::new(all, &name("kv_a_proj_with_mqa"), entry, bias, Role::Matrix)
+                .stacking(all, &[kv_rank, rope_dim]),
             kv_a_norm: all.add(format!("{}.weight", name("kv_a_layernorm")), &[kv_rank], Role::Norm),
-            kv_b: Linear::new(all, &name("kv_b_proj"), (rows, kv_rank), false, Role::Matrix),
+            kv_b: expand(all, "kv_b_proj", [nope_dim, value_dim], kv_rank),
             out: Linear::new(all, &name("o_proj"), (hidden, heads * value_dim), bias, Role::Output),
         }
     }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub decay: f64,
     /// Decay only what the step moves towards zero anyway (arXiv 2510.12402).
     pub cautious: bool,
+    /// Factor of the learning rate for the embedding's rows.
+    pub embedding_rate: f64,
     /// Of Muon's products.
     pub precision: Precision,
 }
@@ -84,7 +86,7 @@ impl Optimizer {
         for ((((parameter, w), g), m), v) in all {
             match parameter.role {
                 Role::Choice => {}
-                role if muon(&settings, role) => matrices.push((parameter, w, g, m)),
+                role if muon(&settings, role) => matrices.extend(projections(parameter, w, g, m)),
                 role => adam.push((role, w, g, m, v)),
             }
         }
@@ -93,12 +95,13 @@ impl Optimizer {
             let [beta1, beta2] = settings.betas.map(|b| b as f32);
             let (eps, cautious) = (settings.epsilon as f32, settings.cautious);
             let step = u32::try_from(steps).unwrap_or(u32::MAX);
+            let rate = if role == Role::Embedding { rate * settings.embedding_rate } else { rate };
             let settings = AdamW { rate: rate as f32, beta1, beta2, eps, decay, cautious, step, scale: 1.0 };
             adamw(pool, &settings, w, g, (m, v));
         }
         // A matrix stays in the caches while one thread works on it (products within run on that thread); where there are few, all threads work on each.
         let alone = matrices.len() >= 2 * pool.threads();
-        let step = |(parameter, w, g, m): &mut Matrix| settings.step_matrix(pool, parameter, rate, w, (g, m));
+        let step = |matrix: &mut Matrix| settings.step_matrix(pool, rate, matrix);
         if alone {
             pool.each(&mut matrices, step);
         } else {
@@ -107,13 +110,43 @@ impl Optimizer {
     }
 }
 
-/// A matrix that Muon moves: its parameter, weights, gradient and momentum.
-type Matrix<'a> = (&'a Parameter, &'a mut Vec<f32>, &'a Vec<f32>, &'a mut Vec<f32>);
+/// A matrix `[rows, cols]` that Muon moves.
+struct Matrix<'a> {
+    rows: usize,
+    cols: usize,
+    weights: &'a mut [f32],
+    gradient: &'a [f32],
+    momentum: &'a mut [f32],
+}
+
+/// The projections that lie in a parameter, each a matrix of its own: heads differ in the size of their gradients, and so do keys and
+/// values, and the larger would leave the smaller behind in one matrix (GLM-5, arXiv 2602.15763, "Muon Split"; Kimi K3, arXiv 2607.24653,
+/// section 2.5).
+fn projections<'a>(
+    parameter: &Parameter,
+    mut weights: &'a mut [f32],
+    mut gradient: &'a [f32],
+    mut momentum: &'a mut [f32],
+) -> Vec<Matrix<'a>> {
+    let cols = parameter.shape[1];
+    let part = |rows: usize| {
+        let numbers = rows * cols;
+        Matrix {
+            rows,
+            cols,
+            weights: weights.split_off_mut(..numbers).expect("the projection's rows"),
+            gradient: gradient.split_off(..numbers).expect("the projection's rows"),
+            momentum: momentum.split_off_mut(..numbers).expect("the projection's rows"),
+        }
+    };
+    parameter.projections().map(part).collect()
+}
 
 impl Settings {
-    /// A step of a matrix `w` down its gradient `g`, with the momentum `m`.
-    fn step_matrix(&self, pool: &Pool, parameter: &Parameter, rate: f64, w: &mut [f32], (g, m): (&[f32], &mut [f32])) {
-        let (momentum, rows, cols) = (self.momentum as f32, parameter.shape[0], parameter.shape[1]);
+    /// A step of a matrix down its gradient.
+    fn step_matrix(&self, pool: &Pool, rate: f64, matrix: &mut Matrix) {
+        let Matrix { rows, cols, weights: w, gradient: g, momentum: m } = matrix;
+        let (momentum, rows, cols, g) = (self.momentum as f32, *rows, *cols, *g);
         m.iter_mut().zip(g).for_each(|(m, g)| *m = momentum * *m + (1.0 - momentum) * g);
         // Nesterov's: the gradient once more beside the momentum.
         let ahead = m.iter().zip(g).map(|(m, g)| momentum * m + (1.0 - momentum) * g).collect();
@@ -133,7 +166,8 @@ pub(crate) fn numbers(kind: Kind, parameters: &Parameters, threads: usize) -> (u
     for parameter in parameters.iter().filter(|p| moved(p.role)) {
         if orthogonalised(kind, parameter.role) {
             remembered += parameter.len();
-            scratch = scratch.max(threads * muon::scratch(parameter.shape[0], parameter.shape[1]));
+            let largest = parameter.projections().max().unwrap_or(0);
+            scratch = scratch.max(threads * muon::scratch(largest, parameter.shape[1]));
         } else {
             remembered += 2 * parameter.len();
         }
@@ -180,6 +214,7 @@ mod tests {
         epsilon: 1e-3,
         decay: 0.3,
         cautious: true,
+        embedding_rate: 3.0,
         precision: Precision::F32,
     };
 
@@ -212,6 +247,7 @@ mod tests {
         let matrix = settings.kind == Kind::Muon && [Role::Matrix, Role::Output].contains(&role);
         let decay = if [Role::Embedding, Role::Norm, Role::Bias].contains(&role) { 0.0 } else { settings.decay };
         let [beta1, beta2] = settings.betas;
+        let rate = if role == Role::Embedding { rate * settings.embedding_rate } else { rate };
         let mut w: Vec<f64> = w.iter().map(|&w| f64::from(w)).collect();
         let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
         for (step, g) in (1..).zip(gradients) {
@@ -223,8 +259,14 @@ mod tests {
             let moves: Vec<f64> = if matrix {
                 let ahead: Vec<f64> = m.iter().zip(g).map(|(m, &g)| first * m + (1.0 - first) * f64::from(g)).collect();
                 let (rows, cols) = (parameter.shape[0], parameter.shape[1]);
-                let size = 0.2 * (rows.max(cols) as f64).sqrt();
-                orthogonal(&ahead, rows, cols).iter().map(|u| size * u).collect()
+                let stack = if parameter.stack.is_empty() { &vec![rows] } else { &parameter.stack };
+                let mut moves = Vec::new();
+                for rows in stack.repeat(rows / stack.iter().sum::<usize>()) {
+                    let size = 0.2 * (rows.max(cols) as f64).sqrt();
+                    let part = &ahead[moves.len()..moves.len() + rows * cols];
+                    moves.extend(orthogonal(part, rows, cols).iter().map(|u| size * u));
+                }
+                moves
             } else {
                 let (full1, full2) = (1.0 - beta1.powi(step), 1.0 - beta2.powi(step));
                 m.iter().zip(&v).map(|(m, v)| m / full1 / ((v / full2).sqrt() + settings.epsilon)).collect()
@@ -243,6 +285,7 @@ mod tests {
         let mut parameters = Parameters::default();
         for (role, shape) in [
             (Role::Matrix, vec![6, 10]),
+            (Role::Matrix, vec![12, 5]),
             (Role::Output, vec![9, 4]),
             (Role::Router, vec![4, 6]),
             (Role::Embedding, vec![8, 6]),
@@ -253,6 +296,7 @@ mod tests {
         ] {
             parameters.add(format!("{role:?}"), &shape, role);
         }
+        parameters.stack(1, &[4, 2]);
         let mut random = Random::new(&[7]);
         let mut drawn = |scale: f64| -> Values {
             let numbers = |p: &Parameter| (0..p.len()).map(|_| (scale * random.normal()) as f32).collect();
