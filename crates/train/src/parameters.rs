@@ -78,7 +78,7 @@ impl Parameters {
 
     /// Say what projections lie in a matrix: see `Parameter::stack`.
     pub(crate) fn stack(&mut self, id: Id, rows: &[usize]) {
-        self.list[id].stack = rows.to_vec();
+        self.list[id].stack = rows.iter().copied().filter(|&rows| rows > 0).collect();
     }
 
     /// In their order.
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(all[id].projections().collect::<Vec<_>>(), [12]);
         all.stack(id, &[1, 3]);
         assert_eq!(all[id].projections().collect::<Vec<_>>(), [1, 3, 1, 3, 1, 3]);
-        all.stack(id, &[10, 2]);
+        all.stack(id, &[10, 0, 2]);
         assert_eq!(all[id].projections().collect::<Vec<_>>(), [10, 2]);
     }
 }
