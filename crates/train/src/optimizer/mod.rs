@@ -205,7 +205,9 @@ pub fn clip(pool: &Pool, gradients: &mut [Vec<f32>], most: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Network;
     use crate::random::Random;
+    use crate::sizes::Wanted;
 
     const SETTINGS: Settings = Settings {
         kind: Kind::Muon,
@@ -323,5 +325,28 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn projections_of_heads_are_matrices_of_their_own() {
+        let of = |kind, given: &[(&str, u64)]| {
+            let given = given.iter().map(|(key, value)| (key.to_string(), (*value).into())).collect();
+            let wanted = Wanted { kind, active: 1_000_000, vocabulary: 300, context: 64, given };
+            Network::new(wanted.config().unwrap().1, false).unwrap().parameters
+        };
+        let of_part = |all: &Parameters, part: &str| -> Vec<usize> {
+            all.iter().find(|p| p.name.ends_with(part)).unwrap().projections().take(3).collect()
+        };
+        let sizes = [("qk_nope_head_dim", 24), ("qk_rope_head_dim", 8), ("v_head_dim", 40), ("kv_lora_rank", 64)];
+        let all = of(crate::sizes::Kind::MlaMoe, &sizes);
+        assert_eq!(of_part(&all, "q_proj.weight"), [24, 8, 24]);
+        assert_eq!(of_part(&all, "kv_a_proj_with_mqa.weight"), [64, 8]);
+        assert_eq!(of_part(&all, "kv_b_proj.weight"), [24, 40, 24]);
+        let all = of(crate::sizes::Kind::MlaMoe, &[sizes.as_slice(), &[("q_lora_rank", 48)]].concat());
+        assert_eq!(of_part(&all, "q_b_proj.weight"), [24, 8, 24]);
+        let all =
+            of(crate::sizes::Kind::Gqa, &[("num_attention_heads", 4), ("num_key_value_heads", 2), ("head_dim", 16)]);
+        assert_eq!(of_part(&all, "q_proj.weight"), [16, 16, 16]);
+        assert_eq!(of_part(&all, "v_proj.weight"), [16, 16]);
     }
 }
