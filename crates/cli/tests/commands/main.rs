@@ -7,6 +7,8 @@ mod price;
 mod publish;
 mod quantize;
 mod running;
+#[path = "../started/mod.rs"]
+mod started;
 mod stopping;
 #[path = "../../../model/tests/twins/mod.rs"]
 mod twins;
@@ -14,7 +16,6 @@ mod twins;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::LazyLock;
 
 fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/seed-5.7m")
@@ -50,18 +51,11 @@ impl Drop for Scratch {
     }
 }
 
-/// Where commands keep caches and state, without what an earlier process of this number left there.
-static STATE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let state = std::env::temp_dir().join(format!("farthing-test-{}-state", std::process::id()));
-    let _ = std::fs::remove_dir_all(&state);
-    state
-});
-
 fn run_with(args: &[&str], stdin: impl AsRef<[u8]>) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_farthing"))
         .args(args)
-        .env("XDG_CACHE_HOME", &*STATE)
-        .env("XDG_STATE_HOME", &*STATE)
+        .env("XDG_CACHE_HOME", &*started::STATE)
+        .env("XDG_STATE_HOME", &*started::STATE)
         .env_remove("FARTHING_ISA")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -45,7 +45,7 @@ impl LatentNet {
     pub fn new(all: &mut Parameters, prefix: &str, hidden: usize, shape: &Mla) -> LatentNet {
         let Mla { heads, q_rank, kv_rank, nope_dim, rope_dim, value_dim, bias, .. } = *shape;
         let name = |part: &str| format!("{prefix}.self_attn.{part}");
-        // Of each head.
+        // Two projections for each head.
         let expand = |all: &mut Parameters, part: &str, rows: [usize; 2], inputs: usize| {
             let shape = (heads * (rows[0] + rows[1]), inputs);
             Linear::new(all, &name(part), shape, false, Role::Matrix).stacking(all, &rows)
