@@ -7,7 +7,7 @@ use rand_pcg::Pcg64;
 
 use super::super::grammar::append_polished;
 use super::super::split::choose;
-use super::{Asking, Question, Questions, find_word};
+use super::{Asked, Asking, Question, Questions, find_word};
 
 /// What is told of whom.
 struct Fact {
@@ -17,20 +17,22 @@ struct Fact {
 }
 
 impl Questions {
-    /// A passage of a few facts on one to three things, and a question on one of them; or on one that is told of another, or of none.
-    pub(super) fn about_anything(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> (String, Question) {
+    /// A passage of a few facts on one to three things, with questions on them; or on one that is told of another, or of none.
+    pub(super) fn about_anything(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> Asked {
         loop {
             let mut asking = Asking::new(self, held_out);
             let (facts, absent) = asking.facts(random);
-            let asked = if answerable { &facts[random.random_range(0..facts.len())] } else { &absent };
+            let chosen = self.chosen(random, answerable, facts.len(), facts.len() + 1);
             let Some((passage, spans)) = asking.tell(&facts, random) else { continue };
-            let (raw, line) = asking.expand_fact("coined.ask", asked, random);
-            let mut text = String::new();
-            append_polished(&raw, &mut text);
-            let place = facts.iter().position(|fact| std::ptr::eq(fact, asked));
-            let answer = place.map(|place| spans[place].clone());
-            let (frame, kind) = (format!("coined.ask/{line}"), "coined".to_owned());
-            return (passage, Question { text, frame, kind, answer });
+            let ask = |place: usize| {
+                let (raw, line) = asking.expand_fact("coined.ask", facts.get(place).unwrap_or(&absent), random);
+                let mut text = String::new();
+                append_polished(&raw, &mut text);
+                let (frame, kind) = (format!("coined.ask/{line}"), "coined".to_owned());
+                Question { text, frame, kind, answer: spans.get(place).cloned() }
+            };
+            let questions = chosen.into_iter().map(ask).collect();
+            return Asked { passage, questions, story: None };
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::common_words::CommonWords;
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Role};
 use super::grammar::{Fill, Grammar, RuleId, append_polished};
 use super::manual::Manual;
 use super::split::{choose, is_held_out};
@@ -35,6 +35,9 @@ pub struct Settings {
     pub coined: f64,
     /// Most words of a story.
     pub words_max: usize,
+    /// Most questions on one passage; each number from one on is as likely. A passage that is asked about once teaches looking up once, for all
+    /// the tokens that it has.
+    pub questions_max: usize,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             stories: 0.5,
             coined: 0.0,
             words_max: 200,
+            questions_max: 1,
         }
     }
 }
@@ -108,6 +112,10 @@ fn slot(name: &str) -> Option<Slot> {
 const FACTS: &str = include_str!("facts.txt");
 const COINED: &str = include_str!("coined.txt");
 
+/// Questions on a story that it does not answer.
+const ABSENT: [&str; 5] =
+    ["none.who.absent", "none.what.absent", "none.where.absent", "none.howmany.absent", "none.why.absent"];
+
 /// Kin and things that questions without an answer ask for.
 const KIN: [&str; 8] = ["sister", "brother", "daughter", "son", "wife", "husband", "doctor", "landlord"];
 const THINGS: [&str; 10] =
@@ -134,6 +142,13 @@ struct Fact {
     say: RuleId,
     ask: RuleId,
     value: RuleId,
+}
+
+/// A passage with what is asked about it, in order; at least one question.
+struct Asked {
+    passage: String,
+    questions: Vec<Question>,
+    story: Option<Story>,
 }
 
 /// A question with its answer.
@@ -163,6 +178,9 @@ impl Questions {
         if settings.words_max < 160 {
             return Err(format!("words_max {} is below 160, where not every story fits", settings.words_max));
         }
+        if settings.questions_max == 0 {
+            return Err("questions_max is 0: at least one question is asked".to_owned());
+        }
         let grammar = Grammar::parse(&[FACTS, COINED], slot)?;
         let stories = Stories::new(StorySettings { styled: 0.0, titled: 0.0, ..StorySettings::default() })?;
         let rule = |name: String| grammar.rule(&name).unwrap_or_else(|| panic!("{name}: a rule of the questions"));
@@ -184,8 +202,31 @@ impl Questions {
         Ok(Questions { settings, stories, words: CommonWords::read(), topics, grammar })
     }
 
-    /// A passage about some facts, and a question.
-    fn about_facts(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> (String, Question) {
+    /// Which of so many things are asked for, in order; the first `answered` have answers. Nothing is asked for twice, and what there is no more
+    /// of is not asked for.
+    fn chosen(&self, random: &mut Pcg64, answerable: bool, answered: usize, all: usize) -> Vec<usize> {
+        let mut left: Vec<usize> = (0..all).collect();
+        let mut chosen = Vec::new();
+        let mut choose_one = |random: &mut Pcg64, answerable: bool| {
+            let fitting: Vec<usize> = left.iter().copied().filter(|&place| (place < answered) == answerable).collect();
+            if !fitting.is_empty() {
+                let place = *choose(random, &fitting);
+                left.retain(|&other| other != place);
+                chosen.push(place);
+            }
+        };
+        choose_one(random, answerable);
+        if self.settings.questions_max > 1 {
+            for _ in 1..random.random_range(1..=self.settings.questions_max) {
+                let answerable = random.random::<f64>() >= self.settings.unanswerable;
+                choose_one(random, answerable);
+            }
+        }
+        chosen
+    }
+
+    /// A passage about some facts.
+    fn about_facts(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> Asked {
         let topic = choose(random, &self.topics);
         let mut order: Vec<&Fact> = topic.facts.iter().collect();
         for i in (1..order.len()).rev() {
@@ -197,7 +238,7 @@ impl Questions {
         let mut passage = String::new();
         let opening = self.grammar.rule("opening").expect("a rule of the questions");
         append_polished(&asking.expand(opening, random).0, &mut passage);
-        let mut spans = Vec::new();
+        let mut spans = Vec::with_capacity(stated);
         for fact in &order[..stated] {
             asking.value = asking.expand(fact.value, random).0;
             let raw = asking.expand(fact.say, random).0;
@@ -211,41 +252,45 @@ impl Questions {
                 find_words(&said, &value).last().or_else(|| said.rfind(&value)).expect("a fact has its value") + start;
             spans.push(at..at + asking.value.len());
         }
-        let asked = if answerable { random.random_range(0..stated) } else { random.random_range(stated..order.len()) };
-        let (raw, line) = asking.expand(order[asked].ask, random);
-        let mut text = String::new();
-        append_polished(&raw, &mut text);
-        let frame = format!("{}/{line}", self.grammar.name(order[asked].ask));
-        debug_assert!(frame.contains(&topic.name));
-        let answer = answerable.then(|| spans[asked].clone());
-        (passage, Question { text, frame, kind: order[asked].kind.clone(), answer })
+        let chosen = self.chosen(random, answerable, stated, order.len());
+        let mut ask = |place: usize| {
+            let fact = order[place];
+            let (raw, line) = asking.expand(fact.ask, random);
+            let mut text = String::new();
+            append_polished(&raw, &mut text);
+            let frame = format!("{}/{line}", self.grammar.name(fact.ask));
+            debug_assert!(frame.contains(&topic.name));
+            Question { text, frame, kind: fact.kind.clone(), answer: spans.get(place).cloned() }
+        };
+        let questions = chosen.into_iter().map(&mut ask).collect();
+        Asked { passage, questions, story: None }
     }
 
-    /// A story as a passage, and a question.
-    fn about_story(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> (String, Question, Story) {
+    /// A story as a passage.
+    fn about_story(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> Asked {
         let story = self.stories.tell(random, held_out, 60, self.settings.words_max);
         let passage = story.text.replace("\n\n", " ");
         let answers = answers(&story, &passage);
-        let kinds: Vec<&str> = if answerable {
-            answers.iter().map(|(name, _)| *name).collect()
-        } else {
-            vec!["none.who.absent", "none.what.absent", "none.where.absent", "none.howmany.absent", "none.why.absent"]
-        };
-        let chosen = random.random_range(0..kinds.len());
-        let rule = self.grammar.rule(kinds[chosen]).unwrap_or_else(|| panic!("{}: a rule", kinds[chosen]));
+        let kinds: Vec<&str> = answers.iter().map(|(name, _)| *name).chain(ABSENT).collect();
+        let chosen = self.chosen(random, answerable, answers.len(), kinds.len());
         let taken = [story.cast.hero.name.as_str(), &story.cast.helper.name, &story.cast.other.name];
         let she = random.random();
         let absent = self.stories.lexicon().name(random, held_out, she, None, &taken);
         let mut teller = Teller::new(self.stories.grammar(), &story.cast, story.plot.wish, held_out);
         teller.know(&story.want);
         let mut asking = Asking { teller: Some(teller), absent, ..Asking::new(self, held_out) };
-        let (raw, line) = asking.expand(rule, random);
-        let mut text = String::new();
-        append_polished(&raw, &mut text);
-        let frame = format!("{}/{line}", kinds[chosen]);
-        let kind = kinds[chosen].split('.').nth(1).unwrap_or_default().to_owned();
-        let answer = answerable.then(|| answers[chosen].1.clone());
-        (passage, Question { text, frame, kind, answer }, story)
+        let mut ask = |place: usize| {
+            let rule = self.grammar.rule(kinds[place]).unwrap_or_else(|| panic!("{}: a rule", kinds[place]));
+            let (raw, line) = asking.expand(rule, random);
+            let mut text = String::new();
+            append_polished(&raw, &mut text);
+            let frame = format!("{}/{line}", kinds[place]);
+            let kind = kinds[place].split('.').nth(1).unwrap_or_default().to_owned();
+            Question { text, frame, kind, answer: answers.get(place).map(|(_, span)| span.clone()) }
+        };
+        let questions = chosen.into_iter().map(&mut ask).collect();
+        drop(asking);
+        Asked { passage, questions, story: Some(story) }
     }
 }
 
@@ -356,44 +401,117 @@ impl Fill<Slot> for Asking<'_> {
     }
 }
 
+impl Question {
+    /// What is answered.
+    fn reply(&self, passage: &str, no_answer: &str) -> String {
+        self.answer.clone().map_or(no_answer, |span| &passage[span]).to_owned()
+    }
+
+    fn labels(&self, reply: &str, labels: &mut Map<String, Value>) {
+        labels.insert("question".to_owned(), json!(self.text));
+        labels.insert("answer".to_owned(), json!(reply));
+        labels.insert("answerable".to_owned(), json!(self.answer.is_some()));
+        labels
+            .insert("span".to_owned(), self.answer.as_ref().map_or(Value::Null, |span| json!([span.start, span.end])));
+        labels.insert("kind".to_owned(), json!(self.kind));
+        labels.insert("frame".to_owned(), json!(self.frame));
+    }
+}
+
 impl Generator for Questions {
     fn generate(&self, random: &mut Pcg64, held_out: bool) -> Generated {
         let answerable = random.random::<f64>() >= self.settings.unanswerable;
-        let (passage, question, story) = if random.random::<f64>() < self.settings.stories {
-            let (passage, question, story) = self.about_story(random, held_out, answerable);
-            (passage, question, Some(story))
+        let Asked { passage, questions, story } = if random.random::<f64>() < self.settings.stories {
+            self.about_story(random, held_out, answerable)
         } else if random.random::<f64>() < self.settings.coined {
-            let (passage, question) = self.about_anything(random, held_out, answerable);
-            (passage, question, None)
+            self.about_anything(random, held_out, answerable)
         } else {
-            let (passage, question) = self.about_facts(random, held_out, answerable);
-            (passage, question, None)
+            self.about_facts(random, held_out, answerable)
         };
-        let answer = match &question.answer {
-            Some(span) => passage[span.clone()].to_owned(),
-            None => self.settings.no_answer.clone(),
-        };
+        let exchanges = questions.iter().map(|asked| (asked, asked.reply(&passage, &self.settings.no_answer)));
+        let exchanges: Vec<(&Question, String)> = exchanges.collect();
+        let [(first, reply), further @ ..] = &exchanges[..] else { unreachable!("something is asked") };
         let mut labels = Map::new();
         labels.insert("passage".to_owned(), json!(passage));
-        labels.insert("question".to_owned(), json!(question.text));
-        labels.insert("answer".to_owned(), json!(answer));
-        labels.insert("answerable".to_owned(), json!(answerable));
-        labels.insert("span".to_owned(), question.answer.map_or(Value::Null, |span| json!([span.start, span.end])));
-        labels.insert("kind".to_owned(), json!(question.kind));
-        labels.insert("frame".to_owned(), json!(question.frame));
+        first.labels(reply, &mut labels);
+        if !further.is_empty() {
+            let more = further.iter().map(|(asked, reply)| {
+                let mut labels = Map::new();
+                asked.labels(reply, &mut labels);
+                Value::Object(labels)
+            });
+            labels.insert("further".to_owned(), more.collect());
+        }
         if let Some(story) = story {
             labels.insert("story".to_owned(), Value::Object(self.stories.labels(&story)));
         }
-        let Question { text: asked, .. } = question;
         if random.random::<f64>() < self.settings.conversation {
+            let asked = &first.text;
             let user = match random.random_range(0..3) {
                 0 => format!("{passage}\n\n{asked}"),
                 1 => format!("{asked}\n\n{passage}"),
                 _ => format!("Read this and answer.\n\n{passage}\n\n{asked}"),
             };
-            Conversation::exchange(user, answer).generated(labels)
+            let conversation =
+                further.iter().fold(Conversation::exchange(user, reply), |conversation, (asked, reply)| {
+                    conversation.then(Role::User, &asked.text).then(Role::Assistant, reply)
+                });
+            conversation.generated(labels)
         } else {
-            Generated { text: format!("Passage: {passage}\nQuestion: {asked}\nAnswer: {answer}"), labels }
+            let exchange =
+                |(asked, reply): &(&Question, String)| format!("\nQuestion: {}\nAnswer: {reply}", asked.text);
+            let asked: String = exchanges.iter().map(exchange).collect();
+            Generated { text: format!("Passage: {passage}{asked}"), labels }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generators::tests::documents;
+
+    fn text(value: &Value, name: &str) -> String {
+        value[name].as_str().unwrap_or_else(|| panic!("{name} of {value}")).to_owned()
+    }
+
+    /// Each question on one passage has its own answer, none comes twice, and the text has all of them in order.
+    #[test]
+    fn several_questions_on_one_passage_have_an_answer_each() {
+        let settings = Settings { questions_max: 6, coined: 0.3, ..Settings::default() };
+        let questions = Questions::new(settings).unwrap();
+        let (mut count, mut silent) = ([0; 7], 0);
+        for document in documents(&questions, false, 1_500).into_iter().chain(documents(&questions, true, 500)) {
+            let labels = Value::Object(document.labels.clone());
+            let passage = text(&labels, "passage");
+            let mut exchanges = vec![labels.clone()];
+            exchanges.extend(labels["further"].as_array().into_iter().flatten().cloned());
+            count[exchanges.len()] += 1;
+            let (mut asked, mut at) = (Vec::new(), 0);
+            for exchange in &exchanges {
+                let (question, answer) = (text(exchange, "question"), text(exchange, "answer"));
+                if let Value::Array(span) = &exchange["span"] {
+                    let [start, end] = [0, 1].map(|i| span[i].as_u64().unwrap() as usize);
+                    assert_eq!(passage[start..end], answer);
+                } else {
+                    assert_eq!(answer, "The text does not say.");
+                    silent += 1;
+                }
+                assert!(!asked.contains(&question), "{question} is asked twice of {passage}");
+                // The first question may stand before the passage, and a name of the passage may be its answer.
+                let from = document.text[at..].find(&question).expect("the question is in the text") + at;
+                let of_answer = document.text[from..].find(&format!(": {answer}")).expect("its answer comes behind it");
+                (at, asked) = (from + of_answer, [asked, vec![question]].concat());
+            }
+        }
+        assert!(count[0] == 0 && count[1..].iter().all(|&n| n > 100), "{count:?}");
+        let all: usize = count.iter().enumerate().map(|(n, documents)| n * documents).sum();
+        assert!((0.25..0.40).contains(&(silent as f64 / all as f64)), "{silent} of {all} have no answer");
+    }
+
+    #[test]
+    fn no_question_at_all_is_refused() {
+        let error = Questions::new(Settings { questions_max: 0, ..Settings::default() }).err().unwrap();
+        assert_eq!(error, "questions_max is 0: at least one question is asked");
     }
 }
