@@ -14,6 +14,7 @@ mod doctor;
 mod documents;
 mod eval;
 mod external_bench;
+mod facts;
 mod fetch;
 mod generate;
 mod health_check;

@@ -8,10 +8,10 @@ use farthing::publish::{PublishOptions, publish};
 use farthing::{Error, LoadOptions};
 use kernels::{Format, Pool};
 use model::Checkpoint;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::arguments::ModelArgument;
+use crate::facts::{Facts, of_model, parsed};
 use crate::quantize::mix;
 use crate::terminal::{self, bytes, put, several};
 use crate::{Failure, Outcome, fetch};
@@ -60,39 +60,6 @@ fn weights(name: &str) -> Result<Format, String> {
     found.ok_or_else(|| "give F32, BF16, F16 or FP8".to_string())
 }
 
-/// What `run.json` of a training says that matters here.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Run {
-    finished: bool,
-    /// The model's directory.
-    model: PathBuf,
-    card: Option<Value>,
-}
-
-/// Bytes of a `run.json`: a recipe has a MiB at most.
-const RUN_BYTES_MAX: u64 = 16 << 20;
-
-/// The facts that the training of a model left beside its directory, and where; `None` where there are none, or they are of another model.
-fn facts_of_training(model: &Path) -> Result<Option<(PathBuf, Run)>, Failure> {
-    let model = model.canonicalize().unwrap_or_else(|_| model.to_path_buf());
-    let Some(file) = model.parent().map(|parent| parent.join("run.json")).filter(|file| file.is_file()) else {
-        return Ok(None);
-    };
-    let bytes = model::tensors::read_bounded(&file, RUN_BYTES_MAX)?;
-    let run: Run = parsed(serde_json::from_slice(&bytes), &file)?;
-    if run.model.file_name() != model.file_name() {
-        return Ok(None);
-    }
-    let card: Option<ModelCard> =
-        run.card.clone().map(|card| parsed(serde_json::from_value(card), &file)).transpose()?;
-    Ok(card.map(|_| (file, run)))
-}
-
-fn parsed<T>(facts: serde_json::Result<T>, file: &Path) -> Result<T, Failure> {
-    facts.map_err(|e| Failure::failed(format!("{}: not the facts of a card: {e}", file.display())))
-}
-
 /// Objects are joined key by key; of anything else the second holds.
 fn joined(first: Value, second: Value) -> Value {
     match (first, second) {
@@ -114,7 +81,7 @@ fn facts(a: &Arguments, model: &Path) -> Result<ModelCard, Failure> {
             terminal::note(&text);
         }
     };
-    let found = match facts_of_training(model) {
+    let found = match of_model(model) {
         // Whoever gives the facts needs none of another program's file of that name.
         Err(problem) if a.card.is_some() => {
             note(format!("not taken: {problem}"));
@@ -123,15 +90,15 @@ fn facts(a: &Arguments, model: &Path) -> Result<ModelCard, Failure> {
         found => found?,
     };
     let trained = match found {
-        Some((file, Run { finished: true, card, .. })) => {
+        Some(Facts { file, finished: true, card }) => {
             note(format!("facts of the card are in {}", file.display()));
-            card
+            Some(serde_json::to_value(card).expect("a card is JSON"))
         }
-        Some((file, _)) if a.card.is_none() => {
+        Some(Facts { file, .. }) if a.card.is_none() => {
             let problem = "the training has not ended, so what it says is not of this model; go on with `farthing train`, or give facts with --card";
             return Err(Failure::failed(format!("{}: {problem}", file.display())));
         }
-        Some((file, _)) => {
+        Some(Facts { file, .. }) => {
             note(format!("{}: not taken, since the training has not ended", file.display()));
             None
         }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A small dataset, made once.
 fn dataset() -> &'static Path {
@@ -293,6 +293,55 @@ fn a_training_is_published_with_what_it_knows() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(error(&refused).contains("give the facts of the card with --card"), "{}", error(&refused));
     assert!(!path.join("hub-3").exists());
+}
+
+/// The card of a model that went on from another of ours has what that one was trained on, and how.
+#[test]
+fn a_training_that_goes_on_from_another_names_that_one_and_its_sources() {
+    let folder = folder("tokens = 8000");
+    let path = folder.path();
+    let trained = farthing(path, &ARGUMENTS);
+    assert!(trained.status.success(), "{}", error(&trained));
+    let run = |out: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(path.join(out).join("run.json")).unwrap()).unwrap()
+    };
+    // A source that the second one does not have.
+    let file = path.join("m/run.json");
+    let mut first = run("m");
+    first["card"]["data"].as_array_mut().unwrap().push(json!({"name": "letters", "license": "CC0-1.0", "tokens": 77}));
+    std::fs::write(&file, first.to_string()).unwrap();
+    let recipe = std::fs::read_to_string(path.join("m.toml")).unwrap();
+    let (head, _) = recipe.split_once("[model]").unwrap();
+    let further = "[model]\nfrom = \"m/model\"\n[train]\nbatch = 512\nmicro_batch = 512\ntokens = 4000\n";
+    std::fs::write(path.join("further.toml"), format!("{head}{further}")).unwrap();
+    let train = |out: &str| farthing(path, &["train", "further.toml", "--quiet", "--out", out, "--threads", "1"]);
+    let next = train("next");
+    assert!(next.status.success(), "{}", error(&next));
+    let (before, after) = (first["tokens"].as_u64().unwrap(), run("next")["tokens"].as_u64().unwrap());
+    let card = run("next")["card"].clone();
+    assert_eq!(card["training"]["from"], "model");
+    assert_eq!(card["earlier"][0]["training"], first["card"]["training"]);
+    assert_eq!(card["earlier"][0]["recipe"], first["card"]["recipe"]);
+    let tokens: Vec<_> =
+        card["data"].as_array().unwrap().iter().map(|source| (&source["name"], &source["tokens"])).collect();
+    assert_eq!(tokens, [(&json!("sums"), &json!(before + after)), (&json!("letters"), &json!(77))]);
+    let all = format!("{:.2} M tokens of the sources above", (before + after) as f64 / 1e6);
+    assert!(card["limits"][0].as_str().unwrap().contains(&all), "{all}: {}", card["limits"]);
+
+    // Whose model has been trained further since: other figures than those beside it.
+    first["finished"] = json!(false);
+    std::fs::write(&file, first.to_string()).unwrap();
+    let other = train("other");
+    assert!(error(&other).contains("m/run.json: the training has not ended"), "{}", error(&other));
+    assert_eq!(run("other")["card"]["earlier"], Value::Null);
+    // What is no such file is said, and stops nothing.
+    std::fs::write(&file, r#"{"model": "m/model", "finished": true, "card": {"tokens": 1}}"#).unwrap();
+    let broken = train("broken");
+    assert!(
+        broken.status.success() && error(&broken).contains("run.json: not the facts of a card"),
+        "{}",
+        error(&broken)
+    );
 }
 
 /// Curves and samples of a training that is over, from its log.

@@ -28,6 +28,20 @@ pub struct ModelCard {
     pub limits: Vec<String>,
     /// The recipe of the run, as its file has it.
     pub recipe: Option<String>,
+    /// Trainings that the weights had been through before, the first one first. Their sources are among `data`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<CardEarlier>,
+}
+
+/// A training that another went on from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CardEarlier {
+    /// How it went.
+    pub training: CardTraining,
+    /// Its recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
 }
 
 /// A source of training text.
@@ -147,10 +161,14 @@ impl ModelCard {
             section(&mut out, "Training", training.lines().into_iter());
         }
         if let Some(recipe) = &self.recipe {
-            // Longer than any fence within.
-            let longest = recipe.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-            let fence = "`".repeat(3.max(longest + 1));
-            let _ = write!(out, "\nThe recipe:\n\n{fence}toml\n{}\n{fence}\n", recipe.trim_end());
+            fenced(&mut out, recipe);
+        }
+        for (number, earlier) in self.earlier.iter().enumerate() {
+            let title = format!("Earlier training, {} of {}", number + 1, self.earlier.len());
+            section(&mut out, &title, earlier.training.lines().into_iter());
+            if let Some(recipe) = &earlier.recipe {
+                fenced(&mut out, recipe);
+            }
         }
         let rows = self.results.iter().map(|r| {
             format!("| {} | {} | {} |", cell(&r.name), cell(&r.value), cell(r.how.as_deref().unwrap_or_default()))
@@ -194,6 +212,13 @@ impl CardTraining {
         put("program", self.program.clone());
         lines
     }
+}
+
+/// A recipe, with a fence that is longer than any within.
+fn fenced(out: &mut String, recipe: &str) {
+    let longest = recipe.split(|c| c != '`').map(str::len).max().unwrap_or(0);
+    let fence = "`".repeat(3.max(longest + 1));
+    let _ = write!(out, "\nThe recipe:\n\n{fence}toml\n{}\n{fence}\n", recipe.trim_end());
 }
 
 fn section(out: &mut String, title: &str, lines: impl Iterator<Item = String>) {
@@ -240,6 +265,18 @@ mod tests {
         assert!(text.contains("| model.safetensors | 7 | BF16 |") && text.contains("- It knows little."));
         assert!(!text.contains("Results") && !text.contains("recipe") && !text.contains("cost"));
         assert!(serde_json::from_str::<ModelCard>(r#"{"licence": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn earlier_trainings_stand_behind_the_last_one_in_order() {
+        let card: ModelCard = serde_json::from_str(
+            r#"{"training": {"steps": 3, "tokens": 30}, "recipe": "c = 3", "earlier": [
+                {"training": {"steps": 1, "tokens": 10, "machine": "a"}, "recipe": "a = 1"}, {"training": {"steps": 2, "tokens": 20}}]}"#,
+        )
+        .unwrap();
+        let text = card.render(&CardFiles::default());
+        let expected = "\n## Training\n\n- 3 steps, 30 tokens\n\nThe recipe:\n\n```toml\nc = 3\n```\n\n## Earlier training, 1 of 2\n\n- 1 steps, 10 tokens\n- machine: a\n\nThe recipe:\n\n```toml\na = 1\n```\n\n## Earlier training, 2 of 2\n\n- 2 steps, 20 tokens\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod source;
 mod vocabulary;
 mod whole_file;
 
-pub use card::{CardData, CardFiles, CardResult, CardTraining, ModelCard};
+pub use card::{CardData, CardEarlier, CardFiles, CardResult, CardTraining, ModelCard};
 pub use encode::Progress;
 pub use error::ConvertError;
 pub use gguf_file::{Written, write_gguf};

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use ::train::Trainer;
-use convert::{CardData, CardTraining, ModelCard};
+use convert::{CardData, CardEarlier, CardTraining, ModelCard};
 use data::report::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Arguments;
+use crate::facts::{Facts, of_model};
 use crate::{Failure, doctor, terminal};
 
 /// A language is named on the card from this share of the documents on.
@@ -42,6 +43,9 @@ pub struct Run {
     /// Share of each source of the card in the tokens.
     #[serde(skip)]
     pub shares: Vec<f64>,
+    /// Tokens of each source that earlier trainings took.
+    #[serde(skip)]
+    pub before: Vec<u64>,
 }
 
 impl Run {
@@ -91,7 +95,42 @@ impl Run {
             Ok(report) => run.take_data(&report),
             Err(error) => terminal::note(&format!("{error}; run.json names no sources of the data")),
         }
+        match recipe.model.from.as_ref().map(|from| of_model(from)).transpose() {
+            Ok(facts) => run.take_earlier(facts.flatten()),
+            Err(error) => terminal::note(&format!("{error}; run.json says nothing of earlier trainings")),
+        }
         run
+    }
+
+    /// What the trainings before were, and their sources, behind those of this one or with them.
+    fn take_earlier(&mut self, facts: Option<Facts>) {
+        self.before = vec![0; self.card.data.len()];
+        let Some(Facts { file, finished, card }) = facts else { return };
+        if !finished {
+            let problem = "the training has not ended, so what it says is not of the model beside it; not taken";
+            return terminal::note(&format!("{}: {problem}", file.display()));
+        }
+        let ModelCard { data, training, recipe, earlier, languages, .. } = card;
+        self.card.earlier = earlier;
+        self.card.earlier.extend(training.map(|training| CardEarlier { training, recipe }));
+        for source in data {
+            let same = |other: &CardData| {
+                (&other.name, &other.license, &other.url) == (&source.name, &source.license, &source.url)
+            };
+            let tokens = source.tokens.unwrap_or(0);
+            if let Some(at) = self.card.data.iter().position(same) {
+                self.before[at] += tokens;
+            } else {
+                self.card.data.push(source);
+                self.before.push(tokens);
+                self.shares.push(0.0);
+            }
+        }
+        for language in languages {
+            if !self.card.languages.contains(&language) {
+                self.card.languages.push(language);
+            }
+        }
     }
 
     /// Sources, licences and languages, as the data's own card has them.
@@ -156,8 +195,8 @@ impl Run {
             let cost = energy * price;
             format!("{cost:.2} for electricity at {price} a kilowatt-hour")
         });
-        for (source, share) in self.card.data.iter_mut().zip(&self.shares) {
-            source.tokens = Some((share * self.tokens as f64).round() as u64);
+        for ((source, share), before) in self.card.data.iter_mut().zip(&self.shares).zip(&self.before) {
+            source.tokens = Some(((share * self.tokens as f64).round() as u64).saturating_add(*before));
         }
         if let Some(training) = &mut self.card.training {
             (training.steps, training.tokens) = (self.steps, self.tokens);
@@ -171,11 +210,12 @@ impl Run {
     fn limits(&self) -> Vec<String> {
         let millions = |n: f64| format!("{:.2} M", n / 1e6);
         let number = |key: &str| self.plan[key].as_f64().unwrap_or(0.0);
+        let earlier = self.card.earlier.iter().map(|earlier| earlier.training.tokens as f64);
         let mut limits = vec![format!(
             "It has {} parameters, {} of them active for a token, and was trained on {} tokens of the sources above: what it says beyond them it makes up.",
             millions(number("parameters")),
             millions(number("active_parameters")),
-            millions(self.tokens as f64)
+            millions(self.tokens as f64 + earlier.sum::<f64>())
         )];
         limits.extend(
             self.plan["context"]
