@@ -107,7 +107,7 @@ impl Run {
         self.before = vec![0; self.card.data.len()];
         let Some(Facts { file, finished, card }) = facts else { return };
         if !finished {
-            let problem = "the training has not ended, so what it says is not of the model beside it; not taken";
+            let problem = "the training has not ended, so its facts are not of the model beside it, and are ignored";
             return terminal::note(&format!("{}: {problem}", file.display()));
         }
         let ModelCard { data, training, recipe, earlier, languages, .. } = card;
@@ -119,7 +119,7 @@ impl Run {
             };
             let tokens = source.tokens.unwrap_or(0);
             if let Some(at) = self.card.data.iter().position(same) {
-                self.before[at] += tokens;
+                self.before[at] = self.before[at].saturating_add(tokens);
             } else {
                 self.card.data.push(source);
                 self.before.push(tokens);

@@ -19,15 +19,15 @@ struct Fact {
 impl Questions {
     /// A passage of a few facts on one to three things, with questions on them; or on one that is told of another, or of none.
     pub(super) fn about_anything(&self, random: &mut Pcg64, held_out: bool, answerable: bool) -> Asked {
+        let rule = self.grammar.rule("coined.ask").expect("a rule of the questions");
         loop {
             let mut asking = Asking::new(self, held_out);
             let (facts, absent) = asking.facts(random);
             let chosen = self.chosen(random, answerable, facts.len(), facts.len() + 1);
             let Some((passage, spans)) = asking.tell(&facts, random) else { continue };
             let ask = |place: usize| {
-                let (raw, line) = asking.expand_fact("coined.ask", facts.get(place).unwrap_or(&absent), random);
-                let mut text = String::new();
-                append_polished(&raw, &mut text);
+                asking.take(facts.get(place).unwrap_or(&absent));
+                let (text, line) = asking.ask(rule, random);
                 let (frame, kind) = (format!("coined.ask/{line}"), "coined".to_owned());
                 Question { text, frame, kind, answer: spans.get(place).cloned() }
             };
@@ -38,12 +38,10 @@ impl Questions {
 }
 
 impl Asking<'_> {
-    fn expand_fact(&mut self, rule: &str, fact: &Fact, random: &mut Pcg64) -> (String, usize) {
+    fn take(&mut self, fact: &Fact) {
         self.entity.clone_from(&fact.entity);
         self.key.clone_from(&fact.key);
         self.value.clone_from(&fact.value);
-        let rule = self.questions.grammar.rule(rule).expect("a rule of the questions");
-        self.expand(rule, random)
     }
 
     fn draw(&mut self, rule: &str, random: &mut Pcg64) -> String {
@@ -76,7 +74,8 @@ impl Asking<'_> {
     fn tell(&mut self, facts: &[Fact], random: &mut Pcg64) -> Option<(String, Vec<Range<usize>>)> {
         let (mut passage, mut spans) = (String::new(), Vec::new());
         for fact in facts {
-            let raw = self.expand_fact("coined.say", fact, random).0;
+            self.take(fact);
+            let raw = self.draw("coined.say", random);
             if !passage.is_empty() {
                 passage.push(' ');
             }

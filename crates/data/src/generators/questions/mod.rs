@@ -238,7 +238,7 @@ impl Questions {
         let mut passage = String::new();
         let opening = self.grammar.rule("opening").expect("a rule of the questions");
         append_polished(&asking.expand(opening, random).0, &mut passage);
-        let mut spans = Vec::with_capacity(stated);
+        let mut spans = Vec::new();
         for fact in &order[..stated] {
             asking.value = asking.expand(fact.value, random).0;
             let raw = asking.expand(fact.say, random).0;
@@ -253,16 +253,14 @@ impl Questions {
             spans.push(at..at + asking.value.len());
         }
         let chosen = self.chosen(random, answerable, stated, order.len());
-        let mut ask = |place: usize| {
+        let ask = |place: usize| {
             let fact = order[place];
-            let (raw, line) = asking.expand(fact.ask, random);
-            let mut text = String::new();
-            append_polished(&raw, &mut text);
+            let (text, line) = asking.ask(fact.ask, random);
             let frame = format!("{}/{line}", self.grammar.name(fact.ask));
             debug_assert!(frame.contains(&topic.name));
             Question { text, frame, kind: fact.kind.clone(), answer: spans.get(place).cloned() }
         };
-        let questions = chosen.into_iter().map(&mut ask).collect();
+        let questions = chosen.into_iter().map(ask).collect();
         Asked { passage, questions, story: None }
     }
 
@@ -279,17 +277,14 @@ impl Questions {
         let mut teller = Teller::new(self.stories.grammar(), &story.cast, story.plot.wish, held_out);
         teller.know(&story.want);
         let mut asking = Asking { teller: Some(teller), absent, ..Asking::new(self, held_out) };
-        let mut ask = |place: usize| {
+        let ask = |place: usize| {
             let rule = self.grammar.rule(kinds[place]).unwrap_or_else(|| panic!("{}: a rule", kinds[place]));
-            let (raw, line) = asking.expand(rule, random);
-            let mut text = String::new();
-            append_polished(&raw, &mut text);
+            let (text, line) = asking.ask(rule, random);
             let frame = format!("{}/{line}", kinds[place]);
             let kind = kinds[place].split('.').nth(1).unwrap_or_default().to_owned();
             Question { text, frame, kind, answer: answers.get(place).map(|(_, span)| span.clone()) }
         };
-        let questions = chosen.into_iter().map(&mut ask).collect();
-        drop(asking);
+        let questions = chosen.into_iter().map(ask).collect();
         Asked { passage, questions, story: Some(story) }
     }
 }
@@ -360,6 +355,14 @@ impl Asking<'_> {
         let mut out = String::new();
         let line = grammar.expand(rule, None, self.held_out, random, &mut grammar.unused(), self, &mut out);
         (out, line)
+    }
+
+    /// A question, with a capital where it begins, and the line of the rule that it is from.
+    fn ask(&mut self, rule: RuleId, random: &mut Pcg64) -> (String, usize) {
+        let (raw, line) = self.expand(rule, random);
+        let mut text = String::new();
+        append_polished(&raw, &mut text);
+        (text, line)
     }
 
     /// A number of the set, in digits.
