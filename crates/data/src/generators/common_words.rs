@@ -1,5 +1,7 @@
 //! Common words, for records and facts that are made up: so many that a model has to copy what it reads, for it cannot know it
 
+use std::collections::BTreeSet;
+
 use rand::RngExt;
 use rand_pcg::Pcg64;
 
@@ -14,6 +16,22 @@ pub struct CommonWords {
     things: Split<&'static str>,
     qualities: Split<&'static str>,
     makers: Split<&'static str>,
+    any: Split<&'static str>,
+}
+
+/// Texts of other generators, for their words.
+const TEXTS: [&str; 5] = [
+    include_str!("nouns.txt"),
+    include_str!("formats.txt"),
+    include_str!("json_records.txt"),
+    include_str!("questions/facts.txt"),
+    include_str!("word_problems.txt"),
+];
+
+/// Words of small letters alone, in the order of the alphabet.
+fn words_of(texts: &[&'static str]) -> BTreeSet<&'static str> {
+    let words = texts.iter().flat_map(|text| text.split(|c: char| c.is_whitespace() || ",.;:?!|/()".contains(c)));
+    words.filter(|word| (3..=12).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase())).collect()
 }
 
 impl CommonWords {
@@ -24,7 +42,8 @@ impl CommonWords {
             let words = section(&sections, name).texts('-').flat_map(|line| line.split(", "));
             Split::new(words, |word| (*word).to_owned())
         };
-        CommonWords { things: words("things"), qualities: words("qualities"), makers: words("makers") }
+        let any = Split::new(words_of(&TEXTS), |word| (*word).to_owned());
+        CommonWords { things: words("things"), qualities: words("qualities"), makers: words("makers"), any }
     }
 
     /// A thing in one word: `lantern`.
@@ -42,10 +61,17 @@ impl CommonWords {
         self.makers.choose(random, held_out)
     }
 
+    /// Any word of the generators' texts, whatever its part of speech. A model copies such words only as it has learnt to copy their pieces, so
+    /// there are to be many.
+    pub fn any(&self, random: &mut Pcg64, held_out: bool) -> &'static str {
+        self.any.choose(random, held_out)
+    }
+
     /// What something may be called by: one word or two, seldom one that nobody knows.
     pub fn name_of_field(&self, random: &mut Pcg64, held_out: bool) -> String {
         match random.random_range(0..10) {
-            0..6 => self.thing(random, held_out).to_owned(),
+            0..4 => self.thing(random, held_out).to_owned(),
+            4..6 => self.any(random, held_out).to_owned(),
             6..8 => format!("{} {}", self.quality(random, held_out), self.thing(random, held_out)),
             8 => format!("{} {}", self.thing(random, held_out), self.thing(random, held_out)),
             _ => unknown(random, held_out),
@@ -55,7 +81,8 @@ impl CommonWords {
     /// A value in one to three words.
     pub fn value(&self, random: &mut Pcg64, held_out: bool) -> String {
         match random.random_range(0..10) {
-            0..4 => self.thing(random, held_out).to_owned(),
+            0..3 => self.thing(random, held_out).to_owned(),
+            3 => self.any(random, held_out).to_owned(),
             4..6 => format!("{} {}", self.quality(random, held_out), self.thing(random, held_out)),
             6 => format!("{} {}", self.quality(random, held_out), self.maker(random, held_out)),
             7 => self.quality(random, held_out).to_owned(),
@@ -106,6 +133,7 @@ mod tests {
     fn every_word_is_there_once_and_is_a_word() {
         let words = CommonWords::read();
         let lists = [&words.things, &words.qualities, &words.makers];
+        assert!(words.any.of(false).len() > 4_000 && words.any.of(true).len() > 300);
         for (list, least) in lists.iter().zip([1_200, 400, 180]) {
             assert!(list.of(false).len() + list.of(true).len() >= least, "{}", list.of(false).len());
         }

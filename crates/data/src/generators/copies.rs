@@ -14,6 +14,7 @@ use super::conversation::{Conversation, Role};
 use super::frames::{Frame, section, sections};
 use super::manual::Manual;
 use super::names::{Person, people};
+use super::shares::chance;
 use super::split::{Split, choose, is_held_out};
 use super::{Generated, Generator};
 use crate::options;
@@ -26,11 +27,18 @@ pub struct Settings {
     pub items: usize,
     /// Requests on one list, at most.
     pub requests: usize,
+    /// Share of documents on pairs; the others are on lists.
+    pub pairs: f64,
+    /// Share of the documents on pairs that ask for values only.
+    pub values: f64,
+    /// Share of those that ask for the pair, key and all. What is looked up is found by going on from the key then, which is learnt first and
+    /// soon, and from it the answer without the key.
+    pub whole: f64,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { items: 24, requests: 4 }
+        Settings { items: 24, requests: 4, pairs: 0.4, values: 0.0, whole: 0.0 }
     }
 }
 
@@ -38,6 +46,8 @@ impl Default for Settings {
 #[derive(Clone, Copy)]
 enum Item {
     Word,
+    /// A word of any part of speech.
+    AnyWord,
     Phrase,
     Name,
     Coined,
@@ -48,8 +58,18 @@ enum Item {
     Any,
 }
 
-const ITEMS: [Item; 8] =
-    [Item::Word, Item::Phrase, Item::Name, Item::Coined, Item::CoinedName, Item::Code, Item::Number, Item::Any];
+const ITEMS: [Item; 10] = [
+    Item::Word,
+    Item::AnyWord,
+    Item::AnyWord,
+    Item::Phrase,
+    Item::Name,
+    Item::Coined,
+    Item::CoinedName,
+    Item::Code,
+    Item::Number,
+    Item::Any,
+];
 
 /// A request: what its frame's slots hold, the answer, and what is to be checked.
 struct Request {
@@ -115,6 +135,7 @@ const OF_PAIRS: &[(&str, OfPairs)] = &[
     ("value", looked_up),
     ("value", looked_up),
     ("value", looked_up),
+    ("pair", whole_pair),
     ("key", |pairs, random| {
         let (key, value) = choose(random, pairs);
         let check = json!({"rule": "key", "of": pairs, "value": value});
@@ -185,6 +206,13 @@ fn looked_up(pairs: &[(String, String)], random: &mut Pcg64) -> Request {
     Request { slots: vec![("key", key.clone())], answer: value.clone(), check }
 }
 
+/// The value behind its key.
+fn whole_pair(pairs: &[(String, String)], random: &mut Pcg64) -> Request {
+    let (key, value) = choose(random, pairs);
+    let check = json!({"rule": "pair", "of": pairs, "key": key});
+    Request { slots: vec![("key", key.clone())], answer: format!("{key}: {value}"), check }
+}
+
 /// The generator.
 pub struct Copies {
     settings: Settings,
@@ -213,6 +241,9 @@ impl Copies {
         if !(1..=10).contains(&settings.requests) {
             return Err(format!("requests {}: from 1 to 10", settings.requests));
         }
+        chance("pairs", settings.pairs)?;
+        chance("values", settings.values)?;
+        chance("whole", settings.whole)?;
         let sections = sections(include_str!("copies.txt"));
         let names = OF_LIST.iter().map(|(name, _)| *name).chain(OF_PAIRS.iter().map(|(name, _)| *name));
         let names: HashSet<&'static str> = names.chain(["list", "pairs"]).collect();
@@ -228,6 +259,7 @@ impl Copies {
     fn item(&self, item: Item, random: &mut Pcg64, held_out: bool) -> String {
         match item {
             Item::Word => self.words.thing(random, held_out).to_owned(),
+            Item::AnyWord => self.words.any(random, held_out).to_owned(),
             Item::Phrase => format!("{} {}", self.words.quality(random, held_out), self.words.thing(random, held_out)),
             Item::Name => self.people.choose(random, held_out).name.to_owned(),
             Item::Coined => coined(random, held_out),
@@ -264,6 +296,17 @@ impl Copies {
             }
         }
         items
+    }
+
+    /// What is asked of pairs in one document.
+    fn of_pairs(&self, random: &mut Pcg64) -> &'static [(&'static str, OfPairs)] {
+        if self.settings.values == 0.0 || !random.random_bool(self.settings.values) {
+            OF_PAIRS
+        } else if random.random_bool(self.settings.whole) {
+            &[("pair", whole_pair)]
+        } else {
+            &[("value", looked_up)]
+        }
     }
 
     /// How many items: short lists are more frequent than long ones.
@@ -308,15 +351,16 @@ fn number(random: &mut Pcg64, held_out: bool) -> String {
 
 impl Generator for Copies {
     fn generate(&self, random: &mut Pcg64, held_out: bool) -> Generated {
-        let pairs = random.random_bool(0.4);
+        let pairs = random.random_bool(self.settings.pairs);
         let (shown, given, mut made): (_, _, Box<dyn FnMut(&mut Pcg64) -> (&'static str, Request)>) = if pairs {
             let count = self.count(2, self.settings.items / 2, random);
             let drawn = [self.items(count, random, held_out), self.items(count, random, held_out)];
             let [keys, values] = drawn;
             let pairs: Vec<(String, String)> = keys.into_iter().zip(values).collect();
             let text = lines(&pairs);
+            let asked = self.of_pairs(random);
             let make = move |random: &mut Pcg64| {
-                let &(name, request) = choose(random, OF_PAIRS);
+                let &(name, request) = choose(random, asked);
                 (name, request(&pairs, random))
             };
             ("pairs", ("pairs", text), Box::new(make))
@@ -373,12 +417,13 @@ mod tests {
     /// The answer that a check asks for: written from the labels' meaning, without the generator.
     fn wanted(check: &Value) -> String {
         let rule = check["rule"].as_str().unwrap();
-        if ["value", "key", "two", "keys", "values", "object", "lines"].contains(&rule) {
+        if ["value", "pair", "key", "two", "keys", "values", "object", "lines"].contains(&rule) {
             let pairs: Vec<Vec<String>> = check["of"].as_array().unwrap().iter().map(strings).collect();
             let value = |key: &Value| pairs.iter().find(|pair| *key == pair[0]).unwrap()[1].clone();
             let column = |i: usize| pairs.iter().map(|pair| pair[i].clone()).collect::<Vec<_>>().join(", ");
             return match rule {
                 "value" => value(&check["key"]),
+                "pair" => format!("{}: {}", check["key"].as_str().unwrap(), value(&check["key"])),
                 "key" => pairs.iter().find(|pair| check["value"] == pair[1]).unwrap()[0].clone(),
                 "two" => format!("{}, {}", value(&check["keys"][0]), value(&check["keys"][1])),
                 "keys" => column(0),
@@ -443,6 +488,22 @@ mod tests {
     }
 
     #[test]
+    fn values_alone_are_asked_for_with_their_keys_and_without() {
+        let settings = Settings { requests: 8, pairs: 1.0, values: 1.0, whole: 0.5, ..Settings::default() };
+        let mut whole = 0;
+        for document in documents(&Copies::new(settings).unwrap(), false, 1_000) {
+            let messages = document.labels["messages"].as_array().unwrap();
+            let checks = document.labels["check"].as_array().unwrap();
+            for (exchange, check) in messages.chunks(2).zip(checks) {
+                assert_eq!(exchange[1]["content"], wanted(check), "{}", document.text);
+                assert!(check["rule"] == checks[0]["rule"] && (check["rule"] == "value" || check["rule"] == "pair"));
+            }
+            whole += usize::from(checks[0]["rule"] == "pair");
+        }
+        assert!((400..600).contains(&whole), "{whole}");
+    }
+
+    #[test]
     fn words_are_in_one_set_only() {
         let copies = Copies::new(Settings::default()).unwrap();
         let words = |held_out| -> HashSet<String> {
@@ -468,6 +529,8 @@ mod tests {
         for (settings, said) in [
             (Settings { items: 3, ..Settings::default() }, "items 3"),
             (Settings { requests: 0, ..Settings::default() }, "requests 0"),
+            (Settings { pairs: 1.5, ..Settings::default() }, "pairs 1.5"),
+            (Settings { whole: -1.0, ..Settings::default() }, "whole -1"),
         ] {
             assert!(Copies::new(settings).err().unwrap().contains(said));
         }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub reversed: f64,
     /// Share of sums digit by digit.
     pub steps: f64,
+    /// Share of sums digit by digit, behind the sum itself.
+    pub stated: f64,
     /// Share of documents that are a question and an answer; the others are lines.
     pub conversation: f64,
     /// Lines in a document of lines, at most.
@@ -57,6 +59,7 @@ impl Default for Settings {
             plain: 0.2,
             reversed: 0.4,
             steps: 0.4,
+            stated: 0.0,
             conversation: 0.6,
             lines: 4,
         }
@@ -129,6 +132,7 @@ impl Sums {
             ("plain", Form::Plain, s.plain),
             ("reversed", Form::Reversed, s.reversed),
             ("steps", Form::Steps, s.steps),
+            ("stated", Form::Stated, s.stated),
         ])?;
         let sections = sections(include_str!("sums.txt"));
         let questions = |name| section(&sections, name).split('?');

@@ -49,6 +49,9 @@ pub enum Form {
     Reversed,
     /// Digit by digit from the right, with carries.
     Steps,
+    /// As [`Form::Steps`], behind the sum itself: `38 + 47: 8 + 7 = 15, ...`. The digits are read there then, in one form, and not in a request
+    /// of any words.
+    Stated,
 }
 
 impl Form {
@@ -58,6 +61,7 @@ impl Form {
             Form::Plain => "plain",
             Form::Reversed => "reversed",
             Form::Steps => "steps",
+            Form::Stated => "stated",
         }
     }
 }
@@ -111,6 +115,11 @@ pub fn write(operation: Operation, a: i64, b: i64, form: Form, out: &mut String)
                 out.push_str("; ");
             }
             plain(operation, b, a, out);
+        }
+        (Form::Stated, _) => {
+            sum(operation, a, b, out);
+            out.push_str(": ");
+            write(operation, a, b, Form::Steps, out);
         }
         (_, Operation::Multiply) => by_places(a, b, out),
         (Form::Reversed, _) => {
@@ -282,7 +291,13 @@ mod tests {
         );
         assert_eq!(worked(Subtract, 38, 52, Form::Reversed), "2 5 - 8 3 = 4 1; 52 - 38 = 14");
         assert_eq!(worked(Multiply, 7, 46, Form::Steps), "40 x 7 = 280, 6 x 7 = 42, 280 + 42 = 322");
-        assert_eq!(worked(Add, 3, 9, Form::Steps), "");
+        assert_eq!(worked(Add, 38, 47, Form::Stated), "38 + 47: 8 + 7 = 15, write 5 carry 1; 3 + 4 + 1 = 8, write 8");
+        assert_eq!(
+            worked(Subtract, 8, 52, Form::Stated),
+            "52 - 8: 12 - 8 = 4, write 4 borrow 1; 5 - 0 - 1 = 4, write 4; 52 - 8 = 44"
+        );
+        assert_eq!(worked(Multiply, 7, 46, Form::Stated), "7 x 46: 40 x 7 = 280, 6 x 7 = 42, 280 + 42 = 322");
+        assert_eq!([Form::Steps, Form::Stated].map(|form| worked(Add, 3, 9, form)), ["", ""]);
         assert_eq!(inner_pairs(7, 46), [(40, 7), (6, 7), (280, 42)]);
     }
 

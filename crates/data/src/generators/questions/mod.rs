@@ -33,6 +33,8 @@ pub struct Settings {
     pub stories: f64,
     /// Share of the passages of facts that are on anything, in common words.
     pub coined: f64,
+    /// Share of names that are made up of syllables: with many of these names are read, and not known by heart.
+    pub made_up_names: f64,
     /// Most words of a story.
     pub words_max: usize,
     /// Most questions on one passage; each number from one on is as likely. A passage that is asked about once teaches looking up once, for all
@@ -48,6 +50,7 @@ impl Default for Settings {
             conversation: 0.5,
             stories: 0.5,
             coined: 0.0,
+            made_up_names: 0.3,
             words_max: 200,
             questions_max: 1,
         }
@@ -182,7 +185,9 @@ impl Questions {
             return Err("questions_max is 0: at least one question is asked".to_owned());
         }
         let grammar = Grammar::parse(&[FACTS, COINED], slot)?;
-        let stories = Stories::new(StorySettings { styled: 0.0, titled: 0.0, ..StorySettings::default() })?;
+        let made_up_names = settings.made_up_names;
+        let stories =
+            Stories::new(StorySettings { styled: 0.0, titled: 0.0, made_up_names, ..StorySettings::default() })?;
         let rule = |name: String| grammar.rule(&name).unwrap_or_else(|| panic!("{name}: a rule of the questions"));
         let topic = |entity: RuleId| {
             let name = grammar.name(entity)[2..].to_owned();
