@@ -202,15 +202,18 @@ fn with(mut request: Request, other: &str) -> Request {
 
 fn looked_up(pairs: &[(String, String)], random: &mut Pcg64) -> Request {
     let (key, value) = choose(random, pairs);
-    let check = json!({"rule": "value", "of": pairs, "key": key});
-    Request { slots: vec![("key", key.clone())], answer: value.clone(), check }
+    of_key("value", pairs, key, value.clone())
 }
 
 /// The value behind its key.
 fn whole_pair(pairs: &[(String, String)], random: &mut Pcg64) -> Request {
     let (key, value) = choose(random, pairs);
-    let check = json!({"rule": "pair", "of": pairs, "key": key});
-    Request { slots: vec![("key", key.clone())], answer: format!("{key}: {value}"), check }
+    of_key("pair", pairs, key, format!("{key}: {value}"))
+}
+
+/// A request that names a key.
+fn of_key(rule: &str, pairs: &[(String, String)], key: &str, answer: String) -> Request {
+    Request { slots: vec![("key", key.to_owned())], answer, check: json!({"rule": rule, "of": pairs, "key": key}) }
 }
 
 /// The generator.
