@@ -4,6 +4,7 @@
 
 mod answering;
 mod arguments;
+mod average;
 mod bench;
 mod chat;
 mod completions;
@@ -106,6 +107,7 @@ enum Command {
     #[command(visible_alias = "perplexity")]
     Loss(loss::Arguments),
     Eval(eval::Arguments),
+    Average(average::Arguments),
     Quantize(quantize::Arguments),
     Publish(publish::Arguments),
     Data(data::Arguments),
@@ -136,6 +138,7 @@ impl Command {
             Command::Price(a) => a.json,
             Command::Loss(a) => a.json,
             Command::Eval(a) => a.json,
+            Command::Average(a) => a.json,
             Command::Quantize(a) => a.json,
             Command::Publish(a) => a.json,
             Command::Data(a) => a.json,
@@ -254,6 +257,7 @@ fn main() -> ExitCode {
         Command::Price(a) => price::run(*a),
         Command::Loss(a) => loss::run(a),
         Command::Eval(a) => eval::run(a),
+        Command::Average(a) => average::run(a),
         Command::Quantize(a) => quantize::run(a),
         Command::Publish(a) => publish::run(a),
         Command::Data(a) => data::run(a),

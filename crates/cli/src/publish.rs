@@ -54,7 +54,8 @@ pub struct Arguments {
     quiet: bool,
 }
 
-fn weights(name: &str) -> Result<Format, String> {
+/// A format of safetensors.
+pub fn weights(name: &str) -> Result<Format, String> {
     let known = [Format::F32, Format::Bf16, Format::F16, Format::F8E4M3];
     let found = known.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
     found.ok_or_else(|| "give F32, BF16, F16 or FP8".to_string())
@@ -127,7 +128,7 @@ fn facts(a: &Arguments, model: &Path) -> Result<ModelCard, Failure> {
 }
 
 /// Goes on until ctrl-c.
-struct Interruptible;
+pub struct Interruptible;
 
 impl Progress for Interruptible {
     fn goes_on(&self) -> bool {

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use kernels::Format;
+use model::tensors::{Stored, Tensors};
 use serde_json::{Value, json};
 
 /// A small dataset, made once.
@@ -342,6 +344,100 @@ fn a_training_that_goes_on_from_another_names_that_one_and_its_sources() {
         "{}",
         error(&broken)
     );
+}
+
+/// All numbers of a checkpoint, by the names of its tensors.
+fn numbers(path: &Path) -> std::collections::BTreeMap<String, Vec<f32>> {
+    let weights = ["model.safetensors", "weights.safetensors"].map(|name| path.join(name));
+    let tensors = Tensors::of_safetensors(weights.iter().find(|file| file.exists()).unwrap()).unwrap();
+    let of = |name: &String| (name.clone(), tensors.widened(name, &tensors.by_name[name].shape).unwrap());
+    tensors.by_name.keys().map(of).collect()
+}
+
+/// A mean has the numbers of its checkpoints by their shares, and its card what they were trained on; what has no mean is refused by name.
+#[test]
+fn checkpoints_are_averaged() {
+    let folder = folder("tokens = 8000");
+    let path = folder.path();
+    let trained = farthing(path, &ARGUMENTS);
+    assert!(trained.status.success(), "{}", error(&trained));
+    let recipe = std::fs::read_to_string(path.join("m.toml")).unwrap();
+    let (head, _) = recipe.split_once("[model]").unwrap();
+    let further = "[model]\nfrom = \"m/model\"\n[train]\nbatch = 512\nmicro_batch = 512\ntokens = 4000\n";
+    std::fs::write(path.join("further.toml"), format!("{head}{further}")).unwrap();
+    let next = farthing(path, &["train", "further.toml", "--quiet", "--out", "next", "--threads", "1"]);
+    assert!(next.status.success(), "{}", error(&next));
+    let state = std::fs::read_dir(path.join("next/states")).unwrap().next().unwrap().unwrap().path();
+    let state = state.strip_prefix(path).unwrap().to_str().unwrap();
+
+    let mean = farthing(path, &["average", "m/model", state, "--shares", "1,3", "--weights", "f32", "--out", "mean"]);
+    assert!(mean.status.success(), "{}", error(&mean));
+    let said = String::from_utf8(mean.stdout).unwrap();
+    assert!(said.contains(&format!(": 0.250 of m/model, 0.750 of {state}\n")), "{said}");
+    let [first, second, mean] = ["m/model", state, "mean/model"].map(|name| numbers(&path.join(name)));
+    assert!(mean.len() > 10 && mean.len() == first.len());
+    let mut differ = 0;
+    for (name, numbers) in &mean {
+        for ((x, a), b) in numbers.iter().zip(&first[name]).zip(&second[name]) {
+            let expected = 0.25 * a + 0.75 * b;
+            assert!((x - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{name}: {x} of {a} and {b}");
+            differ += usize::from(a != b);
+        }
+    }
+    assert!(differ > 1000, "{differ} numbers differ");
+
+    // The second training went on from the first: its card has both.
+    let published = farthing(path, &["publish", "mean/model", "--out", "hub"]);
+    assert!(published.status.success(), "{}", error(&published));
+    let card = std::fs::read_to_string(path.join("hub/README.md")).unwrap();
+    assert!(card.contains("| the mean of | share |\n| --- | --- |\n| m/model | 0.250 |\n| next/step-"), "{card}");
+    assert!(card.contains("## Earlier training, 1 of 1\n\n- 15 steps, "), "{card}");
+    let (last, _) = card.split_once("## Earlier training").unwrap();
+    assert!(last.contains("## Training\n\n- 8 steps, ") && !last.contains("loss on held-out text"), "{card}");
+    assert!(card.contains("- No loss of the mean was measured."), "{card}");
+    let eval = farthing(path, &["average", "m/model", "next/model", "--out", "half", "--json"]);
+    let report: Value = serde_json::from_slice(&eval.stdout).unwrap();
+    assert_eq!(report["mean_of"][1], json!({"checkpoint": "next/model", "share": 0.5}));
+    // A choice of experts stays exact in 16 bits, in the mean and in what is published of it.
+    let bias = "model.layers.1.mlp.gate.e_score_correction_bias";
+    let stored = |name: &str| {
+        let tensors = Tensors::of_safetensors(&path.join(name).join("model.safetensors")).unwrap();
+        tensors.by_name[bias].stored.clone()
+    };
+    assert_eq!(["half/model", "hub", "m/model"].map(stored), [(); 3].map(|()| Stored::As(Format::F32)));
+
+    let wider = recipe.replace("hidden_size = 32", "hidden_size = 64");
+    std::fs::write(path.join("wider.toml"), wider).unwrap();
+    let wider = farthing(path, &["train", "wider.toml", "--quiet", "--out", "wider", "--threads", "1"]);
+    assert!(wider.status.success(), "{}", error(&wider));
+    let wider_state = std::fs::read_dir(path.join("wider/states")).unwrap().next().unwrap().unwrap().path();
+    let wider_state = wider_state.to_str().unwrap();
+    let pocket = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/pocket/pocket-Q8_0.gguf");
+    for (arguments, code, words) in [
+        (&["m/model", "wider/model", "--out", "x"][..], 1, "its structure is another"),
+        (&["m/model", wider_state, "--out", "x"], 1, "has the shape"),
+        (&["m/model", pocket, "--out", "x"], 1, "a GGUF file, to be averaged"),
+        (&["m/model", "next/model", "--out", "mean"], 2, "mean: it is there already"),
+        (&["m/model", "next/model", "--out", "x", "--shares", "1"], 2, "--shares: 1 of them, and 2 checkpoints"),
+        (&["m/model", "next/model", "--out", "x", "--shares", "0,0"], 2, "all are 0"),
+        (&["m/model", "next/model", "--out", "x", "--shares", "1,-1"], 2, "a number from 0 on"),
+        (&[state, "m/model", "--out", "x"], 2, "give a model's directory first"),
+        (&["m/model", "nowhere", "--out", "x"], 1, "nowhere"),
+        (&["m/model", "--out", "x"], 2, "2 values required"),
+    ] {
+        let refused = farthing(path, &[&["average"], arguments].concat());
+        let said = error(&refused);
+        assert!(refused.status.code() == Some(code) && said.contains(words), "{arguments:?}: {said}");
+    }
+    // A state that was cut off, and one of another structure.
+    let weights = path.join(state).join("weights.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    let cut = farthing(path, &["average", "m/model", state, "--out", "x"]);
+    assert!(cut.status.code() == Some(1) && error(&cut).contains("weights.safetensors"), "{}", error(&cut));
+    assert!(!path.join("x").exists());
+    let left = std::fs::read_dir(path).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.ends_with(".part")).count(), 0);
 }
 
 /// Curves and samples of a training that is over, from its log.

@@ -22,6 +22,9 @@ pub struct ModelCard {
     pub data: Vec<CardData>,
     /// How it was trained.
     pub training: Option<CardTraining>,
+    /// Checkpoints that the weights are the mean of, where they are one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mean_of: Vec<CardShare>,
     /// What was measured.
     pub results: Vec<CardResult>,
     /// What it cannot do, a sentence each.
@@ -42,6 +45,16 @@ pub struct CardEarlier {
     /// Its recipe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<String>,
+}
+
+/// A checkpoint in a mean.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CardShare {
+    /// Its name.
+    pub name: String,
+    /// Its share; all shares add up to one.
+    pub share: f64,
 }
 
 /// A source of training text.
@@ -163,6 +176,8 @@ impl ModelCard {
         if let Some(recipe) = &self.recipe {
             fenced(&mut out, recipe);
         }
+        let rows = self.mean_of.iter().map(|part| format!("| {} | {:.3} |", cell(&part.name), part.share));
+        table(&mut out, "Weights", "the mean of | share", rows);
         for (number, earlier) in self.earlier.iter().enumerate() {
             let title = format!("Earlier training, {} of {}", number + 1, self.earlier.len());
             section(&mut out, &title, earlier.training.lines().into_iter());
@@ -276,6 +291,16 @@ mod tests {
         .unwrap();
         let text = card.render(&CardFiles::default());
         let expected = "\n## Training\n\n- 3 steps, 30 tokens\n\nThe recipe:\n\n```toml\nc = 3\n```\n\n## Earlier training, 1 of 2\n\n- 1 steps, 10 tokens\n- machine: a\n\nThe recipe:\n\n```toml\na = 1\n```\n\n## Earlier training, 2 of 2\n\n- 2 steps, 20 tokens\n";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn a_mean_names_its_checkpoints() {
+        let card: ModelCard =
+            serde_json::from_str(r#"{"mean_of": [{"name": "a|b", "share": 0.75}, {"name": "c", "share": 0.25}]}"#)
+                .unwrap();
+        let text = card.render(&CardFiles::default());
+        let expected = "\n## Weights\n\n| the mean of | share |\n| --- | --- |\n| a\\|b | 0.750 |\n| c | 0.250 |\n";
         assert!(text.ends_with(expected), "{text}");
     }
 

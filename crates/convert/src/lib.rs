@@ -15,7 +15,7 @@ mod source;
 mod vocabulary;
 mod whole_file;
 
-pub use card::{CardData, CardEarlier, CardFiles, CardResult, CardTraining, ModelCard};
+pub use card::{CardData, CardEarlier, CardFiles, CardResult, CardShare, CardTraining, ModelCard};
 pub use encode::Progress;
 pub use error::ConvertError;
 pub use gguf_file::{Written, write_gguf};
@@ -23,7 +23,7 @@ pub use importance::{importance_of, read_importance};
 pub use measure::Measure;
 pub use mix::{MIXES, Mix, ModelFacts};
 pub use plan::{GgufPlan, Planned};
-pub use safetensors_file::write_safetensors;
+pub use safetensors_file::{Averaged, write_safetensors};
 pub use source::Source;
 pub use vocabulary::ChatTemplates;
 pub use whole_file::write_whole;

@@ -141,7 +141,7 @@ fn weights_of(source: &Source) -> Option<&[Weight]> {
     match source {
         Source::Rows(weights) => Some(weights),
         Source::Permuted(weight, _) | Source::Unpermuted(weight, _) => Some(std::slice::from_ref(weight)),
-        Source::Numbers(_) | Source::Transposed(_) => None,
+        Source::Numbers(_) | Source::Transposed(_) | Source::Mean(_) => None,
     }
 }
 

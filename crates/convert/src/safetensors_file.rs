@@ -5,7 +5,8 @@ use std::path::Path;
 
 use kernels::encode::FP8_BLOCK;
 use kernels::{Format, Pool};
-use model::tensors::{Kind, Stored};
+use model::tensors::{Kind, Stored, Tensors};
+use model::weight::Weight;
 use model::{Checkpoint, CheckpointError};
 use serde_json::{Map, Value, json};
 
@@ -37,8 +38,78 @@ fn is_fp8(name: &str, shape: &[usize]) -> bool {
     shape.len() == 2 && name.starts_with("model.layers.") && matrix && !name.ends_with(".eh_proj.weight")
 }
 
+/// What a checkpoint's weights are averaged with.
+#[derive(Default)]
+pub struct Averaged {
+    /// Tensors of the same names and shapes: another checkpoint's, or those of a training's state.
+    pub others: Vec<Tensors>,
+    /// The share of each in the mean, the checkpoint's own first; they add up to one.
+    pub shares: Vec<f32>,
+}
+
+/// An embedding and a head that published checkpoints repeat with a layer of multi-token prediction, and where they are the first time. A state of
+/// a training has them once.
+fn repeated(name: &str) -> Option<&'static str> {
+    let (_, rest) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    [("embed_tokens.weight", "model.embed_tokens.weight"), ("shared_head.head.weight", "lm_head.weight")]
+        .into_iter()
+        .find_map(|(again, first)| (rest == again).then_some(first))
+}
+
+impl Averaged {
+    /// The numbers of one tensor.
+    fn source(&self, name: &str, own: Weight, shape: &[usize]) -> Result<Source, ConvertError> {
+        if self.others.is_empty() {
+            return Ok(Source::Rows(vec![own]));
+        }
+        let mut parts = vec![own];
+        for other in &self.others {
+            let name = repeated(name).filter(|_| !other.has(name)).unwrap_or(name);
+            match other.by_name.get(name).map(|tensor| &tensor.shape[..]) {
+                Some(found) if found != shape => {
+                    let what = format!("tensor {name} has the shape {found:?}, and {shape:?} in the first checkpoint");
+                    return Err(ConvertError::refused(file_of(other), what));
+                }
+                _ => parts.push(other.rows(name)?),
+            }
+        }
+        Ok(Source::Mean(self.shares.iter().copied().zip(parts).collect()))
+    }
+
+    /// Refuses tensors that the checkpoint does not have: they would be lost.
+    fn complete(&self, checkpoint: &Checkpoint) -> Result<(), ConvertError> {
+        for other in &self.others {
+            let factors = |name: &str| name.strip_suffix("_scale_inv").is_some_and(|of| other.has(of));
+            if let Some(name) = other.by_name.keys().find(|name| !checkpoint.tensors.has(name) && !factors(name)) {
+                let what = format!(
+                    "tensor {name} is not in {}: only checkpoints of one structure have a mean",
+                    checkpoint.path.display()
+                );
+                return Err(ConvertError::refused(file_of(other), what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The file of tensors, for messages.
+fn file_of(tensors: &Tensors) -> &Path {
+    tensors.files.first().map_or(Path::new(""), |file| file.path())
+}
+
+/// The format that a tensor gets where the others get `format`.
+fn format_of(name: &str, shape: &[usize], stored: Format, format: Format) -> Format {
+    match format {
+        // Biases of choice decide between neighbours: they stay exact, as in published checkpoints.
+        _ if stored == Format::F32 && name.ends_with(".e_score_correction_bias") => Format::F32,
+        Format::F8E4M3 if !is_fp8(name, shape) => Format::Bf16,
+        format => format,
+    }
+}
+
 /// Tensors of a directory in a format, the widest first: every offset is a multiple of its numbers' size then.
-fn planned(checkpoint: &Checkpoint, format: Format) -> Result<Vec<Planned>, ConvertError> {
+fn planned(checkpoint: &Checkpoint, averaged: &Averaged, format: Format) -> Result<Vec<Planned>, ConvertError> {
+    averaged.complete(checkpoint)?;
     let mut tensors = Vec::new();
     for (name, tensor) in &checkpoint.tensors.by_name {
         // Factors are read with the tensor that they are of.
@@ -50,12 +121,10 @@ fn planned(checkpoint: &Checkpoint, format: Format) -> Result<Vec<Planned>, Conv
             return Err(CheckpointError::unsupported(&checkpoint.path, what).into());
         }
         let weight = checkpoint.tensors.rows(name)?;
-        let format = match format {
-            Format::F8E4M3 if !is_fp8(name, &tensor.shape) => Format::Bf16,
-            format => format,
-        };
+        let format = format_of(name, &tensor.shape, weight.format, format);
+        let source = averaged.source(name, weight, &tensor.shape)?;
         let (name, shape) = (name.clone(), tensor.shape.clone());
-        tensors.push(Planned { name, shape, format, source: Source::Rows(vec![weight]) });
+        tensors.push(Planned { name, shape, format, source });
     }
     tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.format.block_bytes()));
     Ok(tensors)
@@ -92,12 +161,13 @@ fn header(tensors: &[Planned]) -> Vec<u8> {
     out
 }
 
-/// Writes `model.safetensors` and `config.json` of a Hugging Face directory into `folder`.
+/// Writes `model.safetensors` and `config.json` of a Hugging Face directory into `folder`: a checkpoint, or its mean with others.
 ///
 /// # Errors
-/// A GGUF file, numbers that the format cannot hold, a disk that is full, or a wish to stop.
+/// A GGUF file, tensors of another name or shape, numbers that the format cannot hold, a disk that is full, or a wish to stop.
 pub fn write_safetensors(
     checkpoint: &Checkpoint,
+    averaged: &Averaged,
     folder: &Path,
     format: Format,
     pool: &Pool,
@@ -108,7 +178,7 @@ pub fn write_safetensors(
         return Err(ConvertError::refused(&checkpoint.path, what));
     }
     checkpoint.complete()?;
-    let tensors = planned(checkpoint, format)?;
+    let tensors = planned(checkpoint, averaged, format)?;
     let path = folder.join("model.safetensors");
     let wrong = || ConvertError::write(&path);
     let (mut file, place) = temporary(&path)?;

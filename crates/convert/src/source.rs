@@ -16,6 +16,8 @@ pub enum Source {
     Unpermuted(Weight, usize),
     /// Columns of these, one matrix after the other.
     Transposed(Vec<Weight>),
+    /// The sum of these, each multiplied by its share.
+    Mean(Vec<(f32, Weight)>),
 }
 
 /// The row of an unpermuted head of `width` rows that comes at `row`: pairs `(i, i + width / 2)` become neighbours.
@@ -63,6 +65,14 @@ impl Source {
                     }
                 });
             }
+            Source::Mean(parts) => pool.each(&mut tasks, |(row, out)| {
+                let mut part_row = vec![0f32; cols];
+                out.fill(0.0);
+                for (share, part) in parts {
+                    part.matrix().decode_row(*row, &mut part_row);
+                    out.iter_mut().zip(&part_row).for_each(|(sum, x)| *sum += share * x);
+                }
+            }),
         }
     }
 

@@ -20,6 +20,7 @@
 //! other tools of the Hugging Face hub.
 
 mod answer;
+pub mod average;
 mod bundled;
 mod candidate;
 mod error;

@@ -3,11 +3,12 @@
 use std::io::Read;
 use std::path::Path;
 
-use convert::{CardFiles, ConvertError, Mix, ModelCard, Progress, write_safetensors};
+use convert::{Averaged, CardFiles, ConvertError, Mix, ModelCard, Progress, write_safetensors};
 use kernels::{Format, Pool};
 use model::Checkpoint;
 use model::checkpoint::Purpose;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use crate::error::Error;
 use crate::inspect::layer_kinds;
@@ -53,28 +54,14 @@ pub fn publish(
     pool: &Pool,
     progress: &dyn Progress,
 ) -> Result<Vec<(String, u64)>, Error> {
-    let failed = |path: &Path| {
-        let file = path.display().to_string();
-        move |source| Error::File { file, source, step: "; nothing is left of the directory" }
-    };
     if checkpoint.purpose != Purpose::Generate {
         let what = "a model that embeds or scores texts, to be published: the parts that do that are not copied";
         return Err(model::CheckpointError::unsupported(&checkpoint.path, what).into());
     }
-    if to.exists() {
-        return Err(Error::Argument(format!("--out {}: it is there already; give another place", to.display())));
-    }
-    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(failed(parent))?;
+    let folder = folder_for(to)?;
     let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let (prefix, mut builder) = (format!(".{name}."), tempfile::Builder::new());
-    builder.prefix(&prefix).suffix(".part");
-    // Those of a directory that is made anew, not those of a secret.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-    let folder = builder.tempdir_in(parent).map_err(failed(parent))?;
     let mut files: Vec<(String, String)> = Vec::new();
-    write_safetensors(checkpoint, folder.path(), options.weights, pool, progress)?;
+    write_safetensors(checkpoint, &Averaged::default(), folder.path(), options.weights, pool, progress)?;
     files.push(("model.safetensors".to_string(), format!("weights, {}", options.weights.name())));
     copy_beside(checkpoint, folder.path(), to)?;
     for &mix in &options.ggufs {
@@ -99,34 +86,58 @@ pub fn publish(
     about.extend(layer_kinds(&structure.layers));
     let rows = files.into_iter().map(|(file, what)| (file.clone(), size(&file), what)).collect();
     let card = options.card.render(&CardFiles { structure: about, files: rows });
-    std::fs::write(folder.path().join("README.md"), card).map_err(failed(&to.join("README.md")))?;
+    std::fs::write(folder.path().join("README.md"), card).map_err(unwritten(&to.join("README.md")))?;
     let published = checksums(folder.path(), to, progress)?;
-    std::fs::rename(folder.path(), to).map_err(failed(to))?;
-    // The directory has another name now, and stays.
-    let _ = folder.keep();
+    keep(folder, to)?;
     Ok(published)
 }
 
+/// An error of a file of a directory that is not there then.
+pub(crate) fn unwritten(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let file = path.display().to_string();
+    move |source| Error::File { file, source, step: "; nothing is left of the directory" }
+}
+
+/// A directory beside `to`, which gets that name once it is whole.
+pub(crate) fn folder_for(to: &Path) -> Result<TempDir, Error> {
+    if to.exists() {
+        return Err(Error::Argument(format!("--out {}: it is there already; give another place", to.display())));
+    }
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(unwritten(parent))?;
+    let (prefix, mut builder) =
+        (format!(".{}.", to.file_name().unwrap_or_default().to_string_lossy()), tempfile::Builder::new());
+    builder.prefix(&prefix).suffix(".part");
+    // Those of a directory that is made anew, not those of a secret.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent).map_err(unwritten(parent))
+}
+
+/// Gives a directory that is whole its name.
+pub(crate) fn keep(folder: TempDir, to: &Path) -> Result<(), Error> {
+    std::fs::rename(folder.path(), to).map_err(unwritten(to))?;
+    // The directory has another name now, and stays.
+    let _ = folder.keep();
+    Ok(())
+}
+
 /// Copies what is published as it is, and the chat template, which may be inside another file.
-fn copy_beside(checkpoint: &Checkpoint, folder: &Path, to: &Path) -> Result<(), Error> {
-    let failed = |path: &Path| {
-        let file = path.display().to_string();
-        move |source| Error::File { file, source, step: "; nothing is left of the directory" }
-    };
+pub(crate) fn copy_beside(checkpoint: &Checkpoint, folder: &Path, to: &Path) -> Result<(), Error> {
     for file in COPIED.map(str::to_string).into_iter().chain(templates(&checkpoint.path)) {
         let from = checkpoint.path.join(&file);
         if from.is_file() {
             let bytes = model::tensors::read_bounded(&from, BESIDE_BYTES_MAX)?;
             let into = folder.join(&file);
             let made = into.parent().map_or(Ok(()), std::fs::create_dir_all);
-            made.and_then(|()| std::fs::write(&into, bytes)).map_err(failed(&to.join(file)))?;
+            made.and_then(|()| std::fs::write(&into, bytes)).map_err(unwritten(&to.join(file)))?;
         }
     }
     // A template inside the tokenizer's configuration is a file of its own here.
     let template = folder.join("chat_template.jinja");
     let TokenizerParts { template: source, .. } = tokenizer(checkpoint)?;
     if let Some(source) = source.filter(|_| !template.exists()) {
-        std::fs::write(&template, source).map_err(failed(&to.join("chat_template.jinja")))?;
+        std::fs::write(&template, source).map_err(unwritten(&to.join("chat_template.jinja")))?;
     }
     Ok(())
 }
@@ -145,24 +156,20 @@ fn checksums(folder: &Path, to: &Path, progress: &dyn Progress) -> Result<Vec<(S
     let (mut lines, mut files) = (String::new(), Vec::new());
     for name in names(folder, to)? {
         let path = to.join(&name);
-        let failed = || {
-            let file = path.display().to_string();
-            move |source| Error::File { file, source, step: "; nothing is left of the directory" }
-        };
-        let mut file = std::fs::File::open(folder.join(&name)).map_err(failed())?;
+        let mut file = std::fs::File::open(folder.join(&name)).map_err(unwritten(&path))?;
         let (mut hash, mut buffer, mut bytes) = (Sha256::new(), vec![0u8; 1 << 20], 0);
         loop {
             if !progress.goes_on() {
                 return Err(ConvertError::Stopped { path: to.to_path_buf() }.into());
             }
-            let read = file.read(&mut buffer).map_err(failed())?;
+            let read = file.read(&mut buffer).map_err(unwritten(&path))?;
             if read == 0 {
                 break;
             }
             hash.update(&buffer[..read]);
             bytes += read as u64;
         }
-        file.sync_all().map_err(failed())?;
+        file.sync_all().map_err(unwritten(&path))?;
         let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         lines.push_str(&format!("{digest}  {name}\n"));
         files.push((name, bytes));

@@ -102,6 +102,16 @@ impl Tensors {
         Ok(())
     }
 
+    /// The tensors of one safetensors file.
+    ///
+    /// # Errors
+    /// A file that is not there, is cut off or lies about itself.
+    pub fn of_safetensors(path: &Path) -> Result<Tensors, CheckpointError> {
+        let mut tensors = Tensors::default();
+        tensors.add_safetensors(path)?;
+        Ok(tensors)
+    }
+
     /// Read the header of a safetensors file and add its tensors.
     pub(crate) fn add_safetensors(&mut self, path: &Path) -> Result<(), CheckpointError> {
         self.add_mapped(Arc::new(Mapping::open(path).map_err(|e| CheckpointError::read(path, e))?))

@@ -4,7 +4,7 @@ mod curve;
 mod plots;
 mod ranks;
 mod report;
-mod run;
+pub mod run;
 mod series;
 
 use std::path::{Path, PathBuf};

@@ -15,6 +15,10 @@ use crate::{Failure, doctor, terminal};
 /// A language is named on the card from this share of the documents on.
 const LANGUAGE_SHARE: f64 = 0.01;
 
+/// What the loss on a card is of.
+pub const LOSS_IS_HELD_OUT: &str =
+    "The loss is on held-out text of the same sources; nothing else was measured by the training.";
+
 /// The contents of `run.json`, written with each state and at the end.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -223,8 +227,7 @@ impl Run {
                 .map(|context| format!("It was trained on texts of {context} tokens at most.")),
         );
         limits.push(match self.held_out_loss {
-            Some(_) => "The loss is on held-out text of the same sources; nothing else was measured by the training."
-                .to_string(),
+            Some(_) => LOSS_IS_HELD_OUT.to_string(),
             None => "No text was held out: nothing was measured.".to_string(),
         });
         limits
