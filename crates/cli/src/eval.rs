@@ -40,6 +40,9 @@ pub struct Arguments {
     /// A JSON object: figures, and some answers that were wrong
     #[arg(long)]
     pub json: bool,
+    /// Wrong answers of each skill in the JSON, at most
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100_000), requires = "json")]
+    wrong: u32,
     #[command(flatten)]
     load: LoadArguments,
 }
@@ -52,7 +55,8 @@ fn long_help() -> String {
 Examples:
   farthing eval models/seed-5.7m
   farthing eval model.gguf --skill sums,json --samples 100
-  farthing eval model.gguf --skill blimp --json      accuracy of each paradigm, too"
+  farthing eval model.gguf --skill blimp --json      accuracy of each paradigm, too
+  farthing eval model.gguf --skill json --json --wrong 500 | jq '.skills[].wrong[]'"
     )
 }
 
@@ -92,6 +96,18 @@ fn table(skill: &Skill, measured: &Measured, alone: bool) -> String {
     out
 }
 
+fn progress_bar() -> indicatif::ProgressBar {
+    let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left");
+    indicatif::ProgressBar::no_length().with_style(style.expect("a sound template"))
+}
+
+/// What was measured, as JSON.
+fn report(a: &Arguments, seconds: f64, skills: Vec<Value>, problem: Option<String>) -> Value {
+    json!({
+        "model": &*a.model, "samples": a.samples, "seed": a.seed, "seconds": seconds, "skills": skills, "error": problem,
+    })
+}
+
 pub fn run(a: Arguments) -> Outcome {
     let planned = a.load.plan(&a.model, |checkpoint, options| {
         let context = options.context.unwrap_or(CONTEXT.min(checkpoint.structure.context));
@@ -101,13 +117,18 @@ pub fn run(a: Arguments) -> Outcome {
     let model = Model::batched(planned.load()?, BATCH);
     let skills: Vec<&'static Skill> = if a.skill.is_empty() { SKILLS.iter().collect() } else { a.skill.clone() };
     let manual = crate::manual::manual();
-    let settings = Settings { skills: &skills, samples: a.samples as usize, seed: u64::from(a.seed), manual: &manual };
+    let settings = Settings {
+        skills: &skills,
+        samples: a.samples as usize,
+        seed: u64::from(a.seed),
+        wrong: a.wrong as usize,
+        manual: &manual,
+    };
     catch_interrupts();
     // Nobody reads what comes: there is nothing to go on for.
     let closed = Cell::new(false);
     let begun = Instant::now();
-    let style = indicatif::ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}, {eta} left");
-    let bar = indicatif::ProgressBar::no_length().with_style(style.expect("a sound template"));
+    let bar = progress_bar();
     let mut proceed = |progress: Progress| {
         if bar.message() != progress.skill {
             bar.reset();
@@ -144,10 +165,7 @@ pub fn run(a: Arguments) -> Outcome {
     // What was measured before a stop or an error is not lost.
     let problem = outcome.as_ref().err().map(ToString::to_string);
     if a.json {
-        let seconds = begun.elapsed().as_secs_f64();
-        let report = json!({
-            "model": &*a.model, "samples": a.samples, "seed": a.seed, "seconds": seconds, "skills": all, "error": problem,
-        });
+        let report = report(&a, begun.elapsed().as_secs_f64(), all, problem);
         put(&format!("{report}\n"))?;
     }
     match outcome {

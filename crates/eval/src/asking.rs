@@ -15,9 +15,6 @@ use crate::{EvalError, Progress, Settings, Wrong};
 const GLANCE: Duration = Duration::from_millis(100);
 /// Requests that are open for each that runs: what ends first leaves its place to one that waits, not to the next that is sent.
 const AHEAD: usize = 2;
-/// Wrong answers that are shown of a skill.
-const WRONG_SHOWN: usize = 5;
-
 /// Asks a model for one skill.
 pub(crate) struct Asking<'a> {
     model: &'a Model,
@@ -201,15 +198,16 @@ pub(crate) fn label(document: &Generated, name: &str) -> String {
     document.labels.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
 }
 
-/// The first answers that are wrong.
+/// The first `count` answers that are wrong.
 pub(crate) fn wrong<T>(
+    count: usize,
     questions: &[Question<T>],
     replies: &[Reply],
     right: impl Fn(&T, &Reply) -> bool,
     expected: impl Fn(&T) -> String,
 ) -> Vec<Wrong> {
     let pairs = questions.iter().zip(replies).filter(|(question, reply)| !right(&question.expected, reply));
-    let shown = pairs.take(WRONG_SHOWN).map(|(question, reply)| Wrong {
+    let shown = pairs.take(count).map(|(question, reply)| Wrong {
         prompt: question.messages.last().map(|message| message.text().to_owned()).unwrap_or_default(),
         answer: reply.text.clone(),
         expected: expected(&question.expected),

@@ -39,7 +39,7 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
             Measure::of("is JSON", count(&|_, reply| parsed(&reply.text).is_some()), of),
         ],
         too_long: asking.too_long,
-        wrong: wrong(&questions, &replies, is_valid, Value::to_string),
+        wrong: wrong(asking.settings.wrong, &questions, &replies, is_valid, Value::to_string),
         ..Measured::default()
     })
 }

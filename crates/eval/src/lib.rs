@@ -33,6 +33,8 @@ pub struct Settings<'a> {
     pub samples: usize,
     /// Seed of the prompts.
     pub seed: u64,
+    /// Wrong answers of a skill that are kept, at most.
+    pub wrong: usize,
     /// Help that questions on the program are answered from.
     pub manual: &'a Manual,
 }

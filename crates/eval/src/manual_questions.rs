@@ -119,7 +119,13 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
             Measure::of("nothing invented", replies.len() - invented, replies.len()),
         ],
         too_long: asking.too_long,
-        wrong: wrong(&questions, &replies, |expected, reply| expected.is_met(&commands, reply), Expected::in_words),
+        wrong: wrong(
+            asking.settings.wrong,
+            &questions,
+            &replies,
+            |expected, reply| expected.is_met(&commands, reply),
+            Expected::in_words,
+        ),
         ..Measured::default()
     })
 }

@@ -56,7 +56,7 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     Ok(Measured {
         measures: figures(&answers),
         too_long: asking.too_long,
-        wrong: wrong(&questions, &replies, is_right, |span| {
+        wrong: wrong(asking.settings.wrong, &questions, &replies, is_right, |span| {
             span.clone().unwrap_or_else(|| Settings::default().no_answer)
         }),
         ..Measured::default()

@@ -68,7 +68,9 @@ pub(crate) fn measure(asking: &mut Asking<'_>) -> Result<Measured, EvalError> {
     Ok(Measured {
         measures: measures.map(|(name, right)| Measure::of(name, right, replies.len())).into(),
         too_long: asking.too_long,
-        wrong: wrong(&questions, &replies, all, |ordered| format!("{}, {}", ordered.name, ordered.thing)),
+        wrong: wrong(asking.settings.wrong, &questions, &replies, all, |ordered| {
+            format!("{}, {}", ordered.name, ordered.thing)
+        }),
         ..Measured::default()
     })
 }

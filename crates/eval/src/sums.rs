@@ -75,7 +75,13 @@ fn exact(asking: &mut Asking<'_>, documents: &[Generated], kinds: &[(&str, &str)
     Ok(Measured {
         measures,
         too_long: asking.too_long,
-        wrong: wrong(&questions, &replies, |expected, reply| is_right(expected, reply), String::clone),
+        wrong: wrong(
+            asking.settings.wrong,
+            &questions,
+            &replies,
+            |expected, reply| is_right(expected, reply),
+            String::clone,
+        ),
         ..Measured::default()
     })
 }

@@ -192,7 +192,8 @@ impl Json {
         (*values.choose(random, held_out)).into()
     }
 
-    fn value(&self, kind: &Type, random: &mut Pcg64, held_out: bool) -> Value {
+    /// A value. Of a choice that is left to the answer it is the first: which one is taken then has to be seen in the request, and not guessed.
+    fn value(&self, kind: &Type, given: bool, random: &mut Pcg64, held_out: bool) -> Value {
         match kind {
             Type::Name => self.text("names", random, held_out).into(),
             Type::Text(list) => self.text(list, random, held_out).into(),
@@ -203,7 +204,8 @@ impl Json {
                 json!(cents as f64 / 100.0)
             }
             Type::Boolean => random.random_bool(0.5).into(),
-            Type::Choice(choices) => (*choose(random, choices)).into(),
+            Type::Choice(choices) if given => (*choose(random, choices)).into(),
+            Type::Choice(choices) => choices[0].into(),
             Type::Maybe(_) if random.random_bool(0.4) => Value::Null,
             Type::Maybe(list) => self.text(list, random, held_out).into(),
             Type::List(list) => {
@@ -216,7 +218,7 @@ impl Json {
                 }
                 values.into()
             }
-            Type::Object(fields) => self.object(fields, random, held_out),
+            Type::Object(fields) => self.object(fields, given, random, held_out),
         }
     }
 
@@ -257,8 +259,8 @@ impl Json {
         fields
     }
 
-    fn object(&self, fields: &[Field], random: &mut Pcg64, held_out: bool) -> Value {
-        let value = |field: &Field| (field.key.to_string(), self.value(&field.kind, random, held_out));
+    fn object(&self, fields: &[Field], given: bool, random: &mut Pcg64, held_out: bool) -> Value {
+        let value = |field: &Field| (field.key.to_string(), self.value(&field.kind, given, random, held_out));
         Value::Object(fields.iter().map(value).collect())
     }
 }
@@ -277,9 +279,10 @@ impl Generator for Json {
         let fields = some_of(&record.fields, self.settings.fields, random);
         let count = if task == Task::List { random.random_range(2..=4) } else { 1 };
         let mut schema = schema_of(&fields);
-        let mut answer = self.object(&fields, random, held_out);
+        let given = task == Task::Exact;
+        let mut answer = self.object(&fields, given, random, held_out);
         if task == Task::List {
-            let more = (1..count).map(|_| self.object(&fields, random, held_out));
+            let more = (1..count).map(|_| self.object(&fields, given, random, held_out));
             answer = std::iter::once(answer).chain(more.collect::<Vec<_>>()).collect();
             schema = json!({"type": "array", "items": schema, "minItems": count, "maxItems": count});
         }
@@ -379,10 +382,12 @@ fn described(field: &Field) -> String {
         Type::List(_) => format!("{key} (a list)"),
         Type::Maybe(_) => format!("{key} (or null)"),
         Type::Object(fields) => {
-            let keys: Vec<&str> = fields.iter().map(|field| &*field.key).collect();
+            let keys: Vec<String> = fields.iter().map(described).collect();
             format!("{key} (with {})", enumeration(&keys, "and"))
         }
-        Type::Name | Type::Text(_) | Type::Integer(..) | Type::Decimal(..) => key.to_string(),
+        Type::Integer(..) => format!("{key} (a whole number)"),
+        Type::Decimal(..) => format!("{key} (a number)"),
+        Type::Name | Type::Text(_) => key.to_string(),
     }
 }
 
@@ -530,6 +535,31 @@ mod tests {
             }
         }
         assert!(exact > 3_000, "{exact}");
+    }
+
+    /// What the answer has to decide can be seen in the request: which values are numbers, and which of a choice is taken.
+    #[test]
+    fn requests_in_words_say_what_a_valid_answer_needs() {
+        let json = Json::new(Settings { schema: 0.0, exact: 0.0, coined: 0.5, ..Settings::default() }).unwrap();
+        let mut seen = [0; 3];
+        for document in documents(&json, false, 2_000).into_iter().chain(documents(&json, true, 500)) {
+            let (request, reply) = exchange(&document);
+            let schema = &document.labels["schema"];
+            let schema = schema.get("items").filter(|_| schema["type"] == "array").unwrap_or(schema);
+            let answer: Value = serde_json::from_str(reply).unwrap();
+            for (key, of_key) in schema["properties"].as_object().unwrap() {
+                let says = |what: &str| request.contains(&format!("{key} ({what})"));
+                let value = &answer.as_array().map_or(&answer, |items| &items[0])[key];
+                match of_key["type"].as_str() {
+                    Some("integer") => assert!(says("a whole number"), "{key}: {request}"),
+                    Some("number") => assert!(says("a number"), "{key}: {request}"),
+                    _ if of_key["enum"].is_array() => assert_eq!(value, &of_key["enum"][0], "{request}"),
+                    _ => continue,
+                }
+                seen[if of_key["enum"].is_array() { 0 } else { 1 + usize::from(of_key["type"] == "number") }] += 1;
+            }
+        }
+        assert!(seen.iter().all(|&count| count > 50), "{seen:?}");
     }
 
     #[test]
