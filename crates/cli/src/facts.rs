@@ -48,3 +48,30 @@ pub fn of_model(model: &Path) -> Result<Option<Facts>, Failure> {
 pub fn parsed<T>(facts: serde_json::Result<T>, file: &Path) -> Result<T, Failure> {
     facts.map_err(|e| Failure::failed(format!("{}: not the facts of a card: {e}", file.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A training that goes on from the bundled model has its history from the file beside it.
+    #[test]
+    fn the_bundled_model_has_its_facts_beside_it() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket");
+        let Facts { finished, card, .. } = of_model(&folder.join("pocket-Q8_0.gguf")).unwrap().unwrap();
+        assert!(finished && card.license == "Apache-2.0");
+        let text = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        let trainings = card.earlier.iter().map(|earlier| &earlier.training).chain(&card.training);
+        for training in trainings {
+            assert!(
+                text.contains(&format!("- {} steps, {} tokens\n", training.steps, training.tokens)),
+                "{training:?}"
+            );
+        }
+        for source in &card.data {
+            let row = format!("| {} | {} | {} |", source.name, source.license, source.tokens.unwrap());
+            assert!(text.contains(&row), "{row}");
+        }
+        assert!(card.results.iter().all(|result| text.contains(&format!("| {} | {} |", result.name, result.value))));
+        assert!(of_model(&folder.join("another.gguf")).unwrap().is_none());
+    }
+}

@@ -181,6 +181,10 @@ fn tokenizer_files(checkpoint: &Checkpoint) -> Result<Vec<(String, Vec<u8>)>, Er
                 "eos_token": token(eos),
                 "clean_up_tokenization_spaces": false,
             });
+            let padding = keys.get("tokenizer.ggml.padding_token_id").and_then(Value::token_id).flatten();
+            if let Some(padding) = padding.and_then(|id| vocabulary.tokens.get(id as usize)) {
+                config["pad_token"] = padding.as_str().into();
+            }
             if let Some(template) = template {
                 config["chat_template"] = template.into();
             }

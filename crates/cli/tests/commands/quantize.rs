@@ -182,6 +182,19 @@ fn a_tokenizer_that_was_saved_gives_the_models_tokens() {
         succeed(&["data", recipe_file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--quiet"], "");
         assert!(out.join("shards/shards.json").exists(), "{name}");
     }
+    let config = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(scratch.0.join(name).join("tokenizer_config.json")).unwrap()).unwrap()
+    };
+    let special = |config: serde_json::Value| {
+        ["bos_token", "eos_token", "pad_token"].map(|token| {
+            config[token]
+                .as_str()
+                .or(config[token]["content"].as_str())
+                .unwrap_or_else(|| panic!("{token}"))
+                .to_string()
+        })
+    };
+    assert_eq!(special(config("file")), special(config("directory")));
     assert_eq!(
         std::fs::read(scratch.0.join("directory/tokenizer.json")).unwrap(),
         std::fs::read(model.join("tokenizer.json")).unwrap()
