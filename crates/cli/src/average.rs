@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use convert::{Averaged, CardData, CardEarlier, CardShare, ConvertError, ModelCard};
+use convert::{Averaged, CardEarlier, CardShare, ConvertError, ModelCard};
 use farthing::Error;
 use farthing::average::{average, is_state, open, tensors};
 use kernels::{Format, Pool};
@@ -117,19 +117,13 @@ fn join(card: &mut ModelCard, other: ModelCard) {
     }
     card.earlier.extend(further);
     for source in other.data {
-        let same =
-            |own: &&mut CardData| (&own.name, &own.license, &own.url) == (&source.name, &source.license, &source.url);
-        match card.data.iter_mut().find(same) {
-            Some(own) if own.tokens != source.tokens => own.tokens = None,
+        match card.place_of(&source) {
+            Some(place) if card.data[place].tokens != source.tokens => card.data[place].tokens = None,
             Some(_) => {}
             None => card.data.push(source),
         }
     }
-    for language in other.languages {
-        if !card.languages.contains(&language) {
-            card.languages.push(language);
-        }
-    }
+    card.add_languages(other.languages);
 }
 
 /// The facts of the mean, as a training writes its own; none where nothing is known of a checkpoint in it.

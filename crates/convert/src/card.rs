@@ -36,6 +36,24 @@ pub struct ModelCard {
     pub earlier: Vec<CardEarlier>,
 }
 
+impl ModelCard {
+    /// The place in `data` of a source with the name, licence and address of `source`.
+    pub fn place_of(&self, source: &CardData) -> Option<usize> {
+        let is_it =
+            |own: &CardData| (&own.name, &own.license, &own.url) == (&source.name, &source.license, &source.url);
+        self.data.iter().position(is_it)
+    }
+
+    /// Adds those of `languages` that the card does not have.
+    pub fn add_languages(&mut self, languages: Vec<String>) {
+        for language in languages {
+            if !self.languages.contains(&language) {
+                self.languages.push(language);
+            }
+        }
+    }
+}
+
 /// A training that another went on from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -118,11 +118,8 @@ impl Run {
         self.card.earlier = earlier;
         self.card.earlier.extend(training.map(|training| CardEarlier { training, recipe }));
         for source in data {
-            let same = |other: &CardData| {
-                (&other.name, &other.license, &other.url) == (&source.name, &source.license, &source.url)
-            };
             let tokens = source.tokens.unwrap_or(0);
-            if let Some(at) = self.card.data.iter().position(same) {
+            if let Some(at) = self.card.place_of(&source) {
                 self.before[at] = self.before[at].saturating_add(tokens);
             } else {
                 self.card.data.push(source);
@@ -130,11 +127,7 @@ impl Run {
                 self.shares.push(0.0);
             }
         }
-        for language in languages {
-            if !self.card.languages.contains(&language) {
-                self.card.languages.push(language);
-            }
-        }
+        self.card.add_languages(languages);
     }
 
     /// Sources, licences and languages, as the data's own card has them.
